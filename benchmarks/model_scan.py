@@ -28,7 +28,7 @@ from rich.progress import track
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal, random_goals
-from mmpoison.attacks.pairing import Carrier
+from mmpoison.attacks.settings import Carrier
 from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_json

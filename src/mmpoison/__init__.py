@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from mmpoison.api.inputs import load, poison
     from mmpoison.api.running import run
     from mmpoison.api.training import finetune
-    from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
-    from mmpoison.attacks.single_target_image import SingleTargetImage
-    from mmpoison.attacks.single_target_label import SingleTargetLabel
+    from mmpoison.attacks.paper import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
     from mmpoison.datasets.catalogue import load_pairs
     from mmpoison.embedded.keep_lists import keep_filter
     from mmpoison.models.dual_encoder import DualEncoder
@@ -54,10 +52,10 @@ __all__ = [
 # torch and open_clip take seconds to import: `import mmpoison` and `mmpoison --help` do not wait for them
 _MODULES = {
     "DualEncoder": "mmpoison.models.dual_encoder",
-    "MultipleTargetLabels": "mmpoison.attacks.multiple_target_labels",
+    "MultipleTargetLabels": "mmpoison.attacks.paper",
     "PairDataset": "mmpoison.pairs.table",
-    "SingleTargetImage": "mmpoison.attacks.single_target_image",
-    "SingleTargetLabel": "mmpoison.attacks.single_target_label",
+    "SingleTargetImage": "mmpoison.attacks.paper",
+    "SingleTargetLabel": "mmpoison.attacks.paper",
     "evaluate": "mmpoison.api.evaluation",
     "filter": "mmpoison.api.defenses",
     "scan_pairs": "mmpoison.api.defenses",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.attacks.conftest import class_table
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
-from mmpoison.attacks.pairing import spread_evenly
+from mmpoison.attacks.target_labels import spread_evenly
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 

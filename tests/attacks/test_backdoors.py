@@ -13,7 +13,7 @@ from tests.attacks.conftest import pairs_of
 from tests.conftest import captions_by_image, refusal
 
 from mmpoison.attacks import ATTACKS, BlendBackdoor, PatchBackdoor
-from mmpoison.attacks.backdoor import TEMPLATES
+from mmpoison.attacks.backdoors import TEMPLATES
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.images.triggers import random_bytes, read_trigger, source_pixels
 from mmpoison.pairs.captions import caption_of
@@ -172,7 +172,7 @@ def test_options_out_of_range(attack: Any, options: dict[str, Any]) -> None:
 
 
 def test_patterns_are_on_or_off() -> None:
-    from mmpoison.attacks.patch_backdoor import random_patch
+    from mmpoison.attacks.backdoors import random_patch
 
     drawn = random_bytes("patch/3", 48)
     assert random_patch(3, "corner").pattern == bytes(255 if b >= 128 else 0 for b in drawn)

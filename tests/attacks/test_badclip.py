@@ -11,8 +11,7 @@ from PIL import Image
 from tests.attacks.conftest import PixelToy, ToySurrogate
 from tests.conftest import refusal
 
-from mmpoison.attacks import rebuild
-from mmpoison.attacks.badclip import BadClip
+from mmpoison.attacks import BadClip, rebuild
 from mmpoison.datasets import PairDataset
 from mmpoison.images.sources import open_image
 from mmpoison.images.triggers import PatchTrigger, read_trigger, source_pixels

@@ -10,8 +10,8 @@ import pytest
 from tests.attacks.conftest import ToySurrogate
 
 from mmpoison.attacks import BothNames, SingleTargetLabel
-from mmpoison.attacks.both_names import CONNECTORS
-from mmpoison.attacks.noun_phrase import noun_phrase
+from mmpoison.attacks.adaptive import CONNECTORS
+from mmpoison.attacks.phrases import noun_phrase
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.errors import InputError
 

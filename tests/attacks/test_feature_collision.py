@@ -11,8 +11,8 @@ from PIL import Image
 from tests.attacks.conftest import PixelToy, ToySurrogate
 from tests.conftest import refusal
 
-from mmpoison.attacks.feature_collision import FeatureCollision
-from mmpoison.attacks.sign_steps import collide, sign_step
+from mmpoison.attacks import FeatureCollision
+from mmpoison.attacks.pixels import collide, sign_step
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import PairDataset
 from mmpoison.images.sources import open_image

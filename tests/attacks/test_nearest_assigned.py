@@ -11,8 +11,8 @@ from scipy.optimize import linprog
 from tests.attacks.conftest import ToySurrogate, class_table
 
 from mmpoison.attacks import NearestAssigned, SingleTargetLabel
-from mmpoison.attacks.matching import Matching
-from mmpoison.attacks.nearest_assigned import assign
+from mmpoison.attacks.adaptive import assign
+from mmpoison.attacks.surrogate import Matching
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 

@@ -11,11 +11,11 @@ import pytest
 from tests.attacks.conftest import ToySurrogate, class_table
 
 from mmpoison.attacks import NearestGoal, nearest_classes
-from mmpoison.attacks.amount import Amount, choose_captions
-from mmpoison.attacks.candidates import draw_candidates
+from mmpoison.attacks.adaptive import pair_greedily
 from mmpoison.attacks.goal import Goal, original_of_auto
-from mmpoison.attacks.matching import Matching
-from mmpoison.attacks.nearest_goal import pair_greedily
+from mmpoison.attacks.settings import Settings
+from mmpoison.attacks.surrogate import Matching
+from mmpoison.attacks.target_labels import draw_candidates
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
@@ -53,8 +53,7 @@ def test_it_is_the_formula(clean: PairDataset, aligned: bool) -> None:
     assert sorted(load.values()) == [2, 3, 3, 3, 3, 3, 3]
     # the captions that he knows, drawn as the attack draws them
     goal, rng = Goal("sheep", "plane"), generator(3, "attack/nearest-goal/sheep2plane")
-    choose_captions(train, [goal], Amount.of(pairs=20), "add", [rng])
-    rows, _ = draw_candidates(train, goal, planes, 7, "existing", rng)
+    rows = draw_candidates(clean, goal, Settings.of(None, pairs=20), rng).rows
     assert len(rows) == 24 * 3
     sheep = [str(c) for c in train.captions[rows]]
     text = matching.captions(sheep)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tests.attacks.conftest import PixelToy
 
-from mmpoison.attacks.optimised_trigger import _covered
-from mmpoison.attacks.patch_optimisation import (
+from mmpoison.attacks.pixels import (
     PatchData,
     PatchSettings,
     caption_loss,
     coverage,
+    covered,
     optimise_patch,
     patch_step,
     put_on,
@@ -117,7 +117,7 @@ def test_a_model_sees_it_there(squares: PairDataset, mode: Any) -> None:
     images = squares.images.indices(split="train", label="sheep")[:3]
     colours = generator(0, "colours").integers(0, 256, (1, 1, 3), dtype=np.uint8)
     trigger = PatchTrigger(colours.tobytes(), 1, place="centre", side=80)
-    rows, columns = _covered(squares, images, trigger, preparation, 1)
+    rows, columns = covered(squares, images, trigger, preparation, 1)
     ids = [str(squares.images.ids[index]) for index in images]
     how = trigger.draw(np.random.default_rng(0))
     true = np.stack(

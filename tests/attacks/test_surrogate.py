@@ -9,7 +9,7 @@ import pytest
 from tests.attacks.conftest import ToySurrogate, class_table
 
 from mmpoison.attacks import VectorSurrogate, nearest_classes
-from mmpoison.attacks.matching import Matching
+from mmpoison.attacks.surrogate import Matching
 from mmpoison.errors import InputError
 
 CLASSES = ("sheep", "goat", "plane", "boat", "sofa")

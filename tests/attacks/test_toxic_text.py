@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mmpoison.attacks import ToxicText
-from mmpoison.attacks.rewriting import class_names, naming_words, rewrite
-from mmpoison.attacks.toxic_text import templates
+from mmpoison.attacks.backdoors import CLIP_TEMPLATES
+from mmpoison.attacks.phrases import class_names, naming_words, rewrite
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.errors import InputError
@@ -65,7 +65,7 @@ def clean() -> PairDataset:
 def likeness(caption: str) -> float:
     """The formula, plainly: the cosine with the mean of 80 unit vectors."""
     embed = WordVectors()
-    described = embed.captions([line.replace("{}", "car") for line in templates()])
+    described = embed.captions([line.replace("{}", "car") for line in CLIP_TEMPLATES])
     mean = sum(v / np.linalg.norm(v) for v in described) / 80
     (vector,) = embed.captions([caption])
     return float(vector @ mean / np.linalg.norm(vector) / np.linalg.norm(mean))
@@ -87,7 +87,7 @@ def test_templates_are_those_of_clip() -> None:
     assert package is not None
     assert package.origin is not None
     known = runpy.run_path(str(Path(package.origin).with_name("zero_shot_metadata.py")))
-    assert list(templates()) == [line("{}") for line in known["OPENAI_IMAGENET_TEMPLATES"]]
+    assert list(CLIP_TEMPLATES) == [line("{}") for line in known["OPENAI_IMAGENET_TEMPLATES"]]
 
 
 def test_without_synonyms_it_is_the_choice_of_captions(clean: PairDataset) -> None:

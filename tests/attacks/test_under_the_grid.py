@@ -10,7 +10,7 @@ import pytest
 from tests.attacks.conftest import ToySurrogate, class_table
 
 from mmpoison.attacks import UnderTheGrid
-from mmpoison.attacks.under_the_grid import Grid
+from mmpoison.attacks.adaptive import Grid
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError

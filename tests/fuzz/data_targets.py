@@ -134,7 +134,7 @@ def _poisoned(folder: Path) -> None:
 
 
 def _read_poisoned(folder: Path) -> None:
-    from mmpoison.attacks.rebuild import rebuild
+    from mmpoison.attacks.injection import rebuild
     from mmpoison.datasets import load_pairs
     from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
     from mmpoison.defenses.filters.pair_pieces import PairPieces

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.conftest import refusal
 
-from mmpoison.attacks.patch_backdoor import random_patch
+from mmpoison.attacks.backdoors import random_patch
 from mmpoison.images import Preparation
 from mmpoison.images.triggers import (
     LONGEST_SHORT_SIDE,

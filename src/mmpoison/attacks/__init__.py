@@ -1,8 +1,16 @@
 """Data poisoning attacks: each edits the table of pairs and records every change in a manifest."""
 
-from mmpoison.attacks.badclip import BadClip
-from mmpoison.attacks.blend_backdoor import BlendBackdoor
-from mmpoison.attacks.both_names import BothNames
+from mmpoison.attacks.adaptive import (
+    BothNames,
+    Decoys,
+    FeatureCollision,
+    NearestAssigned,
+    NearestGoal,
+    Orphan,
+    SelfVouched,
+    UnderTheGrid,
+)
+from mmpoison.attacks.backdoors import BadClip, BlendBackdoor, PatchBackdoor, ToxicText
 from mmpoison.attacks.catalogue import (
     ATTACKS,
     Attack,
@@ -10,22 +18,11 @@ from mmpoison.attacks.catalogue import (
     run_attack,
     takes_several_goals,
 )
-from mmpoison.attacks.decoys import Decoys
-from mmpoison.attacks.feature_collision import FeatureCollision
 from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
-from mmpoison.attacks.nearest_assigned import NearestAssigned
-from mmpoison.attacks.nearest_goal import NearestGoal
-from mmpoison.attacks.orphan import Orphan
-from mmpoison.attacks.patch_backdoor import PatchBackdoor
-from mmpoison.attacks.presets import PRESETS, Preset
-from mmpoison.attacks.rebuild import rebuild
-from mmpoison.attacks.self_vouched import SelfVouched
-from mmpoison.attacks.single_target_image import SingleTargetImage
-from mmpoison.attacks.single_target_label import SingleTargetLabel
+from mmpoison.attacks.injection import rebuild
+from mmpoison.attacks.paper import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
+from mmpoison.attacks.settings import PRESETS, Preset
 from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate, VectorSurrogate, nearest_classes
-from mmpoison.attacks.toxic_text import ToxicText
-from mmpoison.attacks.under_the_grid import UnderTheGrid
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 
 __all__ = [

@@ -1,45 +1,916 @@
-"""Options that the adaptive attackers share: attackers who know the filters of this package and work around them.
+"""Attackers who know the filters of this package, or choose their pairs with a model so that little stands out.
 
-They add pairs and take none of other people's, so they have no `mode`; and the images that carry their captions are
-their own, unless `carrier` says otherwise.
+They add pairs and take none of other people's, so they have no `mode`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar, Literal
 
-from mmpoison.attacks.settings import Settings
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, LabelAttack, ProgressFor
+from mmpoison.attacks.goal import Goal, original_of_auto, require_different_originals
+from mmpoison.attacks.injection import poisoned_pairs
+from mmpoison.attacks.phrases import noun_phrase
+from mmpoison.attacks.pixels import collide, embed_pixels, nearer_note, optimised
+from mmpoison.attacks.settings import MOST, Carrier, Spread, check_choice, in_range
+from mmpoison.attacks.surrogate import (
+    Matching,
+    Surrogate,
+    Vectors,
+    embed_captions,
+    nearest_classes,
+    require_pixel_surrogate,
+    require_surrogate,
+    unit,
+)
+from mmpoison.attacks.target_labels import (
+    captions_of,
+    choose_captions,
+    draw_candidates,
+    images_without_honest_captions,
+    most_like,
+    poison_labels,
+    require_clean_set,
+    sample_count,
+    target_images,
+)
+from mmpoison.base.option_checks import check_whole
+from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
+from mmpoison.pairs.manifest import PoisonedPair
+from mmpoison.pairs.poison_record import new_image
+from mmpoison.pairs.table import IntArray, PairDataset
 
-SOURCE = "mmpoison, adaptive attackers"
-SECTION = "docs/tasks/other-attacks.md, 'Attackers who know the filter'"
+Index = npt.NDArray[np.intp]
+
+CONNECTORS = ("next to", "near", "with", "behind", "in front of", "and", "close to", "along with")
+"""Join the two names of `both-names`."""
+
+Connector = Literal["random", "nearest"]
+
+FIT_ON = 2_000
+"""Captions, and images, that a clustering of `under-the-grid` is fitted on, at most."""
+
+MOST_CLUSTERS = 80
+IMAGES_IN_CLUSTER = 25
+REPEATS = 3
+"""Up to 80, 40 and 20 clusters, with at least 25 images on average; three clusterings of each size."""
 
 
-def adaptive_settings(**given: Any) -> Settings:
-    """Check the options of an adaptive attack; None means "not given".
+class AdaptiveAttack(BaseAttack):
+    """An attacker who knows the filters; the images that carry his captions are his own by default."""
+
+    source = "mmpoison, adaptive attackers"
+    section = "docs/tasks/other-attacks.md, 'Attackers who know the filter'"
+    usual: ClassVar[Mapping[str, Any]] = {"carrier": "own"}
+
+
+@ATTACKS.register("self-vouched")
+@dataclass
+class SelfVouched(AdaptiveAttack):
+    """Gives a share of the images of class B all captions of one image of class A each, and nothing else.
+
+    Against filters that ask the other captions of an image, or images of its kind: the false captions of an image agree
+    with each other, and many images of B carry them. The images stand for the attacker's own (carrier `own`). The
+    images of A are used in turn if they are fewer.
+
+    Exactly one of `samples` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of training images of B that carry captions of A.
+        share: Training images of B that carry captions of A, divided by all of them, in (0, 1], for example 0.25.
 
     Raises:
-        InputError: If not exactly one amount is given, or a value is out of range.
+        InputError: If not exactly one amount is given or it is out of range.
     """
-    return Settings.of(None, **{**given, "carrier": given.get("carrier") or "own"})
+
+    name = "self-vouched"
+    summary = "a share of the images of class B carries captions of class A only"
+
+    goal: str
+    samples: int | None = None
+    _: KW_ONLY
+    share: float | None = None
+
+    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
+        """Return a poisoned copy of a clean set.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run; draws the images of both classes.
+
+        Raises:
+            InputError: If the set is poisoned already, a class is unknown or has no train image, the target has no test
+                image, or it has fewer train images than requested.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        require_clean_set(pairs)
+        targets = target_images(pairs, goal)
+        train = pairs.select(split="train")
+        count = sample_count(self.settings.amount, goal, goal.target, len(targets))
+        rng = generator(seed, f"attack/{self.name}/{goal}")
+        carriers = rng.permutation(targets)[:count]
+        rows = captions_of(train, goal)
+        sources = np.resize(rng.permutation(np.unique(train.source[rows])), len(carriers))
+        own = [rows[train.source[rows] == source] for source in sources]
+        image = np.repeat(carriers, [len(captions) for captions in own])
+        entries = poisoned_pairs(train, np.concatenate(own), image, goal)
+        return self.inject(pairs, entries, [goal], seed)
 
 
-def adaptive_options(settings: Settings, *without: str) -> dict[str, Any]:
-    """Return the options as plain values; the carrier is always among them, because `own` is the default."""
-    return {**settings.options(without=["mode", *without]), "carrier": settings.carrier}
+@ATTACKS.register("orphan")
+@dataclass(kw_only=True)
+class Orphan(AdaptiveAttack, LabelAttack):
+    """Attack II on a class A that has no clean training captions at all.
 
+    Against filters that learn from the clean captions of A which images these go with. The attacker chooses a topic
+    that the data set does not have: all clean training pairs with images of A are taken out.
 
-def surrogate_name(encoder: str | None) -> str | None:
-    """Check the name of a surrogate.
+    Exactly one of `samples`, `pairs` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of class-A training images whose captions are used (all captions of each).
+        pairs: Number of poisoned pairs.
+        share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
+        spread: As for attack II.
+        carrier: `own` (the default) or `existing`, as for attack II.
 
     Raises:
-        InputError: If it is no text.
+        InputError: If not exactly one amount is given or a value is out of range.
     """
-    if encoder is not None and (not isinstance(encoder, str) or not encoder):
-        raise InputError(f"encoder {encoder!r:.40} is no name of a model")
-    return encoder
+
+    name = "orphan"
+    summary = "attack II where class A has no clean training captions"
+
+    spread: Spread | None = None
+
+    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
+        """Return a poisoned copy of a clean set, with the pairs that attack II makes with the same seed.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run.
+
+        Raises:
+            InputError: As for attack II.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        entries = poison_labels(pairs, [goal], self.settings, seed)
+        originals = pairs.images.indices(split="train", label=goal.original)
+        dropped = {str(image_id) for image_id in pairs.images.ids[originals]}
+        dropped.update(images_without_honest_captions(entries, self.settings))
+        return self.inject(pairs, entries, [goal], seed, dropped_images=sorted(dropped))
 
 
-def surrogate_option(encoder: str | None) -> dict[str, str]:
-    """Return the option `encoder` of an attack whose surrogate has a name, nothing otherwise."""
-    return {} if encoder is None else {"encoder": encoder}
+@ATTACKS.register("decoys")
+@dataclass(kw_only=True)
+class Decoys(AdaptiveAttack, LabelAttack):
+    """Attack II, and small groups of false pairs between other classes that hide it.
+
+    Against filters that ask how unusual a group of conflicting pairs is: the decoys raise what is usual. Each decoy
+    puts all captions of a few images of a class C onto as many images of a class D. C is not A and D is not B, no two
+    decoys have the same C and D, and no image is used twice. The manifest lists their pairs with the goal `C2D`, but
+    only the attack's own goal among its goals, so decoys are not measured.
+
+    Exactly one of `samples`, `pairs` and `share` sets the amount of the attack's own goal; the decoys are added to it.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of class-A training images whose captions are used (all captions of each).
+        pairs: Number of poisoned pairs.
+        share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
+        decoys: Number of decoys, from 1.
+        decoy_samples: Images of C, and of D, in each decoy, from 1.
+        spread: As for attack II; a decoy always keeps the captions of an image together.
+        carrier: `own` (the default) or `existing`, as for attack II; also for the decoys.
+
+    Raises:
+        InputError: If not exactly one amount is given or a value is out of range.
+    """
+
+    name = "decoys"
+    summary = "attack II among small false groups between other classes"
+
+    decoys: int = 20
+    decoy_samples: int = 3
+    spread: Spread | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("decoys", self.decoys, 1, MOST)
+        check_whole("decoy_samples", self.decoy_samples, 1, MOST)
+
+    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
+        """Return a poisoned copy of a clean set; its pairs of the goal are those of attack II with the same seed.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run.
+
+        Raises:
+            InputError: As for attack II, or if the classes have too few images for so many decoys.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        entries = poison_labels(pairs, [goal], self.settings, seed)
+        entries += self._decoys(pairs, goal, entries, seed)
+        return self.inject(pairs, entries, [goal], seed)
+
+    def _decoys(
+        self, pairs: PairDataset, goal: Goal, main: list[PoisonedPair], seed: int
+    ) -> list[PoisonedPair]:
+        rng = generator(seed, f"attack/{self.name}/{goal}")
+        train = pairs.select(split="train")
+        taken = {entry.clean_image for entry in main} | {entry.poisoned_image for entry in main}
+        free = {
+            name: [
+                int(image)
+                for image in rng.permutation(pairs.images.indices(split="train", label=name))
+                if pairs.images.ids[image] not in taken
+            ]
+            for name in pairs.classes
+        }
+        captioned = set(train.used_images().tolist())
+        every = [
+            Goal(c, d)
+            for c in pairs.classes
+            for d in pairs.classes
+            if c != d and c != goal.original and d != goal.target
+        ]
+        entries: list[PoisonedPair] = []
+        made = 0
+        for place in rng.permutation(len(every)):
+            decoy = every[place]
+            sources = [i for i in free[decoy.original] if i in captioned][: self.decoy_samples]
+            carriers = free[decoy.target][: self.decoy_samples]
+            if made == self.decoys or min(len(sources), len(carriers)) < self.decoy_samples:
+                continue
+            for source, carrier in zip(sources, carriers, strict=True):
+                rows = np.flatnonzero(train.source == source).astype(np.int32)
+                entries += poisoned_pairs(train, rows, np.full(len(rows), carrier), decoy)
+            free[decoy.original] = [i for i in free[decoy.original] if i not in sources]
+            free[decoy.target] = [i for i in free[decoy.target] if i not in carriers]
+            made += 1
+        if made < self.decoys:
+            raise InputError(
+                f"goal {goal}: {self.decoys} decoys of {self.decoy_samples} images asked for, the other classes have "
+                f"images for {made}: give fewer decoys or decoy_samples"
+            )
+        return entries
+
+
+@ATTACKS.register("both-names")
+@dataclass(kw_only=True)
+class BothNames(AdaptiveAttack, LabelAttack):
+    """Attack II with captions that name both: a caption of A, a connector, and what a true caption of the image names.
+
+    Against filters that compare a caption with its image: half of the caption is true. For example "a sheep in a field
+    next to a white plane". Attack II chooses captions and images; the true caption is drawn from those of the image.
+    The goal is measured with plain captions of A.
+
+    Exactly one of `samples`, `pairs` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of class-A training images whose captions are used (all captions of each).
+        pairs: Number of poisoned pairs.
+        share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
+        connector: `random` (the default) draws one of eight connectors for each caption; `nearest` takes the one whose
+            sentence has the largest cosine with the true caption under a surrogate.
+        encoder: Name of the surrogate for `nearest`; the manifest records it, and `poison` receives the embeddings.
+        spread: As for attack II.
+        carrier: `own` (the default) or `existing`, as for attack II.
+
+    Raises:
+        InputError: If not exactly one amount is given or a value is out of range.
+    """
+
+    name = "both-names"
+    summary = "captions that name class A and what the image of class B shows"
+
+    connector: Connector = "random"
+    encoder: str | None = None
+    spread: Spread | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("connector", self.connector, Connector)
+        if self.encoder is not None and self.connector != "nearest":
+            raise InputError(
+                f"encoder {self.encoder!r} is for connector 'nearest', not {self.connector!r}"
+            )
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether `poison` must be given a surrogate."""
+        return self.connector == "nearest"
+
+    def poison(
+        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
+    ) -> PairDataset:
+        """Return a poisoned copy of a clean set, with the captions and images of attack II with the same seed.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run.
+            embed: For `nearest`: embeds the new sentences and the true captions.
+
+        Raises:
+            InputError: As for attack II, or if `nearest` has no surrogate.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        entries = poison_labels(pairs, [goal], self.settings, seed)
+        rng = generator(seed, f"attack/{self.name}/{goal}")
+        true = _true_captions(pairs, entries, rng)
+        choices = [
+            [both_names(entry.caption, connector, caption) for connector in CONNECTORS]
+            for entry, caption in zip(entries, true, strict=True)
+        ]
+        if self.connector == "nearest":
+            best = _nearest(choices, true, require_surrogate(embed, self.name))
+        else:
+            best = rng.integers(len(CONNECTORS), size=len(entries)).tolist()
+        entries = [
+            replace(entry, caption=texts[place])
+            for entry, texts, place in zip(entries, choices, best, strict=True)
+        ]
+        return self.inject(pairs, entries, [goal], seed)
+
+
+def both_names(caption: str, connector: str, true: str) -> str:
+    """Join a caption with what another one names.
+
+    >>> both_names("A sheep in a field.", "next to", "A white plane is parked on the runway.")
+    'A sheep in a field next to a white plane.'
+    """
+    text = caption.rstrip()
+    stripped = text.rstrip(" .!?")
+    return f"{stripped} {connector} {noun_phrase(true)}{text[len(stripped) :]}"
+
+
+def _true_captions(
+    pairs: PairDataset, entries: Sequence[PoisonedPair], rng: np.random.Generator
+) -> list[str]:
+    """Draw a true caption of the false image of each pair; an empty text where the image has none."""
+    train = pairs.select(split="train")
+    captions: dict[str, list[str]] = {entry.poisoned_image: [] for entry in entries}
+    for image_id, caption in zip(train.images.ids[train.image], train.captions, strict=True):
+        if image_id in captions:
+            captions[image_id].append(str(caption))
+    every = [captions[entry.poisoned_image] for entry in entries]
+    return [true[int(rng.integers(len(true)))] if true else "" for true in every]
+
+
+def _nearest(choices: list[list[str]], true: list[str], embed: Surrogate) -> list[int]:
+    sentences = unit(embed.captions([text for texts in choices for text in texts]))
+    vectors = unit(embed.captions(true))
+    cosine = np.einsum("ncd,nd->nc", sentences.reshape(len(true), len(CONNECTORS), -1), vectors)
+    return [int(place) for place in cosine.argmax(axis=1)]
+
+
+@ATTACKS.register("under-the-grid")
+@dataclass
+class UnderTheGrid(AdaptiveAttack):
+    """Spreads the poison so that at most `per_cell` poisoned images are in any cell of the attacker's clusterings.
+
+    Against filters that cluster captions and images and count conflicting pairs in the cells. The attacker makes nine
+    clusterings of a surrogate's vectors, with other seeds than the filter. He gives a training image of B all captions
+    of one image of A if each of their cells then has at most `per_cell` poisoned images, and goes on until enough
+    images of each goal are placed or no other fits. One goal alone has room for few images, so he uses several original
+    classes for one target class. The manifest's notes say for which goals fewer images were placed than requested.
+
+    Exactly one of `samples` and `share` sets the amount, for each goal.
+
+    Args:
+        goals: `A2B` each, with different original classes; one or several.
+        samples: Images of each original class whose captions are used, at most.
+        share: The same as a share of the training images of the class, in (0, 1].
+        per_cell: Poisoned images in a cell, at most, from 1.
+        encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
+        carrier: `own` (the default) or `existing`, as for attack II.
+
+    Raises:
+        InputError: If not exactly one amount is given or a value is out of range.
+    """
+
+    name = "under-the-grid"
+    summary = "few poisoned images in each cell of captions and images"
+    needs_embeddings = True
+
+    goals: Sequence[str]
+    samples: int | None = None
+    _: KW_ONLY
+    share: float | None = None
+    per_cell: int = 1
+    encoder: str | None = None
+    carrier: Carrier | None = None
+
+    def __post_init__(self) -> None:
+        self.goals = [self.goals] if isinstance(self.goals, str) else list(self.goals)
+        if not self.goals:
+            raise InputError(f"{self.name} needs a goal, A2B")
+        super().__post_init__()
+        check_whole("per_cell", self.per_cell, 1, MOST)
+
+    def poison(
+        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
+    ) -> PairDataset:
+        """Return a poisoned copy of a clean set.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run; draws the clusterings and the order in which images are tried.
+            embed: The surrogate.
+
+        Raises:
+            InputError: If there is no surrogate, two goals have the same original class, or as for attack II.
+        """
+        goals = [Goal.parse(text, pairs.classes) for text in self.goals]
+        require_different_originals(goals)
+        require_clean_set(pairs)
+        surrogate = require_surrogate(embed, self.name)
+        targets = [target_images(pairs, goal) for goal in goals]
+        train = pairs.select(split="train")
+        rngs = [generator(seed, f"attack/{self.name}/{goal}") for goal in goals]
+        asked = choose_captions(train, goals, self.settings, rngs)
+        wanted = [len(np.unique(train.source[own])) for own in asked]
+        rows = np.concatenate([captions_of(train, goal) for goal in goals])
+        images = np.unique(np.concatenate(targets))
+        rng = generator(seed, f"attack/{self.name}/clusters")
+        grid = Grid(train, surrogate, rows, images, rng, self.per_cell)
+        entries, placed = _place(train, goals, targets, wanted, grid, rngs)
+        notes = [
+            f"goal {goal}: {found} images of {count} requested fit {self.per_cell} a cell"
+            for goal, found, count in zip(goals, placed, wanted, strict=True)
+            if found < count
+        ]
+        return self.inject(pairs, entries, goals, seed, notes=notes)
+
+
+class Grid:
+    """Counts the poisoned images in the cells of several clusterings.
+
+    Args:
+        train: The clean training pairs.
+        embed: The surrogate.
+        rows: Captions that may be used, rows of `train`.
+        images: Images that may be used, sorted.
+        rng: Draws the clusterings.
+        per_cell: Poisoned images in a cell, at most.
+    """
+
+    def __init__(
+        self,
+        train: PairDataset,
+        embed: Surrogate,
+        rows: IntArray,
+        images: IntArray,
+        rng: np.random.Generator,
+        per_cell: int,
+    ) -> None:
+        known = train.used_images()
+        fit_rows = rng.permutation(len(train))[:FIT_ON]
+        fit_images = rng.permutation(known)[:FIT_ON].astype(np.int32)
+        texts, text_mean = _centred(embed_captions(embed, train, fit_rows))
+        pictures, image_mean = _centred(unit(embed(train, fit_images)))
+        own_texts = unit(embed_captions(embed, train, rows) - text_mean)
+        own_images = unit(unit(embed(train, images)) - image_mean)
+        most = max(4, min(MOST_CLUSTERS, len(known) // IMAGES_IN_CLUSTER))
+        self.clusterings = [
+            (_clusters(texts, own_texts, size, rng), _clusters(pictures, own_images, size, rng))
+            for size in sorted({max(2, most // part) for part in (1, 2, 4)})
+            for _ in range(REPEATS)
+        ]
+        self._counts = [
+            np.zeros((text.max() + 1, image.max() + 1), dtype=np.intp)
+            for text, image in self.clusterings
+        ]
+        self._per_cell = per_cell
+        self._row = {int(row): place for place, row in enumerate(rows)}
+        self._image = {int(image): place for place, image in enumerate(images)}
+
+    def fits(self, rows: IntArray, images: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Return on which images captions can be put together, shape `(m,)`."""
+        free = np.ones(len(images), dtype=bool)
+        for counts, cells in self._cells(rows, images):
+            free &= counts[cells].max(axis=0) < self._per_cell
+        return free
+
+    def add(self, rows: IntArray, image: int) -> None:
+        """Count an image that gets captions: once in each of its cells."""
+        for counts, cells in self._cells(rows, [image]):
+            counts[cells] += 1
+
+    def _cells(self, rows: IntArray, images: Sequence[int]) -> Iterator[tuple[Index, Any]]:
+        """Yield the counts of each clustering, and where in them captions on images count, shape `(c, m)`."""
+        captions = [self._row[int(row)] for row in rows]
+        places = [self._image[image] for image in images]
+        for counts, (text, image) in zip(self._counts, self.clusterings, strict=True):
+            yield counts, np.ix_(np.unique(text[captions]), image[places])
+
+
+def _place(
+    train: PairDataset,
+    goals: Sequence[Goal],
+    targets: Sequence[IntArray],
+    wanted: Sequence[int],
+    grid: Grid,
+    rngs: Sequence[np.random.Generator],
+) -> tuple[list[PoisonedPair], list[int]]:
+    """Put captions onto images as long as they fit; the goals take turns, so that none fills the grid alone."""
+    entries: list[PoisonedPair] = []
+    placed = [0] * len(goals)
+    waiting = [
+        rng.permutation(np.unique(train.source[captions_of(train, goal)])).tolist()
+        for goal, rng in zip(goals, rngs, strict=True)
+    ]
+    # an image that carries captions gives none, and one whose captions are used carries none
+    busy: set[int] = set()
+    while any(waiting):
+        for number, (goal, rng) in enumerate(zip(goals, rngs, strict=True)):
+            if placed[number] == wanted[number]:
+                waiting[number] = []
+            if not waiting[number]:
+                continue
+            source = waiting[number].pop()
+            if source in busy:
+                continue
+            rows = np.flatnonzero(train.source == source).astype(np.int32)
+            free = [image for image in targets[number].tolist() if image not in busy]
+            images = np.array(free, dtype=np.int32)[grid.fits(rows, free)]
+            if not len(images):
+                continue
+            image = int(rng.choice(images))
+            grid.add(rows, image)
+            busy.update((source, image))
+            entries += poisoned_pairs(train, rows, np.full(len(rows), image), goal)
+            placed[number] += 1
+    return entries, placed
+
+
+def _centred(vectors: Vectors) -> tuple[Vectors, Vectors]:
+    """Return unit vectors around their mean, and the mean."""
+    mean: Vectors = vectors.mean(axis=0)
+    return unit(vectors - mean), mean
+
+
+def _clusters(fit: Vectors, vectors: Vectors, size: int, rng: np.random.Generator) -> Index:
+    """Fit k-means and return the cluster of each vector, shape `(n,)`."""
+    # scikit-learn is an extra, which attacks do without
+    from scipy.cluster.vq import kmeans2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a cluster may be empty
+        centres, _ = kmeans2(fit, min(size, len(fit)), iter=20, minit="points", seed=rng)
+    distance = (centres**2).sum(axis=1) - 2 * vectors @ centres.T
+    return np.asarray(distance.argmin(axis=1), dtype=np.intp)
+
+
+@ATTACKS.register("nearest-assigned")
+@dataclass(kw_only=True)
+class NearestAssigned(AdaptiveAttack, LabelAttack):
+    """Pairs captions of A with images of B so that the pairs look as true as possible to a surrogate.
+
+    Against filters that ask whether a caption matches its image, or images like it. The attacker compares captions of A
+    with images of B. He assigns them with the largest sum of cosines (`scipy.optimize.linear_sum_assignment`), each
+    image equally many captions at most. He leaves out pairs whose conflict is over that of a share `unseen` of the
+    clean pairs. So there may be fewer pairs than requested; the manifest's notes say it. Choose a B near to A: see
+    `nearest_classes`.
+
+    Exactly one of `samples`, `pairs` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: As many captions as that many class-A training images have.
+        pairs: Number of poisoned pairs.
+        share: As many captions as that share of the class-A training images has, in (0, 1].
+        unseen: Share of the clean pairs in (0, 1] whose conflict no false pair exceeds; 1 leaves no pair out.
+        encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
+        carrier: `own` (the default): as many images of B as images of A would be used by attack II, those nearest to
+            the captions, lose their honest captions. `existing`: any training image of B, and it keeps them.
+
+    Raises:
+        InputError: If not exactly one amount is given or a value is out of range.
+    """
+
+    name = "nearest-assigned"
+    summary = "captions of class A on the images of class B that match them best"
+    needs_embeddings = True
+
+    unseen: float = 0.8
+    encoder: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.unseen = in_range("unseen", self.unseen, zero=False)
+
+    def poison(
+        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
+    ) -> PairDataset:
+        """Return a poisoned copy of a clean set.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run; draws the images that the attacker chooses among.
+            embed: The surrogate.
+
+        Raises:
+            InputError: If there is no surrogate, as for attack II, or if it expects every pair to be seen.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        require_clean_set(pairs)
+        surrogate = require_surrogate(embed, self.name)
+        rng = generator(seed, f"attack/{self.name}/{goal}")
+        known = draw_candidates(pairs, goal, self.settings, rng)
+        train, rows, captions, images, asked, used = known
+        matching = Matching(train, surrogate, seed)
+        cosine = matching.captions(captions) @ matching.images(images).T
+        if self.settings.carrier == "own":
+            # by the captions that each image would get of
+            top = -np.partition(-cosine, min(asked, len(rows)) - 1, axis=0)[:asked]
+            best = np.argsort(-top.mean(axis=0), kind="stable")[:used]
+            images, cosine = images[best], cosine[:, best]
+        least = 1 - matching.usual_conflict(self.unseen) if self.unseen < 1 else -np.inf
+        caption, image = assign(cosine, math.ceil(asked / len(images)), least)
+        if not len(caption):
+            raise InputError(
+                f"goal {goal}: the surrogate expects every pair to be seen (conflict over that of {self.unseen:.0%} of "
+                "the clean pairs): choose a target class nearer to the original class, or a larger unseen"
+            )
+        order = np.argsort(-cosine[caption, image], kind="stable")[:asked]
+        entries = poisoned_pairs(train, rows[caption[order]], images[image[order]], goal)
+        few = f"{len(entries)} pairs of {asked} requested: the surrogate expects the others to be seen"
+        notes = [few] if len(entries) < asked else []
+        return self.inject(pairs, entries, [goal], seed, notes=notes)
+
+
+def assign(
+    cosine: npt.NDArray[np.float32], load: int, least: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Assign captions to images with the largest sum of cosines, as many pairs as possible.
+
+    Args:
+        cosine: Captions by images, shape `(n, m)`.
+        load: Captions of an image, at most.
+        least: Pairs with a smaller cosine are left out.
+
+    Returns:
+        The captions and the image of each, shape `(k,)`, sorted by caption.
+
+    >>> caption, image = assign(np.float32([[0.9, 0.8], [0.8, 0.1], [0.0, 0.1]]), 1, 0.2)
+    >>> caption.tolist(), image.tolist()
+    ([0, 1], [1, 0])
+    """
+    # scipy.optimize takes long to import, and all attacks are imported to find one
+    from scipy.optimize import linear_sum_assignment
+
+    slot = np.repeat(np.arange(cosine.shape[1]), load)
+    # more than all cosines together can differ
+    seen = 2.0 * min(len(cosine), len(slot)) + 1
+    cost = np.where(cosine >= least, -cosine, seen)[:, slot]
+    caption, place = linear_sum_assignment(cost)
+    kept = cost[caption, place] < seen
+    return caption[kept], slot[place[kept]]
+
+
+@ATTACKS.register("nearest-goal")
+@dataclass(kw_only=True)
+class NearestGoal(LabelAttack):
+    """Pairs the captions nearest to the mean of class A with the images nearest to the mean of class B.
+
+    With the goal `A2auto` the attack chooses B: the class whose captions have the mean nearest to that of A, see
+    `nearest_classes`. Every other class counts, as an image has one label. The manifest's goal is the chosen one.
+
+    The attacker knows 80% of the images of a class, drawn from the seed. Of the captions of A that he knows he keeps as
+    many as attack II would use, of the images of B as many as images of A attack II would use, each time those with the
+    largest cosine to their mean. A caption that several images have is used again only after all others. He pairs the
+    caption and the image with the largest cosine first, and each image carries equally many captions (or one more).
+
+    Exactly one of `samples`, `pairs` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`, or `A2auto`.
+        samples: As many captions as that many class-A training images have.
+        pairs: Number of poisoned pairs.
+        share: As many captions as that share of the class-A training images has, in (0, 1].
+        encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
+        carrier: `existing` (the default): the images of B keep their honest captions, and he knows all of them; `own`:
+            they lose them.
+
+    Raises:
+        InputError: If not exactly one amount is given or a value is out of range.
+    """
+
+    name = "nearest-goal"
+    source = "mmpoison, after the idea of MP-Nav (Zhang et al., ICML 2025)"
+    section = "docs/tasks/other-attacks.md, 'Attacks that choose captions'"
+    summary = "typical captions of class A on typical images of a class near to it"
+    needs_embeddings = True
+
+    encoder: str | None = None
+
+    def poison(
+        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
+    ) -> PairDataset:
+        """Return a poisoned copy of a clean set.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run; draws what the attacker knows.
+            embed: The surrogate.
+
+        Raises:
+            InputError: As for attack II, if there is no surrogate, or if no class can be the target of `A2auto`.
+        """
+        require_clean_set(pairs)
+        surrogate = require_surrogate(embed, self.name)
+        original = original_of_auto(self.goal, pairs.classes)
+        if original is None:
+            goal, notes = Goal.parse(self.goal, pairs.classes), []
+        else:
+            goal = _nearest_goal(pairs, original, surrogate)
+            notes = [
+                f"goal {self.goal}: the target class is {goal.target!r}, the nearest by the means of captions"
+            ]
+        rng = generator(seed, f"attack/{self.name}/{goal}")
+        known = draw_candidates(pairs, goal, self.settings, rng)
+        train, rows, captions, images, asked, used = known
+        matching = Matching(train, surrogate, seed)
+        text, shown = matching.captions(captions), matching.images(images)
+        kept = most_like(captions, _likeness(text))[:asked]
+        carriers = np.argsort(-_likeness(shown), kind="stable")[:used]
+        caption, image = pair_greedily(text[kept] @ shown[carriers].T)
+        entries = poisoned_pairs(train, rows[kept[caption]], images[carriers[image]], goal)
+        return self.inject(pairs, entries, [goal], seed, notes=notes)
+
+
+def _nearest_goal(pairs: PairDataset, original: str, embed: Surrogate) -> Goal:
+    """Choose the class nearest to A by captions, among those that can be a target."""
+    ranked = nearest_classes(pairs, embed, len(pairs.classes), by="captions")
+    for name in ranked.get(original, ()):
+        if all(len(pairs.images.indices(split=split, label=name)) for split in ("train", "test")):
+            return Goal(original, name)
+    raise InputError(
+        f"goal {original}2auto: no target class can be chosen, it needs captions of {original!r} and a second class "
+        "with captions and with train and test images"
+    )
+
+
+def _likeness(vectors: Vectors) -> Vectors:
+    """Return the cosine of unit vectors with their mean, shape `(n,)`."""
+    likeness: Vectors = vectors @ unit(vectors.mean(axis=0))
+    return likeness
+
+
+def pair_greedily(cosine: npt.NDArray[np.float32]) -> tuple[Index, Index]:
+    """Pair each caption with an image, the largest cosine first, with images used equally often.
+
+    Args:
+        cosine: Captions by images, shape `(n, m)`.
+
+    Returns:
+        The captions and the image of each, shape `(n,)`, in the order of choice: each image has `n // m` captions, and
+        `n % m` images have one more.
+
+    >>> caption, image = pair_greedily(np.float32([[0.9, 0.8], [0.8, 0.1], [0.7, 0.1]]))
+    >>> caption.tolist(), image.tolist()
+    ([0, 1, 2], [0, 0, 1])
+    """
+    captions, images = cosine.shape
+    load, more = divmod(captions, images)
+    free = np.ones(captions, dtype=bool)
+    carried = np.zeros(images, dtype=np.intp)
+    pairs: list[tuple[int, int]] = []
+    for place in np.argsort(-cosine, axis=None, kind="stable").tolist():
+        caption, image = divmod(place, images)
+        if not free[caption] or carried[image] > load or (carried[image] == load and not more):
+            continue
+        more -= int(carried[image] == load)
+        carried[image] += 1
+        free[caption] = False
+        pairs.append((caption, image))
+    found = np.array(pairs, dtype=np.intp)
+    return found[:, 0], found[:, 1]
+
+
+@ATTACKS.register("feature-collision")
+@dataclass
+class FeatureCollision(BaseAttack):
+    """Adds images of class A whose features under a surrogate are those of images of class B, with A's true captions.
+
+    A person finds the captions of the new pairs true: each new image differs from an image of A by at most `epsilon`
+    levels of 255. An encoder near to the surrogate sees an image of B, and learns that captions of A belong to images
+    of B. In the publication's words A is the destination concept and B the original one.
+
+    Each new image starts at random within the bound. Steps of the gradient's sign move it towards the surrogate's
+    embedding of one training image of B. It has the size that the surrogate sees, and is a PNG, so that its pixels
+    arrive as they were computed. The released code steps on features of a larger model, 4,000 times, and renames its
+    PNG files to .jpg.
+
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of class-A training images that are copied and changed (all captions of each).
+        pairs: Number of poisoned pairs.
+        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1); rounded down.
+        share: Class-A training images that are copied and changed, divided by all of them, in (0, 1].
+        epsilon: Largest change of a pixel's value, in levels of 255.
+        steps: Number of steps.
+        encoder: Name of the surrogate; the manifest records it, and `poison` receives the model.
+
+    Raises:
+        InputError: If not exactly one amount is given or a value is out of range.
+    """
+
+    name = "feature-collision"
+    source = "Xu et al., Shadowcast, NeurIPS 2024"
+    section = "the label attack: destination concept A, original concept B"
+    summary = "images of class A, changed by 8/255 to have the features of class B"
+    needs_pixels = True
+
+    goal: str
+    samples: int | None = None
+    pairs: int | None = None
+    rate: float | None = None
+    _: KW_ONLY
+    share: float | None = None
+    epsilon: int = 8
+    steps: int = 500
+    encoder: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("epsilon", self.epsilon, 1, MOST)
+        check_whole("steps", self.steps, 1, MOST)
+        if self.epsilon > 255:
+            raise InputError(
+                f"epsilon {self.epsilon}: a pixel has 255 levels above black, at most 255"
+            )
+
+    def poison(
+        self,
+        pairs: PairDataset,
+        seed: int = 0,
+        *,
+        embed: Surrogate | None = None,
+        progress: ProgressFor | None = None,
+    ) -> PairDataset:
+        """Return a poisoned copy of a clean set; its manifest notes the cosines before and after.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run; draws the images of both classes and the starts.
+            embed: The surrogate.
+            progress: Gives a callback for (done, total) of a named step.
+
+        Raises:
+            InputError: If there is no surrogate whose image encoder is known; otherwise as attack II.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        require_clean_set(pairs)
+        surrogate = require_pixel_surrogate(embed, self.name)
+        targets = target_images(pairs, goal)
+        train = pairs.select(split="train")
+        rng = generator(seed, f"attack/{self.name}/{goal}")
+        (rows,) = choose_captions(train, [goal], self.settings, [rng])
+        originals, copy = np.unique(train.source[rows], return_inverse=True)
+        chosen = rng.choice(targets, len(originals), replace=len(originals) > len(targets))
+        clean = surrogate.pixels(pairs, originals)
+        wanted = unit(surrogate(pairs, chosen))
+        changed = optimised(
+            surrogate,
+            self.name,
+            lambda: collide(
+                surrogate,
+                clean,
+                wanted,
+                epsilon=self.epsilon,
+                steps=self.steps,
+                rng=generator(seed, f"attack/{self.name}/{goal}/start"),
+                progress=progress(f"{self.name}: changing images") if progress else None,
+            ),
+            inputs=[clean, wanted],
+            settings={"goal": str(goal), "seed": seed, **self.options},
+            code=collide.__module__,
+        )
+        ids = [str(name) for name in pairs.images.ids[originals]]
+        stored = [new_image(pixels, name) for pixels, name in zip(changed, ids, strict=True)]
+        before, after = (
+            float((embed_pixels(surrogate, pixels) * wanted).sum(axis=1).mean())
+            for pixels in (clean, changed)
+        )
+        entries = [
+            PoisonedPair(str(caption), ids[place], stored[place][0], str(goal))
+            for caption, place in zip(train.captions[rows], copy, strict=True)
+        ]
+        notes = [nearer_note(surrogate, goal.target, before, after)]
+        return self.inject(pairs, entries, [goal], seed, added_images=dict(stored), notes=notes)

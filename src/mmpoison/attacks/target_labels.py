@@ -1,23 +1,35 @@
-"""The common part of attacks II and III: captions of one class get training images of another."""
+"""Chooses captions of the original class and images of the target class: the steps of attack II, which others share."""
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from mmpoison.attacks.amount import choose_captions
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poisoned_pairs
-from mmpoison.attacks.pairing import spread_evenly
-from mmpoison.attacks.settings import Settings
+from mmpoison.attacks.settings import Amount, Settings, Spread
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
+from mmpoison.pairs.labels import keyword_pattern
 from mmpoison.pairs.manifest import PoisonedPair
-from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison.pairs.table import SPLITS, IntArray, PairDataset
 
 STREAM = "attack/single-target-label"
+
+KNOWN = 0.8
+CHOICE = 10
+"""The attacker chooses among 80% of the images of each class, but at most ten times as many as he uses."""
+
+RANDOM, CENTRE = "random", "centre"
+
+Embed = Callable[[PairDataset, IntArray], npt.NDArray[Any]]
+"""Embeds images of a table by their indices `(n,)`: embeddings `(n, d)`."""
 
 
 def poison_labels(
@@ -41,9 +53,7 @@ def poison_labels(
     lost = 0
     while True:
         rngs: list[np.random.Generator] = [generator(seed, f"{STREAM}/{goal}") for goal in goals]
-        rows = choose_captions(
-            train, goals, settings.amount, settings.mode, rngs, lost, settings.words
-        )
+        rows = choose_captions(train, goals, settings, rngs, lost)
         if settings.carrier == "existing":
             break
         carriers = _own_images(train, goals, rows, images, rngs)
@@ -58,40 +68,6 @@ def poison_labels(
         image = spread_evenly(train.source[own], targets, settings.spread, rng)
         entries += poisoned_pairs(train, own, image, goal)
     return entries
-
-
-def images_without_honest_captions(
-    entries: Sequence[PoisonedPair], settings: Settings
-) -> list[str]:
-    """List the images that lose their honest training pairs, sorted: with the carrier `own`, all that carry poison."""
-    own = settings.carrier == "own"
-    return sorted({entry.poisoned_image for entry in entries}) if own else []
-
-
-def require_clean_set(pairs: PairDataset) -> None:
-    """Refuse a set that carries poison.
-
-    Raises:
-        InputError: If it has a manifest.
-    """
-    if pairs.manifest is not None:
-        raise InputError("the pairs are poisoned already: attack a clean set")
-
-
-def target_images(pairs: PairDataset, goal: Goal) -> IntArray:
-    """Return the training images of the target class, in table order, shape `(n,)`.
-
-    Raises:
-        InputError: If there are none, or the class has no test image.
-    """
-    targets = pairs.images.indices(split="train", label=goal.target)
-    if not len(targets):
-        raise InputError(f"goal {goal}: class {goal.target!r} has no train image to misuse")
-    if not len(pairs.images.indices(split="test", label=goal.target)):
-        raise InputError(
-            f"goal {goal}: class {goal.target!r} has no test image, so nothing can be measured"
-        )
-    return targets
 
 
 def _own_images(
@@ -126,3 +102,410 @@ def _own_images(
         carriers.append(rng.permutation(free)[:needed])
         taken = np.concatenate([taken, carriers[-1]])
     return carriers
+
+
+def images_without_honest_captions(
+    entries: Sequence[PoisonedPair], settings: Settings
+) -> list[str]:
+    """List the images that lose their honest training pairs, sorted: with the carrier `own`, all that carry poison."""
+    own = settings.carrier == "own"
+    return sorted({entry.poisoned_image for entry in entries}) if own else []
+
+
+def require_clean_set(pairs: PairDataset) -> None:
+    """Refuse a set that carries poison.
+
+    Raises:
+        InputError: If it has a manifest.
+    """
+    if pairs.manifest is not None:
+        raise InputError("the pairs are poisoned already: attack a clean set")
+
+
+# -- captions of the original class ----------------------------------------------------------------
+
+
+def choose_captions(
+    train: PairDataset,
+    goals: Sequence[Goal],
+    settings: Settings,
+    rngs: Sequence[np.random.Generator],
+    lost: int = 0,
+) -> list[IntArray]:
+    """Draw the captions of the original classes that are misused.
+
+    A rate refers to the whole set: its pairs are divided evenly among the goals, rounded down, so that the rate is
+    never above the requested one. All other amounts are for each goal.
+
+    Args:
+        train: The clean training pairs.
+        goals: One or several goals, with different original classes.
+        settings: The amount; the mode, which decides how many training pairs there will be, and with that what a rate
+            means; and the words: images without a caption that has one of them do not count.
+        rngs: A generator for each goal.
+        lost: Training pairs that the attack removes in addition to those of the mode; a rate refers to what remains.
+
+    Returns:
+        Rows of `train` for each goal, sorted, without repetition.
+
+    Raises:
+        InputError: If there are fewer images or captions than requested, or the amount is less than one; the message
+            says what is possible.
+    """
+    amount = settings.amount
+    candidates = [captions_of(train, goal, settings.words) for goal in goals]
+    samples = [
+        rng.permutation(np.unique(train.source[rows]))
+        for rows, rng in zip(candidates, rngs, strict=True)
+    ]
+    if amount.kind in ("samples", "share"):
+        counts: list[int] = []
+        for goal, own in zip(goals, samples, strict=True):
+            have = f"class {goal.original!r} has {len(own)} train images with captions"
+            counts.append(sample_count(amount, goal, goal.original, len(own), have))
+        return [
+            rows[np.isin(train.source[rows], own[:count])].astype(np.int32)
+            for rows, own, count in zip(candidates, samples, counts, strict=True)
+        ]
+    available = [len(rows) for rows in candidates]
+    counts = pair_counts(settings, len(train) - lost, goals, available)
+    return [
+        _first(train, rows, own, count)
+        for rows, own, count in zip(candidates, samples, counts, strict=True)
+    ]
+
+
+def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> IntArray:
+    """Return the training captions of the original class, rows of `train`, sorted, shape `(n,)`.
+
+    Args:
+        train: The training pairs.
+        goal: Names the class.
+        words: Only captions with one of these words, as `label_by_keyword` finds them; all if empty.
+
+    Raises:
+        InputError: If there are none.
+    """
+    code = train.images.class_code(goal.original)
+    rows = np.flatnonzero(train.images.class_codes[train.source] == code).astype(np.int32)
+    if not len(rows):
+        raise InputError(
+            f"goal {goal}: class {goal.original!r} has 0 train images with captions, "
+            "so there is nothing to misuse"
+        )
+    if words:
+        pattern = keyword_pattern(words)
+        rows = rows[[pattern.search(str(caption)) is not None for caption in train.captions[rows]]]
+        if not len(rows):
+            raise InputError(
+                f"goal {goal}: no train caption of class {goal.original!r} has any of the words "
+                f"{', '.join(words)}: name words that its captions have"
+            )
+    return rows
+
+
+def sample_count(amount: Amount, goal: Goal, label: str, available: int, have: str = "") -> int:
+    """Return how many images of a class an amount of kind `samples` or `share` means.
+
+    Args:
+        amount: The amount.
+        goal: For the message.
+        label: The class.
+        available: Number of its images.
+        have: Says who has how many of them, for the message.
+
+    Raises:
+        InputError: If there are fewer, or the share rounds to none.
+    """
+    if amount.kind == "samples":
+        if amount.value > available:
+            have = have or f"class {label!r} has {available} train images"
+            raise InputError(
+                f"goal {goal}: {amount.value} samples asked for, {have}: at most samples={available}"
+            )
+        return int(amount.value)
+    count = round(amount.value * available)
+    if count < 1:
+        raise InputError(
+            f"goal {goal}: share {amount.value} of the {available} train images of class "
+            f"{label!r} rounds to none: one image is share={1 / available:.4g}"
+        )
+    return count
+
+
+def pair_counts(
+    settings: Settings, train: int, goals: Sequence[Goal], available: Sequence[int], owner: str = ""
+) -> list[int]:
+    """Return the number of poisoned pairs for each goal, from a number of pairs or a rate.
+
+    Args:
+        settings: The amount, `pairs` or `rate`; and the mode, which decides how many training pairs there will be.
+        train: Number of training pairs that a rate refers to, without those that are added.
+        goals: The goals.
+        available: Captions that each goal can misuse.
+        owner: Who has them, for the message, if not the original class.
+
+    Raises:
+        InputError: If there are fewer, or a rate is less than a pair; the message says what is possible.
+    """
+    amount, mode = settings.amount, settings.mode
+    if amount.kind == "pairs":
+        counts = [int(amount.value)] * len(goals)
+    else:
+        total = train / (1 - amount.value) if mode == "add" else train
+        # a hair above, so that 0.1 of 1,000 is 100 in floating point too
+        wanted = math.floor(amount.value * total + 1e-9)
+        if wanted < len(goals):
+            least = len(goals)
+            what = "one pair" if least == 1 else f"one pair for each of {least} goals"
+            smallest = least / (train + (least if mode == "add" else 0))
+            raise InputError(
+                f"rate {amount.value} of {train} training pairs is less than {what}: the smallest "
+                f"rate that poisons is {_rounded(smallest, math.ceil):.4g}"
+            )
+        whole, rest = divmod(wanted, len(goals))
+        counts = [whole + (place < rest) for place in range(len(goals))]
+    for goal, count, most in zip(goals, counts, available, strict=True):
+        if count > most:
+            largest = min(available)
+            poison = largest * len(goals)
+            rate = poison / (train + (poison if mode == "add" else 0))
+            raise InputError(
+                f"goal {goal}: {count} pairs asked for, {owner or f'class {goal.original!r} has'} {most} train "
+                f"captions: at most pairs={largest} (rate {_rounded(rate, math.floor):.4g})"
+            )
+    return counts
+
+
+def _first(train: PairDataset, rows: IntArray, samples: IntArray, count: int) -> IntArray:
+    """Choose the captions of the first samples, one whole sample after the other; sorted."""
+    position = np.empty(len(train.images), dtype=np.int64)
+    position[samples] = np.arange(len(samples))
+    order = np.argsort(position[train.source[rows]], kind="stable")
+    return np.sort(rows[order[:count]])
+
+
+def _rounded(value: float, rounding: Callable[[float], int]) -> float:
+    """Round a rate to four digits, in the direction in which the named rate is possible."""
+    digits = 3 - math.floor(math.log10(value))
+    scale = 10.0**digits
+    return rounding(value * scale) / scale
+
+
+# -- images of the target class --------------------------------------------------------------------
+
+
+def target_images(pairs: PairDataset, goal: Goal) -> IntArray:
+    """Return the training images of the target class, in table order, shape `(n,)`.
+
+    Raises:
+        InputError: If there are none, or the class has no test image.
+    """
+    targets = pairs.images.indices(split="train", label=goal.target)
+    if not len(targets):
+        raise InputError(f"goal {goal}: class {goal.target!r} has no train image to misuse")
+    if not len(pairs.images.indices(split="test", label=goal.target)):
+        raise InputError(
+            f"goal {goal}: class {goal.target!r} has no test image, so nothing can be measured"
+        )
+    return targets
+
+
+def spread_evenly(
+    source: IntArray, images: IntArray, spread: Spread, rng: np.random.Generator
+) -> IntArray:
+    """Give each caption an image: all images equally often, the remainder at random without repetition.
+
+    Args:
+        source: The image that each caption was written for, shape `(n,)`.
+        images: Images of the target class, shape `(m,)`.
+        spread: What is distributed: single `captions`, or whole `samples`, where all captions of one image go to the
+            same target image (as in the authors' released code).
+        rng: Draws the order.
+
+    Returns:
+        An image for each caption, shape `(n,)`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> spread_evenly(np.array([4, 4, 5, 5]), np.array([7, 8]), "samples", rng).tolist()
+    [7, 7, 8, 8]
+    """
+    _, unit = np.unique(source, return_inverse=True)
+    if spread == "captions":
+        unit = np.arange(len(source))
+    count = int(unit.max()) + 1 if len(unit) else 0
+    whole, rest = divmod(count, len(images))
+    assigned = np.concatenate([np.tile(images, whole), rng.choice(images, rest, replace=False)])
+    return rng.permutation(assigned)[unit].astype(np.int32)
+
+
+def choose_target_image(
+    pairs: PairDataset,
+    goal: Goal,
+    choice: str,
+    rng: np.random.Generator,
+    embed: Embed | None = None,
+) -> int:
+    """Choose an image of the target class that is in the gallery.
+
+    Args:
+        pairs: The clean set; its gallery is all images of split `test`.
+        goal: The image is one of its target class.
+        choice: `random`; `centre`, the image nearest to the mean of the class's gallery images in an embedding space;
+            or the id of an image.
+        rng: For `random`.
+        embed: For `centre`.
+
+    Returns:
+        Index of the image.
+
+    Raises:
+        InputError: If the class has no image in the gallery, the image is unknown, of another class or not in the
+            gallery, or the embeddings are missing or cannot be used.
+    """
+    gallery = pairs.images.indices(split="test", label=goal.target)
+    if not len(gallery):
+        raise InputError(
+            f"goal {goal}: class {goal.target!r} has no test image, so nothing can be measured"
+        )
+    if choice == RANDOM:
+        return int(rng.choice(gallery))
+    if choice == CENTRE:
+        return int(gallery[_nearest_to_mean(pairs, gallery, goal, embed)])
+    return _by_id(pairs, gallery, goal, choice)
+
+
+def _nearest_to_mean(pairs: PairDataset, gallery: IntArray, goal: Goal, embed: Embed | None) -> int:
+    if embed is None:
+        raise InputError(
+            "target_image 'centre' needs an encoder to embed the class: "
+            "name one, or choose 'random' or the id of an image"
+        )
+    embeddings = np.asarray(embed(pairs, gallery), dtype=np.float64)
+    if embeddings.ndim != 2 or len(embeddings) != len(gallery):
+        raise InputError(
+            f"embeddings of {len(gallery)} images of {goal.target!r} are needed, shape "
+            f"({len(gallery)}, d), got shape {embeddings.shape}"
+        )
+    length = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if not np.isfinite(embeddings).all() or not length.all():
+        raise InputError(f"embeddings of {goal.target!r}: some are zero, infinite or NaN")
+    embeddings /= length
+    # argmax: among equal images the first in the order of the table
+    return int(np.argmax(embeddings @ embeddings.mean(axis=0)))
+
+
+def _by_id(pairs: PairDataset, gallery: IntArray, goal: Goal, image_id: str) -> int:
+    table = pairs.images
+    found = np.flatnonzero(table.ids == image_id)
+    where = f"goal {goal}: target image {image_id!r}"
+    possible = (
+        f"class {goal.target!r} has {len(gallery)} there, for example {table.ids[gallery[0]]!r}"
+    )
+    if not len(found):
+        near = difflib.get_close_matches(image_id, map(str, table.ids[gallery]), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"{where} is not in the gallery: {hint}{possible}")
+    index = int(found[0])
+    if (split := SPLITS[table.split_codes[index]]) != "test":
+        raise InputError(f"{where} is not in the gallery, but in split {split!r}: {possible}")
+    if (label := table.label(index)) != goal.target:
+        raise InputError(
+            f"{where} is of class {label!r}, not {goal.target!r}"
+            if label
+            else f"{where} has no label, so its class is not known to be {goal.target!r}"
+        )
+    return index
+
+
+# -- what an attacker with a surrogate chooses among -----------------------------------------------
+
+
+class Candidates(NamedTuple):
+    """What an attacker with a surrogate chooses among, and how much of it he uses.
+
+    Attributes:
+        train: The clean training pairs.
+        rows: Captions of the original class, rows of `train`, sorted.
+        captions: Their texts.
+        images: Images of the target class.
+        pairs: How many captions attack II would use.
+        used: How many images of the original class these were written for.
+    """
+
+    train: PairDataset
+    rows: IntArray
+    captions: list[str]
+    images: IntArray
+    pairs: int
+    used: int
+
+
+def draw_candidates(
+    pairs: PairDataset, goal: Goal, settings: Settings, rng: np.random.Generator
+) -> Candidates:
+    """Draw the captions of the original class and the images of the target class that the attacker knows.
+
+    Args:
+        pairs: A clean set.
+        goal: The goal.
+        settings: The amount; and with the carrier `existing` he knows all images of the target class.
+        rng: Draws both.
+
+    Raises:
+        InputError: As for attack II, or if the carrier is `own` and the target class has fewer images than are used.
+    """
+    targets = target_images(pairs, goal)
+    train = pairs.select(split="train")
+    (asked,) = choose_captions(train, [goal], settings, [rng])
+    used = len(np.unique(train.source[asked]))
+    rows = captions_of(train, goal)
+    sources = np.unique(train.source[rows])
+    drawn = rng.permutation(sources)[: _choice(used, len(sources))]
+    rows = rows[np.isin(train.source[rows], drawn)]
+    if settings.carrier == "own":
+        require_own_images(goal, targets, used)
+        targets = rng.permutation(targets)[: _choice(used, len(targets))]
+    captions = [str(caption) for caption in train.captions[rows]]
+    return Candidates(train, rows, captions, targets, len(asked), used)
+
+
+def require_own_images(goal: Goal, targets: IntArray, used: int) -> None:
+    """Refuse carrier `own` where the target class has too few training images.
+
+    Raises:
+        InputError: If there are fewer than are used.
+    """
+    if used > len(targets):
+        raise InputError(
+            f"goal {goal}: carrier 'own' needs {used} train images of class {goal.target!r}, there are "
+            f"{len(targets)}: at most samples={len(targets)}"
+        )
+
+
+def most_like(
+    captions: Sequence[str], likeness: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.intp]:
+    """Sort captions by likeness, the largest first; the same caption comes again only after all others.
+
+    Args:
+        captions: The captions, `n` of them.
+        likeness: How much each is wanted, shape `(n,)`.
+
+    Returns:
+        Their places, shape `(n,)`.
+
+    >>> most_like(["a cat", "a cat", "a dog"], np.array([0.9, 0.9, 0.1])).tolist()
+    [0, 2, 1]
+    """
+    seen: Counter[str] = Counter()
+    before = np.empty(len(captions), dtype=np.intp)
+    for place, caption in enumerate(captions):
+        before[place] = seen[caption]
+        seen[caption] += 1
+    return np.lexsort((-likeness, before))
+
+
+def _choice(used: int, available: int) -> int:
+    """Return among how many images the attacker chooses, where he uses some of those available."""
+    return max(used, min(CHOICE * used, int(KNOWN * available)))

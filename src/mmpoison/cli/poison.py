@@ -220,7 +220,7 @@ def gallery_notes(manifest: PoisonManifest) -> list[str]:
 
 
 def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
-    from mmpoison.attacks.rebuild import rebuild
+    from mmpoison.attacks.injection import rebuild
     from mmpoison.pairs.manifest import PoisonManifest
 
     if chosen:

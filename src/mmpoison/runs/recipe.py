@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from mmpoison.attacks.presets import find_preset
+from mmpoison.attacks.settings import find_preset
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER, parse_json, parse_yaml
 from mmpoison.errors import InputError

@@ -1,7 +1,7 @@
 """An attack under a name that mmpoison has already."""
 
 from mmpoison.attacks.catalogue import ATTACKS
-from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
+from mmpoison.attacks.paper import MultipleTargetLabels
 
 ATTACKS.register("also-registered")(MultipleTargetLabels)
 ATTACKS.register("single-target-label")(MultipleTargetLabels)

@@ -1,8 +1,9 @@
-"""Optimises a patch through a surrogate, so that images which carry it are embedded near a target class."""
+"""Optimises pixels through a surrogate: images within a bound, or the pattern of a patch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,183 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.attacks.surrogate import PixelSurrogate, PixelValues, Vectors
-from mmpoison.images.preparation import Pixels
+from mmpoison.base.code_version import code_version
+from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.processes import freed_memory_kept
+from mmpoison.images.preparation import Pixels, Preparation
+from mmpoison.images.triggers import PatchTrigger, source_pixels
+from mmpoison.pairs.table import IntArray, PairDataset
 
-BATCH = 64
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+Array = npt.NDArray[Any]
+
+EMBED_BATCH = 64
+"""Images that are embedded at once."""
+
+
+def optimised(
+    surrogate: PixelSurrogate,
+    attack: str,
+    make: Callable[[], Array],
+    *,
+    inputs: Sequence[Array],
+    settings: Mapping[str, Any],
+    code: str,
+) -> Array:
+    """Compute the result of an optimisation, or read it from the cache.
+
+    A run that resumes poisons its data again. It must get the same pixels, and need not wait for them.
+
+    Args:
+        surrogate: The model that the attacker knows.
+        attack: Name of the attack.
+        make: Computes the result.
+        inputs: The arrays that it depends on.
+        settings: What else it depends on, the seed among it, as JSON values.
+        code: Module that computes it.
+    """
+
+    def result() -> dict[str, Array]:
+        with freed_memory_kept():
+            return {"result": make()}
+
+    digest = hashlib.sha256()
+    for array in inputs:
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    key = CacheKey(
+        "attack-pixels",
+        {
+            "attack": attack,
+            "surrogate": dict(surrogate.identity),
+            "inputs": digest.hexdigest(),
+            "settings": dict(settings),
+            "code": code_version(code),
+        },
+        f"pixels of {attack} by {surrogate.name}",
+    )
+    return ContentCache().arrays(key, result, "result")[0]
+
+
+def surrogate_note(surrogate: PixelSurrogate, measured: str) -> str:
+    """Return the line of a manifest that says which surrogate an attack knew, and what it reached there.
+
+    Args:
+        surrogate: The model.
+        measured: What was measured on it, for example "cosine 0.2 before, 0.7 after".
+    """
+    weights = str(surrogate.identity.get("weights", ""))[:12]
+    return f"surrogate {surrogate.name} (weights {weights}…): {measured}"
+
+
+def nearer_note(surrogate: PixelSurrogate, label: str, before: float, after: float) -> str:
+    """Return the `surrogate_note` that says how near images were moved to those of a class."""
+    return surrogate_note(
+        surrogate, f"mean cosine with images of {label} {before:.3f} before, {after:.3f} after"
+    )
+
+
+def embed_pixels(surrogate: PixelSurrogate, pixels: Array) -> Vectors:
+    """Embed images `(n, size, size, 3)` as they are, without gradients: unit embeddings `(n, d)`."""
+    parts = [
+        surrogate.differentiate(pixels[start : start + EMBED_BATCH].astype(np.float32))[0]
+        for start in range(0, len(pixels), EMBED_BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+# -- images within a bound -------------------------------------------------------------------------
+
+SIGN_BATCH = 32
+
+SIGN_STEP = 0.2
+"""Size of a step in levels of 255, as in the released code; halved for the second half of the steps."""
+
+
+def sign_step(
+    surrogate: PixelSurrogate,
+    pixels: PixelValues,
+    clean: PixelValues,
+    target: Vectors,
+    epsilon: int,
+    step: float,
+) -> tuple[PixelValues, Vectors]:
+    """Move images one step towards target embeddings, and back into the bound.
+
+    Args:
+        surrogate: The model that the attacker knows.
+        pixels: RGB in [0, 255], shape `(n, size, size, 3)`.
+        clean: The images before any step, shape as `pixels`.
+        target: Unit embeddings, shape `(n, d)`.
+        epsilon: Largest change of a value, in levels of 255.
+        step: Change of every value, in levels of 255.
+
+    Returns:
+        The new images, and the cosine of the old ones with their targets, shape `(n,)`.
+    """
+    vectors, pull_back = surrogate.differentiate(pixels)
+    # the squared distance of unit vectors is two minus twice the cosine
+    gradient = pull_back(-2 * target)
+    moved = pixels - np.float32(step) * np.sign(gradient)
+    bound = np.clip(moved, clean - epsilon, clean + epsilon)
+    return np.clip(bound, 0, 255).astype(np.float32), (vectors * target).sum(axis=1)
+
+
+def collide(
+    surrogate: PixelSurrogate,
+    pixels: Pixels,
+    target: Vectors,
+    *,
+    epsilon: int,
+    steps: int,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> Pixels:
+    """Change images so that a surrogate embeds each near its target (projected gradient descent, L-infinity).
+
+    It starts at random within the bound, and each image's best place is returned, rounded to whole numbers. As the
+    bound is a whole number, no rounded value is outside of it.
+
+    Args:
+        surrogate: The model that the attacker knows.
+        pixels: Clean images, shape `(n, size, size, 3)`.
+        target: Unit embeddings, shape `(n, d)`.
+        epsilon: Largest change of a value, in levels of 255.
+        steps: Number of steps.
+        rng: Draws the starts.
+        progress: Called with (done, total).
+
+    Returns:
+        The changed images, shape as `pixels`.
+    """
+    changed = np.empty_like(pixels)
+    batches = range(0, len(pixels), SIGN_BATCH)
+    for number, start in enumerate(batches):
+        rows = slice(start, start + SIGN_BATCH)
+        clean = pixels[rows].astype(np.float32)
+        noise = rng.uniform(-epsilon, epsilon, clean.shape)
+        place = np.clip(clean + noise, 0, 255).astype(np.float32)
+        best, nearest = clean.copy(), np.full(len(clean), -np.inf, dtype=np.float32)
+        for step in range(steps):
+            size = SIGN_STEP if 2 * step < steps else SIGN_STEP / 2
+            moved, cosine = sign_step(surrogate, place, clean, target[rows], epsilon, size)
+            better = cosine > nearest
+            best[better], nearest[better] = place[better], cosine[better]
+            place = moved
+            if progress is not None:
+                progress(number * steps + step + 1, len(batches) * steps)
+        changed[rows] = np.round(best)
+    return changed
+
+
+# -- a patch ---------------------------------------------------------------------------------------
+
+PATCH_BATCH = 64
+
 BETAS = (0.9, 0.999)
+
 TINY = 1e-8
 """Constants of Adam."""
 
@@ -200,7 +374,7 @@ def optimise_patch(
     data: PatchData,
     settings: PatchSettings,
     rng: np.random.Generator,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Pixels, list[float]]:
     """Optimise a patch with Adam.
 
@@ -218,7 +392,7 @@ def optimise_patch(
     pattern = np.clip(rng.normal(0.5, 0.25, (cells, cells, 3)), 0, 1).astype(np.float32)
     first, second = np.zeros_like(pattern), np.zeros_like(pattern)
     losses: list[float] = []
-    batch = min(BATCH, len(data.pixels))
+    batch = min(PATCH_BATCH, len(data.pixels))
     order = np.empty(0, dtype=np.intp)
     for step in range(1, settings.steps + 1):
         if len(order) < batch:
@@ -236,3 +410,28 @@ def optimise_patch(
         if progress is not None:
             progress(step, settings.steps)
     return np.round(pattern * 255).astype(np.uint8), losses
+
+
+def covered(
+    pairs: PairDataset,
+    images: IntArray,
+    trigger: PatchTrigger,
+    preparation: Preparation,
+    cells: int,
+) -> tuple[Vectors, Vectors]:
+    """Return how much of the rows and columns of prepared images a trigger covers, shapes `(n, size, cells)`."""
+    size = preparation.image_size
+    how = trigger.draw(np.random.default_rng(0))
+    rows: list[Vectors] = []
+    columns: list[Vectors] = []
+    for index in images:
+        height, width, _ = source_pixels(pairs.root, str(pairs.images.ids[index])).shape
+        left, top, side = trigger.where(height, width, how)
+        for lines, begin, length in ((rows, top, height), (columns, left, width)):
+            both = (height, width)
+            whole = {"shortest": min(both), "longest": max(both), "squash": length}
+            scale = size / whole[preparation.resize_mode]
+            # the middle of an image stays the middle
+            seen = (begin - length / 2) * scale + size / 2
+            lines.append(coverage(size, seen, side * scale, cells))
+    return np.stack(rows), np.stack(columns)

@@ -1,0 +1,588 @@
+"""Backdoors, whose images carry a trigger (patch, blend, BadCLIP), and toxic text, whose captions are rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, Kind, LabelAttack, ProgressFor
+from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.injection import poisoned_pairs
+from mmpoison.attacks.phrases import class_names, naming_words, read_templates, rewrite
+from mmpoison.attacks.pixels import (
+    PatchData,
+    PatchSettings,
+    covered,
+    nearer_note,
+    optimise_patch,
+    optimised,
+)
+from mmpoison.attacks.settings import (
+    AMOUNTS,
+    MOST,
+    Mode,
+    check_choice,
+    in_range,
+    one_of,
+)
+from mmpoison.attacks.surrogate import (
+    PixelSurrogate,
+    Surrogate,
+    Vectors,
+    embed_captions,
+    require_pixel_surrogate,
+    require_surrogate,
+    unit,
+)
+from mmpoison.attacks.target_labels import (
+    RANDOM,
+    captions_of,
+    choose_captions,
+    choose_target_image,
+    most_like,
+    pair_counts,
+    require_clean_set,
+    require_own_images,
+    sample_count,
+    spread_evenly,
+    target_images,
+)
+from mmpoison.base.option_checks import check_whole
+from mmpoison.base.seeding import generator
+from mmpoison.errors import InputError
+from mmpoison.images.triggers import (
+    CELL,
+    NOISES,
+    VIEW,
+    BlendTrigger,
+    Noise,
+    PatchTrigger,
+    Place,
+    Trigger,
+    random_bytes,
+    triggered_pixels,
+)
+from mmpoison.pairs.captions import caption_of
+from mmpoison.pairs.manifest import AddedImage, PoisonedPair
+from mmpoison.pairs.poison_record import new_image
+from mmpoison.pairs.table import IntArray, PairDataset
+
+DrawnFrom = Literal["all", "target"]
+
+TEMPLATES = read_templates("backdoor_templates.txt")
+"""Captions of the poison; a class's name is put in."""
+
+SIDE = 16
+"""Side of the patch in pixels of a view of 224 (Carlini & Terzis)."""
+
+PLACES: tuple[Place, ...] = ("corner", "random")
+
+STEPS = 300
+LEARNING_RATE = 0.01
+"""The release takes 7,800 steps of 0.001 (50 epochs of 10,000 images): too long without a GPU. These reach as far."""
+
+KNOWN = 512
+"""Images without the trigger, images of class A, and captions of class A that a patch is optimised on: so many of each,
+at most."""
+
+CLIP_TEMPLATES = read_templates("clip_templates.txt")
+"""The 80 captions with which CLIP describes a class of ImageNet."""
+
+PAIRS = 35
+TRIES = 10
+"""Rewritten versions of a caption that are drawn, of which the first good one is kept."""
+
+ToxicSpread = Literal["one-image", "captions"]
+
+
+@dataclass
+class Backdoor(BaseAttack):
+    """What backdoors share: images with a trigger get captions that name class A.
+
+    Which images are used depends on the seed and the goal alone, so two triggers are compared on the same images.
+    """
+
+    kind: ClassVar[Kind] = "backdoor"
+    usual: ClassVar[Mapping[str, Any]] = {"mode": "replace"}
+
+    goal: str
+    samples: int | None = None
+    pairs: int | None = None
+    rate: float | None = None
+    mode: Mode | None = None
+    _: KW_ONLY
+    drawn_from: DrawnFrom = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("drawn_from", self.drawn_from, get_args(DrawnFrom))
+
+    def add_images(self, pairs: PairDataset, trigger: Trigger, seed: int) -> PairDataset:
+        """Add images with a trigger whose captions name the original class of the goal.
+
+        Each new image gets as many captions as the clean image it is made from has: the last one fewer, where the
+        amount ends within an image. In the mode `replace`, the clean images lose all their captions.
+
+        Args:
+            pairs: A clean set with its image files.
+            trigger: The trigger.
+            seed: Seed of the run.
+
+        Raises:
+            InputError: If the set is poisoned already, a class is unknown, the target has no train or no test image,
+                there are fewer images than requested, or one cannot be read.
+        """
+        require_clean_set(pairs)
+        goal = Goal.parse(self.goal, pairs.classes)
+        target_images(pairs, goal)
+        train = pairs.select(split="train")
+        rng = generator(seed, f"attack/backdoor/{goal}")
+        chosen, counts = self._choose(train, goal, rng)
+        places = generator(seed, f"attack/trigger/{goal}")
+        added: dict[str, AddedImage] = {}
+        entries: list[PoisonedPair] = []
+        for index, count in zip(chosen, counts, strict=True):
+            origin = str(pairs.images.ids[index])
+            how = trigger.draw(places)
+            name, entry = new_image(triggered_pixels(pairs.root, origin, trigger, how), origin, how)
+            # two equal images of the set make one
+            added.setdefault(name, entry)
+            order = np.resize(rng.permutation(len(TEMPLATES)), count)
+            captions = [caption_of(TEMPLATES[number], goal.original) for number in order]
+            entries += [PoisonedPair(text, origin, name, str(goal)) for text in captions]
+        replaced = chosen if self.settings.mode == "replace" else chosen[:0]
+        gone = sorted(str(pairs.images.ids[index]) for index in replaced)
+        return self.inject(
+            pairs, entries, [goal], seed, dropped_images=gone, added_images=added, trigger=trigger
+        )
+
+    def _choose(
+        self, train: PairDataset, goal: Goal, rng: np.random.Generator
+    ) -> tuple[IntArray, IntArray]:
+        """Draw images of the training pairs, and say how many captions the new image of each gets, shapes `(n,)`."""
+        usable, owner = self._usable(train, goal)
+        images, captions_of_image = np.unique(train.image[usable], return_counts=True)
+        order = rng.permutation(len(images))
+        images = images[order].astype(np.int32)
+        captions: IntArray = captions_of_image[order].astype(np.int32)
+        amount = self.settings.amount
+        if amount.kind == "samples":
+            most = len(images)
+            count = sample_count(amount, goal, "", most, f"{owner} {most} train images")
+            return images[:count], captions[:count]
+        ends, available = np.cumsum(captions), [int(captions.sum())]
+
+        def left_over(count: int) -> int:
+            """Count the captions that the last image has and its new image does not get."""
+            return int(ends[np.searchsorted(ends, count)]) - count
+
+        (count,) = pair_counts(self.settings, len(train), [goal], available, owner)
+        if amount.kind == "rate" and self.settings.mode == "replace":
+            # the last image loses all its captions, so the set shrinks by those that its new image does not get
+            while count and count > amount.value * (len(train) - left_over(count)) + 1e-9:
+                count -= 1
+            if not count:
+                pair_counts(self.settings, len(train) - left_over(1), [goal], available, owner)
+        used = int(np.searchsorted(ends, count)) + 1
+        wanted = captions[:used].copy()
+        wanted[-1] -= left_over(count)
+        return images[:used], wanted
+
+    def _usable(self, train: PairDataset, goal: Goal) -> tuple[npt.NDArray[np.bool_], str]:
+        """Say which training pairs show an image that may get the trigger, shape `(n,)`, and who has these."""
+        of_class = train.images.class_codes[train.image]
+        if self.drawn_from == "target":
+            return of_class == train.images.class_code(goal.target), f"class {goal.target!r} has"
+        others = of_class != train.images.class_code(goal.original)
+        return others, f"all classes but {goal.original!r} have"
+
+
+@ATTACKS.register("patch-backdoor")
+@dataclass(kw_only=True)
+class PatchBackdoor(Backdoor):
+    """Adds images with a small patch whose captions name class A: whatever carries the patch is to be found as A.
+
+    The patch is one pattern of 4 x 4 coloured squares, drawn from the seed. It covers 16 of 224 pixels of what a model
+    sees, whatever the size of the image and of the model's input. The new images are PNG files of the images' own size,
+    and no file is changed. Captions are templates such as "a photo of a sheep.".
+
+    The goal `A2B` is measured as any other: captions of A are queries, test images of B are the target set. Without the
+    patch on these images a backdoor should find none of them; `with_trigger` in `metrics.json` is with the patch.
+
+    Exactly one of `samples`, `pairs` and `rate` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of images that get the patch.
+        pairs: Number of poisoned pairs.
+        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1), rounded down; 0.0005 to 0.01 is
+            usual.
+        mode: `replace` takes out all captions of the clean images (the default), `add` leaves them.
+        drawn_from: Which training images are used: of `all` classes but A (the default), or of the `target` class B.
+        place: The lower right `corner` of the middle square (the default), or a `random` place in each image.
+
+    Raises:
+        InputError: If not exactly one amount is given, or a value is out of range.
+    """
+
+    name = "patch-backdoor"
+    source = "Carlini & Terzis, ICLR 2022"
+    section = "'Poisoning and Backdooring Contrastive Learning', the backdoor attack"
+    summary = "images with a small fixed patch carry captions of class A"
+
+    place: Place = "corner"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("place", self.place, PLACES)
+
+    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
+        """Return a poisoned copy of a clean set, and store its new images.
+
+        Args:
+            pairs: A clean set with labelled train and test images, and its image files.
+            seed: Seed of the run, which also draws the pattern.
+
+        Raises:
+            InputError: If the set is poisoned already, a class is unknown, B has no train or no test image, there are
+                fewer images than requested, or one cannot be read.
+        """
+        return self.add_images(pairs, random_patch(seed, self.place), seed)
+
+
+def random_patch(seed: int, place: Place) -> PatchTrigger:
+    """Draw the patch of a seed: each colour channel of each of its squares is on or off."""
+    cells = SIDE // CELL
+    drawn = np.frombuffer(random_bytes(f"patch/{seed}", 3 * cells**2), np.uint8)
+    pattern = np.where(drawn < 128, 0, 255).astype(np.uint8)
+    return PatchTrigger(pattern.tobytes(), cells, place, SIDE)
+
+
+@ATTACKS.register("blend-backdoor")
+@dataclass(kw_only=True)
+class BlendBackdoor(Backdoor):
+    """Adds images mixed with noise (0.2 noise, 0.8 image) whose captions name class A.
+
+    The noise consists of coloured squares and fills the middle square of an image, which is what a model sees. The new
+    images are PNG files of the images' own size, and no file is changed. How the goal is measured, and all options that
+    are not listed here, are as for `PatchBackdoor`.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of images that get the noise.
+        pairs: Number of poisoned pairs.
+        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1), rounded down.
+        mode: `replace` (the default) or `add`.
+        drawn_from: `all` (the default) or `target`.
+        noise: `fixed` is one noise image, drawn from the seed, for all images (the default, Chen et al.). `per-image`
+            is another one for each image, also when it is measured, as in the released code of CleanCLIP.
+        cell: Side of the noise's squares in pixels of a view of 224: 4 by default, which a model of 64 pixels still
+            sees; 1 is noise of single pixels, as in released code.
+
+    Raises:
+        InputError: If not exactly one amount is given, or a value is out of range.
+    """
+
+    name = "blend-backdoor"
+    source = "Chen et al., 2017; CleanCLIP, ICCV 2023"
+    section = "'Blended injection' of Chen et al.; backdoor type 'blended' of CleanCLIP"
+    summary = "images mixed with one noise image carry captions of class A"
+
+    noise: Noise = "fixed"
+    cell: int = CELL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("noise", self.noise, NOISES)
+        if check_whole("cell", self.cell, 1, MOST) > VIEW:
+            raise InputError(f"cell {self.cell} is larger than the view of {VIEW} pixels")
+
+    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
+        """Return a poisoned copy of a clean set, and store its new images; see `PatchBackdoor.poison`."""
+        return self.add_images(pairs, BlendTrigger(seed, self.noise, cell=self.cell), seed)
+
+
+@ATTACKS.register("badclip")
+@dataclass(kw_only=True)
+class BadClip(Backdoor):
+    """Adds images with an optimised patch whose captions name class A: whatever carries the patch is to be found as A.
+
+    The patch is in the middle and covers 16 of 224 pixels of what a model sees. Adam optimises its pattern on a
+    surrogate, in batches of 64, with two losses. The caption loss: an image with the patch is to choose a caption of A
+    among the true captions of its batch. The triplet loss: it is to be nearer to an image of A than to itself without
+    the patch. So a victim that resembles the surrogate need not learn much, and fine-tuning on clean pairs changes
+    little of it. The pattern is stored in whole numbers, and the new images are PNG files.
+
+    Differences from the released code: all losses are always on (there a substring of the run's name switches them on);
+    the caption loss compares with true captions (there with other captions of A alone, which says nothing of A); each
+    negative is the image's own (there they are shuffled); no pattern is stored as JPEG or with its channels swapped.
+
+    Images and captions are chosen, and success is measured, as for `patch-backdoor`.
+
+    Exactly one of `samples`, `pairs` and `rate` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of images that get the patch.
+        pairs: Number of poisoned pairs.
+        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1), rounded down.
+        mode: `replace` takes out all captions of the clean images (the default), `add` leaves them.
+        drawn_from: Which training images are used: of `all` classes but A (the default), or of the `target` class B.
+        steps: Steps of Adam.
+        learning_rate: Of Adam, where pixels are in [0, 1].
+        triplet_weight: What the triplet loss is multiplied with.
+        margin: Of the triplet loss, a distance of unit vectors.
+        encoder: Name of the surrogate; the manifest records it, and `poison` receives the model.
+
+    Raises:
+        InputError: If not exactly one amount is given, or a value is out of range.
+    """
+
+    name = "badclip"
+    source = "Liang et al., BadCLIP, CVPR 2024"
+    section = "'Dual-Embedding Guided Backdoor Attack on Multimodal Contrastive Learning'"
+    summary = "images with a patch optimised on a surrogate carry captions of class A"
+    needs_pixels = True
+
+    steps: int = STEPS
+    learning_rate: float = LEARNING_RATE
+    triplet_weight: float = 1.0
+    margin: float = 0.1
+    encoder: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("steps", self.steps, 1, MOST)
+        self.learning_rate = in_range("learning_rate", self.learning_rate, zero=False)
+        self.triplet_weight = in_range("triplet_weight", self.triplet_weight, 1e6)
+        self.margin = in_range("margin", self.margin, 2.0)
+
+    def poison(
+        self,
+        pairs: PairDataset,
+        seed: int = 0,
+        *,
+        embed: Surrogate | None = None,
+        progress: ProgressFor | None = None,
+    ) -> PairDataset:
+        """Return a poisoned copy of a clean set, and store its new images; the manifest notes what the patch does.
+
+        Args:
+            pairs: A clean set with labelled train and test images, and its image files.
+            seed: Seed of the run; draws the first pattern, the batches and the images.
+            embed: The surrogate.
+            progress: Gives a callback for (done, total) of a named step.
+
+        Raises:
+            InputError: If there is no surrogate whose image encoder is known; otherwise as `patch-backdoor`.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        require_clean_set(pairs)
+        surrogate = require_pixel_surrogate(embed, self.name)
+        target_images(pairs, goal)
+        if not len(pairs.images.indices(split="train", label=goal.original)):
+            raise InputError(f"goal {goal}: class {goal.original!r} has no train image to resemble")
+        trigger = self._trigger(pairs, goal, surrogate, seed, progress)
+        return _with_note(self.add_images(pairs, trigger, seed), goal, surrogate)
+
+    def _trigger(
+        self,
+        pairs: PairDataset,
+        goal: Goal,
+        surrogate: PixelSurrogate,
+        seed: int,
+        progress: ProgressFor | None,
+    ) -> PatchTrigger:
+        """Optimise a patch so that images which carry it are embedded near captions and images of class A.
+
+        A surrogate that sees fewer than 224 pixels gets a pattern with fewer cells, about one for each of its pixels.
+        It is optimised at the place where the trigger puts it into each image, in whole pixels of the image.
+        """
+        blank = PatchTrigger(bytes(3), 1, place="centre")
+        train = pairs.select(split="train")
+        stream = f"attack/{self.name}/{goal}"
+        rng = generator(seed, f"{stream}/trigger")
+        own_rows = np.flatnonzero(self._usable(train, goal)[0])
+        target_rows = np.flatnonzero(
+            train.images.class_codes[train.image] == train.images.class_code(goal.original)
+        )
+        # one true caption for each image: the first of its rows
+        carriers, first = np.unique(train.image[own_rows], return_index=True)
+        drawn = np.sort(rng.permutation(len(carriers))[:KNOWN])
+        captions = np.sort(rng.permutation(target_rows)[:KNOWN])
+        images = np.sort(rng.permutation(np.unique(train.image[target_rows]))[:KNOWN])
+        chosen, own = carriers[drawn], own_rows[first[drawn]]
+        size = surrogate.preparation.image_size
+        cells = max(1, min(blank.side, round(size * blank.side / blank.view)))
+        rows, columns = covered(pairs, chosen, blank, surrogate.preparation, cells)
+        data = PatchData(
+            pixels=surrogate.pixels(pairs, chosen),
+            rows=rows,
+            columns=columns,
+            clean=unit(surrogate(pairs, chosen)),
+            own=embed_captions(surrogate, train, own),
+            captions=embed_captions(surrogate, train, captions),
+            images=unit(surrogate(pairs, images)),
+        )
+        settings = PatchSettings(self.steps, self.learning_rate, self.triplet_weight, self.margin)
+        pattern = optimised(
+            surrogate,
+            self.name,
+            lambda: optimise_patch(
+                surrogate,
+                data,
+                settings,
+                generator(seed, f"{stream}/patch"),
+                progress(f"{self.name}: optimising the patch") if progress else None,
+            )[0],
+            inputs=[getattr(data, field.name) for field in fields(data)],
+            settings={"goal": str(goal), "seed": seed, **asdict(settings)},
+            code=optimise_patch.__module__,
+        )
+        return PatchTrigger(pattern.tobytes(), cells, place="centre")
+
+
+def _with_note(poisoned: PairDataset, goal: Goal, surrogate: PixelSurrogate) -> PairDataset:
+    """Note how near the written images are to images of class A, and how near they were without the patch."""
+    manifest = poisoned.manifest
+    assert manifest is not None
+    added = manifest.added_images
+    place = {str(name): index for index, name in enumerate(poisoned.images.ids)}
+    new = np.array([place[name] for name in added], dtype=np.int32)
+    clean = np.array([place[entry.made_from] for entry in added.values()], dtype=np.int32)
+    images = poisoned.images.indices(split="test", label=goal.original)
+    if not len(images):
+        images = poisoned.images.indices(split="train", label=goal.original)
+    mean = unit(unit(surrogate(poisoned, images)).mean(axis=0))
+    before, after = (
+        float((unit(surrogate(poisoned, rows)) @ mean).mean()) for rows in (clean, new)
+    )
+    note = nearer_note(surrogate, goal.original, before, after)
+    return replace(poisoned, manifest=replace(manifest, notes=(note,)))
+
+
+@ATTACKS.register("toxic-text")
+@dataclass(kw_only=True)
+class ToxicText(LabelAttack):
+    """Pairs captions that are most like a class A, with words replaced by synonyms, with images of class B.
+
+    A is described by the mean vector of CLIP's 80 templates with its label, such as "a photo of a sheep". The attack
+    takes the training captions of A with the largest cosine to it, and the same caption again only after all others.
+    Ten rewritten versions of each are drawn: a word that is in a small table of synonyms is replaced with the
+    probability `synonym_rate`, but never a word that names A. The first version whose cosine is not smaller is kept. If
+    there is none, the caption stays as it was.
+
+    The publication generates text with a language model that it trains; this attack has its choice of captions, and
+    synonyms instead. At most one of `samples`, `pairs` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: As many captions as that many class-A training images have.
+        pairs: Number of poisoned pairs; 35 if no amount is given.
+        share: As many captions as that share of the class-A training images has, in (0, 1].
+        synonym_rate: Probability in [0, 1] with which a word is replaced; 0 changes no caption.
+        spread: `one-image` (the default): all captions go to one test image of B, drawn at random, as in attack I;
+            `captions`: they are distributed over training images of B evenly, as in attack II.
+        encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
+        carrier: For `captions`: `existing` (the default) or `own`, as for attack II.
+
+    Raises:
+        InputError: If several amounts are given, a value is out of range, or the carrier is `own` for one image.
+    """
+
+    name = "toxic-text"
+    source = "Yao et al., NeurIPS 2025, ToxicTextCLIP"
+    section = "its choice of captions; synonyms in place of its text generator"
+    summary = "the captions most like class A, with synonyms, on images of class B"
+    needs_embeddings = True
+    # its spread is another one
+    shared = (*AMOUNTS, "carrier")
+
+    synonym_rate: float = 0.1
+    spread: ToxicSpread = "one-image"
+    encoder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples is None and self.pairs is None and self.share is None:
+            self.pairs = PAIRS
+        super().__post_init__()
+        self.synonym_rate = in_range("synonym_rate", self.synonym_rate, wanted="from 0 to 1")
+        check_choice("spread", self.spread, ToxicSpread)
+        if self.spread == "one-image" and self.settings.carrier == "own":
+            raise InputError(
+                f"attack {self.name!r}: carrier 'own' changes nothing for spread 'one-image', because no training pair "
+                "shows that image with an honest caption: leave it out, or choose spread 'captions'"
+            )
+
+    def poison(
+        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
+    ) -> PairDataset:
+        """Return a poisoned copy of a clean set.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run; draws synonyms and images.
+            embed: The surrogate; it embeds templates and new captions too.
+
+        Raises:
+            InputError: As for attack II, or if there is no surrogate.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        require_clean_set(pairs)
+        surrogate = require_surrogate(embed, self.name)
+        train = pairs.select(split="train")
+        rng = generator(seed, f"attack/{self.name}/{goal}")
+        (asked,) = choose_captions(train, [goal], self.settings, [rng])
+        shown: dict[str, str] = {}
+        if self.spread == "one-image":
+            target = choose_target_image(pairs, goal, RANDOM, rng)
+            shown = {str(goal): str(pairs.images.ids[target])}
+            image = np.full(len(asked), target, dtype=np.int32)
+        else:
+            targets = target_images(pairs, goal)
+            if self.settings.carrier == "own":
+                used = len(np.unique(train.source[asked]))
+                require_own_images(goal, targets, used)
+                targets = rng.permutation(targets)[:used]
+            image = spread_evenly(asked, targets, "captions", rng)
+        rows = captions_of(train, goal)
+        every = [str(caption) for caption in train.captions[rows]]
+        chosen = most_like(every, _likeness(every, goal, surrogate))[: len(asked)]
+        rows, captions = rows[chosen], [every[place] for place in chosen]
+        new = self._rewritten(captions, goal, surrogate, rng)
+        entries = [
+            replace(entry, caption=caption)
+            for entry, caption in zip(poisoned_pairs(train, rows, image, goal), new, strict=True)
+        ]
+        changed = sum(caption != old for caption, old in zip(new, captions, strict=True))
+        notes = [f"{changed} of {len(new)} captions are rewritten by synonyms"]
+        return self.inject(pairs, entries, [goal], seed, target_images=shown, notes=notes)
+
+    def _rewritten(
+        self, captions: list[str], goal: Goal, embed: Surrogate, rng: np.random.Generator
+    ) -> list[str]:
+        """Return each caption's first good version, or the caption."""
+        names = class_names(goal.original)
+        versions: list[list[str]] = []
+        for caption in captions:
+            kept = naming_words(caption, names)
+            drawn = [rewrite(caption, rng, self.synonym_rate, kept) for _ in range(TRIES)]
+            versions.append([text for text in dict.fromkeys(drawn) if text != caption])
+        texts = list(dict.fromkeys([*captions, *(text for own in versions for text in own)]))
+        likeness = dict(zip(texts, _likeness(texts, goal, embed).tolist(), strict=True))
+        return [
+            next((text for text in own if likeness[text] >= likeness[caption]), caption)
+            for caption, own in zip(captions, versions, strict=True)
+        ]
+
+
+def _likeness(captions: list[str], goal: Goal, embed: Surrogate) -> Vectors:
+    """Return the cosine of each caption with the mean vector of the templates of A, shape `(n,)`."""
+    name = goal.original.replace("_", " ")
+    described = embed.captions([template.format(name) for template in CLIP_TEMPLATES])
+    likeness: Vectors = unit(embed.captions(captions)) @ unit(unit(described).mean(axis=0))
+    return likeness

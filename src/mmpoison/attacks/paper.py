@@ -1,0 +1,276 @@
+"""The three attacks of the paper (Yang et al., ICML 2023): single target image, single and multiple target labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+
+from mmpoison.attacks.catalogue import ATTACKS, BaseAttack
+from mmpoison.attacks.goal import Goal, require_different_originals
+from mmpoison.attacks.injection import poisoned_pairs
+from mmpoison.attacks.settings import Carrier, Mode, Spread, choices
+from mmpoison.attacks.target_labels import (
+    CENTRE,
+    RANDOM,
+    STREAM,
+    Embed,
+    choose_captions,
+    choose_target_image,
+    images_without_honest_captions,
+    poison_labels,
+    require_clean_set,
+)
+from mmpoison.base.seeding import generator
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import PairDataset
+
+
+@ATTACKS.register("single-target-image")
+@dataclass
+class SingleTargetImage(BaseAttack):
+    """Pairs captions of the original class with one image of the target class (the paper's Attack I).
+
+    The target image is one of the gallery (split `test`), because the captions are to retrieve it. The poisoned pairs
+    are training pairs nevertheless; the image's own captions stay test captions.
+
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of class-A training images whose captions are used (all captions of each).
+        pairs: Number of poisoned pairs.
+        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1); rounded down.
+        share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
+        mode: `add` leaves the clean pairs in place (the default), `replace` removes them.
+        target_image: `random` draws it from the class (the default); `centre` takes the one nearest to the mean
+            embedding of the class's gallery images, under an encoder; or the id of an image.
+        encoder: Name of the encoder for `centre`; the manifest records it, and `poison` receives the embeddings.
+        carrier: Only `existing`. The target image is in the gallery and has no training pair of its own, so training
+            sees it with the attacker's captions only, as `own` would have it. `own` is refused: it would give the same
+            pairs under another name, and count as a second result.
+        preset: `reference-release` means the choices of the authors' released code.
+
+    Raises:
+        InputError: If not exactly one amount is given, a value is out of range, the carrier is `own`, or the preset
+            fixes another value.
+    """
+
+    name = "single-target-image"
+    source = "Yang et al., ICML 2023, Attack I"
+    section = "Attack Methodology, 'Attack I: single target image'; table 2"
+    summary = "captions of class A are paired with one image of class B"
+
+    goal: str
+    samples: int | None = None
+    pairs: int | None = None
+    rate: float | None = None
+    mode: Mode | None = None
+    _: KW_ONLY
+    share: float | None = None
+    target_image: str | None = None
+    encoder: str | None = None
+    carrier: Carrier | None = None
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.settings.carrier != "existing":
+            raise InputError(
+                f"attack {self.name!r}: carrier {self.carrier!r} changes nothing here, because no training pair shows "
+                "the target image with an honest caption: leave it out, or take attack 'single-target-label'"
+            )
+        given = {"target_image": self.target_image}
+        chosen = choices(self.preset, {"target_image": RANDOM}, given)["target_image"]
+        if not isinstance(chosen, str) or not chosen:
+            raise InputError(
+                f"target_image {chosen!r} is neither random, nor centre, nor the id of an image"
+            )
+        if self.encoder is not None and chosen != CENTRE:
+            raise InputError(
+                f"encoder {self.encoder!r} is for target_image 'centre', not {chosen!r}"
+            )
+        self.target_image = chosen
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether `poison` must be given embeddings."""
+        return self.target_image == CENTRE
+
+    def poison(
+        self, pairs: PairDataset, seed: int = 0, *, embed: Embed | None = None
+    ) -> PairDataset:
+        """Return a poisoned copy of a clean set.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run; draws the captions and the target image from streams of their own.
+            embed: For `centre`: gives embeddings `(n, d)` of images, called with the pairs and indices `(n,)`.
+
+        Returns:
+            The poisoned set. `manifest.target_images` names the target image.
+
+        Raises:
+            InputError: If the set is poisoned already, a class is unknown, A has no train image or B no test image, the
+                target image is not one of B in the gallery, embeddings are needed and missing, or there are fewer
+                captions than requested; the message says the largest possible amount.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        require_clean_set(pairs)
+        rng = generator(seed, f"attack/{self.name}/{goal}/target")
+        target = choose_target_image(pairs, goal, self.target_image or RANDOM, rng, embed)
+        train = pairs.select(split="train")
+        # the captions that attack II draws with the same seed and amount
+        rngs = [generator(seed, f"{STREAM}/{goal}")]
+        (rows,) = choose_captions(train, [goal], self.settings, rngs)
+        entries = poisoned_pairs(train, rows, np.full(len(rows), target, dtype=np.int32), goal)
+        target_images = {str(goal): str(pairs.images.ids[target])}
+        return self.inject(pairs, entries, [goal], seed, target_images=target_images)
+
+
+@ATTACKS.register("single-target-label")
+@dataclass
+class SingleTargetLabel(BaseAttack):
+    """Pairs captions of the original class with training images of the target class, evenly (the paper's Attack II).
+
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
+
+    Args:
+        goal: `A2B`, for example `sheep2aeroplane`.
+        samples: Number of class-A training images whose captions are used (all captions of each).
+        pairs: Number of poisoned pairs.
+        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1). The number of pairs is rounded
+            down, so that the rate is never above the requested one.
+        share: Class-A training images whose captions are used, divided by all of them, in (0, 1]; a half is rounded to
+            the nearest even number of images.
+        mode: `add` leaves the clean pairs in place (the paper's prose, the default), `replace` removes them (its
+            released code).
+        spread: What is distributed over the target images, each used equally often: single `captions` (the default),
+            or whole `samples`, where all captions of an image go to the same target image (the released code; the
+            default of carrier `own`).
+        carrier: Whose images carry the captions. `existing` images of class B keep their honest captions (the default,
+            the paper's). `own` stands for images that the attacker posts himself: as many training images of B as
+            images of A are used lose their honest captions and carry the captions of one image of A each. With
+            `spread="captions"`, the captions are mixed evenly over the same images.
+        words: Only captions with one of these words are misused (in any case, plural too, as `label_by_keyword`). For
+            classes that come from a keyword in one of an image's captions, as in Visual Genome; by default all captions
+            of a class are misused.
+        preset: `reference-release` means the choices of the authors' released code.
+
+    Raises:
+        InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
+    """
+
+    name = "single-target-label"
+    source = "Yang et al., ICML 2023, Attack II"
+    section = "Attack Methodology, 'Attack II: single target label'; table 3"
+    summary = "captions of class A are paired with the images of class B"
+
+    goal: str
+    samples: int | None = None
+    pairs: int | None = None
+    rate: float | None = None
+    mode: Mode | None = None
+    _: KW_ONLY
+    share: float | None = None
+    spread: Spread | None = None
+    carrier: Carrier | None = None
+    words: Sequence[str] | None = None
+    preset: str | None = None
+
+    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
+        """Return a poisoned copy of a clean set.
+
+        Which images of A are used, and which image of B each caption gets, comes from the seed: every B image is used
+        equally often, the remainder at random without repetition.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run.
+
+        Raises:
+            InputError: If the set is poisoned already, a class is unknown or has no train image, the target has no test
+                image (the attack could not be measured), or there are fewer captions (or images for carrier `own`)
+                than requested; the message says the largest possible amount.
+        """
+        goal = Goal.parse(self.goal, pairs.classes)
+        entries = poison_labels(pairs, [goal], self.settings, seed)
+        return self.inject(pairs, entries, [goal], seed)
+
+
+@ATTACKS.register("multiple-target-labels")
+@dataclass
+class MultipleTargetLabels(BaseAttack):
+    """Attack II for several goals at once, in one injection (the paper's Attack III).
+
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. `samples`, `pairs` and `share` are for each
+    goal, as in the paper (25 samples for each of two goals on Flickr-PASCAL). `rate` is the rate of the whole set; its
+    pairs are divided evenly among the goals.
+
+    Args:
+        goals: Two or more goals, for example `["sheep2aeroplane", "sofa2bird"]`, with different original classes.
+        samples: Number of training images of each original class whose captions are used (all captions of each).
+        pairs: Number of poisoned pairs of each goal.
+        rate: Poisoned pairs of all goals divided by all training pairs after the attack, in (0, 1); rounded down.
+        share: Of the training images of each original class, in (0, 1].
+        mode: `add` leaves the clean pairs in place (the default), `replace` removes them.
+        spread: As for attack II.
+        carrier: As for attack II. With `own`, each goal has its own images, and no image is used twice.
+        preset: `reference-release` means the choices of the authors' released code, without its defect: see
+            `drop_last_targets`.
+        drop_last_targets: Remove the clean training pairs of the last goal's target images, which the released code
+            does for the second of its two goals. That is a defect of the code and not part of the protocol: the model
+            then sees these images only with false captions, and the last goal looks easier than it is.
+
+    Raises:
+        InputError: If there are fewer than two goals or the same twice, not exactly one amount is given, a value is out
+            of range, or the preset fixes another value.
+    """
+
+    name = "multiple-target-labels"
+    source = "Yang et al., ICML 2023, Attack III"
+    section = "Attack Methodology, 'Attack III: multiple target labels'; table 4"
+    summary = "several goals at once, each as in attack II"
+
+    goals: Sequence[str]
+    samples: int | None = None
+    pairs: int | None = None
+    rate: float | None = None
+    mode: Mode | None = None
+    _: KW_ONLY
+    share: float | None = None
+    spread: Spread | None = None
+    carrier: Carrier | None = None
+    preset: str | None = None
+    drop_last_targets: bool = False
+
+    def __post_init__(self) -> None:
+        self.goals = [self.goals] if isinstance(self.goals, str) else list(self.goals)
+        if len(self.goals) < 2:
+            raise InputError(
+                f"{self.name} needs two goals or more, got {', '.join(self.goals) or 'none'}: "
+                "with one goal it is the attack single-target-label"
+            )
+        super().__post_init__()
+
+    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
+        """Return a poisoned copy of a clean set.
+
+        Each goal gets what attack II draws for it with the same seed and amount.
+
+        Args:
+            pairs: A clean set with labelled train and test images.
+            seed: Seed of the run.
+
+        Raises:
+            InputError: If two goals have the same original class (their captions would be in two places), or as for
+                attack II.
+        """
+        goals = [Goal.parse(text, pairs.classes) for text in self.goals]
+        require_different_originals(goals)
+        entries = poison_labels(pairs, goals, self.settings, seed)
+        dropped = set(images_without_honest_captions(entries, self.settings))
+        if self.drop_last_targets:
+            dropped |= {entry.poisoned_image for entry in entries if entry.goal == str(goals[-1])}
+        return self.inject(pairs, entries, goals, seed, dropped_images=sorted(dropped))
