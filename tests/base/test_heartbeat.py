@@ -9,9 +9,8 @@ import time
 import pytest
 from rich.console import Console
 
-from mmpoison.api.progress import console_progress
-from mmpoison.base import heartbeat as module
-from mmpoison.base.heartbeat import SECONDS_OF_SILENCE, Heartbeat
+from mmpoison.api import progress as module
+from mmpoison.api.progress import SECONDS_OF_SILENCE, Heartbeat, console_progress
 
 
 def wait_for(lines: list[str], count: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tests.conftest import squares_recipe
 
-from mmpoison.base import heartbeat
+from mmpoison.api import progress
 from mmpoison.cli.sweep import shown
 
 Cli = Callable[..., Any]
@@ -111,7 +111,7 @@ def test_a_sweep_without_a_terminal_is_never_silent(
 ) -> None:
     from mmpoison.runs.sweeps.workers import SweepState
 
-    monkeypatch.setattr(heartbeat, "SECONDS_OF_SILENCE", 0.05)
+    monkeypatch.setattr(progress, "SECONDS_OF_SILENCE", 0.05)
     said = ""
     with shown() as on_change:
         until = time.monotonic() + 20

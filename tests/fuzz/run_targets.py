@@ -56,8 +56,8 @@ def _recipe_examples() -> list[Case]:
 def _read_recipe(folder: Path) -> None:
     """As `run`, `sweep` and `--set` read it."""
     from mmpoison.attacks import build_attack
+    from mmpoison.base.untrusted import parse_changes
     from mmpoison.errors import InputError
-    from mmpoison.runs.recipe import parse_changes
     from mmpoison.runs.sweeps.sweep import load_sweep
 
     file = folder / "recipe.yaml"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.runs.conftest import SMALL, write_recipe
 
+from mmpoison.base.untrusted import parse_changes
 from mmpoison.errors import InputError
-from mmpoison.runs.recipe import load_recipe, override, parse_changes
+from mmpoison.runs.recipe import load_recipe, override
 from mmpoison.runs.recipe_files import read_recipe, shipped_recipes
 from mmpoison.runs.sweeps.sweep import load_sweep
 

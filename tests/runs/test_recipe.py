@@ -10,8 +10,9 @@ import yaml
 from tests.runs.conftest import SMALL, refusal, write_recipe
 
 from mmpoison.api.running import run_folder
+from mmpoison.base.untrusted import parse_changes
 from mmpoison.errors import InputError
-from mmpoison.runs.recipe import load_recipe, parse_changes, parse_recipe, parse_training
+from mmpoison.runs.recipe import load_recipe, parse_recipe, parse_training
 from mmpoison.runs.recipe_files import shipped_recipes
 
 

@@ -11,8 +11,9 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -480,3 +481,34 @@ def _check_size(root: yaml.Node) -> None:
 
     if size(root) > MAX_YAML_NODES:
         raise yaml.YAMLError(f"more than {MAX_YAML_NODES:,} values with aliases expanded")
+
+
+_EXPONENT = re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+")
+
+
+def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read `training.epochs=2` as a dotted key and a YAML value.
+
+    >>> parse_changes(["training.epochs=2", "attack.mode=replace"])
+    {'training.epochs': 2, 'attack.mode': 'replace'}
+    """
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {assignment!r}: KEY=VALUE is needed, e.g. training.epochs=2")
+        changes.pop(key, None)  # of a key that is given again the last place counts too
+        changes[key] = _value_of(value, f"--set {assignment!r:.200}")
+    return changes
+
+
+def _value_of(text: str, where: str) -> Any:
+    # YAML 1.1 reads 1e-3 as text
+    if _EXPONENT.fullmatch(text.strip()):
+        return parse_json(text.strip(), where)
+    try:
+        return parse_yaml(text, where)
+    except InputError:
+        raise InputError(
+            f"{where}: the value is not valid YAML: give a number, a text, true, false, null or [a, b]"
+        ) from None

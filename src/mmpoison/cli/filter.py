@@ -163,9 +163,9 @@ def filter_(
     Example: [bold]mmpoison filter --data pairs --encoder MODEL --method local-density --set k=32 --out kept[/bold]
     """
     from mmpoison.api import defenses as api
+    from mmpoison.base.untrusted import parse_changes
     from mmpoison.cli.review import ask_on_page
     from mmpoison.defenses.catalogue import build_filter
-    from mmpoison.runs.recipe import parse_changes
 
     hold_output(context, out)
     if label and labels is None:

@@ -206,8 +206,9 @@ def split_changes(
     Raises:
         InputError: If a value cannot be read, or a setting is unknown or out of range.
     """
+    from mmpoison.base.untrusted import parse_changes
     from mmpoison.defenses.catalogue import split_options
-    from mmpoison.runs.recipe import parse_changes, parse_training
+    from mmpoison.runs.recipe import parse_training
 
     options: dict[str, Any] = {}
     rest = parse_changes(changes or [])

@@ -235,7 +235,7 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
     from mmpoison.api import inputs as api
     from mmpoison.api.inputs import ONE_GOAL, SEVERAL_GOALS
     from mmpoison.attacks.catalogue import build_attack
-    from mmpoison.runs.recipe import parse_changes
+    from mmpoison.base.untrusted import parse_changes
 
     goals = chosen.pop("goal", None)
     if goals is None:

@@ -55,7 +55,7 @@ def demo(
 
     Example: [bold]mmpoison demo[/bold]
     """
-    from mmpoison.runs.recipe import parse_changes
+    from mmpoison.base.untrusted import parse_changes
 
     _run_seeds(
         "openmoji", [seed], out, parse_changes(changes or []), save_models=True, device=device
@@ -179,7 +179,8 @@ def run(
         )
     from mmpoison.api.inputs import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
-    from mmpoison.runs.recipe import load_recipe, parse_changes
+    from mmpoison.base.untrusted import parse_changes
+    from mmpoison.runs.recipe import load_recipe
     from mmpoison.runs.recipe_files import folder_name, recipe_on
 
     recipe = recipe_on(recipe, on)

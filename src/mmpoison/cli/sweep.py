@@ -14,7 +14,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from mmpoison.base.heartbeat import Heartbeat
+from mmpoison.api.progress import Heartbeat
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, live_progress, say
 from mmpoison.cli.options import (
@@ -127,7 +127,7 @@ def sweep(
 
     All goals: [bold]mmpoison sweep openmoji-heads --goals all --set filter=null --workers 2[/bold]
     """
-    from mmpoison.runs.recipe import parse_changes
+    from mmpoison.base.untrusted import parse_changes
 
     fixed: list[str] = []
     grid: dict[str, Any] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,7 +23,7 @@ from pydantic import (
 
 from mmpoison.attacks.settings import find_preset
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.untrusted import MAX_INTEGER, parse_json, parse_yaml
+from mmpoison.base.untrusted import MAX_INTEGER
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
 from mmpoison.runs.matrix_part import MatrixPart
@@ -166,8 +165,6 @@ def set_key(value: dict[str, Any], key: str, new: Any) -> None:
 M = TypeVar("M", bound=BaseModel)
 
 CLEAN_FINETUNE = "clean-finetune"
-
-_EXPONENT = re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+")
 
 
 class _Part(BaseModel):
@@ -554,34 +551,6 @@ def _validate(model: type[M], value: Mapping[str, Any], where: str) -> M:
             raise InputError(f"{where}: unknown key {key!r}{hint}") from None
         raise InputError(
             f"{where}: {key or 'recipe'}: {first['msg'][:300]} (got {str(first['input'])[:80]!r})"
-        ) from None
-
-
-def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read `training.epochs=2` as a dotted key and a YAML value.
-
-    >>> parse_changes(["training.epochs=2", "attack.mode=replace"])
-    {'training.epochs': 2, 'attack.mode': 'replace'}
-    """
-    changes: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set {assignment!r}: KEY=VALUE is needed, e.g. training.epochs=2")
-        changes.pop(key, None)  # of a key that is given again the last place counts too
-        changes[key] = _value(value, f"--set {assignment!r:.200}")
-    return changes
-
-
-def _value(text: str, where: str) -> Any:
-    # YAML 1.1 reads 1e-3 as text
-    if _EXPONENT.fullmatch(text.strip()):
-        return parse_json(text.strip(), where)
-    try:
-        return parse_yaml(text, where)
-    except InputError:
-        raise InputError(
-            f"{where}: the value is not valid YAML: give a number, a text, true, false, null or [a, b]"
         ) from None
 
 
