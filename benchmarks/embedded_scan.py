@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmpoison.defenses.filters.passes.groups.loop import ShardScan, scan_shards
 from synthetic_corpus import Corpus
 
 from mmpoison.defenses.filters.passes.distance import DistanceCounts, distances
-from mmpoison.defenses.filters.passes.groups.loop import ShardScan, scan_shards
 from mmpoison.defenses.filters.passes.groups.shard import Shard
 
 RATES = (0.00001, 0.0001, 0.001)

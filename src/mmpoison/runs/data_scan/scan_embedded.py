@@ -36,6 +36,7 @@ from mmpoison.defenses.filters.passes.groups.model import (
 from mmpoison.defenses.filters.passes.groups.shard import SAMPLE, Sample, SamplePlan, Space
 from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Views, plant_goals
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
+from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
 from mmpoison.runs.data_scan.drop import Judged, drop_rule, write_verdicts
 from mmpoison.runs.data_scan.embed_source import OpenedSource
@@ -172,15 +173,7 @@ def _scan(
     progress: RunProgress,
 ) -> Judged:
     source = opened.source
-    plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
-    runner.run(READ, "reading embeddings", ReadPass(plan, ids=source.id_kind != "row"))
-    read = [
-        (facts_from(part), counted_from(part), sample_from(part))
-        for _, part in runner.whole_parts(READ, without=("distance",))
-    ]
-    facts = reduce(ShardFacts.merge, (one for one, _, _ in read))
-    counted = reduce(DistanceCounts.merge, (one for _, one, _ in read))
-    sample = _in_pairs([one for _, _, one in read], Sample.merge)
+    facts, counted, sample = read_shards(runner, source, settings)
     judge = _judge(sample)
     aligned = judge is not None and judge.value >= ALIGNED
     if opened.encoder is not None:
@@ -192,7 +185,7 @@ def _scan(
     planted: Sequence[PlantedSize] = ()
     used = 0
     if scored:
-        groups, start = _groups(runner, work, sample, settings, progress)
+        groups, start = find_groups(runner, work, sample, settings, progress)
         described = _describe(runner, sample, groups, start.image, settings.level, progress)
         if settings.planted:
             views = _views(_first(sample, PLANTED_IN), start)
@@ -241,10 +234,37 @@ def _views(sample: Sample, start: Start) -> Views:
     )
 
 
-def _groups(
+def read_shards(
+    runner: ShardRunner, source: EmbeddedSource, settings: ScanSettings
+) -> tuple[ShardFacts, DistanceCounts, Sample]:
+    """Check all shards, compute the distances of their pairs, and draw the sample: the first pass.
+
+    Raises:
+        InputError: If no shard can be read, or their embeddings have different dimensions.
+    """
+    plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
+    runner.run(READ, "reading embeddings", ReadPass(plan, ids=source.id_kind != "row"))
+    read = [
+        (facts_from(part), counted_from(part), sample_from(part))
+        for _, part in runner.whole_parts(READ, without=("distance",))
+    ]
+    return (
+        reduce(ShardFacts.merge, (one for one, _, _ in read)),
+        reduce(DistanceCounts.merge, (one for _, one, _ in read)),
+        _in_pairs([one for _, _, one in read], Sample.merge),
+    )
+
+
+def find_groups(
     runner: ShardRunner, work: Path, sample: Sample, settings: ScanSettings, progress: RunProgress
 ) -> tuple[tuple[Group, ...], Start]:
-    """Find suspicious groups, pass by pass; what the scores are is in the results of the last pass."""
+    """Find suspicious groups, the strongest first, pass by pass: two read all rows, two a few.
+
+    What the scores are is in the results of the last pass.
+
+    Raises:
+        InputError: If the sample has fewer than 20 pairs.
+    """
     report = progress.progress("fitting the sample")
     report(0, 2)
     start = fit_start(sample, settings.seed)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.runs.data_scan.group_loop import groups_in, source_of
 
 from mmpoison.defenses.filters.passes.distance import distances
 from mmpoison.defenses.filters.passes.groups.findings import STRONG
-from mmpoison.defenses.filters.passes.groups.loop import scan_shards
 from mmpoison.defenses.filters.passes.groups.shard import Shard
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
@@ -56,7 +56,7 @@ def test_pairs_match_and_poison_does_not(corpus: Any) -> None:
 
 def scanned(made: Any) -> tuple[Any, Any, Any]:
     shards = [made.shard(number) for number in range(len(made.sizes))]
-    found = scan_shards(made.sizes, lambda number: Shard(number, *shards[number][:2]))
+    found = groups_in(source_of([Shard(i, *one[:2]) for i, one in enumerate(shards)]))
     bad = np.concatenate([goal for _, _, goal in shards]) >= 0
     starts = np.cumsum([0, *made.sizes])
     groups = [

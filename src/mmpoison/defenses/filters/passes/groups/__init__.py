@@ -1,6 +1,7 @@
 """Suspicious groups in passes over shards.
 
 The memory does not grow with the data set, and the result does not depend on how many processes compute it.
+`mmpoison.runs.data_scan.scan_embedded` runs them.
 
 The passes, each a function of a shard and of what earlier passes found; parts are merged in the order of the shards:
 

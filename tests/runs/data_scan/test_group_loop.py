@@ -5,43 +5,44 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
-from multiprocessing import get_context
+from collections.abc import Mapping
+from dataclasses import is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 from tests.defenses.filters.passes.groups.conftest import Made, made, saved_and_read
+from tests.runs.data_scan.group_loop import Found, groups_in, source_of
 
 from mmpoison.defenses.filters.passes.groups import counts as flags_module
-from mmpoison.defenses.filters.passes.groups import loop
-from mmpoison.defenses.filters.passes.groups.counts import Counts, Flags, Gathered, Rows
-from mmpoison.defenses.filters.passes.groups.findings import (
-    STRONG,
-    Findings,
-    Group,
-    Scores,
-    needed_score,
-)
-from mmpoison.defenses.filters.passes.groups.loop import ShardScan, scan_shards
-from mmpoison.defenses.filters.passes.groups.model import (
-    Model,
-    Start,
-    sums_from_arrays,
-    sums_to_arrays,
-)
-from mmpoison.defenses.filters.passes.groups.shard import Sample, Shard
+from mmpoison.defenses.filters.passes.groups.findings import STRONG, Group, needed_score
+from mmpoison.defenses.filters.passes.groups.model import sums_from_arrays, sums_to_arrays
+from mmpoison.defenses.filters.passes.groups.shard import Shard
 from mmpoison.defenses.filters.suspicious_groups._evidence import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
+from mmpoison.embedded import open_embedded
 from mmpoison.errors import InputError
+from mmpoison.runs.data_scan import group_passes, scan_embedded
 
 
-def scanned(shards: list[Shard], **options: Any) -> ShardScan:
-    return scan_shards([len(one) for one in shards], lambda i: shards[i], **options)
+@pytest.fixture(scope="module")
+def one_caption() -> Made:
+    return made(0)
+
+
+@pytest.fixture(scope="module")
+def three_captions() -> Made:
+    return made(1, captions=3, images=1200, poison=40)
+
+
+def scanned(shards: list[Shard], **options: Any) -> Found:
+    return groups_in(source_of(shards), **options)
 
 
 def rows_of(group: Group, shards: list[Shard]) -> npt.NDArray[np.intp]:
@@ -84,31 +85,7 @@ def test_one_image_with_all_the_captions_is_found(three_captions: Made) -> None:
     assert np.isin(np.flatnonzero(bad), first).mean() > 0.8
 
 
-def save_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write all that passes between the passes to files, and read it again."""
-
-    def again(value: Any) -> Any:
-        if isinstance(
-            value, Sample | Start | Model | Counts | Rows | Gathered | Flags | Findings | Scores
-        ):
-            return type(value).from_arrays(saved_and_read(value.to_arrays()))
-        if isinstance(value, dict):
-            if "images" in value and hasattr(value["images"], "to_text"):
-                return sums_from_arrays(saved_and_read(sums_to_arrays(value)))
-            return {key: again(one) for key, one in value.items()}
-        if isinstance(value, tuple):
-            return tuple(again(one) for one in value)
-        return value
-
-    for name in (
-        *("sample_part", "fit_start", "sums_part", "fit_model", "counts_part", "flag"),
-        *("gather_part", "find", "score_part"),
-    ):
-        function = getattr(loop, name)
-        monkeypatch.setattr(loop, name, lambda *args, f=function: again(f(*args)))
-
-
-def same(one: ShardScan, other: ShardScan) -> None:
+def same(one: Found, other: Found) -> None:
     for first, second in zip(one.scores, other.scores, strict=True):
         np.testing.assert_array_equal(first, second)
     assert [g.score for g in one.groups] == [g.score for g in other.groups]
@@ -118,27 +95,78 @@ def same(one: ShardScan, other: ShardScan) -> None:
             np.testing.assert_array_equal(rows, theirs.rows[number])
 
 
-def test_threads_files_and_memory_maps_change_no_bit(
-    three_captions: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    # so few that cells are flagged and thinned
+@pytest.fixture
+def few_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few that cells are flagged and thinned."""
     monkeypatch.setattr(flags_module, "GATHERED", 200)
     monkeypatch.setattr(flags_module, "OF_A_CELL", 20)
-    shards = three_captions.shards(5)
-    expected = scanned(shards, sample=2000)
-    assert not expected.flags["images"].everything
 
-    with ThreadPoolExecutor(3) as pool:
-        same(scanned(shards, sample=2000, map_parts=pool.map), expected)
-    for shard in shards:
-        np.save(tmp_path / f"{shard.number}.npy", shard.image)
-    mapped = [
-        replace(shard, image=np.load(tmp_path / f"{shard.number}.npy", mmap_mode="r"))
-        for shard in shards
-    ]
-    same(scanned(mapped, sample=2000), expected)
-    save_everything(monkeypatch)
-    same(scanned(shards, sample=2000), expected)
+
+@pytest.mark.usefixtures("few_gathered")
+def test_processes_files_and_memory_maps_change_no_bit(
+    three_captions: Made, tmp_path: Path
+) -> None:
+    source = source_of(three_captions.shards(5))
+    expected = groups_in(source, sample=2000)
+    assert not expected.everything
+    same(groups_in(source, sample=2000, workers=2), expected)
+    for folder in ("text_emb", "img_emb", "metadata"):
+        (tmp_path / folder).mkdir()
+    for shard in source.shards:
+        for folder, vectors in zip(("text_emb", "img_emb"), shard.vectors(), strict=True):
+            np.save(tmp_path / folder / f"{folder}_{shard.name}.npy", vectors)
+        ids = [f"{shard.name}-{row}" for row in range(shard.rows)]
+        table = pa.table({"image_path": ids, "image": shard.image_ids()})
+        pq.write_table(table, tmp_path / "metadata" / f"metadata_{shard.name}.parquet")
+    files = open_embedded(tmp_path, options={"image_id": "image"})
+    assert isinstance(files.shards[0].vectors()[1], np.memmap)
+    same(groups_in(files, sample=2000), expected)
+
+
+def read_again(value: Any) -> Any:
+    """What passes between the passes, written to files and read again."""
+    if hasattr(value, "to_arrays"):
+        return type(value).from_arrays(saved_and_read(value.to_arrays()))
+    if isinstance(value, dict) and hasattr(value.get("images"), "to_text"):
+        return sums_from_arrays(saved_and_read(sums_to_arrays(value)))
+    if isinstance(value, dict):
+        return {key: read_again(one) for key, one in value.items()}
+    return tuple(map(read_again, value)) if isinstance(value, tuple) else value
+
+
+def bits(value: Any) -> Any:
+    """All numbers in a value, with their types and shapes."""
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return [(key, bits(one)) for key, one in value.items()]
+    if isinstance(value, tuple):
+        return list(map(bits, value))
+    array = np.asarray(value)
+    return array.dtype, array.shape, array.tobytes()
+
+
+@pytest.mark.usefixtures("few_gathered")
+def test_what_is_written_between_the_passes_is_what_is_read(
+    three_captions: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+
+    def checked(name: str, function: Any, *args: Any) -> Any:
+        value = function(*args)
+        # the background of the model stays in the process
+        written = value[0] if name == "fit_model" else value
+        assert bits(read_again(written)) == bits(written), name
+        seen.add(name)
+        return value
+
+    passes = ("sample_part", "sums_part", "counts_part", "gather_part", "score_part")
+    between = ("fit_start", "fit_model", "flag", "find")
+    for module, names in ((group_passes, passes), (scan_embedded, between)):
+        for name in names:
+            monkeypatch.setattr(module, name, partial(checked, name, getattr(module, name)))
+    scanned(three_captions.shards(5), sample=2000)
+    assert seen == {*passes, *between}
 
 
 def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +174,7 @@ def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch
     data = made(5, images=12_000, poison=40)
     shards = data.shards(6)
     found = scanned(shards, sample=4000)
-    assert not found.flags["images"].everything
+    assert not found.everything
     first = rows_of(found.groups[0], shards)
     assert data.bad[first].mean() > 0.9
     assert np.isin(np.flatnonzero(data.bad), first).mean() > 0.5
@@ -188,37 +216,44 @@ def test_what_cannot_be_scanned_is_refused(one_caption: Made) -> None:
     few = Shard(0, one_caption.text[:19], one_caption.image[:19])
     with pytest.raises(InputError, match="19 usable pairs: suspicious-groups needs at least 20"):
         scanned([few])
-    other = Shard(1, one_caption.text[:30, :40], one_caption.image[:30])
-    with pytest.raises(InputError, match="text have 80 and 40 dimensions"):
+    other = Shard(1, one_caption.text[:30, :40], one_caption.image[:30, :40])
+    with pytest.raises(InputError, match="text have 96 and 40 dimensions"):
         scanned([one_caption.shards(1)[0], other])
-    with pytest.raises(InputError, match="the shards hold no pairs"):
-        scan_shards([], lambda i: few)
+    with pytest.raises(InputError, match="no shard can be read: there are no shards"):
+        scanned([])
 
 
 SCAN = """
 import hashlib
+import sys
+from pathlib import Path
 from tests.defenses.filters.passes.groups.conftest import made
-from mmpoison.defenses.filters.passes.groups.loop import scan_shards
-shards = made(0, captions=3, images=1500).shards(3)
-found = scan_shards([len(one) for one in shards], lambda i: shards[i], sample=2000)
-print(hashlib.sha256(b"".join(score.tobytes() for score in found.scores)).hexdigest())
+from tests.runs.data_scan.group_loop import source_of
+from mmpoison.runs.data_scan import scan_embedded as module
+from mmpoison.runs.data_scan.embed_source import OpenedSource
+from mmpoison.runs.progress import SilentProgress
+
+def write(judged, runner, *rest):
+    scores = b"".join(score.tobytes() for _, (score,) in runner.parts("5-score", "score"))
+    print(hashlib.sha256(scores).hexdigest(), [one.group.score for one in judged.described])
+    return judged
+
+module.write_verdicts = write
+source, folder = source_of(made(0, captions=3, images=1500).shards(3)), Path(sys.argv[1])
+module.scan_embedded(
+    OpenedSource(source), folder / "out", folder / "work",
+    module.ScanSettings(planted=False, sample=2000),
+    workers=1, threads=1, ray=None, progress=SilentProgress(),
+)
 """
 
 
-def test_processes_change_no_bit(one_caption: Made) -> None:
-    shards = one_caption.shards(3)
-    sizes = [len(one) for one in shards]
-    expected = scan_shards(sizes, shards.__getitem__, sample=2000)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        same(scan_shards(sizes, shards.__getitem__, sample=2000, map_parts=pool.map), expected)
-
-
 @pytest.mark.slow
-def test_threads_of_the_matrix_products_change_no_bit() -> None:
-    root = Path(__file__).parents[5]
+def test_threads_of_the_matrix_products_change_no_bit(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
     found = {
         subprocess.run(
-            [sys.executable, "-c", SCAN],
+            [sys.executable, "-c", SCAN, str(tmp_path)],
             cwd=root,
             env=os.environ | {"OPENBLAS_NUM_THREADS": threads},
             capture_output=True,

@@ -1,0 +1,102 @@
+"""Shards in memory as a source, and the loop over shards that users run, up to the groups that it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.defenses.filters.passes.groups.findings import Group
+from mmpoison.defenses.filters.passes.groups.shard import SAMPLE, AnyVectors, Shard
+from mmpoison.embedded.source import EmbeddedSource
+from mmpoison.runs.data_scan.group_passes import COUNTS, SCORE
+from mmpoison.runs.data_scan.scan_embedded import ScanSettings, find_groups, read_shards
+from mmpoison.runs.data_scan.shard_passes import ShardRunner, file_states, load_part
+from mmpoison.runs.progress import SilentProgress
+from mmpoison.runs.sweeps.workers import Placement, make_workers
+
+
+@dataclass(frozen=True)
+class MemoryShard:
+    """A shard in memory as one of a source, without ids, captions and own columns."""
+
+    name: str
+    text: AnyVectors
+    image: AnyVectors
+    image_of: npt.NDArray[np.intp] | None
+    rows: int
+    dimension: int
+
+    def vectors(self) -> tuple[AnyVectors, AnyVectors]:
+        return self.text, self.image
+
+    def image_ids(self) -> list[str] | None:
+        return None if self.image_of is None else [f"{image:09}" for image in self.image_of]
+
+    def captions(self) -> None:
+        return None
+
+    def stored_scores(self) -> None:
+        return None
+
+
+def source_of(shards: Sequence[Shard]) -> EmbeddedSource:
+    """Make a source; it has one dimension, so captions with fewer get zeros, which change no cosine."""
+    made: list[Any] = []
+    for one in shards:
+        missing = max(0, one.image.shape[1] - one.text.shape[1])
+        text = np.pad(one.text, ((0, 0), (0, missing)))
+        name, dimension = str(one.number), one.image.shape[1]
+        made.append(MemoryShard(name, text, one.image, one.image_of, len(one), dimension))
+    return EmbeddedSource("memory", "here", tuple(made), made[0].dimension if made else 0, "row")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a scan found.
+
+    Attributes:
+        groups: The strongest first.
+        scores: Of each shard.
+        everything: Whether all conflicting images were gathered.
+        unusable: Rows with a vector that is zero or not finite.
+    """
+
+    groups: tuple[Group, ...]
+    scores: list[npt.NDArray[np.float32]]
+    everything: bool
+    unusable: int
+
+
+def groups_in(source: EmbeddedSource, *, sample: int = SAMPLE, workers: int = 1) -> Found:
+    """Scan as `mmpoison.runs.data_scan.scan_embedded` does, in a folder that is deleted at the end.
+
+    Args:
+        source: The source.
+        sample: Pairs in the sample.
+        workers: Processes; one works in this process.
+    """
+    settings, progress = ScanSettings(sample=sample), SilentProgress()
+    crew = make_workers(Placement(workers, "cpu", 1), len(source.shards), alone_here=True)
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        runner = ShardRunner(source, file_states(source), work, crew, progress)
+        try:
+            _, _, drawn = read_shards(runner, source, settings)
+            groups, _ = find_groups(runner, work, drawn, settings, progress)
+        finally:
+            for worker in crew:
+                worker.stop()
+        flags = load_part(next(work.glob("flags-*.npz")))
+        unusable = [int(count) for _, (count,) in runner.parts(COUNTS, "counts/images/unusable")]
+        return Found(
+            groups,
+            [score for _, (score,) in runner.parts(SCORE, "score")],
+            bool((flags["flags/images/chance"] == 1).all()),
+            sum(unusable),
+        )
