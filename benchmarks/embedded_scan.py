@@ -28,7 +28,7 @@ from mmpoison.defenses.filters.passes.groups.loop import ShardScan, scan_shards
 from synthetic_corpus import Corpus
 
 from mmpoison.defenses.filters.passes.distance import DistanceCounts, distances
-from mmpoison.defenses.filters.passes.groups.shard import Shard
+from mmpoison.defenses.filters.passes.groups.shard import VectorShard
 
 RATES = (0.00001, 0.0001, 0.001)
 NAMED = 0.01
@@ -69,12 +69,12 @@ class Files:
             goals.append(goal)
         self.goal = np.concatenate(goals)
 
-    def shard(self, number: int) -> Shard:
+    def shard(self, number: int) -> VectorShard:
         text, image = (
             np.load(self.folder / f"{name}{number}.npy", mmap_mode="r")
             for name in ("text", "image")
         )
-        return Shard(number, text, image)
+        return VectorShard(number, text, image)
 
     def drop_cache(self) -> None:
         for file in self.folder.glob("*.npy"):

@@ -21,8 +21,8 @@ from mmpoison.paper.paper_values import paper
 from mmpoison.paper.verdicts import (
     LINES,
     SHOWN,
-    Answer,
-    Number,
+    ClaimAnswer,
+    ClaimNumber,
     Numbers,
     answer,
     answers,
@@ -300,13 +300,16 @@ def test_without_runs_no_sentence_has_a_result() -> None:
 
 
 def test_numbers_whose_seeds_were_not_kept() -> None:
-    numbers = {"figure-8": {"photos": Number("0.1, 0.2")}, "figure-1": {"photos": Number("0.3", 2)}}
+    numbers = {
+        "figure-8": {"photos": ClaimNumber("0.1, 0.2")},
+        "figure-1": {"photos": ClaimNumber("0.3", 2)},
+    }
     found = lines({}, numbers)
     assert found["Figure 8"]["seeds"] == "not kept"
     assert found["Figure 1"]["seeds"] == "2"
     # an answer is shown in place of numbers
     found = lines(
-        {"claim-49": {"photos": said(HOLDS, 1)}}, {"table-10": {"photos": Number("5.0", 1)}}
+        {"claim-49": {"photos": said(HOLDS, 1)}}, {"table-10": {"photos": ClaimNumber("5.0", 1)}}
     )
     assert "5.0" not in found["Table 10"]["what came out"]
 
@@ -351,5 +354,5 @@ def test_a_name_of_data_cannot_do_harm(tmp_path: Path, make_run: Any) -> None:
 
 def test_an_answer_is_of_its_own_data_and_of_others() -> None:
     own, twin = said(HOLDS, 5), said(FAILS, 3)
-    one = Answer(CLAIMS["claim-01"], own, {"openmoji": twin}, {"Flickr-PASCAL": own})
+    one = ClaimAnswer(CLAIMS["claim-01"], own, {"openmoji": twin}, {"Flickr-PASCAL": own})
     assert one.by_data == {"Flickr-PASCAL": own, "openmoji": twin}

@@ -45,7 +45,7 @@ from mmpoison.datasets.catalogue import (
 from mmpoison.datasets.formats.shard_writers import (
     Line,
     Target,
-    Written,
+    WrittenShards,
     column_kinds,
     part_file,
     write_shard,
@@ -324,7 +324,7 @@ class _Job:
         self._total = total
         # only a poisoned set needs to know where each image went
         self._new_ids = [] if strict else None
-        pending: deque[tuple[int, Future[Written]]] = deque()
+        pending: deque[tuple[int, Future[WrittenShards]]] = deque()
         with (
             (self.work / PROBLEMS_FILE).open("w", encoding="utf-8") as problems,
             ThreadPoolExecutor(self.workers) as pool,
@@ -348,7 +348,7 @@ class _Job:
                     finished = self._finished(number, digest)
                     if finished is not None:
                         self.kept += 1
-                        future: Future[Written] = Future()
+                        future: Future[WrittenShards] = Future()
                         future.set_result(finished)
                     else:
                         future = pool.submit(self._write, number, piece, digest)
@@ -385,7 +385,7 @@ class _Job:
         if self.left_out:
             shutil.copyfile(self.work / PROBLEMS_FILE, self.data / PROBLEMS_FILE)
 
-    def _write(self, number: int, piece: _Piece, digest: str) -> Written:
+    def _write(self, number: int, piece: _Piece, digest: str) -> WrittenShards:
         written = write_shard(
             self.to, number, piece.lines, piece.root, self.data, self.policy, self.own_columns
         )
@@ -394,7 +394,7 @@ class _Job:
         write_json(self.work / "done" / f"{number:05d}.json", {"digest": digest, **asdict(written)})
         return written
 
-    def _finished(self, number: int, digest: str) -> Written | None:
+    def _finished(self, number: int, digest: str) -> WrittenShards | None:
         file = self.work / "done" / f"{number:05d}.json"
         if not file.exists():
             return None
@@ -402,7 +402,7 @@ class _Job:
         if not isinstance(record, dict) or record.pop("digest", None) != digest:
             self._refuse_changed()
         try:
-            return Written(**record)
+            return WrittenShards(**record)
         except TypeError:
             self._refuse_changed()
 
@@ -411,7 +411,7 @@ class _Job:
             f"the source has changed since its conversion was begun: remove {self.work} and convert it again"
         )
 
-    def _count(self, written: Written, images: int, problems: Any, strict: bool) -> None:
+    def _count(self, written: WrittenShards, images: int, problems: Any, strict: bool) -> None:
         if strict and written.problems:
             raise InputError(
                 f"{written.problems[0]}: a poisoned set is converted whole or not at all"

@@ -1,7 +1,7 @@
 """The one place that opens images, which may lie anywhere a data set's table says and nowhere else.
 
 An image is a file, or lies inside one: in a tar shard (`00000.tar/000000012.jpg`), or in a row of a Parquet or Arrow
-file (`part-0.parquet/17`). An image that an attack has made may lie in the cache (`added.py`).
+file (`part-0.parquet/17`). An image that an attack has made may lie in the cache.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ OWN_ENCODERS = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
 
 
 @dataclass(frozen=True)
-class Group:
+class ClaimGroup:
     """Rows that a claim is tested on together.
 
     Attributes:
@@ -67,7 +67,7 @@ class Group:
     results: Results
 
 
-def groups_of(results: Results, *, sizes: bool = False) -> list[Group]:
+def groups_of(results: Results, *, sizes: bool = False) -> list[ClaimGroup]:
     """Group rows by data set.
 
     Args:
@@ -86,11 +86,11 @@ def groups_of(results: Results, *, sizes: bool = False) -> list[Group]:
             found.setdefault((TITLES[own], own), []).append(row)
         else:
             found.setdefault((f"{TITLES[own]}, {model}", None), []).append(row)
-    return [Group(name, own, results.only(rows)) for (name, own), rows in found.items()]
+    return [ClaimGroup(name, own, results.only(rows)) for (name, own), rows in found.items()]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ClaimAnswer:
     """What some runs say of a claim of the paper.
 
     Attributes:
@@ -116,7 +116,7 @@ class Answer:
         return {**self.own, **self.twins}
 
 
-def answer(claim: Claim, results: Results) -> Answer:
+def answer(claim: Claim, results: Results) -> ClaimAnswer:
     """Test a claim on the data that it names, and on others for comparison."""
     own: dict[str, Finding] = {}
     twins: dict[str, Finding] = {}
@@ -133,7 +133,7 @@ def answer(claim: Claim, results: Results) -> Answer:
         else:
             twins[group.name] = finding
     named = {TITLES[data]: finding for data, finding in own.items()}
-    return Answer(claim, _of_all(claim, own), twins, named)
+    return ClaimAnswer(claim, _of_all(claim, own), twins, named)
 
 
 def _of_all(claim: Claim, own: dict[str, Finding]) -> Finding:
@@ -151,7 +151,7 @@ def _of_all(claim: Claim, own: dict[str, Finding]) -> Finding:
     return Finding(every(parts), "; ".join(said), rows)
 
 
-def answers(results: Results) -> list[Answer]:
+def answers(results: Results) -> list[ClaimAnswer]:
     """Test every claim that has a rule, in the order of the paper."""
     return [answer(claim, results) for claim in _in_order()]
 
@@ -160,7 +160,7 @@ def _in_order() -> Iterator[Claim]:
     return (CLAIMS[str(one["id"])] for one in paper()["claims"] if one["id"] in CLAIMS)
 
 
-def counted(found: list[Answer]) -> dict[Verdict, int]:
+def counted(found: list[ClaimAnswer]) -> dict[Verdict, int]:
     """Count the verdicts of the claims that count."""
     numbers = Counter(one.finding.verdict for one in found if one.counted)
     return {verdict: numbers[verdict] for verdict in Verdict}
@@ -188,7 +188,7 @@ def claims_page(results: Results) -> Page:
     return page_of(answers(results))
 
 
-def page_of(found: list[Answer]) -> Page:
+def page_of(found: list[ClaimAnswer]) -> Page:
     """Build the page of claims from their answers."""
     page = Page("claims", "What the paper claims, and what these runs say")
     numbers = counted(found)
@@ -237,7 +237,7 @@ def page_of(found: list[Answer]) -> Page:
     return page
 
 
-def _verdict_row(one: Answer, page: Page) -> tuple[Cell, ...]:
+def _verdict_row(one: ClaimAnswer, page: Page) -> tuple[Cell, ...]:
     said = _claim_of(one)
     finding, not_counted = one.finding, one.claim.not_counted
     verdict = f"not counted: {not_counted}" if not_counted else str(finding.verdict)
@@ -253,7 +253,7 @@ def _verdict_row(one: Answer, page: Page) -> tuple[Cell, ...]:
     )
 
 
-def _twin_rows(one: Answer, page: Page) -> Iterator[tuple[Cell, ...]]:
+def _twin_rows(one: ClaimAnswer, page: Page) -> Iterator[tuple[Cell, ...]]:
     for data, finding in one.twins.items():
         measured = Link(finding.number, page.source_of(finding.rows))
         number, where = _number(one.claim.id), _claim_of(one)["where"]
@@ -295,7 +295,7 @@ def own_words(name: str) -> str:
     return str(own.verdict)
 
 
-def _claim_of(one: Answer) -> dict[str, Any]:
+def _claim_of(one: ClaimAnswer) -> dict[str, Any]:
     return next(said for said in paper()["claims"] if said["id"] == one.claim.id)
 
 
@@ -383,7 +383,7 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
-class Number:
+class ClaimNumber:
     """What was measured of a table or figure on one data set.
 
     Attributes:
@@ -395,7 +395,7 @@ class Number:
     seeds: int | None = None
 
 
-Numbers = Mapping[str, Mapping[str, Number]]
+Numbers = Mapping[str, Mapping[str, ClaimNumber]]
 """The numbers of `SHOWN` by table or figure, then by data set."""
 
 
@@ -405,7 +405,7 @@ def numbers_of(results: Results) -> Numbers:
     Args:
         results: Of the runs.
     """
-    found: dict[str, dict[str, Number]] = {name: {} for name in SHOWN}
+    found: dict[str, dict[str, ClaimNumber]] = {name: {} for name in SHOWN}
     for group in groups_of(results):
         for name, shown in SHOWN.items():
             measured = [one for one in shown.measure(group.results) if one.mean is not None]
@@ -413,14 +413,14 @@ def numbers_of(results: Results) -> Numbers:
             if values:
                 rows = tuple(row for one in measured for row in one.rows)
                 text = shown.text(values)
-                found[name][group.name] = Number(text, seeds_of(rows))
+                found[name][group.name] = ClaimNumber(text, seeds_of(rows))
     return found
 
 
 # -- the page ------------------------------------------------------------------------------------------
 
 
-def summary_page(found: Sequence[Answer], numbers: Numbers) -> Page:
+def summary_page(found: Sequence[ClaimAnswer], numbers: Numbers) -> Page:
     """Build the page with a line for each table and figure of the paper.
 
     Args:
@@ -444,7 +444,7 @@ def summary_page(found: Sequence[Answer], numbers: Numbers) -> Page:
     return page
 
 
-def data_of(found: Sequence[Answer], numbers: Numbers) -> list[str]:
+def data_of(found: Sequence[ClaimAnswer], numbers: Numbers) -> list[str]:
     """List the data sets that were run: the paper's own first."""
     own = [TITLES[name] for name in dict.fromkeys(OWN_DATA.values())]
     names = dict.fromkeys(name for one in found for name in one.by_data)
@@ -452,7 +452,7 @@ def data_of(found: Sequence[Answer], numbers: Numbers) -> list[str]:
     return sorted(names, key=lambda name: own.index(name) if name in own else len(own))
 
 
-def _count(claims: Sequence[Answer], name: str, *, alone: bool = False) -> str:
+def _count(claims: Sequence[ClaimAnswer], name: str, *, alone: bool = False) -> str:
     """Count the answers on a data set; `alone`: a single one is said without its number."""
     verdicts = [one.by_data[name].verdict for one in claims if name in one.by_data]
     if alone and len(verdicts) == 1:
@@ -462,7 +462,10 @@ def _count(claims: Sequence[Answer], name: str, *, alone: bool = False) -> str:
 
 
 def _line(
-    entry: Entry, found: Sequence[Answer], numbers: Mapping[str, Number], data: Sequence[str]
+    entry: Entry,
+    found: Sequence[ClaimAnswer],
+    numbers: Mapping[str, ClaimNumber],
+    data: Sequence[str],
 ) -> tuple[Cell, ...]:
     claims = [one for one in found if one.claim.entry == entry.name]
     counted = [one for one in claims if one.counted]
@@ -477,7 +480,7 @@ def _line(
     return name_of(entry.name), entry.short, *cells, seeds, f"{capitalized(said)}."
 
 
-def _decided(one: Answer, data: Sequence[str]) -> str:
+def _decided(one: ClaimAnswer, data: Sequence[str]) -> str:
     """Say on which data a claim was decided, or that it was on none."""
     verdicts = {name: finding.verdict for name, finding in one.by_data.items()}
     parts = []
@@ -495,7 +498,9 @@ def _all(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _unanswered(entry: Entry, claims: Sequence[Answer], numbers: Mapping[str, Number]) -> str:
+def _unanswered(
+    entry: Entry, claims: Sequence[ClaimAnswer], numbers: Mapping[str, ClaimNumber]
+) -> str:
     """Say why no claim is answered, and what was measured."""
     needs = dict.fromkeys(one.claim.needs for one in claims if one.counted)
     if needs:

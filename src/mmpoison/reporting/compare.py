@@ -8,7 +8,7 @@ from pathlib import Path
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import Metrics
-from mmpoison.reporting.runs import MEASURES, Group, group_runs
+from mmpoison.reporting.runs import MEASURES, RunGroup, group_runs
 from mmpoison.reporting.summary import MODELS
 from mmpoison.reporting.table import Cell, Column, Table
 from mmpoison.statistics import compare, summarize
@@ -88,7 +88,7 @@ def compare_models(runs: Sequence[Path], first: str, second: str) -> list[Table]
     return tables
 
 
-def _pair_groups(first: list[Group], second: list[Group]) -> list[tuple[Group, Group]]:
+def _pair_groups(first: list[RunGroup], second: list[RunGroup]) -> list[tuple[RunGroup, RunGroup]]:
     if len(first) == len(second) == 1:
         return [(first[0], second[0])]
     by_goal = []

@@ -131,7 +131,7 @@ class RunRead(NamedTuple):
 
 
 @dataclass
-class Group:
+class RunGroup:
     """Runs that differ only in their seed, for one of their goals.
 
     Attributes:
@@ -233,7 +233,7 @@ def _inside(folder: Path, depth: int) -> list[Path]:
     return found
 
 
-def group_runs(folders: Sequence[Path]) -> list[Group]:
+def group_runs(folders: Sequence[Path]) -> list[RunGroup]:
     """Read finished runs and group those that differ only in their seed.
 
     Raises:
@@ -251,14 +251,14 @@ def read_run(folder: Path) -> RunRead:
     return RunRead(str(folder), Metrics.read(folder / "metrics.json", clean), parameters_of(folder))
 
 
-def group_metrics(runs: Sequence[RunRead]) -> list[Group]:
+def group_metrics(runs: Sequence[RunRead]) -> list[RunGroup]:
     """Group runs that were read.
 
     Raises:
         InputError: If one seed occurs twice in a group.
     """
     distinguishing = _distinguishing(runs)
-    groups: dict[tuple[str, str, str, str, str], Group] = {}
+    groups: dict[tuple[str, str, str, str, str], RunGroup] = {}
     for name, metrics, parameters in runs:
         run = metrics.run
         recipe, mode, setting = run.recipe or "", run.mode or "", _setting(run)
@@ -267,7 +267,7 @@ def group_metrics(runs: Sequence[RunRead]) -> list[Group]:
         for goal in metrics.goals:
             group = groups.setdefault(
                 (recipe, goal, mode, setting, json.dumps(own, default=str)),
-                Group(recipe, goal, mode, setting, own),
+                RunGroup(recipe, goal, mode, setting, own),
             )
             if seed in group.runs:
                 raise InputError(f"{name}: seed {seed} of {recipe}, {goal}, {mode} was given twice")
@@ -285,7 +285,7 @@ def _distinguishing(runs: Sequence[RunRead]) -> dict[str, list[str]]:
     return {recipe: distinguishing_keys(found) for recipe, found in rows.items()}
 
 
-def _in_order(group: Group) -> tuple[Any, ...]:
+def _in_order(group: RunGroup) -> tuple[Any, ...]:
     """Sort by name, then by the parameters: numbers by size before words."""
     numbers = [(as_number(value), _as_text(value)) for value in group.parameters.values()]
     order = [(math.inf, word) if number is None else (number, "") for number, word in numbers]
@@ -417,6 +417,6 @@ MEASURES: Mapping[str, tuple[Column, Value]] = {
 """The measures of a model by name: the column, and how it is read."""
 
 
-def over_seeds(group: Group, value: Value, model: str) -> Summary | None:
+def over_seeds(group: RunGroup, value: Value, model: str) -> Summary | None:
     """Summarise one number of a model over the seeds of a setting; None where no run has it."""
     return group.over_seeds(lambda run: value(run, group.goal, model), value.bounds)

@@ -23,8 +23,8 @@ from mmpoison.reporting.runs import (
     SHARE,
     UTILITY,
     Bounds,
-    Group,
     Retrieval,
+    RunGroup,
     RunRead,
     Value,
     bounds_of,
@@ -64,7 +64,7 @@ class _Measure:
     note: str
 
 
-def overview_tables(groups: Sequence[Group]) -> list[Table]:
+def overview_tables(groups: Sequence[RunGroup]) -> list[Table]:
     """Make tables of what the search finds and what it costs, a row a setting; none for one setting.
 
     Where settings differ in their goal alone, a last row has the mean over the goals.
@@ -89,7 +89,7 @@ def overview_tables(groups: Sequence[Group]) -> list[Table]:
     return [table for table in tables if len(table.columns) > 2]
 
 
-def same_runs(groups: Sequence[Group]) -> list[tuple[int, str]]:
+def same_runs(groups: Sequence[RunGroup]) -> list[tuple[int, str]]:
     """List the first setting of each set of runs, and the goals that were measured on these runs.
 
     Args:
@@ -160,7 +160,7 @@ _CAUGHT = Value(lambda run, *_: (run.run.filter or FilterFacts()).caught_share, 
 
 
 def _table(
-    groups: Sequence[Group], title: str, measures: Sequence[_Measure], note: str = ""
+    groups: Sequence[RunGroup], title: str, measures: Sequence[_Measure], note: str = ""
 ) -> Table:
     cells = [[over_seeds(group, one.value, one.model) for one in measures] for group in groups]
     kept = [n for n in range(len(measures)) if any(row[n] is not None for row in cells)]
@@ -191,7 +191,7 @@ def _label(parts: Sequence[str], common: set[str]) -> str:
     return ", ".join(part for part in parts if part not in common)
 
 
-def _alike(groups: Sequence[Group]) -> list[list[int]]:
+def _alike(groups: Sequence[RunGroup]) -> list[list[int]]:
     """List the groups that differ in their goal alone, where there are several."""
     found: dict[tuple[object, ...], list[int]] = {}
     for number, group in enumerate(groups):
@@ -222,7 +222,7 @@ _ROW = (
 )
 
 
-def study_tables(group: Group) -> Iterator[Table]:
+def study_tables(group: RunGroup) -> Iterator[Table]:
     """Make the tables of the studies that the runs of a group hold."""
     goal, studies = group.goal, [run.study for run in group.in_order()]
     names = {model.key: model.name for model in group.models}
@@ -404,7 +404,7 @@ def metrics_tables(metrics: Metrics | Mapping[str, object]) -> list[Table]:
     return group_tables(group_metrics([read]))
 
 
-def group_tables(groups: Sequence[Group]) -> list[Table]:
+def group_tables(groups: Sequence[RunGroup]) -> list[Table]:
     """Make the same tables for given settings.
 
     Args:
@@ -440,7 +440,7 @@ def group_tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def _models_table(
-    group: Group, title: str, measures: Mapping[str, tuple[Column, Value]], note: str
+    group: RunGroup, title: str, measures: Mapping[str, tuple[Column, Value]], note: str
 ) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for model in group.models:
@@ -452,7 +452,7 @@ def _models_table(
     return Table(title, columns, tuple(rows), note)
 
 
-def _drift_table(group: Group, goals: str) -> list[Table]:
+def _drift_table(group: RunGroup, goals: str) -> list[Table]:
     kinds = {"texts": "text", "images": "image"}
     values = {
         name: [run.drift.number(key) for run in group.in_order()] for name, key in kinds.items()

@@ -8,7 +8,7 @@ import pytest
 
 from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.defenses.scans.canary import Kinds
-from mmpoison.defenses.scans.rank_gain import RankChange, scan_tables
+from mmpoison.defenses.scans.rank_gain import GoalRankChange, scan_tables
 from mmpoison.errors import InputError
 
 KINDS = 12
@@ -55,7 +55,7 @@ CLEAN = [finetuned(seed) for seed in range(1, 6)]
 def test_poison_is_reported_with_its_ranks() -> None:
     found = scan_tables(reference(), pushed(9), CLEAN, kinds())
     first = found.findings[0]
-    assert isinstance(first, RankChange)
+    assert isinstance(first, GoalRankChange)
     assert (first.captions, first.images) == ("class3", "class7")
     assert first.p_value < 1e-3
     assert first.reference == pytest.approx(2 ** reference()[3, 7] - 1)

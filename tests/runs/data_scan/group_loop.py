@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.passes.groups.findings import Group
-from mmpoison.defenses.filters.passes.groups.shard import SAMPLE, AnyVectors, Shard
+from mmpoison.defenses.filters.passes.groups.findings import ShardGroup
+from mmpoison.defenses.filters.passes.groups.shard import SAMPLE, AnyVectors, VectorShard
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.runs.data_scan.group_passes import COUNTS, SCORE
 from mmpoison.runs.data_scan.scan_embedded import ScanSettings, find_groups, read_shards
@@ -45,7 +45,7 @@ class MemoryShard:
         return None
 
 
-def source_of(shards: Sequence[Shard]) -> EmbeddedSource:
+def source_of(shards: Sequence[VectorShard]) -> EmbeddedSource:
     """Make a source; it has one dimension, so captions with fewer get zeros, which change no cosine."""
     made: list[Any] = []
     for one in shards:
@@ -67,7 +67,7 @@ class Found:
         unusable: Rows with a vector that is zero or not finite.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[ShardGroup, ...]
     scores: list[npt.NDArray[np.float32]]
     everything: bool
     unusable: int

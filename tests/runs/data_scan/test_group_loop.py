@@ -21,9 +21,9 @@ from tests.defenses.filters.passes.groups.conftest import Made, made, saved_and_
 from tests.runs.data_scan.group_loop import Found, groups_in, source_of
 
 from mmpoison.defenses.filters.passes.groups import counts as flags_module
-from mmpoison.defenses.filters.passes.groups.findings import STRONG, Group, needed_score
+from mmpoison.defenses.filters.passes.groups.findings import STRONG, ShardGroup, needed_score
 from mmpoison.defenses.filters.passes.groups.model import sums_from_arrays, sums_to_arrays
-from mmpoison.defenses.filters.passes.groups.shard import Shard
+from mmpoison.defenses.filters.passes.groups.shard import VectorShard
 from mmpoison.defenses.filters.suspicious_groups._evidence import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
 from mmpoison.embedded import open_embedded
@@ -41,11 +41,11 @@ def three_captions() -> Made:
     return made(1, captions=3, images=1200, poison=40)
 
 
-def scanned(shards: list[Shard], **options: Any) -> Found:
+def scanned(shards: list[VectorShard], **options: Any) -> Found:
     return groups_in(source_of(shards), **options)
 
 
-def rows_of(group: Group, shards: list[Shard]) -> npt.NDArray[np.intp]:
+def rows_of(group: ShardGroup, shards: list[VectorShard]) -> npt.NDArray[np.intp]:
     starts = np.concatenate([[0], np.cumsum([len(one) for one in shards])])
     return np.concatenate([starts[number] + rows for number, rows in group.rows.items()])
 
@@ -77,7 +77,7 @@ def test_one_image_with_all_the_captions_is_found(three_captions: Made) -> None:
     owner = np.concatenate(
         [three_captions.image_of[~three_captions.bad], np.full(len(said), target)]
     )
-    shard = Shard(0, text, three_captions.image[owner], owner)
+    shard = VectorShard(0, text, three_captions.image[owner], owner)
     found = scanned([shard])
     bad = np.arange(len(text)) >= len(text) - len(said)
     first = found.groups[0].rows[0]
@@ -204,8 +204,8 @@ def test_unusable_rows_have_no_score_and_change_little(one_caption: Made) -> Non
 
 def test_a_shard_without_usable_rows_is_no_obstacle(one_caption: Made) -> None:
     shards = one_caption.shards(3)
-    nothing = Shard(3, np.zeros((7, 80), np.float16), np.ones((7, 96), np.float16))
-    empty = Shard(4, np.zeros((0, 80), np.float16), np.ones((0, 96), np.float16))
+    nothing = VectorShard(3, np.zeros((7, 80), np.float16), np.ones((7, 96), np.float16))
+    empty = VectorShard(4, np.zeros((0, 80), np.float16), np.ones((0, 96), np.float16))
     found = scanned([*shards, nothing, empty])
     assert np.isnan(found.scores[3]).all()
     assert len(found.scores[4]) == 0
@@ -213,10 +213,10 @@ def test_a_shard_without_usable_rows_is_no_obstacle(one_caption: Made) -> None:
 
 
 def test_what_cannot_be_scanned_is_refused(one_caption: Made) -> None:
-    few = Shard(0, one_caption.text[:19], one_caption.image[:19])
+    few = VectorShard(0, one_caption.text[:19], one_caption.image[:19])
     with pytest.raises(InputError, match="19 usable pairs: suspicious-groups needs at least 20"):
         scanned([few])
-    other = Shard(1, one_caption.text[:30, :40], one_caption.image[:30, :40])
+    other = VectorShard(1, one_caption.text[:30, :40], one_caption.image[:30, :40])
     with pytest.raises(InputError, match="text have 96 and 40 dimensions"):
         scanned([one_caption.shards(1)[0], other])
     with pytest.raises(InputError, match="no shard can be read: there are no shards"):

@@ -9,7 +9,7 @@ import pytest
 
 from mmpoison.defenses.filter_result import SuspectedGoal
 from mmpoison.defenses.filters.suspicious_groups import PlantedSize
-from mmpoison.runs.data_scan.goal_words import Finding, next_steps, verdict_of
+from mmpoison.runs.data_scan.goal_words import ScanFinding, next_steps, verdict_of
 
 
 def goal(rows: list[int], false_alarms: float = 0.002) -> SuspectedGoal:
@@ -25,30 +25,30 @@ SEES, BLIND = PlantedSize(50, 5, 4), PlantedSize(50, 5, 0)
     ("finding", "verdict", "says"),
     [
         (
-            Finding(1000, [goal([1, 2]), goal([2, 3])]),
+            ScanFinding(1000, [goal([1, 2]), goal([2, 3])]),
             "possible poisoning",
             "2 suspected goals: 3 pairs, 0.30%",
         ),
-        (Finding(1000, [goal([1], 0.002)]), "possible poisoning", "0.20% of clean data sets"),
+        (ScanFinding(1000, [goal([1], 0.002)]), "possible poisoning", "0.20% of clean data sets"),
         (
-            Finding(1000, [], planted=[SEES], sample=500),
+            ScanFinding(1000, [], planted=[SEES], sample=500),
             "no sign of poisoning",
             "4 of 5 with 50 pairs",
         ),
-        (Finding(1000, []), "cannot be decided", "was not measured"),
-        (Finding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "blind"),
+        (ScanFinding(1000, []), "cannot be decided", "was not measured"),
+        (ScanFinding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "blind"),
         # a group that was found counts, whatever was planted
-        (Finding(1000, [goal([1])], planted=[BLIND]), "possible poisoning", "1 suspected goal"),
-        (Finding(199, [goal([1])]), "cannot be decided", "199 pairs are too few"),
+        (ScanFinding(1000, [goal([1])], planted=[BLIND]), "possible poisoning", "1 suspected goal"),
+        (ScanFinding(199, [goal([1])]), "cannot be decided", "199 pairs are too few"),
         (
-            Finding(1000, [goal([1])], out_of_order=True),
+            ScanFinding(1000, [goal([1])], out_of_order=True),
             "cannot be decided",
             "not in the same order",
         ),
     ],
 )
 def test_the_verdict_says_what_was_found_and_how_sure(
-    finding: Finding, verdict: str, says: str
+    finding: ScanFinding, verdict: str, says: str
 ) -> None:
     got, lines = verdict_of(finding)
     assert got == verdict

@@ -32,7 +32,7 @@ BYTES_IN_GROUP = 64 * 2**20
 
 
 @dataclass
-class Written:
+class WrittenShards:
     """The result of writing the images of one shard.
 
     Attributes:
@@ -59,7 +59,7 @@ def write_shard(
     folder: Path,
     images: ImagePolicy,
     own_columns: Mapping[str, Kind] | None = None,
-) -> Written:
+) -> WrittenShards:
     """Write one shard; an image that cannot be read is left out and named.
 
     Args:
@@ -75,7 +75,7 @@ def write_shard(
         NameClash: If an image would take the place of another. Shards that are written one after the other do not see
             it: who puts them together compares the names.
     """
-    written = Written()
+    written = WrittenShards()
     if to == "parquet":
         _write_parquet(number, lines, root, folder, images != "none", own_columns or {}, written)
     elif to == "webdataset":
@@ -86,7 +86,7 @@ def write_shard(
 
 
 def _with_bytes(
-    lines: Sequence[Line], root: Path, written: Written
+    lines: Sequence[Line], root: Path, written: WrittenShards
 ) -> Iterator[tuple[Line, bytes]]:
     for line in lines:
         try:
@@ -163,7 +163,7 @@ def _write_parquet(
     folder: Path,
     embed: bool,
     own_columns: Mapping[str, Kind],
-    written: Written,
+    written: WrittenShards,
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -234,7 +234,7 @@ def _by_leaf(packed: dict[str, str]) -> dict[str, str]:
 
 
 def _write_tar(
-    number: int, lines: Sequence[Line], root: Path, folder: Path, written: Written
+    number: int, lines: Sequence[Line], root: Path, folder: Path, written: WrittenShards
 ) -> None:
     name = f"{number:05d}.tar"
     with (
@@ -293,7 +293,7 @@ def _write_part(
     root: Path,
     folder: Path,
     images: ImagePolicy,
-    written: Written,
+    written: WrittenShards,
 ) -> None:
     with (
         atomic_file(part_file(folder, number)) as temporary,

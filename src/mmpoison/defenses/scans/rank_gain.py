@@ -46,7 +46,7 @@ TOO_FEW_CLEAN = (
 
 
 @dataclass(frozen=True)
-class RankChange:
+class GoalRankChange:
     """A change of the rank at which captions of one kind find images of another.
 
     Attributes:
@@ -182,7 +182,7 @@ def scan_tables(
     seen = other & (suspect <= np.log2(1 + SEEN))
     found = sorted(
         (
-            RankChange(
+            GoalRankChange(
                 kinds.caption_names[a],
                 kinds.image_names[b],
                 float(2 ** reference[a, b] - 1),

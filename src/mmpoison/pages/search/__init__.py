@@ -2,7 +2,7 @@
 
 from mmpoison.pages.search.collection import Caption, Collection, DistinctCaptions, ShownGoal
 from mmpoison.pages.search.embedded import DEPTH, Ranking
-from mmpoison.pages.search.engine import Answer, Column, Engine, Hit, PairFacts, side_by_side
+from mmpoison.pages.search.engine import Answer, Engine, Hit, PairFacts, ResultColumn, side_by_side
 from mmpoison.pages.search.library import Job, Library, Source
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Answer",
     "Caption",
     "Collection",
-    "Column",
     "DistinctCaptions",
     "Engine",
     "Hit",
@@ -18,6 +17,7 @@ __all__ = [
     "Library",
     "PairFacts",
     "Ranking",
+    "ResultColumn",
     "ShownGoal",
     "Source",
     "side_by_side",

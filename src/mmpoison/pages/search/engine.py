@@ -48,7 +48,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Column:
+class ResultColumn:
     """The results of one model.
 
     Attributes:
@@ -70,7 +70,7 @@ class Column:
 
 def side_by_side(
     rankings: Mapping[str, Ranking], targets: BoolArray, shown: int, first: str | None = None
-) -> dict[str, Column]:
+) -> dict[str, ResultColumn]:
     """Compare rankings of the same items by several models.
 
     Args:
@@ -85,7 +85,7 @@ def side_by_side(
     reference = rankings.get(first) if first is not None else None
     ranks = {} if reference is None else {int(i): r for r, i in enumerate(reference.items)}
     top = set() if reference is None else {int(item) for item in reference.items[:shown]}
-    columns: dict[str, Column] = {}
+    columns: dict[str, ResultColumn] = {}
     for name, ranking in rankings.items():
         compared = reference is not None and name != first
         mask = targets[ranking.items]
@@ -102,7 +102,7 @@ def side_by_side(
         best = None
         if mask.any():
             best = int(target_ranks(np.asarray(ranking.similarity)[None], mask)[0])
-        columns[name] = Column(
+        columns[name] = ResultColumn(
             hits,
             len(ranking.items),
             ranking.size,
@@ -133,7 +133,7 @@ class Answer:
         waiting: The job of each model that is not.
     """
 
-    columns: dict[str, Column]
+    columns: dict[str, ResultColumn]
     waiting: dict[str, Job]
 
 

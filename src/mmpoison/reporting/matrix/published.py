@@ -145,7 +145,7 @@ HALF = 0.5
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """A claim and what the matrix says of it.
 
     Attributes:
@@ -165,7 +165,7 @@ class Comparison:
     reason: str = ""
 
 
-def compare_claims(summary: MatrixSummary) -> list[Comparison]:
+def compare_claims(summary: MatrixSummary) -> list[PublishedComparison]:
     """Compare each paper's own claim with a matrix; only claims on defences that it has.
 
     Args:
@@ -196,7 +196,9 @@ def compare_claims(summary: MatrixSummary) -> list[Comparison]:
 _DENSITIES = ("local-density-image", "local-density-image-slof", "local-density-image-dao")
 
 
-def _left(summary: MatrixSummary, column: str, paper: tuple[str, str], most: float) -> Comparison:
+def _left(
+    summary: MatrixSummary, column: str, paper: tuple[str, str], most: float
+) -> PublishedComparison:
     rule = f"success of `{TARGETED}` after it, less the clean model's: at most {most}"
     rows = [row for row in counted(summary, with_trigger=False) if row.attack == TARGETED]
     if not rows:
@@ -205,10 +207,10 @@ def _left(summary: MatrixSummary, column: str, paper: tuple[str, str], most: flo
     excess = pooled.difference(CLEAN_MODEL, column)
     measured = f"{share(pooled.mean(UNDEFENDED))} before, {share(pooled.mean(column))} after"
     verdict = _verdict(excess, agrees=at_most(excess, most), not_so=above(excess, most))
-    return Comparison(*paper, rule, measured, verdict)
+    return PublishedComparison(*paper, rule, measured, verdict)
 
 
-def _repaired(summary: MatrixSummary) -> Comparison:
+def _repaired(summary: MatrixSummary) -> PublishedComparison:
     paper = ("PAR, 2024", "CleanCLIP fails on structured triggers, PAR does not")
     first, second = "par", "cleanclip"
     rule = f"success of the fixed triggers after {second}, less after {first}: above 0"
@@ -218,10 +220,12 @@ def _repaired(summary: MatrixSummary) -> Comparison:
     pooled = Pooled.of(rows)
     verdict = _is_larger(pooled.difference(first, second))
     measured = ", ".join(f"{share(pooled.mean(name))} after {name}" for name in (second, first))
-    return Comparison(*paper, rule, f"{share(pooled.mean(UNDEFENDED))} before, {measured}", verdict)
+    return PublishedComparison(
+        *paper, rule, f"{share(pooled.mean(UNDEFENDED))} before, {measured}", verdict
+    )
 
 
-def _denser(summary: MatrixSummary) -> Comparison:
+def _denser(summary: MatrixSummary) -> PublishedComparison:
     paper = ("Huang et al., ICLR 2025", "DAO finds triggers better than SLOF and k-dist")
     rule = "AUROC of images, on attacks with a trigger: DAO less each of the others, above 0"
     rows = [row for row in summary.rows if not row.clean and triggered(row)]
@@ -241,10 +245,10 @@ def _denser(summary: MatrixSummary) -> Comparison:
         f"{name} {share(pooled.mean(column, auroc))}"
         for name, column in (("DAO", aware), ("SLOF", simplified), ("k-dist", distance))
     )
-    return Comparison(*paper, rule, measured, verdict)
+    return PublishedComparison(*paper, rule, measured, verdict)
 
 
-def _silent(summary: MatrixSummary) -> Comparison:
+def _silent(summary: MatrixSummary) -> PublishedComparison:
     paper = ("DECREE, CVPR 2023", "finds encoders with a trigger; expected silent without one")
     rule = (
         "more models flagged with a trigger than without (Fisher's exact test, 5%); does not agree where the 95% "
@@ -263,7 +267,7 @@ def _silent(summary: MatrixSummary) -> Comparison:
         verdict = "agrees"
     elif below(found, HALF) or above(alarms, HALF):
         verdict = "does not agree"
-    return Comparison(*paper, rule, measured, verdict)
+    return PublishedComparison(*paper, rule, measured, verdict)
 
 
 def _flags_more(first: Sequence[bool], second: Sequence[bool]) -> bool:
@@ -282,8 +286,8 @@ def _flagged(rows: Sequence[RowSummary]) -> list[bool]:
     ]
 
 
-def _untested(paper: tuple[str, str], rule: str, reason: str) -> Comparison:
-    return Comparison(*paper, rule, ABSENT, "cannot be tested", reason)
+def _untested(paper: tuple[str, str], rule: str, reason: str) -> PublishedComparison:
+    return PublishedComparison(*paper, rule, ABSENT, "cannot be tested", reason)
 
 
 def _verdict(estimate: Estimate | None, *, agrees: bool, not_so: bool) -> Verdict:

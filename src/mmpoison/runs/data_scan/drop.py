@@ -24,7 +24,7 @@ from mmpoison.defenses.filters.filtered_folder import (
     verdict_line,
 )
 from mmpoison.defenses.filters.passes.distance import LARGEST, DistanceCounts
-from mmpoison.defenses.filters.passes.groups.findings import Group
+from mmpoison.defenses.filters.passes.groups.findings import ShardGroup
 from mmpoison.defenses.filters.passes.groups.shard import Sample
 from mmpoison.defenses.unreadable import write_unreadable
 from mmpoison.embedded.checks import ShardFacts
@@ -35,7 +35,7 @@ from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
 from mmpoison.reporting.scan_page import write_scan_page
 from mmpoison.reporting.text import percent
 from mmpoison.runs.data_scan.embed_source import OpenedSource
-from mmpoison.runs.data_scan.goal_words import DescribedGroup, Finding, next_steps, verdict_of
+from mmpoison.runs.data_scan.goal_words import DescribedGroup, ScanFinding, next_steps, verdict_of
 from mmpoison.runs.data_scan.group_passes import READ, SCORE
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
 from mmpoison.runs.progress import RunProgress
@@ -142,7 +142,7 @@ class Judged:
     """
 
     opened: OpenedSource
-    finding: Finding
+    finding: ScanFinding
     facts: ShardFacts
     counted: DistanceCounts
     sample: Sample
@@ -263,7 +263,7 @@ def write_verdicts(
 
 def _verdict_of(
     rule: DropRule,
-    goals: Sequence[Group],
+    goals: Sequence[ShardGroup],
     sentences: Sequence[str],
     runner: ShardRunner,
     number: int,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.filter_result import SuspectedGoal
-from mmpoison.defenses.filters.passes.groups.findings import Group
+from mmpoison.defenses.filters.passes.groups.findings import ShardGroup
 from mmpoison.defenses.filters.passes.groups.shard import Sample, Space
 from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Vocabulary
 from mmpoison.embedded.source import Shard, ShardError
@@ -34,7 +34,7 @@ PLANTED_FROM = 500
 
 
 @dataclass(frozen=True)
-class Finding:
+class ScanFinding:
     """What a scan found, for `verdict_of`.
 
     Attributes:
@@ -58,7 +58,7 @@ class Finding:
     out_of_order: bool = False
 
 
-def verdict_of(found: Finding) -> tuple[Verdict, list[str]]:
+def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
     """Return the verdict, and it in words: what was found, how sure that is, and what would have been found."""
     if found.out_of_order:
         return "cannot be decided", [
@@ -94,11 +94,11 @@ def verdict_of(found: Finding) -> tuple[Verdict, list[str]]:
     return "no sign of poisoning", [f"No group of pairs is unusual. {would_have_found(found)}"]
 
 
-def would_have_found(found: Finding) -> str:
+def would_have_found(found: ScanFinding) -> str:
     """Say in a sentence what the scan finds of planted goals, at least one.
 
     >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
-    >>> would_have_found(Finding(100_000, (), planted=sizes, sample=5000))
+    >>> would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
     'Would have found, of goals planted into 5,000 of these pairs: 1 of 6 with 10 pairs, 6 of 6 with 50 pairs.'
     """
     sizes = ", ".join(
@@ -172,7 +172,7 @@ MOST_CAPTIONS = 2000
 
 
 @dataclass(frozen=True)
-class Place:
+class PairPlace:
     """A pair by its shard and row."""
 
     shard: int
@@ -190,9 +190,9 @@ class DescribedGroup:
         captions: Their captions; empty where the source has none.
     """
 
-    group: Group
+    group: ShardGroup
     goal: SuspectedGoal
-    examples: tuple[Place, ...]
+    examples: tuple[PairPlace, ...]
     captions: tuple[str, ...]
 
 
@@ -207,7 +207,7 @@ class Captions:
         self._shards = shards
         self._known: dict[int, list[str] | None] = {}
 
-    def of(self, places: Sequence[Place]) -> list[str]:
+    def of(self, places: Sequence[PairPlace]) -> list[str]:
         """Return captions, empty where there is none or the table cannot be read."""
         order = sorted(range(len(places)), key=lambda i: (places[i].shard, places[i].row))
         found = [""] * len(places)
@@ -250,13 +250,15 @@ class Describer:
         numbers = sorted(shards)
         step = max(1, -(-len(numbers) // BACKGROUND_SHARDS))
         inside = np.flatnonzero(np.isin(sample.shard, numbers[::step]))[:BACKGROUND]
-        self._places = [Place(int(sample.shard[i]), int(sample.row[i])) for i in inside]
+        self._places = [PairPlace(int(sample.shard[i]), int(sample.row[i])) for i in inside]
         self._images = space.reduce(sample.image[inside])
         self._texts = self._captions.of(self._places)
 
-    def __call__(self, group: Group) -> DescribedGroup:
+    def __call__(self, group: ShardGroup) -> DescribedGroup:
         """Describe a group."""
-        places = [Place(number, int(row)) for number, rows in group.rows.items() for row in rows]
+        places = [
+            PairPlace(number, int(row)) for number, rows in group.rows.items() for row in rows
+        ]
         few = places[:: max(1, -(-len(places) // MOST_CAPTIONS))]
         own = self._captions.of(few)
         alike = self._alike(few, own)
@@ -285,7 +287,7 @@ class Describer:
             group, goal, tuple(few[i] for i in chosen), tuple(own[i] for i in chosen)
         )
 
-    def _alike(self, places: Sequence[Place], own: Sequence[str]) -> list[int]:
+    def _alike(self, places: Sequence[PairPlace], own: Sequence[str]) -> list[int]:
         """Return the sampled pairs whose images are most like those of a group, without its own."""
         if not len(self._places):
             return []

@@ -28,13 +28,17 @@ from mmpoison.defenses.filters.passes.groups.counts import (
 )
 from mmpoison.defenses.filters.passes.groups.findings import Findings, score_part
 from mmpoison.defenses.filters.passes.groups.model import (
-    Model,
+    GroupModel,
     Start,
     sums_part,
     sums_to_arrays,
 )
-from mmpoison.defenses.filters.passes.groups.shard import Sample, SamplePlan, sample_part
-from mmpoison.defenses.filters.passes.groups.shard import Shard as VectorShard
+from mmpoison.defenses.filters.passes.groups.shard import (
+    Sample,
+    SamplePlan,
+    VectorShard,
+    sample_part,
+)
 from mmpoison.embedded.checks import IdHashes, MatchFact, ShardFacts, check_shard
 from mmpoison.embedded.source import Shard
 from mmpoison.runs.data_scan.shard_passes import Arrays, load_part, part_file, write_part
@@ -109,7 +113,7 @@ class CountsPass:
 
     def __call__(self, shard: Shard, number: int) -> Arrays:
         """Compute the result of a shard."""
-        found = counts_part(vectors_of(shard, number), Model.from_arrays(_state(self.model)))
+        found = counts_part(vectors_of(shard, number), GroupModel.from_arrays(_state(self.model)))
         arrays: Arrays = {}
         for view, (counts, rows) in found.items():
             arrays |= _prefixed(f"counts/{view}", counts.to_arrays())
@@ -133,7 +137,7 @@ class GatherPass:
 
     def __call__(self, shard: Shard, number: int) -> Arrays:
         """Compute the result of a shard."""
-        model = Model.from_arrays(_state(self.model))
+        model = GroupModel.from_arrays(_state(self.model))
         state = _state(self.flags)
         flags = {view: Flags.from_arrays(_part(f"flags/{view}", state)) for view in model.views}
         rows = rows_of(self.work, shard, number, model)
@@ -162,7 +166,7 @@ class ScorePass:
 
     def __call__(self, shard: Shard, number: int) -> Arrays:
         """Compute the result of a shard."""
-        model = Model.from_arrays(_state(self.model))
+        model = GroupModel.from_arrays(_state(self.model))
         state, found = _state(self.flags), _state(self.findings)
         views = model.views
         scores = score_part(
@@ -212,7 +216,7 @@ def findings_to_arrays(findings: Mapping[str, Findings]) -> Arrays:
     return arrays
 
 
-def rows_of(work: Path, shard: Shard, number: int, model: Model) -> dict[str, Rows]:
+def rows_of(work: Path, shard: Shard, number: int, model: GroupModel) -> dict[str, Rows]:
     """Read conflict and cells of the rows of a shard, as `CountsPass` wrote them.
 
     Raises:

@@ -19,14 +19,14 @@ from mmpoison.defenses.filters.passes.distance import DistanceCounts
 from mmpoison.defenses.filters.passes.groups.counts import Counts, flag
 from mmpoison.defenses.filters.passes.groups.findings import (
     Findings,
-    Group,
     Scores,
+    ShardGroup,
     find,
     groups_of,
 )
 from mmpoison.defenses.filters.passes.groups.items import Values
 from mmpoison.defenses.filters.passes.groups.model import (
-    Model,
+    GroupModel,
     Start,
     fit_model,
     fit_start,
@@ -45,7 +45,7 @@ from mmpoison.runs.data_scan.goal_words import (
     FEWEST_PAIRS,
     DescribedGroup,
     Describer,
-    Finding,
+    ScanFinding,
 )
 from mmpoison.runs.data_scan.group_passes import (
     COUNTS,
@@ -202,7 +202,7 @@ def _scan(
         )
     return Judged(
         opened=opened,
-        finding=Finding(
+        finding=ScanFinding(
             pairs=facts.usable,
             goals=[one.goal for one in described if one.group.false_alarms <= settings.level],
             weak=[one.goal for one in described if one.group.false_alarms > settings.level],
@@ -257,7 +257,7 @@ def read_shards(
 
 def find_groups(
     runner: ShardRunner, work: Path, sample: Sample, settings: ScanSettings, progress: RunProgress
-) -> tuple[tuple[Group, ...], Start]:
+) -> tuple[tuple[ShardGroup, ...], Start]:
     """Find suspicious groups, the strongest first, pass by pass: two read all rows, two a few.
 
     What the scores are is in the results of the last pass.
@@ -304,8 +304,8 @@ def find_groups(
 
 
 def _joined(
-    runner: ShardRunner, model: Model, findings: dict[str, Findings], *, large: bool
-) -> tuple[Group, ...]:
+    runner: ShardRunner, model: GroupModel, findings: dict[str, Findings], *, large: bool
+) -> tuple[ShardGroup, ...]:
     nothing: Values = np.empty(0, dtype=np.float32)
     scores, sizes = [], []
     names = [f"{kind}_{view}" for kind in ("member", "owner") for view in model.views]
@@ -320,7 +320,7 @@ def _joined(
 def _describe(
     runner: ShardRunner,
     sample: Sample,
-    groups: Sequence[Group],
+    groups: Sequence[ShardGroup],
     space: Space,
     level: float,
     progress: RunProgress,

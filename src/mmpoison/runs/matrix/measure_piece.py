@@ -53,7 +53,7 @@ from mmpoison.records.matrix import (
     read_cells,
     write_cells,
 )
-from mmpoison.runs.matrix.plan import Piece, column_order, repair_settings
+from mmpoison.runs.matrix.plan import MatrixPiece, column_order, repair_settings
 from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run, repair_pairs
 from mmpoison.runs.progress import RunProgress
@@ -90,7 +90,7 @@ class PieceTask:
         device: Where to compute, as the worker finds it (`find_device`).
     """
 
-    piece: Piece
+    piece: MatrixPiece
     recipe: Recipe
     out: Path
     device: str
@@ -155,7 +155,7 @@ class PieceTask:
         measurer.clear()
 
 
-def row_recipe(recipe: Recipe, row: MatrixRow, piece: Piece) -> Recipe:
+def row_recipe(recipe: Recipe, row: MatrixRow, piece: MatrixPiece) -> Recipe:
     """Return the recipe of a piece: its data, attack and seed, and no defences."""
     data = recipe.data.model_copy(
         update={

@@ -27,7 +27,7 @@ CLEAN_LOSS = 0.02
 
 
 @dataclass(frozen=True)
-class Piece:
+class MatrixPiece:
     """One attack with one goal and one seed, measured with every column.
 
     Attributes:
@@ -140,7 +140,9 @@ def draw_goals(part: MatrixPart, classes: Sequence[str], *, tuning: bool = False
     return drawn[:1] if tuning else drawn[1:]
 
 
-def plan_pieces(part: MatrixPart, classes: Sequence[str], *, tuning: bool = False) -> list[Piece]:
+def plan_pieces(
+    part: MatrixPart, classes: Sequence[str], *, tuning: bool = False
+) -> list[MatrixPiece]:
     """List the pieces, seed by seed, so that workers share data and clean models.
 
     Args:
@@ -152,13 +154,15 @@ def plan_pieces(part: MatrixPart, classes: Sequence[str], *, tuning: bool = Fals
         InputError: As `draw_goals`, or if a row wants more original classes than there are.
     """
     goals = draw_goals(part, classes, tuning=tuning)
-    pieces: list[Piece] = []
+    pieces: list[MatrixPiece] = []
     for seed in [part.tuning_seed] if tuning else part.seeds:
         for name, row in part.rows.items():
             if row.attack is None:
-                pieces.append(Piece(name, (), seed))
+                pieces.append(MatrixPiece(name, (), seed))
                 continue
-            pieces += [Piece(name, _with_others(goal, row, classes, name), seed) for goal in goals]
+            pieces += [
+                MatrixPiece(name, _with_others(goal, row, classes, name), seed) for goal in goals
+            ]
     return pieces
 
 
@@ -200,7 +204,7 @@ def column_order(columns: Mapping[str, MatrixColumn]) -> list[str]:
     return ordered
 
 
-def check_matrix(recipe: Recipe, part: MatrixPart, pieces: Sequence[Piece]) -> None:
+def check_matrix(recipe: Recipe, part: MatrixPart, pieces: Sequence[MatrixPiece]) -> None:
     """Build every attack and every defence once, so that a mistake is found before anything is trained.
 
     Raises:

@@ -13,7 +13,7 @@ from tests.runs.data_scan.group_loop import groups_in, source_of
 
 from mmpoison.defenses.filters.passes.distance import distances
 from mmpoison.defenses.filters.passes.groups.findings import STRONG
-from mmpoison.defenses.filters.passes.groups.shard import Shard
+from mmpoison.defenses.filters.passes.groups.shard import VectorShard
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
 
@@ -56,7 +56,7 @@ def test_pairs_match_and_poison_does_not(corpus: Any) -> None:
 
 def scanned(made: Any) -> tuple[Any, Any, Any]:
     shards = [made.shard(number) for number in range(len(made.sizes))]
-    found = groups_in(source_of([Shard(i, *one[:2]) for i, one in enumerate(shards)]))
+    found = groups_in(source_of([VectorShard(i, *one[:2]) for i, one in enumerate(shards)]))
     bad = np.concatenate([goal for _, _, goal in shards]) >= 0
     starts = np.cumsum([0, *made.sizes])
     groups = [

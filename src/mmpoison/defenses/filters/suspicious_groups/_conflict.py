@@ -147,7 +147,7 @@ def _pieces(rows: Index) -> list[Index]:
 
 
 @dataclass(frozen=True)
-class Line:
+class Regression:
     """A linear function of vectors: `(x - x_mean) @ slope + y_mean`.
 
     Attributes:
@@ -161,7 +161,7 @@ class Line:
     y_mean: npt.NDArray[np.float64]
 
 
-def solve_folds(sums: Sequence[tuple[npt.NDArray[np.float64], ...]]) -> list[Line]:
+def solve_folds(sums: Sequence[tuple[npt.NDArray[np.float64], ...]]) -> list[Regression]:
     """Solve the ridge regression of each fold, from the sums over the items of the other folds.
 
     Args:
@@ -174,7 +174,7 @@ def solve_folds(sums: Sequence[tuple[npt.NDArray[np.float64], ...]]) -> list[Lin
         x_mean, y_mean = x_sum / max(count, 1e-9), y_sum / max(count, 1e-9)
         square = xx - count * np.outer(x_mean, x_mean) + RIDGE * np.eye(len(x_mean))
         slope = np.linalg.solve(square, xy - count * np.outer(x_mean, y_mean))
-        lines.append(Line(slope, x_mean, y_mean))
+        lines.append(Regression(slope, x_mean, y_mean))
     return lines
 
 

@@ -21,9 +21,9 @@ from mmpoison.pages.search.engine import (
     SHOWN,
     UPLOAD_BYTES,
     Answer,
-    Column,
     Engine,
     PairFacts,
+    ResultColumn,
 )
 from mmpoison.pages.search.library import Job, Library
 from mmpoison.pairs.table import SPLITS
@@ -167,7 +167,7 @@ def _columns(answer: Answer, library: Library) -> list[dict[str, Any]]:
 
 
 def _column(answer: Answer, name: str) -> dict[str, Any]:
-    column: Column = answer.columns[name]
+    column: ResultColumn = answer.columns[name]
     return {
         "size": column.size,
         "known": column.known,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmpoison.defenses.filters.passes.groups.shard import Shard
+from mmpoison.defenses.filters.passes.groups.shard import VectorShard
 from mmpoison.defenses.filters.suspicious_groups._conflict import Views
 
 
@@ -31,13 +31,13 @@ class Made:
     def views(self) -> Views:
         return Views.of(self.text, self.image, np.arange(len(self)), self.image_of)
 
-    def shards(self, count: int) -> list[Shard]:
+    def shards(self, count: int) -> list[VectorShard]:
         """Cut into shards, each with whole images."""
         images = np.linspace(0, len(self.image), count + 1).astype(int)
         cuts = np.searchsorted(self.image_of, images)
         single = len(self.image) == len(self)
         return [
-            Shard(
+            VectorShard(
                 number,
                 self.text[start:stop],
                 self.image[self.image_of[start:stop]],

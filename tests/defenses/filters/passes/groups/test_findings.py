@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.defenses.filters.passes.groups.conftest import Made
 
-from mmpoison.defenses.filters.passes.groups.findings import Compared
+from mmpoison.defenses.filters.passes.groups.findings import ComparedItems
 from mmpoison.defenses.filters.passes.groups.model import Usual
 from mmpoison.defenses.filters.suspicious_groups._evidence import CONFLICTING, evidence_of
 
@@ -26,7 +26,7 @@ def test_where_all_is_compared_the_evidence_is_that_in_memory(
     text, image, key = views.text, views.image[views.image_of], views.image_of
     ones = np.ones(int(high.sum()), dtype=np.float32)
     sides = text[high], image[high], key[high]
-    compared = Compared(*sides, ones, *sides, text[~high])
+    compared = ComparedItems(*sides, ones, *sides, text[~high])
     found, _, _ = compared.evidence(*sides, conflict[high], usual)
     np.testing.assert_allclose(found, expected[high], atol=2e-3)
 
@@ -38,7 +38,7 @@ def test_an_item_that_counts_half_is_half_an_item(one_caption: Made) -> None:
     usual = Usual(0.0, 0.0, 1.0)
     conflict = np.zeros(60, dtype=np.float32)
     whole, half = (
-        Compared(text, image, key, np.full(60, share, np.float32), text, image, key, text)
+        ComparedItems(text, image, key, np.full(60, share, np.float32), text, image, key, text)
         for share in (1.0, 0.5)
     )
     alike, fewer = (one.evidence(text, image, key, conflict, usual)[1] for one in (whole, half))

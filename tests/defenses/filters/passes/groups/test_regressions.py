@@ -23,7 +23,7 @@ from mmpoison.defenses.filters.passes.groups.model import (
     image_sums,
     pair_sums,
 )
-from mmpoison.defenses.filters.passes.groups.shard import Shard, Space
+from mmpoison.defenses.filters.passes.groups.shard import Space, VectorShard
 from mmpoison.defenses.filters.suspicious_groups import _conflict
 from mmpoison.defenses.filters.suspicious_groups._conflict import (
     Views,
@@ -34,7 +34,7 @@ from mmpoison.defenses.filters.suspicious_groups._conflict import (
 
 
 def reduced_whole(data: Made) -> Reduced:
-    shard = Shard(0, data.text, data.image[data.image_of], data.image_of)
+    shard = VectorShard(0, data.text, data.image[data.image_of], data.image_of)
     return reduce_shard(shard, Space.fit(data.text), Space.fit(data.image), 7)
 
 

@@ -11,7 +11,7 @@ from mmpoison.defenses.filters.passes.groups.shard import (
     MOST_OF_AN_IMAGE,
     Sample,
     SamplePlan,
-    Shard,
+    VectorShard,
     hashes,
     sample_part,
 )
@@ -45,14 +45,14 @@ def test_unusable_rows_are_left_out() -> None:
     text, image = np.ones((2, 50, 4), dtype=np.float16)
     text[3] = 0
     image[7, 1] = np.inf
-    found = sample_part(Shard(0, text, image), SamplePlan(50, 50))
+    found = sample_part(VectorShard(0, text, image), SamplePlan(50, 50))
     assert sorted(found.row) == [row for row in range(50) if row not in (3, 7)]
 
 
 def test_the_captions_of_an_image_are_drawn_together() -> None:
     image_of = np.concatenate([np.repeat(np.arange(300), 3), np.full(200, 300)])
     vectors = np.ones((len(image_of), 4), dtype=np.float16)
-    found = sample_part(Shard(0, vectors, vectors, image_of), SamplePlan(len(image_of), 400))
+    found = sample_part(VectorShard(0, vectors, vectors, image_of), SamplePlan(len(image_of), 400))
     counts = np.bincount(found.owner, minlength=301)
     assert set(counts[:300][counts[:300] > 0]) <= {1, 2, 3}
     # the last image may be cut

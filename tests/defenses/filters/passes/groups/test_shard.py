@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmpoison.base.seeding import stream_key
-from mmpoison.defenses.filters.passes.groups.shard import Shard, below, hashes
+from mmpoison.defenses.filters.passes.groups.shard import VectorShard, below, hashes
 from mmpoison.errors import InputError
 
 ALL = (1 << 64) - 1
@@ -62,6 +62,6 @@ def test_what_is_no_shard_is_refused(change: dict[str, Any], says: str) -> None:
         "text": np.zeros((2, 2), np.float16),
         "image": np.zeros((2, 5), np.float16),
     }
-    assert len(Shard(**good)) == 2
+    assert len(VectorShard(**good)) == 2
     with pytest.raises(InputError, match=says):
-        Shard(**(good | change))
+        VectorShard(**(good | change))

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.filters.passes.groups.items import IMAGES, Values, item_owners
-from mmpoison.defenses.filters.passes.groups.model import Model, cells_of
-from mmpoison.defenses.filters.passes.groups.shard import Index, Shard, hashes
+from mmpoison.defenses.filters.passes.groups.model import GroupModel, cells_of
+from mmpoison.defenses.filters.passes.groups.shard import Index, VectorShard, hashes
 from mmpoison.defenses.filters.suspicious_groups._conflict import Vectors
 from mmpoison.defenses.filters.suspicious_groups._evidence import EXPECTED_AT_LEAST, FEW
 
@@ -97,7 +97,7 @@ class Rows:
         return cls(arrays["conflict"], arrays["cell"])
 
 
-def counts_part(shard: Shard, model: Model) -> dict[str, tuple[Counts, Rows]]:
+def counts_part(shard: VectorShard, model: GroupModel) -> dict[str, tuple[Counts, Rows]]:
     """Count the items of a shard, for each view."""
     reduced = model.start.reduce(shard)
     found = {}
@@ -114,7 +114,7 @@ def counts_part(shard: Shard, model: Model) -> dict[str, tuple[Counts, Rows]]:
     return found
 
 
-def _count(model: Model, view: str, conflict: Values, cell: Index, unusable: int) -> Counts:
+def _count(model: GroupModel, view: str, conflict: Values, cell: Index, unusable: int) -> Counts:
     shape = len(model.captions), len(model.images)
     high = conflict > model.usual[view].border
     conflicting, consistent = (
@@ -284,7 +284,7 @@ _COLUMNS = ("text", "image", "expected", "conflict", "cell", "shard", "owner")
 
 
 def gather_part(
-    shard: Shard, rows: Mapping[str, Rows], model: Model, flags: Mapping[str, Flags]
+    shard: VectorShard, rows: Mapping[str, Rows], model: GroupModel, flags: Mapping[str, Flags]
 ) -> dict[str, Gathered]:
     """Read the items of flagged cells of a shard, a random part of them where they are many, for each view."""
     found = {}
@@ -300,7 +300,7 @@ def gather_part(
 
 
 def read_items(
-    shard: Shard, rows: Mapping[str, Rows], model: Model, view: str, chosen: Index
+    shard: VectorShard, rows: Mapping[str, Rows], model: GroupModel, view: str, chosen: Index
 ) -> tuple[Gathered, Index, Index]:
     """Read the items of some rows of a shard.
 

@@ -25,8 +25,8 @@ from mmpoison.defenses.filters.passes.groups.counts import (
     rows_of_cells,
 )
 from mmpoison.defenses.filters.passes.groups.items import IMAGES, Values
-from mmpoison.defenses.filters.passes.groups.model import Background, Model, Usual, cells_of
-from mmpoison.defenses.filters.passes.groups.shard import Index, Shard
+from mmpoison.defenses.filters.passes.groups.model import Background, GroupModel, Usual, cells_of
+from mmpoison.defenses.filters.passes.groups.shard import Index, VectorShard
 from mmpoison.defenses.filters.suspicious_groups._conflict import Vectors, Views
 from mmpoison.defenses.filters.suspicious_groups._evidence import (
     ALIKE,
@@ -54,7 +54,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedItems:
     """What the evidence against an item is computed from.
 
     Attributes:
@@ -135,7 +135,7 @@ class Findings:
             a cluster may reach into, shape `(c, c)`.
     """
 
-    compared: Compared
+    compared: ComparedItems
     cutoff: float
     middle_text: Vectors
     middle_image: Vectors
@@ -174,7 +174,7 @@ class Findings:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Findings:
         """Read what `to_arrays` gave."""
-        compared = Compared(**{name: arrays[f"compared_{name}"] for name in _COMPARED})
+        compared = ComparedItems(**{name: arrays[f"compared_{name}"] for name in _COMPARED})
         values: dict[str, Any] = {name: arrays[name] for name in _NAMES}
         values |= {name: float(arrays[name]) for name in ("cutoff", "flagged")}
         return cls(compared, **values)
@@ -192,7 +192,7 @@ _NAMES = (
 
 def find(
     view: str,
-    model: Model,
+    model: GroupModel,
     background: Background,
     counts: Counts,
     flags: Flags,
@@ -215,7 +215,7 @@ def find(
     cell = cells_of(text, model.captions) * len(model.images) + cells_of(image, model.images)
     rest = high & ~(flags.chance.ravel()[cell] > 0)
     cell_counts = flags.counted_as.ravel()[gathered.cell]
-    compared = Compared(
+    compared = ComparedItems(
         np.concatenate([gathered.text, text[rest]]),
         np.concatenate([gathered.image, image[rest]]),
         np.concatenate([keys(gathered.shard, gathered.owner), key[rest]]),
@@ -275,7 +275,9 @@ def find(
     )
 
 
-def _around(model: Model, flags: Flags, text: Vectors, image: Vectors) -> npt.NDArray[np.bool_]:
+def _around(
+    model: GroupModel, flags: Flags, text: Vectors, image: Vectors
+) -> npt.NDArray[np.bool_]:
     found = flags.chance > 0
     for topic, place in zip(text, image, strict=True):
         captions = nearness(model.captions, topic[None], CLUSTER_NEARNESS)
@@ -346,7 +348,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Group:
+class ShardGroup:
     """Captions of one kind on images of another kind.
 
     Attributes:
@@ -372,9 +374,9 @@ class Group:
 
 
 def score_part(
-    shard: Shard,
+    shard: VectorShard,
     rows: Mapping[str, Rows],
-    model: Model,
+    model: GroupModel,
     counts: Mapping[str, Counts],
     findings: Mapping[str, Findings],
 ) -> Scores:
@@ -424,7 +426,7 @@ def groups_of(
     findings: Mapping[str, Findings],
     *,
     large: bool,
-) -> tuple[Group, ...]:
+) -> tuple[ShardGroup, ...]:
     """Join the clusters of all shards and both views, the strongest first.
 
     Args:
@@ -466,7 +468,7 @@ def _group(
     starts: Index,
     owners: Mapping[int, int],
     needed: float,
-) -> Group:
+) -> ShardGroup:
     shard = np.searchsorted(starts, cluster.rows, side="right") - 1
     rows = {
         scores[number].number: cluster.rows[shard == number] - starts[number]
@@ -477,4 +479,4 @@ def _group(
     )
     enough = images >= FEWEST_IMAGES and cluster.score >= needed
     alarms = false_alarms_at(cluster.score) if enough else 1.0
-    return Group(rows, cluster.score, cluster.found, cluster.expected, alarms, images)
+    return ShardGroup(rows, cluster.score, cluster.found, cluster.expected, alarms, images)

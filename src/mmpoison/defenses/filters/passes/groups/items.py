@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.passes.groups.shard import Index, Sample, Shard, Space, hashes
+from mmpoison.defenses.filters.passes.groups.shard import Index, Sample, Space, VectorShard, hashes
 from mmpoison.defenses.filters.suspicious_groups._conflict import FOLDS, Vectors, group_sums, unit
 
 Values = npt.NDArray[np.float32]
@@ -25,7 +25,7 @@ class Reduced:
         text: Their captions, shape `(n, k)`.
         image: Distinct images, shape `(m, k)`.
         image_at: The image of each row, index into `image`, shape `(n,)`.
-        shard: Shard of each image, shape `(m,)`.
+        shard: VectorShard of each image, shape `(m,)`.
         owner: Number of each image in its shard, shape `(m,)`.
         fold: Fold of each image in the regressions, shape `(m,)`.
     """
@@ -62,7 +62,7 @@ class Items:
 
 
 def reduce_shard(
-    shard: Shard, text: Space, image: Space, seed: int, rows: Index | None = None
+    shard: VectorShard, text: Space, image: Space, seed: int, rows: Index | None = None
 ) -> Reduced:
     """Reduce a shard, or some rows of it.
 

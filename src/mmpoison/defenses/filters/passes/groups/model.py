@@ -26,7 +26,7 @@ from mmpoison.defenses.filters.passes.groups.items import (
     reduce_sample,
     reduce_shard,
 )
-from mmpoison.defenses.filters.passes.groups.shard import Index, Sample, Shard, Space
+from mmpoison.defenses.filters.passes.groups.shard import Index, Sample, Space, VectorShard
 from mmpoison.defenses.filters.suspicious_groups._conflict import (
     FEWEST_ITEMS,
     FOLDS,
@@ -336,7 +336,7 @@ class Start:
     fits: Mapping[str, ViewFit]
     known: Mapping[str, Known]
 
-    def reduce(self, shard: Shard, rows: Index | None = None) -> Reduced:
+    def reduce(self, shard: VectorShard, rows: Index | None = None) -> Reduced:
         """Reduce a shard, or some rows of it."""
         return reduce_shard(shard, self.text, self.image, self.seed, rows)
 
@@ -402,7 +402,7 @@ class Usual:
 
 
 @dataclass(frozen=True)
-class Model:
+class GroupModel:
     """What the later passes need.
 
     Attributes:
@@ -435,7 +435,7 @@ class Model:
         return found
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Model:
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> GroupModel:
         """Read what `to_arrays` gave."""
         start = Start.from_arrays(_part("start", arrays))
         return cls(
@@ -453,7 +453,7 @@ class Background:
 
     Attributes:
         items: The items.
-        shard: Shard of the image of each, shape `(m,)`.
+        shard: VectorShard of the image of each, shape `(m,)`.
         owner: Number of its image there, shape `(m,)`.
         conflict: Conflict of each, shape `(m,)`.
         expected: The captions that are expected of it, shape `(m, k)`.
@@ -506,7 +506,7 @@ def fit_start(sample: Sample, seed: int = 0) -> Start:
     return Start(text, image, seed, crowd, fits, known)
 
 
-def sums_part(shard: Shard, start: Start) -> dict[str, Sums]:
+def sums_part(shard: VectorShard, start: Start) -> dict[str, Sums]:
     """Sum over the trusted rows of a shard, for each view."""
     reduced = start.reduce(shard)
     images = image_items(reduced)
@@ -541,7 +541,7 @@ def sums_from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Sums]:
 
 def fit_model(
     start: Start, sums: Mapping[str, Sums], sample: Sample
-) -> tuple[Model, dict[str, Background]]:
+) -> tuple[GroupModel, dict[str, Background]]:
     """Solve the regressions of all rows, and measure on the sample what is usual.
 
     Returns:
@@ -558,7 +558,7 @@ def fit_model(
     order = np.argsort(np.unique(reduced.image_at, return_index=True)[1], kind="stable")
     images = image_items(reduced)
     captions, places = (fit_cells(side[order]) for side in (images.text, images.image))
-    model = Model(start, fits, usual, captions, places)
+    model = GroupModel(start, fits, usual, captions, places)
     few = reduce_sample(first_of(sample), start.text, start.image, start.seed)
     background = {}
     for view in model.views:

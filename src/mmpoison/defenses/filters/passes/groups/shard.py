@@ -77,7 +77,7 @@ _ALL = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
-class Shard:
+class VectorShard:
     """A part of a data set whose embeddings exist.
 
     Attributes:
@@ -334,7 +334,7 @@ class Sample:
 _COLUMNS = ("hash", "shard", "row", "owner", "text", "image")
 
 
-def sample_part(shard: Shard, plan: SamplePlan) -> Sample:
+def sample_part(shard: VectorShard, plan: SamplePlan) -> Sample:
     """Draw the part of a shard; rows with a vector that is zero or not finite are left out.
 
     The captions of an image are drawn together, at most 50 of them.
