@@ -164,8 +164,6 @@ def run(
 
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
 
-    A run of somebody else: [bold]mmpoison run openmoji.zip[/bold]
-
     A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
 
     Attacks against defences: [bold]mmpoison run matrix --on openmoji --rows II-own --goals 2[/bold]
