@@ -33,13 +33,13 @@ from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.defenses.scans.canary import Kinds, association
-from mmpoison.defenses.scans.rank_gain import scan_tables
+from mmpoison.defenses.checks.canary import Kinds, association
+from mmpoison.defenses.checks.rank_gain import check_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.metrics import hit_at_k
 from mmpoison.models import DualEncoder, PairInputs, load_encoder, prepare_features
+from mmpoison.runs.check_model import CLEAN_SHARE
 from mmpoison.runs.recipe import Recipe, load_recipe
-from mmpoison.runs.scan_model import CLEAN_SHARE
 from mmpoison.statistics import clustered_share
 from mmpoison.training import finetune
 
@@ -180,7 +180,7 @@ def scan_all(found: Mapping[str, Any], kinds: Kinds, null: str, seed: int) -> li
     for name, table in ranks.items():
         if not name.startswith((POISONED, "clean")):
             continue
-        result = scan_tables(ranks[START], table, clean, kinds)
+        result = check_tables(ranks[START], table, clean, kinds)
         goal = name.split("-")[1] if name.startswith(POISONED) else None
         findings = [one.to_json() for one in result.findings]
         named = [f"{one['captions']}2{one['images']}" for one in findings]

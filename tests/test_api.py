@@ -164,7 +164,7 @@ def test_evaluate_needs_a_goal_for_clean_pairs(squares: PairDataset, checkpoint:
         mmpoison.evaluate(checkpoint, squares, goal=GOAL, study="epochs")
 
 
-def test_sterilize_and_scan(squares: PairDataset, checkpoint: Path, tmp_path: Path) -> None:
+def test_sterilize_and_check(squares: PairDataset, checkpoint: Path, tmp_path: Path) -> None:
     done = mmpoison.sterilize(checkpoint, squares, held_out=0, **BRIEF)
     assert done.result.steps > 0
     assert not done.out.exists()
@@ -172,12 +172,14 @@ def test_sterilize_and_scan(squares: PairDataset, checkpoint: Path, tmp_path: Pa
     digest = mmpoison.load_encoder(tmp_path / "new").digest()
     assert digest == written.result.encoder.digest() == done.result.encoder.digest()
 
-    found = mmpoison.scan(done.result.encoder, squares, reference=checkpoint, clean_runs=2, **BRIEF)
+    found = mmpoison.check(
+        done.result.encoder, squares, reference=checkpoint, clean_runs=2, **BRIEF
+    )
     assert found.result.facts["clean_models"] == 2
-    assert repr(found).startswith("ScannedModel(")
+    assert repr(found).startswith("CheckedModel(")
     assert repr(done).startswith("Sterilized(")
     with pytest.raises(InputError, match="which says how many"):
-        mmpoison.scan(checkpoint, squares, reference=checkpoint, epochs=2)
+        mmpoison.check(checkpoint, squares, reference=checkpoint, epochs=2)
 
 
 def test_run_a_recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> None:

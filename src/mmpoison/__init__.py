@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mmpoison._version import __version__
 
 if TYPE_CHECKING:
-    from mmpoison.api.defenses import filter, scan, scan_pairs, sterilize
+    from mmpoison.api.defenses import check, filter, scan, sterilize
     from mmpoison.api.evaluation import evaluate
     from mmpoison.api.inputs import load, poison
     from mmpoison.api.running import run
@@ -34,6 +34,7 @@ __all__ = [
     "SingleTargetImage",
     "SingleTargetLabel",
     "__version__",
+    "check",
     "evaluate",
     "filter",
     "finetune",
@@ -45,7 +46,6 @@ __all__ = [
     "run",
     "save_pairs",
     "scan",
-    "scan_pairs",
     "sterilize",
 ]
 
@@ -56,9 +56,9 @@ _MODULES = {
     "PairDataset": "mmpoison.pairs.table",
     "SingleTargetImage": "mmpoison.attacks.paper",
     "SingleTargetLabel": "mmpoison.attacks.paper",
+    "check": "mmpoison.api.defenses",
     "evaluate": "mmpoison.api.evaluation",
     "filter": "mmpoison.api.defenses",
-    "scan_pairs": "mmpoison.api.defenses",
     "finetune": "mmpoison.api.training",
     "keep_filter": "mmpoison.embedded.keep_lists",
     "load": "mmpoison.api.inputs",

@@ -228,7 +228,7 @@ APPLY = {
     "pre-training": ["pairs", "encoder", "inputs"],
     "in-training": ["encoder", "pairs", "inputs", "settings", "seed"],
     "post-training": ["encoder", "clean_pairs", "inputs", "seed"],
-    "scan": ["suspect", "test", "inputs"],
+    "check": ["suspect", "test", "inputs"],
 }
 
 

@@ -23,7 +23,7 @@ TRAIN = "train --data squares --model model --out out --set epochs=1"
 STERILIZE = TRAIN.replace("train", "sterilize")
 FILTER = "filter --data squares --encoder model --out out"
 EVALUATE = "evaluate --data squares"
-SUSPECT = f"{EVALUATE} --suspect model"
+CHECK = "check model --data squares"
 SEARCH = "search --models model --data squares"
 ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 
@@ -124,7 +124,7 @@ CASES = {
         (f"{EVALUATE} {GOAL} --model model --data no", "no: no such folder"),
         (f"{EVALUATE} {GOAL} --model model --out full", "full: is not empty"),
         (f"{EVALUATE} {GOAL} --model full", "so it is not a checkpoint"),
-        (f"{EVALUATE} {GOAL}", "which model?"),
+        (f"{EVALUATE} {GOAL}", "Missing option '--model'"),
         (f"{EVALUATE} --model model", "which goal? the data carry no manifest"),
         (f"{EVALUATE} --model model --goal sheep2soda", "unknown class 'soda': did you mean"),
         (f"{EVALUATE} {GOAL} --model model --study collaterl", "did you mean 'collateral'"),
@@ -134,17 +134,17 @@ CASES = {
             "a target image is for one goal",
         ),
         (f"{EVALUATE} {GOAL} --model model --manifest no.json", "no.json: no such file"),
-        (f"{EVALUATE} --model model --clean-runs 2", "belong to --suspect"),
-        (f"{EVALUATE} --model model --scan rank-gain", "belong to --suspect"),
-        (SUSPECT, "needs --reference"),
-        (f"{SUSPECT} --reference model --model model", "has no use for --model"),
-        (f"{SUSPECT} --reference model --goal a2b", "has no use for --goal"),
-        (f"{SUSPECT} --reference model --clean-runs 2", "give a folder with --out"),
-        (f"{SUSPECT} --reference model --set epochs=1", "says how many"),
-        (f"{SUSPECT} --scan rank-gane", "did you mean 'rank-gain'"),
-        (f"{SUSPECT} --scan clean-finetune", "one of kind scan is needed: decree, rank-gain"),
-        (f"{SUSPECT} --reference model --false-alarms 2", "not between 0 and 1"),
-        (f"{SUSPECT} --reference openmoji-mini", "of different architectures"),
+        (f"{EVALUATE} --suspect model", "No such option"),
+    ],
+    "check": [
+        (CHECK, "needs --reference"),
+        (f"{CHECK} --reference model --goal a2b", "No such option"),
+        (f"{CHECK} --reference model --clean-runs 2", "give a folder with --out"),
+        (f"{CHECK} --reference model --set epochs=1", "says how many"),
+        (f"{CHECK} --method rank-gane", "did you mean 'rank-gain'"),
+        (f"{CHECK} --method clean-finetune", "one of kind check is needed: decree, rank-gain"),
+        (f"{CHECK} --reference model --false-alarms 2", "not between 0 and 1"),
+        (f"{CHECK} --reference openmoji-mini", "of different architectures"),
     ],
     "run, sweep and demo": [
         ("demo --out full", "full: holds something that is not a run"),

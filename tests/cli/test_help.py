@@ -90,7 +90,7 @@ def test_alone_it_shows_the_first_steps_of_readme(cli: Callable[..., Any]) -> No
     result = cli()
     assert result.code == 2
     commands = [line.strip() for line in result.out.splitlines() if line.startswith("  mmpoison ")]
-    assert [command.split()[1] for command in commands] == ["demo", "scan", "evaluate", "run"]
+    assert [command.split()[1] for command in commands] == ["demo", "scan", "check", "run"]
     if README.is_file():  # not in a built package
         readme = README.read_text(encoding="utf-8")
         assert all(f"`{command}`" in readme for command in commands)

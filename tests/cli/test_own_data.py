@@ -71,7 +71,17 @@ def own_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verbs_that_take_data_are_found() -> None:
-    wanted = ("scan", "poison", "train", "evaluate", "filter", "sterilize", "review", "search")
+    wanted = (
+        "scan",
+        "poison",
+        "train",
+        "evaluate",
+        "check",
+        "filter",
+        "sterilize",
+        "review",
+        "search",
+    )
     found: set[tuple[str, ...]] = {(name,) for name in wanted}
     found |= {("data", name) for name in ("split", "convert", "verify")}
     assert found == TAKE_DATA

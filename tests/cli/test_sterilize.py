@@ -87,7 +87,7 @@ def test_what_is_saved_is_not_called_repaired(
     ]
     checked = cli(*command, "--out", tmp_path / "checked", "--reference", checkpoint)
     assert checked.code == 0, checked.err
-    scans = json.loads((tmp_path / "checked" / "model-scan.json").read_text())
+    scans = json.loads((tmp_path / "checked" / "model-check.json").read_text())
     assert list(scans) == ["before", "after"]
     card = (tmp_path / "checked" / "README.md").read_text()
     for when in scans:
@@ -107,9 +107,7 @@ def test_what_is_saved_is_not_called_repaired(
     assert branch["ended"] == "All steps are done. This does not show that the poison is gone."
     assert f"learning rate 0.0001: {branch['ended']}" in plain.out
     assert branch["ended"] in (alone / "README.md").read_text()
-    assert (
-        f"Next, check it: mmpoison evaluate --data {many_squares} --suspect {alone} " in plain.out
-    )
+    assert f"Next, check it: mmpoison check {alone} --data {many_squares} " in plain.out
     for said in (checked.out, plain.out, card):
         assert "repaired" not in said
 

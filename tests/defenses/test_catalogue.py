@@ -18,7 +18,7 @@ import torch
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
 from mmpoison.defenses.catalogue import Kind, services_of, train_with
-from mmpoison.defenses.scan_result import ScanResult
+from mmpoison.defenses.check_result import CheckResult
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestSet
 from mmpoison.models import DualEncoder, PairInputs, prepare_pixels, save_checkpoint
@@ -79,7 +79,7 @@ def keeps_the_contract(
         np.testing.assert_array_equal(again.scores, result.scores)
         with pytest.raises(InputError):
             defense.apply(train.where(np.zeros(len(train), dtype=bool)), encoder, inputs, seed=1)
-    elif defense.kind == "scan":
+    elif defense.kind == "check":
         usual = [encoder, encoder.copy("other")]
         test = TestSet.of(poisoned)
         runs = [
@@ -88,7 +88,7 @@ def keeps_the_contract(
             )
             for _ in range(2)
         ]
-        assert isinstance(runs[0], ScanResult)
+        assert isinstance(runs[0], CheckResult)
         assert runs[0] == runs[1]
         for found in runs[0].findings:
             assert 0 <= found.p_value <= 1

@@ -181,8 +181,8 @@ def repairs(work: Work) -> Any:
 @case(TRAINED_WITHIN)
 def checks(work: Work) -> Any:
     """Is a model poisoned? Each check, with the clean fine-tunes that it made."""
-    of = f"--suspect {_suspect(work)} --reference {work.tiny} --format json"
-    command = f"evaluate --data {work.squares} {of} --scan {{}}"
+    of = f"--data {work.squares} --reference {work.tiny} --format json"
+    command = f"check {_suspect(work)} {of} --method {{}}"
     found = _defended(work, "decree", command)
     return {**found, **_defended(work, "rank-gain", f"{command} {STEPS} --set max_steps=2")}
 
@@ -276,7 +276,7 @@ def run_defended(work: Work) -> Any:
         filter={"method": "local-density", "encoder": "openmoji-mini", "k": 4},
         robust_training={"method": "roclip", "bank": 0.5},
         sterilize={"training": {**BRIEF, "max_steps": 2}, "pairs": 40},
-        scan={"method": "rank-gain", "false_alarms": 0.2},
+        check={"method": "rank-gain", "false_alarms": 0.2},
         transfer={"data": {"name": work.squares}, "goal": "sheep2sofa"},
     )
     return work.does(f"run {file}", "defended")

@@ -128,23 +128,16 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
         assert done.returncode == 2
         assert says in done.stderr.splitlines()[-1]
 
-    scan: list[str | Path] = [
-        "evaluate",
-        "--data",
-        square_folder,
-        "--suspect",
-        checkpoint,
-        "--scan",
-        "confusions",
-    ]
-    done = mmpoison(*scan, "--set", "least=0.01", "--format", "json", folder=tmp_path)
+    check: list[str | Path] = ["check", checkpoint, "--data", square_folder]
+    check += ["--method", "confusions"]
+    done = mmpoison(*check, "--set", "least=0.01", "--format", "json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["scan"] == "confusions"
+    assert found["check"] == "confusions"
     assert all(row["share"] >= 0.01 for row in found["ranking"])
-    done = mmpoison(*scan, folder=tmp_path)
-    assert "Most unusual findings of scan confusions" in done.stdout
-    done = mmpoison(*scan, "--clean-runs", "2", "--out", "scan", folder=tmp_path)
+    done = mmpoison(*check, folder=tmp_path)
+    assert "Most unusual findings of check confusions" in done.stdout
+    done = mmpoison(*check, "--clean-runs", "2", "--out", "check", folder=tmp_path)
     assert "has no use for clean fine-tunes" in done.stderr.splitlines()[-1]
 
 
@@ -160,7 +153,7 @@ def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
         "filter": {"method": "odd-captions", "encoder": "pretrained"},
         "robust_training": {"method": "half-rate", "share": 0.25},
         "sterilize": {"method": "jitter", "scale": 0.1},
-        "scan": {"method": "confusions", "least": 0.01},
+        "check": {"method": "confusions", "least": 0.01},
     }
     (tmp_path / "fruit.yaml").write_text(json.dumps(recipe))
     done = mmpoison("run", "fruit.yaml", "--out", "run", "--no-models", folder=tmp_path)
@@ -178,8 +171,8 @@ def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
     assert set(metrics["goal"]) == {"cherry2lime", "lime2cherry"}
     for rows in metrics["goal"].values():
         assert {"poisoned", "filtered", "robust", "sterilized"} <= set(rows)
-    scans = json.loads((tmp_path / "run" / "model-scan.json").read_text())
-    assert set(scans) == {"clean_model", "poisoned", "filtered", "robust", "sterilized"}
+    checks = json.loads((tmp_path / "run" / "model-check.json").read_text())
+    assert set(checks) == {"clean_model", "poisoned", "filtered", "robust", "sterilized"}
     assert metrics["run"]["scan"]["method"] == "confusions"
     assert (tmp_path / "run" / "logs" / "robust" / "steps.jsonl").is_file()
     shown = mmpoison("report", "run", "--format", "markdown", folder=tmp_path)

@@ -348,7 +348,7 @@ def test_small_matrices_say_so(cells: list[MatrixCell]) -> None:
 
 def test_a_number_that_is_not_there_is_null_in_json(cells: list[MatrixCell]) -> None:
     # the scan gives no model, so it has no utility
-    scans = [cell("II", "scan", "a2b", 5, kind="scan", p_value=0.5)]
+    scans = [cell("II", "scan", "a2b", 5, kind="check", p_value=0.5)]
     tables = tables_of(summarise(facts("filter", "scan"), [*cells, *scans]))
     (scan,) = (row for row in tables["The defences"] if row["Defence"] == "scan")
     assert (scan["utility lost"], scan["without poison"]) == (None, None)

@@ -197,13 +197,13 @@ def test_densities(distance: float, slof: float, dao: float, verdict: str) -> No
         (0, 6, "does not agree"),
     ],
 )
-def test_a_scan_for_triggers(with_one: int, without: int, verdict: str) -> None:
-    scan: dict[str, Any] = {"kind": "scan", "method": "decree"}
+def test_a_check_for_triggers(with_one: int, without: int, verdict: str) -> None:
+    check: dict[str, Any] = {"kind": "check", "method": "decree"}
     cells = with_trigger("patch", "none", HIGH) + cells_of("II", "none", HIGH)
     pieces = [(goal, seed) for goal in ("a2b", "b2c", "c2a") for seed in (5, 6)]
     for row, attack, flagged in (("patch", "patch-backdoor", with_one), ("II", "x", without)):
         cells += [
-            MatrixCell(row, "decree", goal, seed, attack, alarms=int(number < flagged), **scan)
+            MatrixCell(row, "decree", goal, seed, attack, alarms=int(number < flagged), **check)
             for number, (goal, seed) in enumerate(pieces)
         ]
     (found,) = compare_claims(shown(cells, "decree"))

@@ -43,10 +43,10 @@ def test_parts_that_0_1_0_does_not_know_are_written_only_where_they_are_set() ->
     old = {**SMALL, "sterilize": {"training": {"epochs": 1}}}
     written = yaml.safe_load(parse_recipe(old, "here").to_yaml())
     assert list(written["sterilize"]) == ["training", "pairs", "curve", "every"]
-    assert not {"robust_training", "scan"} & set(written)
+    assert not {"robust_training", "check"} & set(written)
     parts: dict[str, Any] = {
         "robust_training": {"method": "x", "share": 0.5},
-        "scan": {"false_alarms": 0.05},
+        "check": {"false_alarms": 0.05},
         "sterilize": {"method": "y", "scale": 2},
     }
     recipe = parse_recipe({**SMALL, **parts}, "here")

@@ -515,7 +515,7 @@ def refused_early(recipe: Recipe, out: Path) -> str:
         ({"filter": {"encoder": "pretrained", "threshold": 3}}, "threshold"),
         ({"robust_training": {"method": "rank-gain"}}, "one of kind in-training is needed: roclip"),
         ({"sterilize": {"method": "clean-finetun"}}, "did you mean 'clean-finetune'"),
-        ({"scan": {"share": 1}}, "recipe key scan.share: defence 'rank-gain': unknown option"),
+        ({"check": {"share": 1}}, "recipe key check.share: defence 'rank-gain': unknown option"),
     ],
 )
 def test_refused_before_training(

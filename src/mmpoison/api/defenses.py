@@ -1,4 +1,4 @@
-"""`filter`, `sterilize` and `scan`: defend before and after training, and ask whether a model is poisoned."""
+"""`scan`, `filter`, `sterilize` and `check`: are data poisoned, or a model, and what to do about it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.folder import ImagePolicy
+from mmpoison.runs.check_model import DEFAULT_CHECK, CheckedModel, check_model
 from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.scan_model import DEFAULT_SCAN, ScannedModel, scan_model
 from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, Sterilized, sterilize_model
 from mmpoison.training.settings import TrainingSettings
 
@@ -151,7 +151,7 @@ def sterilize(
         held_out: Share of the clean images that judge the repair and are not trained on; 0: train on all, judge
             nothing.
         max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
-        reference: The clean model that the suspect was made from, to scan the model before and after (`checks`).
+        reference: The clean model that the suspect was made from, to check the model before and after (`checks`).
         canary_goal: `A2B` that is known to be in the suspect: stop when it is gone.
         stop: Stop when associations are no longer changing.
         evaluate_every: Evaluate every so many steps too.
@@ -215,12 +215,12 @@ def sterilize(
         )
 
 
-def scan(
+def check(
     model: DualEncoder | str | Path,
     pairs: Pairs,
     *,
     reference: DualEncoder | str | Path | None = None,
-    method: str = DEFAULT_SCAN,
+    method: str = DEFAULT_CHECK,
     clean: Sequence[str | Path] = (),
     clean_runs: int = 0,
     settings: TrainingSettings | None = None,
@@ -230,37 +230,37 @@ def scan(
     device: str = "auto",
     progress: bool | RunProgress = True,
     **changes: Any,
-) -> ScannedModel:
+) -> CheckedModel:
     """Ask whether a model is poisoned, without knowing the goal.
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: A clean data set, or its name or path; its test part is measured on.
-        reference: A model without poison, from which the suspect was made; not every scan needs it.
-        method: A registered scan of models (`mmpoison defenses` shows them).
+        reference: A model without poison, from which the suspect was made; not every check needs it.
+        method: A registered check (`mmpoison defenses` shows them).
         clean: Clean fine-tunes of the reference, to compare with; two at least say most.
         clean_runs: Make so many clean fine-tunes here, on split `val`.
         settings: How to make them; the more like the suspect's training, the better.
         false_alarms: How often a clean model may be flagged.
         seed: Seed of everything random.
-        out: Folder for `model-scan.json` and the clean fine-tunes, which a second scan takes from there.
+        out: Folder for `model-check.json` and the clean fine-tunes, which a second check takes from there.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.
 
     Returns:
-        What the scan found; `flagged` has what clean models show only that rarely.
+        What the check found; `flagged` has what clean models show only that rarely.
 
     Raises:
         InputError: If the data have no test part or too few kinds, or the models do not match.
 
     Example:
         ```python
-        found = mmpoison.scan(encoder, pairs, reference="openmoji-small", clean_runs=3, epochs=2)
+        found = mmpoison.check(encoder, pairs, reference="openmoji-small", clean_runs=3, epochs=2)
         found.flagged
         ```
     """
-    options, changes = split_options("scan", method, changes, clean_runs)
+    options, changes = split_options("check", method, changes, clean_runs)
     if settings is not None and not clean_runs:
         raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")
     chosen = training_settings(settings, changes)
@@ -269,8 +269,8 @@ def scan(
     before = None if reference is None else as_encoder(reference, device=device)
     with shown(progress) as reporter, TemporaryDirectory() as scratch:
         # clean fine-tunes are written somewhere in any case
-        folder = Path(scratch) / "scan" if out is None and clean_runs else out
-        return scan_model(
+        folder = Path(scratch) / "check" if out is None and clean_runs else out
+        return check_model(
             data,
             suspect,
             before,
@@ -286,10 +286,10 @@ def scan(
         )
 
 
-# -- `scan_pairs`: is a data set poisoned? From embeddings that exist, or from the pairs themselves.
+# -- `scan`: is a data set poisoned? From embeddings that exist, or from the pairs themselves.
 
 
-def scan_pairs(
+def scan(
     source: str | Path | NamedData,
     *,
     out: str | Path,
@@ -333,8 +333,8 @@ def scan_pairs(
 
     Example:
         ```python
-        scan = mmpoison.scan_pairs("laion/embeddings", out="scan", workers=8)
-        print(scan.verdict, *scan.summary)
+        found = mmpoison.scan("laion/embeddings", out="scan", workers=8)
+        print(found.verdict, *found.summary)
         ```
     """
     from mmpoison.runs.data_scan.embed_source import open_source

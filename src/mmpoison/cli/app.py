@@ -16,6 +16,7 @@ from mmpoison._version import __version__
 from mmpoison.base.processes import end_processes
 from mmpoison.cli import (
     cache,
+    check,
     data,
     defenses,
     evaluate,
@@ -65,6 +66,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] 
         scan.scan,
         filter_verb.filter_,
         review.review,
+        check.check,
         sterilize.sterilize,
         defenses.defenses,
     ),

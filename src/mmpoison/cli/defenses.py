@@ -24,8 +24,8 @@ def defenses(
     """Show the defences: when each acts, where it was published, what can be set, what it costs.
 
     By kind: pre-training for `filter --method` (in a recipe `filter.method`), in-training for `train --defense`
-    (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), scan for
-    `evaluate --suspect MODEL --scan`.
+    (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), check for
+    `check MODEL --method`.
 
     Example: [bold]mmpoison defenses local-density[/bold]
     """
@@ -114,6 +114,6 @@ KINDS = {
     "pre-training": "mmpoison filter --method NAME",
     "in-training": "mmpoison train --defense NAME",
     "post-training": "mmpoison sterilize --method NAME",
-    "scan": "mmpoison evaluate --suspect MODEL --scan NAME",
+    "check": "mmpoison check MODEL --method NAME",
 }
 """When a defence acts, in order, and where it is selected."""

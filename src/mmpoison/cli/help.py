@@ -33,12 +33,12 @@ VALUES = {
     "--older-than": "AGE",
     "--down-to": "SIZE",
     **dict.fromkeys(
-        ("--model", "--encoder", "--victim", "--suspect", "--reference", "--pretrained", "--clean"),
+        ("--model", "--encoder", "--victim", "--reference", "--pretrained", "--clean"),
         "MODEL",
     ),
     **dict.fromkeys(
         (
-            *("--attack", "--method", "--defense", "--scan", "--preset", "--study"),
+            *("--attack", "--method", "--defense", "--preset", "--study"),
             *("--format", "--data-format", "--track", "--paper", "--split", "--kind"),
         ),
         "NAME",
@@ -57,7 +57,7 @@ Start with one of these:
       to see all of it: poison, fine-tune, measure and defend on the package's own data; four minutes, no network
   [bold]mmpoison scan pairs.csv --out scan[/bold]
       with pairs of your own: find out whether they are poisoned, and which pairs to drop
-  [bold]mmpoison evaluate --data pairs --suspect MODEL --reference START[/bold]
+  [bold]mmpoison check MODEL --data pairs --reference START[/bold]
       with a model of somebody else: find out whether it is poisoned
   [bold]mmpoison run table-3-openmoji[/bold]
       with the paper in mind: repeat any table or figure of it

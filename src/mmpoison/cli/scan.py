@@ -94,7 +94,8 @@ def scan(
     A scan that was killed resumes with the same command. Exit code 1: some shards could not be read, the others were
     scanned.
     """
-    from mmpoison.api.defenses import scan_pairs, work_folder
+    from mmpoison.api.defenses import scan as run_scan
+    from mmpoison.api.defenses import work_folder
 
     if lose is not None and not 0 < lose < 1:
         raise InputError(f"--lose {lose}: a share above 0 and below 1 is needed, such as 0.02")
@@ -104,7 +105,7 @@ def scan(
         )
     hold_output(context, out, work=work_folder(out))
     with live_progress(on_stderr=json) as progress:
-        done = scan_pairs(
+        done = run_scan(
             named_data(source, format, data_root, option),
             out=out,
             encoder=encoder,

@@ -152,7 +152,7 @@ def sterilize(
     lines = [f"{b.label}: {b.ended}" for b in done.branches if b.chosen or not b.probes]
     lines += [*done.weakened(), *done.notes, *done.checked()]
     if not done.checks:
-        check = shlex.join(["mmpoison", "evaluate", "--data", data, "--suspect", str(out)])
+        check = shlex.join(["mmpoison", "check", str(out), "--data", data])
         lines.append(
             f"Next, check it: {check} --reference MODEL (the clean model that the suspect was made from)"
         )

@@ -1,4 +1,4 @@
-"""Defences, one file each: filters of pairs, robust trainings, repairs and scans of models."""
+"""Defences, one file each: filters of pairs, robust trainings, repairs and checks of models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmpoison.defenses.catalogue import (
         DEFENSES,
+        ModelCheck,
         ModelRepair,
-        ModelScanner,
         PairFilter,
         RobustTraining,
         TrainingServices,
         build_defense,
         build_filter,
     )
+    from mmpoison.defenses.check_result import CheckResult, Finding
+    from mmpoison.defenses.checks.decree import Decree
+    from mmpoison.defenses.checks.rank_gain import RankGain
     from mmpoison.defenses.cut import Cut, Threshold
     from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
     from mmpoison.defenses.filters.decide import ScoreFilter
@@ -26,12 +29,10 @@ if TYPE_CHECKING:
     from mmpoison.defenses.repairs.finetuning import CleanClip, CleanFinetune, Par
     from mmpoison.defenses.robust.roclip import RoClip
     from mmpoison.defenses.robust.safeclip import SafeClip
-    from mmpoison.defenses.scan_result import Finding, ScanResult
-    from mmpoison.defenses.scans.decree import Decree
-    from mmpoison.defenses.scans.rank_gain import RankGain
 
 __all__ = [
     "DEFENSES",
+    "CheckResult",
     "CleanClip",
     "CleanFinetune",
     "Cut",
@@ -40,8 +41,8 @@ __all__ = [
     "Finding",
     "GmmSplit",
     "LocalDensity",
+    "ModelCheck",
     "ModelRepair",
-    "ModelScanner",
     "PairFilter",
     "PairScores",
     "Par",
@@ -51,7 +52,6 @@ __all__ = [
     "RoClip",
     "RobustTraining",
     "SafeClip",
-    "ScanResult",
     "ScoreFilter",
     "SuspectedGoal",
     "SuspiciousGroups",
@@ -68,23 +68,23 @@ _MODULES = {
     "CleanFinetune": "mmpoison.defenses.repairs.finetuning",
     "Cut": "mmpoison.defenses.cut",
     "DEFENSES": "mmpoison.defenses.catalogue",
-    "Decree": "mmpoison.defenses.scans.decree",
+    "Decree": "mmpoison.defenses.checks.decree",
     "FilterResult": "mmpoison.defenses.filter_result",
-    "Finding": "mmpoison.defenses.scan_result",
+    "Finding": "mmpoison.defenses.check_result",
     "GmmSplit": "mmpoison.defenses.filters.similarity",
     "LocalDensity": "mmpoison.defenses.filters.local_density",
     "ModelRepair": "mmpoison.defenses.catalogue",
-    "ModelScanner": "mmpoison.defenses.catalogue",
+    "ModelCheck": "mmpoison.defenses.catalogue",
     "PairFilter": "mmpoison.defenses.catalogue",
     "PairScores": "mmpoison.defenses.filter_result",
     "Par": "mmpoison.defenses.repairs.finetuning",
     "RandomDrop": "mmpoison.defenses.filters.similarity",
-    "RankGain": "mmpoison.defenses.scans.rank_gain",
+    "RankGain": "mmpoison.defenses.checks.rank_gain",
     "RelevanceFilter": "mmpoison.defenses.filters.similarity",
     "RoClip": "mmpoison.defenses.robust.roclip",
     "RobustTraining": "mmpoison.defenses.catalogue",
     "SafeClip": "mmpoison.defenses.robust.safeclip",
-    "ScanResult": "mmpoison.defenses.scan_result",
+    "CheckResult": "mmpoison.defenses.check_result",
     "ScoreFilter": "mmpoison.defenses.filters.decide",
     "SuspectedGoal": "mmpoison.defenses.filter_result",
     "SuspiciousGroups": "mmpoison.defenses.filters.suspicious_groups",

@@ -12,8 +12,8 @@ from mmpoison.defenses.cut import CUT_OPTIONS, Cut
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
+    from mmpoison.defenses.check_result import CheckResult
     from mmpoison.defenses.filter_result import PairScores
-    from mmpoison.defenses.scan_result import ScanResult
     from mmpoison.evaluation.test_set import TestSet
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs, ProgressFor
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from mmpoison.training.settings import TrainingSettings
     from mmpoison.training.states import Checkpoints
 
-Kind = Literal["pre-training", "in-training", "post-training", "scan"]
+Kind = Literal["pre-training", "in-training", "post-training", "check"]
 
 
 class Defense(Protocol):
     """The description that every defence declares; its `apply` depends on its kind.
 
     A pre-training defence is a `PairFilter`, an in-training one a `RobustTraining`, a post-training one a
-    `ModelRepair`, a scan a `ModelScanner`.
+    `ModelRepair`, a check a `ModelCheck`.
 
     Attributes:
         name: Registered name.
@@ -184,8 +184,8 @@ class ModelRepair(Defense, Protocol):
         ...
 
 
-class ModelScanner(Defense, Protocol):
-    """A scan: says whether a model is poisoned, without knowing the goal.
+class ModelCheck(Defense, Protocol):
+    """A check: says whether a model is poisoned, without knowing the goal.
 
     Attributes:
         needs_reference: Whether it needs the clean model that the suspect was made from.
@@ -205,8 +205,8 @@ class ModelScanner(Defense, Protocol):
         clean_models: Iterable[DualEncoder] = (),
         seed: int = 0,
         progress: ProgressFor | None = None,
-    ) -> ScanResult:
-        """Scan a suspect; no model is changed.
+    ) -> CheckResult:
+        """Check a suspect; no model is changed.
 
         Args:
             suspect: The suspect.
@@ -254,7 +254,7 @@ def split_options(
         kind: When it acts.
         name: Registered name.
         values: The values.
-        clean_runs: How many clean fine-tunes a scan makes; 0: it has no training to set.
+        clean_runs: How many clean fine-tunes a check makes; 0: it has no training to set.
 
     Raises:
         InputError: As `defense_parameters`, or if something is left for a defence that takes no settings.
@@ -266,7 +266,7 @@ def split_options(
         raise InputError(f"defence {name!r}: {unknown_name('option', next(iter(rest)), [*known])}")
     if rest and clean_runs == 0:
         raise InputError(
-            f"{next(iter(rest))}: scan {name!r} has no such option; a setting of clean fine-tunes needs clean_runs "
+            f"{next(iter(rest))}: check {name!r} has no such option; a setting of clean fine-tunes needs clean_runs "
             "(--clean-runs), which says how many"
         )
     return own, rest

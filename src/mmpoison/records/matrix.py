@@ -235,6 +235,8 @@ def _checked(row: dict[str, Any], number: int) -> MatrixCell:
     for field in fields(MatrixCell):
         name, kind = _SHOWN.get(field.name, field.name), str(field.type)
         value = values[field.name] = row.get(name, field.default)
+        if name == "kind" and value == "scan":  # its name in 0.1
+            value = values["kind"] = "check"
         if value is MISSING or (value is None and "None" not in kind):
             raise ValueError(f"row {number}, column {name}: the value is missing")
         least = 1 if name == "training_pairs" else 0

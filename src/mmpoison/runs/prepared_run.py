@@ -226,8 +226,8 @@ def _check_defences(recipe: Recipe) -> None:
     """Build each defence but the filter, so that an unknown name or option is found before anything is loaded."""
     if (robust := recipe.robust_training) is not None:
         build_defense("in-training", robust.method, robust.options, "recipe key robust_training.")
-    if (scan := recipe.scan) is not None:
-        build_defense("scan", scan.method, scan.options, "recipe key scan.")
+    if (check := recipe.check) is not None:
+        build_defense("check", check.method, check.options, "recipe key check.")
     if (repair := recipe.sterilize) is not None:
         where = "recipe key sterilize."
         built = build_defense(

@@ -347,11 +347,11 @@ class SterilizePart(_MethodPart):
         return value
 
 
-class ScanPart(_MethodPart):
-    """A scan of the models of the run for poison, with the model that all start from as reference.
+class CheckPart(_MethodPart):
+    """A check of the models of the run for poison, with the model that all start from as reference.
 
     Attributes:
-        method: A registered scan; its options are further keys.
+        method: A registered check; its options are further keys.
         false_alarms: How often a clean model may be flagged.
     """
 
@@ -423,7 +423,7 @@ class Recipe(_Part):
         filter: The filter before training; without it there is no filtered model.
         robust_training: A defence in place of the ordinary training; without it there is no robust model.
         sterilize: The repair of the poisoned model; without it there is no sterilized model.
-        scan: The scan of all models, written to `model-scan.json`; without it none is scanned.
+        check: The check of all models, written to `model-check.json`; without it none is checked.
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
         sweep: For a file of several runs: in what they differ. None in a run of its own.
@@ -441,7 +441,7 @@ class Recipe(_Part):
     filter: FilterPart | None = None
     robust_training: RobustTrainingPart | None = None
     sterilize: SterilizePart | None = None
-    scan: ScanPart | None = None
+    check: CheckPart | None = None
     study: tuple[str, ...] = ()
     transfer: tuple[TransferPart, ...] = ()
     sweep: SweepPart | None = None
@@ -470,7 +470,7 @@ class Recipe(_Part):
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         value: dict[str, Any] = handler(self)
-        for key in ("robust_training", "scan", "matrix"):
+        for key in ("robust_training", "check", "matrix"):
             if getattr(self, key) is None:
                 value.pop(key, None)
         return value

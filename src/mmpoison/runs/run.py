@@ -17,6 +17,7 @@ from mmpoison.defenses.catalogue import DEFENSES
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.records.run_files import Metrics, RobustTrainingFacts, ScanFacts
+from mmpoison.runs.check_model import CHECK_FILE, check_models
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import Recipe
@@ -24,7 +25,6 @@ from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import REORDERED, RunStages
-from mmpoison.runs.scan_model import SCAN_FILE, scan_models
 from mmpoison.runs.training_probe import repair_curve
 
 MEASURED = "metrics"
@@ -85,13 +85,13 @@ def run_recipe(
 
 def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
     """Return all that the numbers of a run depend on."""
-    run, scan = stages.run, stages.run.recipe.scan
-    scanned_by = () if scan is None else (DEFENSES[scan.method],)
+    run, check = stages.run, stages.run.recipe.check
+    checked_by = () if check is None else (DEFENSES[check.method],)
     others = [run_cache.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
     return CacheKey(
         MEASURED,
         {
-            "computed": compute_environment(run.device, *scanned_by),
+            "computed": compute_environment(run.device, *checked_by),
             "stages": {name: key.digest for name, key in stages.keys.items()},
             "transfer": [[pairs.fingerprint, run_cache.files(pairs)] for pairs in others],
         },
@@ -104,7 +104,7 @@ def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> Metrics 
     files = ["metrics.json", "rank_lists.json", "manifest.json"]
     files += ["suspicious_pairs.json"] * (recipe.filter is not None)
     files += ["sterilize-curve.json"] * (recipe.sterilize is not None and recipe.sterilize.curve)
-    files += [SCAN_FILE] * (recipe.scan is not None)
+    files += [CHECK_FILE] * (recipe.check is not None)
     if not all((out / name).is_file() for name in files):
         return None
     trained = [name for name in stages.keys if name != "filter"]
@@ -160,13 +160,13 @@ def _make_run(
             curve = repair_curve(models["sterilized"].probes, rate)
             write_json(out / "sterilize-curve.json", curve.to_json())
 
-    if (part := recipe.scan) is not None:
-        with _timed(seconds, "scan"):
+    if (part := recipe.check) is not None:
+        with _timed(seconds, "check"):
             encoders = {name: model.encoder for name, model in models.items()}
-            scans = scan_models(encoders, run.test, stages.inputs, part, recipe.seed, progress)
-        flagged = {name: [str(found) for found in scan.flagged] for name, scan in scans.items()}
+            checks = check_models(encoders, run.test, stages.inputs, part, recipe.seed, progress)
+        flagged = {name: [str(found) for found in one.flagged] for name, one in checks.items()}
         defences["scan"] = ScanFacts.of({"method": part.method, **part.options, "flagged": flagged})
-        write_json(out / SCAN_FILE, {name: scan.to_json() for name, scan in scans.items()})
+        write_json(out / CHECK_FILE, {name: one.to_json() for name, one in checks.items()})
 
     with _timed(seconds, "evaluate"):
         measured = measures.measured(models, stages.inputs, reordered)

@@ -11,6 +11,7 @@ from typing import Any
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.processes import is_main_process
 from mmpoison.defenses.catalogue import defense_parameters, require_clean
+from mmpoison.defenses.checks.canary import Rise
 from mmpoison.defenses.repairs.repair import (
     PROBES_FILE,
     Branch,
@@ -20,7 +21,6 @@ from mmpoison.defenses.repairs.repair import (
     run_repair,
 )
 from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
-from mmpoison.defenses.scans.canary import Rise
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, TestSet
 from mmpoison.models.checkpoint import save_checkpoint
@@ -29,8 +29,8 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.repair import write_repair_figures
 from mmpoison.runs.cards import model_card
+from mmpoison.runs.check_model import CHECK_FILE, CheckedModel, check_model
 from mmpoison.runs.progress import RunProgress, SilentProgress
-from mmpoison.runs.scan_model import SCAN_FILE, ScannedModel, scan_model
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult
 from mmpoison.training.settings import TrainingSettings
@@ -51,7 +51,7 @@ class Sterilized:
         branches: One a learning rate.
         curve: The content of `sterilize-curve.json`; None where nothing was held out.
         notes: What a user should know besides.
-        checks: The scans `before` and `after`; empty without a reference.
+        checks: The checks `before` and `after`; empty without a reference.
     """
 
     out: Path
@@ -59,7 +59,7 @@ class Sterilized:
     branches: list[Branch]
     curve: dict[str, Any] | None
     notes: tuple[str, ...]
-    checks: Mapping[str, ScannedModel] = field(default_factory=dict)
+    checks: Mapping[str, CheckedModel] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Sterilized({self.result.encoder.name!r}, {self.summary()})"
@@ -73,11 +73,11 @@ class Sterilized:
         return found or ["no association weakened unusually much"]
 
     def checked(self) -> list[str]:
-        """Say what the scans before and after found; empty without a reference."""
+        """Say what the checks before and after found; empty without a reference."""
         return [
             f"Model check {when}: {line}"
-            for when, scan in self.checks.items()
-            for line in scan.verdict()[:SHOWN]
+            for when, one in self.checks.items()
+            for line in one.verdict()[:SHOWN]
         ]
 
     def summary(self) -> str:
@@ -119,7 +119,7 @@ def sterilize_model(
         learning_rates: Try each of these, and save the best model by the rule. None, here and in the settings:
             `LEARNING_RATES` in turn until one keeps the utility, where something is held out to choose by.
         reference: The clean model that the suspect was made from: both are compared with it, on the test part, by
-            `scan_model`.
+            `check_model`.
         progress: Reports progress.
         split: The clean split.
         seed: Seed of everything random.
@@ -163,11 +163,11 @@ def sterilize_model(
         assert test is not None
         test.check(goal_target)
     in_test = pairs.in_split("test") & ~pairs.poisoned
-    checks: dict[str, ScannedModel] = {}
+    checks: dict[str, CheckedModel] = {}
 
     def check(when: str, encoder: DualEncoder) -> None:
         if reference is not None and is_main_process():
-            checks[when] = scan_model(pairs, encoder, reference, seed=seed, progress=progress)
+            checks[when] = check_model(pairs, encoder, reference, seed=seed, progress=progress)
 
     check("before", suspect)
     inputs = prepare_pixels(
@@ -216,7 +216,7 @@ def sterilize_model(
         if curve is not None:
             _write_curve(folder, curve)
         if checks:
-            write_json(folder / SCAN_FILE, {when: scan.to_json() for when, scan in checks.items()})
+            write_json(folder / CHECK_FILE, {when: one.to_json() for when, one in checks.items()})
         copy_logs(work, folder / "logs", without=(PROBES_FILE, f"{CURVE}.*"))
 
     card = model_card(

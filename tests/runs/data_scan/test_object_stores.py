@@ -93,7 +93,7 @@ def test_workers_read_s3_by_themselves(
 ) -> None:
     """A shard is sent to other processes, each of which connects to the store by its own environment."""
     s3.put(f"{corpus[0]}/", "corpora/shared/", recursive=True)
-    scan = mmpoison.scan_pairs(
+    scan = mmpoison.scan(
         "s3://corpora/shared", out=tmp_path / "out", planted=False, workers=2, progress=False
     )
     assert not scan.failed
@@ -172,14 +172,14 @@ def test_a_store_that_fails_later_fails_the_shard(
 def test_nothing_there_is_one_line(s3: Any) -> None:
     for address in ("s3://no-such-bucket/laion", "s3://corpora/no-such-folder"):
         with pytest.raises(InputError, match=f"^{address}: no such folder or file$"):
-            mmpoison.scan_pairs(address, out="unused", progress=False)
+            mmpoison.scan(address, out="unused", progress=False)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(InputError, match=r"^s3://a/b: cannot be opened \(Install s3fs .*\)$"):
-        mmpoison.scan_pairs("s3://a/b", out=tmp_path / "out", progress=False)
+        mmpoison.scan("s3://a/b", out=tmp_path / "out", progress=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -198,7 +198,7 @@ def test_memory_is_refused_where_workers_are_other_processes(tmp_path: Path, add
     with pytest.raises(
         InputError, match=rf"^{address}: lies in the memory of one process, .*folder"
     ):
-        mmpoison.scan_pairs(address, out=tmp_path / "out", progress=False)
+        mmpoison.scan(address, out=tmp_path / "out", progress=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -207,5 +207,5 @@ def test_results_are_not_written_to_a_store(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"^s3://bucket/out: results are written to a folder"):
-        mmpoison.scan_pairs(corpus[0], out="s3://bucket/out", progress=False)
+        mmpoison.scan(corpus[0], out="s3://bucket/out", progress=False)
     assert not list(tmp_path.iterdir())

@@ -276,9 +276,7 @@ def test_processes_give_the_same_bytes(
     corpus: tuple[Path, set[str]], result: Judged, tmp_path: Path
 ) -> None:
     before = os.environ.get("OMP_NUM_THREADS")
-    found = mmpoison.scan_pairs(
-        corpus[0], out=tmp_path / "out", planted=False, workers=2, progress=False
-    )
+    found = mmpoison.scan(corpus[0], out=tmp_path / "out", planted=False, workers=2, progress=False)
     assert os.environ.get("OMP_NUM_THREADS") == before
     assert result.scan is not None
     assert result.out is not None
@@ -292,7 +290,7 @@ def test_a_script_without_a_guard_scans(corpus: tuple[Path, set[str]], tmp_path:
     script.write_text(
         "import mmpoison\n"
         f"source, out = {str(corpus[0])!r}, {str(tmp_path / 'out')!r}\n"
-        "found = mmpoison.scan_pairs(source, out=out, planted=False, progress=False)\n"
+        "found = mmpoison.scan(source, out=out, planted=False, progress=False)\n"
         "print(found.verdict)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)

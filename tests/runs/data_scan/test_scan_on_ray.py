@@ -20,7 +20,7 @@ ray = pytest.importorskip("ray")
 
 
 def scan(source: Path, out: Path, ray: str | None = None) -> DataScan:
-    return mmpoison.scan_pairs(source, out=out, planted=False, workers=2, ray=ray, progress=False)
+    return mmpoison.scan(source, out=out, planted=False, workers=2, ray=ray, progress=False)
 
 
 def bytes_of(out: Path) -> dict[str, bytes]:

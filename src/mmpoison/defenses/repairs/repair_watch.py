@@ -15,7 +15,7 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import atomic_file
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import MAX_JSON_BYTES, parse_json, read_lines
-from mmpoison.defenses.scans.canary import (
+from mmpoison.defenses.checks.canary import (
     Kinds,
     Table,
     association,

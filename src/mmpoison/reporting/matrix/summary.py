@@ -145,7 +145,7 @@ class MatrixSummary:
     @property
     def defended(self) -> list[ColumnSummary]:
         """The columns that give a model: all but scans."""
-        return [column for column in self.columns if column.kind != "scan"]
+        return [column for column in self.columns if column.kind != "check"]
 
     @property
     def unpoisoned(self) -> set[str]:
@@ -191,7 +191,7 @@ def summarise(facts: MatrixFacts, cells: Sequence[MatrixCell]) -> MatrixSummary:
         rows,
         tuple(_column(name, cells, pieces) for name in columns),
         _of_kind("pre-training", columns, names, cells, FILTER_NUMBERS),
-        _of_kind("scan", columns, names, cells, ("alarms", "named", "p_value")),
+        _of_kind("check", columns, names, cells, ("alarms", "named", "p_value")),
         {name: c for name in columns if (c := _cell(attacked, name)).success is not None},
     )
 

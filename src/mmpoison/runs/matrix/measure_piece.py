@@ -24,7 +24,7 @@ from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import (
     DEFENSES,
     Kind,
-    ModelScanner,
+    ModelCheck,
     TrainingServices,
     build_defense,
     build_filter,
@@ -66,7 +66,7 @@ from mmpoison.training.states import Checkpoints
 
 WORK = ".work"
 FLAGGED = 0.01
-"""A scan flags what clean models show at most this often."""
+"""A check flags what clean models show at most this often."""
 HELD_OUT = 0.2
 """Share of the clean images of a repair that chooses among learning rates."""
 
@@ -74,7 +74,7 @@ NEEDS: dict[Kind, tuple[str, ...]] = {
     "pre-training": ("judge",),
     "in-training": (),
     "post-training": ("clean pairs",),
-    "scan": ("clean model",),
+    "check": ("clean model",),
 }
 """What each kind of defence needs."""
 
@@ -176,7 +176,7 @@ def row_recipe(recipe: Recipe, row: MatrixRow, piece: MatrixPiece) -> Recipe:
             "sterilize": None,
             # model and judge share the clean images where both are aligned
             "filter": judge if judge is not None and judge.align is not None else None,
-            "scan": None,
+            "check": None,
             "study": (),
             "transfer": (),
             "matrix": None,
@@ -321,7 +321,7 @@ class _Measurer:
             "pre-training": self._filtered,
             "in-training": self._robust,
             "post-training": self._repaired,
-            "scan": self._scanned,
+            "check": self._checked,
         }
 
     def _about(self) -> dict[str, Any]:
@@ -454,11 +454,11 @@ class _Measurer:
         numbers = self._numbers(result.encoder)
         return {**numbers, "steps": result.steps, "defence_seconds": seconds}
 
-    def _scanned(self, name: str) -> dict[str, Any]:
+    def _checked(self, name: str) -> dict[str, Any]:
         column = self.task.part.columns[name]
-        scanner: ModelScanner = build_defense("scan", column.method, column.options)
+        checker: ModelCheck = build_defense("check", column.method, column.options)
         begun = time.perf_counter()
-        result = scanner.apply(
+        result = checker.apply(
             *(self.undefended, self.run.test, self.inputs), reference=self.start, seed=self.seed
         )
         found: dict[str, Any] = {"defence_seconds": time.perf_counter() - begun}

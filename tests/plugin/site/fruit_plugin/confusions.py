@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.scan_result import ScanResult
+from mmpoison.defenses.check_result import CheckResult
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
@@ -38,7 +38,7 @@ class Confusions:
     """
 
     name: ClassVar[str] = "confusions"
-    kind: ClassVar[Kind] = "scan"
+    kind: ClassVar[Kind] = "check"
     source: ClassVar[str] = "the tests of mmpoison"
     summary: ClassVar[str] = "lists classes that are found in place of others"
     parameters: ClassVar[Mapping[str, str]] = {"least": "smallest share that is listed"}
@@ -59,7 +59,7 @@ class Confusions:
         clean_models: Iterable[DualEncoder] = (),
         seed: int = 0,
         progress: ProgressFor | None = None,
-    ) -> ScanResult:
+    ) -> CheckResult:
         """Scan a suspect."""
         rows = np.arange(len(test.pairs), dtype=np.int32)
         first = TestEmbeddings.of(suspect, inputs, test).similarity(rows).argmax(axis=1)
@@ -75,4 +75,4 @@ class Confusions:
             (Confusion(names[a], names[b], s, 1 - s) for (a, b), s in shares.items()),
             key=lambda one: one.p_value,
         )
-        return ScanResult(tuple(one for one in listed if one.share >= self.least))
+        return CheckResult(tuple(one for one in listed if one.share >= self.least))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.defenses.scans.canary import (
+from mmpoison.defenses.checks.canary import (
     Kinds,
     Rise,
     association,

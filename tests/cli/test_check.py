@@ -1,4 +1,4 @@
-"""`evaluate --suspect`: the whole scan on a small set, resumed, and what it refuses."""
+"""`check`: the whole check on a small set, resumed, and what it refuses."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ SETTINGS = [
 ]
 
 
-def test_a_scan_is_written_and_resumes(
+def test_a_check_is_written_and_resumes(
     cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    poisoned, model, out = tmp_path / "poisoned", tmp_path / "model", tmp_path / "scan"
+    poisoned, model, out = tmp_path / "poisoned", tmp_path / "model", tmp_path / "check"
     cli("poison", square_folder, "--goal", "sheep2aeroplane", "--samples", "3", "--out", poisoned)
     cli("train", "--data", poisoned, "--model", checkpoint, "--out", model, *SETTINGS)
-    scan = (
-        *("evaluate", "--data", square_folder, "--suspect", model, "--reference", checkpoint),
+    check = (
+        *("check", model, "--data", square_folder, "--reference", checkpoint),
         *("--clean-runs", "2", *SETTINGS),
     )
-    shown = cli(*scan, "--out", out)
+    shown = cli(*check, "--out", out)
     assert shown.code == 0, shown.err
-    assert "Most unusual findings of scan rank-gain" in shown.out
-    assert "model-scan.json" in shown.out
-    found = json.loads((out / "model-scan.json").read_text())
+    assert "Most unusual findings of check rank-gain" in shown.out
+    assert "model-check.json" in shown.out
+    found = json.loads((out / "model-check.json").read_text())
     assert found["null"] == "clean fine-tunes"
     assert found["clean_models"] == 2
     assert found["pairs_of_kinds"] == 12
@@ -39,16 +39,16 @@ def test_a_scan_is_written_and_resumes(
     assert {path.name for path in (out / "clean").iterdir()} == {"0", "1"}
     assert "Fine-tuned on pairs" in (out / "clean" / "0" / "README.md").read_text()
 
-    again = cli(*scan, "--out", out)
+    again = cli(*check, "--out", out)
     assert again.code == 2
     assert "exists already" in again.err
-    (out / "model-scan.json").unlink()
-    again = cli(*scan, "--out", out)
+    (out / "model-check.json").unlink()
+    again = cli(*check, "--out", out)
     assert "read from" in again.out
-    assert json.loads((out / "model-scan.json").read_text()) == found
-    # the models that were made serve another scan
+    assert json.loads((out / "model-check.json").read_text()) == found
+    # the models that were made serve another check
     given = [argument for n in "01" for argument in ("--clean", out / "clean" / n)]
-    other = cli(*scan[:7], *given, "--format", "json")
+    other = cli(*check[:6], *given, "--format", "json")
     assert other.code == 0, other.err
     assert json.loads(other.out)["ranking"] == found["ranking"]
 
@@ -56,20 +56,20 @@ def test_a_scan_is_written_and_resumes(
 def test_without_clean_models_it_says_what_it_compared_with(
     cli: Cli, square_folder: Path, checkpoint: Path, judge_checkpoint: Path
 ) -> None:
-    scan = ("evaluate", "--data", square_folder, "--suspect", judge_checkpoint)
-    shown = cli(*scan, "--reference", checkpoint)
+    check = ("check", judge_checkpoint, "--data", square_folder)
+    shown = cli(*check, "--reference", checkpoint)
     assert shown.code == 0, shown.err
     assert "compared with the suspect's own other pairs of kinds" in shown.out
-    table = cli(*scan, "--reference", checkpoint, "--format", "markdown")
+    table = cli(*check, "--reference", checkpoint, "--format", "markdown")
     assert "| captions | images | rank reference |" in table.out
 
 
 def test_decree_needs_no_reference(cli: Cli, square_folder: Path, checkpoint: Path) -> None:
-    scan = ("evaluate", "--data", square_folder, "--suspect", checkpoint, "--scan", "decree")
-    shown = cli(*scan, "--set", "steps=3", "--set", "images=8", "--format", "json")
+    check = ("check", checkpoint, "--data", square_folder, "--method", "decree")
+    shown = cli(*check, "--set", "steps=3", "--set", "images=8", "--format", "json")
     assert shown.code == 0, shown.err
     found = json.loads(shown.out)
-    assert found["scan"] == "decree"
+    assert found["check"] == "decree"
     assert found["images"] == 8
     assert found["null"] == "published limit"
     assert 0 < found["triggers"]["suspect"]["norm"] <= 1

@@ -1,4 +1,4 @@
-"""Scans a model for poison: finds rank changes between kinds of captions and images that clean fine-tunes do not have.
+"""Checks a model for poison: finds rank changes between kinds of captions and images that clean fine-tunes do not have.
 
 The goal need not be known. Poison makes captions of one kind retrieve images of another kind among the first results,
 which they did not in the model that the suspect was made from. A clean fine-tune also improves the ranks of many pairs
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.scan_result import ScanResult
-from mmpoison.defenses.scans.canary import Kinds, Table, association
+from mmpoison.defenses.check_result import CheckResult
+from mmpoison.defenses.checks.canary import Kinds, Table, association
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
@@ -90,7 +90,7 @@ class RankGain:
     """Compare how far down captions of each kind find images of each other kind, before and after."""
 
     name: ClassVar[str] = "rank-gain"
-    kind: ClassVar[Kind] = "scan"
+    kind: ClassVar[Kind] = "check"
     source: ClassVar[str] = "mmpoison, decision 0037"
     summary: ClassVar[str] = (
         "reports captions that find images of another kind earlier than in clean fine-tunes"
@@ -112,14 +112,14 @@ class RankGain:
         clean_models: Iterable[DualEncoder] = (),
         seed: int = 0,
         progress: ProgressFor | None = None,
-    ) -> ScanResult:
-        """Scan a suspect; see `ModelScanner`.
+    ) -> CheckResult:
+        """Check a suspect; see `ModelCheck`.
 
         With classes, captions of each class are compared with images of each other class; without, kinds that the
         reference's own embeddings put together.
         """
         if reference is None:
-            raise InputError("scan 'rank-gain' needs the model that the suspect was made from")
+            raise InputError("check 'rank-gain' needs the model that the suspect was made from")
 
         def embed(encoder: DualEncoder, what: str) -> TestEmbeddings:
             shown = progress(f"embedding with {what}") if progress is not None else None
@@ -132,12 +132,12 @@ class RankGain:
             association(embed(encoder, f"clean model {number}"), test, kinds)
             for number, encoder in enumerate(clean_models, start=1)
         ]
-        return scan_tables(association(before, test, kinds), after, clean, kinds)
+        return check_tables(association(before, test, kinds), after, clean, kinds)
 
 
-def scan_tables(
+def check_tables(
     reference: Table, suspect: Table, clean: Sequence[Table], kinds: Kinds
-) -> ScanResult:
+) -> CheckResult:
     """Compare the gains of a suspect with those of clean fine-tunes.
 
     A gain is how many doublings of the rank captions of a kind have come nearer to images of a kind. What clean
@@ -195,7 +195,7 @@ def scan_tables(
         ),
         key=lambda change: -change.z,
     )
-    return ScanResult(
+    return CheckResult(
         tuple(found),
         {
             "null": "clean fine-tunes" if enough else "own",

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmpoison.defenses.scan_result import ScanResult
-from mmpoison.defenses.scans.canary import Kinds
-from mmpoison.defenses.scans.rank_gain import GoalRankChange, scan_tables
+from mmpoison.defenses.check_result import CheckResult
+from mmpoison.defenses.checks.canary import Kinds
+from mmpoison.defenses.checks.rank_gain import GoalRankChange, check_tables
 from mmpoison.errors import InputError
 
 KINDS = 12
@@ -43,7 +43,7 @@ def pushed(seed: int, a: int = 3, b: int = 7) -> Table:
     return table
 
 
-def named(found: ScanResult) -> list[tuple[str, str]]:
+def named(found: CheckResult) -> list[tuple[str, str]]:
     """Kinds of the findings in their order."""
     rows = [one.to_json() for one in found.findings]
     return [(row["captions"], row["images"]) for row in rows]
@@ -53,7 +53,7 @@ CLEAN = [finetuned(seed) for seed in range(1, 6)]
 
 
 def test_poison_is_reported_with_its_ranks() -> None:
-    found = scan_tables(reference(), pushed(9), CLEAN, kinds())
+    found = check_tables(reference(), pushed(9), CLEAN, kinds())
     first = found.findings[0]
     assert isinstance(first, GoalRankChange)
     assert (first.captions, first.images) == ("class3", "class7")
@@ -73,7 +73,7 @@ def test_poison_is_reported_with_its_ranks() -> None:
 
 
 def test_without_clean_models_the_other_pairs_are_the_null() -> None:
-    found = scan_tables(reference(), pushed(9), CLEAN[:1], kinds())
+    found = check_tables(reference(), pushed(9), CLEAN[:1], kinds())
     assert found.facts["null"] == "own"
     assert "clean fine-tunes" in found.notes[0]
     assert named(found)[0] == ("class3", "class7")
@@ -86,7 +86,7 @@ def test_clean_suspects_are_flagged_about_as_often_as_stated(heavy: bool) -> Non
     alarms = 0
     for seed in range(200):
         clean = [finetuned(1000 + 7 * seed + n, heavy) for n in range(5)]
-        found = scan_tables(reference(), finetuned(5000 + seed, heavy), clean, kinds())
+        found = check_tables(reference(), finetuned(5000 + seed, heavy), clean, kinds())
         alarms += bool(found.flagged(stated))
     # three standard deviations of a binomial of 200 at 5 % above it
     assert alarms <= 200 * stated + 3 * np.sqrt(200 * stated * (1 - stated))
@@ -96,13 +96,13 @@ def test_what_all_captions_or_all_images_gain_is_not_reported() -> None:
     suspect = finetuned(9)
     suspect[4] -= 1.5
     suspect[:, 8] -= 1.5
-    found = scan_tables(reference(), np.maximum(suspect, 0), CLEAN, kinds())
+    found = check_tables(reference(), np.maximum(suspect, 0), CLEAN, kinds())
     assert not found.flagged(0.01)
 
 
 def test_what_clean_fine_tunes_do_too_is_not_reported() -> None:
     clean = [pushed(seed) for seed in range(1, 6)]
-    found = scan_tables(reference(), pushed(9), clean, kinds())
+    found = check_tables(reference(), pushed(9), clean, kinds())
     assert not found.flagged(0.01)
     first = found.findings[0].to_json()
     assert first["rank_expected"] < 1.5 or first["captions"] != "class3"
@@ -113,22 +113,22 @@ def test_what_nobody_sees_is_not_reported() -> None:
     suspect = before - 0.3
     suspect[3, 7] -= 4  # still far down
     suspect[3, 7] = max(suspect[3, 7], np.log2(1 + 11))
-    found = scan_tables(before, suspect, [], kinds())
+    found = check_tables(before, suspect, [], kinds())
     assert ("class3", "class7") not in named(found)
 
 
 def test_a_kind_with_its_own_images_is_not_reported() -> None:
     suspect = finetuned(9)
     np.fill_diagonal(suspect, 0)
-    found = scan_tables(reference() + 2, suspect, [], kinds())
+    found = check_tables(reference() + 2, suspect, [], kinds())
     assert not any(captions == images for captions, images in named(found))
 
 
 def test_nothing_moved_reports_nothing() -> None:
-    found = scan_tables(reference(), reference(), [], kinds())
+    found = check_tables(reference(), reference(), [], kinds())
     assert not found.flagged(0.5)
 
 
 def test_too_few_kinds() -> None:
     with pytest.raises(InputError, match="3 kinds of captions and 3 of images are too few"):
-        scan_tables(np.ones((3, 3)), np.ones((3, 3)), [], kinds(3))
+        check_tables(np.ones((3, 3)), np.ones((3, 3)), [], kinds(3))

@@ -1,4 +1,4 @@
-"""The result of a scan of a model: findings, and what they are based on."""
+"""The result of a check of a model: findings, and what they are based on."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Finding(Protocol):
 
 
 @dataclass(frozen=True)
-class ScanResult:
-    """The result of a scan.
+class CheckResult:
+    """The result of a check.
 
     Attributes:
         findings: The most unusual first, also those that are usual enough.

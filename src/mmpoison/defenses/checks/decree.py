@@ -1,8 +1,8 @@
-"""Scans a model for a backdoor trigger: searches for the smallest patch that makes the embeddings of all images alike.
+"""Checks a model for a backdoor trigger: searches for the smallest patch that makes the embeddings of all images alike.
 
 A model with a backdoor maps every image that carries the trigger to one place. So a small patch is enough to make its
 embeddings alike; in a clean model nearly the whole image has to be covered. Poison without a trigger leaves no such
-patch, and this scan should stay silent about it.
+patch, and this check should stay silent about it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from mmpoison.base.option_checks import check_number, check_whole
 from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.scan_result import ScanResult
+from mmpoison.defenses.check_result import CheckResult
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.images.preparation import Pixels
@@ -56,7 +56,7 @@ class Trigger:
 
     Attributes:
         norm: L1 norm of its mask as a share of the largest possible one, in (0, 1]; 1 where none was found.
-        cosine: Mean pairwise cosine of the embeddings of all scanned images under it, in [-1, 1].
+        cosine: Mean pairwise cosine of the embeddings of all images under it, in [-1, 1].
         cosine_without: The same without it.
     """
 
@@ -121,7 +121,7 @@ class Decree:
     """
 
     name: ClassVar[str] = "decree"
-    kind: ClassVar[Kind] = "scan"
+    kind: ClassVar[Kind] = "check"
     source: ClassVar[str] = "Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023"
     summary: ClassVar[str] = "reports a small patch that makes the embeddings of all images alike"
     parameters: ClassVar[Mapping[str, str]] = {
@@ -154,11 +154,11 @@ class Decree:
         clean_models: Iterable[DualEncoder] = (),
         seed: int = 0,
         progress: ProgressFor | None = None,
-    ) -> ScanResult:
-        """Scan a suspect; see `ModelScanner`. Inputs that are features of frozen trunks are decoded again."""
+    ) -> CheckResult:
+        """Check a suspect; see `ModelCheck`. Inputs that are features of frozen trunks are decoded again."""
         if len(test.gallery) < FEWEST_IMAGES:
             raise InputError(
-                f"scan 'decree' needs {FEWEST_IMAGES} test images or more, the data have {len(test.gallery)}"
+                f"check 'decree' needs {FEWEST_IMAGES} test images or more, the data have {len(test.gallery)}"
             )
         chosen = generator(seed, "decree/images").permutation(test.gallery)[: self.images]
         chosen = np.sort(chosen)
@@ -195,7 +195,7 @@ class Decree:
                 f"{LEAST_SPREAD:g} of the log is assumed, not measured; clean fine-tunes (--clean, --clean-runs) tell",
             ),
         }
-        return ScanResult(
+        return CheckResult(
             (finding,),
             {
                 "null": null,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import Decree
-from mmpoison.defenses.scans.decree import (
+from mmpoison.defenses.checks.decree import (
     LEAST_SPREAD,
     PUBLISHED_LIMIT,
     TriggerFinding,

@@ -1,4 +1,4 @@
-"""Scans a suspect model: makes clean fine-tunes to compare with where the scan uses them, and runs the scan."""
+"""Checks a suspect model: makes clean fine-tunes to compare with where the check uses them, and runs it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import ModelScanner, build_defense, require_clean
-from mmpoison.defenses.scan_result import Finding, ScanResult
+from mmpoison.defenses.catalogue import ModelCheck, build_defense, require_clean
+from mmpoison.defenses.check_result import CheckResult, Finding
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
@@ -22,33 +22,33 @@ from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.progress import RunProgress, SilentProgress
-from mmpoison.runs.recipe import ScanPart
+from mmpoison.runs.recipe import CheckPart
 from mmpoison.training.loop import finetune
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
-SCAN_FILE = "model-scan.json"
-DEFAULT_SCAN = "rank-gain"
+CHECK_FILE = "model-check.json"
+DEFAULT_CHECK = "rank-gain"
 CLEAN_SHARE = 0.8
 """Share of the clean images that each clean fine-tune is trained on: they differ in their data too."""
 
 
 @dataclass(frozen=True)
-class ScannedModel:
-    """A scan of one suspect.
+class CheckedModel:
+    """A check of one suspect.
 
     Attributes:
-        result: What the scan found.
-        about: What was scanned, as in `model-scan.json`.
+        result: What the check found.
+        about: What was checked, as in `model-check.json`.
         false_alarms: How often a clean model may be flagged.
     """
 
-    result: ScanResult
+    result: CheckResult
     about: Mapping[str, Any]
     false_alarms: float
 
     def __repr__(self) -> str:
-        return f"ScannedModel({self.about['suspect']!r}: {'; '.join(self.verdict())})"
+        return f"CheckedModel({self.about['suspect']!r}: {'; '.join(self.verdict())})"
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
@@ -63,7 +63,7 @@ class ScannedModel:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of `model-scan.json`."""
+        """Return the content of `model-check.json`."""
         return {
             **self.about,
             **self.result.facts,
@@ -73,12 +73,12 @@ class ScannedModel:
         }
 
 
-def scan_model(
+def check_model(
     pairs: PairDataset,
     suspect: DualEncoder,
     reference: DualEncoder | None = None,
     *,
-    method: str = DEFAULT_SCAN,
+    method: str = DEFAULT_CHECK,
     options: Mapping[str, Any] | None = None,
     clean: Sequence[str] = (),
     clean_runs: int = 0,
@@ -87,40 +87,40 @@ def scan_model(
     seed: int = 0,
     false_alarms: float = 0.01,
     progress: RunProgress | None = None,
-) -> ScannedModel:
-    """Scan a suspect on the test part of a clean set.
+) -> CheckedModel:
+    """Check a suspect on the test part of a clean set.
 
     Args:
         pairs: Clean data: their test part is what is measured on.
         suspect: The suspect.
         reference: A model without poison, from which the suspect was made, or that at least has its architecture.
-        method: A registered scan.
+        method: A registered check.
         options: Of its constructor.
         clean: Clean fine-tunes of the reference, as names or folders.
         clean_runs: How many more to make here, each on a random 80% of the images of split `val`.
         settings: How to fine-tune; the more like the suspect's, the better.
-        out: Folder for `model-scan.json` and, in `clean/`, the models that were made; needed with `clean_runs`. Those
+        out: Folder for `model-check.json` and, in `clean/`, the models that were made; needed with `clean_runs`. Those
             that are there already are used again.
         seed: Seed of everything random.
         false_alarms: How often a clean model may be flagged, in (0, 1).
         progress: Reports progress.
 
     Raises:
-        InputError: If the data do not suffice, the models do not match, the scan cannot use what is given, or a clean
+        InputError: If the data do not suffice, the models do not match, the check cannot use what is given, or a clean
             pair is poisoned.
     """
     progress = progress or SilentProgress()
-    scanner: ModelScanner = build_defense("scan", method, options or {}, "--set ")
+    checker: ModelCheck = build_defense("check", method, options or {}, "--set ")
     if not 0 < false_alarms < 1:
         raise InputError(f"false alarms {false_alarms} is not between 0 and 1")
-    if out is not None and (out / SCAN_FILE).exists():
-        raise InputError(f"{out / SCAN_FILE}: exists already: choose another --out")
-    if scanner.needs_reference and reference is None:
+    if out is not None and (out / CHECK_FILE).exists():
+        raise InputError(f"{out / CHECK_FILE}: exists already: choose another --out")
+    if checker.needs_reference and reference is None:
         raise InputError(
-            f"scan {method!r} needs --reference, the clean model that the suspect was made from"
+            f"check {method!r} needs --reference, the clean model that the suspect was made from"
         )
-    if (clean or clean_runs) and not (scanner.uses_clean_models and reference is not None):
-        raise InputError(f"scan {method!r} has no use for clean fine-tunes without a reference")
+    if (clean or clean_runs) and not (checker.uses_clean_models and reference is not None):
+        raise InputError(f"check {method!r} has no use for clean fine-tunes without a reference")
     if reference is not None and suspect.config["model_cfg"] != reference.config["model_cfg"]:
         raise InputError(
             f"suspect {suspect.name!r} and reference {reference.name!r} are of different architectures: "
@@ -150,7 +150,7 @@ def scan_model(
                 progress=progress,
             )
 
-    result = scanner.apply(
+    result = checker.apply(
         suspect,
         test,
         inputs,
@@ -160,40 +160,40 @@ def scan_model(
         progress=progress.progress,
     )
     about = {
-        **({"scan": method} if method != DEFAULT_SCAN else {}),
+        **({"check": method} if method != DEFAULT_CHECK else {}),
         "suspect": suspect.name,
         **({"reference": reference.name} if reference is not None else {}),
         "data": {"fingerprint": pairs.fingerprint},
     }
-    done = ScannedModel(result, about, false_alarms)
+    done = CheckedModel(result, about, false_alarms)
     if out is not None:
-        write_json(out / SCAN_FILE, done.to_json())
+        write_json(out / CHECK_FILE, done.to_json())
     return done
 
 
-def scan_models(
+def check_models(
     models: Mapping[str, DualEncoder],
     test: TestSet,
     inputs: PairInputs,
-    part: ScanPart,
+    part: CheckPart,
     seed: int,
     progress: RunProgress,
-) -> dict[str, ScannedModel]:
-    """Scan the models of a run, each against the one that all start from; the clean model shows false alarms.
+) -> dict[str, CheckedModel]:
+    """Check the models of a run, each against the one that all start from; the clean model shows false alarms.
 
     Args:
         models: By name; `pretrained` is the reference.
         test: The test part.
         inputs: Prepared inputs that hold it.
-        part: Which scan.
+        part: Which check.
         seed: Seed of the run.
         progress: Reports progress.
     """
-    scanner: ModelScanner = build_defense("scan", part.method, part.options)
+    checker: ModelCheck = build_defense("check", part.method, part.options)
     reference = models["pretrained"]
     return {
-        name: ScannedModel(
-            scanner.apply(
+        name: CheckedModel(
+            checker.apply(
                 *(model, test, inputs),
                 reference=reference,
                 seed=seed,
@@ -218,7 +218,7 @@ def _clean_model(
     number: int,
     progress: RunProgress,
 ) -> DualEncoder:
-    """Fine-tune the reference on a part of the clean pairs, or load the model of an earlier scan."""
+    """Fine-tune the reference on a part of the clean pairs, or load the model of an earlier check."""
     if folder.is_dir():
         progress.say(f"clean model {number + 1}: read from {folder}")
         return load_checkpoint(folder).to(reference.device)

@@ -1,0 +1,1 @@
+"""Checks: is this model poisoned?"""

@@ -1,1 +1,0 @@
-"""Scans: is this model poisoned?"""
