@@ -9,18 +9,21 @@ A number in prose stands between two comments, the first of which says where it 
 
 The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
 page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
-comments has the standard deviation, too.
+comments has the standard deviation, too. `performance/ranks; found.peak_gib` is a key of a JSON file in `docs/results/`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+
+from harness import flat
 
 from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
@@ -120,6 +123,11 @@ def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Pr
     Raises:
         InputError: If the page, the row or the column is not there.
     """
+    if (file := pages.parent / f"{page}.json").is_file():
+        numbers = dict(flat(json.loads(file.read_text(encoding="utf-8"))))
+        if column in numbers:
+            return Printed(float(numbers[column]))
+        raise InputError(f"{page}.json has no {column}")
     for table in tables_of(pages / f"{page}.md"):
         row = table.line(keys) if column in table.columns else None
         if row is not None:
