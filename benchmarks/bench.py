@@ -19,12 +19,14 @@ from pathlib import Path
 
 from cases.table import CASES, ON_THE_PAGE, measure
 from harness import alone, flat, sizes
-from page_numbers import ROOT, write
+from page_blocks import ROOT, put
+from page_numbers import renewed
 
 from mmpoison.base.files import write_json
 from mmpoison.errors import InputError
 
 RESULTS = ROOT / "docs/results/performance"
+PAGE = ROOT / "docs/performance.md"
 
 
 def main() -> None:
@@ -54,7 +56,7 @@ def main() -> None:
             write_json(given.json, result)
         elif CASES[name] in ON_THE_PAGE and not given.changes:
             write_json(RESULTS / f"{name}.json", result)
-            write(ROOT / "docs/performance.md")
+            put(PAGE, renewed(PAGE))
 
 
 if __name__ == "__main__":

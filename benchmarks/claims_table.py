@@ -9,17 +9,14 @@ paper's claims (`paper_values.json`); the answers are those of the page.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-from page_blocks import with_block
-from page_numbers import PAGES, ROOT, tables_of
+from page_blocks import PAGES, ROOT, check_or_write, with_block
+from page_numbers import tables_of
 
-from mmpoison.base.files import atomic_file
 from mmpoison.base.phrasing import capitalized
 from mmpoison.errors import InputError
 from mmpoison.paper.claims import CLAIMS
@@ -84,39 +81,17 @@ def table_of(page: Path, text: Path) -> str:
     return "\n".join([*lines, "", f"All {counted.total()} answers: {total} ({links})."])
 
 
-def with_table(text: Path, page: Path) -> str:
-    """Return the content of a text with the table of the page.
+def pages(page: Path = PAGES / "claims.md") -> dict[Path, str]:
+    """Return each text with the table of the page.
 
     Raises:
-        InputError: If the text has no place for it, or more than one.
+        InputError: If a text has no place for it, or more than one.
     """
-    content = text.read_text(encoding="utf-8")
-    return with_block(content, "claims", table_of(page, text), text)
-
-
-def differing(page: Path = PAGES / "claims.md") -> Iterator[Path]:
-    """Name the texts whose table is not that of the page."""
-    for text in TEXTS:
-        if with_table(text, page) != text.read_text(encoding="utf-8"):
-            yield text
-
-
-def main() -> int:
-    """Check the texts, or write the table into them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--write", action="store_true", help="write the table")
-    given = parser.parse_args()
-    found = list(differing())
-    for text in found:
-        print(
-            f"{text.relative_to(ROOT)}: the table of claims {'written' if given.write else 'differs'}"
-        )
-        if given.write:
-            content = with_table(text, PAGES / "claims.md")
-            with atomic_file(text) as temporary:
-                temporary.write_text(content, encoding="utf-8")
-    return 1 if found and not given.write else 0
+    return {
+        text: with_block(text.read_text(encoding="utf-8"), "claims", table_of(page, text), text)
+        for text in TEXTS
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(check_or_write(pages(), __doc__))

@@ -9,27 +9,23 @@ A number in prose stands between two comments, the first of which says where it 
 
 The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
 page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
-comments has the standard deviation, too. `performance/ranks; found.peak_gib` is a key of a JSON file in `docs/results/`.
+comments has the standard deviation, too. A key of a JSON file: `performance/ranks; found.peak_gib`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from harness import flat
+from page_blocks import PAGES, ROOT, check_or_write
 
-from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
-
-ROOT = Path(__file__).parents[1]
-PAGES = ROOT / "docs/results/paper"
 
 PLACE = re.compile(r"<!--= (?P<where>[^>]*?) -->(?P<text>[^<]*)<!--/-->")
 NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?")
@@ -153,16 +149,17 @@ def written_as(value: float, sample: str) -> str:
     return text + ("%" if percent else "")
 
 
-def differences(file: Path, pages: Path = PAGES) -> Iterator[tuple[str, str, str]]:
-    """Yield each number of a text that differs from its page: where it comes from, what stands there, and the page's.
+def renewed(file: Path, pages: Path = PAGES) -> str:
+    """Return a text with the numbers of the pages in their places.
 
     Raises:
         InputError: If a place names no number.
     """
-    for place in PLACE.finditer(file.read_text(encoding="utf-8")):
-        wanted = _wanted(place, pages)
-        if wanted != place["text"]:
-            yield place["where"], place["text"], wanted
+
+    def put(place: re.Match[str]) -> str:
+        return f"<!--= {place['where']} -->{_wanted(place, pages)}<!--/-->"
+
+    return PLACE.sub(put, file.read_text(encoding="utf-8"))
 
 
 def _wanted(place: re.Match[str], pages: Path) -> str:
@@ -176,40 +173,11 @@ def _wanted(place: re.Match[str], pages: Path) -> str:
     return f"{written_as(found.mean, mean)} ± {written_as(found.sd, sd)}"
 
 
-def write(file: Path, pages: Path = PAGES) -> None:
-    """Put the numbers of the pages in their places."""
-
-    def renewed(place: re.Match[str]) -> str:
-        return f"<!--= {place['where']} -->{_wanted(place, pages)}<!--/-->"
-
-    text = PLACE.sub(renewed, file.read_text(encoding="utf-8"))
-    with atomic_file(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def texts() -> list[Path]:
     """List the texts that may hold such numbers."""
     written = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     return sorted(file for file in written if PAGES not in file.parents)
 
 
-def main() -> int:
-    """Check, or write; 1 if a number differs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--write", action="store_true", help="put the page's numbers in place")
-    given = parser.parse_args()
-    wrong = 0
-    for file in texts():
-        if given.write:
-            write(file)
-            continue
-        for where, text, wanted in differences(file):
-            print(f"{file.relative_to(ROOT)}: {where}: {text} in the text, {wanted} on the page")
-            wrong += 1
-    return min(wrong, 1)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(check_or_write({file: renewed(file) for file in texts()}, __doc__))

@@ -19,7 +19,6 @@ import argparse
 import base64
 import io
 import os
-import platform
 import re
 import resource
 import shlex
@@ -33,7 +32,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
+from harness import machine
 from more_results import MORE, commands, is_complete, page
 from page_blocks import WIDE, for_docs, summary_of, with_block
 from PIL import Image
@@ -46,7 +45,6 @@ from mmpoison.paper import PAPER
 from mmpoison.paper.write import RUNS_FILE
 from mmpoison.reporting.tidy import results_table
 from mmpoison.runs.recipe_files import shipped_recipes
-from mmpoison.training.precision import has_bf16
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
 DATA = {OPENMOJI: "openmoji", PHOTOS: "rsicd-ucm"}
@@ -171,7 +169,7 @@ def read_times(runs: Path) -> dict[str, Any]:
     return times
 
 
-def more_pages(runs: Path, made: Path, out: Path, listed: str = "") -> list[str]:
+def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
     """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview.
 
     A page of `out` whose commands were not run now has its line, too, for it stays.
@@ -179,22 +177,22 @@ def more_pages(runs: Path, made: Path, out: Path, listed: str = "") -> list[str]
     Args:
         runs: Where the results are.
         made: The pages go here.
-        out: Holds the pages of earlier runs.
-        listed: Lines of an earlier overview that are still true.
+        out: Holds the pages of earlier runs, and their overview.
     """
+    index = out / "index.md"
+    listed = index.read_text(encoding="utf-8").partition(BEYOND)[2] if index.is_file() else ""
     known = {line.partition(".md)")[0]: line for line in listed.splitlines()}
     times = read_times(runs)
     lines = []
     for more in MORE:
-        if not is_complete(more, runs):
-            if (out / f"{more.name}.md").is_file():
-                older = f"- [{more.title}]({more.name}.md), of an earlier run"
-                lines.append(known.get(older.partition(".md)")[0], older))
-            continue
-        took = times.get(more.name, {})
-        (made / f"{more.name}.md").write_text(page(more, runs, took), encoding="utf-8")
-        minutes = f", {took['minutes']:.1f} minutes" if took else ""
-        lines.append(f"- [{more.title}]({more.name}.md){minutes}")
+        line = f"- [{more.title}]({more.name}"
+        if is_complete(more, runs):
+            took = times.get(more.name, {})
+            (made / f"{more.name}.md").write_text(page(more, runs, took), encoding="utf-8")
+            minutes = f", {took['minutes']:.1f} minutes" if took else ""
+            lines.append(f"{line}.md){minutes}")
+        elif (out / f"{more.name}.md").is_file():
+            lines.append(known.get(line, f"{line}.md), of an earlier run"))
     return lines
 
 
@@ -265,20 +263,14 @@ def alone(took: dict[str, float], every: dict[str, float]) -> float:
     return took["minutes"] + missing / (os.cpu_count() or 1) / 60
 
 
-def machine() -> str:
-    """Describe the machine."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
-    model = next((v.partition(":")[2].strip() for v in lines if v.startswith("model name")), "")
-    bf16 = "with" if has_bf16(torch.device("cpu")) else "without"
-    return f"{os.cpu_count()} cores ({model or platform.machine()}, {bf16} bf16), torch {torch.__version__}"
-
-
 def overview(names: list[str], runs: Path, out: Path) -> str:
     """Write the page that leads to all others, with the summary, the commands and what they took."""
     times, cached = read_times(runs), cached_trainings()
     where = f"[`{RUNS_FILE}`]({RUNS_FILE})" if is_small(runs) else f"`{RUNS_FILE}` of the release"
-    text = OVERVIEW.format(machine=machine(), version=__version__, runs=where)
+    facts = machine()
+    bf16 = "without" if facts["bf16"] == "none" else "with"
+    named = f"{facts['cores']} cores ({facts['processor']}, {bf16} bf16), torch {facts['torch']}"
+    text = OVERVIEW.format(machine=named, version=__version__, runs=where)
     if (summary := out / "summary.md").is_file():
         block = summary_of(summary.read_text(encoding="utf-8"))
         text = with_block(text, "summary", block, out / "index.md")
@@ -311,37 +303,22 @@ def is_small(runs: Path) -> bool:
     return file.is_file() and file.stat().st_size <= LARGEST
 
 
-def publish(made: Path, runs: Path, out: Path) -> None:
+def publish(made: Path, runs: Path, out: Path, *, paper: bool = True) -> None:
     """Put the pages, their figures and the numbers of the runs into the documentation, in the place of earlier ones.
 
     Pages beyond the paper take hours each; one that was not made now stays.
+
+    Args:
+        made: Holds the pages.
+        runs: Holds the runs.
+        out: The folder of the documentation.
+        paper: Whether recipes of the paper were run; otherwise the pages of the paper stay.
     """
     out.mkdir(parents=True, exist_ok=True)
     beyond = {more.name for more in MORE}
-    for old in (*out.glob("*.md"), *out.glob("*.svg"), *out.glob(RUNS_FILE)):
+    for old in (*out.glob("*.md"), *out.glob("*.svg"), *out.glob(RUNS_FILE)) if paper else ():
         if old.stem not in beyond:
             old.unlink()
-    put(made, runs, out)
-
-
-def renew_more(runs: Path, made: Path, out: Path) -> None:
-    """Put the pages beyond the paper into the documentation, where no recipe of the paper was run.
-
-    The pages of the paper stay, and so do the numbers of their runs.
-    """
-    index = out / "index.md"
-    before, heading, listed = index.read_text(encoding="utf-8").partition(BEYOND)
-    made.mkdir()
-    lines = more_pages(runs, made, out, listed)
-    # the numbers of a page that stays stay with it
-    whole = [more.name for more in MORE if more.runs and is_complete(more, runs)]
-    write_runs(whole, runs, out / RUNS_FILE)
-    put(made, runs, out)
-    index.write_text(before + (heading or BEYOND) + "\n".join(lines) + "\n", encoding="utf-8")
-
-
-def put(made: Path, runs: Path, out: Path) -> None:
-    """Put pages, their figures and the numbers of the runs next to those that are there."""
     for file in made.glob("*.svg"):
         (out / file.name).write_text(shorter(file.read_text(encoding="utf-8")), encoding="utf-8")
     for file in made.glob("*.md"):
@@ -378,6 +355,41 @@ def _jpeg(picture: str) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()}"
 
 
+def write_pages(runs: Path, out: Path) -> list[str]:
+    """Write all pages from what was run; what failed.
+
+    Where no recipe of the paper was run, its pages and the numbers of its runs stay.
+    """
+    made, index, failed = runs / "pages", out / "index.md", []
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    # the pages of one part of the recipes would lack the numbers of the others
+    names = recipes([], photos=True)
+    paper = any(results(runs / name) for name in names) or not index.is_file()
+    for command in report_commands(names, runs, made):
+        print(f"mmpoison {shlex.join(command)}", flush=True)
+        shown = subprocess.run(
+            [sys.executable, "-m", "mmpoison", *command], stdout=subprocess.DEVNULL, check=False
+        )
+        if shown.returncode:
+            failed.append(shlex.join(command[-7:]))
+    # the numbers of a page that stays stay with it
+    whole = [more.name for more in MORE if more.has_runs and is_complete(more, runs)]
+    write_runs([*names, *whole], runs, None if paper else out / RUNS_FILE)
+    if (summary := made / "summary.md").is_file():
+        summary.write_text(for_docs(summary.read_text(encoding="utf-8"), made), encoding="utf-8")
+    beyond = more_pages(runs, made, out)
+    if not any(made.iterdir()):
+        return failed
+    earlier = None if paper else index.read_text(encoding="utf-8").partition(BEYOND)[0]
+    publish(made, runs, out, paper=paper)
+    text = WIDE + overview(names, runs, made) if earlier is None else earlier
+    if beyond:
+        text += BEYOND + "\n".join(beyond) + "\n"
+    index.write_text(text, encoding="utf-8")
+    return failed
+
+
 def main() -> int:
     """Parse the command line and do it; the number of recipes that failed."""
     parser = argparse.ArgumentParser(
@@ -392,10 +404,9 @@ def main() -> int:
     pages.add_argument("--pages", action="store_true", help="run nothing, render what is there")
     pages.add_argument("--no-pages", action="store_true", help="render nothing")
     given = parser.parse_args()
-    names = recipes(given.only, photos=given.data is not None or given.pages)
-    failed: list[str] = []
     todo = [
-        (name, ["-m", "mmpoison", *run_command(name, given.runs, given.data)]) for name in names
+        (name, ["-m", "mmpoison", *run_command(name, given.runs, given.data)])
+        for name in recipes(given.only, photos=given.data is not None)
     ]
     todo += [
         (more.name, command)
@@ -404,41 +415,13 @@ def main() -> int:
         and (not given.only or any(part in more.name for part in given.only))
         for command in commands(more, given.runs, given.data)
     ]
+    failed: list[str] = []
     for name, command in [] if given.pages else todo:
         print(f"python {shlex.join(command)}", flush=True)
         if not given.dry_run and not run_one(name, command, given.runs):
             failed.append(name)
-    if given.dry_run or given.no_pages:
-        return report_failures(failed)
-    made = given.runs / "pages"
-    shutil.rmtree(made, ignore_errors=True)
-    # the pages of one part of the recipes would lack the numbers of the others
-    names = recipes([], photos=True)
-    if not any(results(given.runs / name) for name in names) and (given.out / "index.md").is_file():
-        renew_more(given.runs, made, given.out)
-        return report_failures(failed)
-    for command in report_commands(names, given.runs, made):
-        print(f"mmpoison {shlex.join(command)}", flush=True)
-        shown = subprocess.run(
-            [sys.executable, "-m", "mmpoison", *command], stdout=subprocess.DEVNULL, check=False
-        )
-        if shown.returncode:
-            failed.append(shlex.join(command[-7:]))
-    write_runs([*names, *(more.name for more in MORE if more.runs)], given.runs)
-    if (summary := made / "summary.md").is_file():
-        summary.write_text(for_docs(summary.read_text(encoding="utf-8"), made), encoding="utf-8")
-    if made.is_dir():
-        beyond = more_pages(given.runs, made, given.out)
-        text = overview(names, given.runs, made)
-        if beyond:
-            text += BEYOND + "\n".join(beyond) + "\n"
-        (made / "index.md").write_text(text, encoding="utf-8")
-        publish(made, given.runs, given.out)
-    return report_failures(failed)
-
-
-def report_failures(failed: list[str]) -> int:
-    """Name what failed, and count it."""
+    if not given.dry_run and not given.no_pages:
+        failed += write_pages(given.runs, given.out)
     for name in failed:
         print(f"FAILED: {name}", file=sys.stderr)
     return len(failed)

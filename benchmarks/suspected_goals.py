@@ -3,7 +3,6 @@
     python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0 1 2 3 4 --json choose.json  # to choose on
     python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5 6 7 8 9 --json print.json   # to print
     python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini --json print.json
-    python benchmarks/suspected_goals.py --table print.json
 
 Features are computed once and cached. Every attacker of `attackers.py` gets the same random goals of each seed, but for
 `nearest-assigned`, whose B is one of A's five nearest classes. A row an attack goes into the JSON file; a second call
@@ -15,24 +14,22 @@ encoder is aligned.
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from attackers import ATTACKERS, Attacker
-from rich.console import Console
-from rich.table import Table
+from rows import Row, resumed
 
-from mmpoison.api.progress import console_progress
 from mmpoison.attacks import VectorSurrogate, nearest_classes
-from mmpoison.attacks.catalogue import run_attack
+from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import random_goals
 from mmpoison.base.cache_folder import cache_folder
-from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc, recall_at
@@ -47,7 +44,8 @@ from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import clustered_share
 
 FALSE_ALARMS = 0.01
-LOSSES = (0.001, 0.01, 0.02, 0.05)
+CAUGHT = {f"caught at {loss:.1%}": loss for loss in (0.001, 0.01, 0.02, 0.05)}
+COLUMNS = (*CAUGHT, "relevance-filter", "oracle", "auroc", "first", "named", "false goals")
 NEAREST = 5
 FOLDS = 5
 
@@ -134,16 +132,19 @@ def one_caption_an_image(pairs: PairDataset, seed: int) -> PairDataset:
     return pairs.where(np.isin(np.arange(len(pairs)), first))
 
 
-def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) -> dict[str, Any]:
-    """Poison, scan, and compare with the truth."""
+def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) -> Row:
+    """Poison, scan, and compare with the truth; an attack that is not possible on the set is an `error`."""
     pairs = one_caption_an_image(clean.pairs, seed) if attacker.single else clean.pairs
-    poisoned = run_attack(attacker.build(goals), pairs, seed, lambda _: clean.surrogate)
+    attack = build_attack(attacker.attack, goals, attacker.options)
+    try:
+        poisoned = run_attack(attack, pairs, seed, lambda _: clean.surrogate)
+    except InputError as error:  # too few images of a class, say
+        return {"error": str(error)}
     train = poisoned.select(split="train")
     views = clean.views_of(train)
     start = time.perf_counter()
-    # the scan gets the pairs as a stranger would
-    stranger = replace(train, source=train.image, manifest=None)
-    found = SuspiciousGroups().score_views(stranger, views)
+    # the scan is not told the truth
+    found = SuspiciousGroups().score_views(replace(train, source=train.image, manifest=None), views)
     seconds = time.perf_counter() - start
     bad = train.poisoned & _of_goals(poisoned, train)  # decoys are not what is measured
     good = ~train.poisoned
@@ -151,12 +152,9 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
     true = [bool(bad[group.rows].mean() > 0.5) for group in groups]
     scores, distances = found.scores, clean.distances(train)
     return {
-        "attacker": attacker.name,
-        "seed": seed,
-        "goals": goals,
         "poisoned": int(bad.sum()),
         "clean": int(good.sum()),
-        **{f"caught at {loss:.1%}": recall_at(scores[bad], scores[good], loss) for loss in LOSSES},
+        **{name: recall_at(scores[bad], scores[good], loss) for name, loss in CAUGHT.items()},
         "relevance-filter": None
         if distances is None
         else recall_at(distances[bad], distances[good], 0.02),
@@ -166,7 +164,6 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
         "scores": [
             [g.score, g.images, g.crowded, own] for g, own in zip(groups, true, strict=True)
         ],
-        "sentence": str(groups[0]) if groups else "",
         "seconds": round(seconds, 2),
     }
 
@@ -208,20 +205,7 @@ def _of_goals(poisoned: PairDataset, train: PairDataset) -> npt.NDArray[np.bool_
     )
 
 
-COLUMNS = (
-    *(f"caught at {loss:.1%}" for loss in LOSSES),
-    *(
-        "relevance-filter",
-        "oracle",
-        "auroc",
-        "first",
-        "named",
-        "false goals",
-    ),
-)
-
-
-def value(row: dict[str, Any], name: str) -> Any:
+def value(row: Row, name: str) -> Any:
     """Return a column of a row; whether goals are named is asked of the levels that the filter has now."""
     if name not in ("named", "false goals"):
         return row[name]
@@ -232,93 +216,44 @@ def value(row: dict[str, Any], name: str) -> Any:
     )
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def summary(rows: list[Row]) -> dict[str, Row]:
     """Return the means over goals of each attacker, by its name; None where no row has a value."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Row] = {}
     for attacker in ATTACKERS:
         every = [row for row in rows if row["attacker"] == attacker.name]
         mine = [row for row in every if "error" not in row]
         if not mine:
             continue
         first = clustered_share([row["first"] for row in mine], range(len(mine)))
-        means = {
-            name: float(np.mean(values)) if values else None
-            for name in (*COLUMNS, "seconds")
-            for values in [[value(row, name) for row in mine if value(row, name) is not None]]
-        }
-        found[attacker.name] = {
-            "goals": len(mine),
-            "not possible": len(every) - len(mine),
-            **means,
-            "first from": first.low,
-            "first to": first.high,
-        }
+        found[attacker.name] = {"goals": len(mine), "not possible": len(every) - len(mine)}
+        for name in (*COLUMNS, "seconds"):
+            values = [each for row in mine if (each := value(row, name)) is not None]
+            found[attacker.name][name] = float(np.mean(values)) if values else None
+        found[attacker.name] |= {"first from": first.low, "first to": first.high}
     return found
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """Print a table."""
-    table = Table(title="means over goals")
-    for name in ("attacker", "goals", *COLUMNS):
-        table.add_column(name)
-    for name, row in summary(rows).items():
-        cells = (
-            "" if row[key] is None else f"{row[key]:.3f}" if key == "auroc" else f"{row[key]:.1%}"
-            for key in COLUMNS
-        )
-        table.add_row(name, str(row["goals"]), *cells)
-    Console(width=190).print(table)
+def jobs(options: argparse.Namespace) -> Iterator[tuple[Row, Any]]:
+    """Give each attack of each seed, and what measures it."""
+    for seed in options.seeds:
+        clean = Prepared(load_dataset(options.data, options.root, seed=seed), options.encoder)
+        for attacker in ATTACKERS:
+            for goals in clean.goals(attacker, options.goals, seed):
+                who = {"attacker": attacker.name, "seed": seed, "goals": goals}
+                yield who, partial(measure, clean, attacker, goals, seed)
 
 
 def main() -> None:
     """Measure, print a table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("data", nargs="?", help="A data set's name.")
+    parser.add_argument("data", help="A data set's name.")
     parser.add_argument("--root", type=Path, help="The folder of the data, where it needs one.")
     parser.add_argument("--encoder", default="efficientnet-minilm")
     parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7, 8, 9])
     parser.add_argument("--goals", type=int, default=5, help="Goals of each seed.")
-    parser.add_argument("--only", default="", help="Attackers whose name begins so, with commas.")
-    parser.add_argument("--json", type=Path, help="Write the numbers here.")
-    parser.add_argument("--table", type=Path, help="Show the numbers of this file.")
+    parser.add_argument("--json", type=Path, required=True, help="Write here, or resume.")
     options = parser.parse_args()
-    if options.table:
-        show(json.loads(options.table.read_text())["rows"])
-        return
-    file: Path | None = options.json
-    rows: list[dict[str, Any]] = []
-    if file is not None and file.exists():
-        rows = json.loads(file.read_text())["rows"]
-    done = {(row["attacker"], row["seed"], tuple(row["goals"])) for row in rows}
-    chosen = [
-        one
-        for one in ATTACKERS
-        if any(one.name.startswith(name) for name in options.only.split(","))
-    ]
-    with console_progress(Console(stderr=True)) as progress:
-        bar = progress.progress("attacks")
-        for place, seed in enumerate(options.seeds):
-            clean = Prepared(load_dataset(options.data, options.root, seed=seed), options.encoder)
-            for number, attacker in enumerate(chosen):
-                for goals in clean.goals(attacker, options.goals, seed):
-                    if (attacker.name, seed, tuple(goals)) in done:
-                        continue
-                    try:
-                        rows.append(measure(clean, attacker, goals, seed))
-                    except InputError as error:  # too few images of a class, say
-                        rows.append(
-                            {
-                                "attacker": attacker.name,
-                                "seed": seed,
-                                "goals": goals,
-                                "error": str(error),
-                            }
-                        )
-                if file is not None:
-                    found = {"data": options.data, "encoder": options.encoder, "rows": rows}
-                    write_json(file, {**found, "attacks": summary(rows)})
-                bar(place * len(chosen) + number + 1, len(options.seeds) * len(chosen))
-    show(rows)
+    resumed(options.json, jobs(options), "attacks", summary)
 
 
 if __name__ == "__main__":
