@@ -18,9 +18,10 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from harness import flat
 from page_blocks import PAGES, ROOT, check_or_write
@@ -30,7 +31,6 @@ from mmpoison.errors import InputError
 PLACE = re.compile(r"<!--= (?P<where>[^>]*?) -->(?P<text>[^<]*)<!--/-->")
 NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?")
 SPREAD = re.compile(r"± (\d[\d.]*)")
-ENDS = re.compile(r"\[(-?[\d.,]+), (-?[\d.,]+)\]")
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,11 @@ class PageTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def cell(self, keys: Sequence[str], column: str) -> str | None:
-        """Return the cell of the first row that has these cells in this order; None where there is none.
+    def line(self, keys: Sequence[str]) -> Mapping[str, str] | None:
+        """Return the first row that has these cells in this order, by column; None where there is none.
 
         The number of seeds, column `n`, is no key: it would be taken for a step or an epoch.
         """
-        found = self.line(keys) if column in self.columns else None
-        return None if found is None else found[column]
-
-    def line(self, keys: Sequence[str]) -> Mapping[str, str] | None:
-        """Return the first row that has these cells in this order, by column."""
         for row in self.rows:
             named = list(zip(self.columns, row, strict=True))
             rest = iter([cell for name, cell in named if name != "n"])
@@ -81,15 +76,11 @@ def tables_of(page: Path) -> tuple[PageTable, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class Printed:
-    """A number of a page; its 95% interval, standard deviation and number of seeds where they are printed."""
+class Printed(NamedTuple):
+    """A number of a page, and its standard deviation where it is printed."""
 
     mean: float
-    low: float | None = None
-    high: float | None = None
     sd: float | None = None
-    n: int | None = None
 
 
 def read_number(text: str) -> Printed:
@@ -98,15 +89,14 @@ def read_number(text: str) -> Printed:
     Raises:
         InputError: If there is none.
 
-    >>> read_number("0.144 [0.025, 0.263] ▼ 0.352")
-    Printed(mean=0.144, low=0.025, high=0.263, sd=None, n=None)
+    >>> read_number("0.144 ± 0.025 ▼ 0.352")
+    Printed(mean=0.144, sd=0.025)
     """
     found = NUMBER.search(text)
     if found is None:
         raise InputError(f"{text!r}: no number")
-    ends, spread = ENDS.search(text), SPREAD.search(text)
-    low, high = (None, None) if ends is None else (_value(ends[1]), _value(ends[2]))
-    return Printed(_value(found[0]), low, high, None if spread is None else _value(spread[1]))
+    spread = SPREAD.search(text)
+    return Printed(_value(found[0]), None if spread is None else _value(spread[1]))
 
 
 def _value(text: str) -> float:
@@ -127,8 +117,7 @@ def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Pr
     for table in tables_of(pages / f"{page}.md"):
         row = table.line(keys) if column in table.columns else None
         if row is not None:
-            seeds = row.get("n", "")
-            return replace(read_number(row[column]), n=int(seeds) if seeds.isdigit() else None)
+            return read_number(row[column])
     raise InputError(f"{page}.md has no row {'; '.join(keys)} with a column {column!r}")
 
 

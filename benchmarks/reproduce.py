@@ -20,7 +20,6 @@ import base64
 import io
 import os
 import re
-import resource
 import shlex
 import shutil
 import subprocess
@@ -32,7 +31,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from harness import machine
+from harness import clocked, machine
 from more_results import MORE, commands, is_complete, page
 from page_blocks import WIDE, for_docs, summary_of, with_block
 from PIL import Image
@@ -196,11 +195,6 @@ def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
     return lines
 
 
-def made_since(begun: float) -> dict[str, float]:
-    """How many models were cached since a time, and the seconds of their trainings."""
-    return _sum(entry for entry in cached_trainings().values() if entry["created"] >= begun)
-
-
 def cached_trainings() -> dict[str, dict[str, Any]]:
     """What the content cache says of each training, by key."""
     entries = ContentCache().entries("stages/finetune")
@@ -217,10 +211,11 @@ def needed(folder: Path, cached: dict[str, dict[str, Any]]) -> dict[str, float]:
     keys = {
         stage["key"] for file in folder.rglob("stages.json") for stage in read_json(file).values()
     }
-    return _sum(entry for key, entry in cached.items() if key in keys)
+    return trainings(entry for key, entry in cached.items() if key in keys)
 
 
-def _sum(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
+def trainings(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """How many trainings these are, and their seconds."""
     # a training of no epochs, for what is measured on models as they are, is none
     seconds = [e["seconds"] for e in entries if e["note"]["work"] > 1]
     return {"trainings": len(seconds), "training_s": sum(seconds)}
@@ -237,24 +232,23 @@ def run_one(name: str, command: list[str], runs: Path) -> bool:
     if "--json" in command and Path(command[command.index("--json") + 1]).is_file():
         return True  # a benchmark does not look for what it has done
     (runs / name).mkdir(parents=True, exist_ok=True)
-    begun, clock = time.time(), time.monotonic()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.time()
     # the last bits of a result depend on the threads of a worker: as many on every machine
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    code = subprocess.run([sys.executable, *command], check=False, env=environment).returncode
-    minutes = (time.monotonic() - clock) / 60
+    run = lambda: subprocess.run([sys.executable, *command], check=False, env=environment)  # noqa: E731
+    clock, ended = clocked(run)
+    minutes, processor = (clock / 60).tolist()
     print(f"{name}: {minutes:.1f} minutes", flush=True)
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime) / 60
     done = results(runs / name)
     if done > before:
         times = read_times(runs)
         earlier = times.get(name, {}) if before else {}
-        new = {"runs": done - before, **made_since(begun)}
+        trained = [entry for entry in cached_trainings().values() if entry["created"] >= begun]
+        new = {"runs": done - before, **trainings(trained)}
         new |= {"minutes": minutes, "processor_minutes": processor}
         times[name] = {key: earlier.get(key, 0) + value for key, value in new.items()}
         write_json(runs / TIMES, times)
-    return code == 0
+    return ended.returncode == 0
 
 
 def alone(took: dict[str, float], every: dict[str, float]) -> float:
@@ -400,9 +394,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/results/paper"))
     parser.add_argument("--only", action="append", default=[], metavar="PART")
     parser.add_argument("--dry-run", action="store_true")
-    pages = parser.add_mutually_exclusive_group()
-    pages.add_argument("--pages", action="store_true", help="run nothing, render what is there")
-    pages.add_argument("--no-pages", action="store_true", help="render nothing")
+    parser.add_argument("--pages", action="store_true", help="run nothing, render what is there")
     given = parser.parse_args()
     todo = [
         (name, ["-m", "mmpoison", *run_command(name, given.runs, given.data)])
@@ -420,7 +412,7 @@ def main() -> int:
         print(f"python {shlex.join(command)}", flush=True)
         if not given.dry_run and not run_one(name, command, given.runs):
             failed.append(name)
-    if not given.dry_run and not given.no_pages:
+    if not given.dry_run:
         failed += write_pages(given.runs, given.out)
     for name in failed:
         print(f"FAILED: {name}", file=sys.stderr)

@@ -61,9 +61,9 @@ def save_small(png: bytes, target: Path) -> None:
     )
 
 
-def mmpoison(*arguments: str | Path) -> None:
+def mmpoison(*arguments: str | Path, cwd: Path | None = None) -> None:
     """Run a command to its end."""
-    subprocess.run([sys.executable, "-m", "mmpoison", *map(str, arguments)], check=True)
+    subprocess.run([sys.executable, "-m", "mmpoison", *map(str, arguments)], check=True, cwd=cwd)
 
 
 @contextmanager
@@ -124,21 +124,7 @@ def of_review(browser: Browser, run: Path, out: Path, work: Path) -> None:
     mmpoison("poison", work / "scenes", *poison, "--out", work / "my-pairs")
     method = ("--encoder", "openmoji-small", "--method", "suspicious-groups")
     # named without its folder, which is shown on the page
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mmpoison",
-            "filter",
-            "--data",
-            "my-pairs",
-            *method,
-            "--out",
-            "kept",
-        ],
-        check=True,
-        cwd=work,
-    )
+    mmpoison("filter", "--data", "my-pairs", *method, "--out", "kept", cwd=work)
     with served("review", work / "kept", "--labels", work / "labels.csv") as address:
         for name, size in (("review", WIDE), ("review-phone", PHONE)):
             page = opened(browser, address, size)
@@ -209,15 +195,13 @@ def of_one_query(browser: Browser, run: Path, out: Path, work: Path) -> None:
     save_small(settled(page), out / "one-query.png")
 
 
-PICTURES: dict[str, Callable[[Browser, Path, Path, Path], None]] = {
-    "search": of_search,
-    "review": of_review,
-    "report": of_report,
-    "one-query": of_one_query,
+PICTURES: dict[str, tuple[str, Callable[[Browser, Path, Path, Path], None]]] = {
+    "search": (RECIPE, of_search),
+    "review": ("", of_review),
+    "report": (DEMO, of_report),
+    "one-query": (DEMO, of_one_query),
 }
-OF_DEMO = {"report", "one-query"}
-"""Made of a run of the demo."""
-OF_NO_RUN = {"review"}
+"""What makes each picture, and the recipe whose run it is of."""
 FILES = ("search", "search-phone", "review", "review-phone", "report", "one-query")
 
 
@@ -236,20 +220,18 @@ def main() -> None:
     )
     if chromium is None:
         raise SystemExit("no Chromium on this machine: install one, or set MMPOISON_CHROMIUM to it")
-    wanted = given.only or list(PICTURES)
     given.out.mkdir(parents=True, exist_ok=True)
+    runs = {RECIPE: given.run, DEMO: given.demo_run, "": Path()}
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
-        made: set[str] = set()
-        for name in wanted:
-            recipe, finished = (DEMO, given.demo_run) if name in OF_DEMO else (RECIPE, given.run)
-            run = Path(work) / recipe if finished is None else finished.resolve()
-            if finished is None and name not in OF_NO_RUN and recipe not in made:
-                mmpoison("run", recipe, "--out", run)
-                made.add(recipe)
-            PICTURES[name](browser, run, given.out, Path(work))
+        for name in given.only or PICTURES:
+            recipe, make = PICTURES[name]
+            if runs[recipe] is None:
+                runs[recipe] = Path(work) / recipe
+                mmpoison("run", recipe, "--out", runs[recipe])
+            make(browser, runs[recipe].resolve(), given.out, Path(work))
         browser.close()
 
 

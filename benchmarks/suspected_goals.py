@@ -176,19 +176,17 @@ def oracle(
     None where all poison is in one fold, as on the one image of attack I.
     """
     from sklearn.linear_model import RidgeClassifier
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-    caption, image = views.text[views.caption_of], views.image[views.image_of]
-    x = np.concatenate([caption, image], axis=1)
-    fold = views.image_of % FOLDS
-    scores = np.zeros(len(x))
-    rows = bad | good
-    for number in range(FOLDS):
-        learn, judge = rows & (fold != number), fold == number
-        if not (bad & learn).any():
-            return None
-        fitted = RidgeClassifier(class_weight="balanced").fit(x[learn], bad[learn])
-        scores[judge] = fitted.decision_function(x[judge])
-    return recall_at(scores[bad], scores[good], loss)
+    rows = np.flatnonzero(bad | good)
+    x = np.concatenate([views.text[views.caption_of], views.image[views.image_of]], axis=1)[rows]
+    fold, truth = views.image_of[rows] % FOLDS, bad[rows]
+    if len(np.unique(fold[truth])) < 2:
+        return None
+    judge = RidgeClassifier(class_weight="balanced")
+    folds = PredefinedSplit(fold)
+    scores = cross_val_predict(judge, x, truth, cv=folds, method="decision_function")
+    return recall_at(scores[truth], scores[~truth], loss)
 
 
 def _of_goals(poisoned: PairDataset, train: PairDataset) -> npt.NDArray[np.bool_]:

@@ -87,12 +87,6 @@ class Corpus:
             "goals": usual[: 2 * self.goals].reshape(self.goals, 2),
         }
 
-    @property
-    def goal_topics(self) -> npt.NDArray[np.intp]:
-        """Original and target topic of each goal, shape `(goals, 2)`."""
-        found: npt.NDArray[np.intp] = self._world["goals"]
-        return found
-
     def shard(self, number: int) -> tuple[Half, Half, npt.NDArray[np.int16]]:
         """Make a shard.
 

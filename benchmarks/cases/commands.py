@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Found, alone, clocked, mmpoison
+from harness import Found, alone, mmpoison, take_turns
 
 LEAN = ("--set", "filter=null", "--set", "sterilize=null")
 
@@ -22,18 +23,19 @@ LEAN = ("--set", "filter=null", "--set", "sterilize=null")
 def commands(starts: int = 5) -> Found:
     """The best of five starts of the command line and of Python, and the demo once, from an empty cache."""
 
-    def best(*arguments: str) -> float:
-        start = lambda: subprocess.run(  # noqa: E731
-            [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL
-        )
-        return float(min(clocked(start)[0][0] for _ in range(starts)))
-
-    plain = best("-c", "pass")
+    quiet = {"check": True, "stdout": subprocess.DEVNULL}
+    given = {"python": ["-c", "pass"], "help": ["-m", "mmpoison", "--help"]}
+    given["import"] = ["-c", "import mmpoison"]
+    ways = {
+        name: partial(subprocess.run, [sys.executable, *arguments], **quiet)
+        for name, arguments in given.items()
+    }
+    best = {name: each["min"] for name, each in take_turns(ways, starts)[0]["seconds"].items()}
     with tempfile.TemporaryDirectory() as folder:
         demo = alone(mmpoison, "demo", "--out", f"{folder}/demo")
     return {
-        "help_seconds": best("-m", "mmpoison", "--help"),
-        "import_seconds": best("-c", "import mmpoison") - plain,
+        "help_seconds": best["help"],
+        "import_seconds": best["import"] - best["python"],
         "demo_seconds": demo["seconds"],
     }
 
@@ -120,15 +122,13 @@ def _run(folder: str, threads: int, steps: int) -> Found:
     command = ["run", "openmoji", "--out", str(out), "--models", "--device", "cpu", *settings]
     alone(mmpoison, *command, **environment)
     alone(embed_test_part, folder, **environment)
-    logs = {name: (out / "logs" / name / "steps.jsonl").read_text("utf-8") for name in MODELS}
-    return {
-        "metrics": dict(_numbers(json.loads((out / "metrics.json").read_text("utf-8")))),
-        "losses": {
-            name: np.array([json.loads(line)["loss"] for line in log.splitlines()])
-            for name, log in logs.items()
-        },
-        "embeddings": dict(np.load(f"{folder}/embeddings.npz")),
-    }
+    found = dict(_numbers(json.loads((out / "metrics.json").read_text("utf-8"))))
+    for name in MODELS:
+        lines = (out / "logs" / name / "steps.jsonl").read_text("utf-8").splitlines()
+        losses = [json.loads(line)["loss"] for line in lines]
+        found |= {f"/loss/{name}/step {step}": loss for step, loss in enumerate(losses)}
+        found[f"/loss/{name}/mean"] = sum(losses) / len(losses)
+    return {"numbers": found, "embeddings": dict(np.load(f"{folder}/embeddings.npz"))}
 
 
 def embed_test_part(folder: str) -> None:
@@ -150,22 +150,19 @@ def embed_test_part(folder: str) -> None:
 
 
 def _differences(one: Found, other: Found) -> Found:
-    """Largest absolute differences of what two runs wrote, and whether all numbers of `metrics.json` are the same."""
-    first, second = one["metrics"], other["metrics"]
+    """Largest absolute differences of what two runs wrote, and whether all numbers are the same."""
+    first, second = one["numbers"], other["numbers"]
 
     def largest(*words: str) -> float:
         keys = [key for key in first.keys() & second.keys() if all(word in key for word in words)]
         return max((abs(first[key] - second[key]) for key in keys), default=0.0)
 
-    found: Found = {"metrics.json equal": first == second, "drift": largest("drift/")}
+    found: Found = {"all numbers equal": first == second, "drift": largest("drift/")}
     for name in MODELS:
-        losses, others = one["losses"][name], other["losses"][name]
         found[name] = {
-            "loss of the first step": float(abs(losses[0] - others[0])),
-            "mean loss": float(abs(losses.mean() - others.mean())),
-            "loss of any step": float(np.abs(losses - others).max())
-            if len(losses) == len(others)
-            else None,
+            "loss of the first step": largest(f"/loss/{name}/step 0"),
+            "mean loss": largest(f"/loss/{name}/mean"),
+            "loss of any step": largest(f"/loss/{name}/step"),
             "Hit@10": largest("goal/", f"/{name}/", "hit@10"),
             "MinRank": largest("goal/", f"/{name}/", "min_rank"),
             "utility": largest("utility/", f"/{name}/"),

@@ -18,9 +18,8 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -31,6 +30,7 @@ from cases.judging import scanned, uid_of, write_datacomp
 from harness import Found, clocked
 from synthetic_corpus import Corpus
 
+import mmpoison
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 
@@ -70,19 +70,20 @@ def scan_clients(
             raise SystemExit(f"{keep}: is not all pairs without those of drop.parquet")
         expected = [pair for pair in stays if pair in present]
         old, new, seconds = scratch / "tars", scratch / "new", {}
+        kept = mmpoison.keep_filter(keep)
 
         def resharded() -> list[int]:
             _reshard(Path(datacomp), python, old, keep, new)
-            return list(_read_tars(new))
+            return _by_webdataset(new, _all)
 
-        readers: dict[str, Callable[[], Iterable[int]]] = {"DataComp's resharder": resharded}
-        for purpose in ("training", "evaluation"):
-            of = {"samples": len(expected), "train": purpose == "training"}
-            readers[f"open_clip, new tars, {purpose}"] = lambda of=of: _by_open_clip(new, **of)
-            readers[f"open_clip, old tars, keep_filter, {purpose}"] = lambda of=of: (
-                _by_open_clip_kept(old, keep, **of)
-            )
-        readers["webdataset, old tars, keep_filter"] = lambda: _by_webdataset(old, keep)
+        readers: dict[str, Callable[[], list[int]]] = {
+            "DataComp's resharder": resharded,
+            "webdataset, old tars, keep_filter": lambda: _by_webdataset(old, kept),
+        }
+        for way, tars, chosen in (("new tars", new, _all), ("old tars, keep_filter", old, kept)):
+            for purpose in ("training", "evaluation"):
+                given = (tars, chosen, len(expected), purpose == "training")
+                readers[f"open_clip, {way}, {purpose}"] = lambda given=given: _by_open_clip(*given)
         for name, read in readers.items():
             clock, read_pairs = clocked(read)
             counts, wanted = Counter(read_pairs), Counter(expected)
@@ -112,22 +113,23 @@ def _write_tars(folder: Path, pairs: int) -> set[int]:
     return set(order.tolist())
 
 
-def _read_tars(folder: Path) -> Iterator[int]:
-    """Yield the pairs in tars with Python's `tarfile`; image, caption and uid must be of one pair."""
-    for file in sorted(folder.glob("*.tar")):
-        samples: dict[str, dict[str, bytes]] = {}
-        with tarfile.open(file) as archive:
-            for member in archive:
-                key, ending = member.name.split(".", 1)
-                stream = archive.extractfile(member)
-                assert stream is not None
-                samples.setdefault(key, {})[ending] = stream.read()
-        for key, sample in samples.items():
-            pair = _pair_of(sample["txt"].decode())
-            same = json.loads(sample["json"])["uid"] == uid_of(pair)
-            if not same or sample["jpg"] != jpeg_of(pair, 8):
-                raise SystemExit(f"{file}: {key}: image, caption and uid are not of one pair")
-            yield pair
+def _by_webdataset(tars: Path, kept: Callable[[Any], bool]) -> list[int]:
+    """Read tars with webdataset; image, caption and uid of a sample must be of one pair."""
+    import webdataset
+
+    files = [str(file) for file in sorted(tars.glob("*.tar"))]
+    found = []
+    for sample in webdataset.WebDataset(files, shardshuffle=False).select(kept):
+        pair = _pair_of(sample["txt"].decode())
+        same = json.loads(sample["json"])["uid"] == uid_of(pair)
+        if not same or sample["jpg"] != jpeg_of(pair, 8):
+            raise SystemExit(f"{tars}: {sample['__key__']}: image, caption and uid differ")
+        found.append(pair)
+    return found
+
+
+def _all(_: Any) -> bool:
+    return True
 
 
 def _pair_of(caption: str) -> int:
@@ -152,25 +154,19 @@ def _reshard(repository: Path, python: str, tars: Path, keep: Path, out: Path) -
         raise SystemExit(f"resharder.py: {done.stdout[-2000:]}")
 
 
-def _by_open_clip(tars: Path, samples: int, train: bool) -> list[int]:
+def _by_open_clip(tars: Path, kept: Callable[[Any], bool], samples: int, train: bool) -> list[int]:
     """Read one epoch with open_clip's own loader; for training it must be told how many samples there are."""
+    import open_clip_train.data as loader
     import torch
-    from open_clip_train.data import get_wds_dataset
+    from open_clip_train.params import parse_args
 
     urls = f"{tars}/{{{len(list(tars.glob('*.tar'))) - 1:08d}..00000000}}.tar"
-    args = SimpleNamespace(
-        train_data=urls,
-        val_data=urls,
-        train_num_samples=samples,
-        val_num_samples=samples,
-        train_data_upsampling_factors=None,
-        dataset_resampled=False,
-        # one worker, and for training one pair a batch: there an epoch repeats pairs to fill its batches
-        batch_size=1 if train else 100,
-        workers=1,
-        world_size=1,
-        seed=0,
-    )
+    # one worker, and for training one pair a batch: there an epoch repeats pairs to fill its batches
+    size = {"batch-size": 1 if train else 100, "workers": 1}
+    for part in ("train", "val"):
+        size |= {f"{part}-data": urls, f"{part}-num-samples": samples}
+    args = parse_args([f"--{name}={value}" for name, value in size.items()])
+    args.world_size = 1
 
     def pixels(image: Any) -> Any:
         return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.uint8).copy())
@@ -178,29 +174,8 @@ def _by_open_clip(tars: Path, samples: int, train: bool) -> list[int]:
     def number(text: str) -> list[Any]:
         return [torch.tensor([_pair_of(text)])]
 
-    data = get_wds_dataset(args, pixels, is_train=train, tokenizer=number)
-    return [pair for _, texts in data.dataloader for pair in texts.flatten().tolist()]
-
-
-def _by_open_clip_kept(tars: Path, keep: Path, samples: int, train: bool) -> list[int]:
-    """Read the old tars with open_clip's own loader through `keep_filter`."""
-    import open_clip_train.data as data
-
-    import mmpoison
-
-    complete, kept = data.filter_no_caption_or_no_image, mmpoison.keep_filter(keep)
+    complete = loader.filter_no_caption_or_no_image
     both = lambda sample: complete(sample) and kept(sample)  # noqa: E731
-    with mock.patch.object(data, "filter_no_caption_or_no_image", both):
-        return _by_open_clip(tars, samples, train)
-
-
-def _by_webdataset(tars: Path, keep: Path) -> list[int]:
-    """Read the old tars with webdataset through `keep_filter`."""
-    import webdataset
-
-    import mmpoison
-
-    files = [str(file) for file in sorted(tars.glob("*.tar"))]
-    dataset = webdataset.WebDataset(files, shardshuffle=False)
-    kept = dataset.select(mmpoison.keep_filter(keep))
-    return [_pair_of(sample["txt"].decode()) for sample in kept]
+    with mock.patch.object(loader, "filter_no_caption_or_no_image", both):
+        data = loader.get_wds_dataset(args, pixels, is_train=train, tokenizer=number)
+        return [pair for _, texts in data.dataloader for pair in texts.flatten().tolist()]

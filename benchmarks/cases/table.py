@@ -4,37 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cases.commands import all_goals, commands, determinism
-from cases.data import coco_json, ranks, streaming
-from cases.judging import embedded_scan, filter, group_memory
-from cases.pages import search_page
-from cases.scan_clients import scan_clients
-from cases.training import (
-    embedding,
-    image_cache,
-    training_step,
-    training_step_depthwise,
-    training_step_fp32,
-)
+from cases import commands, data, judging, pages, scan_clients, training
 from harness import Found, measured
 
 ON_THE_PAGE: tuple[Callable[..., Found], ...] = (
-    training_step,
-    training_step_fp32,
-    training_step_depthwise,
-    embedding,
-    filter,
-    group_memory,
-    embedded_scan,
-    ranks,
-    image_cache,
-    coco_json,
-    all_goals,
-    commands,
+    training.training_step,
+    training.training_step_fp32,
+    training.training_step_depthwise,
+    training.embedding,
+    training.image_cache,
+    judging.filter,
+    judging.group_memory,
+    judging.embedded_scan,
+    data.ranks,
+    data.coco_json,
+    commands.all_goals,
+    commands.commands,
 )
-"""In the order of docs/performance.md."""
-
-ELSEWHERE: tuple[Callable[..., Found], ...] = (determinism, scan_clients, search_page, streaming)
+ELSEWHERE = (
+    commands.determinism,
+    data.streaming,
+    pages.search_page,
+    scan_clients.scan_clients,
+)
 """Their numbers are on the pages of what they measure."""
 
 CASES = {each.__name__: each for each in (*ON_THE_PAGE, *ELSEWHERE)}

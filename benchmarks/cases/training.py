@@ -219,31 +219,26 @@ def embedding(model: str = VIT, images: int = 24, batch: int = 32, workers: int 
         pairs = made_up_photos(Path(folder) / "photos", images)
         batches = np.split(np.arange(len(pairs)), range(batch, len(pairs), batch))
 
-        def ours(precision: Any) -> list[Any]:
+        def ours(precision: Any) -> Any:
             with mock.patch.dict("os.environ", MMPOISON_CACHE=f"{folder}/{precision}"):
                 inputs = prepare_pixels(encoder, pairs)  # decodes, every time
             sizes = {"batch_size": batch, "precision": precision}
             images = embed_images(encoder, inputs, pairs.image, **sizes)
-            return [images, embed_texts(encoder, inputs, pairs.captions, **sizes)]
+            return np.concatenate([images, embed_texts(encoder, inputs, pairs.captions, **sizes)])
 
-        def plain() -> list[Any]:
-            found: tuple[list[Any], list[Any]] = ([], [])
+        def plain() -> Any:
+            found: tuple[list[Tensor], list[Tensor]] = ([], [])
             for images, rows in decoded(encoder, pairs, batches, workers):
                 tokens = encoder.tokenizer(pairs.captions[rows.numpy()].tolist())
-                found[0].append(module.encode_image(images, normalize=True).cpu())
-                tokens = tokens.to(encoder.device)
-                found[1].append(module.encode_text(tokens, normalize=True).cpu())
-            return [torch.cat(each).numpy() for each in found]
+                found[0].append(module.encode_image(images, normalize=True))
+                found[1].append(module.encode_text(tokens.to(encoder.device), normalize=True))
+            return torch.cat([*found[0], *found[1]]).cpu().numpy()
 
         encoder.encode_text(encoder.tokens(["warm", "up"]).to(encoder.device))
-        found, results = take_turns(
-            {"ours": lambda: ours("fp32"), "plain": plain, "bf16": lambda: ours("bf16")}
-        )
+        ways = {"ours": lambda: ours("fp32"), "plain": plain, "bf16": lambda: ours("bf16")}
+        found, made = take_turns(ways)
     found["largest_difference"] = {
-        name: max(
-            float(np.abs(a - b).max()) for a, b in zip(results["ours"], results[name], strict=True)
-        )
-        for name in ("plain", "bf16")
+        name: float(np.abs(made["ours"] - made[name]).max()) for name in ("plain", "bf16")
     }
     return found
 
@@ -274,9 +269,7 @@ def image_cache(
             )
         )
         order = np.random.default_rng(0).permutation(len(pairs))
-        batches = [
-            order[start : start + batch] for start in range(0, len(order) - batch + 1, batch)
-        ]
+        batches = list(order[: len(order) // batch * batch].reshape(-1, batch))
 
         def stored() -> Iterator[tuple[Tensor, Any]]:
             for rows in batches:
@@ -284,13 +277,11 @@ def image_cache(
 
         feeds = {"stored": stored, "decoding": lambda: decoded(encoder, pairs, batches, workers)}
         tokens = encoder.tokens([str(caption) for caption in pairs.captions])
-        feeding, _ = take_turns(
-            {way: lambda feed=feed: [None for _ in feed()] for way, feed in feeds.items()}, rounds
-        )
-        training, _ = take_turns(
-            {way: lambda feed=feed: _epoch(encoder, tokens, feed()) for way, feed in feeds.items()},
-            rounds,
-        )
+        alone = {way: lambda feed=feed: [None for _ in feed()] for way, feed in feeds.items()}
+        epochs = {
+            way: lambda feed=feed: _epoch(encoder, tokens, feed()) for way, feed in feeds.items()
+        }
+        feeding, training = (take_turns(ways, rounds)[0] for ways in (alone, epochs))
     return {"seconds_filling": filling[0], "feeding": feeding, "training": training}
 
 
