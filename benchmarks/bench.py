@@ -12,11 +12,12 @@ it. The page quotes them by their keys (`page_numbers.py`).
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from cases.table import CASES, ON_THE_PAGE, measure
 from harness import alone, flat, sizes
 from page_blocks import ROOT, put
@@ -29,35 +30,36 @@ RESULTS = ROOT / "docs/results/performance"
 PAGE = ROOT / "docs/performance.md"
 
 
-def main() -> None:
-    """Run what is asked for, print it, and keep what the page quotes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("case", nargs="*", help=f"all of the page by default: {', '.join(CASES)}")
-    parser.add_argument("--set", action="append", default=[], metavar="SIZE=VALUE", dest="changes")
-    parser.add_argument(
-        "--json", type=Path, help="write the result of one case here, and only here"
-    )
-    given = parser.parse_args()
-    if unknown := sorted(set(given.case) - set(CASES)):
-        parser.error(f"no case {', '.join(unknown)}, but {', '.join(CASES)}")
-    for name in given.case or [each.__name__ for each in ON_THE_PAGE]:
+def main(
+    cases: Annotated[list[str] | None, typer.Argument()] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", metavar="SIZE=VALUE")] = None,
+    json: Path | None = None,
+) -> None:
+    """Run cases, print what they measured, and keep what the page quotes.
+
+    Args:
+        cases: All of the page by default.
+        change: Another size, NAME=VALUE.
+        json: Write the result of one case here, and only here.
+    """
+    for name in cases or [each.__name__ for each in ON_THE_PAGE]:
         try:
-            sizes(CASES[name], given.changes)
+            sizes(CASES[name], change or [])
+        except KeyError:
+            sys.exit(f"no case {name!r}, but {', '.join(CASES)}")
         except InputError as error:
             sys.exit(str(error))
         print(f"== {name}: {(CASES[name].__doc__ or '').splitlines()[0]}", flush=True)
         with tempfile.TemporaryDirectory() as cache:
-            result = alone(measure, name, given.changes, MMPOISON_CACHE=cache)["result"]
+            result = alone(measure, name, change or [], MMPOISON_CACHE=cache)["result"]
         for key, value in flat(result):
             print(f"{key:44} {value:,.4g}" if isinstance(value, float) else f"{key:44} {value}")
-        if given.json:
-            write_json(given.json, result)
-        elif CASES[name] in ON_THE_PAGE and not given.changes:
+        if json:
+            write_json(json, result)
+        elif CASES[name] in ON_THE_PAGE and not change:
             write_json(RESULTS / f"{name}.json", result)
             put(PAGE, renewed(PAGE))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

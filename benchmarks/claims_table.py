@@ -94,4 +94,4 @@ def pages(page: Path = PAGES / "claims.md") -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(check_or_write(pages(), __doc__))
+    sys.exit(check_or_write(pages()))

@@ -124,4 +124,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(check_or_write(pages(), __doc__))
+    sys.exit(check_or_write(pages()))

@@ -12,13 +12,13 @@ all its groups, goes into the JSON file; a second call with the same file runs w
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import typer
 from clean_sets import SYNTHETIC, CleanSet, RealSets, synthetic_set
 from rows import Row, resumed
 
@@ -96,33 +96,37 @@ def strongest(row: Row) -> float:
     return float(max(large, default=0.0))
 
 
-def main() -> None:
-    """Measure, print a table, and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--kind", choices=KINDS, action="append", help="All synthetic ones unless given."
-    )
-    parser.add_argument("--sets", type=int, default=200, help="Of each kind.")
-    parser.add_argument("--first-seed", type=int, default=5, help="The first of five seeds.")
-    parser.add_argument("--root", type=Path, help="The folder of the real data, for the kind real.")
-    parser.add_argument("--json", type=Path, required=True, help="Write the rows here, or resume.")
-    parser.add_argument("--fit", action="store_true", help="Print the levels that the rows give.")
-    options = parser.parse_args()
-    kinds: list[str] = options.kind or list(SYNTHETIC)
+def main(
+    json: Path,
+    root: Path | None = None,
+    kind: list[str] | None = None,
+    sets: int = 200,
+    first_seed: int = 5,
+    fit: bool = False,
+) -> None:
+    """Measure, print a table, and write JSON.
+
+    Args:
+        json: Write the rows here, or resume.
+        root: The folder of the real data, for the kind real.
+        kind: All synthetic ones unless given.
+        sets: Of each kind.
+        first_seed: The first of five seeds.
+        fit: Print the levels that the rows give.
+    """
     makers: dict[str, Callable[[str, int, int], CleanSet]] = dict.fromkeys(SYNTHETIC, synthetic_set)
-    if REAL in kinds:
-        makers[REAL] = RealSets(options.root).draw
+    if REAL in (kind or ()):
+        makers[REAL] = RealSets(root or Path()).draw
     jobs = []
-    for number in range(options.sets):
-        for kind in kinds:
-            who = {"kind": kind, "seed": options.first_seed + number % SEEDS}
-            who["number"] = number // SEEDS
-            jobs.append((who, partial(measure, makers[kind], **who)))
+    for number in range(sets):
+        for each in kind or SYNTHETIC:
+            who = {"kind": each, "seed": first_seed + number % SEEDS, "number": number // SEEDS}
+            jobs.append((who, partial(measure, makers[each], **who)))
     if jobs:
-        resumed(options.json, jobs, "kinds", alarm_rates)
-    if options.fit:
-        print(fitted(read_json(options.json)["rows"]))
+        resumed(json, jobs, "kinds", alarm_rates)
+    if fit:
+        print(fitted(read_json(json)["rows"]))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -17,14 +17,14 @@ one over models (Clopper and Pearson); models of one seed share a start, so it i
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import typer
 from rich.progress import track
-from rows import Row, summary_table
+from rows import Row, seeds_of, summary_table
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal, random_goals
@@ -81,9 +81,8 @@ PLANS = {
 }
 
 
-def jobs(recipe: Recipe, pairs: PairDataset) -> Iterator[tuple[str, PairDataset, int, int]]:
+def jobs(plan: Plan, pairs: PairDataset, seed: int) -> Iterator[tuple[str, PairDataset, int, int]]:
     """Give name, training pairs, epochs and seed of each model."""
-    plan, seed = PLANS[recipe.name], recipe.seed
     few = some_unlabelled(pairs, plan.unlabelled, seed)
     train, val = few.select(split="train"), pairs.select(split="val")
     for number in range(SUSPECTS_OF_A_KIND):
@@ -115,11 +114,11 @@ def kinds_of(pairs: PairDataset, test: TestSet) -> Kinds:
 
 
 def measured(
-    recipe: Recipe, pairs: PairDataset, test: TestSet, kinds: Kinds, folder: Path
+    recipe: Recipe, plan: Plan, pairs: PairDataset, test: TestSet, kinds: Kinds, folder: Path
 ) -> dict[str, Row]:
     """Return what was measured on the start and on each model of a seed; make the models that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    every = list(jobs(recipe, pairs))
+    every = list(jobs(plan, pairs, recipe.seed))
     files = {name: folder / f"{name}.json" for name in (START, *(job[0] for job in every))}
 
     def measure(name: str, model: DualEncoder) -> None:
@@ -210,32 +209,31 @@ def summaries(rows: Sequence[Row]) -> dict[str, Row]:
     return found
 
 
-def main() -> None:
-    """Measure, print and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("recipe", choices=PLANS)
-    parser.add_argument("--root", type=Path, help="Holds rsicd/ and ucm/.")
-    parser.add_argument("--models", type=Path, required=True, help="Folder for what is measured.")
-    parser.add_argument("--seeds", default="5-9", help="First and last, or one.")
-    parser.add_argument("--json", type=Path, required=True, help="Write the numbers here.")
-    options = parser.parse_args()
-    first, _, last = options.seeds.partition("-")
+def main(
+    recipe: str, models: Path, json: Path, root: Path | None = None, seeds: str = "5-9"
+) -> None:
+    """Measure, print and write JSON.
+
+    Args:
+        recipe: One of `PLANS`.
+        models: Folder for what is measured on each model.
+        json: Write the numbers here.
+        root: Holds rsicd/ and ucm/.
+        seeds: First and last, or one.
+    """
     rows: list[Row] = []
-    for seed in range(int(first), int(last or first) + 1):
-        changes = {"seed": seed} | ({"data.root": str(options.root)} if options.root else {})
-        recipe = load_recipe(options.recipe, changes)
-        pairs = load_dataset(
-            recipe.data.name, recipe.data.root, seed=seed, options=recipe.data.options
-        )
+    for seed in seeds_of(seeds):
+        changes = {"seed": seed} | ({"data.root": str(root)} if root else {})
+        one = load_recipe(recipe, changes)
+        pairs = load_dataset(one.data.name, one.data.root, seed=seed, options=one.data.options)
         test = TestSet.of(pairs)
         kinds = kinds_of(pairs, test)
-        folder = options.models / options.recipe / str(seed)
-        found = measured(recipe, pairs, test, kinds, folder)
+        found = measured(one, PLANS[recipe], pairs, test, kinds, models / recipe / str(seed))
         rows += [row for null in NULLS for row in scan_all(found, kinds, null, seed)]
     nulls = summaries(rows)
-    write_json(options.json, {"recipe": options.recipe, "nulls": nulls, "rows": rows})
-    print(markdown([summary_table(options.recipe, {"nulls": nulls})]))
+    write_json(json, {"recipe": recipe, "nulls": nulls, "rows": rows})
+    print(markdown([summary_table(recipe, {"nulls": nulls})]))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -33,19 +33,16 @@ def differing(made: Mapping[Path, str]) -> Iterator[Path]:
             yield file
 
 
-def check_or_write(made: Mapping[Path, str], description: str | None) -> int:
+def check_or_write(made: Mapping[Path, str]) -> int:
     """Run the command line of a script that makes texts: name those that differ and how, or with `--write` write them.
 
     Args:
         made: What each file should hold; one that should hold nothing should not be there.
-        description: Of the script.
 
     Returns:
         1 if a text differs and was not written, else 0.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true", help="write the texts")
     write = parser.parse_args().write
     found = list(differing(made))

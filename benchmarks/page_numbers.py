@@ -169,4 +169,4 @@ def texts() -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(check_or_write({file: renewed(file) for file in texts()}, __doc__))
+    sys.exit(check_or_write({file: renewed(file) for file in texts()}))

@@ -6,7 +6,6 @@ seed, no background palette and, where a class has enough drawings, not every dr
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 from rich.console import Console
 
 from mmpoison._version import __version__
@@ -107,7 +107,7 @@ def scenes(
 
 
 def pretrain(
-    variant: str, merges: Path, *, count: int, captions_each: int, epochs: int, workers: int
+    variant: str, merges: Path, count: int, captions_each: int, epochs: int, workers: int
 ) -> tuple[DualEncoder, PretrainingRecord]:
     """Train a variant from random weights.
 
@@ -225,34 +225,22 @@ The scenes are drawn from OpenMoji: {ATTRIBUTION}
         temporary.write_text(card, encoding="utf-8")
 
 
-def main() -> None:
-    """Run the command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scenes", type=int, default=240_000)
-    parser.add_argument("--captions-each", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
+def main(
+    variant: str,
+    out: Path,
+    scenes: int = 240_000,
+    captions_each: int = 2,
+    epochs: int = 1,
+    workers: int = 2,
+) -> None:
+    """Train a variant and write its checkpoint with its card."""
     with tempfile.TemporaryDirectory() as folder:
-        encoder, pretraining = pretrain(
-            arguments.variant,
-            write_merges(Path(folder) / BPE_FILE),
-            count=arguments.scenes,
-            captions_each=arguments.captions_each,
-            epochs=arguments.epochs,
-            workers=arguments.workers,
-        )
-        save_checkpoint(
-            encoder,
-            arguments.out,
-            card=ATTRIBUTION,
-            metadata={"pretraining": pretraining},
-            half=True,
-        )
-    describe(arguments.out)
+        merges = write_merges(Path(folder) / BPE_FILE)
+        encoder, pretraining = pretrain(variant, merges, scenes, captions_each, epochs, workers)
+        metadata = {"pretraining": pretraining}
+        save_checkpoint(encoder, out, card=ATTRIBUTION, metadata=metadata, half=True)
+    describe(out)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

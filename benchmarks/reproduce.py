@@ -15,7 +15,6 @@ pages, or where it is too large for that, next to the runs, for a release.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import os
@@ -31,6 +30,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
 from harness import clocked, machine
 from more_results import MORE, commands, is_complete, page
 from page_blocks import WIDE, for_docs, summary_of, with_block
@@ -384,40 +384,47 @@ def write_pages(runs: Path, out: Path) -> list[str]:
     return failed
 
 
-def main() -> int:
-    """Parse the command line and do it; the number of recipes that failed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder with rsicd/ and ucm/")
-    parser.add_argument("--runs", type=Path, default=Path("runs/paper"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results/paper"))
-    parser.add_argument("--only", action="append", default=[], metavar="PART")
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--pages", action="store_true", help="run nothing, render what is there")
-    given = parser.parse_args()
+def main(
+    data: Path | None = None,
+    runs: Path = Path("runs/paper"),
+    out: Path = Path("docs/results/paper"),
+    only: list[str] | None = None,
+    dry_run: bool = False,
+    pages: bool = False,
+) -> None:
+    """Run and render what is asked for; exit code 1 if something failed.
+
+    Args:
+        data: Folder with rsicd/ and ucm/.
+        runs: Folder for the runs.
+        out: Folder for the pages.
+        only: What has one of these in its name.
+        dry_run: Print the commands alone.
+        pages: Run nothing, render what is there.
+    """
     todo = [
-        (name, ["-m", "mmpoison", *run_command(name, given.runs, given.data)])
-        for name in recipes(given.only, photos=given.data is not None)
+        (name, ["-m", "mmpoison", *run_command(name, runs, data)])
+        for name in recipes(only or [], photos=data is not None)
     ]
     todo += [
         (more.name, command)
         for more in MORE
-        if (given.data is not None or not more.photos)
-        and (not given.only or any(part in more.name for part in given.only))
-        for command in commands(more, given.runs, given.data)
+        if (data is not None or not more.photos)
+        and (not only or any(part in more.name for part in only))
+        for command in commands(more, runs, data)
     ]
     failed: list[str] = []
-    for name, command in [] if given.pages else todo:
+    for name, command in [] if pages else todo:
         print(f"python {shlex.join(command)}", flush=True)
-        if not given.dry_run and not run_one(name, command, given.runs):
+        if not dry_run and not run_one(name, command, runs):
             failed.append(name)
-    if not given.dry_run:
-        failed += write_pages(given.runs, given.out)
+    if not dry_run:
+        failed += write_pages(runs, out)
     for name in failed:
         print(f"FAILED: {name}", file=sys.stderr)
-    return len(failed)
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(min(main(), 1))
+    typer.run(main)

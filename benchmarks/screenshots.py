@@ -17,7 +17,6 @@ by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import re
@@ -30,6 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -205,14 +205,20 @@ PICTURES: dict[str, tuple[str, Callable[[Browser, Path, Path, Path], None]]] = {
 FILES = ("search", "search-phone", "review", "review-phone", "report", "one-query")
 
 
-def main() -> None:
-    """Make the screenshots."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--run", type=Path, help=f"a finished run of {RECIPE}")
-    parser.add_argument("--demo-run", type=Path, help=f"a finished run of {DEMO}")
-    parser.add_argument("--out", type=Path, default=IMAGES, help="where the pictures go")
-    parser.add_argument("--only", action="append", choices=list(PICTURES), help="only this page")
-    given = parser.parse_args()
+def main(
+    run: Path | None = None,
+    demo_run: Path | None = None,
+    out: Path = IMAGES,
+    only: list[str] | None = None,
+) -> None:
+    """Make the screenshots.
+
+    Args:
+        run: A finished run of openmoji-heads.
+        demo_run: A finished run of the demo, `openmoji`.
+        out: Where the pictures go.
+        only: These pages.
+    """
     from playwright.sync_api import sync_playwright
 
     chromium = (
@@ -220,20 +226,20 @@ def main() -> None:
     )
     if chromium is None:
         raise SystemExit("no Chromium on this machine: install one, or set MMPOISON_CHROMIUM to it")
-    given.out.mkdir(parents=True, exist_ok=True)
-    runs = {RECIPE: given.run, DEMO: given.demo_run, "": Path()}
+    out.mkdir(parents=True, exist_ok=True)
+    runs = {RECIPE: run, DEMO: demo_run, "": Path()}
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
-        for name in given.only or PICTURES:
+        for name in only or PICTURES:
             recipe, make = PICTURES[name]
             if runs[recipe] is None:
                 runs[recipe] = Path(work) / recipe
                 mmpoison("run", recipe, "--out", runs[recipe])
-            make(browser, runs[recipe].resolve(), given.out, Path(work))
+            make(browser, runs[recipe].resolve(), out, Path(work))
         browser.close()
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,7 +1,7 @@
 """How much poison `suspicious-groups` removes, attacker by attacker, and how often it names the true goal first.
 
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0 1 2 3 4 --json choose.json  # to choose on
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5 6 7 8 9 --json print.json   # to print
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0-4 --json choose.json   # to choose on
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5-9 --json print.json    # to print
     python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini --json print.json
 
 Features are computed once and cached. Every attacker of `attackers.py` gets the same random goals of each seed, but for
@@ -13,7 +13,6 @@ encoder is aligned.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 from attackers import ATTACKERS, Attacker
-from rows import Row, resumed
+from rows import Row, resumed, seeds_of
 
 from mmpoison.attacks import VectorSurrogate, nearest_classes
 from mmpoison.attacks.catalogue import build_attack, run_attack
@@ -231,28 +231,35 @@ def summary(rows: list[Row]) -> dict[str, Row]:
     return found
 
 
-def jobs(options: argparse.Namespace) -> Iterator[tuple[Row, Any]]:
-    """Give each attack of each seed, and what measures it."""
-    for seed in options.seeds:
-        clean = Prepared(load_dataset(options.data, options.root, seed=seed), options.encoder)
-        for attacker in ATTACKERS:
-            for goals in clean.goals(attacker, options.goals, seed):
-                who = {"attacker": attacker.name, "seed": seed, "goals": goals}
-                yield who, partial(measure, clean, attacker, goals, seed)
+def main(
+    data: str,
+    json: Path,
+    root: Path | None = None,
+    encoder: str = "efficientnet-minilm",
+    seeds: str = "5-9",
+    goals: int = 5,
+) -> None:
+    """Measure, print a table, and write JSON.
 
+    Args:
+        data: A data set's name.
+        json: Write the rows here, or resume.
+        root: The folder of the data, where it needs one.
+        encoder: What the scan judges by.
+        seeds: First and last.
+        goals: Of each seed.
+    """
 
-def main() -> None:
-    """Measure, print a table, and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("data", help="A data set's name.")
-    parser.add_argument("--root", type=Path, help="The folder of the data, where it needs one.")
-    parser.add_argument("--encoder", default="efficientnet-minilm")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7, 8, 9])
-    parser.add_argument("--goals", type=int, default=5, help="Goals of each seed.")
-    parser.add_argument("--json", type=Path, required=True, help="Write here, or resume.")
-    options = parser.parse_args()
-    resumed(options.json, jobs(options), "attacks", summary)
+    def jobs() -> Iterator[tuple[Row, Any]]:
+        for seed in seeds_of(seeds):
+            clean = Prepared(load_dataset(data, root, seed=seed), encoder)
+            for attacker in ATTACKERS:
+                for own in clean.goals(attacker, goals, seed):
+                    who = {"attacker": attacker.name, "seed": seed, "goals": own}
+                    yield who, partial(measure, clean, attacker, own, seed)
+
+    resumed(json, jobs(), "attacks", summary)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
