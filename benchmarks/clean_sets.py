@@ -19,7 +19,7 @@ from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filters.suspicious_groups import Views
 from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
-from mmpoison.models import load_encoder, prepare_features
+from mmpoison.models import DualEncoder, PairInputs, load_encoder, prepare_features
 from mmpoison.pairs.table import ImageTable, PairDataset
 
 DIMENSIONS = 64
@@ -197,6 +197,17 @@ def _draw(random: Random, chances: Vectors) -> Index:
     return np.asarray(np.minimum(drawn, chances.shape[1] - 1))
 
 
+def raw_views(
+    encoder: DualEncoder, inputs: PairInputs, pairs: PairDataset
+) -> tuple[Any, Any, Views]:
+    """Embed the distinct captions and images of a set: both, and their features as the trunks give them."""
+    captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
+    images, image_of = np.unique(pairs.image, return_inverse=True)
+    text = caption_features(encoder, inputs, captions.astype(object))
+    image = image_features(encoder, inputs, images.astype(np.int32))
+    return captions, images, Views(text, image, caption_of, image_of)
+
+
 # -- real data ---------------------------------------------------------------------------------------------------------
 
 ENCODER = "efficientnet-minilm"
@@ -228,14 +239,7 @@ class RealSets:
             inputs = prepare_features(encoder, pairs, images=everything, cache=cache_folder())
             mine = np.array([str(name).startswith(prefix) for name in pairs.images.ids])
             pairs = pairs.where(mine[pairs.image])
-            captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
-            images, image_of = np.unique(pairs.image, return_inverse=True)
-            raw = Views(
-                caption_features(encoder, inputs, captions.astype(object)),
-                image_features(encoder, inputs, images.astype(np.int32)),
-                caption_of,
-                image_of,
-            )
+            raw = raw_views(encoder, inputs, pairs)[2]
             self._sources.append((prefix.rstrip("/") or name, pairs, raw, _classes(pairs)))
 
     def draw(self, kind: str, seed: int, number: int) -> CleanSet:
@@ -263,9 +267,5 @@ class RealSets:
 
 def _classes(pairs: PairDataset) -> npt.NDArray[np.str_]:
     """Return the class of each image, shape `(I,)`; where it has none, the folder that it is in."""
-    return np.array(
-        [
-            pairs.classes[code] if code >= 0 else Path(name).parent.name
-            for code, name in zip(pairs.images.class_codes, pairs.images.ids, strict=True)
-        ]
-    )
+    coded = zip(pairs.images.class_codes, pairs.images.ids, strict=True)
+    return np.array([pairs.classes[c] if c >= 0 else Path(name).parent.name for c, name in coded])

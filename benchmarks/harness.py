@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -128,13 +129,10 @@ def mmpoison(*arguments: str) -> None:
 
 def peak_gib() -> float:
     """Return the peak memory of this process, or of its largest child."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return max(children, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-    # ru_maxrss would count the process that started this one
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return max(children, int(line.split()[1]) / 2**20)
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    # its own ru_maxrss would count the process that started it
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return max(largest, int(found[1]) if found else 0) / 2**20
 
 
 def machine() -> Found:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -54,6 +55,9 @@ SUSPECTS_OF_A_KIND = 4
 NULL_MODELS = 5
 POISONED = "poisoned"
 START = "start"
+NO_EMBEDDINGS: Any = None
+"""Kinds of labelled images need none."""
+
 TOOK = 0.5
 """From this Hit@10 of its goal on, a model has taken its poison."""
 
@@ -103,14 +107,6 @@ def jobs(plan: Plan, pairs: PairDataset, seed: int) -> Iterator[tuple[str, PairD
         some = some_images(val, seed, f"model-scan/{number}")
         yield f"val-{number}", some, plan.val_epochs, 500 + number
         yield f"short-{number}", some, plan.short_epochs, 600 + number
-
-
-def kinds_of(pairs: PairDataset, test: TestSet) -> Kinds:
-    """Find the kinds of a test set as `Kinds.find` does with labels; it needs no embeddings for them."""
-    codes, names = pairs.images.class_codes[test.gallery], pairs.classes
-    shares = (codes == np.arange(len(names))[:, None]).astype(np.float64)
-    shares /= shares.sum(axis=1, keepdims=True)
-    return Kinds(shares, codes.astype(np.intp), names, names, "classes")
 
 
 def measured(
@@ -227,7 +223,7 @@ def main(
         one = load_recipe(recipe, changes)
         pairs = load_dataset(one.data.name, one.data.root, seed=seed, options=one.data.options)
         test = TestSet.of(pairs)
-        kinds = kinds_of(pairs, test)
+        kinds = Kinds.find(test, NO_EMBEDDINGS, seed)
         found = measured(one, PLANS[recipe], pairs, test, kinds, models / recipe / str(seed))
         rows += [row for null in NULLS for row in scan_all(found, kinds, null, seed)]
     nulls = summaries(rows)

@@ -34,6 +34,7 @@ REPAIR = (
     " --set sterilize.training.epochs=4 --set sterilize.training.batch_size=128"
 )
 
+PHOTOS = "satellite photos"
 EQUAL = "where an equal caption"
 """In the title of the second table of utility, which is of one setting."""
 
@@ -71,71 +72,69 @@ def _both_attacks(recipe: str, more: str) -> dict[str, str]:
     return {"II": command, "I": f"{command} --attack single-target-image"}
 
 
+SETS = {"openmoji": "OpenMoji scenes", "rsicd-ucm": PHOTOS}
+ENCODERS = {"openmoji": "openmoji-mini", "rsicd-ucm": "efficientnet-minilm"}
+SCANNED = {"openmoji": "openmoji-heads", "rsicd-ucm": "rsicd-ucm"}
+
 MORE = (
-    More(
-        "studies-openmoji",
-        "Queries, neighbours and classes: OpenMoji scenes",
-        _both_attacks("openmoji", f"--study all {LEAN}"),
+    *(
+        More(
+            f"studies-{data}",
+            f"Queries, neighbours and classes: {named}",
+            _both_attacks(data, f"--study all {LEAN}"),
+        )
+        for data, named in SETS.items()
     ),
     More("defences-openmoji", "Filter and repair: OpenMoji scenes", _both_attacks("openmoji", "")),
     More(
-        "suspected-goals-openmoji",
-        "Suspected goals: OpenMoji scenes",
-        {"seeds-5-9": "suspected_goals.py openmoji --encoder openmoji-mini"},
-    ),
-    More(
-        "studies-rsicd-ucm",
-        "Queries, neighbours and classes: satellite photos",
-        _both_attacks("rsicd-ucm", f"--study all {LEAN}"),
-    ),
-    More(
         "goals-and-modes-rsicd-ucm",
-        "Six goals, added and replaced: satellite photos",
+        f"Six goals, added and replaced: {PHOTOS}",
         {"goals": f"sweep rsicd-ucm --seeds 5-7 --goals {GOALS} --set attack.mode=add,replace"},
     ),
     More(
         "groups-rsicd-ucm",
-        "The filter suspicious-groups: satellite photos",
+        f"The filter suspicious-groups: {PHOTOS}",
         _both_attacks("rsicd-ucm", GROUPS)
         | {"III": f"run rsicd-ucm {FIVE} {GROUPS} --goal airplane2beach --goal tenniscourt2forest"},
     ),
     More(
         "both-encoders-rsicd-ucm",
-        "Both encoders trained: satellite photos",
+        f"Both encoders trained: {PHOTOS}",
         {"one-epoch": WHOLE, "ten-epochs": f"{WHOLE} --set training.epochs=10"},
     ),
     More(
         "repair-own-kind-rsicd-ucm",
-        "Repair with pairs of the victim's own kind, or of another: satellite photos",
+        f"Repair with pairs of the victim's own kind, or of another: {PHOTOS}",
         {"own": f"{REPAIR} --set sterilize.labelled=true", "other": REPAIR},
     ),
     More(
         "judge-rsicd-ucm",
-        "The filter judged by the model itself, or by another model: satellite photos",
+        f"The filter judged by the model itself, or by another model: {PHOTOS}",
         {
-            "own": f"run rsicd-ucm {TEN} --set sterilize=null",
-            "independent": f"run rsicd-ucm-judge {TEN} --set sterilize=null",
+            name: f"run {recipe} {TEN} --set sterilize=null"
+            for name, recipe in (("own", "rsicd-ucm"), ("independent", "rsicd-ucm-judge"))
         },
     ),
-    More(
-        "suspected-goals-rsicd-ucm",
-        "Suspected goals: satellite photos",
-        {"seeds-5-9": "suspected_goals.py rsicd-ucm --encoder efficientnet-minilm"},
+    *(
+        More(
+            f"suspected-goals-{data}",
+            f"Suspected goals: {SETS[data]}",
+            {"seeds-5-9": f"suspected_goals.py {data} --encoder {encoder}"},
+        )
+        for data, encoder in ENCODERS.items()
     ),
     More(
         "false-alarms",
         "False alarms of suspicious-groups on clean sets",
         {"synthetic": "false_alarms.py", "real": "false_alarms.py --kind real"},
     ),
-    More(
-        "model-scan-rsicd-ucm",
-        "Is this model poisoned: satellite photos",
-        {"seeds-5-9": "model_scan.py rsicd-ucm --models MODELS --seeds 5-9"},
-    ),
-    More(
-        "model-scan-openmoji",
-        "Is this model poisoned: OpenMoji scenes",
-        {"seeds-5-9": "model_scan.py openmoji-heads --models MODELS --seeds 5-9"},
+    *(
+        More(
+            f"model-scan-{data}",
+            f"Is this model poisoned: {SETS[data]}",
+            {"seeds-5-9": f"model_scan.py {recipe} --models MODELS --seeds 5-9"},
+        )
+        for data, recipe in SCANNED.items()
     ),
 )
 

@@ -9,7 +9,8 @@ A number in prose stands between two comments, the first of which says where it 
 
 The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
 page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
-comments has the standard deviation, too. A key of a JSON file: `performance/ranks; found.peak_gib`.
+comments has the standard deviation, too. A text without digits is that of the cell: `claims; 14; openmoji; answer`.
+A key of a JSON file of `docs/results/`: `performance/ranks; found.peak_gib`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness import flat
 from page_blocks import PAGES, ROOT, check_or_write
@@ -103,22 +104,32 @@ def _value(text: str) -> float:
     return float(text.replace(",", "").replace("−", "-"))
 
 
-def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Printed:
-    """Return a number of a page.
+def cell(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Any:
+    """Return a cell of a page, or a value of a JSON file.
 
     Raises:
         InputError: If the page, the row or the column is not there.
     """
     if (file := pages.parent / f"{page}.json").is_file():
-        numbers = dict(flat(json.loads(file.read_text(encoding="utf-8"))))
-        if column in numbers:
-            return Printed(float(numbers[column]))
+        values = dict(flat(json.loads(file.read_text(encoding="utf-8"))))
+        if column in values:
+            return values[column]
         raise InputError(f"{page}.json has no {column}")
     for table in tables_of(pages / f"{page}.md"):
         row = table.line(keys) if column in table.columns else None
         if row is not None:
-            return read_number(row[column])
+            return row[column]
     raise InputError(f"{page}.md has no row {'; '.join(keys)} with a column {column!r}")
+
+
+def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Printed:
+    """Return a number of a page.
+
+    Raises:
+        InputError: If there is none.
+    """
+    found = cell(page, keys, column, pages)
+    return read_number(found) if isinstance(found, str) else Printed(float(found))
 
 
 def written_as(value: float, sample: str) -> str:
@@ -153,6 +164,8 @@ def renewed(file: Path, pages: Path = PAGES) -> str:
 
 def _wanted(place: re.Match[str], pages: Path) -> str:
     page, *keys, column = (part.strip() for part in place["where"].split(";"))
+    if not NUMBER.search(place["text"]):
+        return str(cell(page, keys, column, pages))
     found = find(page, keys, column, pages)
     mean, spread, sd = place["text"].partition(" ± ")
     if not spread:

@@ -55,18 +55,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def model_config(variant: str) -> dict[str, Any]:
-    """Return the config of a variant in open_clip's form."""
-    return {
-        "model_cfg": {
-            "embed_dim": 128,
-            "vision_cfg": {"image_size": IMAGE_SIZE, **VARIANTS[variant]["vision"]},
-            "text_cfg": {"context_length": CONTEXT, "vocab_size": VOCABULARY, **TEXT},
-        },
-        "preprocess_cfg": {"size": IMAGE_SIZE, **MEAN_STD},
-    }
-
-
 def write_merges(target: Path) -> Path:
     """Write the first merges of CLIP's table, in its own format."""
     from open_clip.tokenizer import default_bpe
@@ -79,11 +67,16 @@ def write_merges(target: Path) -> Path:
 
 
 def random_encoder(variant: str, merges: Path) -> DualEncoder:
-    """Return an untrained encoder of a variant."""
-    config = model_config(variant)
+    """Return an untrained encoder of a variant, its config in open_clip's form."""
+    model = {
+        "embed_dim": 128,
+        "vision_cfg": {"image_size": IMAGE_SIZE, **VARIANTS[variant]["vision"]},
+        "text_cfg": {"context_length": CONTEXT, "vocab_size": VOCABULARY, **TEXT},
+    }
+    config = {"model_cfg": model, "preprocess_cfg": {"size": IMAGE_SIZE, **MEAN_STD}}
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(VARIANTS[variant]["seed"], "initialisation"))
-        module = build_module(config["model_cfg"])
+        module = build_module(model)
     return DualEncoder(module, small_tokenizer(merges, CONTEXT), config, f"openmoji-{variant}")
 
 

@@ -150,15 +150,13 @@ def write_runs(names: list[str], runs: Path, earlier: Path | None = None) -> Non
     if earlier is not None and earlier.is_file():
         kept, now = pq.read_table(earlier), {folder.name for folder in folders}
         others = [run.partition("/")[0] not in now for run in kept.column("run").to_pylist()]
-        tables = [filled_columns(kept.filter(pa.array(others))), filled_columns(table)]
+        # the type of a column without any value says nothing
+        tables = [
+            each.select([n for n in each.column_names if each[n].null_count < len(each)])
+            for each in (kept.filter(pa.array(others)), table)
+        ]
         table = pa.concat_tables(tables, promote_options="permissive")
     pq.write_table(table, runs / RUNS_FILE, compression="zstd", compression_level=19)
-
-
-def filled_columns(table: pa.Table) -> pa.Table:
-    """Leave out the columns without any value: their type says nothing."""
-    filled = [name for name in table.column_names if table[name].null_count < len(table)]
-    return table.select(filled)
 
 
 def read_times(runs: Path) -> dict[str, Any]:

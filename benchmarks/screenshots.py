@@ -158,41 +158,22 @@ def of_one_query(browser: Browser, run: Path, out: Path, work: Path) -> None:
     """The first query of a report under three models: the seed has drawn it, nobody chose it."""
     file = work / "demo.html"
     mmpoison("report", run, "--html", file)
-    page = opened(browser, file.as_uri(), BANNER)
     # the report's own pictures and words, in the size of a banner
-    page.evaluate(
-        """([style, models]) => {
-          const query = document.querySelector("article.query");
-          const made = [];
-          const heading = document.createElement("h1");
-          heading.textContent = `A search for “${query.querySelector("h3").textContent.trim()}”`;
-          made.push(heading);
-          for (const row of query.querySelectorAll(".ranked")) {
-            const model = row.querySelector("h4").textContent.trim();
-            if (!models.includes(model)) continue;
-            const line = document.createElement("div");
-            const name = document.createElement("b");
-            name.textContent = model;
-            line.append(name);
-            for (const shown of row.querySelectorAll(".thumb")) {
-              const image = document.createElement("img");
-              image.src = shown.querySelector("img").src;
-              image.className = shown.classList.contains("target") ? "target" : "";
-              line.append(image);
-            }
-            made.push(line);
-          }
-          document.querySelectorAll("style, link").forEach(each => each.remove());
-          document.body.replaceChildren(...made);
-          const sheet = new CSSStyleSheet();
-          sheet.replaceSync(style);
-          document.adoptedStyleSheets = [sheet];
-        }""",
-        [QUERY_STYLE, list(QUERY_MODELS)],
-    )
-    if page.locator("div").count() != len(QUERY_MODELS):
+    query = opened(browser, file.as_uri(), BANNER).locator("article.query").first
+    made = f"<h1>A search for “{query.locator('h3').inner_text().strip()}”</h1>"
+    for row in query.locator(".ranked").all():
+        name = row.locator("h4").inner_text().strip()
+        if name in QUERY_MODELS:
+            images = row.locator(".thumb").evaluate_all(
+                """all => all.map(shown => `<img src="${shown.querySelector("img").src}"
+                  class="${shown.classList.contains("target") ? "target" : ""}">`).join("")"""
+            )
+            made += f"<div><b>{name}</b>{images}</div>"
+    if made.count("<div>") != len(QUERY_MODELS):
         raise SystemExit(f"{run}: the first query is not there for {', '.join(QUERY_MODELS)}")
-    save_small(settled(page), out / "one-query.png")
+    banner = opened(browser, "about:blank", BANNER)
+    banner.set_content(f"<!doctype html><style>{QUERY_STYLE}</style>{made}")
+    save_small(settled(banner), out / "one-query.png")
 
 
 PICTURES: dict[str, tuple[str, Callable[[Browser, Path, Path, Path], None]]] = {

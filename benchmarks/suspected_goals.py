@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from attackers import ATTACKERS, Attacker
+from clean_sets import raw_views
 from rows import Row, resumed, seeds_of
 
 from mmpoison.attacks import VectorSurrogate, nearest_classes
@@ -34,7 +35,7 @@ from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc, recall_at
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
-from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
+from mmpoison.defenses.filters.suspicious_groups._features import caption_features
 from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
@@ -59,11 +60,9 @@ class Prepared:
         self.encoder, self.pairs = load_encoder(encoder_name), pairs
         everything = np.arange(len(pairs.images), dtype=np.int32)  # as runs of recipes do
         inputs = self._prepare(pairs, known, everything)
-        self.captions, caption_of = np.unique(known.captions.astype(str), return_inverse=True)
-        self.images, image_of = np.unique(known.image, return_inverse=True)
-        self.text = caption_features(self.encoder, inputs, self.captions.astype(object))
-        self.image = image_features(self.encoder, inputs, self.images.astype(np.int32))
-        self.views = Views.of(self.text, self.image, caption_of, image_of)
+        self.captions, self.images, raw = raw_views(self.encoder, inputs, known)
+        self.text, self.image = raw.text, raw.image
+        self.views = Views.of(self.text, self.image, raw.caption_of, raw.image_of)
         self.embedded: tuple[Any, Any] | None = None
         if MODELS[encoder_name].aligned:
             self.embedded = (
@@ -194,13 +193,8 @@ def _of_goals(poisoned: PairDataset, train: PairDataset) -> npt.NDArray[np.bool_
     manifest = poisoned.manifest
     assert manifest is not None
     own = {(p.caption, p.poisoned_image) for p in manifest.pairs if p.goal in manifest.goals}
-    ids = train.images.ids[train.image]
-    return np.array(
-        [
-            (str(caption), str(name)) in own
-            for caption, name in zip(train.captions, ids, strict=True)
-        ]
-    )
+    ids = train.images.ids[train.image].astype(str)
+    return np.array([pair in own for pair in zip(train.captions.astype(str), ids, strict=True)])
 
 
 def value(row: Row, name: str) -> Any:

@@ -8,14 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from harness import Found, alone, mmpoison, take_turns
+from harness import Found, alone, flat, mmpoison, take_turns
 
 LEAN = ("--set", "filter=null", "--set", "sterilize=null")
 
@@ -108,10 +106,8 @@ def determinism(threads: tuple[int, ...] = (1, 2), steps: int = 60) -> Found:
 
 
 def _run(folder: str, threads: int, steps: int) -> Found:
-    changes = [f"data.options.{key}={value}" for key, value in SCENES.items()]
-    settings = [
-        part for each in [*changes, f"training.max_steps={steps}"] for part in ("--set", each)
-    ]
+    settings = [f"--set=data.options.{key}={value}" for key, value in SCENES.items()]
+    settings.append(f"--set=training.max_steps={steps}")
     environment = {
         "OMP_NUM_THREADS": str(threads),
         # a thread that waits sleeps: the same numbers, and much sooner where others compute too
@@ -122,12 +118,13 @@ def _run(folder: str, threads: int, steps: int) -> Found:
     command = ["run", "openmoji", "--out", str(out), "--models", "--device", "cpu", *settings]
     alone(mmpoison, *command, **environment)
     alone(embed_test_part, folder, **environment)
-    found = dict(_numbers(json.loads((out / "metrics.json").read_text("utf-8"))))
+    metrics = flat(json.loads((out / "metrics.json").read_text("utf-8")))
+    found = {key: each for key, each in metrics if TIMES.isdisjoint(key.split("."))}
     for name in MODELS:
         lines = (out / "logs" / name / "steps.jsonl").read_text("utf-8").splitlines()
         losses = [json.loads(line)["loss"] for line in lines]
-        found |= {f"/loss/{name}/step {step}": loss for step, loss in enumerate(losses)}
-        found[f"/loss/{name}/mean"] = sum(losses) / len(losses)
+        found |= {f"loss.{name}.step {step}": loss for step, loss in enumerate(losses)}
+        found[f"loss.{name}.mean"] = sum(losses) / len(losses)
     return {"numbers": found, "embeddings": dict(np.load(f"{folder}/embeddings.npz"))}
 
 
@@ -155,29 +152,21 @@ def _differences(one: Found, other: Found) -> Found:
 
     def largest(*words: str) -> float:
         keys = [key for key in first.keys() & second.keys() if all(word in key for word in words)]
-        return max((abs(first[key] - second[key]) for key in keys), default=0.0)
+        both = ((first[key], second[key]) for key in keys)
+        return max((abs(a - b) for a, b in both if isinstance(a, int | float)), default=0.0)
 
-    found: Found = {"all numbers equal": first == second, "drift": largest("drift/")}
+    found: Found = {"all numbers equal": first == second, "drift": largest("drift.")}
     for name in MODELS:
         found[name] = {
-            "loss of the first step": largest(f"/loss/{name}/step 0"),
-            "mean loss": largest(f"/loss/{name}/mean"),
-            "loss of any step": largest(f"/loss/{name}/step"),
-            "Hit@10": largest("goal/", f"/{name}/", "hit@10"),
-            "MinRank": largest("goal/", f"/{name}/", "min_rank"),
-            "utility": largest("utility/", f"/{name}/"),
+            "loss of the first step": largest(f"loss.{name}.step 0"),
+            "mean loss": largest(f"loss.{name}.mean"),
+            "loss of any step": largest(f"loss.{name}.step"),
+            "Hit@10": largest("goal.", f".{name}.", "hit@10"),
+            "MinRank": largest("goal.", f".{name}.", "min_rank"),
+            "utility": largest("utility.", f".{name}."),
         }
     found["embeddings, one number of a unit vector"] = {
         name: float(np.abs(each - other["embeddings"][name]).max())
         for name, each in one["embeddings"].items()
     }
     return found
-
-
-def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers of a nested value but times, with their paths: `/goal/sheep2aeroplane/poisoned/hit@10`."""
-    if isinstance(value, dict):
-        for key in value.keys() - TIMES:
-            yield from _numbers(value[key], f"{path}/{key}")
-    elif isinstance(value, int | float):
-        yield path, float(value)

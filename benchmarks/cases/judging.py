@@ -212,10 +212,7 @@ def write_datacomp(folder: Path, corpus: Corpus) -> set[int]:
         text, image, goal = corpus.shard(number)
         pairs = range(start, start + size)
         stem = str(folder / uid_of(number))
-        with Path(f"{stem}.npz").open("wb") as file:
-            np.savez(file, l14_img=image, l14_txt=text)
-            file.flush()
-            os.fsync(file.fileno())
+        np.savez(f"{stem}.npz", l14_img=image, l14_txt=text)
         table = {
             "uid": [uid_of(pair) for pair in pairs],
             "url": [f"https://example.org/{pair}.jpg" for pair in pairs],
@@ -256,6 +253,7 @@ def _distance(folder: Path) -> Found:
     source = open_embedded(folder, options={"model": "l14"})
 
     def drop_cache() -> None:
+        os.sync()
         for file in files:
             with file.open("rb") as opened:
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

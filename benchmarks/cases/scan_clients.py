@@ -11,7 +11,6 @@ the one that is installed here; its training needs `webdataset<=0.2.86`.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -139,11 +138,9 @@ def _pair_of(caption: str) -> int:
 def _reshard(repository: Path, python: str, tars: Path, keep: Path, out: Path) -> None:
     out.mkdir()
     options = ["-i", str(tars), "-o", str(out), "-s", str(keep), "-j", "2"]
-    # another Python has packages of its own
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [python, str(repository / "resharder.py"), *options],
-        env=environment,
+        # another Python has packages of its own
+        [python, "-E", str(repository / "resharder.py"), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
