@@ -29,6 +29,7 @@ class Attacker:
 
 
 IMAGE, LABEL, LABELS = "single-target-image", "single-target-label", "multiple-target-labels"
+GRID = "under-the-grid"
 CARRIERS = ("existing", "own")
 MANY = {"samples": 25}
 ONE_EACH = ", one caption an image"
@@ -62,12 +63,7 @@ ATTACKERS = (
     Attacker("nearest-assigned", "nearest-assigned", MANY, near=True),
     Attacker("nearest-assigned, all seen", "nearest-assigned", {**MANY, "unseen": 1}, near=True),
     *(
-        Attacker(
-            f"under-the-grid, {cell} a cell",
-            "under-the-grid",
-            {"samples": 5, "per_cell": cell},
-            goals=8,
-        )
+        Attacker(f"{GRID}, {cell} a cell", GRID, {"samples": 5, "per_cell": cell}, goals=8)
         for cell in (1, 2, 3)
     ),
     *(Attacker(name, name, MANY) for name in ("nearest-goal", "both-names", "decoys", "orphan")),

@@ -56,10 +56,8 @@ def _index(root: Any) -> str:
 
 
 def _verb(name: str, command: Any) -> str:
-    parts = [f"# mmpoison {name}", MADE]
-    children = getattr(command, "commands", {})
-    parts += _described(f"mmpoison {name}", command)
-    for child, verb in children.items():
+    parts = [f"# mmpoison {name}", MADE, *_described(f"mmpoison {name}", command)]
+    for child, verb in getattr(command, "commands", {}).items():
         parts.append(f"## mmpoison {name} {child}")
         parts += _described(f"mmpoison {name} {child}", verb)
     return "\n\n".join(parts) + "\n"

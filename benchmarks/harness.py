@@ -107,12 +107,9 @@ def alone(work: Callable[..., Any], *arguments: Any, **environment: str) -> Foun
         Its `result`, `seconds`, `cpu_seconds`, and `peak_gib` of it or of its largest child.
     """
     task = json.dumps([work.__module__, work.__name__, arguments])
-    command = [sys.executable, str(Path(__file__)), task]
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True
-    )
-    found: Found = json.loads(done.stdout.splitlines()[-1])
-    return found
+    command = [sys.executable, __file__, task]
+    output = subprocess.check_output(command, env=os.environ | environment, text=True)
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 def mmpoison(*arguments: str) -> None:
@@ -144,23 +141,7 @@ def machine() -> Found:
 
     flags = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
     bf16 = "AMX" if "amx_bf16" in flags else "AVX512" if "avx512_bf16" in flags else "none"
-    return {
-        "processor": cpu_kind(),
-        "bf16": bf16,
-        "cores": cores(),
-        "torch": torch.__version__,
-    }
-
-
-def measured(measure: Callable[..., Found], changes: Sequence[str]) -> Found:
-    """Measure a case; with the machine, its load before, and the seconds that it took."""
-    load = [round(value, 2) for value in os.getloadavg()]
-    clock, found = clocked(lambda: measure(**sizes(measure, changes)))
-    about = {"machine": machine(), "load_before": load, "seconds": round(float(clock[0]), 1)}
-    return about | {"found": found}
-
-
-# -- what is shown -----------------------------------------------------------------------------------------------------
+    return {"processor": cpu_kind(), "bf16": bf16, "cores": cores(), "torch": torch.__version__}
 
 
 def flat(found: Any, key: str = "") -> Iterator[tuple[str, Any]]:

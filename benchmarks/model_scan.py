@@ -145,8 +145,7 @@ def some_unlabelled(pairs: PairDataset, count: int | None, seed: int) -> PairDat
     """Keep so many unlabelled training images; images keep their numbers, so that features are shared."""
     if count is None:
         return pairs
-    train = pairs.select(split="train")
-    images = train.used_images()
+    images = pairs.select(split="train").used_images()
     images = images[pairs.images.class_codes[images] < 0]
     dropped = generator(seed, "model-scan/unlabelled").permutation(images)[count:]
     return pairs.where(~np.isin(pairs.image, dropped))

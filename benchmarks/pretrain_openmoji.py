@@ -153,10 +153,8 @@ def pretrain(
 def describe(folder: Path, seed: int = 0) -> None:
     """Measure a checkpoint on the demo's test scenes of a seed and write its model card."""
     encoder = load_checkpoint(folder)
-    pairs = load_dataset("openmoji", seed=seed)
-    test = TestSet.of(pairs)
-    inputs = prepare_pixels(encoder, test.pairs)
-    embedded = TestEmbeddings.of(encoder, inputs, test)
+    test = TestSet.of(load_dataset("openmoji", seed=seed))
+    embedded = TestEmbeddings.of(encoder, prepare_pixels(encoder, test.pairs), test)
     classes = class_retrieval(embedded, test)
     utility = utility_row(embedded, test)
     goal = goal_row(embedded, test, Goal("sheep", "aeroplane"))

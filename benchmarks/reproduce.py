@@ -127,8 +127,7 @@ def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
         if own:
             commands.append(["report", *own, "--paper", entry, *shown])
     if done:
-        folders = [str(runs / name) for name in done]
-        commands.append(["report", *folders, "--claims", *shown])
+        commands.append(["report", *(str(runs / name) for name in done), "--claims", *shown])
     return commands
 
 
@@ -161,9 +160,7 @@ def write_runs(names: list[str], runs: Path, earlier: Path | None = None) -> Non
 
 def read_times(runs: Path) -> dict[str, Any]:
     """Return what each command took; empty where none was run."""
-    file = runs / TIMES
-    times: dict[str, Any] = read_json(file) if file.is_file() else {}
-    return times
+    return dict(read_json(runs / TIMES)) if (runs / TIMES).is_file() else {}
 
 
 def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
@@ -334,8 +331,8 @@ def _rounded(text: str) -> str:
     """Numbers of one and more with two digits; smaller ones are scales and widths."""
 
     def number(found: re.Match[str]) -> str:
-        value = float(found[0])
-        return found[0] if abs(value) < 1 else f"{value:.2f}".rstrip("0").rstrip(".")
+        rounded = f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+        return found[0] if abs(float(found[0])) < 1 else rounded
 
     return re.sub(r"\n\s+", "\n", re.sub(r"-?\d+\.\d{3,}(?![\de])", number, text))
 

@@ -13,9 +13,6 @@ from mmpoison.base.untrusted import read_json
 from mmpoison.reporting.table import Column, Table, markdown
 
 Row = dict[str, Any]
-Groups = Mapping[str, Mapping[str, Any]]
-"""Summaries of rows by what they are of."""
-
 KINDS = {"attacks": "attack", "kinds": "kind", "nulls": "null"}
 """Where the JSON of a measurement has its summaries, and what they are of."""
 
@@ -24,7 +21,7 @@ def resumed(
     file: Path,
     jobs: Iterable[tuple[Row, Callable[[], Row]]],
     key: str,
-    summary: Callable[[list[Row]], Groups],
+    summary: Callable[[list[Row]], Mapping[str, Row]],
 ) -> None:
     """Measure the rows that a file does not have, keep all with their summary, and print it.
 
@@ -32,7 +29,7 @@ def resumed(
         file: JSON, is made or added to.
         jobs: What says which row it is, and what measures the rest of it.
         key: One of `KINDS`.
-        summary: Summarises rows.
+        summary: Summarises rows, by what the summaries are of.
     """
     rows: list[Row] = read_json(file)["rows"] if file.is_file() else []
     for who, measure in track(jobs, key):

@@ -85,18 +85,15 @@ class Prepared:
         known, views = self.captions, self.views
         new = np.setdiff1d(captions, known)
         if len(new):
-            rows = np.flatnonzero(np.isin(captions, new))
-            written = train.where(np.isin(np.arange(len(train)), rows))
+            written = train.where(np.isin(captions, new))
             inputs = self._prepare(written, written, written.used_images())
             text = caption_features(self.encoder, inputs, new.astype(object))
             known = np.concatenate([known, new])
             order = np.argsort(known, kind="stable")
             known, text = known[order], np.concatenate([self.text, text])[order]
             views = Views.of(text, self.image, views.caption_of, views.image_of)
-        place, image_of = (
-            np.searchsorted(*both) for both in ((known, captions), (self.images, train.image))
-        )
-        return Views(views.text, views.image, place, image_of)
+        image_of = np.searchsorted(self.images, train.image)
+        return Views(views.text, views.image, np.searchsorted(known, captions), image_of)
 
     def distances(self, train: PairDataset) -> npt.NDArray[np.float64] | None:
         """Return the distance of each pair, as `relevance-filter` takes it; None for towers that are not aligned."""

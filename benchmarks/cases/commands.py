@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from subprocess import DEVNULL, run
 
 import numpy as np
-from harness import Found, alone, flat, mmpoison, take_turns
+from harness import Found, alone, clocked, flat, mmpoison
 
 LEAN = ("--set", "filter=null", "--set", "sterilize=null")
 
@@ -21,19 +21,16 @@ LEAN = ("--set", "filter=null", "--set", "sterilize=null")
 def commands(starts: int = 5) -> Found:
     """The best of five starts of the command line and of Python, and the demo once, from an empty cache."""
 
-    quiet = {"check": True, "stdout": subprocess.DEVNULL}
-    given = {"python": ["-c", "pass"], "help": ["-m", "mmpoison", "--help"]}
-    given["import"] = ["-c", "import mmpoison"]
-    ways = {
-        name: partial(subprocess.run, [sys.executable, *arguments], **quiet)
-        for name, arguments in given.items()
-    }
-    best = {name: each["min"] for name, each in take_turns(ways, starts)[0]["seconds"].items()}
+    def best(*arguments: str) -> float:
+        start = partial(run, [sys.executable, *arguments], check=True, stdout=DEVNULL)
+        return float(min(clocked(start)[0][0] for _ in range(starts)))
+
+    python = best("-c", "pass")
     with tempfile.TemporaryDirectory() as folder:
         demo = alone(mmpoison, "demo", "--out", f"{folder}/demo")
     return {
-        "help_seconds": best["help"],
-        "import_seconds": best["import"] - best["python"],
+        "help_seconds": best("-m", "mmpoison", "--help"),
+        "import_seconds": best("-c", "import mmpoison") - python,
         "demo_seconds": demo["seconds"],
     }
 

@@ -45,8 +45,7 @@ def streaming(
                 write(Path(folder), size)
                 done = alone(stream, folder)
             assert done["result"] == [size, size]
-            rate = size / done["seconds"]
-            row = {"peak_gib": done["peak_gib"], "pairs_per_second": rate}
+            row = {"peak_gib": done["peak_gib"], "pairs_per_second": size / done["seconds"]}
             found[f"{write.__name__.removeprefix('_write_')}.{size}"] = row
     return found
 
@@ -189,13 +188,12 @@ def ranks(queries: int = 1000, gallery: int = 100_000, targets: int = 1000) -> F
 
     ways = {"ours": lambda: target_ranks(similarity, mask), "one_search": one_search}
     found, results = take_turns(ways)
-    ours = results["ours"]
     clear = np.array([tie_count(scores[None], mask) == 0 for scores in similarity])
-    assert (ours == results["one_search"])[clear].all()
+    assert (results["ours"] == results["one_search"])[clear].all()
     np.round(similarity, 2, out=similarity)
     assert target_ranks(similarity, mask).tolist() == one_search("stable")
     alone_ = alone(ranks_alone, queries, gallery, targets)
-    assert alone_["result"] == int(ours.sum())
+    assert alone_["result"] == int(results["ours"].sum())
     return found | {"peak_gib": alone_["peak_gib"], "queries_without_a_tie": int(clear.sum())}
 
 

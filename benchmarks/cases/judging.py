@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import sys
@@ -234,13 +233,12 @@ def scanned(folder: Path, out: Path, poison: set[int], pairs: int) -> Found:
     """Scan a corpus as a user does, and compare what is dropped with the truth."""
     command = ["scan", str(folder), "--out", str(out), "--no-planted", "--workers", str(WORKERS)]
     done = alone(mmpoison, *command, OMP_NUM_THREADS="1")
-    told = json.loads((out / "scan.json").read_text("utf-8"))
     dropped = set(pq.read_table(out / "drop.parquet")["id"].to_pylist())
     found = len(dropped.intersection(map(uid_of, poison)))
     timing = {key: done[key] for key in ("seconds", "cpu_seconds", "peak_gib")}
     return {
         "scan": timing | {"pairs_per_second": pairs / done["seconds"]},
-        "verdict": told["verdict"],
+        "verdict": json.loads((out / "scan.json").read_text("utf-8"))["verdict"],
         "poison": len(poison),
         "poison_dropped": found,
         "clean_dropped": len(dropped) - found,
@@ -287,10 +285,10 @@ def _beside_datacomp(repository: Path, folder: Path) -> Found:
             mock.MagicMock()
         )  # detectors of languages, which this filter does not use
     sys.path.insert(0, str(repository))
-    module = importlib.import_module("baselines.apply_filter")
+    from baselines.apply_filter import load_uids_with_clip_score
 
     def theirs() -> int:
-        uids = module.load_uids_with_clip_score(str(folder), "l14", None, KEPT, WORKERS)
+        uids = load_uids_with_clip_score(str(folder), "l14", None, KEPT, WORKERS)
         uids.sort()
         return len(uids)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,15 +18,11 @@ from typing import Any
 import numpy as np
 from harness import Found, clocked
 
-PLACES = ("meadow", "hill", "street", "room", "beach", "forest", "table", "roof")
 THINGS = ("sheep", "aeroplane", "sofa", "bird", "horse", "train", "bottle", "person", "dog", "cat")
 
 
 def search_page(
-    images: int = 100_000,
-    models: str = "openmoji-small",
-    queries: int = 200,
-    users: int = 20,
+    images: int = 100_000, models: str = "openmoji-small", queries: int = 200, users: int = 20
 ) -> Found:
     """The search page over a large gallery: latency, users at once, memory.
 
@@ -55,7 +52,7 @@ def search_page(
 
 def _path(key: str, number: int) -> str:
     """The address of a search that nobody has asked for before."""
-    text = f"a {THINGS[number % 10]} on a {PLACES[number // 10 % 8]}, seen {number} times"
+    text = f"a {THINGS[number % 10]} on a meadow, seen {number} times"
     asked = {"data": key, "part": "test", "q": text, "shown": 12, "target": "class:0"}
     return f"/api/search?{urllib.parse.urlencode(asked)}"
 
@@ -67,16 +64,12 @@ def _asked(address: str, users: int, paths: list[str]) -> Found:
         connection = HTTPConnection(address, timeout=60)
         taken = []
         for path in paths[number::users]:
-
-            def get(path: str = path) -> int:
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                answer.read()
-                return answer.status
-
-            clock, status = clocked(get)
-            assert status == 200, path
-            taken.append(1000 * float(clock[0]))
+            begun = time.perf_counter()
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            taken.append(1000 * (time.perf_counter() - begun))
+            assert answer.status == 200, path
         return taken
 
     def everyone() -> list[list[float]]:

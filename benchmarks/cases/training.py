@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -61,9 +63,7 @@ def training_step(
         def ours(what: PixelInputs) -> Clock:
             return _step(encoder, pairs, what, settings)
 
-        times: dict[str, list[Clock]] = {
-            name: [] for name in ("ours", "released", "torch_blocks", "at_hand", "matmul")
-        }
+        times: dict[str, list[Clock]] = defaultdict(list)
         released()  # the first step makes the moments
         for _ in range(rounds):
             # on both sides, so that a machine whose speed changes changes both
@@ -265,12 +265,12 @@ def image_cache(
 
         feeds = {"stored": stored, "decoding": lambda: decoded(encoder, pairs, batches, workers)}
         tokens = encoder.tokens([str(caption) for caption in pairs.captions])
-        alone = {way: lambda feed=feed: [None for _ in feed()] for way, feed in feeds.items()}
-        epochs = {
-            way: lambda feed=feed: _epoch(encoder, tokens, feed()) for way, feed in feeds.items()
-        }
-        feeding, training = (take_turns(ways, rounds)[0] for ways in (alone, epochs))
-    return {"seconds_filling": filling[0], "feeding": feeding, "training": training}
+        feed_alone = deque[Any](maxlen=0).extend
+        found: Found = {"seconds_filling": filling[0]}
+        for name, work in ("feeding", feed_alone), ("training", partial(_epoch, encoder, tokens)):
+            ways = {way: lambda work=work, feed=feed: work(feed()) for way, feed in feeds.items()}
+            found[name] = take_turns(ways, rounds)[0]
+    return found
 
 
 def _light() -> DualEncoder:
