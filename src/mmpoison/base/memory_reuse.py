@@ -2,7 +2,7 @@
 
 The C library of Linux returns every large block to the system when it is freed, and the system zeroes it before it
 gives it out again. A step of training frees and takes as much memory as the model and its gradients have: for
-ViT-B/32, 150,000 pages of 4 KB, a fifth of a second (`benchmarks/training_step.py`).
+ViT-B/32, 150,000 pages of 4 KB, a fifth of a second (`benchmarks/bench.py training_step`).
 """
 
 from __future__ import annotations
