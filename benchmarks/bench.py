@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Annotated
 
 import typer
@@ -43,15 +44,15 @@ def main(
         json: Write the result of one case here, and only here.
     """
     for name in cases or [each.__name__ for each in ON_THE_PAGE]:
+        if name not in CASES:
+            sys.exit(f"no case {name!r}, but {', '.join(CASES)}")
+        print(f"== {name}: {(CASES[name].__doc__ or '').splitlines()[0]}", flush=True)
         try:
             sizes(CASES[name], change or [])
-        except KeyError:
-            sys.exit(f"no case {name!r}, but {', '.join(CASES)}")
-        except InputError as error:
+            with tempfile.TemporaryDirectory() as cache:
+                result = alone(measure, name, change or [], MMPOISON_CACHE=cache)["result"]
+        except (InputError, CalledProcessError) as error:
             sys.exit(str(error))
-        print(f"== {name}: {(CASES[name].__doc__ or '').splitlines()[0]}", flush=True)
-        with tempfile.TemporaryDirectory() as cache:
-            result = alone(measure, name, change or [], MMPOISON_CACHE=cache)["result"]
         for key, value in flat(result):
             print(f"{key:44} {value:,.4g}" if isinstance(value, float) else f"{key:44} {value}")
         if json:

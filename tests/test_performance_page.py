@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.test_docs_numbers import ROOT, script
 
 from mmpoison.errors import InputError
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs/results/performance"
 PAGE = ROOT / "docs/performance.md"
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "benchmarks").is_dir() or not RESULTS.is_dir(), reason="not in a built package"
-)
-
-
-def script(name: str) -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "benchmarks"))  # as it is for a script
-        return importlib.import_module(name)
+pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="not in a built package")
 
 
 def results() -> dict[str, dict[str, Any]]:
@@ -109,10 +99,15 @@ def test_ways_are_compared_round_by_round() -> None:
 def test_a_row_that_is_there_is_not_measured_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows, file, measured = script("rows"), tmp_path / "rows.json", []
+    rows, file = script("rows"), tmp_path / "rows.json"
+    measured: list[str] = []
 
     def job(goal: str) -> tuple[dict[str, Any], Any]:
-        return {"goals": [goal]}, lambda: measured.append(goal) or {"found": len(measured)}
+        def measure() -> dict[str, Any]:
+            measured.append(goal)
+            return {"found": len(measured)}
+
+        return {"goals": [goal]}, measure
 
     def summary(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {"all": {"rows": len(found)}}
