@@ -145,20 +145,13 @@ def machine() -> Found:
 
 
 def flat(found: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a nested result with their keys."""
-    if isinstance(found, Mapping):
-        for name, value in found.items():
+    """Yield the values of a nested result with their keys, of lists with their places."""
+    inside = dict(enumerate(found)) if isinstance(found, list) else found
+    if isinstance(inside, Mapping):
+        for name, value in inside.items():
             yield from flat(value, f"{key}.{name}" if key else str(name))
     else:
-        yield key, found
-
-
-def table(found: Found) -> str:
-    """Write a result as lines of key and value."""
-    return "\n".join(
-        f"{key:40} {value:,.4g}" if isinstance(value, float) else f"{key:40} {value}"
-        for key, value in flat(found)
-    )
+        yield key, inside
 
 
 if __name__ == "__main__":

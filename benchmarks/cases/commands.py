@@ -144,7 +144,7 @@ def embed_test_part(folder: str) -> None:
 
 
 def _differences(one: Found, other: Found) -> Found:
-    """Largest absolute differences of what two runs wrote, and whether all numbers are the same."""
+    """Largest absolute differences of what two runs wrote, and whether all but times is the same."""
     first, second = one["numbers"], other["numbers"]
 
     def largest(*words: str) -> float:
@@ -152,7 +152,7 @@ def _differences(one: Found, other: Found) -> Found:
         both = ((first[key], second[key]) for key in keys)
         return max((abs(a - b) for a, b in both if isinstance(a, int | float)), default=0.0)
 
-    found: Found = {"all numbers equal": first == second, "drift": largest("drift.")}
+    found: Found = {"all but times equal": first == second, "drift": largest("drift.")}
     for name in MODELS:
         found[name] = {
             "loss of the first step": largest(f"loss.{name}.step 0"),
