@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from mmpoison.attacks import (
-    Attack,
-    BothNames,
-    Decoys,
-    MultipleTargetLabels,
-    NearestAssigned,
-    NearestGoal,
-    Orphan,
-    SelfVouched,
-    SingleTargetImage,
-    SingleTargetLabel,
-    UnderTheGrid,
-)
-
-TWO, EIGHT = 2, 8
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,83 +13,58 @@ class Attacker:
 
     Attributes:
         name: As in the table.
-        build: Makes the attack from its goals.
+        attack: Its registered name.
+        options: Of the attack, but its goals.
         goals: How many goals it has at once, to one target class.
         near: Whether its target is one of the classes nearest to the original one.
         single: Whether the set has one caption an image.
     """
 
     name: str
-    build: Callable[[Sequence[str]], Attack]
+    attack: str
+    options: Mapping[str, Any]
     goals: int = 1
     near: bool = False
     single: bool = False
 
 
+IMAGE, LABEL, LABELS = "single-target-image", "single-target-label", "multiple-target-labels"
+GRID = "under-the-grid"
+CARRIERS = ("existing", "own")
+MANY = {"samples": 25}
+ONE_EACH = ", one caption an image"
+
 ATTACKERS = (
+    *(Attacker(f"I {mode}", IMAGE, {**MANY, "mode": mode}) for mode in ("add", "replace")),
     *(
-        Attacker(f"I {mode}", lambda g, mode=mode: SingleTargetImage(g[0], samples=25, mode=mode))
-        for mode in ("add", "replace")
-    ),
-    *(
-        Attacker(
-            f"II {carrier} {samples}",
-            lambda g, carrier=carrier, samples=samples: SingleTargetLabel(
-                g[0], samples=samples, carrier=carrier
-            ),
-        )
-        for carrier in ("existing", "own")
+        Attacker(f"II {carrier} {samples}", LABEL, {"samples": samples, "carrier": carrier})
+        for carrier in CARRIERS
         for samples in (25, 10, 5)
     ),
-    Attacker(
-        "II existing 25, samples",
-        lambda g: SingleTargetLabel(g[0], samples=25, spread="samples"),
-    ),
+    Attacker("II existing 25, samples", LABEL, {**MANY, "spread": "samples"}),
     *(
         Attacker(
-            f"II {carrier} 25, replace",
-            lambda g, carrier=carrier: SingleTargetLabel(
-                g[0], samples=25, mode="replace", carrier=carrier
-            ),
+            f"II {carrier} 25, replace", LABEL, {**MANY, "mode": "replace", "carrier": carrier}
         )
-        for carrier in ("existing", "own")
+        for carrier in CARRIERS
     ),
     *(
-        Attacker(
-            f"III {carrier} 2 x 25",
-            lambda g, carrier=carrier: MultipleTargetLabels(g, samples=25, carrier=carrier),
-            goals=TWO,
-        )
-        for carrier in ("existing", "own")
+        Attacker(f"III {carrier} 2 x 25", LABELS, {**MANY, "carrier": carrier}, goals=2)
+        for carrier in CARRIERS
     ),
     *(
-        Attacker(
-            f"II {carrier} 25, one caption an image",
-            lambda g, carrier=carrier: SingleTargetLabel(g[0], samples=25, carrier=carrier),
-            single=True,
-        )
-        for carrier in ("existing", "own")
+        Attacker(f"II {carrier} 25{ONE_EACH}", LABEL, {**MANY, "carrier": carrier}, single=True)
+        for carrier in CARRIERS
     ),
     *(
-        Attacker(f"self-vouched {share:.0%}", lambda g, share=share: SelfVouched(g[0], share=share))
+        Attacker(f"self-vouched {share:.0%}", "self-vouched", {"share": share})
         for share in (0.1, 0.25, 0.5)
     ),
-    Attacker("nearest-assigned", lambda g: NearestAssigned(g[0], samples=25), near=True),
-    Attacker(
-        "nearest-assigned, all seen",
-        lambda g: NearestAssigned(g[0], samples=25, unseen=1),
-        near=True,
-    ),
+    Attacker("nearest-assigned", "nearest-assigned", MANY, near=True),
+    Attacker("nearest-assigned, all seen", "nearest-assigned", {**MANY, "unseen": 1}, near=True),
     *(
-        Attacker(
-            f"under-the-grid, {cell} a cell",
-            lambda g, cell=cell: UnderTheGrid(g, samples=5, per_cell=cell),
-            goals=EIGHT,
-        )
+        Attacker(f"{GRID}, {cell} a cell", GRID, {"samples": 5, "per_cell": cell}, goals=8)
         for cell in (1, 2, 3)
     ),
-    Attacker("nearest-goal", lambda g: NearestGoal(g[0], samples=25)),
-    Attacker("both-names", lambda g: BothNames(g[0], samples=25)),
-    Attacker("decoys", lambda g: Decoys(g[0], samples=25)),
-    Attacker("orphan", lambda g: Orphan(g[0], samples=25)),
+    *(Attacker(name, name, MANY) for name in ("nearest-goal", "both-names", "decoys", "orphan")),
 )

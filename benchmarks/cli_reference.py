@@ -8,19 +8,17 @@ A page has what `mmpoison VERB --help` shows: what the verb does, its examples, 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from page_numbers import ROOT
+from page_blocks import ROOT, check_or_write
 from rich.text import Text
 from typer.core import TyperOption
 from typer.main import get_command
 
-from mmpoison.base.files import atomic_file
 from mmpoison.cli.app import GROUPS, NAMES, app
 from mmpoison.cli.help import simplified
 
@@ -30,20 +28,12 @@ EXAMPLE = re.compile(r"^(?P<what>[^\[\]`]*): \[bold\](?P<command>.*?)\[/bold\](?
 
 
 def pages() -> dict[Path, str]:
-    """Make all pages of the command line, by file."""
+    """Make all pages of the command line, by file; pages of verbs that there are no more are empty."""
     root: Any = get_command(app)
     made = {REFERENCE / "cli.md": _index(root)}
     for name in NAMES:
         made[REFERENCE / "cli" / f"{name}.md"] = _verb(name, root.commands[name])
-    return made
-
-
-def differing(made: Mapping[Path, str]) -> Iterator[Path]:
-    """Name the files that are missing or have another content, and pages of verbs that there are no more."""
-    for file, content in made.items():
-        if not file.is_file() or file.read_text(encoding="utf-8") != content:
-            yield file
-    yield from sorted(set((REFERENCE / "cli").glob("*.md")) - set(made))
+    return dict.fromkeys(sorted((REFERENCE / "cli").glob("*.md")), "") | made
 
 
 def _index(root: Any) -> str:
@@ -66,10 +56,8 @@ def _index(root: Any) -> str:
 
 
 def _verb(name: str, command: Any) -> str:
-    parts = [f"# mmpoison {name}", MADE]
-    children = getattr(command, "commands", {})
-    parts += _described(f"mmpoison {name}", command)
-    for child, verb in children.items():
+    parts = [f"# mmpoison {name}", MADE, *_described(f"mmpoison {name}", command)]
+    for child, verb in getattr(command, "commands", {}).items():
         parts.append(f"## mmpoison {name} {child}")
         parts += _described(f"mmpoison {name} {child}", verb)
     return "\n\n".join(parts) + "\n"
@@ -133,23 +121,5 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def main() -> int:
-    """Check the pages, or write them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--write", action="store_true", help="write the pages")
-    given = parser.parse_args()
-    made = pages()
-    found = list(differing(made))
-    for file in found:
-        print(f"{file.relative_to(ROOT)}: {'written' if given.write else 'differs from the help'}")
-        if given.write and file in made:
-            file.parent.mkdir(exist_ok=True)
-            with atomic_file(file) as temporary:
-                temporary.write_text(made[file], encoding="utf-8")
-        elif given.write:
-            file.unlink()
-    return 1 if found and not given.write else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(check_or_write(pages()))

@@ -6,27 +6,24 @@
     python benchmarks/false_alarms.py --fit --sets 0 --json choose.json    # prints LEVELS of `_level.py`
 
 Sets of five kinds: independent strays, favourite topics, second objects named, oddly phrased batches (`clean_sets.py`
-makes these four), and random parts of real data (`real_sets.py`). Sets are spread over five seeds. A row a set, with
+makes them), and random parts of real data. Sets are spread over five seeds. A row a set, with
 all its groups, goes into the JSON file; a second call with the same file runs what remains.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from clean_sets import SYNTHETIC, CleanSet, synthetic_set
-from real_sets import RealSets
-from rich.console import Console
+import typer
+from clean_sets import SYNTHETIC, CleanSet, RealSets, synthetic_set
+from rows import Row, resumed
 
-from mmpoison.api.progress import console_progress
-from mmpoison.base.files import write_json
-from mmpoison.defenses.filter_result import FEWEST_IMAGES, SuspectedGoal
+from mmpoison.base.untrusted import read_json
+from mmpoison.defenses.filter_result import FEWEST_IMAGES
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.statistics import clustered_share
 
@@ -36,59 +33,39 @@ TAIL = 0.05
 REAL = "real"
 KINDS = (*SYNTHETIC, REAL)
 SEEDS = 5
-WRITE_EVERY = 10
+NUMBERS = ("false_alarms", "crowded", "score", "images", "found", "expected")
+"""Of a group, which are kept."""
 
 
-def measure(made: CleanSet, seed: int) -> dict[str, Any]:
+def measure(make: Callable[[str, int, int], CleanSet], kind: str, seed: int, number: int) -> Row:
     """Scan a clean set, and return what it shows."""
+    made = make(kind, seed, number)
     start = time.process_time()
     goals = SuspiciousGroups().score_views(made.pairs, made.views, seed=seed).goals or ()
     return {
         **made.about,
         "pairs": len(made.pairs),
-        "groups": [numbers(goal) for goal in goals],
+        "groups": [{name: getattr(goal, name) for name in NUMBERS} for goal in goals],
         "seconds": round(time.process_time() - start, 2),
     }
 
 
-def numbers(goal: SuspectedGoal) -> dict[str, Any]:
-    """Return the plain numbers of a group."""
-    found: dict[str, Any] = {
-        "false_alarms": goal.false_alarms,
-        "crowded": goal.crowded,
-        "score": goal.score,
-        "pairs": len(goal.rows),
-        "images": goal.images,
-        "found": goal.found,
-        "expected": goal.expected,
-    }
-    if goal.false_alarms <= LEVELS[-1]:
-        found["sentence"] = str(goal)
-    return found
-
-
-def smallest(row: dict[str, Any]) -> float:
-    """Return the level at which a set first raises an alarm."""
-    return min((group["false_alarms"] for group in row["groups"]), default=1.0)
-
-
-def alarm_rates(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def alarm_rates(rows: Sequence[Row]) -> dict[str, Row]:
     """Return the share of sets with an alarm at each level, by kind, with a 95% interval."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Row] = {}
     for kind in [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]:
-        levels = np.array([smallest(row) for row in rows if row["kind"] == kind])
+        groups = [row["groups"] for row in rows if row["kind"] == kind]
+        # the level at which a set first raises an alarm
+        levels = np.array([min((g["false_alarms"] for g in each), default=1.0) for each in groups])
         found[kind] = {"sets": len(levels)}
         for level in LEVELS:
             share = clustered_share(levels <= level, np.arange(len(levels)))
-            found[kind] |= {
-                f"at {level:.1%}": share.value,
-                f"at {level:.1%} from": share.low,
-                f"at {level:.1%} to": share.high,
-            }
+            ends = {"": share.value, " from": share.low, " to": share.high}
+            found[kind] |= {f"at {level:.1%}{end}": number for end, number in ends.items()}
     return found
 
 
-def fitted(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+def fitted(rows: Sequence[Row]) -> list[tuple[float, float]]:
     """Return the scores that at most some shares of the clean sets of any kind exceed: the worst kind counts.
 
     Above the largest twentieth of a kind its scores are taken to fall off like a power (Hill's estimator), so that
@@ -113,71 +90,43 @@ def fitted(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
     ]
 
 
-def strongest(row: dict[str, Any]) -> float:
+def strongest(row: Row) -> float:
     """Return the largest score of the groups of a set that are large enough to be named."""
-    large = (group["score"] for group in row["groups"] if is_large(group))
+    large = (g["score"] for g in row["groups"] if g["images"] >= FEWEST_IMAGES or g["crowded"])
     return float(max(large, default=0.0))
 
 
-def is_large(group: dict[str, Any]) -> bool:
-    """Return whether a group may be named at all."""
-    return bool(group["images"] >= FEWEST_IMAGES or group["crowded"])
+def main(
+    json: Path,
+    root: Path | None = None,
+    kind: list[str] | None = None,
+    sets: int = 200,
+    first_seed: int = 5,
+    fit: bool = False,
+) -> None:
+    """Measure, print a table, and write JSON.
 
-
-def show(rates: Mapping[str, dict[str, Any]]) -> None:
-    """Print a table, one line a kind."""
-    names = [f"at {level:.1%}" for level in LEVELS]
-    print("kind            sets  " + "".join(f"{name:>22}" for name in names))
-    for kind, rate in rates.items():
-        cells = (
-            f"{rate[name]:.1%} ({rate[f'{name} from']:.1%}-{rate[f'{name} to']:.1%})"
-            for name in names
-        )
-        print(f"{kind:<16}{rate['sets']:>4}  " + "".join(f"{cell:>22}" for cell in cells))
-
-
-def main() -> None:
-    """Measure, print a table, and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--kind", choices=KINDS, action="append", help="All synthetic ones unless given."
-    )
-    parser.add_argument("--sets", type=int, default=200, help="Of each kind.")
-    parser.add_argument("--first-seed", type=int, default=5, help="The first of five seeds.")
-    parser.add_argument("--root", type=Path, help="The folder of the real data, for the kind real.")
-    parser.add_argument("--json", type=Path, required=True, help="Write the rows here, or resume.")
-    parser.add_argument("--fit", action="store_true", help="Print the levels that the rows give.")
-    options = parser.parse_args()
-
-    kinds: list[str] = options.kind or list(SYNTHETIC)
-    rows: list[dict[str, Any]] = (
-        json.loads(options.json.read_text())["rows"] if options.json.exists() else []
-    )
-    done = {(row["kind"], row["seed"], row["number"]) for row in rows}
-    make: Callable[[str, int, int], CleanSet] = synthetic_set
-    if REAL in kinds:
-        real = RealSets(options.root)
-        make = lambda kind, seed, number: (  # noqa: E731
-            real.draw(seed, number) if kind == REAL else synthetic_set(kind, seed, number)
-        )
-    wanted = [
-        (kind, options.first_seed + number % SEEDS, number // SEEDS)
-        for number in range(options.sets)
-        for kind in kinds
-    ]
-    remaining = [one for one in wanted if one not in done]
-    with console_progress(Console(stderr=True)) as progress:
-        update = progress.progress("clean sets")
-        for count, (kind, seed, number) in enumerate(remaining, start=1):
-            row = {"kind": kind, "seed": seed, "number": number}
-            rows.append(row | measure(make(kind, seed, number), seed))
-            if count % WRITE_EVERY == 0 or count == len(remaining):
-                write_json(options.json, {"kinds": alarm_rates(rows), "rows": rows})
-            update(count, len(remaining))
-    show(alarm_rates(rows))
-    if options.fit:
-        print(fitted(rows))
+    Args:
+        json: Write the rows here, or resume.
+        root: The folder of the real data, for the kind real.
+        kind: All synthetic ones unless given.
+        sets: Of each kind.
+        first_seed: The first of five seeds.
+        fit: Print the levels that the rows give.
+    """
+    makers: dict[str, Callable[[str, int, int], CleanSet]] = dict.fromkeys(SYNTHETIC, synthetic_set)
+    if REAL in (kind or ()):
+        makers[REAL] = RealSets(root or Path()).draw
+    jobs = []
+    for number in range(sets):
+        for each in kind or SYNTHETIC:
+            who = {"kind": each, "seed": first_seed + number % SEEDS, "number": number // SEEDS}
+            jobs.append((who, partial(measure, makers[each], **who)))
+    if jobs:
+        resumed(json, jobs, "kinds", alarm_rates)
+    if fit:
+        print(fitted(read_json(json)["rows"]))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

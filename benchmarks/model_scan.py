@@ -17,14 +17,15 @@ one over models (Clopper and Pearson); models of one seed share a start, so it i
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 from rich.progress import track
+from rows import Row, seeds_of, summary_table
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal, random_goals
@@ -37,7 +38,8 @@ from mmpoison.defenses.checks.canary import Kinds, association
 from mmpoison.defenses.checks.rank_gain import check_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.metrics import hit_at_k
-from mmpoison.models import DualEncoder, PairInputs, load_encoder, prepare_features
+from mmpoison.models import DualEncoder, load_encoder, prepare_features
+from mmpoison.reporting.table import markdown
 from mmpoison.runs.check_model import CLEAN_SHARE
 from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.statistics import clustered_share
@@ -52,6 +54,9 @@ SUSPECTS_OF_A_KIND = 4
 NULL_MODELS = 5
 POISONED = "poisoned"
 START = "start"
+NO_EMBEDDINGS: Any = None
+"""Kinds of labelled images need none."""
+
 TOOK = 0.5
 """From this Hit@10 of its goal on, a model has taken its poison."""
 
@@ -79,87 +84,67 @@ PLANS = {
 }
 
 
-class Models:
-    """Models of one seed: each is made once, and what is measured on it cached."""
+def jobs(plan: Plan, pairs: PairDataset, seed: int) -> Iterator[tuple[str, PairDataset, int, int]]:
+    """Give name, training pairs, epochs and seed of each model."""
+    few = some_unlabelled(pairs, plan.unlabelled, seed)
+    train, val = few.select(split="train"), pairs.select(split="val")
+    for number in range(SUSPECTS_OF_A_KIND):
+        yield f"clean-seed-{number}", train, plan.epochs, 100 + number
+        some = some_images(train, seed, f"model-scan/clean/{number}")
+        yield f"clean-subset-{number}", some, plan.epochs, 200 + number
+        other = max(1, plan.epochs // 2) if number % 2 else 2 * plan.epochs
+        yield f"clean-epochs-{number}", train, other, 300 + number
+    kinds = [(n, carrier) for n in SAMPLES for carrier in CARRIERS for _ in range(GOALS_EACH)]
+    goals = random_goals(pairs.classes, len(kinds), seed)
+    for (samples, carrier), (original, target) in zip(kinds, goals, strict=True):
+        goal = f"{original}2{target}"
+        attack = SingleTargetLabel(goal=goal, samples=samples, carrier=carrier)
+        poisoned = attack.poison(few, seed).select(split="train")
+        yield f"{POISONED}-{goal}-{samples}-{carrier}", poisoned, plan.epochs, seed
+    for number in range(NULL_MODELS):
+        yield f"same-{number}", train, plan.epochs, 400 + number
+        some = some_images(val, seed, f"model-scan/{number}")
+        yield f"val-{number}", some, plan.val_epochs, 500 + number
+        yield f"short-{number}", some, plan.short_epochs, 600 + number
 
-    def __init__(self, recipe: Recipe, plan: Plan, folder: Path) -> None:
-        self.recipe, self.plan, self.folder = recipe, plan, folder
-        data = recipe.data
-        self.pairs = load_dataset(data.name, data.root, seed=recipe.seed, options=data.options)
-        self.few = some_unlabelled(self.pairs, plan.unlabelled, recipe.seed)
-        self.test = TestSet.of(self.pairs)
-        codes = self.pairs.images.class_codes[self.test.gallery]
-        names = self.pairs.classes
-        # as `Kinds.find` with labels; it needs no embeddings for them
-        shares = (codes == np.arange(len(names))[:, None]).astype(np.float64)
-        shares /= shares.sum(axis=1, keepdims=True)
-        self.kinds = Kinds(shares, codes.astype(np.intp), names, names, "classes")
 
-    def jobs(self) -> Iterator[tuple[str, PairDataset, int, int]]:
-        """Give name, training pairs, epochs and seed of each model."""
-        seed, epochs = self.recipe.seed, self.plan.epochs
-        train, val = self.few.select(split="train"), self.pairs.select(split="val")
-        for number in range(SUSPECTS_OF_A_KIND):
-            yield f"clean-seed-{number}", train, epochs, 100 + number
-            some = some_images(train, seed, f"model-scan/clean/{number}")
-            yield f"clean-subset-{number}", some, epochs, 200 + number
-            other = max(1, epochs // 2) if number % 2 else 2 * epochs
-            yield f"clean-epochs-{number}", train, other, 300 + number
-        for samples, carrier, goal in self.attacks():
-            attack = SingleTargetLabel(goal=goal, samples=samples, carrier=carrier)
-            poisoned = attack.poison(self.few, seed).select(split="train")
-            yield f"{POISONED}-{goal}-{samples}-{carrier}", poisoned, epochs, seed
-        for number in range(NULL_MODELS):
-            yield f"same-{number}", train, epochs, 400 + number
-            some = some_images(val, seed, f"model-scan/{number}")
-            yield f"val-{number}", some, self.plan.val_epochs, 500 + number
-            yield f"short-{number}", some, self.plan.short_epochs, 600 + number
+def measured(
+    recipe: Recipe, plan: Plan, pairs: PairDataset, test: TestSet, kinds: Kinds, folder: Path
+) -> dict[str, Row]:
+    """Return what was measured on the start and on each model of a seed; make the models that are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    every = list(jobs(plan, pairs, recipe.seed))
+    files = {name: folder / f"{name}.json" for name in (START, *(job[0] for job in every))}
 
-    def attacks(self) -> Iterator[tuple[int, Carrier, str]]:
-        """Give amount, carrier and goal of each poisoned model."""
-        kinds = [(n, carrier) for n in SAMPLES for carrier in CARRIERS for _ in range(GOALS_EACH)]
-        goals = random_goals(self.pairs.classes, len(kinds), self.recipe.seed)
-        for (samples, carrier), (original, target) in zip(kinds, goals, strict=True):
-            yield samples, carrier, f"{original}2{target}"
-
-    def measured(self) -> dict[str, Any]:
-        """Return what was measured on the start and on each model; make the models that are missing."""
-        jobs = list(self.jobs())
-        missing = [job for job in jobs if not self._path(job[0]).is_file()]
-        if missing or not self._path(START).is_file():
-            start = load_encoder(self.recipe.model.name)
-            everything = np.arange(len(self.pairs.images), dtype=np.int32)
-            inputs = prepare_features(start, self.pairs, images=everything, cache=cache_folder())
-            if (align := self.recipe.model.align) is not None:
-                val = self.pairs.select(split="val")
-                start = finetune(start, val, inputs, align, seed=self.recipe.seed).encoder
-            self._measure(START, start, inputs)
-            for name, pairs, epochs, seed in track(missing, f"seed {self.recipe.seed}"):
-                settings = self.recipe.training.model_copy(update={"epochs": epochs})
-                model = finetune(start, pairs, inputs, settings, seed=seed).encoder
-                self._measure(name, model, inputs)
-        return {name: read_json(self._path(name)) for name in (START, *(job[0] for job in jobs))}
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.json"
-
-    def _measure(self, name: str, model: DualEncoder, inputs: PairInputs) -> None:
-        embeddings = TestEmbeddings.of(model, inputs, self.test)
-        found: dict[str, Any] = {"ranks": association(embeddings, self.test, self.kinds).tolist()}
+    def measure(name: str, model: DualEncoder) -> None:
+        embeddings = TestEmbeddings.of(model, inputs, test)
+        found: Row = {"ranks": association(embeddings, test, kinds).tolist()}
         if name.startswith(POISONED):
-            goal = Goal.parse(name.split("-")[1], self.pairs.classes)
-            queries, targets = self.test.queries(goal.original), self.test.targets(goal.target)
+            goal = Goal.parse(name.split("-")[1], pairs.classes)
+            queries, targets = test.queries(goal.original), test.targets(goal.target)
             found["hit@10"] = hit_at_k(embeddings.ranks(queries, targets)[0], 10)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._path(name), found)
+        write_json(files[name], found)
+
+    if not all(file.is_file() for file in files.values()):
+        start = load_encoder(recipe.model.name)
+        everything = np.arange(len(pairs.images), dtype=np.int32)
+        inputs = prepare_features(start, pairs, images=everything, cache=cache_folder())
+        if (align := recipe.model.align) is not None:
+            val = pairs.select(split="val")
+            start = finetune(start, val, inputs, align, seed=recipe.seed).encoder
+        measure(START, start)
+        missing = [job for job in every if not files[job[0]].is_file()]
+        for name, chosen, epochs, seed in track(missing, f"seed {recipe.seed}"):
+            settings = recipe.training.model_copy(update={"epochs": epochs})
+            measure(name, finetune(start, chosen, inputs, settings, seed=seed).encoder)
+    return {name: read_json(file) for name, file in files.items()}
 
 
 def some_unlabelled(pairs: PairDataset, count: int | None, seed: int) -> PairDataset:
     """Keep so many unlabelled training images; images keep their numbers, so that features are shared."""
     if count is None:
         return pairs
-    train = pairs.select(split="train")
-    images = train.used_images()
+    images = pairs.select(split="train").used_images()
     images = images[pairs.images.class_codes[images] < 0]
     dropped = generator(seed, "model-scan/unlabelled").permutation(images)[count:]
     return pairs.where(~np.isin(pairs.image, dropped))
@@ -172,32 +157,23 @@ def some_images(pairs: PairDataset, seed: int, stream: str) -> PairDataset:
     return pairs.where(np.isin(pairs.image, chosen))
 
 
-def scan_all(found: Mapping[str, Any], kinds: Kinds, null: str, seed: int) -> list[dict[str, Any]]:
+def scan_all(found: Mapping[str, Row], kinds: Kinds, null: str, seed: int) -> list[Row]:
     """Scan each suspect of a seed with one kind of clean models; a row each."""
     ranks = {name: np.array(one["ranks"]) for name, one in found.items()}
     clean = [table for name, table in ranks.items() if name.startswith(f"{null}-")]
     rows = []
     for name, table in ranks.items():
-        if not name.startswith((POISONED, "clean")):
-            continue
-        result = check_tables(ranks[START], table, clean, kinds)
-        goal = name.split("-")[1] if name.startswith(POISONED) else None
-        findings = [one.to_json() for one in result.findings]
-        named = [f"{one['captions']}2{one['images']}" for one in findings]
-        p_values = [one.p_value for one in result.findings]
-        place = named.index(goal) if goal in named else None
-        rows.append(
-            {
-                "seed": seed,
-                "model": name,
-                "null": null,
-                "hit@10": found[name].get("hit@10"),
-                "place": place,
-                "p_of_goal": 1.0 if place is None else p_values[place],
-                "smallest_p": min(p_values, default=1.0),
-                "first": named[0] if named else None,
-            }
-        )
+        if name.startswith((POISONED, "clean")):
+            findings = check_tables(ranks[START], table, clean, kinds).findings
+            goals = [
+                f"{one['captions']}2{one['images']}" for one in (f.to_json() for f in findings)
+            ]
+            p_values = [one.p_value for one in findings]
+            goal = name.split("-")[1]
+            place = goals.index(goal) if goal in goals else None
+            row = {"seed": seed, "model": name, "null": null, "hit@10": found[name].get("hit@10")}
+            row |= {"place": place, "p_of_goal": 1.0 if place is None else p_values[place]}
+            rows.append(row | {"smallest_p": min(p_values, default=1.0)})
     return rows
 
 
@@ -206,55 +182,52 @@ def share(hits: Sequence[bool]) -> str:
     if len(hits) < 2:
         return "too few"
     one = clustered_share(hits, np.arange(len(hits)))
-    assert one.low is not None
-    assert one.high is not None
     return f"{one.value:.0%} ({one.low:.0%}–{one.high:.0%}) of {len(hits)}"
 
 
-def summaries(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Rates of one null at each level."""
-    clean = [row for row in rows if row["hit@10"] is None]
-    bad = [row for row in rows if row["hit@10"] is not None]
-    took = [row for row in bad if row["hit@10"] >= TOOK]
-    return {
-        f"{rows[0]['null']}, p <= {level}": {
-            "clean models flagged": share([row["smallest_p"] <= level for row in clean]),
-            "goal flagged, poison took": share([row["p_of_goal"] <= level for row in took]),
-            "goal flagged, all": share([row["p_of_goal"] <= level for row in bad]),
-            "goal first, poison took": share([row["place"] == 0 for row in took]),
-        }
-        for level in LEVELS
-    }
-
-
-def main() -> None:
-    """Measure, print and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("recipe", choices=PLANS)
-    parser.add_argument("--root", type=Path, help="Holds rsicd/ and ucm/.")
-    parser.add_argument("--models", type=Path, required=True, help="Folder for what is measured.")
-    parser.add_argument("--seeds", default="5-9", help="First and last, or one.")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-
-    first, _, last = options.seeds.partition("-")
-    rows: list[dict[str, Any]] = []
-    for seed in range(int(first), int(last or first) + 1):
-        changes = {"seed": seed} | ({"data.root": str(options.root)} if options.root else {})
-        recipe = load_recipe(options.recipe, changes)
-        folder = options.models / options.recipe / str(seed)
-        models = Models(recipe, PLANS[options.recipe], folder)
-        found = models.measured()
-        for null in NULLS:
-            rows += scan_all(found, models.kinds, null, seed)
-    nulls: dict[str, Any] = {}
+def summaries(rows: Sequence[Row]) -> dict[str, Row]:
+    """Rates of each null at each level."""
+    found = {}
     for null in NULLS:
-        nulls |= summaries([row for row in rows if row["null"] == null])
-    for name, line in nulls.items():
-        print(name, line)
-    if options.json:
-        write_json(options.json, {"recipe": options.recipe, "nulls": nulls, "rows": rows})
+        mine = [row for row in rows if row["null"] == null]
+        clean = [row for row in mine if row["hit@10"] is None]
+        bad = [row for row in mine if row["hit@10"] is not None]
+        took = [row for row in bad if row["hit@10"] >= TOOK]
+        for level in LEVELS:
+            found[f"{null}, p <= {level}"] = {
+                "clean models flagged": share([row["smallest_p"] <= level for row in clean]),
+                "goal flagged, poison took": share([row["p_of_goal"] <= level for row in took]),
+                "goal flagged, all": share([row["p_of_goal"] <= level for row in bad]),
+                "goal first, poison took": share([row["place"] == 0 for row in took]),
+            }
+    return found
+
+
+def main(
+    recipe: str, models: Path, json: Path, root: Path | None = None, seeds: str = "5-9"
+) -> None:
+    """Measure, print and write JSON.
+
+    Args:
+        recipe: One of `PLANS`.
+        models: Folder for what is measured on each model.
+        json: Write the numbers here.
+        root: Holds rsicd/ and ucm/.
+        seeds: First and last, or one.
+    """
+    rows: list[Row] = []
+    for seed in seeds_of(seeds):
+        changes = {"seed": seed} | ({"data.root": str(root)} if root else {})
+        one = load_recipe(recipe, changes)
+        pairs = load_dataset(one.data.name, one.data.root, seed=seed, options=one.data.options)
+        test = TestSet.of(pairs)
+        kinds = Kinds.find(test, NO_EMBEDDINGS, seed)
+        found = measured(one, PLANS[recipe], pairs, test, kinds, models / recipe / str(seed))
+        rows += [row for null in NULLS for row in scan_all(found, kinds, null, seed)]
+    nulls = summaries(rows)
+    write_json(json, {"recipe": recipe, "nulls": nulls, "rows": rows})
+    print(markdown([summary_table(recipe, {"nulls": nulls})]))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,19 +1,70 @@
-"""Parts of texts that a command writes: each stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`."""
+"""Texts of the documentation that a command checks or writes, whole or in part.
+
+A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
 from mmpoison.paper.page import name_of
 from mmpoison.paper.verdicts import LINES
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs/results/paper"
 
 WIDE = "---\nhide: [navigation, toc]\n---\n\n"
 """Before a page with wide tables: leaves the room for them."""
 
 FRAME = '<div class="one-screen" markdown>'
 """Around a table whose lines are low: docs/stylesheets/tables.css."""
+
+
+def differing(made: Mapping[Path, str]) -> Iterator[Path]:
+    """Name the files that are not as they should be; of one that should be empty, that it is there."""
+    for file, content in made.items():
+        if (file.read_text(encoding="utf-8") if file.is_file() else "") != content:
+            yield file
+
+
+def check_or_write(made: Mapping[Path, str]) -> int:
+    """Run the command line of a script that makes texts: name those that differ and how, or with `--write` write them.
+
+    Args:
+        made: What each file should hold; one that should hold nothing should not be there.
+
+    Returns:
+        1 if a text differs and was not written, else 0.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true", help="write the texts")
+    write = parser.parse_args().write
+    found = list(differing(made))
+    for file in found:
+        if write:
+            put(file, made[file])
+        else:
+            before = file.read_text(encoding="utf-8") if file.is_file() else ""
+            name = str(file.relative_to(ROOT))
+            lines = (before.splitlines(), made[file].splitlines())
+            print("\n".join(difflib.unified_diff(*lines, name, name, n=0, lineterm="")))
+    return int(bool(found) and not write)
+
+
+def put(file: Path, content: str) -> None:
+    """Write a text, or remove its file."""
+    if not content:
+        file.unlink()
+        return
+    file.parent.mkdir(exist_ok=True)
+    with atomic_file(file) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 def with_block(content: str, name: str, block: str, of: Path) -> str:

@@ -9,29 +9,29 @@ A number in prose stands between two comments, the first of which says where it 
 
 The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
 page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
-comments has the standard deviation, too.
+comments has the standard deviation, too. A text without digits is that of the cell: `claims; 14; openmoji; answer`.
+A key of a JSON file of `docs/results/`: `performance/ranks; found.peak_gib`.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from mmpoison.base.files import atomic_file
+from harness import flat
+from page_blocks import PAGES, ROOT, check_or_write
+
 from mmpoison.errors import InputError
-
-ROOT = Path(__file__).parents[1]
-PAGES = ROOT / "docs/results/paper"
 
 PLACE = re.compile(r"<!--= (?P<where>[^>]*?) -->(?P<text>[^<]*)<!--/-->")
 NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?")
 SPREAD = re.compile(r"± (\d[\d.]*)")
-ENDS = re.compile(r"\[(-?[\d.,]+), (-?[\d.,]+)\]")
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,11 @@ class PageTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def cell(self, keys: Sequence[str], column: str) -> str | None:
-        """Return the cell of the first row that has these cells in this order; None where there is none.
+    def line(self, keys: Sequence[str]) -> Mapping[str, str] | None:
+        """Return the first row that has these cells in this order, by column; None where there is none.
 
         The number of seeds, column `n`, is no key: it would be taken for a step or an epoch.
         """
-        found = self.line(keys) if column in self.columns else None
-        return None if found is None else found[column]
-
-    def line(self, keys: Sequence[str]) -> Mapping[str, str] | None:
-        """Return the first row that has these cells in this order, by column."""
         for row in self.rows:
             named = list(zip(self.columns, row, strict=True))
             rest = iter([cell for name, cell in named if name != "n"])
@@ -82,15 +77,11 @@ def tables_of(page: Path) -> tuple[PageTable, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class Printed:
-    """A number of a page; its 95% interval, standard deviation and number of seeds where they are printed."""
+class Printed(NamedTuple):
+    """A number of a page, and its standard deviation where it is printed."""
 
     mean: float
-    low: float | None = None
-    high: float | None = None
     sd: float | None = None
-    n: int | None = None
 
 
 def read_number(text: str) -> Printed:
@@ -99,33 +90,46 @@ def read_number(text: str) -> Printed:
     Raises:
         InputError: If there is none.
 
-    >>> read_number("0.144 [0.025, 0.263] ▼ 0.352")
-    Printed(mean=0.144, low=0.025, high=0.263, sd=None, n=None)
+    >>> read_number("0.144 ± 0.025 ▼ 0.352")
+    Printed(mean=0.144, sd=0.025)
     """
     found = NUMBER.search(text)
     if found is None:
         raise InputError(f"{text!r}: no number")
-    ends, spread = ENDS.search(text), SPREAD.search(text)
-    low, high = (None, None) if ends is None else (_value(ends[1]), _value(ends[2]))
-    return Printed(_value(found[0]), low, high, None if spread is None else _value(spread[1]))
+    spread = SPREAD.search(text)
+    return Printed(_value(found[0]), None if spread is None else _value(spread[1]))
 
 
 def _value(text: str) -> float:
     return float(text.replace(",", "").replace("−", "-"))
 
 
-def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Printed:
-    """Return a number of a page.
+def cell(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Any:
+    """Return a cell of a page, or a value of a JSON file.
 
     Raises:
         InputError: If the page, the row or the column is not there.
     """
+    if (file := pages.parent / f"{page}.json").is_file():
+        values = dict(flat(json.loads(file.read_text(encoding="utf-8"))))
+        if column in values:
+            return values[column]
+        raise InputError(f"{page}.json has no {column}")
     for table in tables_of(pages / f"{page}.md"):
         row = table.line(keys) if column in table.columns else None
         if row is not None:
-            seeds = row.get("n", "")
-            return replace(read_number(row[column]), n=int(seeds) if seeds.isdigit() else None)
+            return row[column]
     raise InputError(f"{page}.md has no row {'; '.join(keys)} with a column {column!r}")
+
+
+def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Printed:
+    """Return a number of a page.
+
+    Raises:
+        InputError: If there is none.
+    """
+    found = cell(page, keys, column, pages)
+    return read_number(found) if isinstance(found, str) else Printed(float(found))
 
 
 def written_as(value: float, sample: str) -> str:
@@ -145,20 +149,23 @@ def written_as(value: float, sample: str) -> str:
     return text + ("%" if percent else "")
 
 
-def differences(file: Path, pages: Path = PAGES) -> Iterator[tuple[str, str, str]]:
-    """Yield each number of a text that differs from its page: where it comes from, what stands there, and the page's.
+def renewed(file: Path, pages: Path = PAGES) -> str:
+    """Return a text with the numbers of the pages in their places.
 
     Raises:
         InputError: If a place names no number.
     """
-    for place in PLACE.finditer(file.read_text(encoding="utf-8")):
-        wanted = _wanted(place, pages)
-        if wanted != place["text"]:
-            yield place["where"], place["text"], wanted
+
+    def put(place: re.Match[str]) -> str:
+        return f"<!--= {place['where']} -->{_wanted(place, pages)}<!--/-->"
+
+    return PLACE.sub(put, file.read_text(encoding="utf-8"))
 
 
 def _wanted(place: re.Match[str], pages: Path) -> str:
     page, *keys, column = (part.strip() for part in place["where"].split(";"))
+    if not NUMBER.search(place["text"]):
+        return str(cell(page, keys, column, pages))
     found = find(page, keys, column, pages)
     mean, spread, sd = place["text"].partition(" ± ")
     if not spread:
@@ -168,40 +175,11 @@ def _wanted(place: re.Match[str], pages: Path) -> str:
     return f"{written_as(found.mean, mean)} ± {written_as(found.sd, sd)}"
 
 
-def write(file: Path, pages: Path = PAGES) -> None:
-    """Put the numbers of the pages in their places."""
-
-    def renewed(place: re.Match[str]) -> str:
-        return f"<!--= {place['where']} -->{_wanted(place, pages)}<!--/-->"
-
-    text = PLACE.sub(renewed, file.read_text(encoding="utf-8"))
-    with atomic_file(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def texts() -> list[Path]:
     """List the texts that may hold such numbers."""
     written = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     return sorted(file for file in written if PAGES not in file.parents)
 
 
-def main() -> int:
-    """Check, or write; 1 if a number differs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--write", action="store_true", help="put the page's numbers in place")
-    given = parser.parse_args()
-    wrong = 0
-    for file in texts():
-        if given.write:
-            write(file)
-            continue
-        for where, text, wanted in differences(file):
-            print(f"{file.relative_to(ROOT)}: {where}: {text} in the text, {wanted} on the page")
-            wrong += 1
-    return min(wrong, 1)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(check_or_write({file: renewed(file) for file in texts()}))

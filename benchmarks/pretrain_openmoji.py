@@ -6,38 +6,34 @@ seed, no background palette and, where a class has enough drawings, not every dr
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import typer
 from rich.console import Console
 
 from mmpoison._version import __version__
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import atomic_file
 from mmpoison.base.seeding import torch_seed
-from mmpoison.datasets.catalogue import load_dataset
+from mmpoison.datasets import ImageTable, PairDataset, load_dataset
 from mmpoison.datasets.openmoji.build import ATTRIBUTION, scene_arrays
 from mmpoison.datasets.openmoji.scene_data import CLASSES, OPENMOJI_SCENES_VERSION
 from mmpoison.errors import InputError
+from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.evaluation.rows import class_retrieval, goal_row, utility_row
-from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
-from mmpoison.images.preparation import Preparation
-from mmpoison.images.store import PixelStore
+from mmpoison.images import PixelStore, Preparation
+from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.models.checkpoint import CARD_FILE, CONFIG_FILE, load_checkpoint, save_checkpoint
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.open_clip_build import BPE_FILE, build_module, small_tokenizer
-from mmpoison.pairs.table import ImageTable, PairDataset
 from mmpoison.records.run_files import PretrainingRecord
-from mmpoison.training.loop import Step, finetune
-from mmpoison.training.settings import TrainingSettings
+from mmpoison.training import TrainingSettings, finetune
+from mmpoison.training.loop import Step
 
 IMAGE_SIZE = 64
 CONTEXT = 28
@@ -48,6 +44,7 @@ VOCABULARY = 512 + MERGES + 2
 
 MEAN_STD = {"mean": [0.481, 0.458, 0.408], "std": [0.269, 0.261, 0.276]}
 
+TEXT = {"width": 128, "heads": 2, "layers": 3}
 VARIANTS: dict[str, dict[str, Any]] = {
     # the victim of the demo
     "small": {"vision": {"layers": [1, 1, 1, 1], "width": 32, "head_width": 64}, "seed": 101},
@@ -56,24 +53,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # another family: a transformer, as CLIP's ViT models
     "vit": {"vision": {"layers": 4, "width": 128, "head_width": 32, "patch_size": 8}, "seed": 303},
 }
-
-
-def model_config(variant: str) -> dict[str, Any]:
-    """Return the config of a variant in open_clip's form."""
-    return {
-        "model_cfg": {
-            "embed_dim": 128,
-            "vision_cfg": {"image_size": IMAGE_SIZE, **VARIANTS[variant]["vision"]},
-            "text_cfg": {
-                "context_length": CONTEXT,
-                "vocab_size": VOCABULARY,
-                "width": 128,
-                "heads": 2,
-                "layers": 3,
-            },
-        },
-        "preprocess_cfg": {"size": IMAGE_SIZE, **MEAN_STD},
-    }
 
 
 def write_merges(target: Path) -> Path:
@@ -88,11 +67,16 @@ def write_merges(target: Path) -> Path:
 
 
 def random_encoder(variant: str, merges: Path) -> DualEncoder:
-    """Return an untrained encoder of a variant."""
-    config = model_config(variant)
+    """Return an untrained encoder of a variant, its config in open_clip's form."""
+    model = {
+        "embed_dim": 128,
+        "vision_cfg": {"image_size": IMAGE_SIZE, **VARIANTS[variant]["vision"]},
+        "text_cfg": {"context_length": CONTEXT, "vocab_size": VOCABULARY, **TEXT},
+    }
+    config = {"model_cfg": model, "preprocess_cfg": {"size": IMAGE_SIZE, **MEAN_STD}}
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(VARIANTS[variant]["seed"], "initialisation"))
-        module = build_module(config["model_cfg"])
+        module = build_module(model)
     return DualEncoder(module, small_tokenizer(merges, CONTEXT), config, f"openmoji-{variant}")
 
 
@@ -116,7 +100,7 @@ def scenes(
 
 
 def pretrain(
-    variant: str, merges: Path, *, count: int, captions_each: int, epochs: int, workers: int
+    variant: str, merges: Path, count: int, captions_each: int, epochs: int, workers: int
 ) -> tuple[DualEncoder, PretrainingRecord]:
     """Train a variant from random weights.
 
@@ -133,9 +117,7 @@ def pretrain(
     """
     console = Console()
     seed = VARIANTS[variant]["seed"]
-    begun = time.perf_counter()
     pairs, pixels = scenes(count, captions_each, seed, workers)
-    console.print(f"{count} scenes in {time.perf_counter() - begun:.0f} s")
     settings = TrainingSettings(
         epochs=epochs,
         batch_size=256,
@@ -168,21 +150,11 @@ def pretrain(
     )
 
 
-def describe(folder: Path, seed: int = 0) -> str:
-    """Measure a checkpoint on the demo's test scenes and write its model card.
-
-    Args:
-        folder: The checkpoint.
-        seed: Seed of the demo's scenes.
-
-    Returns:
-        The card, Markdown.
-    """
+def describe(folder: Path, seed: int = 0) -> None:
+    """Measure a checkpoint on the demo's test scenes of a seed and write its model card."""
     encoder = load_checkpoint(folder)
-    pairs = load_dataset("openmoji", seed=seed)
-    test = TestSet.of(pairs)
-    inputs = prepare_pixels(encoder, test.pairs)
-    embedded = TestEmbeddings.of(encoder, inputs, test)
+    test = TestSet.of(load_dataset("openmoji", seed=seed))
+    embedded = TestEmbeddings.of(encoder, prepare_pixels(encoder, test.pairs), test)
     classes = class_retrieval(embedded, test)
     utility = utility_row(embedded, test)
     goal = goal_row(embedded, test, Goal("sheep", "aeroplane"))
@@ -196,89 +168,70 @@ def describe(folder: Path, seed: int = 0) -> str:
         f"--scenes {recipe.scenes} --captions-each {recipe.captions_each}"
         f"{f' --epochs {epochs}' if epochs != 1 else ''} --out DIR"
     )
-    card = "\n".join(
-        [
-            f"# {encoder.name}",
-            "",
-            "A small dual encoder in the layout of open_clip's CLIP, trained from random weights on OpenMoji scenes. "
-            "It plays the part of CLIP on such scenes and is good for nothing else. It has never seen a photo.",
-            "",
-            f"- {parameters / 1e6:.2f} million parameters; images of {IMAGE_SIZE} pixels; 128 dimensions",
-            f"- tokenizer: CLIP's with its first {MERGES:,} merges (`{BPE_FILE}`), {VOCABULARY:,} tokens",
-            f"- made by: mmpoison {recipe.tool_version}, `{command}`",
-            f"- data: {recipe.scenes:,} scenes of the pool `pretraining`, version {recipe.scenes_version}, "
-            f"seed {recipe.seed}, {recipe.captions_each} captions each. The demo's scenes come from another "
-            "pool: other seeds, other background palettes, and for the classes with enough drawings some that this "
-            "model has never seen.",
-            "- weights are kept as 16-bit floats",
-            "",
-            f"## Measured on the demo's test scenes (seed {seed}; {len(test.gallery)} images, "
-            f"{len(test.pairs):,} captions)",
-            "",
-            "| what | Hit@1 | Hit@5 | Hit@10 |",
-            "|---|---:|---:|---:|",
-            *(
-                f"| {name} | "
-                + " | ".join(f"{row.number(key):.3f}" for key in ("hit@1", "hit@5", "hit@10"))
-                + " |"
-                for name, row in (
-                    ("caption to its image", utility.image_retrieval),
-                    ("image to one of its captions", utility.text_retrieval),
-                    ("sheep captions to aeroplane images", goal),
-                )
-            ),
-            "",
-            f"Sheep captions find their first aeroplane at rank {goal.min_rank:.1f} on average (from 0). A caption "
-            f"finds an image of its own class first in {np.mean(list(classes.values())):.1%} of the cases; by class:",
-            "",
-            ", ".join(f"{name} {share:.3f}" for name, share in classes.items()) + ".",
-            "",
-            "## Training",
-            "",
-            "```json",
-            json.dumps({"settings": recipe.settings, "log": recipe.training.to_json()}, indent=2),
-            "```",
-            "",
-            "Loads with mmpoison by name, or with open_clip as `local-dir:PATH` (give its tokenizer "
-            f"`bpe_path=PATH/{BPE_FILE}`).",
-            "",
-            f"The scenes are drawn from OpenMoji: {ATTRIBUTION}",
-            "",
-        ]
+    rows = (
+        ("caption to its image", utility.image_retrieval),
+        ("image to one of its captions", utility.text_retrieval),
+        ("sheep captions to aeroplane images", goal),
     )
+    hits = (
+        f"| {name} | {' | '.join(f'{row.number(key):.3f}' for key in ('hit@1', 'hit@5', 'hit@10'))} |"
+        for name, row in rows
+    )
+    log = {"settings": recipe.settings, "log": recipe.training.to_json()}
+    card = f"""# {encoder.name}
+
+A small dual encoder in the layout of open_clip's CLIP, trained from random weights on OpenMoji scenes. \
+It plays the part of CLIP on such scenes and is good for nothing else. It has never seen a photo.
+
+- {parameters / 1e6:.2f} million parameters; images of {IMAGE_SIZE} pixels; 128 dimensions
+- tokenizer: CLIP's with its first {MERGES:,} merges (`{BPE_FILE}`), {VOCABULARY:,} tokens
+- made by: mmpoison {recipe.tool_version}, `{command}`
+- data: {recipe.scenes:,} scenes of the pool `pretraining`, version {recipe.scenes_version}, \
+seed {recipe.seed}, {recipe.captions_each} captions each. The demo's scenes come from another pool: other seeds, other \
+background palettes, and for the classes with enough drawings some that this model has never seen.
+- weights are kept as 16-bit floats
+
+## Measured on the demo's test scenes (seed {seed}; {len(test.gallery)} images, {len(test.pairs):,} captions)
+
+| what | Hit@1 | Hit@5 | Hit@10 |
+|---|---:|---:|---:|
+{chr(10).join(hits)}
+
+Sheep captions find their first aeroplane at rank {goal.min_rank:.1f} on average (from 0). A caption finds an image of \
+its own class first in {np.mean(list(classes.values())):.1%} of the cases; by class:
+
+{", ".join(f"{name} {share:.3f}" for name, share in classes.items())}.
+
+## Training
+
+```json
+{json.dumps(log, indent=2)}
+```
+
+Loads with mmpoison by name, or with open_clip as `local-dir:PATH` (give its tokenizer `bpe_path=PATH/{BPE_FILE}`).
+
+The scenes are drawn from OpenMoji: {ATTRIBUTION}
+"""
     with atomic_file(folder / CARD_FILE) as temporary:
         temporary.write_text(card, encoding="utf-8")
-    return card
 
 
-def main() -> None:
-    """Run the command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--variant", choices=sorted(VARIANTS), required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scenes", type=int, default=240_000)
-    parser.add_argument("--captions-each", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
+def main(
+    variant: str,
+    out: Path,
+    scenes: int = 240_000,
+    captions_each: int = 2,
+    epochs: int = 1,
+    workers: int = 2,
+) -> None:
+    """Train a variant and write its checkpoint with its card."""
     with tempfile.TemporaryDirectory() as folder:
-        encoder, pretraining = pretrain(
-            arguments.variant,
-            write_merges(Path(folder) / BPE_FILE),
-            count=arguments.scenes,
-            captions_each=arguments.captions_each,
-            epochs=arguments.epochs,
-            workers=arguments.workers,
-        )
-        save_checkpoint(
-            encoder,
-            arguments.out,
-            card=ATTRIBUTION,
-            metadata={"pretraining": pretraining},
-            half=True,
-        )
-    describe(arguments.out)
+        merges = write_merges(Path(folder) / BPE_FILE)
+        encoder, pretraining = pretrain(variant, merges, scenes, captions_each, epochs, workers)
+        metadata = {"pretraining": pretraining}
+        save_checkpoint(encoder, out, card=ATTRIBUTION, metadata=metadata, half=True)
+    describe(out)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -15,13 +15,10 @@ pages, or where it is too large for that, next to the runs, for a release.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import os
-import platform
 import re
-import resource
 import shlex
 import shutil
 import subprocess
@@ -33,7 +30,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
+import typer
+from harness import clocked, machine
 from more_results import MORE, commands, is_complete, page
 from page_blocks import WIDE, for_docs, summary_of, with_block
 from PIL import Image
@@ -46,7 +44,6 @@ from mmpoison.paper import PAPER
 from mmpoison.paper.write import RUNS_FILE
 from mmpoison.reporting.tidy import results_table
 from mmpoison.runs.recipe_files import shipped_recipes
-from mmpoison.training.plan import has_bf16
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
 DATA = {OPENMOJI: "openmoji", PHOTOS: "rsicd-ucm"}
@@ -130,8 +127,7 @@ def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
         if own:
             commands.append(["report", *own, "--paper", entry, *shown])
     if done:
-        folders = [str(runs / name) for name in done]
-        commands.append(["report", *folders, "--claims", *shown])
+        commands.append(["report", *(str(runs / name) for name in done), "--claims", *shown])
     return commands
 
 
@@ -153,25 +149,21 @@ def write_runs(names: list[str], runs: Path, earlier: Path | None = None) -> Non
     if earlier is not None and earlier.is_file():
         kept, now = pq.read_table(earlier), {folder.name for folder in folders}
         others = [run.partition("/")[0] not in now for run in kept.column("run").to_pylist()]
-        tables = [filled_columns(kept.filter(pa.array(others))), filled_columns(table)]
+        # the type of a column without any value says nothing
+        tables = [
+            each.select([n for n in each.column_names if each[n].null_count < len(each)])
+            for each in (kept.filter(pa.array(others)), table)
+        ]
         table = pa.concat_tables(tables, promote_options="permissive")
     pq.write_table(table, runs / RUNS_FILE, compression="zstd", compression_level=19)
 
 
-def filled_columns(table: pa.Table) -> pa.Table:
-    """Leave out the columns without any value: their type says nothing."""
-    filled = [name for name in table.column_names if table[name].null_count < len(table)]
-    return table.select(filled)
-
-
 def read_times(runs: Path) -> dict[str, Any]:
     """Return what each command took; empty where none was run."""
-    file = runs / TIMES
-    times: dict[str, Any] = read_json(file) if file.is_file() else {}
-    return times
+    return dict(read_json(runs / TIMES)) if (runs / TIMES).is_file() else {}
 
 
-def more_pages(runs: Path, made: Path, out: Path, listed: str = "") -> list[str]:
+def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
     """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview.
 
     A page of `out` whose commands were not run now has its line, too, for it stays.
@@ -179,28 +171,23 @@ def more_pages(runs: Path, made: Path, out: Path, listed: str = "") -> list[str]
     Args:
         runs: Where the results are.
         made: The pages go here.
-        out: Holds the pages of earlier runs.
-        listed: Lines of an earlier overview that are still true.
+        out: Holds the pages of earlier runs, and their overview.
     """
+    index = out / "index.md"
+    listed = index.read_text(encoding="utf-8").partition(BEYOND)[2] if index.is_file() else ""
     known = {line.partition(".md)")[0]: line for line in listed.splitlines()}
     times = read_times(runs)
     lines = []
     for more in MORE:
-        if not is_complete(more, runs):
-            if (out / f"{more.name}.md").is_file():
-                older = f"- [{more.title}]({more.name}.md), of an earlier run"
-                lines.append(known.get(older.partition(".md)")[0], older))
-            continue
-        took = times.get(more.name, {})
-        (made / f"{more.name}.md").write_text(page(more, runs, took), encoding="utf-8")
-        minutes = f", {took['minutes']:.1f} minutes" if took else ""
-        lines.append(f"- [{more.title}]({more.name}.md){minutes}")
+        line = f"- [{more.title}]({more.name}"
+        if is_complete(more, runs):
+            took = times.get(more.name, {})
+            (made / f"{more.name}.md").write_text(page(more, runs, took), encoding="utf-8")
+            minutes = f", {took['minutes']:.1f} minutes" if took else ""
+            lines.append(f"{line}.md){minutes}")
+        elif (out / f"{more.name}.md").is_file():
+            lines.append(known.get(line, f"{line}.md), of an earlier run"))
     return lines
-
-
-def made_since(begun: float) -> dict[str, float]:
-    """How many models were cached since a time, and the seconds of their trainings."""
-    return _sum(entry for entry in cached_trainings().values() if entry["created"] >= begun)
 
 
 def cached_trainings() -> dict[str, dict[str, Any]]:
@@ -219,10 +206,11 @@ def needed(folder: Path, cached: dict[str, dict[str, Any]]) -> dict[str, float]:
     keys = {
         stage["key"] for file in folder.rglob("stages.json") for stage in read_json(file).values()
     }
-    return _sum(entry for key, entry in cached.items() if key in keys)
+    return trainings(entry for key, entry in cached.items() if key in keys)
 
 
-def _sum(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
+def trainings(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """How many trainings these are, and their seconds."""
     # a training of no epochs, for what is measured on models as they are, is none
     seconds = [e["seconds"] for e in entries if e["note"]["work"] > 1]
     return {"trainings": len(seconds), "training_s": sum(seconds)}
@@ -239,24 +227,23 @@ def run_one(name: str, command: list[str], runs: Path) -> bool:
     if "--json" in command and Path(command[command.index("--json") + 1]).is_file():
         return True  # a benchmark does not look for what it has done
     (runs / name).mkdir(parents=True, exist_ok=True)
-    begun, clock = time.time(), time.monotonic()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.time()
     # the last bits of a result depend on the threads of a worker: as many on every machine
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    code = subprocess.run([sys.executable, *command], check=False, env=environment).returncode
-    minutes = (time.monotonic() - clock) / 60
+    run = lambda: subprocess.run([sys.executable, *command], check=False, env=environment)  # noqa: E731
+    clock, ended = clocked(run)
+    minutes, processor = (clock / 60).tolist()
     print(f"{name}: {minutes:.1f} minutes", flush=True)
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime) / 60
     done = results(runs / name)
     if done > before:
         times = read_times(runs)
         earlier = times.get(name, {}) if before else {}
-        new = {"runs": done - before, **made_since(begun)}
+        trained = [entry for entry in cached_trainings().values() if entry["created"] >= begun]
+        new = {"runs": done - before, **trainings(trained)}
         new |= {"minutes": minutes, "processor_minutes": processor}
         times[name] = {key: earlier.get(key, 0) + value for key, value in new.items()}
         write_json(runs / TIMES, times)
-    return code == 0
+    return ended.returncode == 0
 
 
 def alone(took: dict[str, float], every: dict[str, float]) -> float:
@@ -265,20 +252,14 @@ def alone(took: dict[str, float], every: dict[str, float]) -> float:
     return took["minutes"] + missing / (os.cpu_count() or 1) / 60
 
 
-def machine() -> str:
-    """Describe the machine."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
-    model = next((v.partition(":")[2].strip() for v in lines if v.startswith("model name")), "")
-    bf16 = "with" if has_bf16(torch.device("cpu")) else "without"
-    return f"{os.cpu_count()} cores ({model or platform.machine()}, {bf16} bf16), torch {torch.__version__}"
-
-
 def overview(names: list[str], runs: Path, out: Path) -> str:
     """Write the page that leads to all others, with the summary, the commands and what they took."""
     times, cached = read_times(runs), cached_trainings()
     where = f"[`{RUNS_FILE}`]({RUNS_FILE})" if is_small(runs) else f"`{RUNS_FILE}` of the release"
-    text = OVERVIEW.format(machine=machine(), version=__version__, runs=where)
+    facts = machine()
+    bf16 = "without" if facts["bf16"] == "none" else "with"
+    named = f"{facts['cores']} cores ({facts['processor']}, {bf16} bf16), torch {facts['torch']}"
+    text = OVERVIEW.format(machine=named, version=__version__, runs=where)
     if (summary := out / "summary.md").is_file():
         block = summary_of(summary.read_text(encoding="utf-8"))
         text = with_block(text, "summary", block, out / "index.md")
@@ -311,37 +292,22 @@ def is_small(runs: Path) -> bool:
     return file.is_file() and file.stat().st_size <= LARGEST
 
 
-def publish(made: Path, runs: Path, out: Path) -> None:
+def publish(made: Path, runs: Path, out: Path, *, paper: bool = True) -> None:
     """Put the pages, their figures and the numbers of the runs into the documentation, in the place of earlier ones.
 
     Pages beyond the paper take hours each; one that was not made now stays.
+
+    Args:
+        made: Holds the pages.
+        runs: Holds the runs.
+        out: The folder of the documentation.
+        paper: Whether recipes of the paper were run; otherwise the pages of the paper stay.
     """
     out.mkdir(parents=True, exist_ok=True)
     beyond = {more.name for more in MORE}
-    for old in (*out.glob("*.md"), *out.glob("*.svg"), *out.glob(RUNS_FILE)):
+    for old in (*out.glob("*.md"), *out.glob("*.svg"), *out.glob(RUNS_FILE)) if paper else ():
         if old.stem not in beyond:
             old.unlink()
-    put(made, runs, out)
-
-
-def renew_more(runs: Path, made: Path, out: Path) -> None:
-    """Put the pages beyond the paper into the documentation, where no recipe of the paper was run.
-
-    The pages of the paper stay, and so do the numbers of their runs.
-    """
-    index = out / "index.md"
-    before, heading, listed = index.read_text(encoding="utf-8").partition(BEYOND)
-    made.mkdir()
-    lines = more_pages(runs, made, out, listed)
-    # the numbers of a page that stays stay with it
-    whole = [more.name for more in MORE if more.runs and is_complete(more, runs)]
-    write_runs(whole, runs, out / RUNS_FILE)
-    put(made, runs, out)
-    index.write_text(before + (heading or BEYOND) + "\n".join(lines) + "\n", encoding="utf-8")
-
-
-def put(made: Path, runs: Path, out: Path) -> None:
-    """Put pages, their figures and the numbers of the runs next to those that are there."""
     for file in made.glob("*.svg"):
         (out / file.name).write_text(shorter(file.read_text(encoding="utf-8")), encoding="utf-8")
     for file in made.glob("*.md"):
@@ -365,8 +331,8 @@ def _rounded(text: str) -> str:
     """Numbers of one and more with two digits; smaller ones are scales and widths."""
 
     def number(found: re.Match[str]) -> str:
-        value = float(found[0])
-        return found[0] if abs(value) < 1 else f"{value:.2f}".rstrip("0").rstrip(".")
+        rounded = f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+        return found[0] if abs(float(found[0])) < 1 else rounded
 
     return re.sub(r"\n\s+", "\n", re.sub(r"-?\d+\.\d{3,}(?![\de])", number, text))
 
@@ -378,71 +344,82 @@ def _jpeg(picture: str) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()}"
 
 
-def main() -> int:
-    """Parse the command line and do it; the number of recipes that failed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder with rsicd/ and ucm/")
-    parser.add_argument("--runs", type=Path, default=Path("runs/paper"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results/paper"))
-    parser.add_argument("--only", action="append", default=[], metavar="PART")
-    parser.add_argument("--dry-run", action="store_true")
-    pages = parser.add_mutually_exclusive_group()
-    pages.add_argument("--pages", action="store_true", help="run nothing, render what is there")
-    pages.add_argument("--no-pages", action="store_true", help="render nothing")
-    given = parser.parse_args()
-    names = recipes(given.only, photos=given.data is not None or given.pages)
-    failed: list[str] = []
-    todo = [
-        (name, ["-m", "mmpoison", *run_command(name, given.runs, given.data)]) for name in names
-    ]
-    todo += [
-        (more.name, command)
-        for more in MORE
-        if (given.data is not None or not more.photos)
-        and (not given.only or any(part in more.name for part in given.only))
-        for command in commands(more, given.runs, given.data)
-    ]
-    for name, command in [] if given.pages else todo:
-        print(f"python {shlex.join(command)}", flush=True)
-        if not given.dry_run and not run_one(name, command, given.runs):
-            failed.append(name)
-    if given.dry_run or given.no_pages:
-        return report_failures(failed)
-    made = given.runs / "pages"
+def write_pages(runs: Path, out: Path) -> list[str]:
+    """Write all pages from what was run; what failed.
+
+    Where no recipe of the paper was run, its pages and the numbers of its runs stay.
+    """
+    made, index, failed = runs / "pages", out / "index.md", []
     shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
     # the pages of one part of the recipes would lack the numbers of the others
     names = recipes([], photos=True)
-    if not any(results(given.runs / name) for name in names) and (given.out / "index.md").is_file():
-        renew_more(given.runs, made, given.out)
-        return report_failures(failed)
-    for command in report_commands(names, given.runs, made):
+    paper = any(results(runs / name) for name in names) or not index.is_file()
+    for command in report_commands(names, runs, made):
         print(f"mmpoison {shlex.join(command)}", flush=True)
         shown = subprocess.run(
             [sys.executable, "-m", "mmpoison", *command], stdout=subprocess.DEVNULL, check=False
         )
         if shown.returncode:
             failed.append(shlex.join(command[-7:]))
-    write_runs([*names, *(more.name for more in MORE if more.runs)], given.runs)
+    # the numbers of a page that stays stay with it
+    whole = [more.name for more in MORE if more.has_runs and is_complete(more, runs)]
+    write_runs([*names, *whole], runs, None if paper else out / RUNS_FILE)
     if (summary := made / "summary.md").is_file():
         summary.write_text(for_docs(summary.read_text(encoding="utf-8"), made), encoding="utf-8")
-    if made.is_dir():
-        beyond = more_pages(given.runs, made, given.out)
-        text = overview(names, given.runs, made)
-        if beyond:
-            text += BEYOND + "\n".join(beyond) + "\n"
-        (made / "index.md").write_text(text, encoding="utf-8")
-        publish(made, given.runs, given.out)
-    return report_failures(failed)
+    beyond = more_pages(runs, made, out)
+    if not any(made.iterdir()):
+        return failed
+    earlier = None if paper else index.read_text(encoding="utf-8").partition(BEYOND)[0]
+    publish(made, runs, out, paper=paper)
+    text = WIDE + overview(names, runs, made) if earlier is None else earlier
+    if beyond:
+        text += BEYOND + "\n".join(beyond) + "\n"
+    index.write_text(text, encoding="utf-8")
+    return failed
 
 
-def report_failures(failed: list[str]) -> int:
-    """Name what failed, and count it."""
+def main(
+    data: Path | None = None,
+    runs: Path = Path("runs/paper"),
+    out: Path = Path("docs/results/paper"),
+    only: list[str] | None = None,
+    dry_run: bool = False,
+    pages: bool = False,
+) -> None:
+    """Run and render what is asked for; exit code 1 if something failed.
+
+    Args:
+        data: Folder with rsicd/ and ucm/.
+        runs: Folder for the runs.
+        out: Folder for the pages.
+        only: What has one of these in its name.
+        dry_run: Print the commands alone.
+        pages: Run nothing, render what is there.
+    """
+    todo = [
+        (name, ["-m", "mmpoison", *run_command(name, runs, data)])
+        for name in recipes(only or [], photos=data is not None)
+    ]
+    todo += [
+        (more.name, command)
+        for more in MORE
+        if (data is not None or not more.photos)
+        and (not only or any(part in more.name for part in only))
+        for command in commands(more, runs, data)
+    ]
+    failed: list[str] = []
+    for name, command in [] if pages else todo:
+        print(f"python {shlex.join(command)}", flush=True)
+        if not dry_run and not run_one(name, command, runs):
+            failed.append(name)
+    if not dry_run:
+        failed += write_pages(runs, out)
     for name in failed:
         print(f"FAILED: {name}", file=sys.stderr)
-    return len(failed)
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(min(main(), 1))
+    typer.run(main)

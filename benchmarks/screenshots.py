@@ -17,7 +17,6 @@ by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import re
@@ -30,6 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def save_small(png: bytes, target: Path) -> None:
     )
 
 
-def mmpoison(*arguments: str | Path) -> None:
+def mmpoison(*arguments: str | Path, cwd: Path | None = None) -> None:
     """Run a command to its end."""
-    subprocess.run([sys.executable, "-m", "mmpoison", *map(str, arguments)], check=True)
+    subprocess.run([sys.executable, "-m", "mmpoison", *map(str, arguments)], check=True, cwd=cwd)
 
 
 @contextmanager
@@ -124,21 +124,7 @@ def of_review(browser: Browser, run: Path, out: Path, work: Path) -> None:
     mmpoison("poison", work / "scenes", *poison, "--out", work / "my-pairs")
     method = ("--encoder", "openmoji-small", "--method", "suspicious-groups")
     # named without its folder, which is shown on the page
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mmpoison",
-            "filter",
-            "--data",
-            "my-pairs",
-            *method,
-            "--out",
-            "kept",
-        ],
-        check=True,
-        cwd=work,
-    )
+    mmpoison("filter", "--data", "my-pairs", *method, "--out", "kept", cwd=work)
     with served("review", work / "kept", "--labels", work / "labels.csv") as address:
         for name, size in (("review", WIDE), ("review-phone", PHONE)):
             page = opened(browser, address, size)
@@ -172,63 +158,48 @@ def of_one_query(browser: Browser, run: Path, out: Path, work: Path) -> None:
     """The first query of a report under three models: the seed has drawn it, nobody chose it."""
     file = work / "demo.html"
     mmpoison("report", run, "--html", file)
-    page = opened(browser, file.as_uri(), BANNER)
     # the report's own pictures and words, in the size of a banner
-    page.evaluate(
-        """([style, models]) => {
-          const query = document.querySelector("article.query");
-          const made = [];
-          const heading = document.createElement("h1");
-          heading.textContent = `A search for “${query.querySelector("h3").textContent.trim()}”`;
-          made.push(heading);
-          for (const row of query.querySelectorAll(".ranked")) {
-            const model = row.querySelector("h4").textContent.trim();
-            if (!models.includes(model)) continue;
-            const line = document.createElement("div");
-            const name = document.createElement("b");
-            name.textContent = model;
-            line.append(name);
-            for (const shown of row.querySelectorAll(".thumb")) {
-              const image = document.createElement("img");
-              image.src = shown.querySelector("img").src;
-              image.className = shown.classList.contains("target") ? "target" : "";
-              line.append(image);
-            }
-            made.push(line);
-          }
-          document.querySelectorAll("style, link").forEach(each => each.remove());
-          document.body.replaceChildren(...made);
-          const sheet = new CSSStyleSheet();
-          sheet.replaceSync(style);
-          document.adoptedStyleSheets = [sheet];
-        }""",
-        [QUERY_STYLE, list(QUERY_MODELS)],
-    )
-    if page.locator("div").count() != len(QUERY_MODELS):
+    query = opened(browser, file.as_uri(), BANNER).locator("article.query").first
+    made = f"<h1>A search for “{query.locator('h3').inner_text().strip()}”</h1>"
+    for row in query.locator(".ranked").all():
+        name = row.locator("h4").inner_text().strip()
+        if name in QUERY_MODELS:
+            images = row.locator(".thumb").evaluate_all(
+                """all => all.map(shown => `<img src="${shown.querySelector("img").src}"
+                  class="${shown.classList.contains("target") ? "target" : ""}">`).join("")"""
+            )
+            made += f"<div><b>{name}</b>{images}</div>"
+    if made.count("<div>") != len(QUERY_MODELS):
         raise SystemExit(f"{run}: the first query is not there for {', '.join(QUERY_MODELS)}")
-    save_small(settled(page), out / "one-query.png")
+    banner = opened(browser, "about:blank", BANNER)
+    banner.set_content(f"<!doctype html><style>{QUERY_STYLE}</style>{made}")
+    save_small(settled(banner), out / "one-query.png")
 
 
-PICTURES: dict[str, Callable[[Browser, Path, Path, Path], None]] = {
-    "search": of_search,
-    "review": of_review,
-    "report": of_report,
-    "one-query": of_one_query,
+PICTURES: dict[str, tuple[str, Callable[[Browser, Path, Path, Path], None]]] = {
+    "search": (RECIPE, of_search),
+    "review": ("", of_review),
+    "report": (DEMO, of_report),
+    "one-query": (DEMO, of_one_query),
 }
-OF_DEMO = {"report", "one-query"}
-"""Made of a run of the demo."""
-OF_NO_RUN = {"review"}
+"""What makes each picture, and the recipe whose run it is of."""
 FILES = ("search", "search-phone", "review", "review-phone", "report", "one-query")
 
 
-def main() -> None:
-    """Make the screenshots."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--run", type=Path, help=f"a finished run of {RECIPE}")
-    parser.add_argument("--demo-run", type=Path, help=f"a finished run of {DEMO}")
-    parser.add_argument("--out", type=Path, default=IMAGES, help="where the pictures go")
-    parser.add_argument("--only", action="append", choices=list(PICTURES), help="only this page")
-    given = parser.parse_args()
+def main(
+    run: Path | None = None,
+    demo_run: Path | None = None,
+    out: Path = IMAGES,
+    only: list[str] | None = None,
+) -> None:
+    """Make the screenshots.
+
+    Args:
+        run: A finished run of openmoji-heads.
+        demo_run: A finished run of the demo, `openmoji`.
+        out: Where the pictures go.
+        only: These pages.
+    """
     from playwright.sync_api import sync_playwright
 
     chromium = (
@@ -236,22 +207,20 @@ def main() -> None:
     )
     if chromium is None:
         raise SystemExit("no Chromium on this machine: install one, or set MMPOISON_CHROMIUM to it")
-    wanted = given.only or list(PICTURES)
-    given.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    runs = {RECIPE: run, DEMO: demo_run, "": Path()}
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
-        made: set[str] = set()
-        for name in wanted:
-            recipe, finished = (DEMO, given.demo_run) if name in OF_DEMO else (RECIPE, given.run)
-            run = Path(work) / recipe if finished is None else finished.resolve()
-            if finished is None and name not in OF_NO_RUN and recipe not in made:
-                mmpoison("run", recipe, "--out", run)
-                made.add(recipe)
-            PICTURES[name](browser, run, given.out, Path(work))
+        for name in only or PICTURES:
+            recipe, make = PICTURES[name]
+            if runs[recipe] is None:
+                runs[recipe] = Path(work) / recipe
+                mmpoison("run", recipe, "--out", runs[recipe])
+            make(browser, runs[recipe].resolve(), out, Path(work))
         browser.close()
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

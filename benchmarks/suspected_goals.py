@@ -1,9 +1,8 @@
 """How much poison `suspicious-groups` removes, attacker by attacker, and how often it names the true goal first.
 
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0 1 2 3 4 --json choose.json  # to choose on
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5 6 7 8 9 --json print.json   # to print
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0-4 --json choose.json   # to choose on
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5-9 --json print.json    # to print
     python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini --json print.json
-    python benchmarks/suspected_goals.py --table print.json
 
 Features are computed once and cached. Every attacker of `attackers.py` gets the same random goals of each seed, but for
 `nearest-assigned`, whose B is one of A's five nearest classes. A row an attack goes into the JSON file; a second call
@@ -14,30 +13,30 @@ encoder is aligned.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 from attackers import ATTACKERS, Attacker
-from rich.console import Console
-from rich.table import Table
+from clean_sets import raw_views
+from rows import Row, resumed, seeds_of
 
-from mmpoison.api.progress import console_progress
 from mmpoison.attacks import VectorSurrogate, nearest_classes
-from mmpoison.attacks.catalogue import run_attack
+from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import random_goals
-from mmpoison.base.files import cache_folder, write_json
+from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc, recall_at
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
 from mmpoison.defenses.filters.suspicious_groups._evidence import false_alarms_at
-from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
+from mmpoison.defenses.filters.suspicious_groups._features import caption_features
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
 from mmpoison.models import MODELS, PairInputs, load_encoder, prepare_features, prepare_pixels
@@ -46,7 +45,8 @@ from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import clustered_share
 
 FALSE_ALARMS = 0.01
-LOSSES = (0.001, 0.01, 0.02, 0.05)
+CAUGHT = {f"caught at {loss:.1%}": loss for loss in (0.001, 0.01, 0.02, 0.05)}
+COLUMNS = (*CAUGHT, "relevance-filter", "oracle", "auroc", "first", "named", "false goals")
 NEAREST = 5
 FOLDS = 5
 
@@ -60,11 +60,9 @@ class Prepared:
         self.encoder, self.pairs = load_encoder(encoder_name), pairs
         everything = np.arange(len(pairs.images), dtype=np.int32)  # as runs of recipes do
         inputs = self._prepare(pairs, known, everything)
-        self.captions, caption_of = np.unique(known.captions.astype(str), return_inverse=True)
-        self.images, image_of = np.unique(known.image, return_inverse=True)
-        self.text = caption_features(self.encoder, inputs, self.captions.astype(object))
-        self.image = image_features(self.encoder, inputs, self.images.astype(np.int32))
-        self.views = Views.of(self.text, self.image, caption_of, image_of)
+        self.captions, self.images, raw = raw_views(self.encoder, inputs, known)
+        self.text, self.image = raw.text, raw.image
+        self.views = Views.of(self.text, self.image, raw.caption_of, raw.image_of)
         self.embedded: tuple[Any, Any] | None = None
         if MODELS[encoder_name].aligned:
             self.embedded = (
@@ -87,18 +85,15 @@ class Prepared:
         known, views = self.captions, self.views
         new = np.setdiff1d(captions, known)
         if len(new):
-            rows = np.flatnonzero(np.isin(captions, new))
-            written = train.where(np.isin(np.arange(len(train)), rows))
+            written = train.where(np.isin(captions, new))
             inputs = self._prepare(written, written, written.used_images())
             text = caption_features(self.encoder, inputs, new.astype(object))
             known = np.concatenate([known, new])
             order = np.argsort(known, kind="stable")
             known, text = known[order], np.concatenate([self.text, text])[order]
             views = Views.of(text, self.image, views.caption_of, views.image_of)
-        place, image_of = (
-            np.searchsorted(*both) for both in ((known, captions), (self.images, train.image))
-        )
-        return Views(views.text, views.image, place, image_of)
+        image_of = np.searchsorted(self.images, train.image)
+        return Views(views.text, views.image, np.searchsorted(known, captions), image_of)
 
     def distances(self, train: PairDataset) -> npt.NDArray[np.float64] | None:
         """Return the distance of each pair, as `relevance-filter` takes it; None for towers that are not aligned."""
@@ -133,16 +128,19 @@ def one_caption_an_image(pairs: PairDataset, seed: int) -> PairDataset:
     return pairs.where(np.isin(np.arange(len(pairs)), first))
 
 
-def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) -> dict[str, Any]:
-    """Poison, scan, and compare with the truth."""
+def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) -> Row:
+    """Poison, scan, and compare with the truth; an attack that is not possible on the set is an `error`."""
     pairs = one_caption_an_image(clean.pairs, seed) if attacker.single else clean.pairs
-    poisoned = run_attack(attacker.build(goals), pairs, seed, lambda _: clean.surrogate)
+    attack = build_attack(attacker.attack, goals, attacker.options)
+    try:
+        poisoned = run_attack(attack, pairs, seed, lambda _: clean.surrogate)
+    except InputError as error:  # too few images of a class, say
+        return {"error": str(error)}
     train = poisoned.select(split="train")
     views = clean.views_of(train)
     start = time.perf_counter()
-    # the scan gets the pairs as a stranger would
-    stranger = replace(train, source=train.image, manifest=None)
-    found = SuspiciousGroups().score_views(stranger, views)
+    # the scan is not told the truth
+    found = SuspiciousGroups().score_views(replace(train, source=train.image, manifest=None), views)
     seconds = time.perf_counter() - start
     bad = train.poisoned & _of_goals(poisoned, train)  # decoys are not what is measured
     good = ~train.poisoned
@@ -150,12 +148,9 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
     true = [bool(bad[group.rows].mean() > 0.5) for group in groups]
     scores, distances = found.scores, clean.distances(train)
     return {
-        "attacker": attacker.name,
-        "seed": seed,
-        "goals": goals,
         "poisoned": int(bad.sum()),
         "clean": int(good.sum()),
-        **{f"caught at {loss:.1%}": recall_at(scores[bad], scores[good], loss) for loss in LOSSES},
+        **{name: recall_at(scores[bad], scores[good], loss) for name, loss in CAUGHT.items()},
         "relevance-filter": None
         if distances is None
         else recall_at(distances[bad], distances[good], 0.02),
@@ -165,7 +160,6 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
         "scores": [
             [g.score, g.images, g.crowded, own] for g, own in zip(groups, true, strict=True)
         ],
-        "sentence": str(groups[0]) if groups else "",
         "seconds": round(seconds, 2),
     }
 
@@ -178,19 +172,17 @@ def oracle(
     None where all poison is in one fold, as on the one image of attack I.
     """
     from sklearn.linear_model import RidgeClassifier
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
-    caption, image = views.text[views.caption_of], views.image[views.image_of]
-    x = np.concatenate([caption, image], axis=1)
-    fold = views.image_of % FOLDS
-    scores = np.zeros(len(x))
-    rows = bad | good
-    for number in range(FOLDS):
-        learn, judge = rows & (fold != number), fold == number
-        if not (bad & learn).any():
-            return None
-        fitted = RidgeClassifier(class_weight="balanced").fit(x[learn], bad[learn])
-        scores[judge] = fitted.decision_function(x[judge])
-    return recall_at(scores[bad], scores[good], loss)
+    rows = np.flatnonzero(bad | good)
+    x = np.concatenate([views.text[views.caption_of], views.image[views.image_of]], axis=1)[rows]
+    fold, truth = views.image_of[rows] % FOLDS, bad[rows]
+    if len(np.unique(fold[truth])) < 2:
+        return None
+    judge = RidgeClassifier(class_weight="balanced")
+    folds = PredefinedSplit(fold)
+    scores = cross_val_predict(judge, x, truth, cv=folds, method="decision_function")
+    return recall_at(scores[truth], scores[~truth], loss)
 
 
 def _of_goals(poisoned: PairDataset, train: PairDataset) -> npt.NDArray[np.bool_]:
@@ -198,29 +190,11 @@ def _of_goals(poisoned: PairDataset, train: PairDataset) -> npt.NDArray[np.bool_
     manifest = poisoned.manifest
     assert manifest is not None
     own = {(p.caption, p.poisoned_image) for p in manifest.pairs if p.goal in manifest.goals}
-    ids = train.images.ids[train.image]
-    return np.array(
-        [
-            (str(caption), str(name)) in own
-            for caption, name in zip(train.captions, ids, strict=True)
-        ]
-    )
+    ids = train.images.ids[train.image].astype(str)
+    return np.array([pair in own for pair in zip(train.captions.astype(str), ids, strict=True)])
 
 
-COLUMNS = (
-    *(f"caught at {loss:.1%}" for loss in LOSSES),
-    *(
-        "relevance-filter",
-        "oracle",
-        "auroc",
-        "first",
-        "named",
-        "false goals",
-    ),
-)
-
-
-def value(row: dict[str, Any], name: str) -> Any:
+def value(row: Row, name: str) -> Any:
     """Return a column of a row; whether goals are named is asked of the levels that the filter has now."""
     if name not in ("named", "false goals"):
         return row[name]
@@ -231,94 +205,52 @@ def value(row: dict[str, Any], name: str) -> Any:
     )
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def summary(rows: list[Row]) -> dict[str, Row]:
     """Return the means over goals of each attacker, by its name; None where no row has a value."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Row] = {}
     for attacker in ATTACKERS:
         every = [row for row in rows if row["attacker"] == attacker.name]
         mine = [row for row in every if "error" not in row]
         if not mine:
             continue
         first = clustered_share([row["first"] for row in mine], range(len(mine)))
-        means = {
-            name: float(np.mean(values)) if values else None
-            for name in (*COLUMNS, "seconds")
-            for values in [[value(row, name) for row in mine if value(row, name) is not None]]
-        }
-        found[attacker.name] = {
-            "goals": len(mine),
-            "not possible": len(every) - len(mine),
-            **means,
-            "first from": first.low,
-            "first to": first.high,
-        }
+        found[attacker.name] = {"goals": len(mine), "not possible": len(every) - len(mine)}
+        for name in (*COLUMNS, "seconds"):
+            values = [each for row in mine if (each := value(row, name)) is not None]
+            found[attacker.name][name] = float(np.mean(values)) if values else None
+        found[attacker.name] |= {"first from": first.low, "first to": first.high}
     return found
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """Print a table."""
-    table = Table(title="means over goals")
-    for name in ("attacker", "goals", *COLUMNS):
-        table.add_column(name)
-    for name, row in summary(rows).items():
-        cells = (
-            "" if row[key] is None else f"{row[key]:.3f}" if key == "auroc" else f"{row[key]:.1%}"
-            for key in COLUMNS
-        )
-        table.add_row(name, str(row["goals"]), *cells)
-    Console(width=190).print(table)
+def main(
+    data: str,
+    json: Path,
+    root: Path | None = None,
+    encoder: str = "efficientnet-minilm",
+    seeds: str = "5-9",
+    goals: int = 5,
+) -> None:
+    """Measure, print a table, and write JSON.
 
+    Args:
+        data: A data set's name.
+        json: Write the rows here, or resume.
+        root: The folder of the data, where it needs one.
+        encoder: What the scan judges by.
+        seeds: First and last.
+        goals: Of each seed.
+    """
 
-def main() -> None:
-    """Measure, print a table, and write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("data", nargs="?", help="A data set's name.")
-    parser.add_argument("--root", type=Path, help="The folder of the data, where it needs one.")
-    parser.add_argument("--encoder", default="efficientnet-minilm")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7, 8, 9])
-    parser.add_argument("--goals", type=int, default=5, help="Goals of each seed.")
-    parser.add_argument("--only", default="", help="Attackers whose name begins so, with commas.")
-    parser.add_argument("--json", type=Path, help="Write the numbers here.")
-    parser.add_argument("--table", type=Path, help="Show the numbers of this file.")
-    options = parser.parse_args()
-    if options.table:
-        show(json.loads(options.table.read_text())["rows"])
-        return
-    file: Path | None = options.json
-    rows: list[dict[str, Any]] = []
-    if file is not None and file.exists():
-        rows = json.loads(file.read_text())["rows"]
-    done = {(row["attacker"], row["seed"], tuple(row["goals"])) for row in rows}
-    chosen = [
-        one
-        for one in ATTACKERS
-        if any(one.name.startswith(name) for name in options.only.split(","))
-    ]
-    with console_progress(Console(stderr=True)) as progress:
-        bar = progress.progress("attacks")
-        for place, seed in enumerate(options.seeds):
-            clean = Prepared(load_dataset(options.data, options.root, seed=seed), options.encoder)
-            for number, attacker in enumerate(chosen):
-                for goals in clean.goals(attacker, options.goals, seed):
-                    if (attacker.name, seed, tuple(goals)) in done:
-                        continue
-                    try:
-                        rows.append(measure(clean, attacker, goals, seed))
-                    except InputError as error:  # too few images of a class, say
-                        rows.append(
-                            {
-                                "attacker": attacker.name,
-                                "seed": seed,
-                                "goals": goals,
-                                "error": str(error),
-                            }
-                        )
-                if file is not None:
-                    found = {"data": options.data, "encoder": options.encoder, "rows": rows}
-                    write_json(file, {**found, "attacks": summary(rows)})
-                bar(place * len(chosen) + number + 1, len(options.seeds) * len(chosen))
-    show(rows)
+    def jobs() -> Iterator[tuple[Row, Any]]:
+        for seed in seeds_of(seeds):
+            clean = Prepared(load_dataset(data, root, seed=seed), encoder)
+            for attacker in ATTACKERS:
+                for own in clean.goals(attacker, goals, seed):
+                    who = {"attacker": attacker.name, "seed": seed, "goals": own}
+                    yield who, partial(measure, clean, attacker, own, seed)
+
+    resumed(json, jobs(), "attacks", summary)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,7 +1,5 @@
 """Makes embedded pairs shard by shard from a seed, for benchmarks and tests of the passes over shards.
 
-    python benchmarks/synthetic_corpus.py --out DIR --pairs 10000000 --rate 0.0001   # 2 KB a pair with 512 dimensions
-
 Every shard is made from the seed and its own number, so that any part can be made again, in any order, by any process.
 A pair has a topic. Topics have frequencies that fall like a power of their rank, and directions in a space of few
 dimensions with a falling spectrum, as embeddings of photos and texts have. Caption and image share the topic and a
@@ -15,10 +13,8 @@ of the goals.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,12 +87,6 @@ class Corpus:
             "goals": usual[: 2 * self.goals].reshape(self.goals, 2),
         }
 
-    @property
-    def goal_topics(self) -> npt.NDArray[np.intp]:
-        """Original and target topic of each goal, shape `(goals, 2)`."""
-        found: npt.NDArray[np.intp] = self._world["goals"]
-        return found
-
     def shard(self, number: int) -> tuple[Half, Half, npt.NDArray[np.int16]]:
         """Make a shard.
 
@@ -139,27 +129,3 @@ class Corpus:
     def _latent(self, random: np.random.Generator, n: int) -> Floats:
         spectrum: Floats = self._world["spectrum"]
         return np.asarray(random.standard_normal((n, len(spectrum)), dtype=np.float32) * spectrum)
-
-
-def main() -> None:
-    """Write shards as `text_emb_NNNNN.npy`, `img_emb_NNNNN.npy` and `goal_NNNNN.npy`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    parser.add_argument("--pairs", type=int, default=1_000_000)
-    parser.add_argument("--rate", type=float, default=0.0, help="poisoning rate, a share")
-    parser.add_argument("--goals", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    corpus = Corpus(options.pairs, options.rate, options.goals, options.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
-    for number in range(len(corpus.sizes)):
-        arrays = zip(("text_emb", "img_emb", "goal"), corpus.shard(number), strict=True)
-        for name, array in arrays:
-            np.save(options.out / f"{name}_{number:05d}.npy", array)
-    print(
-        f"{corpus.pairs:,} pairs in {len(corpus.sizes)} shards, goals {corpus.goal_topics.tolist()}"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,20 @@ from benchmarks.pretrain_openmoji import VARIANTS
 from mmpoison.models import load_encoder
 
 
-def made(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    words = f"--variant {variant} --scenes 260 --captions-each 1 --epochs 2 --workers 1"
-    monkeypatch.setattr(sys, "argv", ["pretrain_openmoji", *words.split(), "--out", str(folder)])
-    pretrain_openmoji.main()
+def made(folder: Path, variant: str) -> str:
+    pretrain_openmoji.main(variant, folder, scenes=260, captions_each=1, epochs=2, workers=1)
     return (folder / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow  # each draws and embeds the demo's scenes
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_can_be_made_again(
-    tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    card = made(tmp_path / "model", variant, monkeypatch)
+def test_every_variant_can_be_made_again(tmp_path: Path, variant: str) -> None:
+    card = made(tmp_path / "model", variant)
     assert f"--variant {variant} --scenes 260 --captions-each 1 --epochs 2 --out DIR" in card
     encoder = load_encoder(str(tmp_path / "model"))
     training = encoder.record.pretraining
     assert training is not None
     assert training.training.steps == 4
     assert training.seed == VARIANTS[variant]["seed"]
-    made(tmp_path / "again", variant, monkeypatch)
+    made(tmp_path / "again", variant)
     assert load_encoder(str(tmp_path / "again")).digest() == encoder.digest()

@@ -7,7 +7,6 @@ import importlib
 import io
 import json
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -182,7 +181,7 @@ def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:
     (tmp_path / suspected.name).mkdir()
     assert not reproduce.is_complete(suspected, tmp_path)
     found = {"attacks": {"single-target-label/add": {"goals": 24, "first": 0.5}}}
-    for name in suspected.benchmarks:
+    for name in suspected.commands:
         (tmp_path / suspected.name / f"{name}.json").write_text(json.dumps(found))
     out = tmp_path / "out"
     out.mkdir()
@@ -198,7 +197,7 @@ def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:
 
 
 def test_pages_beyond_the_paper_alone_leave_those_of_the_paper(
-    reproduce: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reproduce: ModuleType, tmp_path: Path
 ) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
     out.mkdir()
@@ -215,10 +214,7 @@ def test_pages_beyond_the_paper_alone_leave_those_of_the_paper(
     synthetic_run(runs / "studies-openmoji/II")
     synthetic_run(runs / "studies-openmoji/I", attack="single-target-image")
     synthetic_run(runs / "defences-openmoji/II", seed=1)  # of two commands
-    monkeypatch.setattr(
-        sys, "argv", ["reproduce.py", "--pages", "--runs", str(runs), "--out", str(out)]
-    )
-    assert reproduce.main() == 0
+    reproduce.main(runs=runs, out=out, pages=True)
     assert (out / "table-1.md").read_text() == "of the paper"
     assert (out / "false-alarms.md").read_text() == "earlier"
     assert "# Queries, neighbours and classes" in (out / "studies-openmoji.md").read_text()
