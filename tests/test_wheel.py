@@ -71,7 +71,7 @@ WORKS = {
     "demo": "demo --help",
     "run": "run {recipe} --out {place}/run --no-models",
     "run, planned": "run table-3-openmoji --dry-run",
-    "sweep": "sweep {recipe} --out {place}/sweep --workers 1",
+    "many runs": "run {recipe} --seeds 0-1 --out {place}/many --workers 1",
     "poison": "poison {data} --goal sheep2aeroplane --samples 2 --out {place}/poisoned",
     "train": "train --data {data} --model {model} --out {place}/trained --set "
     + " --set ".join(SMALL),
@@ -111,7 +111,7 @@ NAMES_ITS_EXTRA = {
     ),
     "a model of the towers": ("towers", "models show efficientnet-minilm"),
     "pairs of Hugging Face": ("data", "data verify hf:somebody/pairs"),
-    "a workers' cluster": ("ray", "sweep {recipe} --out {place}/on-ray --ray auto"),
+    "a workers' cluster": ("ray", "run {recipe} --seeds 0-1 --out {place}/on-ray --ray auto"),
     "a log for TensorBoard": (
         "tensorboard",
         "train --data {data} --model {model} --out {place}/t1 --track tensorboard --set "

@@ -124,7 +124,7 @@ EXTRA_VERBS = [
     ("fastapi", "search", ["search", "--models", "{model}", "--data", "{data}"]),
     ("uvicorn", "search", ["search", "--models", "{model}", "--data", "{data}"]),
     ("fastapi", "search", ["review", "{data}", "--labels", "x.csv"]),
-    ("ray", "ray", ["sweep", "openmoji", "--ray", "local", "--out", "o"]),
+    ("ray", "ray", ["run", "openmoji", "--seeds", "0-1", "--ray", "local", "--out", "o"]),
     ("datasets", "data", ["data", "convert", "hf:a/b", "--out", "o", "--to", "parquet"]),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -137,7 +138,7 @@ def test_seeds_that_nothing_is_paired_on_are_named(
 def test_options_of_a_matrix_are_for_a_matrix(
     refused: Callable[..., str], work: Path, option: list[str]
 ) -> None:
-    assert f"{option[0]}: is for a matrix" in refused(["run", "openmoji", *option])
+    assert re.search(rf"{option[0]}[ 2]*: is for a matrix", refused(["run", "openmoji", *option]))
 
 
 def test_python_says_which_command_runs_it(recipe: str) -> None:

@@ -56,7 +56,6 @@ REST: dict[tuple[str, ...], list[str]] = {
     ("evaluate",): ["--data", "squares", "--model", "model", "--goal", "sheep2aeroplane"],
     ("check",): ["model", "--data", "squares", "--reference", "model"],
     ("review",): ["squares", "--labels", "labels.csv"],
-    ("sweep",): ["openmoji", "--out", "out"],
     ("run",): ["openmoji", "--out", "out"],
     ("data", "build"): ["openmoji", "--out", "out"],
     ("data", "split"): ["squares"],
@@ -75,7 +74,7 @@ def test_the_walk_finds_them() -> None:
         ("filter", "--threshold"),
         ("sterilize", "--learning-rate"),
     } <= found
-    assert {("sweep", "--workers"), ("build", "--seed"), ("search", "--port")} <= found
+    assert {("run", "--workers"), ("build", "--seed"), ("search", "--port")} <= found
 
 
 @pytest.mark.parametrize(

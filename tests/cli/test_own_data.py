@@ -27,7 +27,6 @@ FORMAT_IS_PRINTED = {
 }
 NO_DATA: dict[tuple[str, ...], str] = {
     ("run",): "a recipe names its data and their format; --data-root and --option change them",
-    ("sweep",): "a recipe names its data and their format; --data-root and --option change them",
     ("data", "list"): "takes a registered name alone: it reads no pairs",
     ("data", "build"): "takes a registered name alone, and the options of its making",
 }

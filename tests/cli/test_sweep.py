@@ -46,9 +46,9 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     assert "1 of 1 runs are complete" in done.out
     assert (out / "runs" / "seed0" / "metrics.json").is_file()
     assert not (out / "runs" / "seed0" / "models").exists()
-    # the grid of `sweep` gives other runs, one of which cannot be
+    # a grid gives other runs, one of which cannot be
     arguments = ("--set", "attack.samples=2,999", "--out", tmp_path / "grid", "--workers", "1")
-    swept = cli("sweep", recipe, *arguments)
+    swept = cli("run", recipe, *arguments)
     assert swept.code == 1
     assert "samples=999-seed0: failed after 1 attempt: " in swept.out
     assert "1 of 2 runs are complete, 1 failed: failures.jsonl" in swept.out

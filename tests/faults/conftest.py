@@ -122,7 +122,7 @@ class Bench:
             "sterilize": ["sterilize", *pairs, "--model", model, *out, *SET],
             "run": ["run", str(self.recipe("run")), *out],
             "sweep": [
-                *("sweep", str(self.recipe("sweep")), *out, "--seeds", "0-1", "--workers", "1"),
+                *("run", str(self.recipe("sweep")), *out, "--seeds", "0-1", "--workers", "1"),
                 "--no-models",
             ],
         }[verb]

@@ -429,8 +429,8 @@ def sweeps(work: Work) -> Any:
     grid = "--set attack.samples=1,3 --set training.max_steps=3 --seeds 0-1 --workers 1"
     without = "rank_lists|suspicious_pairs|logs|stages|recipe"
     found = {
-        "plan": work.said(f"sweep {file} {grid} --out sweep --dry-run")[:1],
-        "runs": work.does(f"sweep {file} {grid}", "sweep", without),
+        "plan": work.said(f"run {file} {grid} --out sweep --dry-run")[:1],
+        "runs": work.does(f"run {file} {grid}", "sweep", without),
     }
     for form in ("markdown", "json"):
         found[form] = work.said(f"report sweep --format {form}")

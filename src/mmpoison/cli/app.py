@@ -28,7 +28,6 @@ from mmpoison.cli import (
     scan,
     search,
     sterilize,
-    sweep,
     train,
 )
 from mmpoison.cli import (
@@ -58,7 +57,7 @@ app = PlainTyper(
     "The stack trace of a bug is saved to a file in the cache folder; MMPOISON_TRACEBACK=1 prints it.",
 )
 GROUPS: Mapping[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
-    "Start": (run.demo, run.run, sweep.sweep),
+    "Start": (run.demo, run.run),
     "Data": (("data", data.app),),
     "Attack": (poison.poison,),
     "Train and measure": (("models", models.app), train.train, evaluate.evaluate),

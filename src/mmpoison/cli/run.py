@@ -30,11 +30,14 @@ from mmpoison.cli.sweep import (
     DryRunOption,
     RayOption,
     RetriesOption,
+    ThreadsOption,
     WorkersOption,
     has_sweep,
+    parse_goals,
     parse_seeds,
     read_sweep,
     run_all,
+    split_changes_and_grid,
 )
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
@@ -42,6 +45,14 @@ from mmpoison.reporting.text import safe_text
 RunOutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
+]
+SeveralSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE,...",
+        help="One value changes a key of the recipe, several with commas make a run for each.",
+    ),
 ]
 
 
@@ -80,6 +91,12 @@ def run(
             help="Seeds, e.g. 3 or 0-4 or 0,2,5; each gets its own run folder. With --workers: side by side."
         ),
     ] = None,
+    goals: Annotated[
+        str | None,
+        typer.Option(
+            help="A run for each: A2B,C2D, or all of the data. Of a matrix: how many random ones, e.g. 5."
+        ),
+    ] = None,
     attack: Annotated[
         str | None,
         typer.Option(help="Which attack, e.g. single-target-image.", rich_help_panel=CHANGES),
@@ -98,7 +115,7 @@ def run(
     data_root: DataRootOption = None,
     option: DataOptionsOption = None,
     study: StudyOption = None,
-    changes: SetOption = None,
+    changes: SeveralSetOption = None,
     save_models: Annotated[
         bool | None,
         typer.Option(
@@ -111,6 +128,7 @@ def run(
     device: DeviceOption = "auto",
     form: FormatOption = "table",
     workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
     retries: RetriesOption = RETRIES,
     ray: RayOption = None,
     dry_run: DryRunOption = False,
@@ -125,15 +143,6 @@ def run(
         str | None,
         typer.Option(
             help="Of a matrix: columns with commas, or registered defences.",
-            rich_help_panel="A matrix of attacks and defences",
-        ),
-    ] = None,
-    goals: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="Of a matrix: how many random goals.",
             rich_help_panel="A matrix of attacks and defences",
         ),
     ] = None,
@@ -158,7 +167,13 @@ def run(
 ) -> None:
     """Run a recipe: the same job as the demo, on other data, models and goals; a table of the paper is many runs.
 
+    Of several runs the same command again runs what remains.
+
     Example: [bold]mmpoison run rsicd-ucm --data-root photos --goal airplane2beach --seeds 0-2[/bold]
+
+    A grid: [bold]mmpoison run openmoji-heads --set attack.samples=5,10,25 --seeds 0-2[/bold]
+
+    All goals: [bold]mmpoison run openmoji-heads --goals all --set filter=null --workers 2[/bold]
 
     Attack I: [bold]mmpoison run openmoji --attack single-target-image[/bold]
 
@@ -182,7 +197,7 @@ def run(
     from mmpoison.runs.recipe_files import folder_name, recipe_on
 
     recipe = recipe_on(recipe, on)
-    given = [*(changes or [])]
+    given, grid = split_changes_and_grid(changes or [])
     if attack is None and goal and len(goal) > 1:
         own = load_recipe(recipe).attack.name
         attack = own if takes_several_goals(own) else SEVERAL_GOALS
@@ -209,13 +224,15 @@ def run(
         ):
             if one_run:
                 raise InputError(f"{name}: a matrix draws its goals, and --rows says which attacks")
+        if grid:
+            raise InputError(f"--set {next(iter(grid))}: one value for a matrix")
         run_the_matrix(
             recipe,
             changed,
             out if out is not None else Path("runs") / folder_name(recipe),
             rows=rows,
             columns=columns,
-            goals=goals,
+            goals=None if goals is None else _number_of_goals(goals),
             seeds=chosen_seeds,
             tuning=tuning,
             workers=workers,
@@ -230,21 +247,27 @@ def run(
     for name, value in (
         ("--rows", rows),
         ("--columns", columns),
-        ("--goals", goals),
+        (f"--goals {goals}", goals is not None and goals.isdecimal()),
         ("--tuning", tuning),
         ("--from", measured),
     ):
         if value:
             raise InputError(f"{name}: is for a matrix, and recipe {recipe} is none")
-    many = has_sweep(recipe)
-    if dry_run or many or _side_by_side(recipe, chosen_seeds, workers, retries, ray):
-        sweep = read_sweep(recipe, changed, seeds=chosen_seeds)
+    many = bool(grid) or goals is not None or has_sweep(recipe)
+    if dry_run or many or _side_by_side(recipe, chosen_seeds, workers, threads, retries, ray):
+        sweep = read_sweep(
+            recipe,
+            changed,
+            grid=grid,
+            seeds=chosen_seeds,
+            goals=None if goals is None else parse_goals(goals),
+        )
         where = out if out is not None else Path("runs") / folder_name(recipe)
         run_all(
             sweep,
             where,
             workers=workers,
-            threads=1,
+            threads=threads,
             retries=retries,
             ray=ray,
             save_models=save_models if many else save_models is not False,
@@ -261,6 +284,19 @@ def run(
         device=device,
         form=form,
     )
+
+
+MOST_GOALS = 1000
+"""So many random goals a matrix has at most."""
+
+
+def _number_of_goals(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 5 else 0
+    if not 1 <= number <= MOST_GOALS:
+        raise InputError(
+            f"--goals {text!r}: of a matrix, how many random goals: a number from 1 to {MOST_GOALS:,}"
+        )
+    return number
 
 
 def show_recipes() -> None:
@@ -297,7 +333,12 @@ def show_recipes() -> None:
 
 
 def _side_by_side(
-    recipe: str, seeds: list[int] | None, workers: int | None, retries: int, ray: str | None
+    recipe: str,
+    seeds: list[int] | None,
+    workers: int | None,
+    threads: int,
+    retries: int,
+    ray: str | None,
 ) -> bool:
     """Whether the seeds of one run are to be shared out.
 
@@ -306,6 +347,7 @@ def _side_by_side(
     """
     given = {
         "--workers": workers is not None,
+        "--threads": threads != 1,
         "--retries": retries != RETRIES,
         "--ray": ray is not None,
     }

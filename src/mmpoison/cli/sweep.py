@@ -1,4 +1,4 @@
-"""The verb `sweep`, and `run` for a recipe that describes several runs."""
+"""Many runs of one recipe: grids over any key, seeds, goals; what `run` does where there are several."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ from mmpoison.cli.options import (
     COMPUTE,
     OUTPUT,
     WORKERS,
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    data_changes,
 )
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
@@ -81,84 +77,6 @@ DryRunOption = Annotated[
 ]
 
 
-def sweep(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe, or the path of a YAML file.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the sweep; runs/RECIPE by default.")
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE,...",
-            help="One value changes a key in all runs, several make a grid.",
-            rich_help_panel="Which runs",
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5.", rich_help_panel="Which runs"),
-    ] = None,
-    goals: Annotated[
-        str | None,
-        typer.Option(help="all, or A2B,C2D: a run for each goal.", rich_help_panel="Which runs"),
-    ] = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
-    workers: WorkersOption = None,
-    threads: ThreadsOption = 1,
-    retries: RetriesOption = RETRIES,
-    ray: RayOption = None,
-    save_models: Annotated[
-        bool | None,
-        typer.Option(
-            "--save-models/--no-save-models",
-            "--models/--no-models",
-            help="Save the checkpoints in the run folders.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    device: DeviceOption = "auto",
-    dry_run: DryRunOption = False,
-) -> None:
-    """Run a recipe many times: grids over any key, seeds, goals; the same command again runs what remains.
-
-    Example: [bold]mmpoison sweep openmoji-heads --set attack.samples=5,10,25 --seeds 0-2[/bold]
-
-    All goals: [bold]mmpoison sweep openmoji-heads --goals all --set filter=null --workers 2[/bold]
-    """
-    from mmpoison.base.untrusted import parse_changes
-
-    fixed: list[str] = []
-    grid: dict[str, Any] = {}
-    for assignment in changes or []:
-        key, equals, text = assignment.partition("=")
-        values = split_values(text)
-        if not equals or len(values) == 1:
-            fixed.append(assignment)
-        else:
-            grid[key] = [parse_changes([f"{key}={value}"])[key] for value in values]
-    given = parse_changes(fixed)
-    given |= data_changes(data_root, option)
-    run_all(
-        read_sweep(
-            recipe,
-            given,
-            grid=grid,
-            seeds=[seed for seed in parse_seeds(seeds) if seed is not None] or None,
-            goals=None if goals is None else parse_goals(goals),
-        ),
-        out if out is not None else Path("runs") / Path(recipe).stem,
-        workers=workers,
-        threads=threads,
-        retries=retries,
-        ray=ray,
-        save_models=save_models,
-        device=device,
-        dry_run=dry_run,
-    )
-
-
 def parse_seeds(text: str | None) -> list[int | None]:
     """Read `3`, `0-4` or `0,2,5`; None means the recipe's own seed.
 
@@ -179,6 +97,26 @@ def parse_seeds(text: str | None) -> list[int | None]:
     if not seeds:
         raise InputError(f"--seeds {text!r} names no seed")
     return seeds
+
+
+def split_changes_and_grid(assignments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Split `KEY=VALUE` from `KEY=VALUE,VALUE,...`: what changes all runs, and what makes a grid of them.
+
+    >>> split_changes_and_grid(["a.b=1", "c.d=1,[2,3]"])
+    (['a.b=1'], {'c.d': [1, [2, 3]]})
+    """
+    from mmpoison.base.untrusted import parse_changes
+
+    fixed: list[str] = []
+    grid: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        values = split_values(text)
+        if not equals or len(values) == 1:
+            fixed.append(assignment)
+        else:
+            grid[key] = [parse_changes([f"{key}={value}"])[key] for value in values]
+    return fixed, grid
 
 
 def split_values(text: str) -> list[str]:

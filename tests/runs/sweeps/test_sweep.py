@@ -300,7 +300,7 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_done(
     sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3, 4]}}, name="killed")
     out = tmp_path / "out"
     recipe = str(tmp_path / "recipe.yaml")
-    command = [sys.executable, "-m", "mmpoison", "sweep", recipe, "--out", str(out), *where]
+    command = [sys.executable, "-m", "mmpoison", "run", recipe, "--out", str(out), *where]
     environment = {**os.environ, "MMPOISON_CACHE": str(own_cache), **RAY_AT_ONCE}
     with (tmp_path / "first.txt").open("w") as log:
         driver = subprocess.Popen(
