@@ -82,6 +82,7 @@ WORKS = {
     "scan": "scan {data} --encoder {model} --workers 1 --out {place}/scanned",
     "filter": "filter --data {place}/poisoned --encoder {model} --clean-loss 0.1 --out {place}/filtered",
     "defenses": "defenses",
+    "check": "check {model} --data {data} --reference {model}",
     "sterilize": "sterilize --data {data} --model {model} --out {place}/repaired --set "
     + " --set ".join(SMALL),
     "evaluate": "evaluate --data {data} --model {model} --goal sheep2aeroplane --out {place}/measured",

@@ -69,8 +69,8 @@ def test_a_shard_that_cannot_be_read_makes_exit_code_1(
     ("command", "says"),
     [
         ("scan nothing --out out", "nothing: no such folder or file, and no data set of that name"),
-        ("scan source --out out --lose 2", "--lose 2.0: a share above 0 and below 1"),
-        ("scan source --out out --false-alarms 0", "--false-alarms 0.0: a share above 0"),
+        ("scan source --out out --lose 2", "lose 2.0 is not a share above 0 and below 1"),
+        ("scan source --out out --false-alarms 0", "false_alarms 0.0 is not a share above 0"),
         ("scan source --out out --option caption", "--option 'caption': KEY=VALUE is needed"),
         ("scan source --out out --option q=3", "has no option 'q'"),
         ("scan source --out out --option caption=text", "text"),

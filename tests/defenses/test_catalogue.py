@@ -25,7 +25,7 @@ from mmpoison.models import DualEncoder, PairInputs, prepare_pixels, save_checkp
 from mmpoison.training import TrainingResult, TrainingSettings
 
 TASKS = Path(__file__).resolve().parents[2] / "docs" / "tasks"
-PAGES = ("write-a-defence", "write-a-robust-training", "write-a-repair", "write-a-scan")
+PAGES = ("write-a-defence", "write-a-robust-training", "write-a-repair", "write-a-check")
 QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
 
 # what a constructor needs that has no default, or one that takes long

@@ -575,7 +575,8 @@ def models(work: Work) -> Any:
     for name in MODELS:
         shown = work.said(f"models show {name} --json")
         if name == "efficientnet-minilm":
-            del shown["digest"]  # its projections are drawn by torch, whose last bits depend on the processor
+            # its projections are drawn by torch, whose last bits depend on the processor
+            del shown["digest"]
         found[name] = [shown, embedded(name)]
     for form in ("open-clip", "safetensors"):
         out = work.once(f"export-{form}", f"models export openmoji-vit --format {form}")

@@ -97,7 +97,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, says: str, text: str | bytes) 
         ("sterilize.training.epoch", 1, "unknown key 'sterilize.training.epoch': did you mean"),
         ("sterilize.trainin", {}, "unknown key 'trainin': did you mean 'training'?"),
         ("sterilize", {}, "training: settings of the fine-tune are needed"),
-        ("scan.false_alarms", 2, "scan.false_alarms: "),
+        ("check.false_alarms", 2, "check.false_alarms: "),
         ("data.options", 3, "data.options: "),
         ("training.epochs", "many", "training.epochs: "),
         ("training.epochs", -1, "training.epochs: "),

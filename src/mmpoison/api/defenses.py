@@ -295,7 +295,7 @@ def scan(
     out: str | Path,
     encoder: str | Path | None = None,
     lose: float | None = None,
-    level: float = 0.01,
+    false_alarms: float = 0.01,
     planted: bool = True,
     seed: int = 0,
     format: str | None = None,
@@ -315,7 +315,7 @@ def scan(
             `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
         encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
         lose: Share of the pairs that may be dropped besides those of suspected goals, the most suspicious ones.
-        level: How often clean data may raise an alarm, in (0, 1).
+        false_alarms: How often clean data may raise an alarm, in (0, 1).
         planted: Whether to plant goals into a copy of some pairs, to say what would have been found.
         seed: Seed of everything random.
         format: Name of the format, where it is not recognised.
@@ -340,7 +340,7 @@ def scan(
     from mmpoison.runs.data_scan.embed_source import open_source
     from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
 
-    settings = ScanSettings(lose=lose, level=level, planted=planted, seed=seed)
+    settings = ScanSettings(lose=lose, level=false_alarms, planted=planted, seed=seed)
     refuse_address(out)
     target = Path(out)
     work = work_folder(target)

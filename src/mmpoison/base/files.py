@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 
 from mmpoison._version import __version__
 from mmpoison.base.phrasing import one_line
@@ -469,6 +468,8 @@ def front_matter(poisoned: bool, **fields: Any) -> str:
     - poisoned
     ---
     """
+    import yaml  # only here: every command imports this file at its start
+
     given = {key: value for key, value in fields.items() if value is not None}
     given["tags"] = [*TAGS, *([POISONED_TAG] if poisoned else [])]
     text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True)

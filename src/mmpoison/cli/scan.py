@@ -21,7 +21,6 @@ from mmpoison.cli.options import (
     PairsFormatOption,
     named_data,
 )
-from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent, visible
 
 if TYPE_CHECKING:
@@ -97,12 +96,6 @@ def scan(
     from mmpoison.api.defenses import scan as run_scan
     from mmpoison.api.defenses import work_folder
 
-    if lose is not None and not 0 < lose < 1:
-        raise InputError(f"--lose {lose}: a share above 0 and below 1 is needed, such as 0.02")
-    if not 0 < false_alarms < 1:
-        raise InputError(
-            f"--false-alarms {false_alarms}: a share above 0 and below 1 is needed, such as 0.01"
-        )
     hold_output(context, out, work=work_folder(out))
     with live_progress(on_stderr=json) as progress:
         done = run_scan(
@@ -110,7 +103,7 @@ def scan(
             out=out,
             encoder=encoder,
             lose=lose,
-            level=false_alarms,
+            false_alarms=false_alarms,
             planted=planted,
             seed=seed,
             workers=workers or cores(),

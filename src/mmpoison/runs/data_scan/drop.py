@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, write_json
-from mmpoison.defenses.cut import check_loss
 from mmpoison.defenses.filters.decide import mismatched_distances
 from mmpoison.defenses.filters.filtered_folder import (
     FACTS_FILE,
@@ -175,14 +174,10 @@ def drop_rule(
         counted: Distances of all pairs.
         aligned: Whether distances say something of a single pair.
         scored: Whether the evidence was computed.
-
-    Raises:
-        InputError: If the share is out of range.
     """
     by: Literal["distance", "score"] = "distance" if aligned or not scored else "score"
     if lose is None:
         return DropRule(by)
-    check_loss(lose)
     if by == "distance":
         above = counted.loss_cut(lose)
     else:

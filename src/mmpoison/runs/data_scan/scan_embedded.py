@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from mmpoison._version import __version__
+from mmpoison.base.option_checks import check_number
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import one_blas_thread
 from mmpoison.defenses.filters.passes.distance import DistanceCounts
@@ -97,6 +98,9 @@ class ScanSettings:
         planted: Whether goals are planted to see what would be found.
         seed: Of everything random.
         sample: Pairs in the sample.
+
+    Raises:
+        InputError: If a share is out of range: before hours of work, not after.
     """
 
     lose: float | None = None
@@ -104,6 +108,11 @@ class ScanSettings:
     planted: bool = True
     seed: int = 0
     sample: int = SAMPLE
+
+    def __post_init__(self) -> None:
+        for name, share in (("lose", self.lose), ("false_alarms", self.level)):
+            if share is not None:
+                check_number(name, share, "a share above 0 and below 1, such as 0.02", 0, 1)
 
 
 def scan_embedded(
