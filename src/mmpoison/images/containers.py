@@ -10,8 +10,6 @@ bounded size, one set for each process.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import os
 import struct
@@ -58,15 +56,11 @@ class BoundedReader:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._left: int | None = MAX_HEADER_BYTES
+        self._left = MAX_HEADER_BYTES
 
     def next_header(self) -> None:
         """Start a new count at this position."""
         self._left = MAX_HEADER_BYTES
-
-    def no_more_headers(self) -> None:
-        """Count no longer: the members' own bytes are read, a piece at a time."""
-        self._left = None
 
     def read(self, size: int) -> bytes:
         """Read so many bytes.
@@ -74,10 +68,9 @@ class BoundedReader:
         Raises:
             tarfile.ReadError: If they are too many for a header.
         """
-        if self._left is not None:
-            self._left -= size
-            if self._left < 0:
-                raise tarfile.ReadError(f"a header of more than {MAX_HEADER_BYTES >> 20} MiB")
+        self._left -= size
+        if self._left < 0:
+            raise tarfile.ReadError(f"a header of more than {MAX_HEADER_BYTES >> 20} MiB")
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -87,20 +80,6 @@ class BoundedReader:
     def tell(self) -> int:
         """Return the position, as any stream."""
         return self._stream.tell()
-
-
-def unpacked(path: Path) -> IO[bytes]:
-    """Open a file, unpacked where it is packed with gzip, bzip2 or xz; which its first bytes say."""
-    with path.open("rb") as raw:
-        head = raw.read(6)
-    for start, opener in (
-        (b"\x1f\x8b", gzip.open),
-        (b"BZh", bz2.open),
-        (b"\xfd7zXZ\x00", lzma.open),
-    ):
-        if head.startswith(start):
-            return cast("IO[bytes]", cast("Any", opener)(path, "rb"))
-    return path.open("rb")
 
 
 def open_tar(reader: BoundedReader) -> tarfile.TarFile:

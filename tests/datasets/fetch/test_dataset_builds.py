@@ -163,7 +163,7 @@ def test_mirrors(files: list[PublicFile], web: Web, tmp_path: Path) -> None:
 
 def test_a_page_in_place_of_an_archive(web: Web, tmp_path: Path) -> None:
     page = PublicFile("x.zip", (web.add("/x.zip", b"<html>please log in</html>"),), 100)
-    with pytest.raises(InputError, match=r"x.zip: not a zip or tar file"):
+    with pytest.raises(InputError, match=r"x.zip: not a zip file"):
         fetch_and_unpack("set", [page], tmp_path / "o")
     assert not (tmp_path / "o").exists()
     # it is not what later downloads are compared with
@@ -177,7 +177,7 @@ def test_half_a_file_of_a_process_that_was_killed(
 ) -> None:
     (cache / "set").mkdir(parents=True)
     (cache / "set" / "captions.zip").write_bytes(PARTS["captions.zip"][:-30])
-    with pytest.raises(InputError, match=r"captions.zip: (broken archive|not a zip)"):
+    with pytest.raises(InputError, match=r"captions.zip: (broken archive|not a zip file)"):
         fetch_and_unpack("set", files, tmp_path / "o")
     fetch_and_unpack("set", files, tmp_path / "o")
     assert (tmp_path / "o" / "captions.json").is_file()
