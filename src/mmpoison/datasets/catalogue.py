@@ -16,6 +16,8 @@ from mmpoison.base.files import refuse_special
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.datasets.options import fit_options, option_kinds, whole_number
 from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.pairs.builder import PairRows
+from mmpoison.pairs.folder import pieces_of, table_of
 from mmpoison.pairs.table import PairDataset, TableStates
 
 Progress = Callable[[int, int], None]
@@ -273,6 +275,26 @@ def source_of_address(name: str) -> DataSource | None:
 def register(source: DataSource) -> DataSource:
     """Make a data set or format known under its name."""
     return DATASETS.register(source.name)(source)
+
+
+def load_rows(open_rows: Callable[..., PairRows]) -> Callable[..., PairDataset]:
+    """Make the `load` of a `DataSource` of a function that opens rows; it takes the same options."""
+
+    @functools.wraps(open_rows)
+    def load(root: Path, seed: int = 0, **options: Any) -> PairDataset:
+        return table_of(open_rows(root, **options))
+
+    return load
+
+
+def stream_rows(open_rows: Callable[..., PairRows]) -> Callable[..., Iterator[PairDataset]]:
+    """Make the `stream` of a `DataSource` of a function that opens rows; it takes the same options."""
+
+    @functools.wraps(open_rows)
+    def stream(root: Path, images_at_once: int, **options: Any) -> Iterator[PairDataset]:
+        yield from pieces_of(open_rows(root, **options), images_at_once)
+
+    return stream
 
 
 def derived(

@@ -13,10 +13,9 @@ import msgspec
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
-from mmpoison.datasets.entries import ImageEntry, add_entry
 from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
-from mmpoison.pairs.builder import PairsBuilder, check_relative
+from mmpoison.pairs.builder import ImageEntry, PairsBuilder, check_relative
 from mmpoison.pairs.labels import categories_of, labels_of, splits_of
 from mmpoison.pairs.splits import hash_order
 from mmpoison.pairs.table import ImageTable, PairDataset
@@ -209,7 +208,7 @@ class PublishedFolder:
         for entry in entries:
             if entry.image_id not in absent:
                 entry.captions = _texts(entry, builder.problem)
-                add_entry(entry, builder)
+                builder.add(entry)
         return builder.build(str(what))
 
 

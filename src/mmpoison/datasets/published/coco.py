@@ -13,7 +13,6 @@ import msgspec
 
 from mmpoison.base.phrasing import count_phrase, one_line
 from mmpoison.datasets.catalogue import DataSource, derived, register
-from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
     Id,
@@ -24,6 +23,7 @@ from mmpoison.datasets.published.adapter import (
     split_per_class,
 )
 from mmpoison.errors import InputError
+from mmpoison.pairs.builder import ImageEntry
 from mmpoison.pairs.splits import balanced, hash_pick, subset_per_class
 from mmpoison.pairs.table import PairDataset
 

@@ -23,7 +23,6 @@ from mmpoison.base.untrusted import (
     read_text,
 )
 from mmpoison.datasets.catalogue import DataSource, derived, register
-from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.options import one_of, whole_number
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
@@ -35,7 +34,7 @@ from mmpoison.datasets.published.adapter import (
     split_per_class,
 )
 from mmpoison.errors import InputError
-from mmpoison.pairs.builder import is_text
+from mmpoison.pairs.builder import ImageEntry, is_text
 from mmpoison.pairs.splits import FrozenSplit, balanced, shipped_split
 from mmpoison.pairs.table import PairDataset
 

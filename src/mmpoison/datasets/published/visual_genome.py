@@ -15,7 +15,6 @@ import msgspec
 import numpy as np
 
 from mmpoison.datasets.catalogue import DataSource, derived, register
-from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
     Id,
@@ -31,6 +30,7 @@ from mmpoison.datasets.published.adapter import (
 from mmpoison.datasets.published.coco import load_coco_paper
 from mmpoison.datasets.published.flickr_pascal import load_flickr_pascal, load_pascal_test
 from mmpoison.errors import InputError
+from mmpoison.pairs.builder import ImageEntry
 from mmpoison.pairs.labels import (
     Keywords,
     categories_of,
