@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -307,14 +308,23 @@ def derived(
     Args:
         load: The loader of a `DataSource`.
         change: Gives the new set for a set and the seed of its choices.
-        seed_option: The option of `load` whose value is that seed.
+        seed_option: The option whose value is that seed; the new loader has it in any case.
     """
+    own = inspect.signature(load)
+    added = inspect.Parameter(
+        seed_option, inspect.Parameter.KEYWORD_ONLY, default=0, annotation="int"
+    )
 
     @functools.wraps(load)
     def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:
         chosen = whole_number(seed_option, options.get(seed_option, 0))
+        if seed_option not in own.parameters:
+            options.pop(seed_option, None)
         return change(load(root, seed, **options), chosen)
 
+    parameters = {seed_option: added, **own.parameters}
+    first = sorted(parameters.values(), key=lambda parameter: parameter.kind)
+    changed.__signature__ = own.replace(parameters=first)  # type: ignore[attr-defined]
     return changed
 
 

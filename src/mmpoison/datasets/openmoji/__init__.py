@@ -1,6 +1,6 @@
 """OpenMoji scenes: the embedded data set, made on the spot from openly licensed drawings."""
 
-from mmpoison.datasets.openmoji.build import ATTRIBUTION, build_openmoji, scene_arrays
+from mmpoison.datasets.openmoji.build import ATTRIBUTION, build_openmoji
 from mmpoison.datasets.openmoji.compose import (
     Scene,
     compose_scene,
@@ -25,5 +25,4 @@ __all__ = [
     "build_openmoji",
     "compose_scene",
     "sample_scenes",
-    "scene_arrays",
 ]

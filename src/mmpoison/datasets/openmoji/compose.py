@@ -28,6 +28,7 @@ from mmpoison.datasets.openmoji.scene_data import (
     sprites_of,
 )
 from mmpoison.errors import InputError
+from mmpoison.pairs.captions import plural as regular_plural
 
 # -- Five English captions a scene, from the facts the composer knows.
 
@@ -106,11 +107,7 @@ def plural(noun: str) -> str:
     first, space, last = noun.rpartition(" ")
     if last in _IRREGULAR:
         return first + space + _IRREGULAR[last]
-    if last.endswith(("s", "x", "ch", "sh")):
-        return noun + "es"
-    if last.endswith("y") and last[-2] not in "aeiou":
-        return noun[:-1] + "ies"
-    return noun + "s"
+    return regular_plural(noun)
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:

@@ -18,8 +18,7 @@ import numpy.typing as npt
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_text
-from mmpoison.datasets.catalogue import DataSource, register
-from mmpoison.datasets.options import whole_number
+from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
     PublishedFolder,
@@ -337,32 +336,11 @@ def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
     return kept
 
 
-def load_balanced_rsicd_ucm(
-    root: Path | None,
-    seed: int = 0,
-    *,
-    unlabelled: int | None = None,
-    held_out: int = 0,
-    caption_seed: int = 0,
-) -> PairDataset:
-    """Load the set with one random caption for each photo (the paper's balanced sets, "-b").
-
-    Args:
-        root: As for `load_rsicd_ucm`.
-        seed: As for `load_rsicd_ucm`.
-        unlabelled: As for `load_rsicd_ucm`.
-        held_out: As for `load_rsicd_ucm`.
-        caption_seed: Seed of the choice of captions.
-    """
-    chosen = whole_number("caption_seed", caption_seed)
-    return balanced(load_rsicd_ucm(root, seed, unlabelled=unlabelled, held_out=held_out), chosen)
-
-
 for _name, _load, _what in (
     ("rsicd-ucm", load_rsicd_ucm, "satellite photos"),
     (
         "rsicd-ucm-b",
-        load_balanced_rsicd_ucm,
+        derived(load_rsicd_ucm, balanced, "caption_seed"),
         "the same, one caption an image (balanced)",
     ),
 ):
