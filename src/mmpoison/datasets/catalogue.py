@@ -311,9 +311,9 @@ def derived(
         seed_option: The option whose value is that seed; the new loader has it in any case.
     """
     own = inspect.signature(load)
-    added = inspect.Parameter(
-        seed_option, inspect.Parameter.KEYWORD_ONLY, default=0, annotation="int"
-    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = inspect.Parameter(seed_option, keyword, default=0, annotation="int")
+    parameters = dict(own.parameters)
 
     @functools.wraps(load)
     def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:
@@ -322,9 +322,9 @@ def derived(
             options.pop(seed_option, None)
         return change(load(root, seed, **options), chosen)
 
-    parameters = {seed_option: added, **own.parameters}
-    first = sorted(parameters.values(), key=lambda parameter: parameter.kind)
-    changed.__signature__ = own.replace(parameters=first)  # type: ignore[attr-defined]
+    parameters.setdefault(seed_option, added)
+    in_order = sorted(parameters.values(), key=lambda parameter: parameter.kind)
+    changed.__signature__ = own.replace(parameters=in_order)  # type: ignore[attr-defined]
     return changed
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -254,10 +254,7 @@ def test_every_download_is_of_a_data_set() -> None:
 
 
 def every_file() -> list[PublicFile]:
-    coco = [
-        file for year in (2014, 2017) for file in builds.coco_files(year, ("train", "val"), True)
-    ]
-    return [*coco, *builds.VISUAL_GENOME_FILES, *builds.VISUAL_GENOME_IMAGES]
+    return [file for files in builds.ARCHIVES.values() for file in files.values()]
 
 
 @pytest.mark.parametrize("file", every_file(), ids=lambda file: file.name)
@@ -330,11 +327,11 @@ def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
         },
     }
     known = {}
-    for name, content in served.items():
-        web.add(f"/{name}", content)
-        known[name] = (len(content), hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(builds, "_COCO", (web.url,))
-    monkeypatch.setattr(builds, "_COCO_FILES", known)
+    for path, content in served.items():
+        name, size = Path(path).name, len(content)
+        url, sha256 = web.add(f"/{path}", content), hashlib.sha256(content).hexdigest()
+        known[name] = PublicFile(name, (url,), size, size, sha256)
+    monkeypatch.setattr(builds, "ARCHIVES", {"coco": known})
 
 
 @pytest.mark.usefixtures("small_coco")
@@ -403,16 +400,10 @@ def test_visual_genome_is_fetched(
         "images2.zip": {"VG_100K_2/2.jpg": b"jpg"},
     }
 
-    def local(files: Sequence[PublicFile]) -> tuple[PublicFile, ...]:
-        found = []
-        for file in files:
-            content = zipped(served[file.name])
-            url = web.add(f"/{file.name}", content)
-            found.append(replace(file, urls=(url,), about=100, size=None, sha256=None))
-        return tuple(found)
-
-    for name in ("VISUAL_GENOME_FILES", "VISUAL_GENOME_IMAGES"):
-        monkeypatch.setattr(builds, name, local(getattr(builds, name)))
+    known = {}
+    for name, members in served.items():
+        known[name] = PublicFile(name, (web.add(f"/{name}", zipped(members)),), about=100)
+    monkeypatch.setattr(builds, "ARCHIVES", {"visual-genome": known})
     out = build_dataset("visual-genome", tmp_path / "vg")
     assert tree(out) == [
         "VG_100K/1.jpg",

@@ -10,8 +10,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urljoin
 
@@ -52,7 +53,7 @@ class PublicFile:
     """
 
     name: str
-    urls: tuple[str, ...]
+    urls: Sequence[str]
     about: int
     size: int | None = None
     sha256: str | None = None
@@ -352,63 +353,37 @@ class _Steps:
 # -- Addresses and checksums of the data sets that anyone may fetch, and how each is built.
 
 
+def _archives(data_set: str) -> dict[str, PublicFile]:
+    listed = json.loads((resources.files(__package__) / "archives.json").read_text("utf-8"))
+    return {file["name"]: PublicFile(**file) for file in listed[data_set]}
+
+
+ARCHIVES: Mapping[str, Mapping[str, PublicFile]] = {
+    data_set: _archives(data_set) for data_set in ("coco", "visual-genome")
+}
+"""The archives of each data set by name."""
+
+
 def _is_jpeg(name: str) -> bool:
     return name.endswith(".jpg")
 
 
 # -- COCO ------------------------------------------------------------------------------------------
 
-# http, as on https://cocodataset.org/#download: the name of the server does not match its certificate. The mirror is
-# the same bucket under the storage service's own name. What is fetched is checked by sha256 either way.
-_COCO = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
-
-# sizes and sha256: github.com/tensorflow/datasets, tensorflow_datasets/url_checksums/coco.txt
-_COCO_FILES = {
-    "zips/train2014.zip": (
-        13_510_573_713,
-        "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
-    ),
-    "zips/val2014.zip": (
-        6_645_013_297,
-        "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-    ),
-    "annotations/annotations_trainval2014.zip": (
-        252_872_794,
-        "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-    ),
-    "zips/train2017.zip": (
-        19_336_861_798,
-        "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-    ),
-    "zips/val2017.zip": (
-        815_585_330,
-        "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-    ),
-    "annotations/annotations_trainval2017.zip": (
-        252_907_541,
-        "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-    ),
-}
-
 
 def coco_files(year: int, parts: Sequence[str], images: bool) -> list[PublicFile]:
     """List the downloads for a part of COCO, the annotations first because they are small."""
-    names = [f"annotations/annotations_trainval{year}.zip"]
-    if images:
-        names += [f"zips/{part}{year}.zip" for part in parts]
     captions = {
         f"annotations/{kind}_{part}{year}.json"
         for kind in ("captions", "instances")
         for part in parts
     }
+    annotations = f"annotations_trainval{year}.zip"
+    names = [annotations, *(f"{part}{year}.zip" for part in parts if images)]
     return [
-        PublicFile(
-            name=PurePosixPath(name).name,
-            urls=tuple(f"{server}/{name}" for server in _COCO),
-            about=_COCO_FILES[name][0],
-            size=_COCO_FILES[name][0],
-            sha256=_COCO_FILES[name][1],
-            wanted=captions.__contains__ if name.startswith("annotations/") else _is_jpeg,
+        replace(
+            ARCHIVES["coco"][name],
+            wanted=captions.__contains__ if name == annotations else _is_jpeg,
         )
         for name in names
     ]
@@ -447,49 +422,6 @@ def build_coco(
 
 # -- Visual Genome ---------------------------------------------------------------------------------
 
-_VG = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
-_VG_IMAGES = "https://cs.stanford.edu/people/rak248/VG_100K_2"
-
-# sizes and sha256: github.com/huggingface/datasets, datasets/visual_genome/dataset_infos.json. It lists the first
-# version of the region descriptions; no checksum of the current one, which is fetched here, is published.
-VISUAL_GENOME_FILES = (
-    PublicFile(
-        name="region_descriptions.json.zip",
-        urls=(f"{_VG}/region_descriptions.json.zip",),
-        about=130_000_000,
-        wanted="region_descriptions.json".__eq__,
-    ),
-    PublicFile(
-        name="image_data.json.zip",
-        urls=(
-            f"{_VG}/image_data.json.zip",
-            "https://visualgenome.org/static/data/dataset/image_data.json.zip",
-        ),
-        about=1_780_854,
-        size=1_780_854,
-        sha256="b87a94918cb2ff4d952cf1dfeca0b9cf6cd6fd204c2f8704645653be1163681a",
-        wanted="image_data.json".__eq__,
-    ),
-)
-VISUAL_GENOME_IMAGES = (
-    PublicFile(
-        name="images.zip",
-        urls=(f"{_VG_IMAGES}/images.zip",),
-        about=9_731_705_982,
-        size=9_731_705_982,
-        sha256="51c682d2721f880150720bb416e0346a4c787e4c55d7f80dfd1bd3f73ba81646",
-        wanted=_is_jpeg,
-    ),
-    PublicFile(
-        name="images2.zip",
-        urls=(f"{_VG_IMAGES}/images2.zip",),
-        about=5_471_658_058,
-        size=5_471_658_058,
-        sha256="99da1a0ddf87011319ff3b05cf9176ffee2731cc3c52951162d9ef0d68e3cfb5",
-        wanted=_is_jpeg,
-    ),
-)
-
 
 def build_visual_genome(
     out: Path,
@@ -511,7 +443,13 @@ def build_visual_genome(
     Raises:
         InputError: If the disk is too small or a file cannot be had.
     """
-    files = VISUAL_GENOME_FILES + (VISUAL_GENOME_IMAGES if images else ())
+    files = [
+        replace(
+            file, wanted=_is_jpeg if name.startswith("images") else name.removesuffix(".zip").__eq__
+        )
+        for name, file in ARCHIVES["visual-genome"].items()
+        if images or not name.startswith("images")
+    ]
     return fetch_and_unpack(
         "visual-genome", files, out, keep_archives=keep_archives, progress=progress
     )

@@ -13,6 +13,7 @@ import msgspec
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
+from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import ImageEntry, PairsBuilder, check_relative
@@ -316,6 +317,29 @@ def composed_folder(root: Path | None, name: str, where_from: str) -> Path:
     if root is None or not root.is_dir():
         raise InputError(f"{root}: no such folder, {name} needs {where_from}")
     return root
+
+
+def register_composed(
+    name: str,
+    summary: str,
+    where_from: str,
+    terms: str,
+    load: Callable[..., PairDataset],
+    parts: tuple[str, ...],
+    home: str = "",
+) -> None:
+    """Register a data set that is made of other ones; several may have one folder, `home`."""
+    register(
+        DataSource(
+            name=name,
+            summary=summary,
+            where_from=where_from,
+            terms=terms,
+            load=load,
+            home=home or name,
+            parts=parts,
+        )
+    )
 
 
 def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:

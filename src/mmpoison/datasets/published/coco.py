@@ -20,6 +20,7 @@ from mmpoison.datasets.published.adapter import (
     PublishedFolder,
     image_folder,
     read_lists,
+    register_composed,
     split_per_class,
 )
 from mmpoison.errors import InputError
@@ -394,14 +395,4 @@ for _name, _load, _what in (
         "coco-paper with one caption an image",
     ),
 ):
-    register(
-        DataSource(
-            name=_name,
-            summary=_what,
-            where_from=PAPER_WHERE_FROM,
-            terms=TERMS,
-            load=_load,
-            home="coco",
-            parts=("coco",),
-        )
-    )
+    register_composed(_name, _what, PAPER_WHERE_FROM, TERMS, _load, (FOLDER,), home=FOLDER)

@@ -31,6 +31,7 @@ from mmpoison.datasets.published.adapter import (
     join,
     read_karpathy,
     recognise_file,
+    register_composed,
     split_per_class,
 )
 from mmpoison.errors import InputError
@@ -61,8 +62,12 @@ FLICKR_TERMS = (
 )
 
 _CSV_HEADER = "image_name|"
-# in line 20,001 of Kaggle's file (19,999 by pandas' count) the bar between number and caption is lost
-_LOST_BAR = re.compile(r"(\d+)\s+(\S.*)")
+
+# `1000092795.jpg#0<TAB>Two young guys ...`
+_TOKEN_LINE = re.compile(r"([^\t]+)#(\d+)\t(.*)")
+# `1000092795.jpg| 0| Two young guys ...`, after a header; quotes mean nothing in it. In line 20,001 of Kaggle's file
+# (19,999 by pandas' count) the bar between number and caption is lost.
+_CSV_LINE = re.compile(r"([^|]*)\|\s*(\d+)(?:\s*\||\s+(?=[^|]+$))(.*)")
 
 
 def load_flickr30k(
@@ -97,8 +102,7 @@ def load_flickr30k(
             for entry in entries:
                 entry.split = "train"
     else:
-        lines = _csv_lines if file.suffix == ".csv" else _token_lines
-        entries = _gather(lines(file, source.problem), file, source.problem)
+        entries = _read_lines(file, source.problem)
     source.into_folder(entries, FLICKR_IMAGE_FOLDERS)
     return source.table(entries, file)
 
@@ -115,21 +119,28 @@ def _captions_file(root: Path, split: str | None) -> Path:
     raise InputError(f"{root}: has no {' or '.join(names)}, flickr30k needs {FLICKR_WHERE_FROM}")
 
 
-def _gather(
-    lines: Iterator[tuple[int, str, str, str]], file: Path, problem: Callable[[str], None]
-) -> list[ImageEntry]:
-    """Build one entry per image from lines of (line number, image, number of the caption, caption)."""
+def _read_lines(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
+    """Build one entry per image from a file with one caption a line."""
+    if file.suffix == ".csv":
+        pattern, layout = _CSV_LINE, "image| number| caption"
+    else:
+        pattern, layout = _TOKEN_LINE, "image#number, a tab and a caption"
     entries: dict[str, ImageEntry] = {}
     seen: set[tuple[str, str]] = set()
-    for number, image, which, caption in lines:
+    for number, line in _text_lines(file, problem):
         where = f"{file.name} line {number}"
+        if number == 1 and line.replace(" ", "").startswith(_CSV_HEADER):
+            continue
+        found = pattern.fullmatch(line)
+        if found is None:
+            problem(f"{where}: not {layout}")
+            continue
+        image, which, caption = found[1].strip(), found[2], found[3]
         if (image, which) in seen:
             problem(f"{where}: caption {which} of {image!r} occurs twice")
             continue
         seen.add((image, which))
-        if image not in entries:
-            entries[image] = ImageEntry(image, [], where)
-        entries[image].captions.append(caption)
+        entries.setdefault(image, ImageEntry(image, [], where)).captions.append(caption)
     return list(entries.values())
 
 
@@ -143,32 +154,6 @@ def _text_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[in
                 continue
             if line.strip():
                 yield number, line.rstrip("\r\n")
-
-
-def _token_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str, str, str]]:
-    """`1000092795.jpg#0<TAB>Two young guys ...`."""
-    for number, line in _text_lines(file, problem):
-        key, tab, caption = line.partition("\t")
-        image, mark, which = key.rpartition("#")
-        if tab and mark and image and which.isdecimal():
-            yield number, image, which, caption
-        else:
-            problem(f"{file.name} line {number}: not image#number, a tab and a caption")
-
-
-def _csv_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str, str, str]]:
-    """`1000092795.jpg| 0| Two young guys ...`, after a header; quotes mean nothing in it."""
-    for number, line in _text_lines(file, problem):
-        if number == 1 and line.replace(" ", "").startswith(_CSV_HEADER):
-            continue
-        image, _, rest = line.partition("|")
-        which, bar, caption = (part.strip() for part in rest.partition("|"))
-        if not bar and (lost := _LOST_BAR.fullmatch(which)):
-            which, caption = lost.groups()
-        elif not bar or not which.isdecimal():
-            problem(f"{file.name} line {number}: not image| number| caption")
-            continue
-        yield number, image.strip(), which, caption
 
 
 def _recognise_flickr(path: Path) -> str | None:
@@ -211,27 +196,9 @@ PAGE_FILES = ("index.html", "pascal-sentences.html")
 SENTENCE_FOLDERS = ("sentence", "sentences", "Sentences")
 PASCAL_IMAGE_FOLDERS = ("images", "Images", "dataset")
 CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 
 PASCAL_WHERE_FROM = (
     "http://vision.cs.uiuc.edu/pascal-sentences/ (gone; copies exist): a folder with "
@@ -479,22 +446,22 @@ def _as_published(pascal: PairDataset) -> PairDataset:
     return replace(fixed, problems=tuple(problems))
 
 
-for _name, _load, _what in (
-    ("flickr-pascal", load_flickr_pascal, "the paper's first set"),
-    (
-        "flickr-pascal-b",
-        derived(load_flickr_pascal, balanced, "split_seed"),
-        "the same, one caption an image",
-    ),
-):
-    register(
-        DataSource(
-            name=_name,
-            summary=f"{_what}: Flickr30k unlabelled + PASCAL Sentences in 20 classes, half of them test",
-            where_from=WHERE_FROM,
-            terms=TERMS,
-            load=_load,
-            home="flickr-pascal",
-            parts=("flickr30k", PASCAL),
-        )
-    )
+_WHAT = "Flickr30k unlabelled + PASCAL Sentences in 20 classes, half of them test"
+_PARTS = (FLICKR, PASCAL)
+register_composed(
+    "flickr-pascal",
+    f"the paper's first set: {_WHAT}",
+    WHERE_FROM,
+    TERMS,
+    load_flickr_pascal,
+    _PARTS,
+)
+register_composed(
+    "flickr-pascal-b",
+    f"the same, one caption an image: {_WHAT}",
+    WHERE_FROM,
+    TERMS,
+    derived(load_flickr_pascal, balanced, "split_seed"),
+    _PARTS,
+    home="flickr-pascal",
+)

@@ -26,6 +26,7 @@ from mmpoison.datasets.published.adapter import (
     join,
     read_karpathy,
     recognise_file,
+    register_composed,
     some_names,
 )
 from mmpoison.errors import InputError
@@ -128,28 +129,10 @@ UCM_IMAGE_FOLDERS = ("imgs", "images")
 PER_CLASS = 100
 # images are numbered from 1 through the classes in this order
 CLASSES = (
-    "agricultural",
-    "airplane",
-    "baseballdiamond",
-    "beach",
-    "buildings",
-    "chaparral",
-    "denseresidential",
-    "forest",
-    "freeway",
-    "golfcourse",
-    "harbor",
-    "intersection",
-    "mediumresidential",
-    "mobilehomepark",
-    "overpass",
-    "parkinglot",
-    "river",
-    "runway",
-    "sparseresidential",
-    "storagetanks",
-    "tenniscourt",
-)
+    "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential",
+    "forest", "freeway", "golfcourse", "harbor", "intersection", "mediumresidential", "mobilehomepark",
+    "overpass", "parkinglot", "river", "runway", "sparseresidential", "storagetanks", "tenniscourt",
+)  # fmt: skip
 # Sydney-Captions comes in the same files, with 613 images of other classes
 _SYDNEY = 613
 
@@ -336,6 +319,8 @@ def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
     return kept
 
 
+_TERMS = "those of rsicd and ucm-captions: for research, not to be passed on"
+_WHAT = "half of RSICD unlabelled + UCM-Captions in 21 classes"
 for _name, _load, _what in (
     ("rsicd-ucm", load_rsicd_ucm, "satellite photos"),
     (
@@ -344,14 +329,12 @@ for _name, _load, _what in (
         "the same, one caption an image (balanced)",
     ),
 ):
-    register(
-        DataSource(
-            name=_name,
-            summary=f"{_what}: half of RSICD unlabelled + UCM-Captions in 21 classes",
-            where_from=WHERE_FROM,
-            terms="those of rsicd and ucm-captions: for research, not to be passed on",
-            load=_load,
-            home="rsicd-ucm",
-            parts=("rsicd", "ucm-captions"),
-        )
+    register_composed(
+        _name,
+        f"{_what}: {_WHAT}",
+        WHERE_FROM,
+        _TERMS,
+        _load,
+        ("rsicd", "ucm-captions"),
+        "rsicd-ucm",
     )

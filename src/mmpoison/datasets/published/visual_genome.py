@@ -6,7 +6,7 @@ The file of regions has 700 MB; it is walked image by image, and of each only th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,6 +25,7 @@ from mmpoison.datasets.published.adapter import (
     decode_file,
     join,
     recognise_file,
+    register_composed,
     split_per_class,
 )
 from mmpoison.datasets.published.coco import load_coco_paper
@@ -33,11 +34,8 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.builder import ImageEntry
 from mmpoison.pairs.labels import (
     Keywords,
-    categories_of,
     keyword_pattern,
-    labels_of,
     parse_keywords,
-    relabel,
 )
 from mmpoison.pairs.splits import balanced, hash_order, image_name
 from mmpoison.pairs.table import SPLITS, PairDataset
@@ -200,17 +198,11 @@ def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], s
     for name in IMAGE_FOLDERS:
         if (place / name).is_dir():
             folder_of.update({path.name: name for path in (place / name).iterdir()})
-    file = folder / IMAGES_FILE
-    if file.is_file():
-        decoder = msgspec.json.Decoder(_ImageData)
-        for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
-            data = decode_entry(raw, decoder, f"{file.name} [{index}]", problem)
-            if data is None or (number := data.number) is None:
-                continue
-            # https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg
-            in_folder = data.url.rpartition("/")[0].rpartition("/")[2]
-            if in_folder in IMAGE_FOLDERS:
-                folder_of.setdefault(f"{number}.jpg", in_folder)
+    for number, data in _image_data(folder / IMAGES_FILE, problem):
+        # https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg
+        in_folder = data.url.rpartition("/")[0].rpartition("/")[2]
+        if in_folder in IMAGE_FOLDERS:
+            folder_of.setdefault(f"{number}.jpg", in_folder)
 
     def image_id(number: int) -> str:
         name = f"{number}.jpg"
@@ -231,13 +223,21 @@ def coco_numbers(folder: Path) -> dict[str, int]:
     file = folder / IMAGES_FILE
     if not file.is_file():
         raise InputError(f"{file}: missing; it says which images are in COCO too")
+    return {
+        f"{number}.jpg": data.coco_id
+        for number, data in _image_data(file, lambda line: None)
+        if data.coco_id is not None
+    }
+
+
+def _image_data(file: Path, problem: Problem) -> Iterator[tuple[int, _ImageData]]:
+    """Yield the sound entries of `image_data.json` by number; none where there is no such file."""
     decoder = msgspec.json.Decoder(_ImageData)
-    found: dict[str, int] = {}
-    for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
-        data = decode_entry(raw, decoder, f"{file.name} [{index}]", lambda line: None)
-        if data is not None and data.number is not None and data.coco_id is not None:
-            found[f"{data.number}.jpg"] = data.coco_id
-    return found
+    for index, raw in enumerate(decode_file(file, list[msgspec.Raw]) if file.is_file() else ()):
+        data = decode_entry(raw, decoder, f"{file.name} [{index}]", problem)
+        number = None if data is None else data.number
+        if data is not None and number is not None:
+            yield number, data
 
 
 register(
@@ -272,8 +272,8 @@ def load_visual_genome_paper(
     Args:
         root: A folder of Visual Genome.
         seed: Not used, so that runs with different seeds share captions and labels.
-        match: Keywords are looked for in the `chosen` captions, or in `all` that an image has (which needs memory for 5
-            million captions): the paper can be read either way.
+        match: Keywords are looked for in the `chosen` captions, or in `all` that an image has: the paper can be read
+            either way. The captions are the same, so that the two readings differ in their labels alone.
         caption_seed: Draws the captions.
         **options: Which images are used, see `ImageOptions`.
 
@@ -284,23 +284,14 @@ def load_visual_genome_paper(
     Raises:
         InputError: If the file is missing or not of this format.
     """
-    one_of("match", match, ("chosen", "all"))
-
-    def load(captions: int) -> PairDataset:
-        return load_visual_genome(
-            root,
-            captions_per_image=captions,
-            keywords=PAPER_KEYWORDS,
-            caption_seed=caption_seed,
-            **options,
-        )
-
-    chosen = load(CAPTIONS)
-    if match == "chosen":
-        return chosen
-    # the same captions as with `chosen`, so that the two readings differ in their labels alone
-    whole = load(0)
-    return relabel(chosen, labels=labels_of(whole), categories=categories_of(whole))
+    return load_visual_genome(
+        root,
+        captions_per_image=CAPTIONS,
+        keywords=PAPER_KEYWORDS,
+        match=match,
+        caption_seed=caption_seed,
+        **options,
+    )
 
 
 for _name, _load, _what in (
@@ -312,16 +303,14 @@ for _name, _load, _what in (
         "one caption an image",
     ),
 ):
-    register(
-        DataSource(
-            name=_name,
-            summary=f"the paper's Visual Genome: {_what}, sheep and aeroplane by keyword, all training data",
-            where_from=f"{WHERE_FROM}; mmpoison data build visual-genome --out DIR fetches it",
-            terms=TERMS,
-            load=_load,
-            home="visual-genome",
-            parts=("visual-genome",),
-        )
+    register_composed(
+        _name,
+        f"the paper's Visual Genome: {_what}, sheep and aeroplane by keyword, all training data",
+        f"{WHERE_FROM}; mmpoison data build visual-genome --out DIR fetches it",
+        TERMS,
+        _load,
+        ("visual-genome",),
+        home="visual-genome",
     )
 
 
@@ -396,17 +385,7 @@ def _register(
         return join(folder, [part(folder, missing) for part in loads])
 
     load = join_parts if isinstance(loads, tuple) else loads
-    register(
-        DataSource(
-            name=name,
-            summary=what,
-            where_from=needs,
-            terms=f"those of {', '.join(parts)}",
-            load=load,
-            home=name,
-            parts=parts,
-        )
-    )
+    register_composed(name, what, needs, f"those of {', '.join(parts)}", load, parts)
 
 
 _register(
