@@ -116,9 +116,9 @@ def scenes(
     pixels = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     captions: list[tuple[str, ...]] = []
     labels: list[str] = []
-    for images, texts, classes in in_parallel(partial(_draw, seed), chunks, workers):
+    for images, some, classes in in_parallel(partial(_draw, seed), chunks, workers):
         pixels[len(labels) : len(labels) + len(classes)] = images
-        captions += texts
+        captions += some
         labels += classes
     table = ImageTable.build(
         [f"pretraining/{i:07d}.jpg" for i in range(count)],

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import combinations, islice, pairwise
+from itertools import combinations, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -199,7 +199,6 @@ def scan_images(
     root: Path,
     ids: Sequence[str],
     *,
-    perceptual: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageScan:
@@ -208,12 +207,11 @@ def scan_images(
     Args:
         root: Folder the ids are relative to.
         ids: Relative paths, `n` of them.
-        perceptual: Compute perceptual hashes too, if the library is installed.
         workers: Threads; the number of cores by default.
         progress: Called with (done, total).
     """
     count = len(ids)
-    hash_perceptually = perceptual and can_hash_perceptually()
+    hash_perceptually = can_hash_perceptually()
     scan = ImageScan(
         readable=np.zeros(count, dtype=bool),
         file_hash=np.zeros(count, dtype=np.uint64),
@@ -221,7 +219,6 @@ def scan_images(
         perceptual=np.zeros(count, dtype=np.uint64) if hash_perceptually else None,
     )
     threads = workers or os.cpu_count() or 1
-    positions = iter(range(count))
 
     def scan_one(index: int) -> _ImageFacts | BrokenImage:
         try:
@@ -230,19 +227,13 @@ def scan_images(
             return error
 
     with ThreadPoolExecutor(threads) as pool:
-        # a bounded queue: a future for each of a million images would hold more than their hashes
-        ahead: deque[tuple[int, Future[_ImageFacts | BrokenImage]]] = deque(
-            (index, pool.submit(scan_one, index)) for index in islice(positions, 64 * threads)
-        )
-        done = 0
-        while ahead:
-            index, future = ahead.popleft()
-            _note(scan, index, ids[index], future.result())
-            if (following := next(positions, None)) is not None:
-                ahead.append((following, pool.submit(scan_one, following)))
-            done += 1
-            if progress is not None and (done % 64 == 0 or done == count):
-                progress(done, count)
+        # some at a time: a future for each of a million images would hold more than their hashes
+        for start in range(0, count, 64 * threads):
+            some = range(start, min(start + 64 * threads, count))
+            for index, found in zip(some, pool.map(scan_one, some), strict=True):
+                _note(scan, index, ids[index], found)
+            if progress is not None:
+                progress(some.stop, count)
     return scan
 
 
@@ -270,20 +261,22 @@ def _examine(root: Path, image_id: str, hash_perceptually: bool) -> _ImageFacts:
         rows = max(1, HASHED_AT_ONCE // width)
         for top in range(0, height, rows):
             pixels.update(rgb.crop((0, top, width, min(top + rows, height))).tobytes())
-        facts = _ImageFacts(
-            format=str(image.format),
-            width=width,
-            height=height,
-            pixel_hash=_first_bytes(pixels.digest()),
-            perceptual=_perceptual(rgb) if hash_perceptually else 0,
-            rotated=orientation(image) not in (None, 1),
-            animated=bool(getattr(image, "is_animated", False)),
-            file_hash=0,
-        )
+        perceptual = _perceptual(rgb) if hash_perceptually else 0
+        rotated = orientation(image) not in (None, 1)
+        animated = bool(getattr(image, "is_animated", False))
         # last, since it moves the place in the stream
         stream.seek(0)
         content = hashlib.file_digest(cast("io.BufferedReader", stream), "sha256").digest()
-    return _ImageFacts(**{**vars(facts), "file_hash": _first_bytes(content)})
+        return _ImageFacts(
+            str(image.format),
+            width,
+            height,
+            _first_bytes(content),
+            _first_bytes(pixels.digest()),
+            perceptual,
+            animated,
+            rotated,
+        )
 
 
 def _first_bytes(digest: bytes) -> int:
