@@ -12,15 +12,16 @@ from typing import Any, Unpack
 import msgspec
 
 from mmpoison.base.phrasing import count_phrase, one_line
-from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.catalogue import derived
 from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
     Id,
     ImageOptions,
     PublishedFolder,
     image_folder,
+    needs,
     read_lists,
-    register_composed,
+    register_published,
     split_per_class,
 )
 from mmpoison.errors import InputError
@@ -34,15 +35,6 @@ LABELS = ("random-object", "largest", "none")
 SPLITTINGS = ("original", "paper")
 PAPER_DROPPED = ("toaster", "hair drier")
 PAPER_TEST_PER_CLASS = 50
-
-WHERE_FROM = (
-    "https://cocodataset.org/#download: a folder with annotations/captions_*.json and instances_*.json, "
-    "train2014/ and val2014/ (or 2017)"
-)
-TERMS = (
-    "annotations under CC BY 4.0; each photograph keeps its owner's Flickr licence, several of them non-commercial or "
-    "without derivatives; cite Lin et al. 2014 and Chen et al. 2015"
-)
 
 _CAPTIONS_NAME = re.compile(r"captions_(train|val)(2014|2017)\.json")
 
@@ -127,7 +119,7 @@ def load_coco(
     Raises:
         InputError: If files are missing or not of COCO's format, or both years are there.
     """
-    source = PublishedFolder(root, options, f"coco needs {WHERE_FROM}")
+    source = PublishedFolder(root, options, "coco")
     one_of("labels", labels, LABELS)
     one_of("splits", splits, SPLITTINGS)
     if splits == "paper" and labels == "none":
@@ -181,7 +173,7 @@ def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[P
         if not names or (parts == "both" and len(names) < 2):
             wanted = parts if parts in PARTS else "train and val" if parts else "train or val"
             raise InputError(
-                f"{annotations}: has no captions_*{year or ''}.json of {wanted}, coco needs {WHERE_FROM}"
+                f"{annotations}: has no captions_*{year or ''}.json of {wanted}, {needs('coco')}"
             )
         named = None
     folder = annotations.parent if annotations.name == "annotations" else annotations
@@ -312,25 +304,11 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-register(
-    DataSource(
-        name="coco",
-        summary="MS COCO: 123,287 everyday photographs, five captions each, objects of 80 classes",
-        where_from=WHERE_FROM,
-        terms=TERMS,
-        load=load_coco,
-        recognise=_recognise,
-    )
-)
+register_published("coco", load_coco, _recognise)
 
 
 # -- `coco-paper`, `coco-m`, `coco-s` and `coco-paper-b`: COCO as the paper uses it (section A.1).
 
-
-PAPER_WHERE_FROM = (
-    "https://cocodataset.org/#download: a folder with annotations/captions_*2014.json and instances_*2014.json, "
-    "train2014/ and val2014/; mmpoison data build coco --out DIR fetches it"
-)
 
 FOLDER = "coco"
 
@@ -385,14 +363,7 @@ def _share(share: float) -> Callable[..., PairDataset]:
     )
 
 
-for _name, _load, _what in (
-    ("coco-paper", load_coco_paper, "the paper's COCO: 78 classes, 50 test images each"),
-    ("coco-m", _share(0.5), "COCO-M: half of coco-paper's training data, the same test"),
-    ("coco-s", _share(0.25), "COCO-S: a quarter of coco-paper's training data, the same test"),
-    (
-        "coco-paper-b",
-        derived(load_coco_paper, balanced, "split_seed"),
-        "coco-paper with one caption an image",
-    ),
-):
-    register_composed(_name, _what, PAPER_WHERE_FROM, TERMS, _load, (FOLDER,), home=FOLDER)
+register_published("coco-paper", load_coco_paper)
+register_published("coco-m", _share(0.5))
+register_published("coco-s", _share(0.25))
+register_published("coco-paper-b", derived(load_coco_paper, balanced, "split_seed"))

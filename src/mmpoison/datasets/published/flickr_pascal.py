@@ -22,22 +22,26 @@ from mmpoison.base.untrusted import (
     parse_json_pairs,
     read_text,
 )
-from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.catalogue import derived
 from mmpoison.datasets.options import one_of, whole_number
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
     PublishedFolder,
     composed_folder,
     join,
+    needs,
     read_karpathy,
     recognise_file,
-    register_composed,
+    register_published,
     split_per_class,
 )
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import ImageEntry, is_text
 from mmpoison.pairs.splits import FrozenSplit, balanced, shipped_split
 from mmpoison.pairs.table import PairDataset
+
+FLICKR, PASCAL = "flickr30k", "pascal-sentences"
+FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}
 
 # -- `flickr30k`: 31,783 photographs from Flickr with five captions each and no labels (Young et al. 2014).
 
@@ -50,15 +54,6 @@ FLICKR_IMAGE_FOLDERS = (
     "flickr30k_images/flickr30k_images",
     "flickr30k_images",
     "images",
-)
-
-FLICKR_WHERE_FROM = (
-    "https://shannon.cs.illinois.edu/DenotationGraph/ (fill in its form): a folder with "
-    f"{TOKEN_FILES[0]}, Kaggle's results.csv or Karpathy's {KARPATHY_FILE}, and flickr30k-images/"
-)
-FLICKR_TERMS = (
-    "for non-commercial research and education; the photographs belong to their owners and fall under Flickr's terms "
-    "of use; cite Young et al. 2014"
 )
 
 _CSV_HEADER = "image_name|"
@@ -94,7 +89,7 @@ def load_flickr30k(
         InputError: If there is no file of captions, or it is not of its format.
     """
     one_of("split", split, (None, "karpathy", "all-train"))
-    source = PublishedFolder(root, options, f"flickr30k needs {FLICKR_WHERE_FROM}")
+    source = PublishedFolder(root, options, FLICKR)
     file = _captions_file(source.root, split)
     if file.suffix == ".json":
         entries = read_karpathy(file, source.problem)
@@ -116,7 +111,7 @@ def _captions_file(root: Path, split: str | None) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise InputError(f"{root}: has no {' or '.join(names)}, flickr30k needs {FLICKR_WHERE_FROM}")
+    raise InputError(f"{root}: has no {' or '.join(names)}, {needs(FLICKR)}")
 
 
 def _read_lines(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
@@ -176,16 +171,7 @@ def _is_csv(path: Path) -> bool:
     return text.startswith(_CSV_HEADER.encode())
 
 
-register(
-    DataSource(
-        name="flickr30k",
-        summary="31,783 everyday photographs, five captions each, no labels",
-        where_from=FLICKR_WHERE_FROM,
-        terms=FLICKR_TERMS,
-        load=load_flickr30k,
-        recognise=_recognise_flickr,
-    )
-)
+register_published(FLICKR, load_flickr30k, _recognise_flickr)
 
 
 # -- `pascal-sentences`: 1,000 photographs in 20 classes, about five captions each (Rashtchian et al. 2010).
@@ -199,15 +185,6 @@ CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-
-PASCAL_WHERE_FROM = (
-    "http://vision.cs.uiuc.edu/pascal-sentences/ (gone; copies exist): a folder with "
-    f"{JSON_FILE} and images/, or dataset/CLASS/ and sentence/CLASS/, or the page with its images"
-)
-PASCAL_TERMS = (
-    "no licence is stated for the sentences; the photographs belong to their owners and fall under Flickr's terms of "
-    "use: for research, not to be passed on; cite Rashtchian et al. 2010 and Everingham et al. 2010"
-)
 
 
 def load_pascal_sentences(
@@ -233,7 +210,7 @@ def load_pascal_sentences(
         InputError: If there are no sentences, or they are not of a known layout.
     """
     split_seed = whole_number("split_seed", split_seed)
-    source = PublishedFolder(root, options, f"pascal-sentences needs {PASCAL_WHERE_FROM}")
+    source = PublishedFolder(root, options, PASCAL)
     if source.root.is_file():
         what = source.root
         source.missing = source.missing if source.named else "keep"
@@ -254,7 +231,7 @@ def _read_json(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     """`{"2008_000716.jpg": {"category": "aeroplane", "captions": [...]}}`."""
     entries: list[ImageEntry] = []
     if not file.exists():
-        raise InputError(f"{file}: no such file, pascal-sentences needs {PASCAL_WHERE_FROM}")
+        raise InputError(f"{file}: no such file, {needs(PASCAL)}")
     for name, value in parse_json_pairs(read_text(file), file):
         where = f"{file.name} {name!r:.80}"
         category = value.get("category") if isinstance(value, dict) else None
@@ -365,23 +342,10 @@ def _recognise_pascal(path: Path) -> str | None:
     return None
 
 
-register(
-    DataSource(
-        name="pascal-sentences",
-        summary="1,000 everyday photographs in 20 classes, about five captions each",
-        where_from=PASCAL_WHERE_FROM,
-        terms=PASCAL_TERMS,
-        load=load_pascal_sentences,
-        recognise=_recognise_pascal,
-    )
-)
+register_published(PASCAL, load_pascal_sentences, _recognise_pascal)
 
 
-FLICKR, PASCAL = "flickr30k", "pascal-sentences"
-FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}
-
-WHERE_FROM = f"a folder with `{FLICKR}/` and `{PASCAL}/`, each as its own data set needs it"
-TERMS = "those of flickr30k and pascal-sentences: research use, no passing on"
+# -- `flickr-pascal`: the two together.
 
 
 def load_flickr_pascal(
@@ -403,7 +367,7 @@ def load_flickr_pascal(
         InputError: If a folder is missing, or holds neither of the data sets.
     """
     split_seed = whole_number("split_seed", split_seed)
-    folder = composed_folder(root, "flickr-pascal", WHERE_FROM)
+    folder = composed_folder(root, "flickr-pascal")
     flickr = load_flickr30k(_folder(folder, FLICKR), split="all-train", missing=missing)
     return join(folder, (flickr, _pascal(folder, split_seed, missing)))
 
@@ -429,7 +393,7 @@ def _folder(root: Path, name: str) -> Path:
     for folder in FOLDERS[name]:
         if (root / folder).is_dir():
             return root / folder
-    raise InputError(f"{root / name}: no such folder, flickr-pascal needs {WHERE_FROM}")
+    raise InputError(f"{root / name}: no such folder, {needs('flickr-pascal')}")
 
 
 def _as_published(pascal: PairDataset) -> PairDataset:
@@ -446,22 +410,5 @@ def _as_published(pascal: PairDataset) -> PairDataset:
     return replace(fixed, problems=tuple(problems))
 
 
-_WHAT = "Flickr30k unlabelled + PASCAL Sentences in 20 classes, half of them test"
-_PARTS = (FLICKR, PASCAL)
-register_composed(
-    "flickr-pascal",
-    f"the paper's first set: {_WHAT}",
-    WHERE_FROM,
-    TERMS,
-    load_flickr_pascal,
-    _PARTS,
-)
-register_composed(
-    "flickr-pascal-b",
-    f"the same, one caption an image: {_WHAT}",
-    WHERE_FROM,
-    TERMS,
-    derived(load_flickr_pascal, balanced, "split_seed"),
-    _PARTS,
-    home="flickr-pascal",
-)
+register_published("flickr-pascal", load_flickr_pascal)
+register_published("flickr-pascal-b", derived(load_flickr_pascal, balanced, "split_seed"))

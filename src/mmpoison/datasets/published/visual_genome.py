@@ -14,18 +14,19 @@ from typing import Any, Unpack
 import msgspec
 import numpy as np
 
-from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.catalogue import derived
 from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
     Id,
     ImageOptions,
     PublishedFolder,
+    composed,
     composed_folder,
     decode_entry,
     decode_file,
     join,
     recognise_file,
-    register_composed,
+    register_published,
     split_per_class,
 )
 from mmpoison.datasets.published.coco import load_coco_paper
@@ -47,15 +48,6 @@ PAPER_KEYWORDS: Keywords = {
     "sheep": ("sheep", "lamb", "goat"),
     "aeroplane": ("plane", "jet"),
 }
-
-WHERE_FROM = (
-    "https://homes.cs.washington.edu/~ranjay/visualgenome/: a folder with "
-    f"{REGIONS_FILE} ({IMAGES_FILE} too where images are elsewhere), VG_100K/ and VG_100K_2/"
-)
-TERMS = (
-    "annotations under CC BY 4.0; the photographs are from YFCC100M and COCO and keep their owners' Flickr licences; "
-    "cite Krishna et al. 2017"
-)
 
 Problem = Callable[[str], None]
 
@@ -114,7 +106,7 @@ def load_visual_genome(
     Raises:
         InputError: If the file is missing or not of this format, or no caption has one of the given keywords.
     """
-    source = PublishedFolder(root, options, f"visual-genome needs {WHERE_FROM}")
+    source = PublishedFolder(root, options, "visual-genome")
     one_of("match", match, ("chosen", "all"))
     label_of = _Labels(keywords)
     most = whole_number("captions_per_image", captions_per_image)
@@ -240,16 +232,7 @@ def _image_data(file: Path, problem: Problem) -> Iterator[tuple[int, _ImageData]
             yield number, data
 
 
-register(
-    DataSource(
-        name="visual-genome",
-        summary="Visual Genome: 108,077 photographs with descriptions of their regions, labels by keyword",
-        where_from=WHERE_FROM,
-        terms=TERMS,
-        load=load_visual_genome,
-        recognise=recognise_file(REGIONS_FILE),
-    )
-)
+register_published("visual-genome", load_visual_genome, recognise_file(REGIONS_FILE))
 
 
 # -- `visual-genome-paper`: Visual Genome as the paper uses it (section A.1): at most five captions, labels
@@ -294,34 +277,15 @@ def load_visual_genome_paper(
     )
 
 
-for _name, _load, _what in (
-    ("visual-genome-paper", load_visual_genome_paper, "at most 5 captions an image"),
-    (
-        "visual-genome-paper-b",
-        # drawn from the five, so the labels are those of the five
-        derived(load_visual_genome_paper, balanced, "caption_seed"),
-        "one caption an image",
-    ),
-):
-    register_composed(
-        _name,
-        f"the paper's Visual Genome: {_what}, sheep and aeroplane by keyword, all training data",
-        f"{WHERE_FROM}; mmpoison data build visual-genome --out DIR fetches it",
-        TERMS,
-        _load,
-        ("visual-genome",),
-        home="visual-genome",
-    )
+register_published("visual-genome-paper", load_visual_genome_paper)
+# drawn from the five, so the labels are those of the five
+register_published(
+    "visual-genome-paper-b", derived(load_visual_genome_paper, balanced, "caption_seed")
+)
 
 
 # -- Visual Genome with another set: as clean pairs for a repair (section 5), or as the training data
 # (section 4.2.3).
-
-
-COCO_NEEDS = "a folder with `coco/` and `visual-genome/`"
-
-Part = Callable[[Path, str], PairDataset]
-"""Loads one of the sets from the folder that holds them, given what is done with missing images."""
 
 
 def _visual_genome(folder: Path, missing: str) -> PairDataset:
@@ -349,7 +313,7 @@ def load_coco_with_visual_genome(
         InputError: If a folder or file is missing or broken.
     """
     one_of("shared", shared, ("leave-out", "keep"))
-    folder = composed_folder(root, "coco-paper-vg", COCO_NEEDS)
+    folder = composed_folder(root, "coco-paper-vg")
     coco = load_coco_paper(folder / "coco", missing=missing)
     clean = _clean_visual_genome(folder, missing)
     if shared == "leave-out":
@@ -372,43 +336,20 @@ def _without(clean: PairDataset, numbers: set[int], in_coco: Mapping[str, int]) 
     return clean.piece(np.flatnonzero(kept))
 
 
-def _register(
-    name: str,
-    what: str,
-    needs: str,
-    parts: tuple[str, ...],
-    loads: tuple[Part, Part] | Callable[..., PairDataset],
-) -> None:
-    def join_parts(root: Path | None, seed: int = 0, *, missing: str = "skip") -> PairDataset:
-        assert isinstance(loads, tuple)
-        folder = composed_folder(root, name, needs)
-        return join(folder, [part(folder, missing) for part in loads])
-
-    load = join_parts if isinstance(loads, tuple) else loads
-    register_composed(name, what, needs, f"those of {', '.join(parts)}", load, parts)
-
-
-_register(
+register_published(
     "flickr-pascal-vg",
-    "flickr-pascal, with Visual Genome as clean pairs for a repair (split val)",
-    "a folder with `flickr30k/`, `pascal-sentences/` and `visual-genome/`",
-    ("flickr30k", "pascal-sentences", "visual-genome"),
-    (
+    composed(
+        "flickr-pascal-vg",
         lambda folder, missing: load_flickr_pascal(folder, missing=missing),
         _clean_visual_genome,
     ),
 )
-_register(
-    "coco-paper-vg",
-    "coco-paper, with Visual Genome, less the images of COCO, as clean pairs for a repair (split val)",
-    COCO_NEEDS,
-    ("coco", "visual-genome"),
-    load_coco_with_visual_genome,
-)
-_register(
+register_published("coco-paper-vg", load_coco_with_visual_genome)
+register_published(
     "vg-pascal",
-    "the paper's Visual Genome as training data, half of PASCAL Sentences as test",
-    "a folder with `visual-genome/` and `pascal-sentences/`",
-    ("visual-genome", "pascal-sentences"),
-    (_visual_genome, lambda folder, missing: load_pascal_test(folder, missing=missing)),
+    composed(
+        "vg-pascal",
+        _visual_genome,
+        lambda folder, missing: load_pascal_test(folder, missing=missing),
+    ),
 )
