@@ -50,6 +50,7 @@ class DataSource:
         stream: `stream(root, images, **options)` gives tables of about so many images, one after the other, with flat
             memory; None where the whole table is read first.
         prefix: Beginning of an address by which a set is loaded from elsewhere (`hf:`), empty for none.
+        download: What `build` downloads, in one line; empty where it makes the data here.
         load_address: `load_address(address, **options)` loads it; the address comes without the prefix.
     """
 
@@ -69,6 +70,7 @@ class DataSource:
     stream: Callable[..., Iterator[PairDataset]] | None = None
     prefix: str = ""
     load_address: Callable[..., PairDataset] | None = None
+    download: str = ""
 
     def __post_init__(self) -> None:
         if not self.options:

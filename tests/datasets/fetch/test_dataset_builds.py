@@ -22,13 +22,12 @@ from mmpoison.datasets import DATASETS, load_dataset, load_pairs
 from mmpoison.datasets.fetch import builds
 from mmpoison.datasets.fetch import builds as module
 from mmpoison.datasets.fetch.builds import (
-    DOWNLOADS,
     PublicFile,
     build_dataset,
-    captions_digest,
     fetch_and_unpack,
     open_cache,
 )
+from mmpoison.datasets.published import coco, flickr_pascal, visual_genome
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.splits import FrozenSplit
 
@@ -244,13 +243,10 @@ def test_a_broken_list_of_downloads(cache: Path, text: str) -> None:
 # -- what is known ---------------------------------------------------------------------------------
 
 
-def test_every_download_is_of_a_data_set() -> None:
-    assert DATASETS
-    assert set(DOWNLOADS) == {"coco", "pascal-sentences", "visual-genome"}
-    for name, entry in DOWNLOADS.items():
-        assert entry.name == name
-        # one way to make a data set, not two
-        assert DATASETS[name].build is None
+def test_what_can_be_downloaded() -> None:
+    downloads = {name for name, source in DATASETS.items() if source.download}
+    assert downloads == {"coco", "pascal-sentences", "visual-genome"}
+    assert all(DATASETS[name].build for name in downloads)
 
 
 def every_file() -> list[PublicFile]:
@@ -331,7 +327,7 @@ def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
         name, size = Path(path).name, len(content)
         url, sha256 = web.add(f"/{path}", content), hashlib.sha256(content).hexdigest()
         known[name] = PublicFile(name, (url,), size, size, sha256)
-    monkeypatch.setattr(builds, "ARCHIVES", {"coco": known})
+    monkeypatch.setattr(coco, "ARCHIVES", {"coco": known})
 
 
 @pytest.mark.usefixtures("small_coco")
@@ -403,7 +399,7 @@ def test_visual_genome_is_fetched(
     known = {}
     for name, members in served.items():
         known[name] = PublicFile(name, (web.add(f"/{name}", zipped(members)),), about=100)
-    monkeypatch.setattr(builds, "ARCHIVES", {"visual-genome": known})
+    monkeypatch.setattr(visual_genome, "ARCHIVES", {"visual-genome": known})
     out = build_dataset("visual-genome", tmp_path / "vg")
     assert tree(out) == [
         "VG_100K/1.jpg",
@@ -460,8 +456,8 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
     whole = load_pairs(file)
     some = whole.piece(np.arange(0, 1000, 25))
     split = FrozenSplit.of(some, "pascal-sentences", "name")
-    monkeypatch.setattr(builds, "shipped_split", lambda name: split)
-    monkeypatch.setattr(builds, "PASCAL_CAPTIONS", captions_digest(some))
+    monkeypatch.setattr(flickr_pascal, "shipped_split", lambda name: split)
+    monkeypatch.setattr(flickr_pascal, "PASCAL_CAPTIONS", flickr_pascal.captions_digest(some))
     found: Entries = json.loads(file.read_text())
     return {name: found[name] for name in split.splits}
 
@@ -469,7 +465,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
 @needs_captions
 def test_the_captions_that_are_known() -> None:
     whole = load_pairs(SHARED / "pascal_sentences" / "pascal_sentences.json")
-    assert captions_digest(whole) == builds.PASCAL_CAPTIONS
+    assert flickr_pascal.captions_digest(whole) == flickr_pascal.PASCAL_CAPTIONS
 
 
 @needs_captions
@@ -553,4 +549,3 @@ def test_openmoji_is_made_as_before(tmp_path: Path) -> None:
     options = {"unlabelled": 4, "per_class": 2, "held_out": 2, "size": 32}
     out = build_dataset("openmoji", tmp_path / "o", options=options)
     assert len(load_dataset("openmoji", out).images) == 4 + 2 * 20 + 2
-    assert "openmoji" not in DOWNLOADS

@@ -35,15 +35,16 @@ def register_published(
     name: str,
     load: Callable[..., PairDataset],
     recognise: Callable[[Path], str | None] | None = None,
+    build: Callable[..., Path] | None = None,
 ) -> None:
     """Register a data set that `sets.json` describes; what is not said there is as for the set `as`."""
-    register(DataSource(name=name, load=load, recognise=recognise, **_described(name)))
+    register(DataSource(name=name, load=load, recognise=recognise, build=build, **_described(name)))
 
 
 def _described(name: str) -> dict[str, Any]:
     facts = dict(_SETS[name])
     other = facts.pop("as", None)
-    facts = {**(_described(other) if other else {}), **facts}
+    facts = {**(_described(other) if other else {}), "download": "", **facts}
     return {**facts, "parts": tuple(facts.get("parts", ()))}
 
 

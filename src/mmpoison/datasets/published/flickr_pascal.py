@@ -6,13 +6,19 @@ the other 25 of each class, 500 images.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from typing import Unpack
+from urllib.parse import quote, urljoin
 
+from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.base.phrasing import count_phrase
 from mmpoison.base.untrusted import (
     MAX_LINE_BYTES,
@@ -22,7 +28,9 @@ from mmpoison.base.untrusted import (
     parse_json_pairs,
     read_text,
 )
-from mmpoison.datasets.catalogue import derived
+from mmpoison.datasets.catalogue import Progress, derived
+from mmpoison.datasets.fetch.builds import PublicFile, open_cache
+from mmpoison.datasets.fetch.transfer import read_page
 from mmpoison.datasets.options import one_of, whole_number
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
@@ -35,9 +43,9 @@ from mmpoison.datasets.published.adapter import (
     register_published,
     split_per_class,
 )
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.builder import ImageEntry, is_text
-from mmpoison.pairs.splits import FrozenSplit, balanced, shipped_split
+from mmpoison.pairs.splits import FrozenSplit, balanced, image_name, shipped_split
 from mmpoison.pairs.table import PairDataset
 
 FLICKR, PASCAL = "flickr30k", "pascal-sentences"
@@ -342,7 +350,93 @@ def _recognise_pascal(path: Path) -> str | None:
     return None
 
 
-register_published(PASCAL, load_pascal_sentences, _recognise_pascal)
+# -- `mmpoison data build pascal-sentences`
+
+
+PASCAL_PAGE = "http://vision.cs.uiuc.edu/pascal-sentences/"
+
+PASCAL_CAPTIONS = "4a71f29afa2df6e4c32702a589cb3454d926d5363efff1e8f5bc3659148c5e1a"
+"""sha256 of the captions of all 1,000 images (`captions_digest`) in a copy that was made when the page was up."""
+
+MOST_PHOTO = 8 << 20
+
+
+def build_pascal_sentences(
+    out: Path, seed: int = 0, progress: Progress | None = None, *, page: str = PASCAL_PAGE
+) -> Path:
+    """Fetch PASCAL Sentences from the page of its authors, which is not always up: 1,000 photographs, 80 MB.
+
+    No checksum is published. Names, classes and captions are compared with those that the package knows; the
+    photographs are trusted at their first download.
+
+    Args:
+        out: New folder: the page and its images by class.
+        seed: Not used.
+        progress: Called with (images, all images).
+        page: Address of the page, or of a copy of it.
+
+    Raises:
+        InputError: If the page is not reached or is another one, or a photograph cannot be had.
+    """
+    refuse_occupied(out)
+    text = read_page(page)
+    published = shipped_split(PASCAL)
+    with open_cache(PASCAL) as cache, atomic_folder(out) as folder:
+        (folder / PAGE_FILES[0]).write_text(text, encoding="utf-8")
+        for label in set(published.labels.values()):
+            # the folders by which the page is recognised
+            (folder / str(label)).mkdir()
+        pairs = load_pascal_sentences(folder, missing="keep")
+        _compare_pascal(pairs, published, page)
+        names = [str(image_id) for image_id in pairs.images.ids]
+        for done, name in enumerate(names, start=1):
+            (cache.folder / name).parent.mkdir(exist_ok=True)
+            photo = PublicFile(name, (urljoin(page, quote(name)),), about=0)
+            got = cache.fetch(photo, most=MOST_PHOTO)
+            with got.path.open("rb") as stream:
+                jpeg = stream.read(2) == b"\xff\xd8"
+            if not jpeg:
+                cache.distrust(photo)
+                raise InputError(f"{photo.urls[0]}: what comes from there is no photograph")
+            if progress is not None:
+                progress(done, len(names))
+        cache.save()
+        # only now, so that an interrupted build can resume
+        for name in names:
+            shutil.move(cache.folder / name, folder / name)
+        cache.write(folder, names)
+    return out
+
+
+def captions_digest(pairs: PairDataset) -> str:
+    """sha256 over the file name and the sorted captions of every image; white space does not count."""
+    digest = hashlib.sha256()
+    lines = [
+        [image_name(line["image"]), sorted(" ".join(text.split()) for text in line["captions"])]
+        for line in pairs.lines()
+    ]
+    for line in sorted(lines):
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _compare_pascal(pairs: PairDataset, published: FrozenSplit, page: str) -> None:
+    own = FrozenSplit.of(pairs, PASCAL, "name")
+    if own.labels != published.labels:
+        both = [name for name, label in own.labels.items() if published.labels.get(name) == label]
+        raise InputError(
+            f"{page}: shows {len(own.labels):,} images, of which {len(both):,} are those of PASCAL Sentences with "
+            f"their class; all {len(published.labels):,} were expected: this is another page"
+        )
+    if captions_digest(pairs) != PASCAL_CAPTIONS:
+        warnings.warn(
+            f"{page}: its captions are not quite those of the copy that the package knows",
+            MmpoisonWarning,
+            stacklevel=2,
+        )
+
+
+register_published(PASCAL, load_pascal_sentences, _recognise_pascal, build_pascal_sentences)
 
 
 # -- `flickr-pascal`: the two together.

@@ -14,7 +14,8 @@ from typing import Any, Unpack
 import msgspec
 import numpy as np
 
-from mmpoison.datasets.catalogue import derived
+from mmpoison.datasets.catalogue import Progress, derived
+from mmpoison.datasets.fetch.builds import ARCHIVES, fetch_and_unpack, is_jpeg
 from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
     Id,
@@ -232,7 +233,41 @@ def _image_data(file: Path, problem: Problem) -> Iterator[tuple[int, _ImageData]
             yield number, data
 
 
-register_published("visual-genome", load_visual_genome, recognise_file(REGIONS_FILE))
+def build_visual_genome(
+    out: Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    images: bool = True,
+    keep_archives: bool = False,
+) -> Path:
+    """Fetch Visual Genome: 15 GB, or 0.13 GB without its photographs.
+
+    Args:
+        out: New folder.
+        seed: Not used.
+        progress: Called with (megabytes, all megabytes).
+        images: Whether the photographs are fetched, or the descriptions of their regions alone.
+        keep_archives: Leave the zip files in the cache folder.
+
+    Raises:
+        InputError: If the disk is too small or a file cannot be had.
+    """
+    files = [
+        replace(
+            file, wanted=is_jpeg if name.startswith("images") else name.removesuffix(".zip").__eq__
+        )
+        for name, file in ARCHIVES["visual-genome"].items()
+        if images or not name.startswith("images")
+    ]
+    return fetch_and_unpack(
+        "visual-genome", files, out, keep_archives=keep_archives, progress=progress
+    )
+
+
+register_published(
+    "visual-genome", load_visual_genome, recognise_file(REGIONS_FILE), build_visual_genome
+)
 
 
 # -- `visual-genome-paper`: Visual Genome as the paper uses it (section A.1): at most five captions, labels
