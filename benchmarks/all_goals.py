@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 from mmpoison.base.files import cache_folder
-from mmpoison.datasets.openmoji import CLASSES
+from mmpoison.datasets.openmoji.scene_data import CLASSES
 
 LEAN = ["--set", "filter=null", "--set", "sterilize=null"]
 DRAWN = ("data", "sprites")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +72,14 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
             formats.append(entry)
         else:
             build = option_kinds(source.build) if source.build and source.download else ()
-            ways = [asdict(way) for way in ways_to_get(name)]
-            sets.append({**entry, "get": ways, "build_options": list(build), "here": _here(source)})
+            sets.append(
+                {
+                    **entry,
+                    "get": ways_to_get(name),
+                    "build_options": list(build),
+                    "here": _here(source),
+                }
+            )
     return {
         "data_sets": sets,
         "formats": formats,

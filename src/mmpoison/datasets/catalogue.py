@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def load_dataset(
         source = recognise(place) if format is None else DATASETS[format]
         if root is not None:
             options = {**(options or {}), "images": image_folder(source, root)}
-    return _load(source, place, seed, dict(options or {}))
+    return _load(source, place, seed, options or {})
 
 
 def load_pairs(
@@ -304,6 +304,7 @@ def derived(
     load: Callable[..., PairDataset],
     change: Callable[[PairDataset, int], PairDataset],
     seed_option: str,
+    without: Sequence[str] = (),
 ) -> Callable[..., PairDataset]:
     """Make a loader that changes the result of another one and takes the same options.
 
@@ -311,11 +312,12 @@ def derived(
         load: The loader of a `DataSource`.
         change: Gives the new set for a set and the seed of its choices.
         seed_option: The option whose value is that seed; the new loader has it in any case.
+        without: Options that the new loader does not take.
     """
     own = inspect.signature(load)
     keyword = inspect.Parameter.KEYWORD_ONLY
     added = inspect.Parameter(seed_option, keyword, default=0, annotation="int")
-    parameters = dict(own.parameters)
+    parameters = {name: own.parameters[name] for name in own.parameters if name not in without}
 
     @functools.wraps(load)
     def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:

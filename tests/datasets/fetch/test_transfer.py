@@ -57,12 +57,12 @@ def left(target: Path) -> list[str]:
 def test_a_file_is_fetched_once(get: Get, web: Web, target: Path) -> None:
     seen: list[tuple[int, int]] = []
     got = get(sha256=SHA256, size=len(CONTENT), progress=lambda *step: seen.append(step))
-    assert got == Downloaded(target, len(CONTENT), SHA256, fresh=True)
+    assert got == Downloaded(target, len(CONTENT), SHA256)
     assert target.read_bytes() == CONTENT
     assert left(target) == ["data.zip"]
     assert seen == sorted(seen)
     assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert get(sha256=SHA256) == Downloaded(target, len(CONTENT), SHA256, fresh=False)
+    assert get(sha256=SHA256) == Downloaded(target, len(CONTENT), SHA256)
     assert len(web.requests) == 1
 
 

@@ -13,21 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpoison.datasets.openmoji import (
-    ATTRIBUTION,
+from mmpoison.datasets.openmoji.build import ATTRIBUTION, build_openmoji
+from mmpoison.datasets.openmoji.compose import Scene, compose_scene, plural, sample_scenes
+from mmpoison.datasets.openmoji.scene_data import (
+    CLASS_FACTS,
     CLASSES,
     FLICKR30K_WEIGHTS,
     HELD_OUT,
-    PRETRAINING_ONLY,
-    Scene,
-    build_openmoji,
-    compose_scene,
-    sample_scenes,
-)
-from mmpoison.datasets.openmoji.compose import plural
-from mmpoison.datasets.openmoji.scene_data import (
-    CLASS_FACTS,
     PLACES,
+    PRETRAINING_ONLY,
     SPRITES,
     Pool,
     sprites_of,

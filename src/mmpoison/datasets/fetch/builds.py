@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
@@ -52,44 +52,35 @@ class PublicFile:
     grows: int = 20
 
 
-@dataclass(frozen=True)
-class Way:
-    """A way to get a data set onto this machine.
-
-    Attributes:
-        name: The data set; a derived one has a way for each that it is made of.
-        how: `made` here, `download` by one command, or `by hand`.
-        command: The command, or None.
-        address: Where a person finds it, or None where it is made here.
-        about: What the command fetches, or what the folder has to hold.
-    """
-
-    name: str
-    how: Literal["made", "download", "by hand"]
-    command: str | None
-    address: str | None
-    about: str
-
-
-def ways_to_get(name: str) -> list[Way]:
+def ways_to_get(name: str) -> list[dict[str, str | None]]:
     """Say how to get a data set, or each part of a combined one, onto this machine.
+
+    Returns:
+        For each: `name`; `how`: `made` here, `download` by one command, or `by hand`; the `command`, or None; the
+        `address` where a person finds it, or None where it is made here; and `about`: what the command fetches, or
+        what the folder has to hold.
 
     Raises:
         InputError: If there is no such data set.
     """
-    source = DATASETS[name]
     ways = []
-    for part in source.parts or (name,):
-        where = DATASETS[part].where_from
-        found = re.search(r"https?://[^\s:,;)]+", where)
-        address = found.group() if found else None
-        command = f"mmpoison data build {part} --out DIR"
-        if not DATASETS[part].needs_root:
-            ways.append(Way(part, "made", command, None, ""))
-        elif DATASETS[part].download:
-            ways.append(Way(part, "download", command, address, DATASETS[part].download))
-        else:
-            ways.append(Way(part, "by hand", None, address, where))
+    for part in DATASETS[name].parts or (name,):
+        source = DATASETS[part]
+        found = re.search(r"https?://[^\s:,;)]+", source.where_from)
+        how, about = "by hand", source.where_from
+        if not source.needs_root:
+            how, about = "made", ""
+        elif source.download:
+            how, about = "download", source.download
+        ways.append(
+            {
+                "name": part,
+                "how": how,
+                "command": None if how == "by hand" else f"mmpoison data build {part} --out DIR",
+                "address": found.group() if found and how != "made" else None,
+                "about": about,
+            }
+        )
     return ways
 
 

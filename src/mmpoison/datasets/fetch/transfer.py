@@ -157,13 +157,11 @@ class Downloaded:
         path: The file.
         size: Its bytes.
         sha256: Its checksum.
-        fresh: Whether it came over the network now, or lay there already.
     """
 
     path: Path
     size: int
     sha256: str
-    fresh: bool
 
 
 def download(
@@ -355,7 +353,7 @@ class _Part:
         if fault := self._fault():
             self.refuse(f"{fault}: it was deleted (changed there, or broken on the way)")
         self.path.replace(self.target)
-        return Downloaded(self.target, self.have, self.digest.hexdigest(), fresh=True)
+        return Downloaded(self.target, self.have, self.digest.hexdigest())
 
     def check_existing(self) -> Downloaded:
         """Check a file that lies there already."""
@@ -366,7 +364,7 @@ class _Part:
             raise InputError(
                 f"{self.target}: is there already and is not {self.url} ({fault}): move it away"
             )
-        return Downloaded(self.target, self.have, self.digest.hexdigest(), fresh=False)
+        return Downloaded(self.target, self.have, self.digest.hexdigest())
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):

@@ -266,7 +266,7 @@ def load_openmoji(
     return ContentCache().obtain(key, lambda folder: load_pairs_folder(folder / SCENES), draw)[0]
 
 
-load_balanced_openmoji = derived(load_openmoji, balanced, "caption_seed")
+load_balanced_openmoji = derived(load_openmoji, balanced, "caption_seed", without=["train_share"])
 
 
 def build_balanced_openmoji(

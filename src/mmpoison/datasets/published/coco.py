@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -62,23 +62,6 @@ class _Object(msgspec.Struct, gc=False):
 
 class _Category(msgspec.Struct, gc=False):
     id: Id
-    name: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of captions with what belongs to it.
-
-    Attributes:
-        captions: The file of captions.
-        instances: The file of its objects; it may be missing.
-        folder: Usual name of its folder of images.
-        name: `train` or `val`.
-    """
-
-    captions: Path
-    instances: Path
-    folder: str
     name: str
 
 
@@ -144,11 +127,11 @@ def load_coco(
         entries = _drop(entries, dropped, known)
     if splits == "paper":
         split_per_class(entries, test_per_class, split_seed)
-    what = found[0].captions if len(found) == 1 else found[0].captions.parent
+    what = found[0] if len(found) == 1 else found[0].parent
     return source.table(entries, what)
 
 
-def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[Path, list[Part]]:
+def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[Path, list[Path]]:
     """Return the folder that images start from, and the files of captions to read.
 
     Raises:
@@ -157,8 +140,7 @@ def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[P
     one_of("year", year, (None, *YEARS, *map(str, YEARS)))
     one_of("parts", parts, (None, *PARTS, "both"))
     if root.is_file():
-        annotations, named = root.parent, _CAPTIONS_NAME.fullmatch(root.name)
-        names = [root.name]
+        annotations, names = root.parent, [root.name]
     else:
         annotations = root / "annotations" if (root / "annotations").is_dir() else root
         names = _captions_in(annotations)
@@ -176,17 +158,8 @@ def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[P
             raise InputError(
                 f"{annotations}: has no captions_*{year or ''}.json of {wanted}, {needs('coco')}"
             )
-        named = None
     folder = annotations.parent if annotations.name == "annotations" else annotations
-    found = []
-    for name in names:
-        named = _CAPTIONS_NAME.fullmatch(name)
-        part, of_year = named.groups() if named else ("train", "")
-        instances = annotations / name.replace("captions", "instances", 1)
-        found.append(
-            Part(annotations / name, instances, f"{part}{of_year}" if named else "images", part)
-        )
-    return folder, found
+    return folder, [annotations / name for name in names]
 
 
 def _captions_in(folder: Path) -> list[str]:
@@ -196,14 +169,14 @@ def _captions_in(folder: Path) -> list[str]:
 
 
 def _read_part(
-    part: Part, place: Path, labels: str, label_seed: int, known: set[str], problem: Problem
+    file: Path, place: Path, labels: str, label_seed: int, known: set[str], problem: Problem
 ) -> list[ImageEntry]:
     """Read the images of one part, in the order of its file."""
     # objects first: of them only a label and a few shared tuples are kept when captions are read
     objects: dict[int, tuple[str, tuple[str, ...]]] = {}
     if labels != "none":
-        objects = _read_objects(part.instances, labels, label_seed, known, problem)
-    file = part.captions
+        instances = file.with_name(file.name.replace("captions", "instances", 1))
+        objects = _read_objects(instances, labels, label_seed, known, problem)
     lists = read_lists(file, {"images": _Image, "annotations": _Caption}, problem)
     captions: dict[int, list[Any]] = {}
     names: list[tuple[int, int, str]] = []
@@ -226,8 +199,10 @@ def _read_part(
     del lists
     _report_unlisted(file, "caption", unlisted, problem)
     first = names[0][2] if names else None
-    prefix = image_folder(place, (part.folder, f"images/{part.folder}"), first)
-    split = "train" if part.name == "train" else "test"
+    named = _CAPTIONS_NAME.fullmatch(file.name)
+    folder = "".join(named.groups()) if named else "images"
+    prefix = image_folder(place, (folder, f"images/{folder}"), first)
+    split = "test" if named and named[1] == "val" else "train"
     entries = []
     for index, image_id, name in names:
         label, categories = objects.get(image_id, (None, ()))

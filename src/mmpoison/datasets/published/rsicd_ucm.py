@@ -284,4 +284,6 @@ def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
 
 
 register_published("rsicd-ucm", load_rsicd_ucm)
-register_published("rsicd-ucm-b", derived(load_rsicd_ucm, balanced, "caption_seed"))
+register_published(
+    "rsicd-ucm-b", derived(load_rsicd_ucm, balanced, "caption_seed", without=["train_share"])
+)
