@@ -16,7 +16,7 @@ from mmpoison.datasets.formats.columns import (
     Sample,
     complete_columns,
     find_column,
-    need_column,
+    named_columns,
     path_in_root,
     split_name,
 )
@@ -227,7 +227,8 @@ def choose_columns(
     names = list(schema.names)
     check_names(names, where)
     default = default_image_column(schema)
-    image = need_column(names, {"image": chosen.get("image") or default}, "image", where)
+    known: ColumnNames = {**chosen, "image": chosen.get("image") or default}
+    image, captions, label, split = named_columns(names, known, where)
     inside = holds_bytes(schema.field(image).type)
     if not inside and not is_text_type(schema.field(image).type):
         raise InputError(
@@ -237,7 +238,6 @@ def choose_columns(
         raise InputError(
             f"{where}: a column of images cannot be called {image!r}, with a slash in it"
         )
-    captions = need_column(names, chosen, "caption", where)
     if not (
         is_text_type(schema.field(captions).type) or is_list_of_text(schema.field(captions).type)
     ):
@@ -245,8 +245,6 @@ def choose_columns(
             f"{where}: column {captions!r} holds {schema.field(captions).type}, no captions: "
             "a string or a list of strings is needed"
         )
-    label = find_column(names, chosen, "label", where)
-    split = find_column(names, chosen, "split", where)
     categories = find_column(names, {}, "categories", where)
     if categories is not None and not is_list_of_text(schema.field(categories).type):
         categories = None

@@ -19,8 +19,7 @@ from mmpoison.datasets.formats.columns import (
     SAMPLE_SIZE,
     ColumnNames,
     complete_columns,
-    find_column,
-    need_column,
+    named_columns,
     path_in_root,
     split_name,
 )
@@ -248,24 +247,16 @@ def _rows(
         return {name: [fields[place] for fields in rows] for place, name in enumerate(header)}
 
     chosen = complete_columns(header, chosen, f"{file} line 1", root, sample)
-    image, caption, label, split = _columns(header, file, chosen)
-    used = [header[place] for place in (image, caption, label, split) if place is not None]
-    own = own_names(header, used) if own_columns else {}
+    columns = named_columns(header, chosen, f"{file} line 1")
+    image, caption = (header.index(name) for name in columns[:2])
+    label, split = (None if name is None else header.index(name) for name in columns[2:])
+    own = own_names(header, [name for name in columns if name]) if own_columns else {}
     for number, fields in chain(ahead, records):
         where = f"{file} line {number}"
         if not any(fields):
             continue
-        if len(fields) != len(header):
-            yield (
-                f"{where}: has {len(fields)} fields, the header has {len(header)} "
-                "(a separator or a line break without quotes?)"
-            )
-            continue
-        if not all(map(is_text, fields)):
-            yield f"{where}: not UTF-8"
-            continue
-        if any("\x00" in text for text in fields):
-            yield f"{where}: holds a zero byte"
+        if fault := _fault(fields, header):
+            yield f"{where}: {fault}"
             continue
         if not fields[image].strip():
             yield f"{where}: has no image"
@@ -283,6 +274,18 @@ def _rows(
             split_name(fields[split]) if split is not None else None,
             own=own_values({name: fields[place] for place, name in own.items()}) if own else None,
         )
+
+
+def _fault(fields: list[str], header: list[str]) -> str | None:
+    """Say what is wrong with the fields of a row."""
+    if len(fields) != len(header):
+        return (
+            f"has {len(fields)} fields, the header has {len(header)} "
+            "(a separator or a line break without quotes?)"
+        )
+    if not all(map(is_text, fields)):
+        return "not UTF-8"
+    return "holds a zero byte" if any("\x00" in text for text in fields) else None
 
 
 def _first_records(records: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
@@ -306,25 +309,12 @@ def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
         except csv.Error as error:
             raise InputError(f"{file}: the first line cannot be read ({error})") from None
         try:
-            _columns(header, file, chosen)
+            named_columns(header, chosen, str(file))
             return separator
         except InputError:
             continue
     # which columns these are is found by what they hold
     return max(order, key=head.count)
-
-
-def _columns(
-    header: list[str], file: Path, chosen: ColumnNames
-) -> tuple[int, int, int | None, int | None]:
-    where = f"{file} line 1"
-    image = header.index(need_column(header, chosen, "image", where))
-    caption = header.index(need_column(header, chosen, "caption", where))
-    label, split = (
-        None if column is None else header.index(column)
-        for column in (find_column(header, chosen, option, where) for option in ("label", "split"))
-    )
-    return image, caption, label, split
 
 
 def _unescape(separator: str) -> str:

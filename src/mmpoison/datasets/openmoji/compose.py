@@ -55,29 +55,23 @@ class SceneFacts:
 
     Attributes:
         label: the main object's class.
-        nouns: what the main object may be called.
-        colour: a colour word that is true, or ``None``.
-        acts: gerunds of the drawing; empty takes the class's.
+        main: the main object's drawing.
         count: how many of the main class there are, 1 to 3.
         place: where.
         large: the main object fills most of the image.
         airborne: it flies.
-        head: only its head is drawn.
-        company: nouns of the other object, or empty.
+        company: the drawing of the other object, or ``None``.
         distractor: noun of a small thing, or ``None``.
     """
 
     label: str
-    nouns: tuple[str, ...]
-    colour: str | None
-    acts: tuple[str, ...]
+    main: Sprite
     count: int
     place: Place
-    large: bool = False
-    airborne: bool = False
-    head: bool = False
-    company: tuple[str, ...] = ()
-    distractor: str | None = None
+    large: bool
+    airborne: bool
+    company: Sprite | None
+    distractor: str | None
 
 
 def article(phrase: str) -> str:
@@ -117,13 +111,13 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 def _main_phrase(rng: np.random.Generator, facts: SceneFacts, *, plain: bool = False) -> str:
     """Describe the main object: number, perhaps a size, a trait or its colour, and the noun."""
     # The first noun is the commonest, as it is in people's captions.
-    noun = facts.nouns[0] if rng.random() < 0.35 else _pick(rng, facts.nouns)
+    noun = facts.main.nouns[0] if rng.random() < 0.35 else _pick(rng, facts.main.nouns)
     compound = " on a " in noun  # "a strong jockey on a horse" would praise the wrong one
     words = []
     if not plain:
         chance = rng.random()
-        if facts.colour is not None and chance < 0.45:
-            words.append(facts.colour)
+        if facts.main.colour is not None and chance < 0.45:
+            words.append(facts.main.colour)
         elif (traits := CLASS_FACTS[facts.label].traits) and chance < 0.57 and not compound:
             words.append(_pick(rng, traits))
         elif facts.large and chance < 0.68 and facts.label != "person" and not compound:
@@ -136,9 +130,9 @@ def _main_phrase(rng: np.random.Generator, facts: SceneFacts, *, plain: bool = F
 def _act(rng: np.random.Generator, facts: SceneFacts) -> str:
     if facts.airborne:
         return _pick(rng, CLASS_FACTS[facts.label].flight)
-    if facts.acts:
-        return _pick(rng, facts.acts)
-    return _pick(rng, _HEADS if facts.head else CLASS_FACTS[facts.label].acts)
+    if facts.main.acts:
+        return _pick(rng, facts.main.acts)
+    return _pick(rng, _HEADS if facts.main.pose == "face" else CLASS_FACTS[facts.label].acts)
 
 
 def write_captions(rng: np.random.Generator, facts: SceneFacts) -> tuple[str, ...]:
@@ -166,7 +160,7 @@ def write_captions(rng: np.random.Generator, facts: SceneFacts) -> tuple[str, ..
 def _fill(rng: np.random.Generator, template: str, facts: SceneFacts) -> str:
     main = _main_phrase(rng, facts)
     where = _pick(rng, facts.place.phrases)
-    company = article(_pick(rng, facts.company)) if facts.company else ""
+    company = article(_pick(rng, facts.company.nouns)) if facts.company else ""
     bare = _main_phrase(rng, facts, plain=True)
     return template.format(
         N=capitalized(main),
@@ -224,11 +218,8 @@ def _cumulative(weights: Mapping[str, float]) -> tuple[float, ...]:
 
 
 def _draw(rng: np.random.Generator, names: tuple[str, ...], cumulative: tuple[float, ...]) -> str:
-    ticket = rng.random()
-    for name, bound in zip(names, cumulative, strict=True):
-        if ticket < bound:
-            return name
-    return names[-1]
+    found = np.searchsorted(cumulative, rng.random(), side="right")
+    return names[min(int(found), len(names) - 1)]
 
 
 def _pick_sprite(rng: np.random.Generator, label: str, pool: Pool, *, whole: bool) -> Sprite:
@@ -361,19 +352,7 @@ def compose_scene(
     _add_main(stage, label, main, count, side, flies=flies, lean=lean)
     if not flies and main.pose == "ground" and rng.random() < 0.16:
         _add_foreground(stage, place)
-    facts = SceneFacts(
-        label=label,
-        nouns=main.nouns,
-        colour=main.colour,
-        acts=main.acts,
-        count=count,
-        place=place,
-        large=side > 0.7,
-        airborne=flies,
-        head=main.pose == "face",
-        company=company.nouns if company is not None else (),
-        distractor=distractor,
-    )
+    facts = SceneFacts(label, main, count, place, side > 0.7, flies, company, distractor)
     captions = write_captions(rng, facts)
     sprites = (main.name,) * count + ((company.name,) if company is not None else ())
     image = np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
