@@ -109,7 +109,7 @@ def load_visual_genome(
     """
     source = PublishedFolder(root, options, "visual-genome")
     one_of("match", match, ("chosen", "all"))
-    label_of = _Labels(keywords)
+    patterns = _patterns(keywords)
     most = whole_number("captions_per_image", captions_per_image)
     test_per_class = whole_number("test_per_class", test_per_class)
     caption_seed = whole_number("caption_seed", caption_seed)
@@ -127,9 +127,12 @@ def load_visual_genome(
             continue
         phrases = [region.phrase for region in image.regions]
         chosen = _draw(phrases, image.id, most, caption_seed)
-        label, matching = label_of(chosen if match == "chosen" else phrases)
+        matching = _matching(chosen if match == "chosen" else phrases, patterns)
+        label = matching[0] if len(matching) == 1 else None
         entries.append(ImageEntry(image_id(image.id), chosen, where, label, categories=matching))
-    label_of.refuse_none(file)
+    # a small part of the set need not show the paper's classes, but must show what was asked for
+    if keywords not in (None, "none") and not any(entry.categories for entry in entries):
+        raise InputError(f"{file}: no caption has any of the keywords of {', '.join(patterns)}")
     if test_per_class:
         split_per_class(entries, test_per_class, split_seed)
     return source.table(entries, file)
@@ -146,43 +149,25 @@ def _draw(phrases: list[Any], image: int, most: int, seed: int) -> list[Any]:
     ]
 
 
-class _Labels:
-    """Labels captions by keyword, image by image: all of an image's captions need not be kept for it.
+def _patterns(keywords: Keywords | str | None) -> dict[str, re.Pattern[str]]:
+    """Return what finds the keywords of each label: the paper's by default."""
+    wanted: Keywords = PAPER_KEYWORDS
+    if isinstance(keywords, str):
+        wanted = {} if keywords == "none" else parse_keywords([keywords])
+    elif keywords is not None:
+        wanted = keywords
+    if not isinstance(wanted, Mapping) or not (wanted or keywords == "none"):
+        raise InputError(f"data option keywords={keywords!r:.60}: give e.g. sheep=sheep|lamb")
+    return {
+        label: keyword_pattern(words(f"keywords.{label}", given))
+        for label, given in sorted(wanted.items())
+    }
 
-    Args:
-        keywords: As given by the user.
-    """
 
-    def __init__(self, keywords: Keywords | str | None) -> None:
-        # a small part of the set need not show the paper's classes, but must show what was asked for
-        self._asked = keywords is not None and keywords != "none"
-        wanted: Keywords = PAPER_KEYWORDS
-        if isinstance(keywords, str):
-            wanted = {} if keywords == "none" else parse_keywords([keywords])
-        elif keywords is not None:
-            wanted = keywords
-        if not isinstance(wanted, Mapping) or (self._asked and not wanted):
-            raise InputError(f"data option keywords={keywords!r:.60}: give e.g. sheep=sheep|lamb")
-        self._patterns = [
-            (label, keyword_pattern(words(f"keywords.{label}", given)))
-            for label, given in sorted(wanted.items())
-        ]
-        self._found = False
-
-    def __call__(self, captions: list[Any]) -> tuple[str | None, tuple[str, ...]]:
-        """Return the label of an image, and every label that its captions match."""
-        texts = [text for text in captions if isinstance(text, str)]
-        matching = tuple(
-            label for label, pattern in self._patterns if any(map(pattern.search, texts))
-        )
-        self._found = self._found or bool(matching)
-        return (matching[0] if len(matching) == 1 else None), matching
-
-    def refuse_none(self, file: Path) -> None:
-        """Refuse keywords that the user gave and that no image has."""
-        if self._asked and not self._found:
-            labels = ", ".join(label for label, _ in self._patterns)
-            raise InputError(f"{file}: no caption has any of the keywords of {labels}")
+def _matching(captions: list[Any], patterns: Mapping[str, re.Pattern[str]]) -> tuple[str, ...]:
+    """Return every label that the captions of an image match."""
+    texts = [text for text in captions if isinstance(text, str)]
+    return tuple(label for label, found in patterns.items() if any(map(found.search, texts)))
 
 
 def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], str]:

@@ -348,7 +348,7 @@ def verify_pairs(
         found_images = _image_facts(scan, ids)
         notes += _image_notes(scan, ids)
         likeness = Likeness.of(pairs, scan, near)
-        found_duplicates = likeness.to_json()
+        found_duplicates = likeness.duplicates
         leakage = {**likeness.leakage, **leakage}
         wrong["leakage"] = likeness.problems()
         notes += likeness.notes()
