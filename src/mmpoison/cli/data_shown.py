@@ -72,14 +72,8 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
             formats.append(entry)
         else:
             build = option_kinds(source.build) if source.build and source.download else ()
-            sets.append(
-                {
-                    **entry,
-                    "get": ways_to_get(name),
-                    "build_options": list(build),
-                    "here": _here(source),
-                }
-            )
+            entry |= {"get": ways_to_get(name), "build_options": list(build)}
+            sets.append({**entry, "here": _here(source)})
     return {
         "data_sets": sets,
         "formats": formats,

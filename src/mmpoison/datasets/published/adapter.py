@@ -399,6 +399,15 @@ def recognise_file(*names: str) -> Callable[[Path], str | None]:
     return recognise
 
 
+def head_of(path: Path, size: int) -> bytes:
+    """Read the first bytes of a file; none where it is not there or cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(size)
+    except OSError:
+        return b""
+
+
 # -- Karpathy's layout of captions, in which Flickr30k, RSICD and UCM-Captions come: one JSON with `images`.
 
 

@@ -36,6 +36,7 @@ from mmpoison.datasets.published.adapter import (
     ImageOptions,
     PublishedFolder,
     composed_folder,
+    head_of,
     join,
     needs,
     read_karpathy,
@@ -168,13 +169,7 @@ def _recognise_flickr(path: Path) -> str | None:
 
 
 def _is_csv(path: Path) -> bool:
-    if path.name != "results.csv" or not path.is_file():
-        return False
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(100)
-    except OSError:
-        return False
+    head = head_of(path, 100) if path.name == "results.csv" and path.is_file() else b""
     text = head.removeprefix(b"\xef\xbb\xbf").replace(b" ", b"")
     return text.startswith(_CSV_HEADER.encode())
 

@@ -23,6 +23,7 @@ from mmpoison.datasets.published.adapter import (
     ImageOptions,
     PublishedFolder,
     composed_folder,
+    head_of,
     join,
     read_karpathy,
     recognise_file,
@@ -177,11 +178,7 @@ def _recognise(path: Path) -> str | None:
     file = path if path.is_file() else path / UCM_CAPTIONS_FILE
     if file.name != UCM_CAPTIONS_FILE or not file.is_file():
         return None
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(2000)
-    except OSError:
-        return None
+    head = head_of(file, 2000)
     # many data sets have a `dataset.json`, few have TIFF images in Karpathy's layout
     return UCM_CAPTIONS_FILE if b'"images"' in head and b'.tif"' in head else None
 
