@@ -22,13 +22,13 @@ from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.base.processes import begin_worker, without_main_script
 from mmpoison.datasets.catalogue import DataSource, Progress, derived, register
 from mmpoison.datasets.openmoji.compose import (
-    checked_weights,
     compose_scene,
     scene_at,
     scene_generator,
 )
 from mmpoison.datasets.openmoji.scene_data import (
     CLASSES,
+    EVEN_WEIGHTS,
     FLICKR30K_WEIGHTS,
     OPENMOJI_SCENES_VERSION,
     load_sprites,
@@ -210,11 +210,10 @@ def _readme(numbers: Mapping[str, int]) -> str:
 def _write_images(
     folder: Path, seed: int, size: int, items: Sequence[_Item]
 ) -> list[tuple[str, ...]]:
-    tail, even = checked_weights(FLICKR30K_WEIGHTS), checked_weights(None)
     captions = []
     for item in items:
         if item.label is None:
-            weights = tail if item.part == "unlabelled" else even
+            weights = FLICKR30K_WEIGHTS if item.part == "unlabelled" else EVEN_WEIGHTS
             scene = scene_at(
                 item.index, seed=seed, pool="demo", part=item.part, size=size, weights=weights
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ from mmpoison.base.seeding import stream_key
 from mmpoison.datasets.openmoji.backgrounds import Canvas, paint
 from mmpoison.datasets.openmoji.scene_data import (
     CLASS_FACTS,
-    CLASSES,
+    EVEN_WEIGHTS,
     OPENMOJI_SCENES_VERSION,
     PLACES,
     SETTINGS,
@@ -27,7 +26,6 @@ from mmpoison.datasets.openmoji.scene_data import (
     load_sprites,
     sprites_of,
 )
-from mmpoison.errors import InputError
 from mmpoison.pairs.captions import plural as regular_plural
 
 # -- Five English captions a scene, from the facts the composer knows.
@@ -324,10 +322,6 @@ def compose_scene(
     >>> scene.image.shape, len(scene.captions), scene.label
     ((64, 64, 3), 5, 'sheep')
     """
-    if label not in CLASSES:
-        raise InputError(f"class {label!r} is not one of the scenes' 20: {', '.join(CLASSES)}")
-    if pool not in ("pretraining", "demo"):
-        raise InputError(f'pool {pool!r} is unknown: take "pretraining" or "demo"')
     place = PLACES[_draw(rng, *_place_table(label))]
     flies = place.setting == "sky"
     main = (
@@ -483,17 +477,15 @@ def sample_scenes(
     seed: int,
     pool: Pool,
     size: int = 64,
-    class_weights: Mapping[str, float] | None = None,
     start: int = 0,
 ) -> Iterator[Scene]:
-    """Yield scenes ``start`` to ``start + count`` of the endless stream of a pool and a seed.
+    """Yield scenes ``start`` to ``start + count`` of the endless stream of a pool and a seed, all classes alike.
 
     Args:
         count: How many.
         seed: The stream's seed.
         pool: "pretraining" or "demo".
         size: Side of the square images in pixels.
-        class_weights: How often each class is the main one; ``None`` makes all equally often.
         start: Index of the first scene: streams can be cut anywhere.
 
     >>> first, second = sample_scenes(2, seed=0, pool="demo")
@@ -501,26 +493,5 @@ def sample_scenes(
     >>> second.captions == again.captions
     True
     """
-    weights = checked_weights(class_weights)
     for index in range(start, start + count):
-        yield scene_at(index, seed=seed, pool=pool, part="stream", size=size, weights=weights)
-
-
-def checked_weights(class_weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Sort weights into the order of the classes, and check them.
-
-    Raises:
-        InputError: If a class is unknown, a weight negative, or all are zero.
-    """
-    if class_weights is None:
-        return dict.fromkeys(CLASSES, 1.0)
-    unknown = sorted(set(class_weights) - set(CLASSES))
-    if unknown:
-        raise InputError(f"class_weights: {unknown[0]!r} is not one of {', '.join(CLASSES)}")
-    weights = {label: float(class_weights.get(label, 0.0)) for label in CLASSES}
-    bad = [label for label, w in weights.items() if not (math.isfinite(w) and w >= 0)]
-    if bad:
-        raise InputError(f"class_weights: {bad[0]!r} has weight {weights[bad[0]]}: give 0 or more")
-    if not any(weights.values()):
-        raise InputError("class_weights: all weights are 0: give at least one class a positive one")
-    return {label: weight for label, weight in weights.items() if weight > 0}
+        yield scene_at(index, seed=seed, pool=pool, part="stream", size=size, weights=EVEN_WEIGHTS)
