@@ -9,12 +9,14 @@ from __future__ import annotations
 import gzip
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 
 from mmpoison._version import __version__
@@ -22,8 +24,9 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import atomic_file
 from mmpoison.base.seeding import torch_seed
 from mmpoison.datasets import ImageTable, PairDataset, load_dataset
-from mmpoison.datasets.openmoji.build import ATTRIBUTION, scene_arrays
-from mmpoison.datasets.openmoji.scene_data import CLASSES, OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.openmoji.build import ATTRIBUTION, CHUNK, in_parallel
+from mmpoison.datasets.openmoji.compose import sample_scenes
+from mmpoison.datasets.openmoji.scene_data import OPENMOJI_SCENES_VERSION
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.evaluation.rows import class_retrieval, goal_row, utility_row
@@ -80,16 +83,30 @@ def random_encoder(variant: str, merges: Path) -> DualEncoder:
     return DualEncoder(module, small_tokenizer(merges, CONTEXT), config, f"openmoji-{variant}")
 
 
+def _draw(
+    seed: int, chunk: tuple[int, int]
+) -> tuple[NDArray[np.uint8], list[tuple[str, ...]], list[str]]:
+    start, count = chunk
+    scenes = list(sample_scenes(count, seed=seed, pool="pretraining", size=IMAGE_SIZE, start=start))
+    images = np.stack([scene.image for scene in scenes])
+    return images, [scene.captions for scene in scenes], [scene.label for scene in scenes]
+
+
 def scenes(
     count: int, captions_each: int, seed: int, workers: int
 ) -> tuple[PairDataset, PixelStore]:
     """Build the pre-training pool: scenes with uniform classes, as a table of pairs in memory."""
-    pixels, captions, labels = scene_arrays(
-        count, seed=seed, pool="pretraining", size=IMAGE_SIZE, workers=workers
-    )
+    chunks = [(start, min(CHUNK, count - start)) for start in range(0, count, CHUNK)]
+    pixels = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    captions: list[tuple[str, ...]] = []
+    labels: list[str] = []
+    for images, some, classes in in_parallel(partial(_draw, seed), chunks, workers):
+        pixels[len(labels) : len(labels) + len(classes)] = images
+        captions += some
+        labels += classes
     table = ImageTable.build(
         [f"pretraining/{i:07d}.jpg" for i in range(count)],
-        [CLASSES[label] for label in labels],
+        labels,
         ["train"] * count,
         Path("pretraining"),
     )

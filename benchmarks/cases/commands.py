@@ -43,7 +43,7 @@ def all_goals(recipe: str = "openmoji-heads", single: int = 1, sweep: int = 4) -
     part and the part of each goal; both are taken to all goals. Filter and repair are left out, as in figure 5b.
     """
     from mmpoison.datasets import load_dataset
-    from mmpoison.datasets.openmoji import CLASSES
+    from mmpoison.datasets.openmoji.scene_data import CLASSES
     from mmpoison.runs.recipe import load_recipe
 
     goals = [f"{a}2{b}" for a in CLASSES for b in CLASSES if a != b]

@@ -9,7 +9,6 @@ from typing import Any, TypedDict, Unpack
 import pytest
 
 from mmpoison.datasets import DATASETS
-from mmpoison.datasets.fetch.builds import DOWNLOADS
 from mmpoison.datasets.options import fit_options, option_kinds
 from mmpoison.errors import InputError
 
@@ -146,7 +145,7 @@ def test_options_that_a_loader_does_not_name() -> None:
 
 LOADERS = {
     **{name: DATASETS[name].load for name in DATASETS},
-    **{f"build {name}": DOWNLOADS[name].build for name in DOWNLOADS},
+    **{f"build {name}": source.build for name, source in DATASETS.items() if source.build},
 }
 
 

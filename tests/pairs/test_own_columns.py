@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmpoison.errors import InputError
-from mmpoison.pairs.builder import PairsBuilder
+from mmpoison.pairs.builder import ImageEntry, PairsBuilder
 from mmpoison.pairs.labels import label_by_keyword
 from mmpoison.pairs.own_columns import (
     MOST_CHARACTERS,
@@ -105,9 +105,9 @@ def pairs() -> PairDataset:
     builder = PairsBuilder(Path("root"))
     captions = ["a sheep", "a cow", "\udcff", "a dog"]
     own = [{"id": 0}, {"id": 1}, {"id": 2}, {"id": 3}]
-    builder.add("b.jpg", captions, own={"by": "Ann"}, own_captions=own, where="line 1")
-    builder.add("a.jpg", ["a cat"], where="line 2")
-    builder.add("c.jpg", ["a plane"], own={"by": "Bo"}, where="line 3")
+    builder.add(ImageEntry("b.jpg", captions, "line 1", own={"by": "Ann"}, own_captions=own))
+    builder.add(ImageEntry("a.jpg", ["a cat"], "line 2"))
+    builder.add(ImageEntry("c.jpg", ["a plane"], "line 3", own={"by": "Bo"}))
     return builder.build("x")
 
 
@@ -151,8 +151,8 @@ def test_lines_have_them_where_they_are_asked_for(pairs: PairDataset) -> None:
 
 def test_columns_that_do_not_match_are_left_out_and_named() -> None:
     builder = PairsBuilder(Path("root"))
-    assert builder.add("a.jpg", ["x"], own_captions=[{}, {"id": 1}], where="line 1")
-    assert builder.add("b.jpg", ["x"], own={"a": "x" * MOST_CHARACTERS}, where="line 2")
+    assert builder.add(ImageEntry("a.jpg", ["x"], "line 1", own_captions=[{}, {"id": 1}]))
+    assert builder.add(ImageEntry("b.jpg", ["x"], "line 2", own={"a": "x" * MOST_CHARACTERS}))
     pairs = builder.build("x")
     assert len(pairs) == 2
     assert pairs.images.own_columns is None

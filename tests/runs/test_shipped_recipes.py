@@ -12,7 +12,7 @@ import yaml
 
 from mmpoison.attacks import Goal, build_attack
 from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.datasets.openmoji import CLASSES
+from mmpoison.datasets.openmoji.scene_data import CLASSES
 from mmpoison.datasets.published.visual_genome import PAPER_KEYWORDS
 from mmpoison.models import MODELS
 from mmpoison.paper import PAPER

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-
 from mmpoison._version import __version__
 from mmpoison.base.phrasing import one_line
 from mmpoison.errors import AlreadyDone, InputError, WorkStopped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
-from mmpoison.datasets.fetch.builds import DOWNLOADS, ways_to_get
+from mmpoison.datasets.fetch.builds import ways_to_get
+from mmpoison.datasets.options import option_kinds
 from mmpoison.datasets.verify.pairs_check import Verification
 from mmpoison.errors import InputError
 from mmpoison.images.store import stored_pixels
@@ -71,9 +71,9 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
         if is_format(source):
             formats.append(entry)
         else:
-            build = DOWNLOADS[name].options if name in DOWNLOADS else ()
-            ways = [asdict(way) for way in ways_to_get(name)]
-            sets.append({**entry, "get": ways, "build_options": list(build), "here": _here(source)})
+            build = option_kinds(source.build) if source.build and source.download else ()
+            entry |= {"get": ways_to_get(name), "build_options": list(build)}
+            sets.append({**entry, "here": _here(source)})
     return {
         "data_sets": sets,
         "formats": formats,

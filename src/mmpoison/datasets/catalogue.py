@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from mmpoison.base.files import refuse_special
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.datasets.options import fit_options, option_kinds, whole_number
 from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.pairs.builder import PairRows
+from mmpoison.pairs.folder import pieces_of, table_of
 from mmpoison.pairs.table import PairDataset, TableStates
 
 Progress = Callable[[int, int], None]
@@ -47,6 +50,7 @@ class DataSource:
         stream: `stream(root, images, **options)` gives tables of about so many images, one after the other, with flat
             memory; None where the whole table is read first.
         prefix: Beginning of an address by which a set is loaded from elsewhere (`hf:`), empty for none.
+        download: What `build` downloads, in one line; empty where it makes the data here.
         load_address: `load_address(address, **options)` loads it; the address comes without the prefix.
     """
 
@@ -66,6 +70,7 @@ class DataSource:
     stream: Callable[..., Iterator[PairDataset]] | None = None
     prefix: str = ""
     load_address: Callable[..., PairDataset] | None = None
+    download: str = ""
 
     def __post_init__(self) -> None:
         if not self.options:
@@ -134,7 +139,7 @@ def load_dataset(
         source = recognise(place) if format is None else DATASETS[format]
         if root is not None:
             options = {**(options or {}), "images": image_folder(source, root)}
-    return _load(source, place, seed, dict(options or {}))
+    return _load(source, place, seed, options or {})
 
 
 def load_pairs(
@@ -275,24 +280,55 @@ def register(source: DataSource) -> DataSource:
     return DATASETS.register(source.name)(source)
 
 
+def load_rows(open_rows: Callable[..., PairRows]) -> Callable[..., PairDataset]:
+    """Make the `load` of a `DataSource` of a function that opens rows; it takes the same options."""
+
+    @functools.wraps(open_rows)
+    def load(root: Path, seed: int = 0, **options: Any) -> PairDataset:
+        return table_of(open_rows(root, **options))
+
+    return load
+
+
+def stream_rows(open_rows: Callable[..., PairRows]) -> Callable[..., Iterator[PairDataset]]:
+    """Make the `stream` of a `DataSource` of a function that opens rows; it takes the same options."""
+
+    @functools.wraps(open_rows)
+    def stream(root: Path, images_at_once: int, **options: Any) -> Iterator[PairDataset]:
+        yield from pieces_of(open_rows(root, **options), images_at_once)
+
+    return stream
+
+
 def derived(
     load: Callable[..., PairDataset],
     change: Callable[[PairDataset, int], PairDataset],
     seed_option: str,
+    without: Sequence[str] = (),
 ) -> Callable[..., PairDataset]:
     """Make a loader that changes the result of another one and takes the same options.
 
     Args:
         load: The loader of a `DataSource`.
         change: Gives the new set for a set and the seed of its choices.
-        seed_option: The option of `load` whose value is that seed.
+        seed_option: The option whose value is that seed; the new loader has it in any case.
+        without: Options that the new loader does not take.
     """
+    own = inspect.signature(load)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = inspect.Parameter(seed_option, keyword, default=0, annotation="int")
+    parameters = {name: own.parameters[name] for name in own.parameters if name not in without}
 
     @functools.wraps(load)
     def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:
         chosen = whole_number(seed_option, options.get(seed_option, 0))
+        if seed_option not in own.parameters:
+            options.pop(seed_option, None)
         return change(load(root, seed, **options), chosen)
 
+    parameters.setdefault(seed_option, added)
+    in_order = sorted(parameters.values(), key=lambda parameter: parameter.kind)
+    changed.__signature__ = own.replace(parameters=in_order)  # type: ignore[attr-defined]
     return changed
 
 

@@ -257,14 +257,13 @@ def _read(
 ) -> tuple[PairDataset | None, Iterator[_Piece], int | None, dict[str, Kind]]:
     """Read the whole data set if necessary; return it, its pieces, the number of images if known, and own columns."""
     path = Path(source)
-    named = format is None and str(source) in DATASETS
-    if path.exists() and not named:
+    found = None
+    if path.exists() and (format is not None or str(source) not in DATASETS):
         found = recognise(path) if format is None else DATASETS[format]
         options = with_own_columns(found, options)
-    if labels is None and not keywords and path.exists():
-        found = recognise(path) if format is None else DATASETS[format]
+    if found is not None and found.stream is not None and labels is None and not keywords:
         folder = path if path.is_dir() else path.parent
-        if found.stream is not None and not is_poisoned(folder):
+        if not is_poisoned(folder):
             if root is not None:
                 options["images"] = image_folder(found, root)
             read = partial(

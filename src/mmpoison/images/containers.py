@@ -10,8 +10,6 @@ bounded size, one set for each process.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import os
 import struct
@@ -58,15 +56,11 @@ class BoundedReader:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._left: int | None = MAX_HEADER_BYTES
+        self._left = MAX_HEADER_BYTES
 
     def next_header(self) -> None:
         """Start a new count at this position."""
         self._left = MAX_HEADER_BYTES
-
-    def no_more_headers(self) -> None:
-        """Count no longer: the members' own bytes are read, a piece at a time."""
-        self._left = None
 
     def read(self, size: int) -> bytes:
         """Read so many bytes.
@@ -74,10 +68,9 @@ class BoundedReader:
         Raises:
             tarfile.ReadError: If they are too many for a header.
         """
-        if self._left is not None:
-            self._left -= size
-            if self._left < 0:
-                raise tarfile.ReadError(f"a header of more than {MAX_HEADER_BYTES >> 20} MiB")
+        self._left -= size
+        if self._left < 0:
+            raise tarfile.ReadError(f"a header of more than {MAX_HEADER_BYTES >> 20} MiB")
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -87,20 +80,6 @@ class BoundedReader:
     def tell(self) -> int:
         """Return the position, as any stream."""
         return self._stream.tell()
-
-
-def unpacked(path: Path) -> IO[bytes]:
-    """Open a file, unpacked where it is packed with gzip, bzip2 or xz; which its first bytes say."""
-    with path.open("rb") as raw:
-        head = raw.read(6)
-    for start, opener in (
-        (b"\x1f\x8b", gzip.open),
-        (b"BZh", bz2.open),
-        (b"\xfd7zXZ\x00", lzma.open),
-    ):
-        if head.startswith(start):
-            return cast("IO[bytes]", cast("Any", opener)(path, "rb"))
-    return path.open("rb")
 
 
 def open_tar(reader: BoundedReader) -> tarfile.TarFile:
@@ -390,15 +369,28 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
     return value
 
 
+def _image_column(path: Path, column: str, schema: Any) -> str:
+    chosen = column or default_image_column(schema) or ""
+    if chosen not in schema.names:
+        raise InputError(f"{path}: has no column {chosen or 'of images'}")
+    return chosen
+
+
+def _part_of(path: Path, row: int, bounds: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """Return in which part of a table a row is, and its place there."""
+    if not 0 <= row < bounds[-1]:
+        raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
+    part = int(np.searchsorted(bounds, row, side="right")) - 1
+    return part, row - int(bounds[part])
+
+
 def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, int]:
     import pyarrow.parquet as pq
 
     def open_metadata() -> tuple[tuple[Any, str, np.ndarray[Any, Any], list[str]], int]:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
-            chosen = column or default_image_column(file.schema_arrow) or ""
-            if chosen not in file.schema_arrow.names:
-                raise InputError(f"{path}: has no column {chosen or 'of images'}")
+            chosen = _image_column(path, column, file.schema_arrow)
             leaves = text_leaves(file, [chosen])
         rows = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
         return (metadata, chosen, np.cumsum([0, *rows]), leaves), 1
@@ -411,11 +403,9 @@ def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any,
         return array, int(array.nbytes)
 
     metadata, chosen, bounds, leaves = _caches.tables.get((*key, column), open_metadata)
-    if not 0 <= row < bounds[-1]:
-        raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
-    group = int(np.searchsorted(bounds, row, side="right")) - 1
+    group, index = _part_of(path, row, bounds)
     array = _caches.groups.get((*key, chosen, group), read_group)
-    return array, row - int(bounds[group])
+    return array, index
 
 
 def _arrow_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, int]:
@@ -423,17 +413,11 @@ def _arrow_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, i
     def open_columns() -> tuple[tuple[list[Any], np.ndarray[Any, Any]], int]:
         arrays: list[Any] = []
         for batch in arrow_batches(path, lambda _: None):
-            chosen = column or default_image_column(batch.schema) or ""
-            if chosen not in batch.schema.names:
-                raise InputError(f"{path}: has no column {chosen or 'of images'}")
-            arrays.append(batch.column(chosen))
+            arrays.append(batch.column(_image_column(path, column, batch.schema)))
         return (arrays, np.cumsum([0, *map(len, arrays)])), 1
 
     arrays, bounds = _caches.tables.get((*key, column), open_columns)
-    if not 0 <= row < bounds[-1]:
-        raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
-    part = int(np.searchsorted(bounds, row, side="right")) - 1
-    index = row - int(bounds[part])
+    part, index = _part_of(path, row, bounds)
     # of the one cell, since a check of all would read the whole file
     arrays[part].slice(index, 1).validate(full=True)
     return arrays[part], index

@@ -1,15 +1,17 @@
-"""Every source of pairs fills a `PairsBuilder`: one place checks what comes from outside."""
+"""Every source of pairs gives `PairRows`: one place checks what comes from outside."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.errors import InputError
-from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns, check_own
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns, check_own, common_columns
 from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
 
 # -- Says which `--data-root` would take image paths that lead out of their folder.
@@ -90,6 +92,137 @@ MAX_CAPTION = 131_072
 """Characters of a caption: a book's chapter, of which an encoder reads the first 77 tokens."""
 
 
+@dataclass(slots=True)
+class ImageEntry:
+    """One image with its captions, before it is checked.
+
+    Attributes:
+        image_id: Path relative to the folder of the images, with `/`; for an image in a container file (tar, Parquet,
+            Arrow) the container's path, then the name inside.
+        captions: Its captions as the file has them; one that is no text is left out and named.
+        where: Place of the entry, for messages ("results.csv line 12").
+        label: Its class.
+        split: `train`, `val` or `test`; `train` where nothing says it.
+        categories: Everything that is in the image.
+        alone: Whether no other entry has the same image, as where its bytes lie in the file that lists it.
+        problems: What is left out of the entry, a line each.
+        own: The user's own columns of the row; left out and named where they cannot be written.
+        own_captions: Those of each caption.
+    """
+
+    image_id: str
+    captions: list[Any]
+    where: str
+    label: str | None = None
+    split: str | None = None
+    categories: Sequence[str] = ()
+    alone: bool = False
+    problems: Sequence[str] = ()
+    own: OwnColumns | None = None
+    own_captions: Sequence[OwnColumns | None] | None = None
+
+    def join(self, other: ImageEntry) -> None:
+        """Take the captions of a further row of the same image."""
+        if self.own or self.own_captions or other.own or other.own_captions:
+            # which are equal for all captions is seen when all rows are there
+            self.own_captions = self._caption_columns() + other._caption_columns()
+            self.own = None
+        self.captions += other.captions
+        for name in ("label", "split"):
+            if getattr(other, name) not in (None, getattr(self, name)):
+                line = (
+                    f"{other.where}: {name} {getattr(other, name)!r:.80} of {self.image_id!r:.80} is "
+                    f"{getattr(self, name)!r:.80} in {self.where}, which counts"
+                )
+                self.problems = (*self.problems, line)
+
+    def _caption_columns(self) -> list[OwnColumns | None]:
+        """Return all own columns for each caption."""
+        captions = self.own_captions or [None] * len(self.captions)
+        return [{**(self.own or {}), **(one or {})} for one in captions]
+
+
+@dataclass
+class PairRows:
+    """The rows of a file or folder of pairs, opened and read once, as one table or in pieces.
+
+    Attributes:
+        root: The folder that image ids start from.
+        entries: Images, and a line for everything that is left out, in order.
+        what: The file or folder read, for messages.
+        strict: As for `PairsBuilder`.
+        own_paths: As for `PairsBuilder`.
+        folder: Where a manifest may lie; None where the format has none.
+    """
+
+    root: Path
+    entries: Iterable[ImageEntry | str]
+    what: str
+    strict: bool = False
+    own_paths: bool = False
+    folder: Path | None = None
+
+    def table(self) -> PairDataset:
+        """Build one table; rows with the same path are one image with several captions.
+
+        Raises:
+            InputError: If nothing can be used, or (strict) something cannot.
+        """
+        builder = self._builder()
+        grouped: dict[str, ImageEntry] = {}
+        for entry in self.entries:
+            if isinstance(entry, str):
+                builder.problem(entry)
+            elif entry.alone:
+                builder.add(entry)
+            elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
+                first.join(entry)
+        for entry in grouped.values():
+            builder.add(entry)
+        return builder.build(self.what)
+
+    def pieces(self, images: int) -> Iterator[PairDataset]:
+        """Yield tables of at most so many images; adjacent rows with the same path are one image.
+
+        Raises:
+            InputError: As for `table`.
+        """
+        builder = self._builder()
+        for entry in _joined(self.entries):
+            if isinstance(entry, str):
+                builder.problem(entry)
+            elif len(builder) < images:
+                builder.add(entry)
+            else:
+                # a full piece waits for the next sound image, so that problems never stand alone behind the last
+                fresh = self._builder()
+                if fresh.add(entry):
+                    yield builder.build(self.what)
+                    builder = fresh
+                else:
+                    builder.problems += fresh.problems
+        yield builder.build(self.what)
+
+    def _builder(self) -> PairsBuilder:
+        return PairsBuilder(self.root, strict=self.strict, own_paths=self.own_paths)
+
+
+def _joined(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
+    """Join adjacent entries with the same path."""
+    last: ImageEntry | None = None
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+        elif last is not None and not entry.alone and last.image_id == entry.image_id:
+            last.join(entry)
+        else:
+            if last is not None:
+                yield last
+            last = entry
+    if last is not None:
+        yield last
+
+
 class PairsBuilder:
     """Collects images with their captions, refuses what cannot be trusted, and says what it refused.
 
@@ -127,34 +260,19 @@ class PairsBuilder:
             raise InputError(line)
         self.problems.append(line)
 
-    def add(
-        self,
-        image_id: str,
-        captions: Iterable[str],
-        *,
-        label: str | None = None,
-        split: str = "train",
-        categories: Iterable[str] = (),
-        own: OwnColumns | None = None,
-        own_captions: Sequence[OwnColumns | None] | None = None,
-        where: str,
-    ) -> bool:
-        """Add one image with all its captions.
-
-        Args:
-            image_id: Path relative to the root, with `/`; for an image in a container file (tar, Parquet,
-                Arrow) the container's path, then the name inside.
-            captions: Its captions, in order; one that is no text is left out and named.
-            label: Its class, or None.
-            split: `train`, `val` or `test`.
-            categories: Everything that is in the image.
-            own: The user's own columns of the image; left out and named where they cannot be written.
-            own_captions: Those of each caption.
-            where: Place of the entry, for messages ("results.csv line 12").
+    def add(self, entry: ImageEntry) -> bool:
+        """Add one image with all its captions, and the problems of its entry.
 
         Returns:
             Whether the image was added: its path must stay in the root, and occur once.
         """
+        for line in entry.problems:
+            self.problem(line)
+        image_id, where = entry.image_id, entry.where
+        label, split = entry.label, entry.split or "train"
+        if label is not None and not is_text(label):
+            self.problem(f"{where}: label {label!r:.60} is not text")
+            label = None
         try:
             check_relative(image_id, where)
         except InputError as error:
@@ -168,11 +286,10 @@ class PairsBuilder:
         if split not in SPLITS:
             self.problem(f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}")
             return False
-        captions = list(captions)
-        own, own_captions = self._checked(own, own_captions, len(captions), image_id, where)
+        own, own_captions = self._own_columns(entry)
         self._seen.add(spelled)
         row = len(self._ids)
-        for place, caption in enumerate(captions):
+        for place, caption in enumerate(entry.captions):
             if isinstance(caption, str) and len(caption) > MAX_CAPTION:
                 self.problem(
                     f"{where}: a caption of {image_id!r:.200} has {len(caption):,} characters, over {MAX_CAPTION:,}"
@@ -189,7 +306,7 @@ class PairsBuilder:
         self._ids.append(image_id)
         self._labels.append(label)
         self._splits.append(split)
-        self._categories.append(tuple(categories))
+        self._categories.append(tuple(entry.categories))
         self._own.append(own or None)
         return True
 
@@ -200,25 +317,25 @@ class PairsBuilder:
         self._outside.add(path)
         return f"{error}: {advice(path)}"
 
-    def _checked(
-        self,
-        own: OwnColumns | None,
-        own_captions: Sequence[OwnColumns | None] | None,
-        captions: int,
-        image_id: str,
-        where: str,
+    def _own_columns(
+        self, entry: ImageEntry
     ) -> tuple[OwnColumns | None, Sequence[OwnColumns | None] | None]:
-        """Return own columns as they are, or nothing where they cannot be written."""
+        """Return own columns of an image and of its captions; none, and a problem, where they cannot be written."""
+        own, own_captions = entry.own, entry.own_captions
+        if own_captions is not None and own is None:
+            own, own_captions = common_columns(own_captions)
         if not own and own_captions is None:
             return None, None
         try:
             check_own({"image": own, "captions": own_captions})
-            if own_captions is not None and len(own_captions) != captions:
+            if own_captions is not None and len(own_captions) != len(entry.captions):
                 raise InputError(
-                    f"{CAPTION_COLUMNS} has {len(own_captions):,} entries for {captions:,} captions"
+                    f"{CAPTION_COLUMNS} has {len(own_captions):,} entries for {len(entry.captions):,} captions"
                 )
         except InputError as error:
-            self.problem(f"{where}: image {image_id!r:.200}: {error}, they are left out")
+            self.problem(
+                f"{entry.where}: image {entry.image_id!r:.200}: {error}, they are left out"
+            )
             return None, None
         return own, own_captions
 

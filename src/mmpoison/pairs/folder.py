@@ -19,7 +19,7 @@ from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, p
 from mmpoison.errors import InputError
 from mmpoison.images.containers import split_container
 from mmpoison.images.sources import NameClash, cached_image, file_name, image_bytes, image_path
-from mmpoison.pairs.builder import PairsBuilder, check_relative
+from mmpoison.pairs.builder import ImageEntry, PairRows, check_relative
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
 from mmpoison.pairs.table import SPLITS, PairDataset
@@ -158,11 +158,9 @@ def load_pairs_folder(
         InputError: If the folder or file is missing, or (strict) a line is broken, a path leaves the folder or an image
             occurs twice.
     """
-    folder = Path(path)
-    builder = PairsBuilder(folder if images is None else Path(images), strict=strict)
-    for number, raw in _numbered_lines(folder):
-        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}", own_columns)
-    return with_manifest(builder.build(str(folder / CAPTIONS_FILE)), folder)
+    return table_of(
+        open_pairs_folder(Path(path), images=images, strict=strict, own_columns=own_columns)
+    )
 
 
 def stream_pairs_folder(
@@ -187,15 +185,24 @@ def stream_pairs_folder(
     Raises:
         InputError: As for `load_pairs_folder`, but an image that occurs twice is found only within a piece.
     """
-    folder = Path(path)
+    rows = open_pairs_folder(Path(path), images=images, strict=strict, own_columns=own_columns)
+    yield from rows.pieces(images_at_once)
+
+
+def open_pairs_folder(
+    folder: Path,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+    own_columns: bool = False,
+) -> PairRows:
+    """Open a pairs folder; arguments as for `load_pairs_folder`."""
+    entries = (
+        _entry(raw, f"{folder / CAPTIONS_FILE} line {number}", own_columns)
+        for number, raw in _numbered_lines(folder)
+    )
     root = folder if images is None else Path(images)
-    builder = PairsBuilder(root, strict=strict)
-    for number, raw in _numbered_lines(folder):
-        if len(builder) >= images_at_once:
-            yield builder.build(str(folder / CAPTIONS_FILE))
-            builder = PairsBuilder(root, strict=strict)
-        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}", own_columns)
-    yield builder.build(str(folder / CAPTIONS_FILE))
+    return PairRows(root, entries, str(folder / CAPTIONS_FILE), strict=strict, folder=folder)
 
 
 def count_images(path: str | Path) -> int:
@@ -358,16 +365,27 @@ def is_poisoned(folder: Path) -> bool:
     return (folder / MANIFEST_FILE).is_file()
 
 
-def require_no_manifest(folder: Path) -> None:
-    """Refuse to read a poisoned set piece by piece, since a piece could not say what in it is poisoned.
+def table_of(rows: PairRows) -> PairDataset:
+    """Read all rows as one table, whose poison is marked where a manifest lies next to them.
 
     Raises:
-        InputError: If a manifest lies in the folder.
+        ManifestMisfit: If the manifest is broken or does not describe the pairs.
+        InputError: If nothing can be used.
     """
-    if is_poisoned(folder):
+    return rows.table() if rows.folder is None else with_manifest(rows.table(), rows.folder)
+
+
+def pieces_of(rows: PairRows, images: int) -> Iterator[PairDataset]:
+    """Read rows in pieces of at most so many images; memory does not grow with their number.
+
+    Raises:
+        InputError: As `table_of`; also for a poisoned set, since a piece could not say what in it is poisoned.
+    """
+    if rows.folder is not None and is_poisoned(rows.folder):
         raise InputError(
-            f"{folder}: is a poisoned set ({MANIFEST_FILE}), which can only be read as a whole (load_pairs)"
+            f"{rows.folder}: is a poisoned set ({MANIFEST_FILE}), which can only be read as a whole (load_pairs)"
         )
+    yield from rows.pieces(images)
 
 
 def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
@@ -495,30 +513,27 @@ def _numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
 
 
-def _add_line(builder: PairsBuilder, raw: bytes, where: str, own_columns: bool) -> None:
+def _entry(raw: bytes, where: str, own_columns: bool) -> ImageEntry | str:
     try:
         line = _parse_line(raw, where)
     except InputError as error:
-        builder.problem(str(error))
-        return
-    own = own_captions = None
-    if own_columns:
-        own = own_keys(line, LINE_KEYS)
-        own_captions = line.get(CAPTION_COLUMNS)
-        if not is_own_captions(own_captions):
-            builder.problem(
-                f"{where}: {CAPTION_COLUMNS!r} must be a list of objects, it is left out"
-            )
-            own_captions = None
-    builder.add(
+        return str(error)
+    problems: tuple[str, ...] = ()
+    own_captions = line.get(CAPTION_COLUMNS) if own_columns else None
+    if not is_own_captions(own_captions):
+        problems = (f"{where}: {CAPTION_COLUMNS!r} must be a list of objects, it is left out",)
+        own_captions = None
+    return ImageEntry(
         line["image"],
         line["captions"],
-        label=line.get("label"),
-        split=line.get("split", "train"),
-        categories=line.get("categories", ()),
-        own=own,
+        where,
+        line.get("label"),
+        line.get("split"),
+        line.get("categories", ()),
+        alone=True,
+        problems=problems,
+        own=own_keys(line, LINE_KEYS) if own_columns else None,
         own_captions=own_captions,
-        where=where,
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import random
 import shutil
 import stat
 import tarfile
 import tracemalloc
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,6 @@ from mmpoison.errors import InputError
 from mmpoison.images.containers import walk_tar
 
 MOST = 1_000_000
-Make = Callable[..., Path]
 
 
 @pytest.fixture
@@ -41,13 +38,8 @@ def make_zip(path: Path, members: dict[str, bytes]) -> Path:
 GOOD = {"a/1.jpg": b"one", "a/2.jpg": b"two" * 1000, "b.json": b"{}"}
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.xz"])
-def test_members_are_written(tmp_path: Path, out: Path, kind: str) -> None:
-    path = tmp_path / f"archive.{kind}"
-    if kind == "zip":
-        make_zip(path, {"a/": b"", **GOOD})
-    else:
-        write_tar(path, GOOD, f"w:{kind.removeprefix('tar').removeprefix('.')}")
+def test_members_are_written(tmp_path: Path, out: Path) -> None:
+    path = make_zip(tmp_path / "archive.zip", {"a/": b"", **GOOD})
     seen: list[tuple[int, int]] = []
     written = unpack(path, out, most_bytes=MOST, progress=lambda *step: seen.append(step))
     assert written == list(GOOD)
@@ -66,21 +58,21 @@ def test_some_members(tmp_path: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "members", "message"),
+    ("members", "message"),
     [
         # on some disks the second would overwrite the first
-        (write_tar, {"a.jpg": b"1", "A.JPG": b"2"}, "member 'A.JPG' comes twice"),
-        (make_zip, GOOD, "member 'b.json' is there already"),
-        (make_zip, {"a": b"file", "a/b": b"under it"}, r"member 'a/b' .* its folder is a file"),
+        ({"a.jpg": b"1", "A.JPG": b"2"}, "member 'a.jpg' comes twice"),
+        (GOOD, "member 'b.json' is there already"),
+        ({"a": b"file", "a/b": b"under it"}, r"member 'a/b' .* its folder is a file"),
     ],
     ids=["twice", "there", "under a file"],
 )
 def test_nothing_is_overwritten(
-    tmp_path: Path, out: Path, make: Make, members: dict[str, bytes], message: str
+    tmp_path: Path, out: Path, members: dict[str, bytes], message: str
 ) -> None:
     (out / "b.json").write_bytes(b"years of work")
     with pytest.raises(InputError, match=message):
-        unpack(make(tmp_path / "x", members), out, most_bytes=MOST)
+        unpack(make_zip(tmp_path / "x", members), out, most_bytes=MOST)
     assert (out / "b.json").read_bytes() == b"years of work"
 
 
@@ -105,35 +97,18 @@ EVIL = ["../evil", "a/../../evil", "/tmp/evil", "a\\..\\evil", "C:/evil", "a/b/.
 
 
 @pytest.mark.parametrize("name", EVIL)
-@pytest.mark.parametrize("make", [make_zip, write_tar])
-def test_members_stay_in_the_folder(tmp_path: Path, out: Path, name: str, make: Make) -> None:
-    path = make(tmp_path / "x", {"good.jpg": b"good", name: b"evil"})
-    if make is make_zip:
-        # ZipFile writes slashes in place of backslashes, an attacker does not
-        path.write_bytes(path.read_bytes().replace(name.replace("\\", "/").encode(), name.encode()))
+def test_members_stay_in_the_folder(tmp_path: Path, out: Path, name: str) -> None:
+    path = make_zip(tmp_path / "x", {"good.jpg": b"good", name: b"evil"})
+    # ZipFile writes slashes in place of backslashes, an attacker does not
+    path.write_bytes(path.read_bytes().replace(name.replace("\\", "/").encode(), name.encode()))
     with pytest.raises(InputError, match="leaves the folder, it is refused"):
         unpack(path, out, most_bytes=MOST)
     assert list(out.iterdir()) == []
     assert not (tmp_path / "evil").exists()
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
-)
-def test_links_and_devices_in_a_tar(tmp_path: Path, out: Path, kind: bytes) -> None:
-    path = tmp_path / "x.tar"
-    with tarfile.open(path, "w") as archive:
-        info = tarfile.TarInfo("odd")
-        info.type, info.linkname = kind, "/etc/passwd"
-        archive.addfile(info)
-    with pytest.raises(InputError, match="member 'odd' is a link or a device"):
-        unpack(path, out, most_bytes=MOST)
-    assert list(out.iterdir()) == []
-
-
-@pytest.mark.parametrize("make", [make_zip, write_tar])
-def test_bombs_are_noticed_before_they_go_off(tmp_path: Path, out: Path, make: Make) -> None:
-    path = make(tmp_path / "x", {f"{n}.bin": bytes(300_000) for n in range(4)})
+def test_bombs_are_noticed_before_they_go_off(tmp_path: Path, out: Path) -> None:
+    path = make_zip(tmp_path / "x", {f"{n}.bin": bytes(300_000) for n in range(4)})
     with pytest.raises(InputError, match=r"unpacks to more than 1,000,000 bytes .*bomb"):
         unpack(path, out, most_bytes=MOST)
     assert list(out.iterdir()) == []
@@ -151,20 +126,17 @@ def test_a_member_that_claims_to_be_small(tmp_path: Path, out: Path) -> None:
     path = make_zip(tmp_path / "x.zip", {"big.bin": bytes(300_000)})
     raw = path.read_bytes()
     path.write_bytes(raw.replace((300_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    with pytest.raises(InputError, match=r"broken archive|holds more than it claims"):
+    with pytest.raises(InputError, match="broken archive"):
         unpack(path, out, most_bytes=100)
     assert sum(p.stat().st_size for p in out.iterdir()) <= 10
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_archives_that_are_cut_off(tmp_path: Path, out: Path, kind: str, share: float) -> None:
-    path = tmp_path / f"x.{kind}"
-    content = {f"{n}.bin": bytes(range(256)) * 40 for n in range(20)}
-    make_zip(path, content) if kind == "zip" else write_tar(path, content, "w:gz")
+def test_archives_that_are_cut_off(tmp_path: Path, out: Path, share: float) -> None:
+    path = make_zip(tmp_path / "x", {f"{n}.bin": bytes(range(256)) * 40 for n in range(20)})
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * share)])
-    with pytest.raises(InputError, match=r"broken archive|not a zip or tar|is cut off"):
+    with pytest.raises(InputError, match=r"broken archive|not a zip file"):
         unpack(path, out, most_bytes=MOST)
 
 
@@ -180,8 +152,7 @@ def test_archives_that_are_damaged(tmp_path: Path, out: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", bytes(2000)])
 def test_files_that_are_no_archive(tmp_path: Path, out: Path, content: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(content)
-    # a block of zeros is a tar file without members
-    with pytest.raises(InputError, match=r"not a zip or tar file|holds none of the files"):
+    with pytest.raises(InputError, match=r"not a zip file"):
         unpack(tmp_path / "x.zip", out, most_bytes=MOST)
     with pytest.raises(InputError, match="no such file"):
         unpack(tmp_path / "y.zip", out, most_bytes=MOST)
@@ -225,60 +196,48 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_header_is_bounded(tmp_path: Path, out: Path, name: str, packed: bool) -> None:
-    content = HEADERS[name] + bytes(1024)
+def test_a_header_is_bounded(tmp_path: Path, name: str) -> None:
     path = tmp_path / "x.tar"
-    path.write_bytes(gzip.compress(content, 1) if packed else content)
-    del content
+    path.write_bytes(HEADERS[name] + bytes(1024))
+    problems: list[str] = []
     tracemalloc.start()
-    with pytest.raises(InputError, match="a header of more than 1 MiB"):
-        unpack(path, out, most_bytes=MOST)
+    assert list(walk_tar(path, problems.append)) == []
     assert tracemalloc.get_traced_memory()[1] < 30 << 20
     tracemalloc.stop()
-    if not packed:
-        problems: list[str] = []
-        assert list(walk_tar(path, problems.append)) == []
-        assert len(problems) == 1
-        assert "a header of more than 1 MiB" in problems[0]
+    assert len(problems) == 1
+    assert "a header of more than 1 MiB" in problems[0]
 
 
-def test_a_second_header_is_bounded_too(tmp_path: Path, out: Path) -> None:
+def test_a_second_header_is_bounded_too(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "x.tar", {"a.jpg": b"one"})
     content = path.read_bytes()[:1024] + header("x", 8 << 30, b"x") + bytes(1024)
     path.write_bytes(content)
-    with pytest.raises(InputError, match="a header of more than 1 MiB"):
-        unpack(path, out, most_bytes=MOST)
     problems: list[str] = []
     assert [name for name, _ in walk_tar(path, problems.append)] == ["a.jpg"]
     assert "broken after 1 member (a header of more than 1 MiB)" in problems[0]
 
 
-def test_a_file_of_holes_is_refused(tmp_path: Path, out: Path) -> None:
+def test_a_file_of_holes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
-    path.write_bytes(sparse_chain(0)[:482] + b"\0" + sparse_chain(0)[483:] + bytes(1024))
-    content = bytearray(path.read_bytes())
+    content = bytearray(sparse_chain(0)[:482] + b"\0" + sparse_chain(0)[483:] + bytes(1024))
     content[148:156] = b" " * 8
     content[148:156] = b"%06o\0 " % sum(content[:512])
     path.write_bytes(bytes(content))
-    with pytest.raises(InputError, match="is a link or a device"):
-        unpack(path, out, most_bytes=MOST)
+    problems: list[str] = []
+    assert list(walk_tar(path, problems.append)) == []
+    assert "is no regular file" in problems[0]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_broken_archive_is_one_line(tmp_path: Path, out: Path, seed: int) -> None:
-    """Bytes of good archives changed: bad gzip and bzip2 ended with tracebacks, and so did names."""
+    """Bytes of a good archive changed."""
     rng = random.Random(seed)
     names = {"é" * 60: b"one" * 100, "b.txt": rng.randbytes(700)}
-    good = [make_zip(tmp_path / "good.zip", names).read_bytes()]
-    good += [
-        write_tar(tmp_path / "good.tar", names, mode).read_bytes()
-        for mode in ("w", "w:gz", "w:bz2", "w:xz")
-    ]
+    good = make_zip(tmp_path / "good.zip", names).read_bytes()
     path = tmp_path / "x"
     for _ in range(300):
-        content = bytearray(rng.choice(good))
+        content = bytearray(good)
         for _ in range(rng.randint(1, 5)):
             content[rng.randrange(len(content))] = rng.randrange(256)
         path.write_bytes(content if rng.random() < 0.8 else content[: rng.randrange(len(content))])

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ from mmpoison.datasets import DATASETS, load_dataset, load_pairs
 from mmpoison.datasets.fetch import builds
 from mmpoison.datasets.fetch import builds as module
 from mmpoison.datasets.fetch.builds import (
-    DOWNLOADS,
     PublicFile,
     build_dataset,
-    captions_digest,
     fetch_and_unpack,
     open_cache,
 )
+from mmpoison.datasets.published import coco, flickr_pascal, visual_genome
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.splits import FrozenSplit
 
@@ -163,7 +162,7 @@ def test_mirrors(files: list[PublicFile], web: Web, tmp_path: Path) -> None:
 
 def test_a_page_in_place_of_an_archive(web: Web, tmp_path: Path) -> None:
     page = PublicFile("x.zip", (web.add("/x.zip", b"<html>please log in</html>"),), 100)
-    with pytest.raises(InputError, match=r"x.zip: not a zip or tar file"):
+    with pytest.raises(InputError, match=r"x.zip: not a zip file"):
         fetch_and_unpack("set", [page], tmp_path / "o")
     assert not (tmp_path / "o").exists()
     # it is not what later downloads are compared with
@@ -177,7 +176,7 @@ def test_half_a_file_of_a_process_that_was_killed(
 ) -> None:
     (cache / "set").mkdir(parents=True)
     (cache / "set" / "captions.zip").write_bytes(PARTS["captions.zip"][:-30])
-    with pytest.raises(InputError, match=r"captions.zip: (broken archive|not a zip)"):
+    with pytest.raises(InputError, match=r"captions.zip: (broken archive|not a zip file)"):
         fetch_and_unpack("set", files, tmp_path / "o")
     fetch_and_unpack("set", files, tmp_path / "o")
     assert (tmp_path / "o" / "captions.json").is_file()
@@ -244,20 +243,14 @@ def test_a_broken_list_of_downloads(cache: Path, text: str) -> None:
 # -- what is known ---------------------------------------------------------------------------------
 
 
-def test_every_download_is_of_a_data_set() -> None:
-    assert DATASETS
-    assert set(DOWNLOADS) == {"coco", "pascal-sentences", "visual-genome"}
-    for name, entry in DOWNLOADS.items():
-        assert entry.name == name
-        # one way to make a data set, not two
-        assert DATASETS[name].build is None
+def test_what_can_be_downloaded() -> None:
+    downloads = {name for name, source in DATASETS.items() if source.download}
+    assert downloads == {"coco", "pascal-sentences", "visual-genome"}
+    assert all(DATASETS[name].build for name in downloads)
 
 
 def every_file() -> list[PublicFile]:
-    coco = [
-        file for year in (2014, 2017) for file in builds.coco_files(year, ("train", "val"), True)
-    ]
-    return [*coco, *builds.VISUAL_GENOME_FILES, *builds.VISUAL_GENOME_IMAGES]
+    return [file for files in builds.ARCHIVES.values() for file in files.values()]
 
 
 @pytest.mark.parametrize("file", every_file(), ids=lambda file: file.name)
@@ -330,11 +323,11 @@ def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
         },
     }
     known = {}
-    for name, content in served.items():
-        web.add(f"/{name}", content)
-        known[name] = (len(content), hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(builds, "_COCO", (web.url,))
-    monkeypatch.setattr(builds, "_COCO_FILES", known)
+    for path, content in served.items():
+        name, size = Path(path).name, len(content)
+        url, sha256 = web.add(f"/{path}", content), hashlib.sha256(content).hexdigest()
+        known[name] = PublicFile(name, (url,), size, size, sha256)
+    monkeypatch.setattr(coco, "ARCHIVES", {"coco": known})
 
 
 @pytest.mark.usefixtures("small_coco")
@@ -403,16 +396,10 @@ def test_visual_genome_is_fetched(
         "images2.zip": {"VG_100K_2/2.jpg": b"jpg"},
     }
 
-    def local(files: Sequence[PublicFile]) -> tuple[PublicFile, ...]:
-        found = []
-        for file in files:
-            content = zipped(served[file.name])
-            url = web.add(f"/{file.name}", content)
-            found.append(replace(file, urls=(url,), about=100, size=None, sha256=None))
-        return tuple(found)
-
-    for name in ("VISUAL_GENOME_FILES", "VISUAL_GENOME_IMAGES"):
-        monkeypatch.setattr(builds, name, local(getattr(builds, name)))
+    known = {}
+    for name, members in served.items():
+        known[name] = PublicFile(name, (web.add(f"/{name}", zipped(members)),), about=100)
+    monkeypatch.setattr(visual_genome, "ARCHIVES", {"visual-genome": known})
     out = build_dataset("visual-genome", tmp_path / "vg")
     assert tree(out) == [
         "VG_100K/1.jpg",
@@ -469,8 +456,8 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
     whole = load_pairs(file)
     some = whole.piece(np.arange(0, 1000, 25))
     split = FrozenSplit.of(some, "pascal-sentences", "name")
-    monkeypatch.setattr(builds, "shipped_split", lambda name: split)
-    monkeypatch.setattr(builds, "PASCAL_CAPTIONS", captions_digest(some))
+    monkeypatch.setattr(flickr_pascal, "shipped_split", lambda name: split)
+    monkeypatch.setattr(flickr_pascal, "PASCAL_CAPTIONS", flickr_pascal.captions_digest(some))
     found: Entries = json.loads(file.read_text())
     return {name: found[name] for name in split.splits}
 
@@ -478,7 +465,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
 @needs_captions
 def test_the_captions_that_are_known() -> None:
     whole = load_pairs(SHARED / "pascal_sentences" / "pascal_sentences.json")
-    assert captions_digest(whole) == builds.PASCAL_CAPTIONS
+    assert flickr_pascal.captions_digest(whole) == flickr_pascal.PASCAL_CAPTIONS
 
 
 @needs_captions
@@ -562,4 +549,3 @@ def test_openmoji_is_made_as_before(tmp_path: Path) -> None:
     options = {"unlabelled": 4, "per_class": 2, "held_out": 2, "size": 32}
     out = build_dataset("openmoji", tmp_path / "o", options=options)
     assert len(load_dataset("openmoji", out).images) == 4 + 2 * 20 + 2
-    assert "openmoji" not in DOWNLOADS

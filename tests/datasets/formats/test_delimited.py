@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import captions_by_image, refusal
 
-from mmpoison.datasets import load_pairs
+from mmpoison.datasets import DATASETS, load_pairs
 from mmpoison.datasets.formats import delimited
-from mmpoison.datasets.formats.delimited import load_delimited
 from mmpoison.errors import InputError, MmpoisonWarning
 
 Write = Callable[..., Path]
@@ -239,7 +238,7 @@ def test_bad_options(write: Write, tmp_path: Path) -> None:
     # what the option was called
     assert "did you mean 'caption'?" in refusal(load_pairs, file, caption_column="caption")
     with pytest.raises(InputError, match="no such file"):
-        load_delimited(tmp_path / "nowhere.csv")
+        DATASETS["csv"].load(tmp_path / "nowhere.csv")
 
 
 # -- any text --------------------------------------------------------------------------------------
@@ -287,7 +286,7 @@ def test_any_caption_survives(
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path: Path, raw: bytes) -> None:
     file = tmp_path / "pairs.csv"
     file.write_bytes(b"image,caption\n1.jpg,whole\n" + raw)
-    pairs = load_delimited(file)
+    pairs = DATASETS["csv"].load(file)
     assert pairs.images.ids[0] == "1.jpg"
     "".join([*pairs.captions, *pairs.images.ids]).encode()
 

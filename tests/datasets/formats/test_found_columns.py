@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import captions_by_image
 
-from mmpoison.datasets import load_pairs
+from mmpoison.datasets import DATASETS, load_pairs
 from mmpoison.datasets.catalogue import stream_pairs
 from mmpoison.datasets.formats.columns import (
     SAMPLE_ROWS,
     SAMPLE_SIZE,
     complete_columns,
 )
-from mmpoison.datasets.formats.delimited import _first_records, load_delimited
+from mmpoison.datasets.formats.delimited import _first_records
 from mmpoison.errors import InputError, MmpoisonNotice
 
 PATHS = ["a/1.jpg", "a/2.JPG", "b/3.png"]
@@ -190,7 +190,7 @@ def test_addresses_are_no_images_where_files_lie(tmp_path: Path) -> None:
 
 def test_a_table_of_text_is_read_whole_after_its_columns_are_found(table: Path) -> None:
     with pytest.warns(MmpoisonNotice, match=r"image = Datei, caption = Satz"):
-        pairs = load_delimited(table)
+        pairs = DATASETS["csv"].load(table)
     found = captions_by_image(pairs)
     assert len(found) == 200
     assert found["7.jpg"] == ["the sheep number 7", "the sheep number 207"]

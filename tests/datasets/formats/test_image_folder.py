@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.formats.folders import TEMPLATES, load_image_folder
+from mmpoison.datasets.formats.folders import TEMPLATES
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.captions import caption_of
 
@@ -144,7 +144,7 @@ def test_no_such_folder(make: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no image"):
         load_pairs(tmp_path / "empty", format="image-folder")
     with pytest.raises(InputError, match="no such folder"):
-        load_image_folder(make("cow/1.jpg") / "cow" / "1.jpg")
+        load_pairs(make("cow/1.jpg") / "cow" / "1.jpg", format="image-folder")
 
 
 def test_any_other_format_comes_first(make: Make) -> None:

@@ -18,7 +18,6 @@ import pytest
 from tests.conftest import captions_by_image, refusal
 
 from mmpoison.datasets import load_pairs, stream_pairs
-from mmpoison.datasets.formats.parquet import load_parquet
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.sources import open_image
 
@@ -277,7 +276,7 @@ def test_bad_options(write: Write, tmp_path: Path) -> None:
     assert "paths or bytes are needed" in refusal(load_pairs, file, image="number")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no"):
-        load_parquet(tmp_path / "empty")
+        load_pairs(tmp_path / "empty", format="parquet")
 
 
 def test_a_manifest_that_does_not_fit_is_refused(write: Write, tmp_path: Path) -> None:

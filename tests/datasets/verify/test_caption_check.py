@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,13 @@ from hypothesis import strategies as st
 
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.datasets.verify.pairs_check import (
-    CaptionFacts,
     check_captions,
     is_too_long,
     says_something,
 )
 
 
-def facts(*of_images: list[str], splits: str = "") -> CaptionFacts:
+def facts(*of_images: list[str], splits: str = "") -> dict[str, Any]:
     names = {"r": "train", "v": "val", "e": "test"}
     letters = splits or "r" * len(of_images)
     count = len(of_images)
@@ -36,11 +36,11 @@ def facts(*of_images: list[str], splits: str = "") -> CaptionFacts:
 
 def test_empty_captions() -> None:
     found = facts(["a sheep"], [".", " \n", "", "...!"], ["羊", "🐑", "7", "."])
-    assert found.empty == 5
-    assert found.examples == {"empty": "1.png"}
-    assert found.captions == 9
-    assert found.distinct == 8
-    assert facts(["a sheep"]).examples == {}
+    assert found["empty"] == 5
+    assert found["examples"] == {"empty": "1.png"}
+    assert found["captions"] == 9
+    assert found["distinct"] == 8
+    assert facts(["a sheep"])["examples"] == {}
 
 
 def test_markup_and_control_characters() -> None:
@@ -48,22 +48,22 @@ def test_markup_and_control_characters() -> None:
         ["a <b>sheep</b>", "a &amp; b", "a < b and b > c", "&c; 1 < 2", "x &#39; y", "AT&T <3"],
         ["\x1b[31mred", "tab\tand line\n", "\u202eabc", "a\u200bb", "zero\x00", "plain"],
     )
-    assert found.html == 4
-    assert found.control == 4
-    assert found.examples == {"html": "0.png", "control": "1.png"}
+    assert found["html"] == 4
+    assert found["control"] == 4
+    assert found["examples"] == {"html": "0.png", "control": "1.png"}
 
 
 def test_repeated_and_shared_captions() -> None:
     found = facts(["a", "a", "b"], ["a"], ["b", "b"], [], splits="rrev")
-    assert found.repeated == 2
-    assert found.in_train_and_test == 1
-    assert found.images_without == 1
-    assert found.examples == {"repeated": "0.png", "images_without": "3.png"}
+    assert found["repeated"] == 2
+    assert found["in_train_and_test"] == 1
+    assert found["images_without"] == 1
+    assert found["examples"] == {"repeated": "0.png", "images_without": "3.png"}
 
 
 def test_words() -> None:
-    assert facts(["one", "one two three", "one two three", "1 2 3 4"]).words == (1, 3, 4)
-    assert facts([]).words == (0, 0, 0)
+    assert facts(["one", "one two three", "one two three", "1 2 3 4"])["words"] == [1, 3, 4]
+    assert facts([])["words"] == [0, 0, 0]
 
 
 @pytest.fixture(scope="session")

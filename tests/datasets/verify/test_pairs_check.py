@@ -273,8 +273,10 @@ def test_likeness_is_that_of_brute_force(
         return pixels[i] != pixels[j] and (perceptual[i] ^ perceptual[j]).bit_count() <= distance
 
     everyone = range(count)
-    assert found.near["images"] == sum(any(near(i, j) for j in everyone) for i in everyone)
-    assert found.near["pairs"] == len(
+    assert found.duplicates["near"]["images"] == sum(
+        any(near(i, j) for j in everyone) for i in everyone
+    )
+    assert found.duplicates["near"]["pairs"] == len(
         {frozenset((pixels[i], pixels[j])) for i in everyone for j in everyone if near(i, j)}
     )
     tests = [i for i in everyone if splits[i] == 2]
@@ -283,7 +285,9 @@ def test_likeness_is_that_of_brute_force(
     assert found.leakage["same_images"] == sum(
         any(pixels[i] == pixels[j] for j in trains) for i in tests
     )
-    assert sum(map(len, found.groups)) == sum(pixels.count(pixel) > 1 for pixel in pixels)
+    assert sum(map(len, found.duplicates["same"]["groups"])) == sum(
+        pixels.count(pixel) > 1 for pixel in pixels
+    )
 
 
 def test_without_images_only_the_table_is_checked(own_square_folder: Path) -> None:

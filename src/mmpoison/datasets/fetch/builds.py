@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
-from urllib.parse import quote, urljoin
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
-from mmpoison.base.registry import Registry
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DATASETS, Progress
-from mmpoison.datasets.fetch.transfer import Downloaded, check_space, download, read_page, unpack
-from mmpoison.datasets.options import fit_options, one_of, option_kinds
-from mmpoison.datasets.published.coco import PARTS, YEARS
-from mmpoison.datasets.published.flickr_pascal import PAGE_FILES, load_pascal_sentences
-from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.splits import FrozenSplit, image_name, shipped_split
-from mmpoison.pairs.table import PairDataset
+from mmpoison.datasets.fetch.transfer import Downloaded, check_space, download, unpack
+from mmpoison.datasets.options import fit_options
+from mmpoison.errors import InputError
 
 # -- Lists the data sets that can be downloaded, and builds their folders from archives.
 
@@ -52,7 +44,7 @@ class PublicFile:
     """
 
     name: str
-    urls: tuple[str, ...]
+    urls: Sequence[str]
     about: int
     size: int | None = None
     sha256: str | None = None
@@ -60,67 +52,35 @@ class PublicFile:
     grows: int = 20
 
 
-@dataclass(frozen=True)
-class Download:
-    """The description of how one data set is downloaded.
-
-    Attributes:
-        name: The data set's registered name.
-        build: `build(out, seed, progress, **options)` fetches it into a new folder in a layout that the data set reads.
-        summary: What is fetched, in one line.
-    """
-
-    name: str
-    build: Callable[..., Path]
-    summary: str
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """What `build` can be asked for."""
-        return tuple(option_kinds(self.build))
-
-
-DOWNLOADS: Registry[Download] = Registry("download", "mmpoison.datasets")
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to get a data set onto this machine.
-
-    Attributes:
-        name: The data set; a derived one has a way for each that it is made of.
-        how: `made` here, `download` by one command, or `by hand`.
-        command: The command, or None.
-        address: Where a person finds it, or None where it is made here.
-        about: What the command fetches, or what the folder has to hold.
-    """
-
-    name: str
-    how: Literal["made", "download", "by hand"]
-    command: str | None
-    address: str | None
-    about: str
-
-
-def ways_to_get(name: str) -> list[Way]:
+def ways_to_get(name: str) -> list[dict[str, str | None]]:
     """Say how to get a data set, or each part of a combined one, onto this machine.
+
+    Returns:
+        For each: `name`; `how`: `made` here, `download` by one command, or `by hand`; the `command`, or None; the
+        `address` where a person finds it, or None where it is made here; and `about`: what the command fetches, or
+        what the folder has to hold.
 
     Raises:
         InputError: If there is no such data set.
     """
-    source = DATASETS[name]
     ways = []
-    for part in source.parts or (name,):
-        where = DATASETS[part].where_from
-        found = re.search(r"https?://[^\s:,;)]+", where)
-        address = found.group() if found else None
-        command = f"mmpoison data build {part} --out DIR"
-        if not DATASETS[part].needs_root:
-            ways.append(Way(part, "made", command, None, ""))
-        elif part in DOWNLOADS:
-            ways.append(Way(part, "download", command, address, DOWNLOADS[part].summary))
-        else:
-            ways.append(Way(part, "by hand", None, address, where))
+    for part in DATASETS[name].parts or (name,):
+        source = DATASETS[part]
+        found = re.search(r"https?://[^\s:,;)]+", source.where_from)
+        how, about = "by hand", source.where_from
+        if not source.needs_root:
+            how, about = "made", ""
+        elif source.download:
+            how, about = "download", source.download
+        ways.append(
+            {
+                "name": part,
+                "how": how,
+                "command": None if how == "by hand" else f"mmpoison data build {part} --out DIR",
+                "address": found.group() if found and how != "made" else None,
+                "about": about,
+            }
+        )
     return ways
 
 
@@ -146,14 +106,12 @@ def build_dataset(
             fails.
     """
     source = DATASETS[name]
-    build = source.build or (DOWNLOADS[name].build if name in DOWNLOADS else None)
-    if build is None:
+    if source.build is None:
         raise InputError(f"data set {name!r} cannot be made here: {source.where_from}")
-    fitted = fit_options(
-        options or {}, build, f"building {name}", source.options if source.build else ()
-    )
+    more = () if source.download else source.options
+    fitted = fit_options(options or {}, source.build, f"building {name}", more)
     refuse_occupied(out)
-    return build(out, seed=seed, progress=progress, **fitted)
+    return source.build(out, seed=seed, progress=progress, **fitted)
 
 
 def fetch_and_unpack(
@@ -349,262 +307,20 @@ class _Steps:
             self._progress(self._total, self._total)
 
 
-# -- Addresses and checksums of the data sets that anyone may fetch, and how each is built.
+# -- Addresses and checksums of the archives that anyone may fetch.
 
 
-def _is_jpeg(name: str) -> bool:
-    return name.endswith(".jpg")
+def _archives(data_set: str) -> dict[str, PublicFile]:
+    listed = json.loads((resources.files(__package__) / "archives.json").read_text("utf-8"))
+    return {file["name"]: PublicFile(**file) for file in listed[data_set]}
 
 
-# -- COCO ------------------------------------------------------------------------------------------
-
-# http, as on https://cocodataset.org/#download: the name of the server does not match its certificate. The mirror is
-# the same bucket under the storage service's own name. What is fetched is checked by sha256 either way.
-_COCO = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
-
-# sizes and sha256: github.com/tensorflow/datasets, tensorflow_datasets/url_checksums/coco.txt
-_COCO_FILES = {
-    "zips/train2014.zip": (
-        13_510_573_713,
-        "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
-    ),
-    "zips/val2014.zip": (
-        6_645_013_297,
-        "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-    ),
-    "annotations/annotations_trainval2014.zip": (
-        252_872_794,
-        "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-    ),
-    "zips/train2017.zip": (
-        19_336_861_798,
-        "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-    ),
-    "zips/val2017.zip": (
-        815_585_330,
-        "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-    ),
-    "annotations/annotations_trainval2017.zip": (
-        252_907_541,
-        "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-    ),
+ARCHIVES: Mapping[str, Mapping[str, PublicFile]] = {
+    data_set: _archives(data_set) for data_set in ("coco", "visual-genome")
 }
+"""The archives of each data set by name."""
 
 
-def coco_files(year: int, parts: Sequence[str], images: bool) -> list[PublicFile]:
-    """List the downloads for a part of COCO, the annotations first because they are small."""
-    names = [f"annotations/annotations_trainval{year}.zip"]
-    if images:
-        names += [f"zips/{part}{year}.zip" for part in parts]
-    captions = {
-        f"annotations/{kind}_{part}{year}.json"
-        for kind in ("captions", "instances")
-        for part in parts
-    }
-    return [
-        PublicFile(
-            name=PurePosixPath(name).name,
-            urls=tuple(f"{server}/{name}" for server in _COCO),
-            about=_COCO_FILES[name][0],
-            size=_COCO_FILES[name][0],
-            sha256=_COCO_FILES[name][1],
-            wanted=captions.__contains__ if name.startswith("annotations/") else _is_jpeg,
-        )
-        for name in names
-    ]
-
-
-def build_coco(
-    out: Path,
-    seed: int = 0,
-    progress: Progress | None = None,
-    *,
-    year: int | str = 2014,
-    parts: str = "both",
-    images: bool = True,
-    keep_archives: bool = False,
-) -> Path:
-    """Fetch COCO: 20 GB for 2014, 1 GB for the val part of 2017.
-
-    Args:
-        out: New folder.
-        seed: Not used.
-        progress: Called with (megabytes, all megabytes).
-        year: 2014 (the paper's) or 2017.
-        parts: `train`, `val` or `both`.
-        images: Whether the photographs are fetched, or captions and objects alone (0.25 GB).
-        keep_archives: Leave the zip files in the cache folder.
-
-    Raises:
-        InputError: If an option is wrong, the disk is too small or a file cannot be had.
-    """
-    one_of("year", year, (*YEARS, *map(str, YEARS)))
-    one_of("parts", parts, (*PARTS, "both"))
-    chosen = PARTS if parts == "both" else (parts,)
-    files = coco_files(int(year), chosen, images)
-    return fetch_and_unpack("coco", files, out, keep_archives=keep_archives, progress=progress)
-
-
-# -- Visual Genome ---------------------------------------------------------------------------------
-
-_VG = "https://homes.cs.washington.edu/~ranjay/visualgenome/data/dataset"
-_VG_IMAGES = "https://cs.stanford.edu/people/rak248/VG_100K_2"
-
-# sizes and sha256: github.com/huggingface/datasets, datasets/visual_genome/dataset_infos.json. It lists the first
-# version of the region descriptions; no checksum of the current one, which is fetched here, is published.
-VISUAL_GENOME_FILES = (
-    PublicFile(
-        name="region_descriptions.json.zip",
-        urls=(f"{_VG}/region_descriptions.json.zip",),
-        about=130_000_000,
-        wanted="region_descriptions.json".__eq__,
-    ),
-    PublicFile(
-        name="image_data.json.zip",
-        urls=(
-            f"{_VG}/image_data.json.zip",
-            "https://visualgenome.org/static/data/dataset/image_data.json.zip",
-        ),
-        about=1_780_854,
-        size=1_780_854,
-        sha256="b87a94918cb2ff4d952cf1dfeca0b9cf6cd6fd204c2f8704645653be1163681a",
-        wanted="image_data.json".__eq__,
-    ),
-)
-VISUAL_GENOME_IMAGES = (
-    PublicFile(
-        name="images.zip",
-        urls=(f"{_VG_IMAGES}/images.zip",),
-        about=9_731_705_982,
-        size=9_731_705_982,
-        sha256="51c682d2721f880150720bb416e0346a4c787e4c55d7f80dfd1bd3f73ba81646",
-        wanted=_is_jpeg,
-    ),
-    PublicFile(
-        name="images2.zip",
-        urls=(f"{_VG_IMAGES}/images2.zip",),
-        about=5_471_658_058,
-        size=5_471_658_058,
-        sha256="99da1a0ddf87011319ff3b05cf9176ffee2731cc3c52951162d9ef0d68e3cfb5",
-        wanted=_is_jpeg,
-    ),
-)
-
-
-def build_visual_genome(
-    out: Path,
-    seed: int = 0,
-    progress: Progress | None = None,
-    *,
-    images: bool = True,
-    keep_archives: bool = False,
-) -> Path:
-    """Fetch Visual Genome: 15 GB, or 0.13 GB without its photographs.
-
-    Args:
-        out: New folder.
-        seed: Not used.
-        progress: Called with (megabytes, all megabytes).
-        images: Whether the photographs are fetched, or the descriptions of their regions alone.
-        keep_archives: Leave the zip files in the cache folder.
-
-    Raises:
-        InputError: If the disk is too small or a file cannot be had.
-    """
-    files = VISUAL_GENOME_FILES + (VISUAL_GENOME_IMAGES if images else ())
-    return fetch_and_unpack(
-        "visual-genome", files, out, keep_archives=keep_archives, progress=progress
-    )
-
-
-# -- PASCAL Sentences ------------------------------------------------------------------------------
-
-PASCAL_PAGE = "http://vision.cs.uiuc.edu/pascal-sentences/"
-
-PASCAL_CAPTIONS = "4a71f29afa2df6e4c32702a589cb3454d926d5363efff1e8f5bc3659148c5e1a"
-"""sha256 of the captions of all 1,000 images (`captions_digest`) in a copy that was made when the page was up."""
-
-MOST_PHOTO = 8 << 20
-
-
-def build_pascal_sentences(
-    out: Path, seed: int = 0, progress: Progress | None = None, *, page: str = PASCAL_PAGE
-) -> Path:
-    """Fetch PASCAL Sentences from the page of its authors, which is not always up: 1,000 photographs, 80 MB.
-
-    No checksum is published. Names, classes and captions are compared with those that the package knows; the
-    photographs are trusted at their first download.
-
-    Args:
-        out: New folder: the page and its images by class.
-        seed: Not used.
-        progress: Called with (images, all images).
-        page: Address of the page, or of a copy of it.
-
-    Raises:
-        InputError: If the page is not reached or is another one, or a photograph cannot be had.
-    """
-    refuse_occupied(out)
-    text = read_page(page)
-    published = shipped_split("pascal-sentences")
-    with open_cache("pascal-sentences") as cache, atomic_folder(out) as folder:
-        (folder / PAGE_FILES[0]).write_text(text, encoding="utf-8")
-        for label in set(published.labels.values()):
-            # the folders by which the page is recognised
-            (folder / str(label)).mkdir()
-        pairs = load_pascal_sentences(folder, missing="keep")
-        _compare_pascal(pairs, published, page)
-        names = [str(image_id) for image_id in pairs.images.ids]
-        for done, name in enumerate(names, start=1):
-            (cache.folder / name).parent.mkdir(exist_ok=True)
-            photo = PublicFile(name, (urljoin(page, quote(name)),), about=0)
-            got = cache.fetch(photo, most=MOST_PHOTO)
-            with got.path.open("rb") as stream:
-                jpeg = stream.read(2) == b"\xff\xd8"
-            if not jpeg:
-                cache.distrust(photo)
-                raise InputError(f"{photo.urls[0]}: what comes from there is no photograph")
-            if progress is not None:
-                progress(done, len(names))
-        cache.save()
-        # only now, so that an interrupted build can resume
-        for name in names:
-            shutil.move(cache.folder / name, folder / name)
-        cache.write(folder, names)
-    return out
-
-
-def captions_digest(pairs: PairDataset) -> str:
-    """sha256 over the file name and the sorted captions of every image; white space does not count."""
-    digest = hashlib.sha256()
-    lines = [
-        [image_name(line["image"]), sorted(" ".join(text.split()) for text in line["captions"])]
-        for line in pairs.lines()
-    ]
-    for line in sorted(lines):
-        digest.update(json.dumps(line).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _compare_pascal(pairs: PairDataset, published: FrozenSplit, page: str) -> None:
-    own = FrozenSplit.of(pairs, "pascal-sentences", "name")
-    if own.labels != published.labels:
-        both = [name for name, label in own.labels.items() if published.labels.get(name) == label]
-        raise InputError(
-            f"{page}: shows {len(own.labels):,} images, of which {len(both):,} are those of PASCAL Sentences with "
-            f"their class; all {len(published.labels):,} were expected: this is another page"
-        )
-    if captions_digest(pairs) != PASCAL_CAPTIONS:
-        warnings.warn(
-            f"{page}: its captions are not quite those of the copy that the package knows",
-            MmpoisonWarning,
-            stacklevel=2,
-        )
-
-
-for _download in (
-    Download("coco", build_coco, "images and annotations of 2014 or 2017; 1 to 20 GB"),
-    Download("visual-genome", build_visual_genome, "images and region descriptions; 15 GB"),
-    Download("pascal-sentences", build_pascal_sentences, "the authors' page and its images"),
-):
-    DOWNLOADS.register(_download.name)(_download)
+def is_jpeg(name: str) -> bool:
+    """Return whether a member of an archive is a photograph by its name."""
+    return name.endswith(".jpg")

@@ -1,32 +1,31 @@
-"""Downloads one public file: resumes, checks what came, and leaves nothing half-made."""
+"""Downloads one public file: resumes, checks what came, and leaves nothing half-made; unpacks zip files."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import http.client
 import shutil
 import stat
-import tarfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from email.message import Message
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from mmpoison._version import __version__
-from mmpoison.base.files import write_json
 from mmpoison.base.phrasing import file_size, one_line
-from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
-from mmpoison.images.containers import TAR_ERRORS, BoundedReader, open_tar, unpacked
+from mmpoison.images.containers import TAR_ERRORS
 from mmpoison.pairs.builder import check_relative
+
+CHUNK = 1 << 20
+Progress = Callable[[int, int], None]
 
 # -- Unpacks archives that are not trusted: nothing leaves the folder, nothing fills the disk.
 
@@ -34,12 +33,12 @@ from mmpoison.pairs.builder import check_relative
 MOST_FILES = 1_000_000
 """More members than this are refused; the largest archive that is fetched has 118,287."""
 
-
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    size: int
-    open: Callable[[], IO[bytes]]
+_BROKEN: tuple[type[Exception], ...] = (
+    *TAR_ERRORS,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    MemoryError,
+)
 
 
 def unpack(
@@ -48,14 +47,14 @@ def unpack(
     *,
     most_bytes: int,
     wanted: Callable[[str], bool] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[str]:
-    """Unpack a zip or tar file (plain or packed with gzip, bzip2 or xz).
+    """Unpack a zip file.
 
     Args:
-        archive: The file; its kind is recognised by its content.
+        archive: The file.
         folder: Where the members go; it must exist.
-        most_bytes: What all members together may have. A member that claims less than it holds is refused too.
+        most_bytes: What all members together may have. Of a member that holds more than it claims, no more is written.
         wanted: Which members are unpacked, by name; all of them by default.
         progress: Called with (files, all files).
 
@@ -63,38 +62,29 @@ def unpack(
         The paths that were written, relative to the folder.
 
     Raises:
-        InputError: If it is not an archive, is broken or encrypted, a member would leave the folder, is a link or a
+        InputError: If it is not a zip file, is broken or encrypted, a member would leave the folder, is a link or a
             device, comes twice, or it is larger than it may be or than the disk is.
     """
-    broken: tuple[type[Exception], ...] = (
-        *TAR_ERRORS,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        MemoryError,
-    )
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                members = _bounded(_zip_members(opened, archive), archive, most_bytes)
-                return _write(members, archive, folder, wanted, progress)
-        with unpacked(archive) as stream:
-            reader = BoundedReader(stream)
-            try:
-                tar = open_tar(reader)
-            except tarfile.ReadError as error:
-                # what tarfile says of any file that does not begin with a header
-                if "header of more" in str(error):
-                    raise
-                raise InputError(f"{archive}: not a zip or tar file") from None
-            with tar:
-                members = _bounded(_tar_members(tar, reader, archive), archive, most_bytes)
-                reader.no_more_headers()
-                return _write(members, archive, folder, wanted, progress)
+        if archive.exists() and not zipfile.is_zipfile(archive):
+            raise InputError(f"{archive}: not a zip file")
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            _refuse_untrusted(members, archive, most_bytes)
+            chosen = [m for m in members if wanted is None or wanted(m.filename)]
+            if not chosen:
+                raise InputError(f"{archive}: holds none of the files that were expected in it")
+            check_space(folder, sum(m.file_size for m in chosen), f"unpacking {archive.name}")
+            for done, member in enumerate(chosen, start=1):
+                _write_member(opened, member, folder / member.filename, archive)
+                if progress is not None and (done % 256 == 0 or done == len(chosen)):
+                    progress(done, len(chosen))
+            return [str(PurePosixPath(member.filename)) for member in chosen]
     except FileNotFoundError:
         raise InputError(f"{archive}: no such file") from None
     except InputError:
         raise
-    except broken as error:
+    except _BROKEN as error:
         raise InputError(f"{archive}: broken archive ({one_line(str(error))})") from None
     except OSError as error:
         # the unpackers' own have no number, a place before the start has this one
@@ -103,102 +93,44 @@ def unpack(
         raise
 
 
-def _zip_members(opened: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
-    for info in opened.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if info.is_dir():
-            continue
-        if kind not in (0, stat.S_IFREG):
-            raise InputError(
-                f"{archive}: member {info.filename!r} is a link or a device, it is refused"
-            )
-        if info.flag_bits & 0x1:
-            raise InputError(f"{archive}: member {info.filename!r} is encrypted")
-        yield _Member(info.filename, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
-
-
-def _tar_members(tar: tarfile.TarFile, reader: BoundedReader, archive: Path) -> Iterator[_Member]:
-    for info in tar:
-        reader.next_header()
-        if info.isdir():
-            continue
-        if not info.isreg() or info.issparse():
-            raise InputError(
-                f"{archive}: member {info.name!r} is a link or a device, it is refused"
-            )
-
-        def opened(info: tarfile.TarInfo = info) -> IO[bytes]:
-            stream = tar.extractfile(info)
-            assert stream is not None  # only members that are no files have none
-            return stream
-
-        yield _Member(info.name, info.size, opened)
-
-
-def _bounded(members: Iterator[_Member], archive: Path, most_bytes: int) -> list[_Member]:
-    """List all members; notice a bomb while listing, which already decompresses a packed tar."""
-    found: list[_Member] = []
-    claimed = 0
+def _refuse_untrusted(members: Sequence[zipfile.ZipInfo], archive: Path, most_bytes: int) -> None:
+    """Check all members before the first byte is written."""
+    if sum(m.file_size for m in members) > most_bytes or len(members) > MOST_FILES:
+        raise InputError(
+            f"{archive}: unpacks to more than {most_bytes:,} bytes or {MOST_FILES:,} files (a bomb?)"
+        )
     for member in members:
-        found.append(member)
-        claimed += member.size
-        if claimed > most_bytes or len(found) > MOST_FILES:
+        check_relative(member.filename, str(archive))
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
             raise InputError(
-                f"{archive}: unpacks to more than {most_bytes:,} bytes or {MOST_FILES:,} files (a bomb?)"
+                f"{archive}: member {member.filename!r} is a link or a device, it is refused"
             )
-    return found
+        if member.flag_bits & 0x1:
+            raise InputError(f"{archive}: member {member.filename!r} is encrypted")
+    # on some disks A.jpg and a.jpg are one file
+    times = Counter(str(PurePosixPath(member.filename)).lower() for member in members)
+    path, most = max(times.items(), key=lambda item: item[1], default=("", 0))
+    if most > 1:
+        raise InputError(f"{archive}: member {path!r} comes twice")
 
 
-def _write(
-    members: list[_Member],
-    archive: Path,
-    folder: Path,
-    wanted: Callable[[str], bool] | None,
-    progress: Callable[[int, int], None] | None,
-) -> list[str]:
-    # all names are checked before the first byte is written
-    for member in members:
-        check_relative(member.name, str(archive))
-    chosen = [member for member in members if wanted is None or wanted(member.name)]
-    if not chosen:
-        raise InputError(f"{archive}: holds none of the files that were expected in it")
-    check_space(folder, sum(member.size for member in chosen), f"unpacking {archive.name}")
-    written: dict[str, str] = {}
-    made: set[Path] = set()
-    for done, member in enumerate(chosen, start=1):
-        path = str(PurePosixPath(member.name))
-        # on some disks A.jpg and a.jpg are one file
-        if path.lower() in written:
-            raise InputError(f"{archive}: member {path!r} comes twice")
-        written[path.lower()] = path
-        target = folder / path
-        _unpack_member(member, target, archive, made)
-        if progress is not None and (done % 256 == 0 or done == len(chosen)):
-            progress(done, len(chosen))
-    return list(written.values())
-
-
-def _unpack_member(member: _Member, target: Path, archive: Path, made: set[Path]) -> None:
-    left = member.size
+def _write_member(
+    opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, archive: Path
+) -> None:
     try:
-        if target.parent not in made:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            made.add(target.parent)
-        with member.open() as source, target.open("xb") as stream:
-            while data := source.read(CHUNK):
-                left -= len(data)
-                if left < 0:
-                    raise InputError(f"{archive}: member {member.name!r} holds more than it claims")
-                stream.write(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # zipfile gives no more than a member claims, and then compares its checksum
+        with opened.open(member) as source, target.open("xb") as stream:
+            shutil.copyfileobj(source, stream, CHUNK)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise InputError(
-            f"{archive}: member {member.name!r} is there already, or its folder is a file"
+            f"{archive}: member {member.filename!r} is there already, or its folder is a file"
         ) from None
-    if left:
-        raise InputError(f"{archive}: member {member.name!r} is cut off")
 
 
-CHUNK = 1 << 20
+# -- Fetches a file or a page over http or https.
+
+
 TIMEOUT = 60.0
 """Seconds that a server may stay silent."""
 
@@ -225,13 +157,11 @@ class Downloaded:
         path: The file.
         size: Its bytes.
         sha256: Its checksum.
-        fresh: Whether it came over the network now, or lay there already.
     """
 
     path: Path
     size: int
     sha256: str
-    fresh: bool
 
 
 def download(
@@ -241,16 +171,16 @@ def download(
     sha256: str | None = None,
     size: int | None = None,
     most: int = MOST_BYTES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     attempts: int = ATTEMPTS,
     pause: float = 1.0,
     timeout: float = TIMEOUT,
 ) -> Downloaded:
     """Fetch a file over http or https; proxies are those of the environment.
 
-    What came so far lies in `TARGET.part`, with what the server said about it in `TARGET.part.json`; the next call goes
-    on from there if the file is still the same one (`If-Range`), else it starts again. Connections that break, and
-    servers that are busy, are tried again with growing pauses.
+    What came so far lies in `TARGET.part`. Where the checksum is known, the next try or call requests only the rest;
+    else nothing could show that the rest is of the same file, and it starts again. Connections that break, and servers
+    that are busy, are tried again with growing pauses.
 
     Args:
         url: The address. Redirections are followed to http and https alone, and never from https to http.
@@ -259,7 +189,7 @@ def download(
         size: How many bytes it must have.
         most: Bytes that are taken at most.
         progress: Called with (bytes, all bytes).
-        attempts: Tries in a row without a single byte.
+        attempts: Tries in a row that bring no more than those before.
         pause: Seconds before the second try, doubled for each further one.
         timeout: Seconds that the server may stay silent.
 
@@ -269,20 +199,24 @@ def download(
     """
     _check_address(url)
     target.parent.mkdir(parents=True, exist_ok=True)
-    wanted = _Wanted(url, target, sha256, size, most)
+    part = _Part(url, target, sha256 and sha256.lower(), size, most, progress)
     if target.exists():
-        return wanted.check_existing(progress)
-    failures = 0
+        return part.check_existing()
+    failures = reached = 0
     while True:
-        before = wanted.have
         try:
-            return _fetch(wanted, progress, timeout)
+            part.fetch(timeout)
+            return part.finish()
         except _TryAgain as trouble:
-            failures = 1 if wanted.have > before else failures + 1
+            if isinstance(trouble, _TooLong):
+                part.path.unlink(missing_ok=True)
+            failures = 1 if part.have > reached else failures + 1
+            reached = max(reached, part.have)
             if failures >= attempts:
-                kept = f"; {wanted.have:,} bytes are saved, the same command resumes"
+                kept = f"; {part.have:,} bytes are saved, the same command resumes"
                 raise InputError(
-                    f"{url}: {trouble} ({failures} times in a row)" + kept * (wanted.have > 0)
+                    f"{url}: {trouble} ({failures} times in a row)"
+                    + kept * bool(sha256 and part.have)
                 ) from None
             wait = trouble.wait if trouble.wait is not None else pause * 2 ** (failures - 1)
             time.sleep(min(wait, LONGEST_PAUSE))
@@ -298,10 +232,8 @@ def read_page(url: str, *, most: int = 16 << 20, timeout: float = TIMEOUT) -> st
     try:
         with _open(url, {}, timeout) as answer:
             raw = answer.read(most + 1)
-    except urllib.error.HTTPError as error:
-        raise InputError(f"{url}: the server says {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException) as error:
-        raise InputError(f"{url}: not reached ({_reason(error)})") from None
+    except (_TryAgain, OSError, http.client.HTTPException) as error:
+        raise InputError(f"{url}: {error}") from None
     if len(raw) > most:
         raise InputError(f"{url}: more than {most:,} bytes, this is not the page that was expected")
     try:
@@ -332,283 +264,160 @@ class _TryAgain(Exception):
         self.wait = wait
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The server's facts about a partly downloaded file."""
-
-    url: str
-    etag: str | None
-    modified: str | None
-    total: int | None
-
-    @property
-    def validator(self) -> str | None:
-        # a weak ETag promises the same meaning, not the same bytes
-        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+class _TooLong(_TryAgain):
+    """More is here than the server has."""
 
 
-class _Wanted:
+@dataclass
+class _Part:
     """One file, what must be true of it, and the part of it that is here."""
 
-    def __init__(
-        self,
-        url: str,
-        target: Path,
-        sha256: str | None,
-        size: int | None,
-        most: int,
-    ) -> None:
-        self.url, self.target = url, target
-        self.sha256, self.size, self.most = sha256, size, most
-        self.part = target.with_name(f"{target.name}.part")
-        self.state = target.with_name(f"{target.name}.part.json")
+    url: str
+    target: Path
+    sha256: str | None
+    size: int | None
+    most: int
+    progress: Progress | None
+    have: int = 0
 
-    @property
-    def have(self) -> int:
-        """Bytes that are here."""
-        try:
-            return self.part.stat().st_size
-        except FileNotFoundError:
-            return 0
+    def __post_init__(self) -> None:
+        self.path = self.target.with_name(f"{self.target.name}.part")
+        self.digest = hashlib.sha256()
 
-    def seen(self) -> _Seen | None:
-        """Return the record of the part file, or None if the download cannot resume from it."""
-        try:
-            seen = _Seen(**read_json(self.state))
-        except (InputError, TypeError):
-            return None
-        # without a validator of its version, only a checksum can verify the part
-        known = seen.validator is not None or self.sha256
-        return seen if seen.url == self.url and known and self.have else None
+    def fetch(self, timeout: float) -> None:
+        """Try the download once; received bytes stay in the part file."""
+        self._take_up(self.path if self.sha256 is not None else None)
+        if self.have and self.digest.hexdigest() == self.sha256:
+            return  # all of it was here, and the last step was not taken
+        headers = {"Range": f"bytes={self.have}-"} if self.have else {}
+        with _open(self.url, headers, timeout) as answer:
+            self._receive(answer)
 
-    def note(self, seen: _Seen) -> None:
-        write_json(self.state, asdict(seen))
+    def _receive(self, answer: http.client.HTTPResponse) -> None:
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            self.refuse("the server sends it packed, though it was asked not to")
+        if answer.status != 206:
+            self._take_up(None)
+        length = answer.headers["Content-Length"] or ""
+        total = self.have + int(length) if length.isdecimal() else None
+        if total is not None:
+            if self.size not in (None, total):
+                self.refuse(
+                    f"has {total:,} bytes there, {self.size:,} were expected: it was changed, or this is not the file "
+                    "but a page about it"
+                )
+            if total > self.most:
+                self.refuse(f"has {total:,} bytes, at most {self.most:,} are taken")
+            check_space(self.target.parent, total - self.have, self.target.name)
+        most = min(self.most, self.size or self.most)
+        with self.path.open("ab" if self.have else "wb") as stream:
+            # what is there, not a full chunk: a slow line shows progress, and a break loses nothing
+            while data := _read(answer):
+                stream.write(data)
+                self._count(data, total)
+                if self.have > most:
+                    self.refuse(f"sends more than {most:,} bytes, it was given up")
+        if total is not None and self.have < total:
+            raise _TryAgain(f"the connection broke after {self.have:,} of {total:,} bytes")
 
-    def forget(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.state.unlink(missing_ok=True)
+    def _take_up(self, path: Path | None) -> None:
+        """Start with the bytes of a file, or with none; at 20 GB reading them is worth a progress bar too."""
+        self.have, self.digest = 0, hashlib.sha256()
+        if path is not None and path.exists():
+            total = path.stat().st_size
+            with path.open("rb") as stream:
+                while data := stream.read(CHUNK):
+                    self._count(data, total)
 
-    def fault(self, size: int, sha256: str) -> str | None:
-        """Say what is wrong with a file of this size and checksum."""
-        if self.size is not None and size != self.size:
-            return f"has {size:,} bytes, {self.size:,} were expected"
-        if self.sha256 is not None and sha256 != self.sha256.lower():
-            return f"its sha256 is {sha256}, {self.sha256.lower()} was expected"
+    def _count(self, data: bytes, total: int | None) -> None:
+        self.have += len(data)
+        self.digest.update(data)
+        if self.progress is not None:
+            self.progress(self.have, max(total or 0, self.have))
+
+    def _fault(self) -> str | None:
+        if self.size not in (None, self.have):
+            return f"has {self.have:,} bytes, {self.size:,} were expected"
+        found = self.digest.hexdigest()
+        if self.sha256 not in (None, found):
+            return f"its sha256 is {found}, {self.sha256} was expected"
         return None
 
-    def check_existing(self, progress: Callable[[int, int], None] | None) -> Downloaded:
+    def refuse(self, why: str) -> NoReturn:
+        """Delete what came, and say why."""
+        self.path.unlink(missing_ok=True)
+        raise InputError(f"{self.url}: {why}")
+
+    def finish(self) -> Downloaded:
+        """Check what came, and give it its name."""
+        if fault := self._fault():
+            self.refuse(f"{fault}: it was deleted (changed there, or broken on the way)")
+        self.path.replace(self.target)
+        return Downloaded(self.target, self.have, self.digest.hexdigest())
+
+    def check_existing(self) -> Downloaded:
+        """Check a file that lies there already."""
         if not self.target.is_file():
             raise InputError(f"{self.target}: is no file, {self.url} was to go there")
-        digest = hashlib.sha256()
-        size = _read_into(digest, self.target, progress, self.target.stat().st_size)
-        if fault := self.fault(size, digest.hexdigest()):
+        self._take_up(self.target)
+        if fault := self._fault():
             raise InputError(
                 f"{self.target}: is there already and is not {self.url} ({fault}): move it away"
             )
-        return Downloaded(self.target, size, digest.hexdigest(), fresh=False)
-
-
-def _read_into(
-    digest: hashlib._Hash, path: Path, progress: Callable[[int, int], None] | None, total: int
-) -> int:
-    """Take a file into a digest, which at 20 GB is worth a progress bar too; gives its size."""
-    size = 0
-    with path.open("rb") as stream:
-        while data := stream.read(CHUNK):
-            digest.update(data)
-            size += len(data)
-            if progress is not None:
-                progress(size, max(total, size))
-    return size
-
-
-def _fetch(
-    wanted: _Wanted, progress: Callable[[int, int], None] | None, timeout: float
-) -> Downloaded:
-    """Try the download once; received bytes stay in the part file."""
-    seen = wanted.seen()
-    if seen is None:
-        wanted.forget()
-    headers = {"Range": f"bytes={wanted.have}-"} if seen is not None else {}
-    if seen is not None and seen.validator is not None:
-        headers["If-Range"] = seen.validator
-    try:
-        answer = _open(wanted.url, headers, timeout)
-    except urllib.error.HTTPError as error:
-        return _refused(wanted, error, seen)
-    except (OSError, http.client.HTTPException) as error:
-        raise _TryAgain(f"not reached ({_reason(error)})") from None
-    with answer:
-        start = _start(wanted, answer, seen)
-        digest = hashlib.sha256()
-        total = _total(answer, start)
-        _check_announced(wanted, total, start)
-        if start:
-            _read_into(digest, wanted.part, progress, total or start)
-        now = _Seen(wanted.url, answer.headers["ETag"], answer.headers["Last-Modified"], total)
-        wanted.note(now)
-        with wanted.part.open("ab" if start else "wb") as stream:
-            done = _copy(answer, stream, digest, wanted, start, total, progress)
-    if total is not None and done < total:
-        raise _TryAgain(f"the connection broke after {done:,} of {total:,} bytes")
-    return _finish(wanted, done, digest.hexdigest())
-
-
-def _finish(wanted: _Wanted, size: int, sha256: str) -> Downloaded:
-    if fault := wanted.fault(size, sha256):
-        wanted.forget()
-        raise InputError(
-            f"{wanted.url}: {fault}: it was deleted (changed there, or broken on the way)"
-        )
-    wanted.part.replace(wanted.target)
-    wanted.state.unlink(missing_ok=True)
-    return Downloaded(wanted.target, size, sha256, fresh=True)
-
-
-def _refused(wanted: _Wanted, error: urllib.error.HTTPError, seen: _Seen | None) -> Downloaded:
-    with contextlib.closing(error):
-        if error.code == 416 and seen is not None:
-            if seen.total == wanted.have:  # all of it was here, and the last step was not taken
-                digest = hashlib.sha256()
-                size = _read_into(digest, wanted.part, None, 0)
-                return _finish(wanted, size, digest.hexdigest())
-            wanted.forget()
-            raise _TryAgain("the server has less of the file than is here", wait=0)
-        if error.code in _TRY_AGAIN:
-            raise _TryAgain(
-                f"the server says {error.code} {error.reason}", _retry_after(error.headers)
-            )
-        raise InputError(
-            f"{wanted.url}: the server says {error.code} {error.reason}"
-            + ": the file is not there (any more)" * (error.code in (404, 410))
-        ) from None
-
-
-def _start(wanted: _Wanted, answer: _Answer, seen: _Seen | None) -> int:
-    """Return how many bytes of the part file the download resumes from."""
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise InputError(f"{wanted.url}: the server sends it packed, though it was asked not to")
-    if answer.status != 206 or seen is None:
-        return 0
-    # "bytes 100-199/200"
-    unit, _, rest = (answer.headers["Content-Range"] or "").partition(" ")
-    first, total = rest.partition("-")[0], rest.rpartition("/")[2]
-    if unit != "bytes" or first != str(wanted.have) or total not in ("*", str(seen.total)):
-        wanted.forget()
-        raise _TryAgain("the server sent another part than was asked for", wait=0)
-    return wanted.have
-
-
-def _total(answer: _Answer, start: int) -> int | None:
-    length = answer.headers["Content-Length"]
-    return start + int(length) if length and length.isdecimal() else None
-
-
-def _check_announced(wanted: _Wanted, total: int | None, start: int) -> None:
-    if total is None:
-        return
-    if wanted.size is not None and total != wanted.size:
-        wanted.forget()
-        raise InputError(
-            f"{wanted.url}: has {total:,} bytes there, {wanted.size:,} were expected: it was changed, "
-            "or this is not the file but a page about it"
-        )
-    if total > wanted.most:
-        raise InputError(f"{wanted.url}: has {total:,} bytes, at most {wanted.most:,} are taken")
-    check_space(wanted.target.parent, total - start, wanted.target.name)
-
-
-def _copy(
-    answer: _Answer,
-    stream: IO[bytes],
-    digest: hashlib._Hash,
-    wanted: _Wanted,
-    done: int,
-    total: int | None,
-    progress: Callable[[int, int], None] | None,
-) -> int:
-    most = wanted.most if wanted.size is None else min(wanted.most, wanted.size)
-    while True:
-        try:
-            # what is there, not a full chunk: a slow line shows progress, and a break loses nothing
-            data = answer.read1(CHUNK)
-        except (OSError, http.client.HTTPException) as error:
-            raise _TryAgain(f"the connection broke ({_reason(error)})") from None
-        if not data:
-            return done
-        done += len(data)
-        if done > most:
-            wanted.forget()
-            raise InputError(f"{wanted.url}: sends more than {most:,} bytes, it was given up")
-        stream.write(data)
-        digest.update(data)
-        if progress is not None:
-            progress(done, max(total or done, done))
+        return Downloaded(self.target, self.have, self.digest.hexdigest())
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):
+    """Follows redirections to http and https alone; the headers of the request go with them."""
+
     max_redirections = 5
     max_repeats = 2
 
     def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if new not in ("http", "https") or (old == "https" and new == "http"):
             raise InputError(f"{req.full_url}: leads on to {newurl:.200}, which is refused")
-        following = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if following is not None:
-            for name in ("Range", "If-Range"):
-                if (value := req.get_header(name.capitalize())) is not None:
-                    following.add_header(name, value)
-        return following
-
-    def http_error_302(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
-        # the standard handler refuses other schemes with an error of its own, before it asks us
-        goal = headers.get("location") or headers.get("uri") or ""
-        if urlsplit(goal).scheme not in ("", "http", "https"):
-            raise InputError(f"{req.full_url}: leads on to {goal:.200}, which is refused")
-        return super().http_error_302(req, fp, code, msg, headers)
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-_Answer = http.client.HTTPResponse
+def _open(url: str, headers: dict[str, str], timeout: float) -> http.client.HTTPResponse:
+    """Send one request.
 
-
-def _open(url: str, headers: dict[str, str], timeout: float) -> _Answer:
-    # not build_opener: it also opens file:, ftp: and data:
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        _Redirect(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.HTTPDefaultErrorHandler(),
-    ):
-        opener.add_handler(handler)
-    request = urllib.request.Request(
-        url,
-        headers={
-            "User-Agent": f"mmpoison/{__version__}",
-            "Accept-Encoding": "identity",
-            **headers,
-        },
-    )
+    Raises:
+        _TryAgain: If the server is not reached, or is busy.
+        InputError: If it refuses, or leads on to an address that is refused.
+    """
+    ours = {"User-Agent": f"mmpoison/{__version__}", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers={**ours, **headers})
     try:
-        answer: _Answer = opener.open(request, timeout=timeout)
+        answer: http.client.HTTPResponse = urllib.request.build_opener(_Redirect).open(
+            request, timeout=timeout
+        )
+    except urllib.error.HTTPError as error:
+        says = f"the server says {error.code} {one_line(error.reason)}"
+        error.close()
+        if error.code == 416:
+            raise _TooLong("the server has less of the file than is here", wait=0) from None
+        if error.code in _TRY_AGAIN:
+            raise _TryAgain(says, _retry_after(error.headers.get("Retry-After", ""))) from None
+        gone = ": the file is not there (any more)" * (error.code in (404, 410))
+        raise InputError(f"{url}: {says}{gone}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _TryAgain(f"not reached ({_reason(error)})") from None
     except InputError:
         raise
     except ValueError:
         raise InputError(f"{url}: leads on to an address that cannot be read") from None
     return answer
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read1(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _TryAgain(f"the connection broke ({_reason(error)})") from None
 
 
 def _check_address(url: str) -> None:
@@ -621,8 +430,7 @@ def _check_address(url: str) -> None:
         raise InputError(f"{url}: not an address of http or https")
 
 
-def _retry_after(headers: Message) -> float | None:
-    value = headers.get("Retry-After", "")
+def _retry_after(value: str) -> float | None:
     return float(value) if value.isdecimal() else None
 
 

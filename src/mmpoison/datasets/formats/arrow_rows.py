@@ -1,29 +1,135 @@
-"""Rows of Parquet and Arrow tables as entries of a table of pairs."""
+"""Reads the rows of Parquet and Arrow tables; bounds are checked before anything is decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from mmpoison.base.untrusted import check_names, parse_json
-from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.formats.columns import (
     SAMPLE_ROWS,
     ColumnNames,
     Sample,
     complete_columns,
     find_column,
-    need_column,
+    named_columns,
     path_in_root,
     split_name,
 )
 from mmpoison.errors import InputError
-from mmpoison.images.containers import default_image_column, holds_bytes
-from mmpoison.pairs.builder import is_text
+from mmpoison.images.containers import arrow_errors, default_image_column, holds_bytes
+from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names, own_values
+
+# -- Reads the files of a table one after the other.
+
+
+BatchReader = Callable[[list[str], bool], Iterator[tuple[int, Any]]]
+"""`read(columns, sample)` yields record batches of some columns, each with the number of its first row.
+
+Those of a sample are small.
+"""
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One file of a table.
+
+    Attributes:
+        path: The file.
+        name: Its path relative to the root, for image ids and messages.
+        split: The split of its rows, where no column tells it.
+        open: `open(file, problem)` gives its schema and what reads its batches; None where a problem says why not.
+    """
+
+    path: Path
+    name: str
+    split: str | None
+    open: Callable[[TableFile, Callable[[str], None]], tuple[Any, BatchReader] | None]
+
+
+def open_tables(
+    folder: Path,
+    files: Sequence[TableFile],
+    what: str,
+    *,
+    images: str | Path | None,
+    own_columns: bool,
+    chosen: ColumnNames,
+    refused: Iterable[str] = (),
+) -> PairRows:
+    """Open the files of one table; which columns are read is decided by the first file that can be.
+
+    Args:
+        folder: The folder that the files' names are relative to.
+        files: The files, in order.
+        what: What is read, for messages.
+        images: Folder that image paths start from; `folder` where images are bytes in the files, or by default.
+        own_columns: Read the user's own columns too.
+        chosen: The user's choice of columns.
+        refused: A line for each file that is not read.
+
+    Raises:
+        InputError: If columns are missing or of a type that cannot be used.
+    """
+    root = folder if images is None else Path(images)
+    inside = False
+    for file in files:
+        try:
+            opened = file.open(file, lambda line: None)
+            if opened is None:
+                continue
+            schema, read = opened
+            chosen = complete_arrow_columns(
+                schema, chosen, str(file.path), root, partial(_sample, file, read)
+            )
+        except arrow_errors():
+            continue
+        # raises for columns that are not there: of all files the first says it
+        inside = choose_columns(schema, chosen, str(file.path)).inside
+        break
+    # bytes lie in the files, wherever other images may be
+    root = folder if inside else root
+    entries = chain(refused, _entries(files, root, chosen, own_columns, inside))
+    return PairRows(root, entries, what, own_paths=True, folder=folder)
+
+
+def _sample(file: TableFile, read: BatchReader, columns: list[str]) -> Any:
+    """Read some columns of the first rows of a file; None if they are broken or beyond the bounds on text."""
+    try:
+        bounded = bounded_batches(read(columns, True), file.path, file.name, [])
+        return next((batch for _, batch in bounded), None)
+    except arrow_errors():
+        return None  # reading says so
+
+
+def _entries(
+    files: Sequence[TableFile], root: Path, chosen: ColumnNames, own: bool, inside: bool
+) -> Iterator[ImageEntry | str]:
+    for file in files:
+        problems: list[str] = []
+        try:
+            opened = file.open(file, problems.append)
+            if opened is not None:
+                schema, read = opened
+                columns = choose_columns(schema, chosen, file.name, own_columns=own)
+                if columns.inside != inside:
+                    kind = "bytes" if columns.inside else "paths"
+                    yield f"{file.name}: holds {kind} of images, the first file does not"
+                    continue
+                batches = read(columns.needed, False)
+                bounded = bounded_batches(batches, file.path, file.name, problems)
+                yield from entries_of(bounded, columns, file.name, root, file.split)
+        except InputError as error:
+            yield str(error)
+        except arrow_errors() as error:
+            yield f"{file.name}: broken {file.path.suffix[1:].title()} file ({short(error)})"
+        yield from problems
+
 
 # -- Finds the columns of a Parquet or Arrow table that hold images, captions, labels and splits; reads
 # values.
@@ -121,7 +227,8 @@ def choose_columns(
     names = list(schema.names)
     check_names(names, where)
     default = default_image_column(schema)
-    image = need_column(names, {"image": chosen.get("image") or default}, "image", where)
+    known: ColumnNames = {**chosen, "image": chosen.get("image") or default}
+    image, captions, label, split = named_columns(names, known, where)
     inside = holds_bytes(schema.field(image).type)
     if not inside and not is_text_type(schema.field(image).type):
         raise InputError(
@@ -131,7 +238,6 @@ def choose_columns(
         raise InputError(
             f"{where}: a column of images cannot be called {image!r}, with a slash in it"
         )
-    captions = need_column(names, chosen, "caption", where)
     if not (
         is_text_type(schema.field(captions).type) or is_list_of_text(schema.field(captions).type)
     ):
@@ -139,8 +245,6 @@ def choose_columns(
             f"{where}: column {captions!r} holds {schema.field(captions).type}, no captions: "
             "a string or a list of strings is needed"
         )
-    label = find_column(names, chosen, "label", where)
-    split = find_column(names, chosen, "split", where)
     categories = find_column(names, {}, "categories", where)
     if categories is not None and not is_list_of_text(schema.field(categories).type):
         categories = None

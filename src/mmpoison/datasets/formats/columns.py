@@ -113,6 +113,22 @@ def need_column(names: Sequence[str], chosen: ColumnNames, option: str, where: s
     return column
 
 
+def named_columns(
+    names: Sequence[str], chosen: ColumnNames, where: str
+) -> tuple[str, str, str | None, str | None]:
+    """Find the columns of images and captions, which are needed, and those of labels and splits.
+
+    Raises:
+        InputError: If one is missing that is needed, or that the user names.
+    """
+    return (
+        need_column(names, chosen, "image", where),
+        need_column(names, chosen, "caption", where),
+        find_column(names, chosen, "label", where),
+        find_column(names, chosen, "split", where),
+    )
+
+
 # -- by what they hold -----------------------------------------------------------------------------
 
 

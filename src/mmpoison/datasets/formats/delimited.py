@@ -5,29 +5,27 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Unpack
+from typing import IO, Unpack, cast
 
 from mmpoison.base.untrusted import MAX_LINE_BYTES, MAX_RECORD, open_bytes
-from mmpoison.datasets.catalogue import DataSource, register
-from mmpoison.datasets.entries import ImageEntry, add_entries
+from mmpoison.datasets.catalogue import DataSource, load_rows, register
 from mmpoison.datasets.formats.columns import (
     SAMPLE_ROWS,
     SAMPLE_SIZE,
     ColumnNames,
     complete_columns,
-    find_column,
-    need_column,
+    named_columns,
     path_in_root,
     split_name,
 )
 from mmpoison.errors import InputError
-from mmpoison.pairs.builder import PairsBuilder, is_text
+from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
 from mmpoison.pairs.own_columns import own_names, own_values
-from mmpoison.pairs.table import PairDataset
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SEPARATORS = ("\t", ",", ";", "|")
@@ -41,20 +39,18 @@ MAX_REREADS = 100
 """How often a file is read again behind a quote that is never closed."""
 
 
-def load_delimited(
+def open_delimited(
     root: Path,
-    seed: int = 0,
     *,
     separator: str | None = None,
     images: str | Path | None = None,
     own_columns: bool = False,
     **columns: Unpack[ColumnNames],
-) -> PairDataset:
-    """Load a table of text whose first line names its columns; rows with the same image are one image.
+) -> PairRows:
+    """Open a table of text whose first line names its columns; rows with the same image are one image.
 
     Args:
         root: The file, or a folder with exactly one.
-        seed: Not used.
         separator: One character; by default the one under which the first line has columns of usual names, else the
             most frequent one in it.
         images: Folder that the image paths start from; the file's own by default.
@@ -62,13 +58,12 @@ def load_delimited(
         **columns: Which columns are read, see `ColumnNames`.
 
     Raises:
-        InputError: If there is no such file, its columns are not found, or no row can be used.
+        InputError: If there is no such file.
     """
     file = _find(root)
-    builder = PairsBuilder(file.parent if images is None else Path(images), own_paths=True)
-    with _open(file) as stream:
-        add_entries(_entries(stream, file, builder, columns, separator, own_columns), builder)
-    return builder.build(str(file))
+    base = file.parent if images is None else Path(images)
+    entries = _entries(file, base, columns, separator, own_columns)
+    return PairRows(base, entries, str(file), own_paths=True)
 
 
 def _find(path: Path) -> Path:
@@ -93,49 +88,24 @@ def _tables(folder: Path) -> list[Path]:
     )
 
 
-def _open(file: Path) -> BinaryIO:
+def _open(file: Path) -> tuple[IO[bytes], float]:
+    """Open a file, and say to how many characters it may unpack."""
     with open_bytes(file) as raw:
         start = raw.read(4)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{file}: is UTF-16, save it as UTF-8")
     if start[:2] == b"\x1f\x8b":
-        return io.BufferedReader(_Unpacked(file))
-    return file.open("rb")
-
-
-class _Unpacked(io.RawIOBase):
-    """The content of a gzip file, as long as it is of a size that text can have."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._stream = gzip.open(file)  # noqa: SIM115
-        self._most = max(LEAST_UNPACKED, MAX_RATIO * file.stat().st_size)
-        self._given = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        # what stands before a break is given
-        data = self._stream.read1(len(buffer))
-        buffer[: len(data)] = data
-        self._given += len(data)
-        if self._given > self._most:
-            raise InputError(
-                f"{self._file}: unpacks to more than {MAX_RATIO} times its size, it is refused"
-            )
-        return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+        most = max(LEAST_UNPACKED, MAX_RATIO * file.stat().st_size)
+        return cast("IO[bytes]", gzip.open(file)), most
+    return file.open("rb"), math.inf
 
 
 class _Lines:
     """The lines of a file, with those of the record being read, so that a reader can go back to them."""
 
-    def __init__(self, stream: BinaryIO, problems: list[str], file: Path) -> None:
+    def __init__(self, stream: IO[bytes], most: float, problems: list[str], file: Path) -> None:
         self._held = 0
+        self._left = most
         # bytes that are no UTF-8 become half surrogates, which no text has
         self._text = io.TextIOWrapper(
             stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
@@ -161,6 +131,11 @@ class _Lines:
                     f"{self._file}: broken after line {self.number} ({error}), what follows is lost"
                 )
                 line = ""
+            self._left -= len(line)
+        if self._left < 0:
+            raise InputError(
+                f"{self._file}: unpacks to more than {MAX_RATIO} times its size, it is refused"
+            )
         if not line:
             self.ended = True
             raise StopIteration
@@ -228,15 +203,28 @@ def _is_open(record: list[str], separator: str) -> bool:
 
 
 def _entries(
-    stream: BinaryIO,
+    file: Path, root: Path, chosen: ColumnNames, separator: str | None, own_columns: bool
+) -> Iterator[ImageEntry | str]:
+    problems: list[str] = []
+    stream, most = _open(file)
+    with stream:
+        lines = _Lines(stream, most, problems, file)
+        for entry in _rows(lines, problems, file, root, chosen, separator, own_columns):
+            yield from problems
+            problems.clear()
+            yield entry
+        yield from problems
+
+
+def _rows(
+    lines: _Lines,
+    problems: list[str],
     file: Path,
-    builder: PairsBuilder,
+    root: Path,
     chosen: ColumnNames,
     separator: str | None,
     own_columns: bool,
 ) -> Iterator[ImageEntry | str]:
-    problems = builder.problems
-    lines = _Lines(stream, problems, file)
     try:
         head = next(lines)
     except StopIteration:
@@ -258,31 +246,23 @@ def _entries(
         rows = [fields for _, fields in ahead if len(fields) == len(header)]
         return {name: [fields[place] for fields in rows] for place, name in enumerate(header)}
 
-    chosen = complete_columns(header, chosen, f"{file} line 1", builder.root, sample)
-    image, caption, label, split = _columns(header, file, chosen)
-    used = [header[place] for place in (image, caption, label, split) if place is not None]
-    own = own_names(header, used) if own_columns else {}
+    chosen = complete_columns(header, chosen, f"{file} line 1", root, sample)
+    columns = named_columns(header, chosen, f"{file} line 1")
+    image, caption = (header.index(name) for name in columns[:2])
+    label, split = (None if name is None else header.index(name) for name in columns[2:])
+    own = own_names(header, [name for name in columns if name]) if own_columns else {}
     for number, fields in chain(ahead, records):
         where = f"{file} line {number}"
         if not any(fields):
             continue
-        if len(fields) != len(header):
-            yield (
-                f"{where}: has {len(fields)} fields, the header has {len(header)} "
-                "(a separator or a line break without quotes?)"
-            )
-            continue
-        if not all(map(is_text, fields)):
-            yield f"{where}: not UTF-8"
-            continue
-        if any("\x00" in text for text in fields):
-            yield f"{where}: holds a zero byte"
+        if fault := _fault(fields, header):
+            yield f"{where}: {fault}"
             continue
         if not fields[image].strip():
             yield f"{where}: has no image"
             continue
         try:
-            image_id = path_in_root(fields[image].strip(), builder.root)
+            image_id = path_in_root(fields[image].strip(), root)
         except InputError as error:
             yield f"{where}: {error}"
             continue
@@ -294,6 +274,18 @@ def _entries(
             split_name(fields[split]) if split is not None else None,
             own=own_values({name: fields[place] for place, name in own.items()}) if own else None,
         )
+
+
+def _fault(fields: list[str], header: list[str]) -> str | None:
+    """Say what is wrong with the fields of a row."""
+    if len(fields) != len(header):
+        return (
+            f"has {len(fields)} fields, the header has {len(header)} "
+            "(a separator or a line break without quotes?)"
+        )
+    if not all(map(is_text, fields)):
+        return "not UTF-8"
+    return "holds a zero byte" if any("\x00" in text for text in fields) else None
 
 
 def _first_records(records: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
@@ -317,25 +309,12 @@ def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
         except csv.Error as error:
             raise InputError(f"{file}: the first line cannot be read ({error})") from None
         try:
-            _columns(header, file, chosen)
+            named_columns(header, chosen, str(file))
             return separator
         except InputError:
             continue
     # which columns these are is found by what they hold
     return max(order, key=head.count)
-
-
-def _columns(
-    header: list[str], file: Path, chosen: ColumnNames
-) -> tuple[int, int, int | None, int | None]:
-    where = f"{file} line 1"
-    image = header.index(need_column(header, chosen, "image", where))
-    caption = header.index(need_column(header, chosen, "caption", where))
-    label, split = (
-        None if column is None else header.index(column)
-        for column in (find_column(header, chosen, option, where) for option in ("label", "split"))
-    )
-    return image, caption, label, split
 
 
 def _unescape(separator: str) -> str:
@@ -359,7 +338,7 @@ register(
         name="csv",
         summary="a .csv or .tsv table (also .gz) of image paths and captions, one pair a row, as open_clip trains on",
         where_from="a file of your own, its first line names the columns",
-        load=load_delimited,
+        load=load_rows(open_delimited),
         recognise=_recognise,
         priority=1,
     )

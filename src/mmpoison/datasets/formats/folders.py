@@ -7,46 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmpoison.base.files import refuse_special
-from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.catalogue import DataSource, load_rows, register, stream_rows
 from mmpoison.datasets.formats.columns import split_name
 from mmpoison.errors import InputError
 from mmpoison.images.sources import EXTENSIONS, image_extension
-from mmpoison.pairs.builder import PairsBuilder
+from mmpoison.pairs.builder import ImageEntry, PairRows
 from mmpoison.pairs.captions import caption_of
-from mmpoison.pairs.folder import (
-    CAPTIONS_FILE,
-    load_pairs_folder,
-    require_no_manifest,
-    stream_pairs_folder,
-)
-from mmpoison.pairs.table import SPLITS, PairDataset
+from mmpoison.pairs.folder import CAPTIONS_FILE, open_pairs_folder
+from mmpoison.pairs.table import SPLITS
 
 # -- `pairs-folder`: the format of the project itself, as one of the formats a path may have.
-
-
-def _load(
-    root: Path,
-    seed: int = 0,
-    *,
-    images: str | Path | None = None,
-    strict: bool = True,
-    own_columns: bool = False,
-) -> PairDataset:
-    return load_pairs_folder(root, images=images, strict=strict, own_columns=own_columns)
-
-
-def _stream(
-    root: Path,
-    images_at_once: int,
-    *,
-    images: str | Path | None = None,
-    strict: bool = True,
-    own_columns: bool = False,
-) -> Iterator[PairDataset]:
-    require_no_manifest(root)
-    yield from stream_pairs_folder(
-        root, images_at_once, images=images, strict=strict, own_columns=own_columns
-    )
 
 
 def _recognise_pairs(path: Path) -> str | None:
@@ -58,9 +28,9 @@ register(
         name="pairs-folder",
         summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images",
         where_from="a folder written by `mmpoison data convert`, or by hand (see the page on data formats)",
-        load=_load,
+        load=load_rows(open_pairs_folder),
         recognise=_recognise_pairs,
-        stream=_stream,
+        stream=stream_rows(open_pairs_folder),
     )
 )
 
@@ -90,14 +60,11 @@ KNOWN_FILES = {
 }
 
 
-def load_image_folder(
-    root: Path, seed: int = 0, *, templates: Sequence[str] | str = TEMPLATES
-) -> PairDataset:
-    """Load images that lie in folders named after their class.
+def open_image_folder(root: Path, *, templates: Sequence[str] | str = TEMPLATES) -> PairRows:
+    """Open images that lie in folders named after their class.
 
     Args:
         root: Folder of class folders, or of `train`, `val` (also `valid`, `validation`) and `test` folders of them.
-        seed: Not used.
         templates: Each makes a caption of every image, `{}` is the class with `_` and `-` as blanks; a string holds
             several with `;` between.
 
@@ -110,21 +77,21 @@ def load_image_folder(
     made = _check_templates(templates)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    builder = PairsBuilder(root)
-    tops = _folders(root)
-    splits = {folder: split_name(folder.name) for folder in tops}
-    if any(split in SPLITS for split in splits.values()):
-        for folder, split in splits.items():
-            if split not in SPLITS:
-                builder.problem(f"{folder}: no split, the others are: left out")
-                continue
-            if _leads_out(folder, root):
-                builder.problem(f"{folder}: leads out of {root}, it is refused")
-                continue
-            _add_classes(builder, root, folder, str(split), made)
-    else:
-        _add_classes(builder, root, root, "train", made)
-    return builder.build(str(root))
+    return PairRows(root, _entries(root, made), str(root))
+
+
+def _entries(root: Path, templates: Sequence[str]) -> Iterator[ImageEntry | str]:
+    splits = {folder: split_name(folder.name) for folder in _folders(root)}
+    if not any(split in SPLITS for split in splits.values()):
+        yield from _classes(root, root, "train", templates)
+        return
+    for folder, split in splits.items():
+        if split not in SPLITS:
+            yield f"{folder}: no split, the others are: left out"
+        elif _leads_out(folder, root):
+            yield f"{folder}: leads out of {root}, it is refused"
+        else:
+            yield from _classes(root, folder, str(split), templates)
 
 
 def _check_templates(templates: Sequence[str] | str) -> tuple[str, ...]:
@@ -138,33 +105,27 @@ def _check_templates(templates: Sequence[str] | str) -> tuple[str, ...]:
     return made
 
 
-def _add_classes(
-    builder: PairsBuilder, root: Path, folder: Path, split: str, templates: tuple[str, ...]
-) -> None:
+def _classes(
+    root: Path, folder: Path, split: str, templates: Sequence[str]
+) -> Iterator[ImageEntry | str]:
     for file in sorted(folder.iterdir()):
         if file.is_file() and not _is_known(file.name):
-            builder.problem(f"{file}: lies in no class folder")
+            yield f"{file}: lies in no class folder"
     for place in _folders(folder):
         if _leads_out(place, root):
-            builder.problem(f"{place}: leads out of {root}, it is refused")
+            yield f"{place}: leads out of {root}, it is refused"
             continue
         captions = [caption_of(template, place.name) for template in templates]
         for file in _files(place):
             if _is_known(file.name):
                 continue
             if file.is_dir():
-                builder.problem(f"{file}: a link to a folder, it is not followed")
-                continue
-            if file.suffix.lower() not in EXTENSIONS and not _is_image(file):
-                builder.problem(f"{file}: not an image")
-                continue
-            builder.add(
-                file.relative_to(root).as_posix(),
-                captions,
-                label=place.name,
-                split=split,
-                where=str(file),
-            )
+                yield f"{file}: a link to a folder, it is not followed"
+            elif file.suffix.lower() not in EXTENSIONS and not _is_image(file):
+                yield f"{file}: not an image"
+            else:
+                image_id = file.relative_to(root).as_posix()
+                yield ImageEntry(image_id, captions, str(file), place.name, split, alone=True)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -215,7 +176,7 @@ register(
         name="image-folder",
         summary="a folder for each class, as torchvision reads it; captions are made from templates",
         where_from="a folder of your own",
-        load=load_image_folder,
+        load=load_rows(open_image_folder),
         recognise=_recognise,
         priority=0,
     )

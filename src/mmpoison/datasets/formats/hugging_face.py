@@ -6,28 +6,19 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
 
 from mmpoison.base.extras import require
 from mmpoison.base.untrusted import read_json
-from mmpoison.datasets.catalogue import DataSource, register
-from mmpoison.datasets.entries import ImageEntry, add_entries
-from mmpoison.datasets.formats.arrow_rows import (
-    bounded_batches,
-    choose_columns,
-    complete_arrow_columns,
-    entries_of,
-    short,
-)
+from mmpoison.datasets.catalogue import DataSource, load_rows, register
+from mmpoison.datasets.formats.arrow_rows import BatchReader, TableFile, open_tables, short
 from mmpoison.datasets.formats.columns import SAMPLE_ROWS, ColumnNames, split_name
 from mmpoison.errors import InputError
 from mmpoison.images.containers import arrow_batches, arrow_errors
-from mmpoison.pairs.builder import PairsBuilder, check_relative
-from mmpoison.pairs.folder import with_manifest
+from mmpoison.pairs.builder import PairRows, check_relative
 from mmpoison.pairs.table import PairDataset
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -36,31 +27,31 @@ Part = tuple[str, str | None]
 """An Arrow file relative to the root, and the split that it belongs to."""
 
 
-def load_hugging_face(
+def open_hugging_face(
     root: Path,
-    seed: int = 0,
     *,
     images: str | Path | None = None,
     own_columns: bool = False,
     **columns: Unpack[ColumnNames],
-) -> PairDataset:
-    """Load what `save_to_disk` of the `datasets` library wrote; the library is not needed.
+) -> PairRows:
+    """Open what `save_to_disk` of the `datasets` library wrote; the library is not needed.
 
     Args:
         root: Folder with `dataset_info.json` and `state.json`, or with `dataset_dict.json`.
-        seed: Not used.
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
         own_columns: Read the other columns too, but those of bytes, so that they are written with the pairs again.
         **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
-        The pairs; splits by the column, else by the names of the parts.
+        The rows; splits by the column, else by the names of the parts.
 
     Raises:
-        InputError: If it is no such folder, or nothing in it can be used.
+        InputError: If it is no such folder, or has no columns of images and captions.
     """
-    pairs = _load_parts(root, _saved_parts(root), images, columns, str(root), own_columns)
-    return with_manifest(pairs, root)
+    files = [TableFile(root / name, name, split, _open) for name, split in _saved_parts(root)]
+    return open_tables(
+        root, files, str(root), images=images, own_columns=own_columns, chosen=columns
+    )
 
 
 def load_hub(
@@ -78,32 +69,18 @@ def load_hub(
     Args:
         hub: Its name, `org/name`.
         config: Configuration, where there are several.
-        images: As for `load_hugging_face`.
-        own_columns: As for `load_hugging_face`.
-        **columns: As for `load_hugging_face`.
+        images: As for `open_hugging_face`.
+        own_columns: As for `open_hugging_face`.
+        **columns: As for `open_hugging_face`.
 
     Raises:
         InputError: If `datasets` is missing, or the hub cannot give the data set.
     """
     folder, parts = _download(hub, config)
-    return _load_parts(folder, parts, images, columns, f"hf:{hub}", own_columns)
-
-
-def _load_parts(
-    folder: Path,
-    parts: list[Part],
-    images: str | Path | None,
-    columns: ColumnNames,
-    what: str,
-    own: bool,
-) -> PairDataset:
-    base = folder if images is None else Path(images)
-    entries = list(_entries(folder, parts, base, columns, own))
-    # bytes lie in the files, wherever other images may be
-    inside = any(isinstance(entry, ImageEntry) and entry.inside for entry in entries)
-    builder = PairsBuilder(folder if inside else base, own_paths=True)
-    add_entries(entries, builder)
-    return builder.build(what)
+    files = [TableFile(folder / name, name, split, _open) for name, split in parts]
+    return open_tables(
+        folder, files, f"hf:{hub}", images=images, own_columns=own_columns, chosen=columns
+    ).table()
 
 
 def _saved_parts(root: Path) -> list[Part]:
@@ -184,65 +161,39 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
     ]
 
 
-def _entries(
-    folder: Path, parts: list[Part], root: Path, chosen: ColumnNames, own: bool
-) -> Iterator[ImageEntry | str]:
-    found: ColumnNames | None = None
-    for name, split in parts:
-        problems: list[str] = []
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            yield f"{path}: leads out of {folder}, it is refused"
-            continue
-        if not path.is_file():
-            yield f"{path}: no such file"
-            continue
-        batches = arrow_batches(path, problems.append)
-        first = next(batches, None)
-        if first is not None:
-            try:
-                # what is found by the values of the first file holds for all
-                if found is None:
-                    sample = partial(_sample_batch, first)
-                    found = complete_arrow_columns(first.schema, chosen, str(path), root, sample)
-                columns = choose_columns(first.schema, found, str(path), own_columns=own)
-            except UnicodeDecodeError:
-                yield f"{path}: the name of a column is not UTF-8"
-                continue
-            try:
-                checked = _checked(chain([first], batches), columns.needed)
-                bounded = bounded_batches(checked, path, name, problems)
-                yield from entries_of(bounded, columns, name, root, split)
-            except InputError as error:
-                yield f"{path}: {error}, what follows in it is lost"
-        yield from problems
+def _open(file: TableFile, problem: Callable[[str], None]) -> tuple[Any, BatchReader] | None:
+    folder = file.path.parents[file.name.count("/")]
+    if not file.path.resolve().is_relative_to(folder.resolve()):
+        problem(f"{file.path}: leads out of {folder}, it is refused")
+        return None
+    if not file.path.is_file():
+        problem(f"{file.path}: no such file")
+        return None
+    batches = arrow_batches(file.path, problem)
+    first: Any = next(batches, None)
 
+    def read(columns: list[str], sample: bool) -> Iterator[tuple[int, Any]]:
+        rows = 0
+        for batch in [first.slice(0, SAMPLE_ROWS)] if sample else chain([first], batches):
+            part = batch.select(columns)
+            for column in part.columns:
+                try:
+                    _check_bounds(column)
+                except arrow_errors() as error:
+                    problem(
+                        f"{file.path}: broken Arrow file ({short(error)}), what follows in it is lost"
+                    )
+                    return
+            yield rows, part
+            rows += part.num_rows
 
-def _sample_batch(batch: Any, columns: list[str]) -> Any:
-    try:
-        return next(_checked([batch.slice(0, SAMPLE_ROWS)], columns))[1]
-    except InputError:
-        return None  # broken: reading says so
-
-
-def _checked(batches: Iterable[Any], needed: list[str]) -> Iterator[tuple[int, Any]]:
-    """Yield batches with only the needed columns, fully validated."""
-    rows = 0
-    for batch in batches:
-        part = batch.select(needed)
-        for column in part.columns:
-            _check_bounds(column)
-        yield rows, part
-        rows += part.num_rows
+    return None if first is None else (first.schema, read)
 
 
 def _check_bounds(column: Any) -> None:
     """Check that nothing in an array points out of its data; following it would end the process."""
-    try:
-        # as bytes, since text that is no UTF-8 is left to the row it stands in
-        column.view(_as_bytes(column.type)).validate(full=True)
-    except arrow_errors() as error:
-        raise InputError(f"broken Arrow file ({short(error)})") from None
+    # as bytes, since text that is no UTF-8 is left to the row it stands in
+    column.view(_as_bytes(column.type)).validate(full=True)
 
 
 def _as_bytes(kind: Any) -> Any:
@@ -273,7 +224,7 @@ register(
         name="hugging-face",
         summary="what the datasets library saved (save_to_disk), or a data set of the hub (hf:org/name)",
         where_from="datasets.Dataset.save_to_disk, or the hub of Hugging Face",
-        load=load_hugging_face,
+        load=load_rows(open_hugging_face),
         recognise=_recognise,
         prefix="hf:",
         load_address=load_hub,

@@ -2,93 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
-from itertools import chain
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
-from mmpoison.datasets.catalogue import DataSource, register
-from mmpoison.datasets.entries import ImageEntry, add_entries, pieces
+from mmpoison.datasets.catalogue import DataSource, load_rows, register, stream_rows
 from mmpoison.datasets.formats.arrow_rows import (
     ROWS_MEASURED,
-    TableColumns,
-    bounded_batches,
-    choose_columns,
-    complete_arrow_columns,
-    entries_of,
+    BatchReader,
+    TableFile,
+    open_tables,
     short,
 )
 from mmpoison.datasets.formats.columns import ColumnNames, split_of_path
 from mmpoison.errors import InputError
 from mmpoison.images.containers import arrow_errors
-from mmpoison.pairs.builder import PairsBuilder
-from mmpoison.pairs.folder import require_no_manifest, with_manifest
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.builder import PairRows
 
 ROWS_AT_ONCE = 4096
 
 
-def load_parquet(
+def open_parquet(
     root: Path,
-    seed: int = 0,
     *,
     images: str | Path | None = None,
     own_columns: bool = False,
     **columns: Unpack[ColumnNames],
-) -> PairDataset:
-    """Load Parquet files; images that are bytes stay where they are.
+) -> PairRows:
+    """Open Parquet files; images that are bytes stay where they are.
 
     Args:
         root: A file, or a folder of `*.parquet` (also in folders below it).
-        seed: Not used.
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
         own_columns: Read the other columns too, but those of bytes, so that they are written with the pairs again.
         **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
-        The pairs. Where no column tells the split, the names of folders and files do (`train-00000-of-00001.parquet`).
+        The rows. Where no column tells the split, the names of folders and files do (`train-00000-of-00001.parquet`).
 
     Raises:
-        InputError: If there is no such file or nothing in it can be used.
+        InputError: If there is no such file, or it has no columns of images and captions.
     """
-    folder, files, refused = find_files(root)
-    first, columns = _first_columns(folder, files, columns, images)
-    builder = PairsBuilder(_image_root(folder, images, first), own_paths=True)
-    add_entries(
-        chain(refused, _entries(folder, files, builder.root, columns, own_columns)), builder
-    )
-    return with_manifest(builder.build(str(root)), folder)
-
-
-def stream_parquet(
-    root: Path,
-    images_at_once: int,
-    *,
-    images: str | Path | None = None,
-    own_columns: bool = False,
-    **columns: Unpack[ColumnNames],
-) -> Iterator[PairDataset]:
-    """Read Parquet files in pieces; memory does not grow with their number of rows.
-
-    Args:
-        root: As for `load_parquet`.
-        images_at_once: Images in each piece.
-        images: As for `load_parquet`.
-        own_columns: As for `load_parquet`.
-        **columns: As for `load_parquet`.
-
-    Raises:
-        InputError: As for `load_parquet`; also for a poisoned set, which is known only as a whole.
-    """
-    folder, files, refused = find_files(root)
-    require_no_manifest(folder)
-    first, columns = _first_columns(folder, files, columns, images)
-    base = _image_root(folder, images, first)
-    entries = chain(refused, _entries(folder, files, base, columns, own_columns))
-    yield from pieces(entries, base, images_at_once, own_paths=True)
+    folder, paths, refused = find_files(root)
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    files = [
+        TableFile(path, name, split_of_path(name), _open)
+        for path, name in zip(paths, names, strict=True)
+    ]
+    return open_tables(
+        folder, files, str(root),
+        images=images, own_columns=own_columns, chosen=columns, refused=refused,
+    )  # fmt: skip
 
 
 def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[str]]:
@@ -120,88 +85,33 @@ def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path]
     return path, inside, refused
 
 
-def _image_root(folder: Path, images: str | Path | None, first: TableColumns | None) -> Path:
-    # bytes lie in the files, wherever other images may be
-    inside = first is not None and first.inside
-    return folder if images is None or inside else Path(images)
-
-
-def _first_columns(
-    folder: Path, files: list[Path], chosen: ColumnNames, images: str | Path | None
-) -> tuple[TableColumns | None, ColumnNames]:
-    """Return the columns of the first readable file, and the choice for all: what its values say holds for all."""
+def _open(file: TableFile, problem: Callable[[str], None]) -> tuple[Any, BatchReader]:
     import pyarrow.parquet as pq
 
-    for file in files:
-        try:
-            schema = pq.read_schema(file)
-            root = _image_root(folder, images, None)
-            chosen = complete_arrow_columns(
-                schema, chosen, str(file), root, partial(_sample_batch, file)
+    def read(columns: list[str], sample: bool) -> Iterator[tuple[int, Any]]:
+        with pq.ParquetFile(file.path) as opened:
+            leaves = text_leaves(opened, columns)
+            refuse_packed(
+                opened.metadata,
+                file.path.stat().st_size,
+                file.name,
+                columns=columns,
+                groups=range(opened.num_row_groups)[:1] if sample else None,
             )
-        except arrow_errors():
-            continue
-        # raises for columns that are not there: of all files the first says it
-        return choose_columns(schema, chosen, str(file)), chosen
-    return None, chosen
+        rows = ROWS_MEASURED if sample else ROWS_AT_ONCE
+        with pq.ParquetFile(file.path, read_dictionary=leaves) as opened:
+            yield from _batches(opened, columns, rows, file.name, problem)
 
-
-def _sample_batch(path: Path, columns: list[str]) -> Any:
-    """Read some columns of the first rows of a file; None if they are broken or beyond the bounds on text."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        leaves = text_leaves(file, columns)
-        refuse_packed(
-            file.metadata,
-            path.stat().st_size,
-            path,
-            columns=columns,
-            groups=range(file.num_row_groups)[:1],
-        )
-    with pq.ParquetFile(path, read_dictionary=leaves) as file, suppress(*arrow_errors()):
-        batches = file.iter_batches(ROWS_MEASURED, columns=columns, use_threads=False)
-        bounded = bounded_batches(enumerate(batches), path, path.name, [])
-        return next((batch for _, batch in bounded), None)
-
-
-def _entries(
-    folder: Path, files: list[Path], root: Path, chosen: ColumnNames, own: bool
-) -> Iterator[ImageEntry | str]:
-    import pyarrow.parquet as pq
-
-    inside: bool | None = None
-    for path in files:
-        name = path.relative_to(folder).as_posix()
-        problems: list[str] = []
-        try:
-            with pq.ParquetFile(path) as file:
-                columns = choose_columns(file.schema_arrow, chosen, name, own_columns=own)
-                if inside is not None and columns.inside != inside:
-                    kind = "bytes" if columns.inside else "paths"
-                    yield f"{name}: holds {kind} of images, the first file does not"
-                    continue
-                inside = columns.inside
-                leaves = text_leaves(file, columns.needed)
-                refuse_packed(file.metadata, path.stat().st_size, name, columns=columns.needed)
-            with pq.ParquetFile(path, read_dictionary=leaves) as file:
-                batches = _batches(file, columns.needed, name, problems)
-                bounded = bounded_batches(batches, path, name, problems)
-                yield from entries_of(bounded, columns, name, root, split_of_path(name))
-        except InputError as error:
-            yield str(error)
-        except arrow_errors() as error:
-            yield f"{name}: broken Parquet file ({short(error)})"
-        yield from problems
+    return pq.read_schema(file.path), read
 
 
 def _batches(
-    file: Any, columns: list[str], name: str, problems: list[str]
+    file: Any, columns: list[str], rows: int, name: str, problem: Callable[[str], None]
 ) -> Iterator[tuple[int, Any]]:
     """Yield record batches with the numbers of their first rows; after a broken group, continue with the next."""
     given = 0
     try:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
+        for batch in file.iter_batches(rows, columns=columns, use_threads=False):
             yield given, batch
             given += batch.num_rows
         return
@@ -218,7 +128,7 @@ def _batches(
                     yield start + skipped, batch
                     skipped += batch.num_rows
             except arrow_errors() as error:
-                problems.append(
+                problem(
                     f"{name} rows {max(start, given)} to {stop - 1}: broken Parquet file ({short(error)})"
                 )
         start = stop
@@ -240,9 +150,9 @@ register(
         name="parquet",
         summary="Parquet files with images (paths or bytes) and captions, as Hugging Face's hub has them",
         where_from="`mmpoison data convert --to parquet`, or files of your own",
-        load=load_parquet,
+        load=load_rows(open_parquet),
         recognise=_recognise,
         priority=1,
-        stream=stream_parquet,
+        stream=stream_rows(open_parquet),
     )
 )

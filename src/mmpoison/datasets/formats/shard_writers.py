@@ -122,38 +122,36 @@ def parquet_schema(embed: bool, own_columns: Mapping[str, Kind] | None = None) -
     """
     import pyarrow as pa
 
-    text = {"dtype": "string", "_type": "Value"}
-    features: dict[str, Any] = {
-        "image": {"_type": "Image"} if embed else text,
-        "captions": [text],
-        "label": text,
-        "split": text,
-        "categories": [text],
-    }
+    texts = pa.list_(pa.string())
     types = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "text": pa.string()}
-    own = []
-    for name, kind in (own_columns or {}).items():
-        if name == CAPTION_COLUMNS:
-            own.append((name, pa.list_(pa.string())))
-            features[name] = [text]
-        else:
-            own.append((name, types[kind]))
-            features[name] = {
-                "dtype": str(types[kind]).replace("double", "float64"),
-                "_type": "Value",
-            }
     inside = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {
+        "image": inside if embed else pa.string(),
+        "captions": texts,
+        "label": pa.string(),
+        "split": pa.string(),
+        "categories": texts,
+        **{
+            name: texts if name == CAPTION_COLUMNS else types[kind]
+            for name, kind in (own_columns or {}).items()
+        },
+    }
+    features = {name: _feature(kind) for name, kind in columns.items()}
     return pa.schema(
-        [
-            ("image", inside if embed else pa.string()),
-            ("captions", pa.list_(pa.string())),
-            ("label", pa.string()),
-            ("split", pa.string()),
-            ("categories", pa.list_(pa.string())),
-            *own,
-        ],
+        list(columns.items()),
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
+
+
+def _feature(kind: Any) -> Any:
+    """Describe a column as Hugging Face's `datasets` does."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind):
+        return [_feature(kind.value_type)]
+    if pa.types.is_struct(kind):
+        return {"_type": "Image"}
+    return {"dtype": str(kind).replace("double", "float64"), "_type": "Value"}
 
 
 def _write_parquet(
@@ -172,13 +170,9 @@ def _write_parquet(
     schema = parquet_schema(embed, own_columns)
     rows: list[Line] = []
     size = 0
-    # photos are packed already
-    packed = {column: "zstd" for column in schema.names if not (embed and column == "image")}
-    if embed:
-        packed |= {"image.bytes": "none", "image.path": "zstd"}
     with (
         atomic_file(folder / name) as temporary,
-        pq.ParquetWriter(temporary, schema, compression=_by_leaf(packed)) as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
 
         def flush() -> None:
@@ -218,16 +212,6 @@ def _own_cells(line: Line, own_columns: Mapping[str, Kind]) -> Line:
     if CAPTION_COLUMNS in own_columns:
         cells[CAPTION_COLUMNS] = [json.dumps(one) for one in line.get(CAPTION_COLUMNS, [])] or None
     return cells
-
-
-def _by_leaf(packed: dict[str, str]) -> dict[str, str]:
-    # Parquet wants the path of the leaf below a list
-    return {
-        f"{name}.list.element"
-        if name in ("captions", "categories", CAPTION_COLUMNS)
-        else name: codec
-        for name, codec in packed.items()
-    }
 
 
 # -- webdataset ------------------------------------------------------------------------------------

@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from mmpoison.base.untrusted import open_bytes, parse_json
-from mmpoison.datasets.catalogue import DataSource, register
-from mmpoison.datasets.entries import ImageEntry, add_entries, pieces
+from mmpoison.datasets.catalogue import DataSource, load_rows, register, stream_rows
 from mmpoison.datasets.formats.columns import split_name, split_of_path
 from mmpoison.datasets.formats.parquet import find_files
 from mmpoison.errors import InputError
 from mmpoison.images.containers import walk_tar
 from mmpoison.images.sources import EXTENSIONS
-from mmpoison.pairs.builder import PairsBuilder
-from mmpoison.pairs.folder import require_no_manifest, with_manifest
+from mmpoison.pairs.builder import ImageEntry, PairRows
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
-from mmpoison.pairs.table import PairDataset
 
 MAX_TEXT_BYTES = 2**20
 """A caption or JSON member with more bytes than this is left out."""
@@ -47,55 +44,24 @@ class KeyNames(TypedDict, total=False):
     split: str
 
 
-def load_webdataset(
-    root: Path,
-    seed: int = 0,
-    *,
-    own_columns: bool = False,
-    **keys: Unpack[KeyNames],
-) -> PairDataset:
-    """Load tar shards; the images stay in them.
+def open_webdataset(root: Path, *, own_columns: bool = False, **keys: Unpack[KeyNames]) -> PairRows:
+    """Open tar shards; the images stay in them.
 
     Members that differ only in their ending belong together. The captions are the list `captions` in `.json`, else
-    the text of `.txt`, else `caption` in `.json`; the label is `.cls`, else `label` in `.json`.
+    the text of `.txt`, else `caption` in `.json`; the label is `.cls`, else `label` in `.json`. In pieces, memory grows
+    with the texts of the largest shard, not with their number.
 
     Args:
         root: A shard, or a folder of `*.tar` (also in folders below it).
-        seed: Not used.
         own_columns: Read the other keys of `.json` too, so that they are written with the pairs again.
         **keys: Which keys of `.json` are read, see `KeyNames`.
 
     Raises:
-        InputError: If there are no shards, or nothing in them can be used.
+        InputError: If there are no shards.
     """
     folder, shards, refused = find_files(root, "*.tar")
-    builder = PairsBuilder(folder)
-    add_entries(chain(refused, _entries(folder, shards, keys, own_columns)), builder)
-    return with_manifest(builder.build(str(root)), folder)
-
-
-def stream_webdataset(
-    root: Path,
-    images_at_once: int,
-    *,
-    own_columns: bool = False,
-    **keys: Unpack[KeyNames],
-) -> Iterator[PairDataset]:
-    """Read tar shards in pieces; memory grows with the texts of the largest shard, not with their number.
-
-    Args:
-        root: As for `load_webdataset`.
-        images_at_once: Images in each piece.
-        own_columns: As for `load_webdataset`.
-        **keys: As for `load_webdataset`.
-
-    Raises:
-        InputError: As for `load_webdataset`; also for a poisoned set, which is known only as a whole.
-    """
-    folder, shards, refused = find_files(root, "*.tar")
-    require_no_manifest(folder)
     entries = chain(refused, _entries(folder, shards, keys, own_columns))
-    yield from pieces(entries, folder, images_at_once)
+    return PairRows(folder, entries, str(root), folder=folder)
 
 
 @dataclass
@@ -185,7 +151,7 @@ def _entry(
         None if label is None or label == "" else str(label),
         split_name(own_split) if isinstance(own_split, str) and own_split else split,
         [c for c in categories if isinstance(c, str)] if isinstance(categories, list) else [],
-        inside=True,
+        alone=True,
         problems=problems,
         own=own_keys(facts, _used_keys(keys)) if own else None,
         own_captions=_caption_columns(facts) if own else None,
@@ -239,8 +205,8 @@ register(
         name="webdataset",
         summary="tar shards of images and captions, as img2dataset and webdataset have them",
         where_from="`mmpoison data convert --to webdataset`, or img2dataset with output_format=webdataset",
-        load=load_webdataset,
+        load=load_rows(open_webdataset),
         recognise=_recognise,
-        stream=stream_webdataset,
+        stream=stream_rows(open_webdataset),
     )
 )

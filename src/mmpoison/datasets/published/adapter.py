@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypedDict, TypeVar
 
@@ -13,13 +15,43 @@ import msgspec
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
-from mmpoison.datasets.entries import ImageEntry, add_entry
+from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
-from mmpoison.pairs.builder import PairsBuilder, check_relative
+from mmpoison.pairs.builder import ImageEntry, PairsBuilder, check_relative
 from mmpoison.pairs.labels import categories_of, labels_of, splits_of
 from mmpoison.pairs.splits import hash_order
 from mmpoison.pairs.table import ImageTable, PairDataset
+
+# -- Registers published data sets under what `sets.json` says of them: summary, where they are from, terms, parts.
+
+
+_SETS: dict[str, dict[str, Any]] = json.loads(
+    (resources.files(__package__) / "sets.json").read_text("utf-8")
+)
+
+
+def register_published(
+    name: str,
+    load: Callable[..., PairDataset],
+    recognise: Callable[[Path], str | None] | None = None,
+    build: Callable[..., Path] | None = None,
+) -> None:
+    """Register a data set that `sets.json` describes; what is not said there is as for the set `as`."""
+    register(DataSource(name=name, load=load, recognise=recognise, build=build, **_described(name)))
+
+
+def _described(name: str) -> dict[str, Any]:
+    facts = dict(_SETS[name])
+    other = facts.pop("as", None)
+    facts = {**(_described(other) if other else {}), "download": "", **facts}
+    return {**facts, "parts": tuple(facts.get("parts", ()))}
+
+
+def needs(name: str) -> str:
+    """Say what a data set needs, for messages."""
+    return f"{name} needs {_described(name)['where_from']}"
+
 
 # -- Reads the lists in large JSON files: straight into small typed records, without building what is not
 # needed.
@@ -140,7 +172,7 @@ class PublishedFolder:
     Args:
         root: The folder, or one of its files.
         options: Where its images are.
-        what: The data set and where it comes from, for the message.
+        name: The data set.
 
     Attributes:
         folder: The data set's own folder.
@@ -152,9 +184,9 @@ class PublishedFolder:
         InputError: If there is no root, or no such folder of images.
     """
 
-    def __init__(self, root: Path | None, options: ImageOptions, what: str) -> None:
+    def __init__(self, root: Path | None, options: ImageOptions, name: str) -> None:
         if root is None:
-            raise InputError(what)
+            raise InputError(needs(name))
         self.root = root
         self.folder = root if root.is_dir() else root.parent
         images = options.get("images")
@@ -209,7 +241,7 @@ class PublishedFolder:
         for entry in entries:
             if entry.image_id not in absent:
                 entry.captions = _texts(entry, builder.problem)
-                add_entry(entry, builder)
+                builder.add(entry)
         return builder.build(str(what))
 
 
@@ -308,15 +340,30 @@ def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, s
             images[position].split = "test"
 
 
-def composed_folder(root: Path | None, name: str, where_from: str) -> Path:
+def composed_folder(root: Path | None, name: str) -> Path:
     """Return the folder with the data sets of which another one is composed.
 
     Raises:
         InputError: If there is none.
     """
     if root is None or not root.is_dir():
-        raise InputError(f"{root}: no such folder, {name} needs {where_from}")
+        raise InputError(f"{root}: no such folder, {needs(name)}")
     return root
+
+
+def composed(name: str, *parts: Callable[[Path, str], PairDataset]) -> Callable[..., PairDataset]:
+    """Make the loader of a set that is made of others in folders under one root.
+
+    Args:
+        name: Its name, for messages.
+        parts: Load each of them, given the root and what is done with missing images.
+    """
+
+    def load(root: Path | None, seed: int = 0, *, missing: str = "skip") -> PairDataset:
+        folder = composed_folder(root, name)
+        return join(folder, [part(folder, missing) for part in parts])
+
+    return load
 
 
 def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
@@ -350,6 +397,15 @@ def recognise_file(*names: str) -> Callable[[Path], str | None]:
         return next((name for name in names if (path / name).is_file()), None)
 
     return recognise
+
+
+def head_of(path: Path, size: int) -> bytes:
+    """Read the first bytes of a file; none where it is not there or cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(size)
+    except OSError:
+        return b""
 
 
 # -- Karpathy's layout of captions, in which Flickr30k, RSICD and UCM-Captions come: one JSON with `images`.

@@ -5,25 +5,28 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import msgspec
 
 from mmpoison.base.phrasing import count_phrase, one_line
-from mmpoison.datasets.catalogue import DataSource, derived, register
-from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.catalogue import Progress, derived
+from mmpoison.datasets.fetch.builds import ARCHIVES, PublicFile, fetch_and_unpack, is_jpeg
 from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
     Id,
     ImageOptions,
     PublishedFolder,
     image_folder,
+    needs,
     read_lists,
+    register_published,
     split_per_class,
 )
 from mmpoison.errors import InputError
+from mmpoison.pairs.builder import ImageEntry
 from mmpoison.pairs.splits import balanced, hash_pick, subset_per_class
 from mmpoison.pairs.table import PairDataset
 
@@ -33,15 +36,6 @@ LABELS = ("random-object", "largest", "none")
 SPLITTINGS = ("original", "paper")
 PAPER_DROPPED = ("toaster", "hair drier")
 PAPER_TEST_PER_CLASS = 50
-
-WHERE_FROM = (
-    "https://cocodataset.org/#download: a folder with annotations/captions_*.json and instances_*.json, "
-    "train2014/ and val2014/ (or 2017)"
-)
-TERMS = (
-    "annotations under CC BY 4.0; each photograph keeps its owner's Flickr licence, several of them non-commercial or "
-    "without derivatives; cite Lin et al. 2014 and Chen et al. 2015"
-)
 
 _CAPTIONS_NAME = re.compile(r"captions_(train|val)(2014|2017)\.json")
 
@@ -68,23 +62,6 @@ class _Object(msgspec.Struct, gc=False):
 
 class _Category(msgspec.Struct, gc=False):
     id: Id
-    name: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of captions with what belongs to it.
-
-    Attributes:
-        captions: The file of captions.
-        instances: The file of its objects; it may be missing.
-        folder: Usual name of its folder of images.
-        name: `train` or `val`.
-    """
-
-    captions: Path
-    instances: Path
-    folder: str
     name: str
 
 
@@ -126,7 +103,7 @@ def load_coco(
     Raises:
         InputError: If files are missing or not of COCO's format, or both years are there.
     """
-    source = PublishedFolder(root, options, f"coco needs {WHERE_FROM}")
+    source = PublishedFolder(root, options, "coco")
     one_of("labels", labels, LABELS)
     one_of("splits", splits, SPLITTINGS)
     if splits == "paper" and labels == "none":
@@ -150,11 +127,11 @@ def load_coco(
         entries = _drop(entries, dropped, known)
     if splits == "paper":
         split_per_class(entries, test_per_class, split_seed)
-    what = found[0].captions if len(found) == 1 else found[0].captions.parent
+    what = found[0] if len(found) == 1 else found[0].parent
     return source.table(entries, what)
 
 
-def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[Path, list[Part]]:
+def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[Path, list[Path]]:
     """Return the folder that images start from, and the files of captions to read.
 
     Raises:
@@ -163,8 +140,7 @@ def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[P
     one_of("year", year, (None, *YEARS, *map(str, YEARS)))
     one_of("parts", parts, (None, *PARTS, "both"))
     if root.is_file():
-        annotations, named = root.parent, _CAPTIONS_NAME.fullmatch(root.name)
-        names = [root.name]
+        annotations, names = root.parent, [root.name]
     else:
         annotations = root / "annotations" if (root / "annotations").is_dir() else root
         names = _captions_in(annotations)
@@ -180,19 +156,10 @@ def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[P
         if not names or (parts == "both" and len(names) < 2):
             wanted = parts if parts in PARTS else "train and val" if parts else "train or val"
             raise InputError(
-                f"{annotations}: has no captions_*{year or ''}.json of {wanted}, coco needs {WHERE_FROM}"
+                f"{annotations}: has no captions_*{year or ''}.json of {wanted}, {needs('coco')}"
             )
-        named = None
     folder = annotations.parent if annotations.name == "annotations" else annotations
-    found = []
-    for name in names:
-        named = _CAPTIONS_NAME.fullmatch(name)
-        part, of_year = named.groups() if named else ("train", "")
-        instances = annotations / name.replace("captions", "instances", 1)
-        found.append(
-            Part(annotations / name, instances, f"{part}{of_year}" if named else "images", part)
-        )
-    return folder, found
+    return folder, [annotations / name for name in names]
 
 
 def _captions_in(folder: Path) -> list[str]:
@@ -202,14 +169,14 @@ def _captions_in(folder: Path) -> list[str]:
 
 
 def _read_part(
-    part: Part, place: Path, labels: str, label_seed: int, known: set[str], problem: Problem
+    file: Path, place: Path, labels: str, label_seed: int, known: set[str], problem: Problem
 ) -> list[ImageEntry]:
     """Read the images of one part, in the order of its file."""
     # objects first: of them only a label and a few shared tuples are kept when captions are read
     objects: dict[int, tuple[str, tuple[str, ...]]] = {}
     if labels != "none":
-        objects = _read_objects(part.instances, labels, label_seed, known, problem)
-    file = part.captions
+        instances = file.with_name(file.name.replace("captions", "instances", 1))
+        objects = _read_objects(instances, labels, label_seed, known, problem)
     lists = read_lists(file, {"images": _Image, "annotations": _Caption}, problem)
     captions: dict[int, list[Any]] = {}
     names: list[tuple[int, int, str]] = []
@@ -232,8 +199,10 @@ def _read_part(
     del lists
     _report_unlisted(file, "caption", unlisted, problem)
     first = names[0][2] if names else None
-    prefix = image_folder(place, (part.folder, f"images/{part.folder}"), first)
-    split = "train" if part.name == "train" else "test"
+    named = _CAPTIONS_NAME.fullmatch(file.name)
+    folder = "".join(named.groups()) if named else "images"
+    prefix = image_folder(place, (folder, f"images/{folder}"), first)
+    split = "test" if named and named[1] == "val" else "train"
     entries = []
     for index, image_id, name in names:
         label, categories = objects.get(image_id, (None, ()))
@@ -311,25 +280,60 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-register(
-    DataSource(
-        name="coco",
-        summary="MS COCO: 123,287 everyday photographs, five captions each, objects of 80 classes",
-        where_from=WHERE_FROM,
-        terms=TERMS,
-        load=load_coco,
-        recognise=_recognise,
-    )
-)
+def _archives(year: int, parts: Sequence[str], images: bool) -> list[PublicFile]:
+    """List the downloads for a part of COCO, the annotations first because they are small."""
+    captions = {
+        f"annotations/{kind}_{part}{year}.json"
+        for kind in ("captions", "instances")
+        for part in parts
+    }
+    annotations = f"annotations_trainval{year}.zip"
+    names = [annotations, *(f"{part}{year}.zip" for part in parts if images)]
+    return [
+        replace(
+            ARCHIVES["coco"][name],
+            wanted=captions.__contains__ if name == annotations else is_jpeg,
+        )
+        for name in names
+    ]
+
+
+def build_coco(
+    out: Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    year: int | str = 2014,
+    parts: str = "both",
+    images: bool = True,
+    keep_archives: bool = False,
+) -> Path:
+    """Fetch COCO: 20 GB for 2014, 1 GB for the val part of 2017.
+
+    Args:
+        out: New folder.
+        seed: Not used.
+        progress: Called with (megabytes, all megabytes).
+        year: 2014 (the paper's) or 2017.
+        parts: `train`, `val` or `both`.
+        images: Whether the photographs are fetched, or captions and objects alone (0.25 GB).
+        keep_archives: Leave the zip files in the cache folder.
+
+    Raises:
+        InputError: If an option is wrong, the disk is too small or a file cannot be had.
+    """
+    one_of("year", year, (*YEARS, *map(str, YEARS)))
+    one_of("parts", parts, (*PARTS, "both"))
+    chosen = PARTS if parts == "both" else (parts,)
+    files = _archives(int(year), chosen, images)
+    return fetch_and_unpack("coco", files, out, keep_archives=keep_archives, progress=progress)
+
+
+register_published("coco", load_coco, _recognise, build_coco)
 
 
 # -- `coco-paper`, `coco-m`, `coco-s` and `coco-paper-b`: COCO as the paper uses it (section A.1).
 
-
-PAPER_WHERE_FROM = (
-    "https://cocodataset.org/#download: a folder with annotations/captions_*2014.json and instances_*2014.json, "
-    "train2014/ and val2014/; mmpoison data build coco --out DIR fetches it"
-)
 
 FOLDER = "coco"
 
@@ -384,24 +388,7 @@ def _share(share: float) -> Callable[..., PairDataset]:
     )
 
 
-for _name, _load, _what in (
-    ("coco-paper", load_coco_paper, "the paper's COCO: 78 classes, 50 test images each"),
-    ("coco-m", _share(0.5), "COCO-M: half of coco-paper's training data, the same test"),
-    ("coco-s", _share(0.25), "COCO-S: a quarter of coco-paper's training data, the same test"),
-    (
-        "coco-paper-b",
-        derived(load_coco_paper, balanced, "split_seed"),
-        "coco-paper with one caption an image",
-    ),
-):
-    register(
-        DataSource(
-            name=_name,
-            summary=_what,
-            where_from=PAPER_WHERE_FROM,
-            terms=TERMS,
-            load=_load,
-            home="coco",
-            parts=("coco",),
-        )
-    )
+register_published("coco-paper", load_coco_paper)
+register_published("coco-m", _share(0.5))
+register_published("coco-s", _share(0.25))
+register_published("coco-paper-b", derived(load_coco_paper, balanced, "split_seed"))

@@ -6,13 +6,19 @@ the other 25 of each class, 500 images.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from typing import Unpack
+from urllib.parse import quote, urljoin
 
+from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.base.phrasing import count_phrase
 from mmpoison.base.untrusted import (
     MAX_LINE_BYTES,
@@ -22,22 +28,29 @@ from mmpoison.base.untrusted import (
     parse_json_pairs,
     read_text,
 )
-from mmpoison.datasets.catalogue import DataSource, derived, register
-from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.catalogue import Progress, derived
+from mmpoison.datasets.fetch.builds import PublicFile, open_cache
+from mmpoison.datasets.fetch.transfer import read_page
 from mmpoison.datasets.options import one_of, whole_number
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
     PublishedFolder,
     composed_folder,
+    head_of,
     join,
+    needs,
     read_karpathy,
     recognise_file,
+    register_published,
     split_per_class,
 )
-from mmpoison.errors import InputError
-from mmpoison.pairs.builder import is_text
-from mmpoison.pairs.splits import FrozenSplit, balanced, shipped_split
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.pairs.builder import ImageEntry, is_text
+from mmpoison.pairs.splits import FrozenSplit, balanced, image_name, shipped_split
 from mmpoison.pairs.table import PairDataset
+
+FLICKR, PASCAL = "flickr30k", "pascal-sentences"
+FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}
 
 # -- `flickr30k`: 31,783 photographs from Flickr with five captions each and no labels (Young et al. 2014).
 
@@ -52,18 +65,13 @@ FLICKR_IMAGE_FOLDERS = (
     "images",
 )
 
-FLICKR_WHERE_FROM = (
-    "https://shannon.cs.illinois.edu/DenotationGraph/ (fill in its form): a folder with "
-    f"{TOKEN_FILES[0]}, Kaggle's results.csv or Karpathy's {KARPATHY_FILE}, and flickr30k-images/"
-)
-FLICKR_TERMS = (
-    "for non-commercial research and education; the photographs belong to their owners and fall under Flickr's terms "
-    "of use; cite Young et al. 2014"
-)
-
 _CSV_HEADER = "image_name|"
-# in line 20,001 of Kaggle's file (19,999 by pandas' count) the bar between number and caption is lost
-_LOST_BAR = re.compile(r"(\d+)\s+(\S.*)")
+
+# `1000092795.jpg#0<TAB>Two young guys ...`
+_TOKEN_LINE = re.compile(r"([^\t]+)#(\d+)\t(.*)")
+# `1000092795.jpg| 0| Two young guys ...`, after a header; quotes mean nothing in it. In line 20,001 of Kaggle's file
+# (19,999 by pandas' count) the bar between number and caption is lost.
+_CSV_LINE = re.compile(r"([^|]*)\|\s*(\d+)(?:\s*\||\s+(?=[^|]+$))(.*)")
 
 
 def load_flickr30k(
@@ -90,7 +98,7 @@ def load_flickr30k(
         InputError: If there is no file of captions, or it is not of its format.
     """
     one_of("split", split, (None, "karpathy", "all-train"))
-    source = PublishedFolder(root, options, f"flickr30k needs {FLICKR_WHERE_FROM}")
+    source = PublishedFolder(root, options, FLICKR)
     file = _captions_file(source.root, split)
     if file.suffix == ".json":
         entries = read_karpathy(file, source.problem)
@@ -98,8 +106,7 @@ def load_flickr30k(
             for entry in entries:
                 entry.split = "train"
     else:
-        lines = _csv_lines if file.suffix == ".csv" else _token_lines
-        entries = _gather(lines(file, source.problem), file, source.problem)
+        entries = _read_lines(file, source.problem)
     source.into_folder(entries, FLICKR_IMAGE_FOLDERS)
     return source.table(entries, file)
 
@@ -113,24 +120,31 @@ def _captions_file(root: Path, split: str | None) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise InputError(f"{root}: has no {' or '.join(names)}, flickr30k needs {FLICKR_WHERE_FROM}")
+    raise InputError(f"{root}: has no {' or '.join(names)}, {needs(FLICKR)}")
 
 
-def _gather(
-    lines: Iterator[tuple[int, str, str, str]], file: Path, problem: Callable[[str], None]
-) -> list[ImageEntry]:
-    """Build one entry per image from lines of (line number, image, number of the caption, caption)."""
+def _read_lines(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
+    """Build one entry per image from a file with one caption a line."""
+    if file.suffix == ".csv":
+        pattern, layout = _CSV_LINE, "image| number| caption"
+    else:
+        pattern, layout = _TOKEN_LINE, "image#number, a tab and a caption"
     entries: dict[str, ImageEntry] = {}
     seen: set[tuple[str, str]] = set()
-    for number, image, which, caption in lines:
+    for number, line in _text_lines(file, problem):
         where = f"{file.name} line {number}"
+        if number == 1 and line.replace(" ", "").startswith(_CSV_HEADER):
+            continue
+        found = pattern.fullmatch(line)
+        if found is None:
+            problem(f"{where}: not {layout}")
+            continue
+        image, which, caption = found[1].strip(), found[2], found[3]
         if (image, which) in seen:
             problem(f"{where}: caption {which} of {image!r} occurs twice")
             continue
         seen.add((image, which))
-        if image not in entries:
-            entries[image] = ImageEntry(image, [], where)
-        entries[image].captions.append(caption)
+        entries.setdefault(image, ImageEntry(image, [], where)).captions.append(caption)
     return list(entries.values())
 
 
@@ -146,32 +160,6 @@ def _text_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[in
                 yield number, line.rstrip("\r\n")
 
 
-def _token_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str, str, str]]:
-    """`1000092795.jpg#0<TAB>Two young guys ...`."""
-    for number, line in _text_lines(file, problem):
-        key, tab, caption = line.partition("\t")
-        image, mark, which = key.rpartition("#")
-        if tab and mark and image and which.isdecimal():
-            yield number, image, which, caption
-        else:
-            problem(f"{file.name} line {number}: not image#number, a tab and a caption")
-
-
-def _csv_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str, str, str]]:
-    """`1000092795.jpg| 0| Two young guys ...`, after a header; quotes mean nothing in it."""
-    for number, line in _text_lines(file, problem):
-        if number == 1 and line.replace(" ", "").startswith(_CSV_HEADER):
-            continue
-        image, _, rest = line.partition("|")
-        which, bar, caption = (part.strip() for part in rest.partition("|"))
-        if not bar and (lost := _LOST_BAR.fullmatch(which)):
-            which, caption = lost.groups()
-        elif not bar or not which.isdecimal():
-            problem(f"{file.name} line {number}: not image| number| caption")
-            continue
-        yield number, image.strip(), which, caption
-
-
 def _recognise_flickr(path: Path) -> str | None:
     if found := recognise_file(*TOKEN_FILES, KARPATHY_FILE)(path):
         return found
@@ -181,27 +169,12 @@ def _recognise_flickr(path: Path) -> str | None:
 
 
 def _is_csv(path: Path) -> bool:
-    if path.name != "results.csv" or not path.is_file():
-        return False
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(100)
-    except OSError:
-        return False
+    head = head_of(path, 100) if path.name == "results.csv" and path.is_file() else b""
     text = head.removeprefix(b"\xef\xbb\xbf").replace(b" ", b"")
     return text.startswith(_CSV_HEADER.encode())
 
 
-register(
-    DataSource(
-        name="flickr30k",
-        summary="31,783 everyday photographs, five captions each, no labels",
-        where_from=FLICKR_WHERE_FROM,
-        terms=FLICKR_TERMS,
-        load=load_flickr30k,
-        recognise=_recognise_flickr,
-    )
-)
+register_published(FLICKR, load_flickr30k, _recognise_flickr)
 
 
 # -- `pascal-sentences`: 1,000 photographs in 20 classes, about five captions each (Rashtchian et al. 2010).
@@ -212,36 +185,9 @@ PAGE_FILES = ("index.html", "pascal-sentences.html")
 SENTENCE_FOLDERS = ("sentence", "sentences", "Sentences")
 PASCAL_IMAGE_FOLDERS = ("images", "Images", "dataset")
 CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-
-PASCAL_WHERE_FROM = (
-    "http://vision.cs.uiuc.edu/pascal-sentences/ (gone; copies exist): a folder with "
-    f"{JSON_FILE} and images/, or dataset/CLASS/ and sentence/CLASS/, or the page with its images"
-)
-PASCAL_TERMS = (
-    "no licence is stated for the sentences; the photographs belong to their owners and fall under Flickr's terms of "
-    "use: for research, not to be passed on; cite Rashtchian et al. 2010 and Everingham et al. 2010"
-)
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 
 
 def load_pascal_sentences(
@@ -267,7 +213,7 @@ def load_pascal_sentences(
         InputError: If there are no sentences, or they are not of a known layout.
     """
     split_seed = whole_number("split_seed", split_seed)
-    source = PublishedFolder(root, options, f"pascal-sentences needs {PASCAL_WHERE_FROM}")
+    source = PublishedFolder(root, options, PASCAL)
     if source.root.is_file():
         what = source.root
         source.missing = source.missing if source.named else "keep"
@@ -288,7 +234,7 @@ def _read_json(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     """`{"2008_000716.jpg": {"category": "aeroplane", "captions": [...]}}`."""
     entries: list[ImageEntry] = []
     if not file.exists():
-        raise InputError(f"{file}: no such file, pascal-sentences needs {PASCAL_WHERE_FROM}")
+        raise InputError(f"{file}: no such file, {needs(PASCAL)}")
     for name, value in parse_json_pairs(read_text(file), file):
         where = f"{file.name} {name!r:.80}"
         category = value.get("category") if isinstance(value, dict) else None
@@ -399,23 +345,96 @@ def _recognise_pascal(path: Path) -> str | None:
     return None
 
 
-register(
-    DataSource(
-        name="pascal-sentences",
-        summary="1,000 everyday photographs in 20 classes, about five captions each",
-        where_from=PASCAL_WHERE_FROM,
-        terms=PASCAL_TERMS,
-        load=load_pascal_sentences,
-        recognise=_recognise_pascal,
-    )
-)
+# -- `mmpoison data build pascal-sentences`
 
 
-FLICKR, PASCAL = "flickr30k", "pascal-sentences"
-FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}
+PASCAL_PAGE = "http://vision.cs.uiuc.edu/pascal-sentences/"
 
-WHERE_FROM = f"a folder with `{FLICKR}/` and `{PASCAL}/`, each as its own data set needs it"
-TERMS = "those of flickr30k and pascal-sentences: research use, no passing on"
+PASCAL_CAPTIONS = "4a71f29afa2df6e4c32702a589cb3454d926d5363efff1e8f5bc3659148c5e1a"
+"""sha256 of the captions of all 1,000 images (`captions_digest`) in a copy that was made when the page was up."""
+
+MOST_PHOTO = 8 << 20
+
+
+def build_pascal_sentences(
+    out: Path, seed: int = 0, progress: Progress | None = None, *, page: str = PASCAL_PAGE
+) -> Path:
+    """Fetch PASCAL Sentences from the page of its authors, which is not always up: 1,000 photographs, 80 MB.
+
+    No checksum is published. Names, classes and captions are compared with those that the package knows; the
+    photographs are trusted at their first download.
+
+    Args:
+        out: New folder: the page and its images by class.
+        seed: Not used.
+        progress: Called with (images, all images).
+        page: Address of the page, or of a copy of it.
+
+    Raises:
+        InputError: If the page is not reached or is another one, or a photograph cannot be had.
+    """
+    refuse_occupied(out)
+    text = read_page(page)
+    published = shipped_split(PASCAL)
+    with open_cache(PASCAL) as cache, atomic_folder(out) as folder:
+        (folder / PAGE_FILES[0]).write_text(text, encoding="utf-8")
+        for label in set(published.labels.values()):
+            # the folders by which the page is recognised
+            (folder / str(label)).mkdir()
+        pairs = load_pascal_sentences(folder, missing="keep")
+        _compare_pascal(pairs, published, page)
+        names = [str(image_id) for image_id in pairs.images.ids]
+        for done, name in enumerate(names, start=1):
+            (cache.folder / name).parent.mkdir(exist_ok=True)
+            photo = PublicFile(name, (urljoin(page, quote(name)),), about=0)
+            got = cache.fetch(photo, most=MOST_PHOTO)
+            with got.path.open("rb") as stream:
+                jpeg = stream.read(2) == b"\xff\xd8"
+            if not jpeg:
+                cache.distrust(photo)
+                raise InputError(f"{photo.urls[0]}: what comes from there is no photograph")
+            if progress is not None:
+                progress(done, len(names))
+        cache.save()
+        # only now, so that an interrupted build can resume
+        for name in names:
+            shutil.move(cache.folder / name, folder / name)
+        cache.write(folder, names)
+    return out
+
+
+def captions_digest(pairs: PairDataset) -> str:
+    """sha256 over the file name and the sorted captions of every image; white space does not count."""
+    digest = hashlib.sha256()
+    lines = [
+        [image_name(line["image"]), sorted(" ".join(text.split()) for text in line["captions"])]
+        for line in pairs.lines()
+    ]
+    for line in sorted(lines):
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _compare_pascal(pairs: PairDataset, published: FrozenSplit, page: str) -> None:
+    own = FrozenSplit.of(pairs, PASCAL, "name")
+    if own.labels != published.labels:
+        both = [name for name, label in own.labels.items() if published.labels.get(name) == label]
+        raise InputError(
+            f"{page}: shows {len(own.labels):,} images, of which {len(both):,} are those of PASCAL Sentences with "
+            f"their class; all {len(published.labels):,} were expected: this is another page"
+        )
+    if captions_digest(pairs) != PASCAL_CAPTIONS:
+        warnings.warn(
+            f"{page}: its captions are not quite those of the copy that the package knows",
+            MmpoisonWarning,
+            stacklevel=2,
+        )
+
+
+register_published(PASCAL, load_pascal_sentences, _recognise_pascal, build_pascal_sentences)
+
+
+# -- `flickr-pascal`: the two together.
 
 
 def load_flickr_pascal(
@@ -437,7 +456,7 @@ def load_flickr_pascal(
         InputError: If a folder is missing, or holds neither of the data sets.
     """
     split_seed = whole_number("split_seed", split_seed)
-    folder = composed_folder(root, "flickr-pascal", WHERE_FROM)
+    folder = composed_folder(root, "flickr-pascal")
     flickr = load_flickr30k(_folder(folder, FLICKR), split="all-train", missing=missing)
     return join(folder, (flickr, _pascal(folder, split_seed, missing)))
 
@@ -463,7 +482,7 @@ def _folder(root: Path, name: str) -> Path:
     for folder in FOLDERS[name]:
         if (root / folder).is_dir():
             return root / folder
-    raise InputError(f"{root / name}: no such folder, flickr-pascal needs {WHERE_FROM}")
+    raise InputError(f"{root / name}: no such folder, {needs('flickr-pascal')}")
 
 
 def _as_published(pascal: PairDataset) -> PairDataset:
@@ -480,22 +499,5 @@ def _as_published(pascal: PairDataset) -> PairDataset:
     return replace(fixed, problems=tuple(problems))
 
 
-for _name, _load, _what in (
-    ("flickr-pascal", load_flickr_pascal, "the paper's first set"),
-    (
-        "flickr-pascal-b",
-        derived(load_flickr_pascal, balanced, "split_seed"),
-        "the same, one caption an image",
-    ),
-):
-    register(
-        DataSource(
-            name=_name,
-            summary=f"{_what}: Flickr30k unlabelled + PASCAL Sentences in 20 classes, half of them test",
-            where_from=WHERE_FROM,
-            terms=TERMS,
-            load=_load,
-            home="flickr-pascal",
-            parts=("flickr30k", PASCAL),
-        )
-    )
+register_published("flickr-pascal", load_flickr_pascal)
+register_published("flickr-pascal-b", derived(load_flickr_pascal, balanced, "split_seed"))

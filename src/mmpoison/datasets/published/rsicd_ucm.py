@@ -18,15 +18,16 @@ import numpy.typing as npt
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_text
-from mmpoison.datasets.catalogue import DataSource, register
-from mmpoison.datasets.options import whole_number
+from mmpoison.datasets.catalogue import derived
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
     PublishedFolder,
     composed_folder,
+    head_of,
     join,
     read_karpathy,
     recognise_file,
+    register_published,
     some_names,
 )
 from mmpoison.errors import InputError
@@ -42,12 +43,6 @@ from mmpoison.pairs.table import BoolArray, PairDataset
 RSICD_CAPTIONS_FILE = "dataset_rsicd.json"
 CLASS_FOLDERS = ("txtclasses_rsicd", "txtclasses")
 RSICD_IMAGE_FOLDERS = ("RSICD_images", "images")
-
-RSICD_WHERE_FROM = (
-    f"https://github.com/201528014227051/RSICD_optimal: a folder with {RSICD_CAPTIONS_FILE}, RSICD_images/ and "
-    f"{CLASS_FOLDERS[0]}/"
-)
-RSICD_TERMS = "no licence is stated: for research, not to be passed on; cite Lu et al. 2018"
 
 _NAMED = re.compile(r"([A-Za-z]+)_\d+\.\w+")
 
@@ -71,7 +66,7 @@ def load_rsicd(
     Raises:
         InputError: If the captions are missing or not of this format.
     """
-    source = PublishedFolder(root, options, f"rsicd needs {RSICD_WHERE_FROM}")
+    source = PublishedFolder(root, options, "rsicd")
     file = source.file(RSICD_CAPTIONS_FILE)
     entries = read_karpathy(file, source.problem)
     classes = _read_classes(source.folder, source.problem)
@@ -108,16 +103,7 @@ def _read_classes(folder: Path, problem: Callable[[str], None]) -> dict[str, str
     return classes
 
 
-register(
-    DataSource(
-        name="rsicd",
-        summary="10,921 satellite images in 31 classes, five captions each",
-        where_from=RSICD_WHERE_FROM,
-        terms=RSICD_TERMS,
-        load=load_rsicd,
-        recognise=recognise_file(RSICD_CAPTIONS_FILE),
-    )
-)
+register_published("rsicd", load_rsicd, recognise_file(RSICD_CAPTIONS_FILE))
 
 
 # -- `ucm-captions`: the 2,100 aerial images of UC Merced in 21 classes, five captions each (Qu et al.
@@ -129,39 +115,12 @@ UCM_IMAGE_FOLDERS = ("imgs", "images")
 PER_CLASS = 100
 # images are numbered from 1 through the classes in this order
 CLASSES = (
-    "agricultural",
-    "airplane",
-    "baseballdiamond",
-    "beach",
-    "buildings",
-    "chaparral",
-    "denseresidential",
-    "forest",
-    "freeway",
-    "golfcourse",
-    "harbor",
-    "intersection",
-    "mediumresidential",
-    "mobilehomepark",
-    "overpass",
-    "parkinglot",
-    "river",
-    "runway",
-    "sparseresidential",
-    "storagetanks",
-    "tenniscourt",
-)
+    "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential",
+    "forest", "freeway", "golfcourse", "harbor", "intersection", "mediumresidential", "mobilehomepark",
+    "overpass", "parkinglot", "river", "runway", "sparseresidential", "storagetanks", "tenniscourt",
+)  # fmt: skip
 # Sydney-Captions comes in the same files, with 613 images of other classes
 _SYDNEY = 613
-
-UCM_WHERE_FROM = (
-    "https://github.com/201528014227051/RSICD_optimal (UCM_captions): a folder with "
-    f"{UCM_CAPTIONS_FILE} and imgs/"
-)
-UCM_TERMS = (
-    "no licence is stated for the captions: for research, not to be passed on; the images are from the USGS National "
-    "Map; cite Qu et al. 2016 and Yang and Newsam 2010"
-)
 
 
 def load_ucm_captions(
@@ -183,7 +142,7 @@ def load_ucm_captions(
     Raises:
         InputError: If the captions are missing or not of this format, or are those of Sydney-Captions.
     """
-    source = PublishedFolder(root, options, f"ucm-captions needs {UCM_WHERE_FROM}")
+    source = PublishedFolder(root, options, "ucm-captions")
     file = source.file(UCM_CAPTIONS_FILE)
     entries = read_karpathy(file, source.problem)
     if len(entries) == _SYDNEY:
@@ -219,31 +178,15 @@ def _recognise(path: Path) -> str | None:
     file = path if path.is_file() else path / UCM_CAPTIONS_FILE
     if file.name != UCM_CAPTIONS_FILE or not file.is_file():
         return None
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(2000)
-    except OSError:
-        return None
+    head = head_of(file, 2000)
     # many data sets have a `dataset.json`, few have TIFF images in Karpathy's layout
     return UCM_CAPTIONS_FILE if b'"images"' in head and b'.tif"' in head else None
 
 
-register(
-    DataSource(
-        name="ucm-captions",
-        summary="2,100 aerial images of UC Merced in 21 classes, five captions each",
-        where_from=UCM_WHERE_FROM,
-        terms=UCM_TERMS,
-        load=load_ucm_captions,
-        recognise=_recognise,
-    )
-)
+register_published("ucm-captions", load_ucm_captions, _recognise)
 
 
-WHERE_FROM = (
-    "a folder with `rsicd/` and `ucm/`, each a pairs folder (captions.jsonl and images); RSICD: Lu et al. 2018, "
-    "UCM-Captions: Qu et al. 2016, for research use"
-)
+# -- `rsicd-ucm`: the two together.
 
 
 def load_rsicd_ucm(
@@ -272,7 +215,7 @@ def load_rsicd_ucm(
     Raises:
         InputError: If a folder is missing or broken, or there are fewer images than asked for.
     """
-    root = composed_folder(root, "rsicd-ucm", WHERE_FROM)
+    root = composed_folder(root, "rsicd-ucm")
     parts = [
         _unlabelled_part(load_pairs_folder(root / "rsicd"), seed, unlabelled),
         _labelled_part(load_pairs_folder(root / "ucm"), seed, held_out),
@@ -337,43 +280,7 @@ def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
     return kept
 
 
-def load_balanced_rsicd_ucm(
-    root: Path | None,
-    seed: int = 0,
-    *,
-    unlabelled: int | None = None,
-    held_out: int = 0,
-    caption_seed: int = 0,
-) -> PairDataset:
-    """Load the set with one random caption for each photo (the paper's balanced sets, "-b").
-
-    Args:
-        root: As for `load_rsicd_ucm`.
-        seed: As for `load_rsicd_ucm`.
-        unlabelled: As for `load_rsicd_ucm`.
-        held_out: As for `load_rsicd_ucm`.
-        caption_seed: Seed of the choice of captions.
-    """
-    chosen = whole_number("caption_seed", caption_seed)
-    return balanced(load_rsicd_ucm(root, seed, unlabelled=unlabelled, held_out=held_out), chosen)
-
-
-for _name, _load, _what in (
-    ("rsicd-ucm", load_rsicd_ucm, "satellite photos"),
-    (
-        "rsicd-ucm-b",
-        load_balanced_rsicd_ucm,
-        "the same, one caption an image (balanced)",
-    ),
-):
-    register(
-        DataSource(
-            name=_name,
-            summary=f"{_what}: half of RSICD unlabelled + UCM-Captions in 21 classes",
-            where_from=WHERE_FROM,
-            terms="those of rsicd and ucm-captions: for research, not to be passed on",
-            load=_load,
-            home="rsicd-ucm",
-            parts=("rsicd", "ucm-captions"),
-        )
-    )
+register_published("rsicd-ucm", load_rsicd_ucm)
+register_published(
+    "rsicd-ucm-b", derived(load_rsicd_ucm, balanced, "caption_seed", without=["train_share"])
+)

@@ -6,7 +6,7 @@ The file of regions has 700 MB; it is walked image by image, and of each only th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,30 +14,30 @@ from typing import Any, Unpack
 import msgspec
 import numpy as np
 
-from mmpoison.datasets.catalogue import DataSource, derived, register
-from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.catalogue import Progress, derived
+from mmpoison.datasets.fetch.builds import ARCHIVES, fetch_and_unpack, is_jpeg
 from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
     Id,
     ImageOptions,
     PublishedFolder,
+    composed,
     composed_folder,
     decode_entry,
     decode_file,
     join,
     recognise_file,
+    register_published,
     split_per_class,
 )
 from mmpoison.datasets.published.coco import load_coco_paper
 from mmpoison.datasets.published.flickr_pascal import load_flickr_pascal, load_pascal_test
 from mmpoison.errors import InputError
+from mmpoison.pairs.builder import ImageEntry
 from mmpoison.pairs.labels import (
     Keywords,
-    categories_of,
     keyword_pattern,
-    labels_of,
     parse_keywords,
-    relabel,
 )
 from mmpoison.pairs.splits import balanced, hash_order, image_name
 from mmpoison.pairs.table import SPLITS, PairDataset
@@ -49,15 +49,6 @@ PAPER_KEYWORDS: Keywords = {
     "sheep": ("sheep", "lamb", "goat"),
     "aeroplane": ("plane", "jet"),
 }
-
-WHERE_FROM = (
-    "https://homes.cs.washington.edu/~ranjay/visualgenome/: a folder with "
-    f"{REGIONS_FILE} ({IMAGES_FILE} too where images are elsewhere), VG_100K/ and VG_100K_2/"
-)
-TERMS = (
-    "annotations under CC BY 4.0; the photographs are from YFCC100M and COCO and keep their owners' Flickr licences; "
-    "cite Krishna et al. 2017"
-)
 
 Problem = Callable[[str], None]
 
@@ -116,9 +107,9 @@ def load_visual_genome(
     Raises:
         InputError: If the file is missing or not of this format, or no caption has one of the given keywords.
     """
-    source = PublishedFolder(root, options, f"visual-genome needs {WHERE_FROM}")
+    source = PublishedFolder(root, options, "visual-genome")
     one_of("match", match, ("chosen", "all"))
-    label_of = _Labels(keywords)
+    patterns = _patterns(keywords)
     most = whole_number("captions_per_image", captions_per_image)
     test_per_class = whole_number("test_per_class", test_per_class)
     caption_seed = whole_number("caption_seed", caption_seed)
@@ -136,9 +127,12 @@ def load_visual_genome(
             continue
         phrases = [region.phrase for region in image.regions]
         chosen = _draw(phrases, image.id, most, caption_seed)
-        label, matching = label_of(chosen if match == "chosen" else phrases)
+        matching = _matching(chosen if match == "chosen" else phrases, patterns)
+        label = matching[0] if len(matching) == 1 else None
         entries.append(ImageEntry(image_id(image.id), chosen, where, label, categories=matching))
-    label_of.refuse_none(file)
+    # a small part of the set need not show the paper's classes, but must show what was asked for
+    if keywords not in (None, "none") and not any(entry.categories for entry in entries):
+        raise InputError(f"{file}: no caption has any of the keywords of {', '.join(patterns)}")
     if test_per_class:
         split_per_class(entries, test_per_class, split_seed)
     return source.table(entries, file)
@@ -155,43 +149,25 @@ def _draw(phrases: list[Any], image: int, most: int, seed: int) -> list[Any]:
     ]
 
 
-class _Labels:
-    """Labels captions by keyword, image by image: all of an image's captions need not be kept for it.
+def _patterns(keywords: Keywords | str | None) -> dict[str, re.Pattern[str]]:
+    """Return what finds the keywords of each label: the paper's by default."""
+    wanted: Keywords = PAPER_KEYWORDS
+    if isinstance(keywords, str):
+        wanted = {} if keywords == "none" else parse_keywords([keywords])
+    elif keywords is not None:
+        wanted = keywords
+    if not isinstance(wanted, Mapping) or not (wanted or keywords == "none"):
+        raise InputError(f"data option keywords={keywords!r:.60}: give e.g. sheep=sheep|lamb")
+    return {
+        label: keyword_pattern(words(f"keywords.{label}", given))
+        for label, given in sorted(wanted.items())
+    }
 
-    Args:
-        keywords: As given by the user.
-    """
 
-    def __init__(self, keywords: Keywords | str | None) -> None:
-        # a small part of the set need not show the paper's classes, but must show what was asked for
-        self._asked = keywords is not None and keywords != "none"
-        wanted: Keywords = PAPER_KEYWORDS
-        if isinstance(keywords, str):
-            wanted = {} if keywords == "none" else parse_keywords([keywords])
-        elif keywords is not None:
-            wanted = keywords
-        if not isinstance(wanted, Mapping) or (self._asked and not wanted):
-            raise InputError(f"data option keywords={keywords!r:.60}: give e.g. sheep=sheep|lamb")
-        self._patterns = [
-            (label, keyword_pattern(words(f"keywords.{label}", given)))
-            for label, given in sorted(wanted.items())
-        ]
-        self._found = False
-
-    def __call__(self, captions: list[Any]) -> tuple[str | None, tuple[str, ...]]:
-        """Return the label of an image, and every label that its captions match."""
-        texts = [text for text in captions if isinstance(text, str)]
-        matching = tuple(
-            label for label, pattern in self._patterns if any(map(pattern.search, texts))
-        )
-        self._found = self._found or bool(matching)
-        return (matching[0] if len(matching) == 1 else None), matching
-
-    def refuse_none(self, file: Path) -> None:
-        """Refuse keywords that the user gave and that no image has."""
-        if self._asked and not self._found:
-            labels = ", ".join(label for label, _ in self._patterns)
-            raise InputError(f"{file}: no caption has any of the keywords of {labels}")
+def _matching(captions: list[Any], patterns: Mapping[str, re.Pattern[str]]) -> tuple[str, ...]:
+    """Return every label that the captions of an image match."""
+    texts = [text for text in captions if isinstance(text, str)]
+    return tuple(label for label, found in patterns.items() if any(map(found.search, texts)))
 
 
 def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], str]:
@@ -200,17 +176,11 @@ def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], s
     for name in IMAGE_FOLDERS:
         if (place / name).is_dir():
             folder_of.update({path.name: name for path in (place / name).iterdir()})
-    file = folder / IMAGES_FILE
-    if file.is_file():
-        decoder = msgspec.json.Decoder(_ImageData)
-        for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
-            data = decode_entry(raw, decoder, f"{file.name} [{index}]", problem)
-            if data is None or (number := data.number) is None:
-                continue
-            # https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg
-            in_folder = data.url.rpartition("/")[0].rpartition("/")[2]
-            if in_folder in IMAGE_FOLDERS:
-                folder_of.setdefault(f"{number}.jpg", in_folder)
+    for number, data in _image_data(folder / IMAGES_FILE, problem):
+        # https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg
+        in_folder = data.url.rpartition("/")[0].rpartition("/")[2]
+        if in_folder in IMAGE_FOLDERS:
+            folder_of.setdefault(f"{number}.jpg", in_folder)
 
     def image_id(number: int) -> str:
         name = f"{number}.jpg"
@@ -231,24 +201,57 @@ def coco_numbers(folder: Path) -> dict[str, int]:
     file = folder / IMAGES_FILE
     if not file.is_file():
         raise InputError(f"{file}: missing; it says which images are in COCO too")
+    return {
+        f"{number}.jpg": data.coco_id
+        for number, data in _image_data(file, lambda line: None)
+        if data.coco_id is not None
+    }
+
+
+def _image_data(file: Path, problem: Problem) -> Iterator[tuple[int, _ImageData]]:
+    """Yield the sound entries of `image_data.json` by number; none where there is no such file."""
     decoder = msgspec.json.Decoder(_ImageData)
-    found: dict[str, int] = {}
-    for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
-        data = decode_entry(raw, decoder, f"{file.name} [{index}]", lambda line: None)
-        if data is not None and data.number is not None and data.coco_id is not None:
-            found[f"{data.number}.jpg"] = data.coco_id
-    return found
+    for index, raw in enumerate(decode_file(file, list[msgspec.Raw]) if file.is_file() else ()):
+        data = decode_entry(raw, decoder, f"{file.name} [{index}]", problem)
+        number = None if data is None else data.number
+        if data is not None and number is not None:
+            yield number, data
 
 
-register(
-    DataSource(
-        name="visual-genome",
-        summary="Visual Genome: 108,077 photographs with descriptions of their regions, labels by keyword",
-        where_from=WHERE_FROM,
-        terms=TERMS,
-        load=load_visual_genome,
-        recognise=recognise_file(REGIONS_FILE),
+def build_visual_genome(
+    out: Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    images: bool = True,
+    keep_archives: bool = False,
+) -> Path:
+    """Fetch Visual Genome: 15 GB, or 0.13 GB without its photographs.
+
+    Args:
+        out: New folder.
+        seed: Not used.
+        progress: Called with (megabytes, all megabytes).
+        images: Whether the photographs are fetched, or the descriptions of their regions alone.
+        keep_archives: Leave the zip files in the cache folder.
+
+    Raises:
+        InputError: If the disk is too small or a file cannot be had.
+    """
+    files = [
+        replace(
+            file, wanted=is_jpeg if name.startswith("images") else name.removesuffix(".zip").__eq__
+        )
+        for name, file in ARCHIVES["visual-genome"].items()
+        if images or not name.startswith("images")
+    ]
+    return fetch_and_unpack(
+        "visual-genome", files, out, keep_archives=keep_archives, progress=progress
     )
+
+
+register_published(
+    "visual-genome", load_visual_genome, recognise_file(REGIONS_FILE), build_visual_genome
 )
 
 
@@ -272,8 +275,8 @@ def load_visual_genome_paper(
     Args:
         root: A folder of Visual Genome.
         seed: Not used, so that runs with different seeds share captions and labels.
-        match: Keywords are looked for in the `chosen` captions, or in `all` that an image has (which needs memory for 5
-            million captions): the paper can be read either way.
+        match: Keywords are looked for in the `chosen` captions, or in `all` that an image has: the paper can be read
+            either way. The captions are the same, so that the two readings differ in their labels alone.
         caption_seed: Draws the captions.
         **options: Which images are used, see `ImageOptions`.
 
@@ -284,55 +287,25 @@ def load_visual_genome_paper(
     Raises:
         InputError: If the file is missing or not of this format.
     """
-    one_of("match", match, ("chosen", "all"))
-
-    def load(captions: int) -> PairDataset:
-        return load_visual_genome(
-            root,
-            captions_per_image=captions,
-            keywords=PAPER_KEYWORDS,
-            caption_seed=caption_seed,
-            **options,
-        )
-
-    chosen = load(CAPTIONS)
-    if match == "chosen":
-        return chosen
-    # the same captions as with `chosen`, so that the two readings differ in their labels alone
-    whole = load(0)
-    return relabel(chosen, labels=labels_of(whole), categories=categories_of(whole))
-
-
-for _name, _load, _what in (
-    ("visual-genome-paper", load_visual_genome_paper, "at most 5 captions an image"),
-    (
-        "visual-genome-paper-b",
-        # drawn from the five, so the labels are those of the five
-        derived(load_visual_genome_paper, balanced, "caption_seed"),
-        "one caption an image",
-    ),
-):
-    register(
-        DataSource(
-            name=_name,
-            summary=f"the paper's Visual Genome: {_what}, sheep and aeroplane by keyword, all training data",
-            where_from=f"{WHERE_FROM}; mmpoison data build visual-genome --out DIR fetches it",
-            terms=TERMS,
-            load=_load,
-            home="visual-genome",
-            parts=("visual-genome",),
-        )
+    return load_visual_genome(
+        root,
+        captions_per_image=CAPTIONS,
+        keywords=PAPER_KEYWORDS,
+        match=match,
+        caption_seed=caption_seed,
+        **options,
     )
+
+
+register_published("visual-genome-paper", load_visual_genome_paper)
+# drawn from the five, so the labels are those of the five
+register_published(
+    "visual-genome-paper-b", derived(load_visual_genome_paper, balanced, "caption_seed")
+)
 
 
 # -- Visual Genome with another set: as clean pairs for a repair (section 5), or as the training data
 # (section 4.2.3).
-
-
-COCO_NEEDS = "a folder with `coco/` and `visual-genome/`"
-
-Part = Callable[[Path, str], PairDataset]
-"""Loads one of the sets from the folder that holds them, given what is done with missing images."""
 
 
 def _visual_genome(folder: Path, missing: str) -> PairDataset:
@@ -360,7 +333,7 @@ def load_coco_with_visual_genome(
         InputError: If a folder or file is missing or broken.
     """
     one_of("shared", shared, ("leave-out", "keep"))
-    folder = composed_folder(root, "coco-paper-vg", COCO_NEEDS)
+    folder = composed_folder(root, "coco-paper-vg")
     coco = load_coco_paper(folder / "coco", missing=missing)
     clean = _clean_visual_genome(folder, missing)
     if shared == "leave-out":
@@ -383,53 +356,20 @@ def _without(clean: PairDataset, numbers: set[int], in_coco: Mapping[str, int]) 
     return clean.piece(np.flatnonzero(kept))
 
 
-def _register(
-    name: str,
-    what: str,
-    needs: str,
-    parts: tuple[str, ...],
-    loads: tuple[Part, Part] | Callable[..., PairDataset],
-) -> None:
-    def join_parts(root: Path | None, seed: int = 0, *, missing: str = "skip") -> PairDataset:
-        assert isinstance(loads, tuple)
-        folder = composed_folder(root, name, needs)
-        return join(folder, [part(folder, missing) for part in loads])
-
-    load = join_parts if isinstance(loads, tuple) else loads
-    register(
-        DataSource(
-            name=name,
-            summary=what,
-            where_from=needs,
-            terms=f"those of {', '.join(parts)}",
-            load=load,
-            home=name,
-            parts=parts,
-        )
-    )
-
-
-_register(
+register_published(
     "flickr-pascal-vg",
-    "flickr-pascal, with Visual Genome as clean pairs for a repair (split val)",
-    "a folder with `flickr30k/`, `pascal-sentences/` and `visual-genome/`",
-    ("flickr30k", "pascal-sentences", "visual-genome"),
-    (
+    composed(
+        "flickr-pascal-vg",
         lambda folder, missing: load_flickr_pascal(folder, missing=missing),
         _clean_visual_genome,
     ),
 )
-_register(
-    "coco-paper-vg",
-    "coco-paper, with Visual Genome, less the images of COCO, as clean pairs for a repair (split val)",
-    COCO_NEEDS,
-    ("coco", "visual-genome"),
-    load_coco_with_visual_genome,
-)
-_register(
+register_published("coco-paper-vg", load_coco_with_visual_genome)
+register_published(
     "vg-pascal",
-    "the paper's Visual Genome as training data, half of PASCAL Sentences as test",
-    "a folder with `visual-genome/` and `pascal-sentences/`",
-    ("visual-genome", "pascal-sentences"),
-    (_visual_genome, lambda folder, missing: load_pascal_test(folder, missing=missing)),
+    composed(
+        "vg-pascal",
+        _visual_genome,
+        lambda folder, missing: load_pascal_test(folder, missing=missing),
+    ),
 )

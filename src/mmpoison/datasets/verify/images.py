@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import combinations, islice, pairwise
+from itertools import combinations, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -199,7 +199,6 @@ def scan_images(
     root: Path,
     ids: Sequence[str],
     *,
-    perceptual: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageScan:
@@ -208,12 +207,11 @@ def scan_images(
     Args:
         root: Folder the ids are relative to.
         ids: Relative paths, `n` of them.
-        perceptual: Compute perceptual hashes too, if the library is installed.
         workers: Threads; the number of cores by default.
         progress: Called with (done, total).
     """
     count = len(ids)
-    hash_perceptually = perceptual and can_hash_perceptually()
+    hash_perceptually = can_hash_perceptually()
     scan = ImageScan(
         readable=np.zeros(count, dtype=bool),
         file_hash=np.zeros(count, dtype=np.uint64),
@@ -221,7 +219,6 @@ def scan_images(
         perceptual=np.zeros(count, dtype=np.uint64) if hash_perceptually else None,
     )
     threads = workers or os.cpu_count() or 1
-    positions = iter(range(count))
 
     def scan_one(index: int) -> _ImageFacts | BrokenImage:
         try:
@@ -230,19 +227,13 @@ def scan_images(
             return error
 
     with ThreadPoolExecutor(threads) as pool:
-        # a bounded queue: a future for each of a million images would hold more than their hashes
-        ahead: deque[tuple[int, Future[_ImageFacts | BrokenImage]]] = deque(
-            (index, pool.submit(scan_one, index)) for index in islice(positions, 64 * threads)
-        )
-        done = 0
-        while ahead:
-            index, future = ahead.popleft()
-            _note(scan, index, ids[index], future.result())
-            if (following := next(positions, None)) is not None:
-                ahead.append((following, pool.submit(scan_one, following)))
-            done += 1
-            if progress is not None and (done % 64 == 0 or done == count):
-                progress(done, count)
+        # some at a time: a future for each of a million images would hold more than their hashes
+        for start in range(0, count, 64 * threads):
+            some = range(start, min(start + 64 * threads, count))
+            for index, found in zip(some, pool.map(scan_one, some), strict=True):
+                _note(scan, index, ids[index], found)
+            if progress is not None:
+                progress(some.stop, count)
     return scan
 
 
@@ -270,20 +261,22 @@ def _examine(root: Path, image_id: str, hash_perceptually: bool) -> _ImageFacts:
         rows = max(1, HASHED_AT_ONCE // width)
         for top in range(0, height, rows):
             pixels.update(rgb.crop((0, top, width, min(top + rows, height))).tobytes())
-        facts = _ImageFacts(
-            format=str(image.format),
-            width=width,
-            height=height,
-            pixel_hash=_first_bytes(pixels.digest()),
-            perceptual=_perceptual(rgb) if hash_perceptually else 0,
-            rotated=orientation(image) not in (None, 1),
-            animated=bool(getattr(image, "is_animated", False)),
-            file_hash=0,
-        )
+        perceptual = _perceptual(rgb) if hash_perceptually else 0
+        rotated = orientation(image) not in (None, 1)
+        animated = bool(getattr(image, "is_animated", False))
         # last, since it moves the place in the stream
         stream.seek(0)
         content = hashlib.file_digest(cast("io.BufferedReader", stream), "sha256").digest()
-    return _ImageFacts(**{**vars(facts), "file_hash": _first_bytes(content)})
+        return _ImageFacts(
+            str(image.format),
+            width,
+            height,
+            _first_bytes(content),
+            _first_bytes(pixels.digest()),
+            perceptual,
+            animated,
+            rotated,
+        )
 
 
 def _first_bytes(digest: bytes) -> int:
@@ -333,22 +326,16 @@ class Likeness:
     """Equal and nearly equal images.
 
     Attributes:
-        groups: Ids of images with equal pixels, a list for each group.
-        same_bytes: Images in these groups whose files are equal too.
-        near: Pairs and images whose perceptual hashes are near but whose pixels differ, and examples.
+        duplicates: `same`: images with equal pixels, the groups of their ids, how many have equal files too, how many
+            lie in which several splits, and groups with several labels; `near`: pairs and images whose perceptual
+            hashes are near but whose pixels differ, and examples.
         leakage: Test images whose pixels are in train, test pairs that are in train, test images near a train image.
-        across: Number of images in groups that lie in several splits, by the splits' names.
         leaked: A test image and a train image with equal pixels, or None.
-        disagreeing: Groups of equal images with several labels.
     """
 
-    groups: list[list[str]]
-    same_bytes: int
-    near: dict[str, Any]
+    duplicates: dict[str, Any]
     leakage: dict[str, int]
-    across: Mapping[str, int]
     leaked: tuple[str, str] | None
-    disagreeing: int
 
     @classmethod
     def of(cls, pairs: PairDataset, scan: ImageScan, distance: int) -> Likeness:
@@ -382,19 +369,15 @@ class Likeness:
             disagreeing += len(np.unique(labels[labels != UNLABELLED])) > 1
             same_bytes += sum(map(len, equal_groups(scan.file_hash[group])))
         near, near_images = _near(pairs, scan, readable, distance)
-        return cls(
-            groups=[[str(image_id) for image_id in table.ids[group]] for group in groups],
-            same_bytes=same_bytes,
-            near=near,
-            leakage={
-                "same_images": same_images,
-                "same_pairs": same_pairs,
-                "near_images": near_images,
-            },
-            across=across,
-            leaked=leaked,
-            disagreeing=disagreeing,
-        )
+        same = {
+            "images": sum(map(len, groups)),
+            "same_bytes": same_bytes,
+            "groups": [[str(image_id) for image_id in table.ids[group]] for group in groups],
+            "across_splits": across,
+            "different_labels": disagreeing,
+        }
+        counts = {"same_images": same_images, "same_pairs": same_pairs, "near_images": near_images}
+        return cls({"same": same, "near": near}, counts, leaked)
 
     def problems(self) -> list[str]:
         """List what is wrong: a test image in the training data measures memory."""
@@ -407,43 +390,28 @@ class Likeness:
 
     def notes(self) -> list[str]:
         """List what a reader should know."""
-        notes = []
-        if self.groups:
-            images = sum(map(len, self.groups))
+        same, near, notes = self.duplicates["same"], self.duplicates["near"], []
+        if same["groups"]:
+            first, other = same["groups"][0][:2]
             notes.append(
-                f"{images:,} images have the pixels of another, the first: {self.groups[0][0]} = {self.groups[0][1]}"
+                f"{same['images']:,} images have the pixels of another, the first: {first} = {other}"
             )
-        for splits, count in sorted(self.across.items()):
+        for splits, count in sorted(same["across_splits"].items()):
             if splits != "train and test":
                 notes.append(f"{count_of(count, 'image')} with equal pixels, in {splits}")
-        if self.disagreeing:
+        if count := same["different_labels"]:
             notes.append(
-                f"images with equal pixels carry different labels ({count_of(self.disagreeing, 'group')} of them)"
+                f"images with equal pixels carry different labels ({count_of(count, 'group')} of them)"
             )
-        if self.near["pairs"]:
-            first, second, distance = self.near["examples"][0]
+        if near["pairs"]:
+            first, other, distance = near["examples"][0]
             notes.append(
-                f"{self.near['images']:,} images are nearly the same as another, such as {first} and {second} "
+                f"{near['images']:,} images are nearly the same as another, such as {first} and {other} "
                 f"({distance} of 64 bits)"
             )
-        if self.leakage["near_images"]:
-            notes.append(
-                f"{count_phrase(self.leakage['near_images'], 'test image')} nearly the same as a train image"
-            )
+        if count := self.leakage["near_images"]:
+            notes.append(f"{count_phrase(count, 'test image')} nearly the same as a train image")
         return notes
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {
-            "same": {
-                "images": sum(map(len, self.groups)),
-                "same_bytes": self.same_bytes,
-                "groups": self.groups,
-                "across_splits": dict(self.across),
-                "different_labels": self.disagreeing,
-            },
-            "near": self.near,
-        }
 
 
 def _captions(pairs: PairDataset, images: Indices, wanted: BoolArray) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +94,9 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {
-            "ok": not self.problems,
-            "format": self.format,
-            "counts": self.counts,
-            "fingerprint": self.fingerprint,
-            "poison": self.poison,
-            "problems": self.problems,
-            "wrong": {kind: list(lines) for kind, lines in self.wrong.items()},
-            "notes": list(self.notes),
-            "images": self.images,
-            "duplicates": self.duplicates,
-            "leakage": self.leakage,
-            "captions": self.captions,
-        }
+        lines = {kind: list(lines) for kind, lines in self.wrong.items()}
+        own = {**vars(self), "wrong": lines, "notes": list(self.notes)}
+        return {"ok": not self.problems, "problems": self.problems, **own}
 
 
 def _classes(classes: Mapping[str, int]) -> str:
@@ -193,96 +182,50 @@ _CONTROL = re.compile(
 _ESCAPE = re.compile(r"\x1b\[[\d;]*[a-zA-Z]")
 
 
-@dataclass(frozen=True)
-class CaptionFacts:
-    """Counts over all captions of a set.
+def check_captions(pairs: PairDataset) -> dict[str, Any]:
+    """Look at every caption once.
 
-    Attributes:
-        captions: All of them.
-        distinct: Different texts.
-        words: Fewest, median and most words of a caption.
-        empty: Captions without a letter, a digit or a symbol, such as "" and ".".
-        too_long: Captions that are longer than CLIP's context for sure: a lower bound, by pieces of text, since one
-            piece takes one token or more.
-        html: Captions with HTML tags or entities.
-        control: Captions with control characters (terminal escapes), or characters that hide or reverse text.
-        repeated: Captions that their image has already.
-        images_without: Images that no caption is with.
-        in_train_and_test: Different texts that are in both splits, on whatever image.
-        examples: Image of the first caption of each kind that was found: `empty`, `too_long`, `html`, `control`,
-            `repeated`; and the first of `images_without`.
+    Returns:
+        Counts: `captions`, all of them; `distinct`, different texts; `words`, the fewest, median and most words of a
+        caption; those of `CAPTION_KINDS`; `repeated`, captions that their image has already; `images_without`, images
+        that no caption is with; `in_train_and_test`, different texts that are in both splits, on whatever image. And
+        `examples`: the image of the first caption of each kind that was found.
     """
-
-    captions: int
-    distinct: int
-    words: tuple[int, int, int]
-    empty: int
-    too_long: int
-    html: int
-    control: int
-    repeated: int
-    images_without: int
-    in_train_and_test: int
-    examples: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {**asdict(self), "words": list(self.words)}
-
-
-def check_captions(pairs: PairDataset) -> CaptionFacts:
-    """Look at every caption once."""
     rows: dict[str, list[int]] = {}
     for row, caption in enumerate(pairs.captions):
         rows.setdefault(caption, []).append(row)
-    times = np.array([len(found) for found in rows.values()], dtype=np.int64)
-    words = np.array([len(text.split()) for text in rows], dtype=np.int64)
-
+    counts: dict[str, int] = {}
     firsts: dict[str, int] = {}
-
-    def count(kind: str, test: Callable[[str], object]) -> int:
+    for kind, test in CAPTION_KINDS.items():
         hits = [found for text, found in rows.items() if test(text)]
+        counts[kind] = sum(map(len, hits))
         if hits:
             firsts[kind] = min(found[0] for found in hits)
-        return sum(map(len, hits))
-
-    splits = pairs.split_codes
-    train, test = SPLITS.index("train"), SPLITS.index("test")
+    in_train, in_test = pairs.in_split("train"), pairs.in_split("test")
     both = repeated = 0
     for found in rows.values():
         if len(found) > 1:
-            in_splits = splits[found]
-            both += bool((in_splits == train).any() and (in_splits == test).any())
-            seen: set[int] = set()
-            for row in found:
-                image = int(pairs.image[row])
-                if image in seen:
-                    repeated += 1
-                    firsts["repeated"] = min(row, firsts.get("repeated", row))
-                seen.add(image)
-    every_word = np.repeat(words, times)
+            both += bool(in_train[found].any() and in_test[found].any())
+            again = np.delete(found, np.unique(pairs.image[found], return_index=True)[1])
+            repeated += len(again)
+            if len(again):
+                firsts["repeated"] = min(int(again[0]), firsts.get("repeated", len(pairs)))
     without = np.setdiff1d(np.arange(len(pairs.images)), pairs.used_images())
-    counts = {
-        "empty": count("empty", lambda text: not says_something(text)),
-        "too_long": count("too_long", is_too_long),
-        "html": count("html", _HTML.search),
-        "control": count("control", _CONTROL.search),
-    }
     examples = {kind: str(pairs.images.ids[pairs.image[row]]) for kind, row in firsts.items()}
     if len(without):
         examples["images_without"] = str(pairs.images.ids[without[0]])
-    return CaptionFacts(
-        captions=len(pairs),
-        distinct=len(rows),
-        words=(
-            (int(words.min()), int(np.median(every_word)), int(words.max())) if rows else (0, 0, 0)
-        ),
+    lengths = [len(text.split()) for text in rows] or [0]
+    words = np.repeat(lengths, [len(found) for found in rows.values()] or [1])
+    return {
+        "captions": len(pairs),
+        "distinct": len(rows),
+        "words": [min(lengths), int(np.median(words)), max(lengths)],
         **counts,
-        repeated=repeated,
-        images_without=len(without),
-        in_train_and_test=both,
-        examples=examples,
-    )
+        "repeated": repeated,
+        "images_without": len(without),
+        "in_train_and_test": both,
+        "examples": examples,
+    }
 
 
 def says_something(caption: str) -> bool:
@@ -308,6 +251,14 @@ def is_too_long(caption: str) -> bool:
     text = _CONTROL.sub("", _ESCAPE.sub("", html.unescape(html.unescape(caption))))
     return sum(1 for _ in _PIECES.finditer(text)) > CONTEXT - 2
 
+
+CAPTION_KINDS: Mapping[str, Callable[[str], object]] = {
+    "empty": lambda text: not says_something(text),
+    "too_long": is_too_long,
+    "html": _HTML.search,
+    "control": _CONTROL.search,
+}
+"""Captions that say nothing, that CLIP truncates for sure, with HTML, and with control characters or hidden text."""
 
 NEAR = 4
 """Bits of 64 in which two perceptual hashes may differ to be called near, by default."""
@@ -386,7 +337,7 @@ def verify_pairs(
     notes: list[str] = []
     found_images = found_duplicates = None
     captions = check_captions(pairs)
-    leakage = {"same_captions": captions.in_train_and_test}
+    leakage = {"same_captions": captions["in_train_and_test"]}
     if images:
         ids = [str(image_id) for image_id in pairs.images.ids]
         before = file_states(pairs.root, ids)
@@ -397,7 +348,7 @@ def verify_pairs(
         found_images = _image_facts(scan, ids)
         notes += _image_notes(scan, ids)
         likeness = Likeness.of(pairs, scan, near)
-        found_duplicates = likeness.to_json()
+        found_duplicates = likeness.duplicates
         leakage = {**likeness.leakage, **leakage}
         wrong["leakage"] = likeness.problems()
         notes += likeness.notes()
@@ -439,7 +390,7 @@ def verify_pairs(
         images=found_images,
         duplicates=found_duplicates,
         leakage=leakage,
-        captions=captions.to_json(),
+        captions=captions,
     )
 
 
@@ -470,63 +421,47 @@ def _image_notes(scan: ImageScan, ids: list[str]) -> list[str]:
             f"{count_phrase(len(scan.wrong_suffix), 'image')} of another format than the name says, the first: "
             f"{ids[first]} is {scan.wrong_suffix[first]}; they load"
         )
-    if scan.animated:
-        notes.append(
-            f"{count_phrase(len(scan.animated), 'image')} animated, the first: {ids[scan.animated[0]]}; "
-            "models see the first frame"
-        )
-    if scan.rotated:
-        notes.append(
-            f"{count_phrase(len(scan.rotated), 'image')} rotated by EXIF data, the first: {ids[scan.rotated[0]]}; "
-            "models see them as they are stored, as in CLIP's own pipeline"
-        )
+    for found, what, seen in (
+        (scan.animated, "animated", "models see the first frame"),
+        (
+            scan.rotated,
+            "rotated by EXIF data",
+            "models see them as they are stored, as in CLIP's own pipeline",
+        ),
+    ):
+        if found:
+            count = count_phrase(len(found), "image")
+            notes.append(f"{count} {what}, the first: {ids[found[0]]}; {seen}")
     return notes
 
 
-def _caption_problems(captions: CaptionFacts) -> list[str]:
-    if not captions.empty:
+def _caption_problems(captions: Mapping[str, Any]) -> list[str]:
+    if not captions["empty"]:
         return []
     return [
-        f"{count_phrase(captions.empty, 'caption')} empty (nothing but marks and spaces), "
-        f"the first is with {captions.examples['empty']}"
+        f"{count_phrase(captions['empty'], 'caption')} empty (nothing but marks and spaces), "
+        f"the first is with {captions['examples']['empty']}"
     ]
 
 
-def _caption_notes(captions: CaptionFacts) -> list[str]:
-    notes = []
-    first = captions.examples.get
-    for kind, count, what in (
-        (
-            "too_long",
-            captions.too_long,
-            f"{count_phrase(captions.too_long, 'caption')} longer than the {CONTEXT} tokens that CLIP reads, "
-            "and truncated (a lower bound: pieces of text were counted, not tokens)",
-        ),
-        ("html", captions.html, f"HTML is in {count_of(captions.html, 'caption')}"),
-        (
-            "control",
-            captions.control,
-            "control characters, or characters that hide or reverse text, are in "
-            f"{count_of(captions.control, 'caption')}",
-        ),
-        (
-            "repeated",
-            captions.repeated,
-            f"{count_phrase(captions.repeated, 'caption')} repeated on the same image",
-        ),
-    ):
-        if count:
-            notes.append(f"{what}, the first: {first(kind)}")
-    if captions.images_without:
-        notes.append(
-            f"{count_phrase(captions.images_without, 'image')} without a caption, the first: "
-            f"{first('images_without')}"
-        )
-    if captions.in_train_and_test:
-        notes.append(
-            f"{count_phrase(captions.in_train_and_test, 'text')} in train and in test, on whatever image"
-        )
-    return notes
+def _caption_notes(captions: Mapping[str, Any]) -> list[str]:
+    notes = {
+        "too_long": f"{count_phrase(captions['too_long'], 'caption')} longer than the {CONTEXT} tokens that CLIP "
+        "reads, and truncated (a lower bound: pieces of text were counted, not tokens)",
+        "html": f"HTML is in {count_of(captions['html'], 'caption')}",
+        "control": "control characters, or characters that hide or reverse text, are in "
+        f"{count_of(captions['control'], 'caption')}",
+        "repeated": f"{count_phrase(captions['repeated'], 'caption')} repeated on the same image",
+        "images_without": f"{count_phrase(captions['images_without'], 'image')} without a caption",
+    }
+    found = [
+        f"{note}, the first: {captions['examples'][kind]}"
+        for kind, note in notes.items()
+        if captions[kind]
+    ]
+    if both := captions["in_train_and_test"]:
+        found.append(f"{count_phrase(both, 'text')} in train and in test, on whatever image")
+    return found
 
 
 def _poisoned_gallery(pairs: PairDataset) -> tuple[int, list[str]]:
