@@ -12,8 +12,8 @@ import yaml
 
 from mmpoison.errors import InputError
 from mmpoison.reporting.html_report import render_runs_html
-from mmpoison.reporting.seeds import seed_tables, summary_markdown
-from mmpoison.reporting.table import Table
+from mmpoison.reporting.seeds import seed_tables
+from mmpoison.reporting.table import Table, markdown
 from mmpoison.statistics import Summary
 
 GOALS = ("sheep2boat", "cat2dog", "boat2<b>dog</b>")
@@ -205,7 +205,7 @@ def test_it_is_in_markdown_without_intervals_and_on_the_page(tmp_path: Path) -> 
     runs = [tmp_path / f"{number}" for number in range(3)]
     for number, goal in enumerate(GOALS):
         write_run(runs[number], 0, (goal,))
-    text = summary_markdown(runs)
+    text = markdown(seed_tables(runs))
     block = text[: text.index("\n\nMean ±")]
     assert block.startswith("**All settings: queries that find a target image**")
     assert "[" not in block

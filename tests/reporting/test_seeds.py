@@ -12,13 +12,14 @@ from scipy import stats
 from tests.reporting.conftest import shown_lines
 
 from mmpoison.errors import InputError
-from mmpoison.reporting.seeds import (
-    NOTE,
-    metrics_tables,
-    summary_json,
-    summary_markdown,
-    summary_table,
-)
+from mmpoison.reporting.seeds import NOTE, metrics_tables, seed_tables
+from mmpoison.reporting.table import markdown
+from mmpoison.reporting.terminal_tables import first_tables, terminal
+
+
+def as_json(runs: list[Path]) -> list[dict[str, Any]]:
+    return [table.to_json() for table in seed_tables(runs)]
+
 
 HITS = {0: 0.2, 1: 0.5, 2: 0.7}
 
@@ -39,7 +40,7 @@ def write_run(folder: Path, seed: int, mode: str = "add") -> Path:
 
 def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / str(seed), seed) for seed in HITS]
-    text = summary_markdown(runs)
+    text = markdown(seed_tables(runs))
     hits = list(HITS.values())
     mean, sd = np.mean(hits), np.std(hits, ddof=1)
     half = stats.t.ppf(0.975, 2) * sd / 3**0.5
@@ -57,7 +58,7 @@ def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
 
 def test_modes_are_kept_apart(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / mode, 0, mode) for mode in ("add", "replace")]
-    text = summary_markdown(runs)
+    text = markdown(seed_tables(runs))
     assert text.index("mode add") < text.index("mode replace")
     # one seed has no deviation
     assert "±" not in text.replace(NOTE, "").replace("Mean ± standard deviation over n seeds", "")
@@ -68,16 +69,20 @@ def test_a_seed_given_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"b: seed 1 of small, sheep2aeroplane, add was given twice"
     ):
-        summary_markdown(runs)
+        markdown(seed_tables(runs))
 
 
 def test_a_folder_without_metrics_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"metrics\.json"):
-        summary_table([tmp_path])
+        terminal(first_tables(seed_tables([tmp_path])))
 
 
 def test_the_terminal_table_fits_into_80_columns(tmp_path: Path) -> None:
-    lines = shown_lines(summary_table([write_run(tmp_path / str(seed), seed) for seed in HITS]))
+    lines = shown_lines(
+        terminal(
+            first_tables(seed_tables([write_run(tmp_path / str(seed), seed) for seed in HITS]))
+        )
+    )
     assert any("± 0.252" in line for line in lines)
 
 
@@ -85,7 +90,7 @@ def test_the_terminal_table_fits_into_80_columns(tmp_path: Path) -> None:
 
 
 def test_json_holds_every_part_of_a_number(tmp_path: Path) -> None:
-    tables = summary_json([write_run(tmp_path / str(seed), seed) for seed in HITS])
+    tables = as_json([write_run(tmp_path / str(seed), seed) for seed in HITS])
     assert json.loads(json.dumps(tables)) == tables
     (row,) = tables[0]["rows"]
     assert (row["Model"], row["n"]) == ("Poisoned", 3)
@@ -96,7 +101,7 @@ def test_json_holds_every_part_of_a_number(tmp_path: Path) -> None:
 
 def test_a_folder_of_run_folders_stands_for_its_runs(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / "all" / f"seed{seed}", seed) for seed in HITS]
-    assert summary_markdown([tmp_path / "all"]) == summary_markdown(runs)
+    assert markdown(seed_tables([tmp_path / "all"])) == markdown(seed_tables(runs))
 
 
 def test_settings_are_kept_apart(tmp_path: Path) -> None:
@@ -108,7 +113,7 @@ def test_settings_are_kept_apart(tmp_path: Path) -> None:
         ("one", {"trainable": "both", "attack": "single-target-image"}),
     ):
         runs.append(change_run(write_run(tmp_path / name, 0), run=change))
-    side_by_side, *tables = summary_json(runs)
+    side_by_side, *tables = as_json(runs)
     assert len(side_by_side["rows"]) == 4
     assert len(tables) == 4
     titles = " ".join(table["title"] for table in tables)
@@ -130,7 +135,7 @@ def test_drift_and_which_kind_moved_more(tmp_path: Path) -> None:
     drift = {0: (0.09, 0.05), 1: (0.08, 0.05), 2: (0.10, 0.06)}
     for seed, (text, image) in drift.items():
         change_run(write_run(tmp_path / str(seed), seed), drift={"text": text, "image": image})
-    table = next(t for t in summary_json([tmp_path]) if "drift" in t["title"])
+    table = next(t for t in as_json([tmp_path]) if "drift" in t["title"])
     assert [row["Embeddings of"] for row in table["rows"]] == ["texts", "images"]
     assert table["rows"][0]["drift"]["mean"] == pytest.approx(0.09)
     expected = stats.ttest_rel([0.09, 0.08, 0.10], [0.05, 0.05, 0.06]).pvalue
@@ -158,7 +163,7 @@ def test_study_tables(tmp_path: Path) -> None:
             },
             transfer={"elsewhere": {"goal": {"sofa2bird": {"poisoned": row}}}},
         )
-    text = summary_markdown([tmp_path])
+    text = markdown(seed_tables([tmp_path]))
     for said in (
         "| Poisoned, captions of the poison | 3 |",
         "| Poisoned, 2x | 3 |",
@@ -168,7 +173,7 @@ def test_study_tables(tmp_path: Path) -> None:
         "tested on elsewhere: sofa2bird",
     ):
         assert said in text, said
-    shown_lines(summary_table([tmp_path]))
+    shown_lines(terminal(first_tables(seed_tables([tmp_path]))))
 
 
 def test_equal_texts_have_a_table_of_their_own(tmp_path: Path) -> None:
@@ -190,7 +195,7 @@ def test_utility_and_drift_of_a_run_are_shown_once_for_all_its_goals(tmp_path: P
         drift={"text": 0.1, "image": 0.2},
         goal={"sofa2bird": {"poisoned": {"hit@10": 0.5}}},
     )
-    titles = [table["title"] for table in summary_json([folder])]
+    titles = [table["title"] for table in as_json([folder])]
     shared = "sheep2aeroplane, sofa2bird"
     assert sum("drift" in title for title in titles) == 1
     assert f"{shared}: drift" in titles
@@ -201,8 +206,8 @@ def test_utility_and_drift_of_a_run_are_shown_once_for_all_its_goals(tmp_path: P
 def test_text_from_outside_is_harmless(tmp_path: Path) -> None:
     evil = "\x1b[31mred | [bold]x"
     folder = change_run(write_run(tmp_path / "0", 0), run={"recipe": evil})
-    text = summary_markdown([folder])
+    text = markdown(seed_tables([folder]))
     assert "\x1b" not in text
-    shown = "\n".join(shown_lines(summary_table([folder])))
+    shown = "\n".join(shown_lines(terminal(first_tables(seed_tables([folder])))))
     assert "\x1b" not in shown
     assert "[bold]x" in shown

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mmpoison.paper.claim import CLAIMS, Finding, Verdict, every, said_of
+from mmpoison.paper.claim import CLAIMS, Finding, every, said_of
 from mmpoison.paper.figures import MEDIANS
 from mmpoison.paper.measured import CURVE, Results
 from mmpoison.paper.paper_values import rows_of
@@ -279,12 +279,6 @@ def unprinted(name: str) -> str:
 def contradiction(name: str) -> str:
     """Return where the paper contradicts a claim of its own; empty where it does not."""
     return str(said_of(name).get("contradicted", ""))
-
-
-def own_verdict(name: str) -> Verdict | None:
-    """Return the verdict of the paper's own numbers on a claim; None where it prints none."""
-    found = own_finding(name)
-    return None if found is None else found.verdict
 
 
 # -- Gives measured numbers and the paper's lines of their own in a table, so that no cell wraps.

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import RenderableType
 
 from mmpoison.base.record import Record
 from mmpoison.records.run_files import (
@@ -37,8 +34,7 @@ from mmpoison.reporting.runs import (
     utility_value,
 )
 from mmpoison.reporting.summary import MODELS, classes
-from mmpoison.reporting.table import Cell, Column, Table, markdown
-from mmpoison.reporting.terminal_tables import first_tables, terminal
+from mmpoison.reporting.table import Cell, Column, Table
 from mmpoison.reporting.text import clean
 from mmpoison.statistics import Summary, compare, summarize
 
@@ -485,24 +481,3 @@ def _drift_table(group: RunGroup, goals: str) -> list[Table]:
             detail=True,
         )
     ]
-
-
-def summary_table(runs: Sequence[Path], *, whole: bool = False) -> RenderableType:
-    """Draw `seed_tables` for the terminal.
-
-    Args:
-        runs: Finished run folders, or folders of them.
-        whole: Draw every table and column, and intervals too.
-    """
-    tables = seed_tables(runs)
-    return terminal(tables if whole else first_tables(tables), whole=whole)
-
-
-def summary_markdown(runs: Sequence[Path]) -> str:
-    """Write `seed_tables` as Markdown."""
-    return markdown(seed_tables(runs))
-
-
-def summary_json(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return `seed_tables` as plain JSON values."""
-    return [table.to_json() for table in seed_tables(runs)]

@@ -189,23 +189,6 @@ class DistanceCounts:
             )
         return fit_two_gaussians(1 - (np.arange(BINS) + 0.5) * WIDTH, counts=self.counts)
 
-    def split_cut(self, log_odds: float) -> float:
-        """Return the distance above which `gmm-split` drops pairs.
-
-        Args:
-            log_odds: Of the Gaussian with the smaller cosines; pairs above are dropped.
-        """
-        two = self.two_gaussians()
-        near, far = 0.0, LARGEST
-        # the log odds never fall with the distance
-        for _ in range(60):
-            middle = (near + far) / 2
-            if two.log_odds([1 - middle])[0] > log_odds:
-                far = middle
-            else:
-                near = middle
-        return (near + far) / 2
-
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays for `numpy.savez`."""
         return {"counts": self.counts, "unusable": np.array(self.unusable)}
