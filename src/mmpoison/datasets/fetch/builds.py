@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
-from mmpoison.base.untrusted import read_json
+from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.datasets.catalogue import DATASETS, Progress
 from mmpoison.datasets.fetch.transfer import Downloaded, check_space, download, unpack
 from mmpoison.datasets.options import fit_options
@@ -311,7 +310,8 @@ class _Steps:
 
 
 def _archives(data_set: str) -> dict[str, PublicFile]:
-    listed = json.loads((resources.files(__package__) / "archives.json").read_text("utf-8"))
+    text = (resources.files(__package__) / "archives.json").read_text("utf-8")
+    listed = parse_json(text, "archives.json")
     return {file["name"]: PublicFile(**file) for file in listed[data_set]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 from collections import defaultdict
@@ -14,7 +13,7 @@ from typing import Annotated, Any, TypedDict, TypeVar
 import msgspec
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.base.untrusted import open_bytes
+from mmpoison.base.untrusted import open_bytes, parse_json
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
@@ -26,8 +25,8 @@ from mmpoison.pairs.table import ImageTable, PairDataset
 # -- Registers published data sets under what `sets.json` says of them: summary, where they are from, terms, parts.
 
 
-_SETS: dict[str, dict[str, Any]] = json.loads(
-    (resources.files(__package__) / "sets.json").read_text("utf-8")
+_SETS: dict[str, dict[str, Any]] = parse_json(
+    (resources.files(__package__) / "sets.json").read_text("utf-8"), "sets.json"
 )
 
 
