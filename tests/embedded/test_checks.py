@@ -89,6 +89,7 @@ def test_it_equals_counting(tmp_path: Path, pairs: Pairs, monkeypatch: pytest.Mo
         assert getattr(found, name) == pytest.approx(value, abs=1e-4), name
     assert found.not_finite == 3
     assert found.zero == 2
+    assert found.usable == 395
     lines = notes_on(found)
     assert "3 pairs with NaN or infinity in an embedding: not judged" in lines
     assert "2 pairs with an embedding that is zero: not judged" in lines

@@ -156,6 +156,7 @@ class FakeRay(ModuleType):
     [
         ("auto", 3, None, 3, 1),
         ("cuda", 3, None, 3, 1),
+        ("auto", 1, None, 1, 1),
         ("auto", 3, 5, 5, 1),  # Ray makes the others wait
         ("auto", 0, None, 6, 0),
         ("cpu", 3, None, 6, 0),
