@@ -21,12 +21,12 @@ Cli = Callable[..., Any]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    from mmpoison.datasets import named_data
+    from mmpoison.datasets import catalogue
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(named_data, "load_pairs", fail)
+    monkeypatch.setattr(catalogue, "load_pairs", fail)
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_a_filter_keeps_the_columns_of_what_stays(
         for line in own_lines
         for own, caption in zip(line["caption_columns"], line["captions"], strict=True)
     }
-    from mmpoison.datasets.named_data import NamedData
+    from mmpoison.datasets.catalogue import NamedData
 
     result = filter_pairs(
         NamedData(str(source), root=square_folder),

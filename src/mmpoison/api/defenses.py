@@ -11,7 +11,7 @@ from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs, training_s
 from mmpoison.api.progress import shown
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import refuse_address
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses.catalogue import PairFilter, build_filter, split_options
 from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.pipeline import Ask, Trusted, filter_pairs

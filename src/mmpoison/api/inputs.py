@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
 from mmpoison.attacks.catalogue import Attack, build_attack, run_attack
-from mmpoison.datasets.catalogue import load_dataset, load_pairs
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.datasets.catalogue import NamedData, load_dataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import ImagePolicy, save_pairs
 from mmpoison.pairs.table import PairDataset

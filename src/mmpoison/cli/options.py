@@ -12,7 +12,7 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     # torch takes seconds to import
-    from mmpoison.datasets.named_data import NamedData
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.defenses.catalogue import Kind
     from mmpoison.training.settings import TrainingSettings
 
@@ -168,7 +168,7 @@ def named_data(
     Raises:
         InputError: If an option is not KEY=VALUE, or is given twice.
     """
-    from mmpoison.datasets.named_data import NamedData
+    from mmpoison.datasets.catalogue import NamedData
 
     return NamedData(str(data), root, format, parse_options(options))
 

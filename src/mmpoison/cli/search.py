@@ -30,7 +30,7 @@ from mmpoison.cli.options import (
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.datasets.named_data import NamedData
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.pages.search.collection import Collection
     from mmpoison.pages.search.library import Library, Source
 

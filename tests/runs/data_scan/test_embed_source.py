@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmpoison.datasets import load_dataset
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.datasets.catalogue import NamedData
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts

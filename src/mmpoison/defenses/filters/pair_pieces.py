@@ -12,6 +12,7 @@ import numpy as np
 
 from mmpoison.datasets.catalogue import (
     DATASETS,
+    NamedData,
     fitted_options,
     image_folder,
     load_dataset,
@@ -20,7 +21,6 @@ from mmpoison.datasets.catalogue import (
     stream_pairs,
     with_own_columns,
 )
-from mmpoison.datasets.named_data import NamedData
 from mmpoison.errors import InputError
 from mmpoison.images.sources import Names, States, absent_images, file_states, refuse_changed
 from mmpoison.pairs.folder import MANIFEST_FILE, count_images, is_poisoned, stream_pairs_folder

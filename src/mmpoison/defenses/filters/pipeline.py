@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmpoison.base.files import refuse_occupied, write_json
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses.catalogue import PairFilter, build_filter
 from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.decide import (

@@ -19,8 +19,7 @@ from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import find_device
 from mmpoison.base.untrusted import read_json
-from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.datasets.catalogue import DATASETS, NamedData
 from mmpoison.defenses.filters.decide import judge_auroc
 from mmpoison.defenses.filters.distance_scan import images_at_once
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
