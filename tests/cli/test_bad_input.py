@@ -134,7 +134,8 @@ CASES = {
             "a target image is for one goal",
         ),
         (f"{EVALUATE} {GOAL} --model model --manifest no.json", "no.json: no such file"),
-        (f"{EVALUATE} --suspect model", "No such option"),
+        (f"{EVALUATE} --suspect model", "it is `mmpoison check MODEL` now"),
+        (f"{EVALUATE} --model model --trust", "a checkpoint's code is never run"),
     ],
     "check": [
         (CHECK, "needs --reference"),
@@ -161,6 +162,7 @@ CASES = {
         ),
         ("run rsicd-ucm --out out", "needs the folder that holds it"),
         ("run rsicd-ucm --data-root no --out out", "no: no such folder"),
+        ("sweep openmoji --out out", "it is part of `mmpoison run` now"),
         ("run openmoji --out out --set training.epoch=1,2", "unknown key 'training.epoch': did"),
         ("run openmoji --out out --set training.epochs=1,many", "training.epochs: "),
         ("run openmoji --out out --seeds a", "--seeds 'a': numbers are needed"),

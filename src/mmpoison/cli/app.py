@@ -114,6 +114,14 @@ def _command() -> Any:
     return get_command(app)
 
 
+MOVED = {
+    "No such command 'sweep'": "it is part of `mmpoison run` now",
+    "No such option: --suspect": "it is `mmpoison check MODEL` now",
+    "No such option: --trust": "a checkpoint's code is never run",
+}
+"""What verbs and options of 0.1 that are gone are answered with."""
+
+
 def run_command() -> int:
     """Run the command line once; an error of usage is one line.
 
@@ -136,7 +144,8 @@ def run_command() -> int:
         else:
             # typer's own types begin their reasons with this
             reason = error.format_message().replace("Value error, ", "")
-            stderr(f"mmpoison: {reason} (see --help)")
+            moved = next((now for was, now in MOVED.items() if was in reason), "see --help")
+            stderr(f"mmpoison: {reason} ({moved})")
         return 2
     return code if isinstance(code, int) else 0
 
