@@ -198,8 +198,15 @@ def test_the_state_of_another_training_is_refused(
         tune(checkpoints=checkpoints, **changes[other])
 
 
-def test_a_full_disk_is_said_and_the_state_before_stays(
-    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (errno.ENOSPC, r"the disk is full: the state of step 3 takes .*resumes at step-000000002"),
+        (errno.EIO, r"the state of step 3 cannot be saved .*resumes at step-000000002"),
+    ],
+)
+def test_a_state_that_cannot_be_saved_is_said_and_the_one_before_stays(
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int, says: str
 ) -> None:
     checkpoints = Checkpoints(tmp_path / "states", steps=1)
     save = safetensors.torch.save_file
@@ -207,12 +214,10 @@ def test_a_full_disk_is_said_and_the_state_before_stays(
     def full(tensors: dict[str, Tensor], path: Path, **more: Any) -> None:
         if "step-000000003" in path.name:
             path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            raise OSError(fault, "No luck", str(path))
         save(tensors, path, **more)
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(
-        InputError, match=r"the disk is full: the state of step 3 takes .*resumes at step-000000002"
-    ):
+    with pytest.raises(InputError, match=says):
         tune(checkpoints=checkpoints)
     assert len(list(checkpoints.folder.iterdir())) == 2
