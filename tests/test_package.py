@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -41,6 +43,32 @@ def test_every_public_name_is_there() -> None:
         assert name == "__version__" or one.__doc__
     with pytest.raises(AttributeError, match="no attribute 'SingleTargetLable'"):
         mmpoison.SingleTargetLable  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        "datasets",
+        "defenses",
+        "embedded",
+        "evaluation",
+        "images",
+        "models",
+        "statistics",
+        "training",
+    ],
+)
+def test_what_flows_is_immutable(package: str) -> None:
+    """A stage takes a table or a model and returns a new one; nobody changes what another one holds."""
+    offered = importlib.import_module(f"mmpoison.{package}")
+    classes = [getattr(offered, name) for name in offered.__all__]
+    made = [one for one in classes if dataclasses.is_dataclass(one) and isinstance(one, type)]
+    assert made
+    assert not [
+        one.__name__
+        for one in made
+        if not one.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    ]
 
 
 def test_licence_files_are_full() -> None:
