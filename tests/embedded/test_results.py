@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -64,9 +65,14 @@ def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:
     assert set(table["reason"].to_pylist()) == {"because"}
     assert table["group"].null_count == len(gone)
     assert table["face_bboxes"].to_pylist() == [[[0.1, 0.2, 0.3, 0.4]]] * len(gone)
+    with (tmp_path / "out" / "drop.csv").open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["id"] for line in lines] == [line["uid"] for line in lines] == gone
+    assert list(lines[0])[-6:] == ["id", "shard", "row", "score", "group", "reason"]
+    assert json.loads(lines[0]["face_bboxes"]) == [[0.1, 0.2, 0.3, 0.4]]
     assert results.notes == []
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "drop.parquet", "groups.json", "keep.npy", "shards.parquet",
+        "drop.csv", "drop.parquet", "groups.json", "keep.npy", "shards.parquet",
     ]  # fmt: skip
     assert json.loads((tmp_path / "out" / "groups.json").read_text()) == [
         {"group": 0, "images": 3},

@@ -311,8 +311,8 @@ def scan(
         source: Embeddings that exist (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in
             an object store (`s3://...`), or pairs in any format, or the name of a data set; those are embedded first.
             `NamedData` has format and options itself.
-        out: New folder: `drop.parquet`, the list of pairs that stay (`keep.npy` for uids, `keep/` for keys),
-            `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
+        out: New folder: `drop.parquet` and `drop.csv`, the list of pairs that stay (`keep.npy` for uids, `keep/` for
+            keys), `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
         encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
         lose: Share of the pairs that may be dropped besides those of suspected goals, the most suspicious ones.
         false_alarms: How often clean data may raise an alarm, in (0, 1).

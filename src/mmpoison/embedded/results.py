@@ -3,6 +3,7 @@
 | file | what it holds |
 |---|---|
 | `drop.parquet` | the pairs that go: id, shard, row, score, group, reason, and all own columns |
+| `drop.csv` | the same, own columns first: to be joined with the table that the pairs are from |
 | `keep.npy` or `keep/{shard}.txt` | the pairs that stay, see `keep_lists` |
 | `groups.json` | the groups that were found |
 | `shards.parquet` | for each shard how many pairs stay, go and were not judged, or why it could not be read |
@@ -10,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DROP_FILE = "drop.parquet"
+CSV_FILE = "drop.csv"
 GROUPS_FILE = "groups.json"
 SHARDS_FILE = "shards.parquet"
 
 NO_GROUP = -1
+
+OURS = 6
+"""Columns of `drop.parquet` that are not own ones; they come first."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class ResultWriter:
         own: Own columns that go through to `drop.parquet`.
         keep: Writes which pairs stay.
         schema: Schema of `drop.parquet`.
-        write: Writes a table to `drop.parquet`.
+        write: Writes a table to `drop.parquet` and `drop.csv`.
     """
 
     def __init__(
@@ -180,12 +186,25 @@ def write_results(out: Path, source: EmbeddedSource) -> Iterator[ResultWriter]:
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from pyarrow import csv
 
     own = own_schema(source.shards)
     schema = drop_schema(own)
-    with keep_list(out, source.id_kind) as keep, atomic_file(out / DROP_FILE) as temporary:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            results = ResultWriter(own, keep, schema, writer.write_table)
+    with (
+        keep_list(out, source.id_kind) as keep,
+        atomic_file(out / DROP_FILE) as parquet,
+        atomic_file(out / CSV_FILE) as text,
+    ):
+        with (
+            pq.ParquetWriter(parquet, schema, compression="zstd") as writer,
+            csv.CSVWriter(text, _in_text(schema.empty_table()).schema) as lines,
+        ):
+
+            def write(table: pa.Table) -> None:
+                writer.write_table(table)
+                lines.write_table(_in_text(table))
+
+            results = ResultWriter(own, keep, schema, write)
             yield results
         with atomic_file(out / SHARDS_FILE) as shards:
             counts = pa.Table.from_pylist(results.shard_counts, schema=_shards_schema())
@@ -212,6 +231,23 @@ def drop_schema(own: pa.Schema) -> pa.Schema:
             name = f"own_{name}"
         fields.append(field.with_name(name))
     return pa.schema(fields)
+
+
+def _in_text(table: pa.Table) -> pa.Table:
+    """Return a table for CSV: own columns first, and what CSV has no form for as JSON."""
+    import pyarrow as pa
+
+    def column(name: str) -> Any:
+        kind = table.schema.field(name).type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            values = table[name].to_pylist()
+            texts = [None if each is None else json.dumps(each, default=str) for each in values]
+            return pa.array(texts, pa.string())
+        return table[name]
+
+    names = table.column_names
+    names = [*names[OURS:], *names[:OURS]]
+    return pa.table([column(name) for name in names], names=names)
 
 
 def own_schema(shards: Sequence[Shard]) -> pa.Schema:
