@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from mmpoison._version import __version__
 
 if TYPE_CHECKING:
-    from mmpoison.api.defenses import check, filter, scan, sterilize
+    from mmpoison.api.data_scan import scan
+    from mmpoison.api.defenses import check, filter, sterilize
     from mmpoison.api.evaluation import evaluate
     from mmpoison.api.inputs import load, poison
     from mmpoison.api.running import run
@@ -67,7 +68,7 @@ _MODULES = {
     "poison": "mmpoison.api.inputs",
     "run": "mmpoison.api.running",
     "save_pairs": "mmpoison.pairs.folder",
-    "scan": "mmpoison.api.defenses",
+    "scan": "mmpoison.api.data_scan",
     "sterilize": "mmpoison.api.defenses",
 }
 

@@ -93,8 +93,8 @@ def scan(
     A scan that was killed resumes with the same command. Exit code 1: some shards could not be read, the others were
     scanned.
     """
-    from mmpoison.api.defenses import scan as run_scan
-    from mmpoison.api.defenses import work_folder
+    from mmpoison.api.data_scan import scan as run_scan
+    from mmpoison.api.data_scan import work_folder
 
     hold_output(context, out, work=work_folder(out))
     with live_progress(on_stderr=json) as progress:

@@ -49,7 +49,6 @@ from mmpoison.defenses.filters.suspicious_groups._evidence import (
     misplaced,
     unlike,
 )
-from mmpoison.defenses.filters.suspicious_groups._features import Vocabulary
 from mmpoison.defenses.filters.suspicious_groups._scan import (
     evidence_of_images,
     evidence_of_pairs,
@@ -57,6 +56,7 @@ from mmpoison.defenses.filters.suspicious_groups._scan import (
     joined_score,
     scan,
 )
+from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.pairs.table import ImageTable

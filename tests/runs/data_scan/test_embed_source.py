@@ -20,7 +20,8 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.folder import save_pairs
 from mmpoison.runs.data_scan import embed_source as module
-from mmpoison.runs.data_scan.embed_source import EmbeddedPairs, embed_source, open_source
+from mmpoison.runs.data_scan.embed_source import EmbeddedPairs, embed_source
+from mmpoison.runs.data_scan.sources import open_source
 from mmpoison.runs.progress import SilentProgress
 
 

@@ -230,7 +230,7 @@ from pathlib import Path
 from tests.defenses.filters.passes.groups.conftest import made
 from tests.runs.data_scan.group_loop import source_of
 from mmpoison.runs.data_scan import scan_embedded as module
-from mmpoison.runs.data_scan.embed_source import OpenedSource
+from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import SilentProgress
 
 def write(judged, runner, *rest):

@@ -25,8 +25,8 @@ from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan
 from mmpoison.runs.data_scan import scan_embedded as module
 from mmpoison.runs.data_scan.drop import Judged
-from mmpoison.runs.data_scan.embed_source import OpenedSource
 from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
+from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import SilentProgress
 
 QUICK = ScanSettings(planted=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,12 @@ from mmpoison.defenses.filters.thresholds import (
 )
 from mmpoison.errors import InputError, ResultError
 from mmpoison.metrics import cosine_distance
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
 from mmpoison.statistics import Estimate, true_pair_auroc
+
+if TYPE_CHECKING:  # embeddings that exist are scanned without torch
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.models.inputs import PairInputs, ProgressFor
 
 # -- Tests a judge on the pairs that it judges: are captions closer to their own image than to random other
 # images?

@@ -33,10 +33,10 @@ from mmpoison.embedded.source import Shard, ShardError
 from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
 from mmpoison.reporting.scan_page import write_scan_page
 from mmpoison.reporting.text import percent
-from mmpoison.runs.data_scan.embed_source import OpenedSource
 from mmpoison.runs.data_scan.goal_words import DescribedGroup, ScanFinding, next_steps, verdict_of
 from mmpoison.runs.data_scan.group_passes import READ, SCORE
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
+from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import RunProgress
 
 # -- Writes what `mmpoison review` reads, where the pairs themselves were scanned: a verdict and a goal for

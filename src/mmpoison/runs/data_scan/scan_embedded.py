@@ -40,7 +40,6 @@ from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
 from mmpoison.runs.data_scan.drop import Judged, drop_rule, write_verdicts
-from mmpoison.runs.data_scan.embed_source import OpenedSource
 from mmpoison.runs.data_scan.goal_words import (
     ALIGNED,
     FEWEST_PAIRS,
@@ -69,6 +68,7 @@ from mmpoison.runs.data_scan.group_passes import (
     save_state,
 )
 from mmpoison.runs.data_scan.shard_passes import ShardRunner, claim_work, file_states
+from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.sweeps.workers import Placement, make_workers
 from mmpoison.statistics import Estimate, true_pair_auroc

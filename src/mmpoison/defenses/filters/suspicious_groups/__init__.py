@@ -2,7 +2,7 @@
 
 The parts, from the bottom: `_conflict` (vectors, one side from the other, captions against images), `_evidence`
 (conflicting items that are alike, and how often clean data show as much), `_scan` (two views joined; what would be
-found), `_features` (from an encoder, and clusters in words), `_defense` (the defence in the registry).
+found), `_words` (clusters in words), `_features` (from an encoder), `_defense` (the defence in the registry).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from mmpoison.defenses.filters.suspicious_groups._conflict import Views
     from mmpoison.defenses.filters.suspicious_groups._defense import SuspiciousGroups, views_of
     from mmpoison.defenses.filters.suspicious_groups._features import (
-        Vocabulary,
         caption_features,
         image_features,
     )
     from mmpoison.defenses.filters.suspicious_groups._scan import PlantedSize, plant_goals
+    from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 
 __all__ = [
     "PlantedSize",
@@ -36,7 +36,7 @@ _MODULES = {
     "PlantedSize": "_scan",
     "SuspiciousGroups": "_defense",
     "Views": "_conflict",
-    "Vocabulary": "_features",
+    "Vocabulary": "_words",
     "caption_features": "_features",
     "image_features": "_features",
     "plant_goals": "_scan",

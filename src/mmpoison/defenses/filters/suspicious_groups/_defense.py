@@ -15,11 +15,11 @@ from mmpoison.defenses.filters.decide import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups._conflict import Index, Views, crowded
 from mmpoison.defenses.filters.suspicious_groups._evidence import SuspiciousCluster, false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._features import (
-    Vocabulary,
     caption_features,
     image_features,
 )
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
+from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
