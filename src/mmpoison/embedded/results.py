@@ -38,9 +38,6 @@ SHARDS_FILE = "shards.parquet"
 
 NO_GROUP = -1
 
-OURS = 6
-"""Columns of `drop.parquet` that are not own ones; they come first."""
-
 
 @dataclass(frozen=True)
 class ShardVerdict:
@@ -245,8 +242,8 @@ def _in_text(table: pa.Table) -> pa.Table:
             return pa.array(texts, pa.string())
         return table[name]
 
-    names = table.column_names
-    names = [*names[OURS:], *names[:OURS]]
+    ours = drop_schema(pa.schema([])).names  # they come first in the table
+    names = [*table.column_names[len(ours) :], *ours]
     return pa.table([column(name) for name in names], names=names)
 
 
