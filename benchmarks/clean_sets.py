@@ -17,8 +17,8 @@ import numpy.typing as npt
 from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filters.suspicious_groups import Views
-from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
+from mmpoison.defenses.filters.suspicious_groups.features import caption_features, image_features
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.models import DualEncoder, PairInputs, load_encoder, prepare_features
 from mmpoison.pairs.table import ImageTable, PairDataset
 
@@ -39,7 +39,7 @@ class CleanSet:
     """A clean set with its vectors, and the choices that it was made with."""
 
     pairs: PairDataset
-    views: Views
+    shard: VectorShard
     about: dict[str, Any]
 
 
@@ -111,8 +111,8 @@ class Draft:
         )
         captions = [f"topic{topic} number{row}" for row, topic in enumerate(self.topic_of_caption)]
         pairs = PairDataset.build(table, captions, self.image_of)
-        views = Views.of(text, self.image, np.arange(len(text)), self.image_of)
-        return CleanSet(pairs, views, self.about)
+        shard = shard_of(text, self.image, np.arange(len(text)), self.image_of)
+        return CleanSet(pairs, shard, self.about)
 
 
 def independent_strays(draft: Draft) -> None:
@@ -197,15 +197,39 @@ def _draw(random: Random, chances: Vectors) -> Index:
     return np.asarray(np.minimum(drawn, chances.shape[1] - 1))
 
 
-def raw_views(
-    encoder: DualEncoder, inputs: PairInputs, pairs: PairDataset
-) -> tuple[Any, Any, Views]:
-    """Embed the distinct captions and images of a set: both, and their features as the trunks give them."""
-    captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
-    images, image_of = np.unique(pairs.image, return_inverse=True)
-    text = caption_features(encoder, inputs, captions.astype(object))
-    image = image_features(encoder, inputs, images.astype(np.int32))
-    return captions, images, Views(text, image, caption_of, image_of)
+def shard_of(text: Any, image: Any, caption_of: Index, image_of: Index) -> VectorShard:
+    """Return pairs as a shard, from vectors of distinct captions and images, in half precision."""
+    half = (np.asarray(side, dtype=np.float16) for side in (text, image))
+    said, shown = (side[which] for side, which in zip(half, (caption_of, image_of), strict=True))
+    return VectorShard(0, said, shown, image_of)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The distinct captions and images of a set, and their features as the trunks give them.
+
+    Attributes:
+        captions: Shape `(c,)`, sorted.
+        images: Shape `(i,)`, sorted.
+        text: Shape `(c, d)`.
+        image: Shape `(i, e)`.
+    """
+
+    captions: npt.NDArray[np.str_]
+    images: npt.NDArray[np.int32]
+    text: npt.NDArray[np.float32]
+    image: npt.NDArray[np.float32]
+
+
+def features_of(encoder: DualEncoder, inputs: PairInputs, pairs: PairDataset) -> Features:
+    """Embed the captions and images of a set."""
+    captions, images = np.unique(pairs.captions.astype(str)), np.unique(pairs.image)
+    return Features(
+        captions,
+        images.astype(np.int32),
+        caption_features(encoder, inputs, captions.astype(object)),
+        image_features(encoder, inputs, images.astype(np.int32)),
+    )
 
 
 # -- real data ---------------------------------------------------------------------------------------------------------
@@ -232,14 +256,14 @@ class RealSets:
 
     def __init__(self, root: Path) -> None:
         encoder = load_encoder(ENCODER)
-        self._sources: list[tuple[str, PairDataset, Views, npt.NDArray[np.str_]]] = []
+        self._sources: list[tuple[str, PairDataset, Features, npt.NDArray[np.str_]]] = []
         for name, folder, prefix in SOURCES:
             pairs = load_dataset(name, root / folder)
             everything = np.arange(len(pairs.images), dtype=np.int32)
             inputs = prepare_features(encoder, pairs, images=everything, cache=cache_folder())
             mine = np.array([str(name).startswith(prefix) for name in pairs.images.ids])
             pairs = pairs.where(mine[pairs.image])
-            raw = raw_views(encoder, inputs, pairs)[2]
+            raw = features_of(encoder, inputs, pairs)
             self._sources.append((prefix.rstrip("/") or name, pairs, raw, _classes(pairs)))
 
     def draw(self, kind: str, seed: int, number: int) -> CleanSet:
@@ -257,12 +281,13 @@ class RealSets:
         if single:
             rows = rows[np.unique(pairs.image[rows], return_index=True)[1]]
         rows = np.sort(rows)
-        captions, caption_of = np.unique(raw.caption_of[rows], return_inverse=True)
-        used, image_of = np.unique(raw.image_of[rows], return_inverse=True)
-        views = Views.of(raw.text[captions], raw.image[used], caption_of, image_of)
         part = pairs.where(np.isin(np.arange(len(pairs)), rows))
-        about = {"data": name, "images": len(used), "classes": len(chosen), "single": single}
-        return CleanSet(part, views, about)
+        said = np.searchsorted(raw.captions, part.captions.astype(str))
+        shown = np.searchsorted(raw.images, part.image)
+        shard = shard_of(raw.text, raw.image, said, shown)
+        number_of = len(np.unique(part.image))
+        about = {"data": name, "images": number_of, "classes": len(chosen), "single": single}
+        return CleanSet(part, shard, about)
 
 
 def _classes(pairs: PairDataset) -> npt.NDArray[np.str_]:

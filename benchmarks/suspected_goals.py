@@ -1,8 +1,8 @@
 """How much poison `suspicious-groups` removes, attacker by attacker, and how often it names the true goal first.
 
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0-4 --json choose.json   # to choose on
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5-9 --json print.json    # to print
-    python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini --json print.json
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0-4 choose.json   # to choose on
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5-9 print.json    # to print
+    python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini print.json
 
 Features are computed once and cached. Every attacker of `attackers.py` gets the same random goals of each seed, but for
 `nearest-assigned`, whose B is one of A's five nearest classes. A row an attack goes into the JSON file; a second call
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from attackers import ATTACKERS, Attacker
-from clean_sets import raw_views
+from clean_sets import features_of, shard_of
 from rows import Row, resumed, seeds_of
 
 from mmpoison.attacks import VectorSurrogate, nearest_classes
@@ -33,10 +33,11 @@ from mmpoison.attacks.goal import random_goals
 from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc, recall_at
-from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
-from mmpoison.defenses.filters.suspicious_groups._evidence import false_alarms_at
-from mmpoison.defenses.filters.suspicious_groups._features import caption_features
+from mmpoison.defenses.filter_result import auroc, recall_at
+from mmpoison.defenses.filters.suspicious_groups.defense import SuspiciousGroups
+from mmpoison.defenses.filters.suspicious_groups.features import caption_features
+from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
+from mmpoison.defenses.group_levels import FEWEST_IMAGES, false_alarms_at
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
 from mmpoison.models import MODELS, PairInputs, load_encoder, prepare_features, prepare_pixels
@@ -44,9 +45,9 @@ from mmpoison.models.embedding import embed_captions, embed_images
 from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import clustered_share
 
-FALSE_ALARMS = 0.01
+LIKELY, LOOK = 0.01, 0.1
 CAUGHT = {f"caught at {loss:.1%}": loss for loss in (0.001, 0.01, 0.02, 0.05)}
-COLUMNS = (*CAUGHT, "relevance-filter", "oracle", "auroc", "first", "named", "false goals")
+COLUMNS = (*CAUGHT, "relevance-filter", "oracle", "auroc", "first", "look", "likely", "false goals")
 NEAREST = 5
 FOLDS = 5
 
@@ -60,9 +61,8 @@ class Prepared:
         self.encoder, self.pairs = load_encoder(encoder_name), pairs
         everything = np.arange(len(pairs.images), dtype=np.int32)  # as runs of recipes do
         inputs = self._prepare(pairs, known, everything)
-        self.captions, self.images, raw = raw_views(self.encoder, inputs, known)
-        self.text, self.image = raw.text, raw.image
-        self.views = Views.of(self.text, self.image, raw.caption_of, raw.image_of)
+        self.raw = features_of(self.encoder, inputs, known)
+        self.captions, self.images = self.raw.captions, self.raw.images
         self.embedded: tuple[Any, Any] | None = None
         if MODELS[encoder_name].aligned:
             self.embedded = (
@@ -70,7 +70,10 @@ class Prepared:
                 embed_images(self.encoder, inputs, self.images.astype(np.int32)),
             )
         self.surrogate = VectorSurrogate(
-            self.captions.tolist(), self.views.text, self.images, self.views.image
+            self.captions.tolist(),
+            Space.fit(self.raw.text).reduce(self.raw.text),
+            self.images,
+            Space.fit(self.raw.image).reduce(self.raw.image),
         )
 
     def _prepare(self, pairs: PairDataset, known: PairDataset, images: Any) -> PairInputs:
@@ -79,21 +82,22 @@ class Prepared:
         except InputError:  # no projections apart from the trunks
             return prepare_pixels(self.encoder, known)
 
-    def views_of(self, train: PairDataset) -> Views:
+    def shard_of(self, train: PairDataset) -> VectorShard:
         """Return a poisoned version of the set as the filter sees it; captions that are new to it are embedded."""
         captions = train.captions.astype(str)
-        known, views = self.captions, self.views
+        known, text = self.captions, self.raw.text
         new = np.setdiff1d(captions, known)
         if len(new):
             written = train.where(np.isin(captions, new))
             inputs = self._prepare(written, written, written.used_images())
-            text = caption_features(self.encoder, inputs, new.astype(object))
             known = np.concatenate([known, new])
+            text = np.concatenate(
+                [text, caption_features(self.encoder, inputs, new.astype(object))]
+            )
             order = np.argsort(known, kind="stable")
-            known, text = known[order], np.concatenate([self.text, text])[order]
-            views = Views.of(text, self.image, views.caption_of, views.image_of)
-        image_of = np.searchsorted(self.images, train.image)
-        return Views(views.text, views.image, np.searchsorted(known, captions), image_of)
+            known, text = known[order], text[order]
+        shown = np.searchsorted(self.images, train.image)
+        return shard_of(text, self.raw.image, np.searchsorted(known, captions), shown)
 
     def distances(self, train: PairDataset) -> npt.NDArray[np.float64] | None:
         """Return the distance of each pair, as `relevance-filter` takes it; None for towers that are not aligned."""
@@ -137,10 +141,10 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
     except InputError as error:  # too few images of a class, say
         return {"error": str(error)}
     train = poisoned.select(split="train")
-    views = clean.views_of(train)
+    shard = clean.shard_of(train)
     start = time.perf_counter()
     # the scan is not told the truth
-    found = SuspiciousGroups().score_views(replace(train, source=train.image, manifest=None), views)
+    found = SuspiciousGroups().score_shard(replace(train, source=train.image, manifest=None), shard)
     seconds = time.perf_counter() - start
     bad = train.poisoned & _of_goals(poisoned, train)  # decoys are not what is measured
     good = ~train.poisoned
@@ -155,7 +159,7 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
         if distances is None
         else recall_at(distances[bad], distances[good], 0.02),
         "auroc": auroc(scores[bad], scores[good]),
-        "oracle": oracle(views, bad, good, 0.02),
+        "oracle": oracle(shard, bad, good, 0.02),
         "first": bool(true and true[0]),
         "scores": [
             [g.score, g.images, g.crowded, own] for g, own in zip(groups, true, strict=True)
@@ -165,7 +169,7 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
 
 
 def oracle(
-    views: Views, bad: npt.NDArray[np.bool_], good: npt.NDArray[np.bool_], loss: float
+    shard: VectorShard, bad: npt.NDArray[np.bool_], good: npt.NDArray[np.bool_], loss: float
 ) -> float | None:
     """Return what a linear classifier catches that learns from the poison itself, across folds of images.
 
@@ -175,8 +179,9 @@ def oracle(
     from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
     rows = np.flatnonzero(bad | good)
-    x = np.concatenate([views.text[views.caption_of], views.image[views.image_of]], axis=1)[rows]
-    fold, truth = views.image_of[rows] % FOLDS, bad[rows]
+    sides = (Space.fit(side).reduce(side) for side in (shard.text, shard.image))
+    x = np.nan_to_num(np.concatenate(list(sides), axis=1)[rows])
+    fold, truth = shard.owner[rows] % FOLDS, bad[rows]
     if len(np.unique(fold[truth])) < 2:
         return None
     judge = RidgeClassifier(class_weight="balanced")
@@ -195,13 +200,18 @@ def _of_goals(poisoned: PairDataset, train: PairDataset) -> npt.NDArray[np.bool_
 
 
 def value(row: Row, name: str) -> Any:
-    """Return a column of a row; whether goals are named is asked of the levels that the filter has now."""
-    if name not in ("named", "false goals"):
+    """Return a column of a row; grades are by the levels that the filter has now."""
+    level, wanted = {
+        "look": (LOOK, True),
+        "likely": (LIKELY, True),
+        "false goals": (LIKELY, False),
+    }.get(name, (None, None))
+    if level is None:
         return row[name]
     return any(
-        (images >= FEWEST_IMAGES or crowded) and false_alarms_at(score) <= FALSE_ALARMS
+        (images >= FEWEST_IMAGES or crowded) and false_alarms_at(score) <= level
         for score, images, crowded, true in row["scores"]
-        if true == (name == "named")
+        if true == wanted
     )
 
 

@@ -20,7 +20,7 @@ from cases.data import caption_of, jpeg_of
 from harness import Found, alone, clocked, mmpoison, take_turns
 from synthetic_corpus import Corpus
 
-from mmpoison.defenses.filters.passes.distance import DistanceCounts, distances
+from mmpoison.defenses.filters.distance import DistanceCounts, distances
 from mmpoison.embedded import open_embedded
 from mmpoison.embedded.keep_lists import keep_list
 
@@ -138,7 +138,7 @@ def group_memory(pairs: tuple[int, ...] = (60_000, 600_000)) -> Found:
 def group_scan(pairs: int, width: int = 384, topics: int = 400) -> Found:
     """Scan a set in which a caption in twenty is of another topic, and 0.1% of the pairs are one planted goal."""
     from mmpoison.defenses.filters.suspicious_groups import Views
-    from mmpoison.defenses.filters.suspicious_groups._scan import scan
+    from mmpoison.defenses.filters.suspicious_groups.planted import scan
 
     random = np.random.default_rng(0)
     image_of = np.repeat(np.arange(pairs // CAPTIONS), CAPTIONS)

@@ -33,11 +33,11 @@ def test_the_verdict_comes_first(cli: Callable[..., Outcome], made: Path, work: 
     done = cli("scan", str(made), "--out", "out", "--no-planted")
     assert done.code == 0, done
     shown = [line for line in done.out.splitlines() if not line.startswith(("reading", "fitting"))]
-    verdict = next(line for line in shown if line.startswith("Possible poisoning."))
-    assert "suspected goal" in verdict
-    assert "captions about" in done.out
+    verdict = next(line for line in shown if line.startswith("Poisoning likely."))
+    assert "1 group is stronger than clean data explain" in verdict
+    assert "  1. poisoning likely: captions about" in done.out
     assert "what else could explain it:" in done.out
-    assert "next: Train on the pairs that keep lists" in done.out
+    assert "next: Train on the pairs that out/keep lists" in done.out
     assert (work / "out" / "scan.html").is_file()
     # the same command again has nothing to do, another one is refused
     assert (

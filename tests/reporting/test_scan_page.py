@@ -14,7 +14,8 @@ EVIL = '<script>alert("x")</script>\x1b[31m'
 
 def made(**more: Any) -> DataScan:
     group = {
-        "sentence": f"possible poisoning: captions about {EVIL}",
+        "sentence": f"captions about {EVIL}",
+        "grade": "poisoning likely",
         "pairs": 30,
         "images": 29,
         "false_alarms": 0.002,
@@ -32,12 +33,12 @@ def made(**more: Any) -> DataScan:
         "source": EVIL,
         "format": "clip-retrieval",
         "pairs": 100_000,
-        "verdict": "possible poisoning",
-        "summary": ["1 suspected goal"],
+        "verdict": "poisoning likely",
+        "summary": ["1 group"],
         "next_steps": ["look at it"],
         "groups": [group],
         "histogram": {"edges": [0.0, 0.5, 1.0], "own": [3, 9], "shuffled": [9, 3]},
-        "planted": [{"pairs": 25, "planted": 6, "found": 5}],
+        "planted": [{"images": 25, "planted": 6, "found": 5}],
         "sample": 5000,
         "shards": [{"shard": f"{n:03}", "pairs": 10, "dropped": n} for n in range(50)],
         "failed": [{"shard": "017", "reason": "is truncated"}],
@@ -59,7 +60,8 @@ def test_nothing_of_the_data_runs_or_loads(tmp_path: Path) -> None:
 def test_what_the_scan_says_is_on_the_page(tmp_path: Path) -> None:
     page = write_scan_page(tmp_path / "scan.html", made()).read_text(encoding="utf-8")
     for text in (
-        "Possible poisoning",
+        "Poisoning likely",
+        "1. Poisoning likely: ",
         "100,000 pairs",
         "look at it",
         "5,000",
@@ -74,8 +76,8 @@ def test_what_the_scan_says_is_on_the_page(tmp_path: Path) -> None:
 
 
 def test_a_scan_without_findings_has_no_empty_sections(tmp_path: Path) -> None:
-    scan = made(verdict="no sign of poisoning", groups=[], planted=[], failed=[], shards=[])
+    scan = made(verdict="nothing stands out", groups=[], planted=[], failed=[], shards=[])
     page = write_scan_page(tmp_path / "scan.html", scan).read_text(encoding="utf-8")
-    assert "No sign of poisoning" in page
-    for heading in ("Suspected goals", "would have found", "What limits", ">Shards<"):
+    assert "Nothing stands out" in page
+    for heading in ("the strongest first", "would have seen", "What limits", ">Shards<"):
         assert heading not in page

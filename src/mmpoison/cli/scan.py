@@ -126,13 +126,12 @@ def _lines(done: DataScan, out: Path) -> list[str]:
     """Describe a scan, a line a fact: the verdict first."""
     lines = [f"{done.verdict.capitalize()}. {' '.join(done.summary)}"]
     for number, group in enumerate(done.groups, 1):
-        lines += [
-            f"  {number}. {group.sentence}",
-            f"     why: {group.why}",
-            f"     what else could explain it: {'; '.join(group.other_explanations)}",
-        ]
-    if not done.groups and done.not_significant:
-        lines.append(f"the strongest of what may be chance: {done.not_significant[0].sentence}")
+        lines.append(f"  {number}. {group.grade}: {group.sentence}")
+        if group.grade != "as in clean data":
+            lines += [
+                f"     why: {group.why}",
+                f"     what else could explain it: {'; '.join(group.other_explanations)}",
+            ]
     lines += [f"note: {note}" for note in done.notes]
     lines.append(
         f"{visible(done.source)}: {done.format}, {done.pairs:,} pairs in {count_of(len(done.shards), 'shard')}; "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmpoison.defenses.filters.local_density import LocalDensity
     from mmpoison.defenses.filters.pipeline import filter_pairs
     from mmpoison.defenses.filters.similarity import GmmSplit, RandomDrop, RelevanceFilter
-    from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
+    from mmpoison.defenses.filters.suspicious_groups.defense import SuspiciousGroups
     from mmpoison.defenses.repairs.finetuning import CleanClip, CleanFinetune, Par
     from mmpoison.defenses.robust.roclip import RoClip
     from mmpoison.defenses.robust.safeclip import SafeClip
@@ -87,7 +87,7 @@ _MODULES = {
     "CheckResult": "mmpoison.defenses.check_result",
     "ScoreFilter": "mmpoison.defenses.filters.decide",
     "SuspectedGoal": "mmpoison.defenses.filter_result",
-    "SuspiciousGroups": "mmpoison.defenses.filters.suspicious_groups",
+    "SuspiciousGroups": "mmpoison.defenses.filters.suspicious_groups.defense",
     "Threshold": "mmpoison.defenses.cut",
     "TrainingServices": "mmpoison.defenses.catalogue",
     "build_defense": "mmpoison.defenses.catalogue",

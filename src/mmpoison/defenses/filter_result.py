@@ -12,14 +12,12 @@ import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.cut import Threshold
+from mmpoison.defenses.group_levels import FEWEST_IMAGES, RAREST
 from mmpoison.defenses.unreadable import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.reporting.filter_page import distance_figure
 from mmpoison.reporting.text import percent
 from mmpoison.statistics import Estimate, twice_below
-
-FEWEST_IMAGES = 5
-"""A goal on fewer images is never named, except on one image with far too many captions: clean data have many."""
 
 BINS = 60
 """Bins of the densities that are stored with a run."""
@@ -41,10 +39,11 @@ class SuspectedGoal:
         images_about: Words that set the other captions of its images apart.
         rows: Its pairs, as rows of the judged set.
         images: How many images they are on.
-        found: How many conflicting pairs (images, where all captions of an image conflict) are like its middle one.
-        expected: How many would be if captions and images of conflicting pairs were independent.
-        false_alarms: Share of clean sets that have a group as strong, of the worst of several kinds, in (0, 1]; 1 where
-            that is not known.
+        found: How many of its images conflict with their captions.
+        counted: Of how many; captions of an image with far too many count as images of their own.
+        expected: How many of them would conflict without poison: as often as captions and images like these elsewhere.
+        false_alarms: Share of ordinary clean sets that have a group as strong, in (0, 1]; 1 where that is not known.
+        hardest: The same share of the hardest kind of clean sets, whose mistakes have favourites as poison has.
         score: How strong it is; ranks goals.
         example_captions: Its most frequent captions.
         example_images: Ids of images that they are on.
@@ -55,9 +54,11 @@ class SuspectedGoal:
     images_about: tuple[str, ...]
     rows: npt.NDArray[np.intp]
     images: int
-    found: float
+    found: int
+    counted: int
     expected: float
     false_alarms: float
+    hardest: float
     score: float
     example_captions: tuple[str, ...]
     example_images: tuple[str, ...]
@@ -66,11 +67,11 @@ class SuspectedGoal:
     @property
     def why(self) -> str:
         """What is suspicious about it, as a clause."""
-        usual = f"about {max(self.expected, 0.1):.1f}" if self.expected >= 0.1 else "less than 0.1"
-        alike = f"about {self.found:.0f} conflicting pairs are alike in caption and image"
-        if self.crowded:
-            alike = f"about {self.found:.0f} conflicting captions of one kind are with one image"
-        return f"{alike}, where {usual} would be if captions and images were independent"
+        what = "captions on one image" if self.crowded else "images"
+        return (
+            f"{self.found:,} of {self.counted:,} {what} conflict with what similar images are captioned with; by the "
+            f"captions and images that are like these elsewhere it would be {self.expected:.0f}"
+        )
 
     @property
     def other_explanations(self) -> tuple[str, ...]:
@@ -91,12 +92,20 @@ class SuspectedGoal:
             ", ".join(words) or "?" for words in (self.captions_about, self.images_about)
         )
         size = f"{count_of(len(self.rows), 'pair')} on {count_of(self.images, 'image')}"
+        return f"captions about {captions} paired with images of {images}: {size}"
+
+    @property
+    def rarity(self) -> str:
+        """How often clean data show a group as strong, as a clause."""
+        if self.images < FEWEST_IMAGES and not self.crowded:
+            return f"on fewer than {FEWEST_IMAGES} images, as clean data have many"
         return (
-            f"possible poisoning: captions about {captions} paired with images of {images}: {size}"
+            f"as strong in {_rarely(self.false_alarms)} of ordinary clean sets, and in {_rarely(self.hardest)} of sets "
+            "with systematic mislabelling"
         )
 
     def __str__(self) -> str:
-        return f"{self.what} (as strong in {percent(self.false_alarms)} of clean sets)"
+        return f"{self.what} ({self.rarity})"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a file."""
@@ -107,14 +116,19 @@ class SuspectedGoal:
             "pairs": len(self.rows),
             "images": self.images,
             "false_alarms": self.false_alarms,
+            "false_alarms_hardest": self.hardest,
             "why": self.why,
             "other_explanations": list(self.other_explanations),
             "score": round(self.score, 2),
-            "found": round(self.found, 2),
+            "conflicting": self.found,
             "expected": round(self.expected, 2),
             "example_captions": list(self.example_captions),
             "example_images": list(self.example_images),
         }
+
+
+def _rarely(share: float) -> str:
+    return f"at most {percent(share)}" if share <= RAREST else percent(share)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,11 @@ from mmpoison.base.record import Number, Record
 
 SCAN_FILE, SCAN_PAGE = "scan.json", "scan.html"
 
-Verdict = Literal["possible poisoning", "no sign of poisoning", "cannot be decided"]
+Verdict = Literal[
+    "poisoning likely", "look at these groups", "nothing stands out", "cannot be decided"
+]
+GroupGrade = Literal["poisoning likely", "look at this group", "as in clean data"]
+"""Grades: by how often ordinary clean sets show a group as strong as the strongest one."""
 
 
 class ExamplePair(Record):
@@ -28,13 +32,15 @@ class ExamplePair(Record):
 
 
 class ScanGroup(Record):
-    """A suspected goal.
+    """A group of pairs whose captions of one kind are with images of another kind.
 
     Attributes:
         sentence: It in words.
+        grade: What is to be thought of it; the pairs of a likely one are dropped.
         pairs: How many pairs it has.
         images: On how many images.
-        false_alarms: Share of clean sets that show a group as strong, in (0, 1].
+        false_alarms: Share of ordinary clean sets that show a group as strong, in (0, 1].
+        false_alarms_hardest: The same share of the hardest kind of clean sets.
         score: How strong it is.
         why: What is suspicious about it.
         other_explanations: What else could explain it.
@@ -47,6 +53,8 @@ class ScanGroup(Record):
     pairs: int
     images: int
     false_alarms: Number
+    false_alarms_hardest: Number = 1.0
+    grade: GroupGrade = "as in clean data"
     score: Number
     why: str = ""
     other_explanations: list[str] = []
@@ -59,12 +67,12 @@ class PlantedCount(Record):
     """How many of the goals that were planted into the data, as a test, the scan finds.
 
     Attributes:
-        pairs: False pairs of each.
+        images: Images of each.
         planted: How many goals.
         found: How many were found.
     """
 
-    pairs: int
+    images: int
     planted: int
     found: int
 
@@ -128,8 +136,7 @@ class DataScan(Record):
         judge_interval: Its 95% interval.
         dropped: Pairs that are not to be used.
         unusable: Pairs among them whose embeddings are broken.
-        groups: Suspected goals.
-        not_significant: The strongest groups that clean data show as well.
+        groups: The strongest groups, at most ten, whatever their strength.
         planted: What the scan would have found.
         sample: In a sample of how many pairs.
         histogram: Of the scores.
@@ -153,7 +160,6 @@ class DataScan(Record):
     dropped: int = 0
     unusable: int = 0
     groups: list[ScanGroup] = []
-    not_significant: list[ScanGroup] = []
     planted: list[PlantedCount] = []
     sample: int = 0
     histogram: Histogram | None = None

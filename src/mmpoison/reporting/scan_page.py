@@ -46,14 +46,12 @@ def write_scan_page(target: Path, scan: DataScan) -> Path:
                 for pair in group.examples
             ],
         }
-        for group in (*shown.groups, *shown.not_significant)
+        for group in shown.groups
     ]
     worst = sorted(shown.shards, key=lambda shard: (-shard.dropped, shard.shard))
-    named = len(shown.groups)
     page = template("scan").render(
         scan=shown,
-        named=groups[:named],
-        weak=groups[named:],
+        groups=groups,
         figure=figure,
         missing=missing,
         shards=worst[:SHARDS_SHOWN],

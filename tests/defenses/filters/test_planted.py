@@ -1,50 +1,79 @@
-"""Goals planted as a test: what a scan of the data would have found."""
+"""Goals planted as a test: what a scan of the data would have seen."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.defenses.filters.suspicious_groups.conftest import Made, made
 
-from mmpoison.defenses.filters.suspicious_groups import Views, plant_goals
-from mmpoison.defenses.filters.suspicious_groups._scan import PlantedSize
+from mmpoison.defenses.filters.suspicious_groups import planted
+from mmpoison.defenses.filters.suspicious_groups.items import Reduced, reduce_shard
+from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize, plant_goals
+from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
 
 
-def views(topics: int, pairs: int = 2000, *, joined: bool = True, seed: int = 0) -> Views:
-    """Captions and images of a few topics; not `joined`, an image has nothing to do with its caption."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(2, topics, 32))
-    topic = rng.integers(0, topics, pairs)
-    other = topic if joined else rng.permutation(topic)
-    text, image = (
-        side[which] + 0.4 * rng.normal(size=(pairs, 32))
-        for side, which in zip(centres, (topic, other), strict=True)
+def reduced(data: Made) -> Reduced:
+    shard = VectorShard(0, data.text, data.image[data.image_of], data.image_of)
+    return reduce_shard(shard, Space.fit(data.text), Space.fit(data.image), 0)
+
+
+def test_large_goals_are_seen_in_clear_data_and_none_where_captions_say_nothing() -> None:
+    clear = made(0, images=2000, poison=0)
+    found = plant_goals(reduced(clear), 0.1, sizes=(2, 40), goals=2)
+    assert [size.images for size in found] == [2, 40]
+    assert found[0].found == 0
+    assert found[1] == PlantedSize(40, 2, 2)
+    unrelated = Made(
+        clear.text, np.random.default_rng(0).permutation(clear.image), clear.image_of, clear.bad
     )
-    own = np.arange(pairs)
-    return Views.of(text, image, own, own)
-
-
-def test_large_goals_are_found_in_clear_data_and_none_where_captions_say_nothing() -> None:
-    clear = plant_goals(views(20, 3000), sizes=(3, 60), goals=3)
-    assert [size.pairs for size in clear] == [3, 60]
-    assert clear[1].planted == 3
-    assert clear[1].found >= 2
-    assert clear[0].found < 3
-    unrelated = plant_goals(views(20, 3000, joined=False), sizes=(60,), goals=3)
-    assert unrelated == [PlantedSize(60, 3, 0)]
+    assert plant_goals(reduced(unrelated), 0.1, sizes=(40,), goals=2) == [PlantedSize(40, 2, 0)]
 
 
 def test_the_data_stay_as_they_are_and_the_seed_decides() -> None:
-    data = views(10, 2000)
-    before = data.caption_of.copy()
+    pairs = reduced(made(1, captions=3, images=600, poison=0))
+    before = pairs.text.copy(), pairs.image_at.copy()
     steps: list[tuple[int, int]] = []
-    first = plant_goals(
-        data, sizes=(10, 40, 500), goals=2, seed=3, progress=lambda *at: steps.append(at)
-    )
-    assert first == plant_goals(data, sizes=(10, 40), goals=2, seed=3)
-    assert np.array_equal(data.caption_of, before)
-    assert steps == [(n, 4) for n in range(1, 5)]
+    options = {"sizes": (8, 500), "goals": 2, "seed": 3}
+    first = plant_goals(pairs, 0.1, progress=lambda *at: steps.append(at), **options)  # type: ignore[arg-type]
+    assert first == plant_goals(pairs, 0.1, **options)  # type: ignore[arg-type]
+    # no kind has 500 images
+    assert [size.images for size in first] == [8]
+    assert steps[-1] == (4, 4)
+    np.testing.assert_array_equal(pairs.text, before[0])
+    np.testing.assert_array_equal(pairs.image_at, before[1])
 
 
-@pytest.mark.parametrize("pairs", [60, 450])
-def test_of_too_few_pairs_nothing_is_said(pairs: int) -> None:
-    assert plant_goals(views(3, pairs)) == []
+def test_goals_are_between_the_kinds_that_labels_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = reduced(made(2, images=600, poison=0))
+    labels = np.arange(600) % 3
+    labels[:100] = -1
+    drawn = []
+
+    def draw(*args: object) -> object:
+        found = original(*args)  # type: ignore[arg-type]
+        drawn.append(found)
+        return found
+
+    original = planted._draw
+    monkeypatch.setattr(planted, "_draw", draw)
+    plant_goals(pairs, 0.1, labels, sizes=(10,), goals=4)
+    for kind, images in drawn:
+        assert kind in (0, 1, 2)
+        (target,) = set(labels[images].tolist())
+        assert target not in (kind, -1)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_own_images_lose_their_captions_and_existing_ones_keep_them(own: bool) -> None:
+    pairs = reduced(made(3, captions=3, images=200, poison=0))
+    images, kind = np.array([4, 9, 30]), np.arange(200) % 2
+    rng = np.random.default_rng(0)
+    poisoned, bad = planted._poisoned(pairs, kind, 1, images, 3, rng, own=own)
+    assert bad.sum() == 9
+    assert sorted(poisoned.image_at[bad].tolist()) == sorted(np.repeat(images, 3).tolist())
+    honest = np.isin(poisoned.image_at[~bad], images).sum()
+    assert honest == (0 if own else 9)
+
+
+def test_of_too_few_pairs_nothing_is_said() -> None:
+    assert plant_goals(reduced(made(4, images=30, poison=0)), 0.1) == []

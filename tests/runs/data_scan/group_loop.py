@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.passes.groups.findings import ShardGroup
-from mmpoison.defenses.filters.passes.groups.shard import SAMPLE, AnyVectors, VectorShard
+from mmpoison.defenses.filters.suspicious_groups.passes import (
+    COUNTS,
+    SCORE,
+    Group,
+    find_groups,
+    scores_of,
+)
+from mmpoison.defenses.filters.suspicious_groups.shard import SAMPLE, AnyVectors, VectorShard
 from mmpoison.embedded.source import EmbeddedSource
-from mmpoison.runs.data_scan.group_passes import COUNTS, SCORE
-from mmpoison.runs.data_scan.scan_embedded import ScanSettings, find_groups, read_shards
+from mmpoison.runs.data_scan.scan_embedded import ScanSettings, read_shards
 from mmpoison.runs.data_scan.shard_passes import ShardRunner, file_states, load_part
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.sweeps.workers import Placement, make_workers
@@ -67,7 +72,7 @@ class Found:
         unusable: Rows with a vector that is zero or not finite.
     """
 
-    groups: tuple[ShardGroup, ...]
+    groups: tuple[Group, ...]
     scores: list[npt.NDArray[np.float32]]
     everything: bool
     unusable: int
@@ -88,7 +93,7 @@ def groups_in(source: EmbeddedSource, *, sample: int = SAMPLE, workers: int = 1)
         runner = ShardRunner(source, file_states(source), work, crew, progress)
         try:
             _, _, drawn = read_shards(runner, source, settings)
-            groups, _ = find_groups(runner, work, drawn, settings, progress)
+            groups, _ = find_groups(runner, drawn, settings.seed, progress.progress)
         finally:
             for worker in crew:
                 worker.stop()
@@ -96,7 +101,7 @@ def groups_in(source: EmbeddedSource, *, sample: int = SAMPLE, workers: int = 1)
         unusable = [int(count) for _, (count,) in runner.parts(COUNTS, "counts/images/unusable")]
         return Found(
             groups,
-            [score for _, (score,) in runner.parts(SCORE, "score")],
-            bool((flags["flags/images/chance"] == 1).all()),
+            [scores_of(score, number, groups) for number, (score,) in runner.parts(SCORE, "score")],
+            bool((flags["images"] == 1).all()),
             sum(unusable),
         )

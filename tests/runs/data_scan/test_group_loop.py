@@ -17,18 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
-from tests.defenses.filters.passes.groups.conftest import Made, made, saved_and_read
+from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
 from tests.runs.data_scan.group_loop import Found, groups_in, source_of
 
-from mmpoison.defenses.filters.passes.groups import counts as flags_module
-from mmpoison.defenses.filters.passes.groups.findings import STRONG, ShardGroup, needed_score
-from mmpoison.defenses.filters.passes.groups.model import sums_from_arrays, sums_to_arrays
-from mmpoison.defenses.filters.passes.groups.shard import VectorShard
-from mmpoison.defenses.filters.suspicious_groups._evidence import false_alarms_at
-from mmpoison.defenses.filters.suspicious_groups._scan import scan
+from mmpoison.defenses.filters.suspicious_groups import cells
+from mmpoison.defenses.filters.suspicious_groups import passes as passes_module
+from mmpoison.defenses.filters.suspicious_groups.fit import sums_from_arrays, sums_to_arrays
+from mmpoison.defenses.filters.suspicious_groups.passes import Group, scan_memory
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
+from mmpoison.defenses.group_levels import false_alarms_at
 from mmpoison.embedded import open_embedded
 from mmpoison.errors import InputError
-from mmpoison.runs.data_scan import group_passes, scan_embedded
 
 
 @pytest.fixture(scope="module")
@@ -45,28 +44,41 @@ def scanned(shards: list[VectorShard], **options: Any) -> Found:
     return groups_in(source_of(shards), **options)
 
 
-def rows_of(group: ShardGroup, shards: list[VectorShard]) -> npt.NDArray[np.intp]:
+def rows_of(group: Group, shards: list[VectorShard]) -> npt.NDArray[np.intp]:
     starts = np.concatenate([[0], np.cumsum([len(one) for one in shards])])
     return np.concatenate([starts[number] + rows for number, rows in group.rows.items()])
 
 
 @pytest.mark.parametrize(("seed", "captions"), [(0, 1), (3, 1), (1, 3), (4, 3)])
-def test_where_the_sample_is_everything_it_is_the_scan_in_memory(seed: int, captions: int) -> None:
+def test_shards_give_what_one_shard_in_memory_gives(seed: int, captions: int) -> None:
     data = made(seed, captions=captions, images=3000 if captions == 1 else 1200, poison=40)
     shards = data.shards(4)
-    expected, again = scan(data.views(), 0), scan(data.views(), 1)
+    (whole,) = data.shards(1)
+    groups, expected, _ = scan_memory(whole)
+    again = scan_memory(whole, 1)[1]
     found = scanned(shards)
     score = np.concatenate(found.scores)
     assert score.dtype == np.float32
-    # as close as two scans in memory that differ in their folds
-    usual = spearmanr(again.score, expected.score).statistic
-    assert spearmanr(score, expected.score).statistic > usual - 0.005
-    first, other = rows_of(found.groups[0], shards), expected.clusters[0].rows
-    assert len(np.intersect1d(first, other)) / len(np.union1d(first, other)) > 0.9
+    # as close as two scans in memory that differ in their folds: images in other shards are in other folds
+    usual = spearmanr(again, expected).statistic
+    assert spearmanr(score, expected).statistic > usual - 0.01
+    first, other = rows_of(found.groups[0], shards), groups[0].rows[0]
+    assert len(np.intersect1d(first, other)) / len(np.union1d(first, other)) > 0.8
     assert data.bad[first].mean() > 0.9
-    assert found.groups[0].score == pytest.approx(expected.clusters[0].score, rel=0.25)
-    assert found.groups[0].found == pytest.approx(expected.clusters[0].found, rel=0.1)
+    assert 0.5 < found.groups[0].strength / groups[0].strength < 2
     assert found.groups[0].images == len(np.unique(data.image_of[first]))
+
+
+def test_one_shard_in_files_gives_the_same_bits_as_in_memory(three_captions: Made) -> None:
+    (whole,) = three_captions.shards(1)
+    # a source has one dimension: shorter vectors are filled up with zeros
+    wide = replace(whole, text=np.pad(whole.text, ((0, 0), (0, 16))))
+    groups, score, _ = scan_memory(wide)
+    found = scanned([whole])
+    np.testing.assert_array_equal(found.scores[0], score)
+    assert [one.strength for one in found.groups] == [one.strength for one in groups]
+    for mine, theirs in zip(found.groups, groups, strict=True):
+        np.testing.assert_array_equal(mine.rows[0], theirs.rows[0])
 
 
 def test_one_image_with_all_the_captions_is_found(three_captions: Made) -> None:
@@ -88,7 +100,7 @@ def test_one_image_with_all_the_captions_is_found(three_captions: Made) -> None:
 def same(one: Found, other: Found) -> None:
     for first, second in zip(one.scores, other.scores, strict=True):
         np.testing.assert_array_equal(first, second)
-    assert [g.score for g in one.groups] == [g.score for g in other.groups]
+    assert [g.strength for g in one.groups] == [g.strength for g in other.groups]
     for mine, theirs in zip(one.groups, other.groups, strict=True):
         assert mine.rows.keys() == theirs.rows.keys()
         for number, rows in mine.rows.items():
@@ -98,8 +110,8 @@ def same(one: Found, other: Found) -> None:
 @pytest.fixture
 def few_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few that cells are flagged and thinned."""
-    monkeypatch.setattr(flags_module, "GATHERED", 200)
-    monkeypatch.setattr(flags_module, "OF_A_CELL", 20)
+    monkeypatch.setattr(cells, "GATHERED", 200)
+    monkeypatch.setattr(cells, "OF_A_CELL", 20)
 
 
 @pytest.mark.usefixtures("few_gathered")
@@ -156,21 +168,22 @@ def test_what_is_written_between_the_passes_is_what_is_read(
         value = function(*args)
         # the background of the model stays in the process
         written = value[0] if name == "fit_model" else value
+        written = value.reach if name == "grow_groups" else written
         assert bits(read_again(written)) == bits(written), name
         seen.add(name)
         return value
 
-    passes = ("sample_part", "sums_part", "counts_part", "gather_part", "score_part")
-    between = ("fit_start", "fit_model", "flag", "find")
-    for module, names in ((group_passes, passes), (scan_embedded, between)):
-        for name in names:
-            monkeypatch.setattr(module, name, partial(checked, name, getattr(module, name)))
+    between = ("fit_start", "sums_part", "fit_model", "grow_groups")
+    for name in between:
+        monkeypatch.setattr(
+            passes_module, name, partial(checked, name, getattr(passes_module, name))
+        )
     scanned(three_captions.shards(5), sample=2000)
-    assert seen == {*passes, *between}
+    assert seen == {*between}
 
 
 def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flags_module, "GATHERED", 600)
+    monkeypatch.setattr(cells, "GATHERED", 400)
     data = made(5, images=12_000, poison=40)
     shards = data.shards(6)
     found = scanned(shards, sample=4000)
@@ -178,13 +191,11 @@ def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch
     first = rows_of(found.groups[0], shards)
     assert data.bad[first].mean() > 0.9
     assert np.isin(np.flatnonzero(data.bad), first).mean() > 0.5
-    # nothing is said of groups that are weak for the size of the set
-    needed = needed_score(sum(map(len, shards)))
     for group in found.groups:
-        if group.score < needed or group.images < 5:
+        if group.counted < 5:
             assert group.false_alarms == 1.0
         else:
-            assert group.false_alarms == false_alarms_at(group.score)
+            assert group.false_alarms == false_alarms_at(group.strength)
     score = np.concatenate(found.scores)
     assert (score[data.bad] > np.quantile(score, 0.98)).mean() > 0.5
 
@@ -227,7 +238,7 @@ SCAN = """
 import hashlib
 import sys
 from pathlib import Path
-from tests.defenses.filters.passes.groups.conftest import made
+from tests.defenses.filters.suspicious_groups.conftest import made
 from tests.runs.data_scan.group_loop import source_of
 from mmpoison.runs.data_scan import scan_embedded as module
 from mmpoison.runs.data_scan.sources import OpenedSource
@@ -235,7 +246,7 @@ from mmpoison.runs.progress import SilentProgress
 
 def write(judged, runner, *rest):
     scores = b"".join(score.tobytes() for _, (score,) in runner.parts("5-score", "score"))
-    print(hashlib.sha256(scores).hexdigest(), [one.group.score for one in judged.described])
+    print(hashlib.sha256(scores).hexdigest(), [one.group.strength for one in judged.described])
     return judged
 
 module.write_verdicts = write
@@ -263,11 +274,3 @@ def test_threads_of_the_matrix_products_change_no_bit(tmp_path: Path) -> None:
         for threads in ("1", "2")
     }
     assert len(found) == 1
-
-
-def test_the_limit_of_large_sets_grows_with_the_size() -> None:
-    sizes = [100, 20_000, 21_000, 40_000, 99_999, 100_000, 400_000_000]
-    needed = [needed_score(size) for size in sizes]
-    assert needed == sorted(needed)
-    assert needed[:2] == [0, 0]
-    assert needed[-2:] == [STRONG, STRONG]

@@ -18,8 +18,8 @@ from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
 from tests.runs.data_scan.test_shard_passes import Here
 
 import mmpoison
-from mmpoison.defenses.filters.suspicious_groups._conflict import Views
-from mmpoison.defenses.filters.suspicious_groups._scan import scan as scan_in_memory
+from mmpoison.defenses.filters.suspicious_groups.passes import scan_memory
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.embedded import open_embedded
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan
@@ -72,7 +72,7 @@ def test_the_goal_is_named_and_its_pairs_are_dropped(
     scan, out = result.scan, result.out
     assert scan is not None
     assert out is not None
-    assert scan.verdict == "possible poisoning"
+    assert scan.verdict == "poisoning likely"
     assert "topic3" in scan.groups[0].captions_about
     assert "topic7" in scan.groups[0].images_about
     dropped = pq.read_table(out / "drop.parquet")
@@ -96,34 +96,33 @@ def test_what_is_written_is_what_is_returned(result: Judged) -> None:
     shards = pq.read_table(result.out / "shards.parquet").to_pylist()
     assert sum(shard["rows"] for shard in shards) == result.scan.pairs == 6000
     page = (result.out / "scan.html").read_text()
-    assert "Possible poisoning" in page
+    assert "Poisoning likely" in page
     assert "https://example.org/" in page
     assert not result.out.with_name("out.scanning").exists()
 
 
-def test_clean_data_show_no_sign_and_say_what_would_have_been_found(tmp_path: Path) -> None:
+def test_clean_data_show_nothing_and_say_what_would_have_been_seen(tmp_path: Path) -> None:
     write_corpus(tmp_path / "clean", 4000, bad=0, shards=2)
     scan = scanned(tmp_path / "clean", tmp_path / "out", ScanSettings()).scan
     assert scan is not None
-    assert scan.verdict == "no sign of poisoning"
+    assert scan.verdict == "nothing stands out"
     assert scan.dropped == 0
-    assert {one.pairs for one in scan.planted} == {10, 25, 50}
-    assert f"{scan.planted[-1].found} of 5 with 50 pairs" in scan.summary[0]
+    assert all(group.grade == "as in clean data" for group in scan.groups)
+    assert {one.images for one in scan.planted} == {10, 25, 50}
+    assert f"{scan.planted[-1].found} of 4 on 50 images" in scan.summary[0]
     assert scan.planted[-1].found > 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`filter` and `scan` are two implementations of suspicious-groups"
-)
 def test_scan_and_filter_give_one_answer(result: Judged, corpus: tuple[Path, set[str]]) -> None:
     files = [sorted((corpus[0] / f"{side}_emb").iterdir()) for side in ("text", "img")]
     text, image = (np.concatenate([np.load(file) for file in side]) for side in files)
-    each = np.arange(len(text))
-    in_memory = scan_in_memory(Views.of(text, image, each, each)).clusters
+    groups, _, _ = scan_memory(VectorShard(0, text, image))
     assert result.scan is not None
-    assert [group.score for group in result.scan.groups] == pytest.approx(
-        [cluster.score for cluster in in_memory[:1]], rel=0.001
-    )
+    # images in other shards are in other folds
+    for one, other in zip(result.scan.groups[:1], groups, strict=False):
+        assert one.score == pytest.approx(other.strength, rel=0.1)
+        assert one.pairs == pytest.approx(len(other), abs=2)
+        assert one.false_alarms == pytest.approx(other.false_alarms, rel=0.2)
 
 
 def test_a_share_of_single_pairs_can_be_given_up(
@@ -200,7 +199,9 @@ def test_a_scan_that_was_stopped_resumes_to_the_same_result(
     assert again.done[0] == "4-gather/1"
     assert result.out is not None
     for name in ("scan.json", "groups.json", "keep/0.txt"):
-        assert (out / name).read_bytes() == (result.out / name).read_bytes(), name
+        found, expected = ((one / name).read_text() for one in (out, result.out))
+        # the next step names the folder
+        assert found.replace(str(out), str(result.out)) == expected, name
 
 
 def test_work_of_other_data_is_not_used(corpus: tuple[Path, set[str]], tmp_path: Path) -> None:
@@ -294,4 +295,4 @@ def test_a_script_without_a_guard_scans(corpus: tuple[Path, set[str]], tmp_path:
         "print(found.verdict)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert done.stdout == "possible poisoning\n"
+    assert done.stdout == "poisoning likely\n"

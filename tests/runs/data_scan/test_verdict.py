@@ -1,47 +1,63 @@
-"""Verdicts in words."""
+"""Verdicts in words, and the next step that each ends in."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmpoison.defenses.filter_result import SuspectedGoal
-from mmpoison.defenses.filters.suspicious_groups import PlantedSize
-from mmpoison.runs.data_scan.goal_words import ScanFinding, next_steps, verdict_of
+from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize
+from mmpoison.runs.data_scan.goal_words import (
+    ScanFinding,
+    Written,
+    grade_of,
+    next_steps,
+    verdict_of,
+)
 
 
-def goal(rows: list[int], false_alarms: float = 0.002) -> SuspectedGoal:
+def goal(rows: int, false_alarms: float = 0.002, hardest: float = 0.04) -> SuspectedGoal:
     return SuspectedGoal(
-        ("sheep",), ("planes",), np.array(rows), len(rows), 9, 1, false_alarms, 30, ("a sheep",), ()
+        *(("sheep",), ("planes",), np.arange(rows), rows, 9, 9, 2.0, false_alarms, hardest, 30),
+        *(("a sheep",), ()),
     )
 
 
-SEES, BLIND = PlantedSize(50, 5, 4), PlantedSize(50, 5, 0)
+SEES, BLIND = PlantedSize(25, 5, 4), PlantedSize(25, 5, 0)
+LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
 
 
 @pytest.mark.parametrize(
     ("finding", "verdict", "says"),
     [
         (
-            ScanFinding(1000, [goal([1, 2]), goal([2, 3])]),
-            "possible poisoning",
-            "2 suspected goals: 3 pairs, 0.30%",
+            ScanFinding(1000, [LIKELY, LOOK]),
+            "poisoning likely",
+            "1 group is stronger than clean data explain: 9 pairs, 0.90% of all.",
         ),
-        (ScanFinding(1000, [goal([1], 0.002)]), "possible poisoning", "0.20% of clean data sets"),
         (
-            ScanFinding(1000, [], planted=[SEES], sample=500),
-            "no sign of poisoning",
-            "4 of 5 with 50 pairs",
+            ScanFinding(1000, [LIKELY]),
+            "poisoning likely",
+            "as strong in 0.20% of ordinary clean sets, and in 4.00% of sets with systematic mislabelling",
+        ),
+        (ScanFinding(1000, [LOOK, CHANCE]), "look at these groups", "1 group deserves a look"),
+        (ScanFinding(1000, [LOOK], level=0.07), "poisoning likely", "1 group is stronger"),
+        (
+            ScanFinding(1000, [CHANCE], planted=[SEES], sample=500),
+            "nothing stands out",
+            "4 of 5 on 25 images",
         ),
         (ScanFinding(1000, []), "cannot be decided", "was not measured"),
-        (ScanFinding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "blind"),
+        (ScanFinding(1000, [], planted=[]), "cannot be decided", "No kind of images is large"),
+        (ScanFinding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "0 of 5"),
         # a group that was found counts, whatever was planted
-        (ScanFinding(1000, [goal([1])], planted=[BLIND]), "possible poisoning", "1 suspected goal"),
-        (ScanFinding(199, [goal([1])]), "cannot be decided", "199 pairs are too few"),
+        (ScanFinding(1000, [LIKELY], planted=[BLIND]), "poisoning likely", "1 group is"),
+        (ScanFinding(199, [LIKELY]), "cannot be decided", "199 pairs are too few"),
         (
-            ScanFinding(1000, [goal([1])], out_of_order=True),
+            ScanFinding(1000, [LIKELY], out_of_order=True),
             "cannot be decided",
             "not in the same order",
         ),
@@ -55,47 +71,44 @@ def test_the_verdict_says_what_was_found_and_how_sure(
     assert says in " ".join(lines)
 
 
+def test_a_group_has_the_grade_of_the_verdict_that_it_alone_would_give() -> None:
+    for one in (LIKELY, LOOK, CHANCE):
+        verdict, _ = verdict_of(ScanFinding(1000, [one], planted=[SEES]))
+        grade = grade_of(one.false_alarms, 0.01)
+        assert (grade == "poisoning likely") == (verdict == "poisoning likely")
+        assert (grade == "as in clean data") == (verdict == "nothing stands out")
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("singles", [True, False])
 @pytest.mark.parametrize(
-    ("verdict", "distance", "singles", "embedded", "says", "not_said"),
+    ("finding", "first", "not_said"),
     [
-        (
-            "possible poisoning",
-            True,
-            False,
-            True,
-            ["Look at", "--lose 0.02", "not on it"],
-            ["no p"],
-        ),
-        # what was given is not advised
-        ("possible poisoning", True, True, True, ["Look at", "not on it"], ["--lose", "not seen"]),
-        (
-            "no sign of poisoning",
-            False,
-            False,
-            True,
-            ["no proof", "these embeddings do not tell"],
-            ["Look at"],
-        ),
-        ("no sign of poisoning", False, True, False, ["--encoder and a CLIP"], ["--lose"]),
-        ("cannot be decided", True, False, True, [], ["Train"]),
+        (ScanFinding(1000, [LIKELY]), "Look at the pairs of each group: LOOK", "no proof"),
+        (ScanFinding(1000, [LOOK]), "Look at the pairs of each group: LOOK", "no proof"),
+        (ScanFinding(1000, [], planted=[SEES]), "Train on the pairs that 'my scan'/keep", "Look"),
+        (ScanFinding(1000, []), "Scan again without --no-planted.", "Train"),
+        (ScanFinding(1000, [], planted=[BLIND]), "Scan again with another --encoder", "Train"),
+        (ScanFinding(100, []), "Look at all of them yourself: LOOK", "Train"),
+        (ScanFinding(1000, [], out_of_order=True), "Join captions and images again", "Train"),
     ],
 )
-def test_what_to_do_next(
-    verdict: str,
-    distance: bool,
-    singles: bool,
-    embedded: bool,
-    says: list[str],
-    not_said: list[str],
+def test_every_verdict_ends_in_a_next_step(
+    finding: ScanFinding, first: str, not_said: str, pictures: bool, aligned: bool, singles: bool
 ) -> None:
+    out = Path("my scan")
     steps = next_steps(
-        verdict,  # type: ignore[arg-type]
-        keep_file="keep.npy",
-        dropped=3 if verdict == "possible poisoning" else 0,
-        distance=distance,
-        singles=singles,
-        embedded=embedded,
+        finding,
+        verdict_of(finding)[0],
+        Written(out, "keep.npy", 3, pictures, aligned, singles),
     )
+    look = "mmpoison review 'my scan'" if pictures else "open 'my scan'/scan.html"
+    assert steps[0].startswith(first.replace("LOOK", look))
     text = " ".join(steps)
-    assert all(part in text for part in says)
-    assert not re.search("|".join(not_said), text)
+    assert not re.search(not_said, text)
+    # what was given is not advised
+    assert ("--lose 0.02" in text) <= (aligned and not singles)
+    assert ("below" in text) is False
+    if first.startswith("Train"):
+        assert "3 pairs are not on it" in text

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.defenses.filters.decide import mismatched_distances
+from mmpoison.defenses.filters.distance import LARGEST, DistanceCounts
 from mmpoison.defenses.filters.filtered_folder import (
     FACTS_FILE,
     GOALS_FILE,
@@ -22,9 +23,8 @@ from mmpoison.defenses.filters.filtered_folder import (
     data_pointer,
     verdict_line,
 )
-from mmpoison.defenses.filters.passes.distance import LARGEST, DistanceCounts
-from mmpoison.defenses.filters.passes.groups.findings import ShardGroup
-from mmpoison.defenses.filters.passes.groups.shard import Sample
+from mmpoison.defenses.filters.suspicious_groups.passes import SCORE, Group, scores_of
+from mmpoison.defenses.filters.suspicious_groups.shard import Sample
 from mmpoison.defenses.unreadable import write_unreadable
 from mmpoison.embedded.checks import ShardFacts
 from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
@@ -33,8 +33,15 @@ from mmpoison.embedded.source import Shard, ShardError
 from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
 from mmpoison.reporting.scan_page import write_scan_page
 from mmpoison.reporting.text import percent
-from mmpoison.runs.data_scan.goal_words import DescribedGroup, ScanFinding, next_steps, verdict_of
-from mmpoison.runs.data_scan.group_passes import READ, SCORE
+from mmpoison.runs.data_scan.goal_words import (
+    DescribedGroup,
+    ScanFinding,
+    Written,
+    grade_of,
+    next_steps,
+    verdict_of,
+)
+from mmpoison.runs.data_scan.group_passes import READ
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
 from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import RunProgress
@@ -88,8 +95,8 @@ def write_review_files(
     write_unreadable(folder, unreadable)
 
 
-SCORE_BINS, LARGEST_SCORE = 12_000, 12.0
-"""Bins of the scores of groups, minus log10 of a share: a cut is right up to 0.001."""
+SCORE_BINS, LARGEST_SCORE = 320_000, 320.0
+"""Bins of the scores of groups: a cut is right up to 0.001."""
 
 HISTOGRAM_BINS = 200
 
@@ -162,6 +169,7 @@ def drop_rule(
     runner: ShardRunner,
     lose: float | None,
     counted: DistanceCounts,
+    groups: Sequence[Group],
     *,
     aligned: bool,
     scored: bool,
@@ -172,6 +180,7 @@ def drop_rule(
         runner: Has the scores.
         lose: Share of the pairs to drop; None for none.
         counted: Distances of all pairs.
+        groups: All groups.
         aligned: Whether distances say something of a single pair.
         scored: Whether the evidence was computed.
     """
@@ -182,7 +191,8 @@ def drop_rule(
         above = counted.loss_cut(lose)
     else:
         counts = np.zeros(SCORE_BINS, dtype=np.int64)
-        for _, (score,) in runner.parts(SCORE, "score"):
+        for number, (conflict,) in runner.parts(SCORE, "score"):
+            score = scores_of(conflict, number, groups)
             usable = score[~np.isnan(score)]
             place = (usable * (SCORE_BINS / LARGEST_SCORE)).astype(np.int64)
             counts += np.bincount(place.clip(0, SCORE_BINS - 1), minlength=SCORE_BINS)
@@ -217,6 +227,7 @@ def write_verdicts(
     """
     sentences = [str(one.goal) for one in judged.goals]
     goals = [one.group for one in judged.goals]
+    groups = [one.group for one in judged.described]
     goals_json = [one.goal.to_json() for one in judged.goals]
     opened, source = judged.opened, judged.opened.source
     report = progress.progress("writing lists")
@@ -226,7 +237,7 @@ def write_verdicts(
                 if number in runner.failed:
                     results.fail(shard, runner.failed[number])
                 else:
-                    verdict = _verdict_of(judged.rule, goals, sentences, runner, number)
+                    verdict = _verdict_of(judged.rule, goals, sentences, runner, number, groups)
                     try:
                         results.add(shard, verdict)
                     except ShardError as error:
@@ -238,7 +249,7 @@ def write_verdicts(
             write_review_files(
                 folder,
                 (
-                    (shard, _verdict_of(judged.rule, goals, sentences, runner, number))
+                    (shard, _verdict_of(judged.rule, goals, sentences, runner, number, groups))
                     for number, shard in enumerate(source.shards)
                     if number not in runner.failed
                 ),
@@ -250,7 +261,7 @@ def write_verdicts(
             )
         runner.refuse_changed()
         kept = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
-        scan = _record(judged, runner, results.shard_counts, results.notes, kept, methods)
+        scan = _record(judged, runner, results.shard_counts, results.notes, kept, methods, out)
         write_json(folder / SCAN_FILE, scan.to_json())
         write_scan_page(folder / SCAN_PAGE, scan)
     return replace(judged, scan=scan, out=out)
@@ -258,14 +269,17 @@ def write_verdicts(
 
 def _verdict_of(
     rule: DropRule,
-    goals: Sequence[ShardGroup],
+    goals: Sequence[Group],
     sentences: Sequence[str],
     runner: ShardRunner,
     number: int,
+    groups: Sequence[Group],
 ) -> ShardVerdict:
     """Return the verdict on the pairs of one shard."""
-    name, array = (READ, "distance") if rule.score == "distance" else (SCORE, "score")
-    (score,) = runner.part(name, number, array)
+    if rule.score == "distance":
+        (score,) = runner.part(READ, number, "distance")
+    else:
+        score = scores_of(runner.part(SCORE, number, "score")[0], number, groups)
     unusable = np.isnan(score)
     group = np.full(len(score), NO_GROUP)
     for place, goal in reversed(list(enumerate(goals))):
@@ -291,13 +305,17 @@ def _record(
     notes: Sequence[str],
     kept: str | None,
     methods: Sequence[str],
+    out: Path,
 ) -> DataScan:
     verdict, summary = verdict_of(judged.finding)
     dropped = sum(shard["dropped"] for shard in shards)
     judge = judged.finding.judge
     level = judged.finding.level
     groups = [
-        (one.group.false_alarms <= level, _group_json(one, runner, judged.opened.root))
+        {
+            **_group_json(one, runner, judged.opened.root),
+            "grade": grade_of(one.group.false_alarms, level),
+        }
         for one in judged.described
     ]
     return DataScan.of(
@@ -308,12 +326,16 @@ def _record(
             "verdict": verdict,
             "summary": summary,
             "next_steps": next_steps(
+                judged.finding,
                 verdict,
-                keep_file=kept,
-                dropped=dropped,
-                distance=judged.rule.score == "distance",
-                singles=judged.rule.above is not None,
-                embedded=judged.opened.encoder is None,
+                Written(
+                    out,
+                    kept,
+                    dropped,
+                    judged.opened.encoder is not None,
+                    judged.rule.score == "distance",
+                    judged.rule.above is not None,
+                ),
             ),
             "notes": [*judged.notes, *(note for note in notes if note not in judged.notes)],
             "score_name": judged.rule.name,
@@ -326,11 +348,10 @@ def _record(
             ),
             "dropped": dropped,
             "unusable": judged.facts.not_finite + judged.facts.zero,
-            "groups": [value for good, value in groups if good],
-            "not_significant": [value for good, value in groups if not good],
+            "groups": groups,
             "planted": [
-                {"pairs": one.pairs, "planted": one.planted, "found": one.found}
-                for one in judged.finding.planted
+                {"images": one.images, "planted": one.planted, "found": one.found}
+                for one in judged.finding.planted or ()
             ],
             "sample": judged.finding.sample,
             "histogram": _histogram(judged),
@@ -366,11 +387,11 @@ def _group_json(
         for p, caption in zip(places, described.captions, strict=True)
     ]
     return {
-        # of a group that is not significant in a large set nothing is known
-        "sentence": str(goal) if goal.false_alarms < 1 else f"{goal.what} (it may be chance)",
+        "sentence": str(goal),
         "pairs": len(goal.rows),
         "images": goal.images,
         "false_alarms": goal.false_alarms,
+        "false_alarms_hardest": goal.hardest,
         "score": round(goal.score, 2),
         "why": goal.why,
         "other_explanations": list(goal.other_explanations),

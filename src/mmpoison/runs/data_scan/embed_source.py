@@ -21,7 +21,7 @@ from mmpoison.datasets.catalogue import DATASETS, NamedData
 from mmpoison.defenses.filters.decide import judge_auroc
 from mmpoison.defenses.filters.distance_scan import images_at_once
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
-from mmpoison.defenses.filters.suspicious_groups import caption_features, image_features
+from mmpoison.defenses.filters.suspicious_groups.features import caption_features, image_features
 from mmpoison.defenses.unreadable import short_reasons
 from mmpoison.embedded.catalogue import open_embedded
 from mmpoison.embedded.source import EmbeddedSource

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.filter_result import SuspectedGoal
-from mmpoison.defenses.filters.passes.groups.findings import ShardGroup
-from mmpoison.defenses.filters.passes.groups.shard import Sample, Space
-from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Vocabulary
+from mmpoison.defenses.filters.suspicious_groups.passes import Group
+from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize
+from mmpoison.defenses.filters.suspicious_groups.shard import Sample, Space
+from mmpoison.defenses.filters.suspicious_groups.words import Vocabulary
+from mmpoison.defenses.group_levels import LIKELY, LOOK
 from mmpoison.embedded.source import Shard, ShardError
-from mmpoison.records.data_scan import Verdict
+from mmpoison.records.data_scan import GroupGrade, Verdict
 from mmpoison.reporting.text import percent
 from mmpoison.statistics import Estimate
 
@@ -29,132 +33,162 @@ FEWEST_PAIRS = 200
 """Of fewer pairs no group is said to be unusual: no clean set of that size was measured."""
 
 
-PLANTED_FROM = 500
-"""Into fewer pairs no goals are planted: the smallest would be more than 2% of them."""
-
-
 @dataclass(frozen=True)
 class ScanFinding:
     """What a scan found, for `verdict_of`.
 
     Attributes:
         pairs: Pairs that were scanned.
-        goals: Suspected goals, significant ones alone.
-        weak: Groups that clean data show as well.
-        planted: What the scan finds of goals that were planted as a test.
+        groups: The groups, the strongest first.
+        planted: What the scan finds of goals that were planted as a test; None where none were.
         sample: In how many pairs they were planted.
         judge: AUROC of true against shuffled pairs; None where it was not measured.
-        level: How often clean sets show a group that is called significant.
+        level: A group is called poisoning if at most this share of ordinary clean sets have one as strong.
         out_of_order: Whether captions and images of some shard do not belong together.
     """
 
     pairs: int
-    goals: Sequence[SuspectedGoal]
-    weak: Sequence[SuspectedGoal] = ()
-    planted: Sequence[PlantedSize] = ()
+    groups: Sequence[SuspectedGoal]
+    planted: Sequence[PlantedSize] | None = None
     sample: int = 0
     judge: Estimate | None = None
-    level: float = 0.01
+    level: float = LIKELY
     out_of_order: bool = False
+
+    def rare(self, level: float) -> list[SuspectedGoal]:
+        """Return the groups that at most a share of ordinary clean sets have."""
+        return [group for group in self.groups if group.false_alarms <= level]
+
+
+def grade_of(false_alarms: float, level: float) -> GroupGrade:
+    """Return the grade of one group.
+
+    Args:
+        false_alarms: Share of ordinary clean sets that have one as strong.
+        level: Share up to which it is called poisoning.
+    """
+    if false_alarms <= level:
+        return "poisoning likely"
+    return "look at this group" if false_alarms <= LOOK else "as in clean data"
 
 
 def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
-    """Return the verdict, and it in words: what was found, how sure that is, and what would have been found."""
+    """Return the grade, and it in words: what was found, how sure that is, and what would have been found."""
     if found.out_of_order:
         return "cannot be decided", [
             "The embeddings of captions and of images are not in the same order in some shards: nothing that is "
-            "computed from them means anything. Join them again by id, and scan again."
+            "computed from them means anything."
         ]
     if found.pairs < FEWEST_PAIRS:
         return "cannot be decided", [
-            f"{count_of(found.pairs, 'pair')} are too few: look at them yourself. From {FEWEST_PAIRS} pairs on a scan "
-            "can say whether a group is unusual."
+            f"{count_of(found.pairs, 'pair')} are too few: from {FEWEST_PAIRS} on a scan can say whether a group is "
+            "unusual."
         ]
-    if found.goals:
-        pairs = len({int(row) for goal in found.goals for row in goal.rows})
-        lines = [
-            f"{count_of(len(found.goals), 'suspected goal')}: {count_of(pairs, 'pair')}, "
-            f"{percent(pairs / found.pairs)} of all."
-        ]
-        strongest = min(goal.false_alarms for goal in found.goals)
-        lines.append(
-            f"How sure: {percent(strongest)} of clean data sets show a group as strong as the strongest one here. A "
-            "group can be an honest mistake too: look at the pairs."
+    likely, look = found.rare(found.level), found.rare(max(LOOK, found.level))
+    if look:
+        verdict: Verdict = "poisoning likely" if likely else "look at these groups"
+        groups = likely or look
+        pairs = len({int(row) for group in groups for row in group.rows})
+        one = len(groups) == 1
+        kind = "is stronger than" if one else "are stronger than"
+        what = (
+            f"{kind} clean data explain" if likely else f"{'deserves' if one else 'deserve'} a look"
         )
-        return "possible poisoning", lines
-    if not found.planted:
+        return verdict, [
+            f"{count_of(len(groups), 'group')} {what}: {count_of(pairs, 'pair')}, {percent(pairs / found.pairs)} of "
+            "all.",
+            f"The strongest is {groups[0].rarity}: that looks like poison to any method, so look at the pairs.",
+        ]
+    if found.planted is None:
         return "cannot be decided", [
-            "No group of pairs is unusual, but what this scan would have found was not measured, so that says little: "
-            f"scan at least {PLANTED_FROM} pairs, without --no-planted."
+            "No group stands out, but what this scan would have seen was not measured, so that says little."
         ]
     if not any(size.found for size in found.planted):
         return "cannot be decided", [
-            f"No group of pairs is unusual, but this scan is blind here. {would_have_found(found)}"
+            f"No group stands out, but this scan would not see a goal here. {would_have_found(found)}"
         ]
-    return "no sign of poisoning", [f"No group of pairs is unusual. {would_have_found(found)}"]
+    return "nothing stands out", [
+        f"No group is stronger than those of clean data. {would_have_found(found)}"
+    ]
 
 
 def would_have_found(found: ScanFinding) -> str:
-    """Say in a sentence what the scan finds of planted goals, at least one.
+    """Say in a sentence what the scan finds of planted goals.
 
     >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
     >>> would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
-    'Would have found, of goals planted into 5,000 of these pairs: 1 of 6 with 10 pairs, 6 of 6 with 50 pairs.'
+    'Of goals planted into 5,000 of these pairs it saw: 1 of 6 on 10 images, 6 of 6 on 50 images.'
     """
+    if not found.planted:
+        return "No kind of images is large enough for a goal to be planted as a test."
     sizes = ", ".join(
-        f"{one.found} of {one.planted} with {one.pairs} pairs" for one in found.planted
+        f"{one.found} of {one.planted} on {one.images} images" for one in found.planted
     )
-    return f"Would have found, of goals planted into {found.sample:,} of these pairs: {sizes}."
+    return f"Of goals planted into {found.sample:,} of these pairs it saw: {sizes}."
 
 
-def next_steps(
-    verdict: Verdict,
-    *,
-    keep_file: str | None,
-    dropped: int,
-    distance: bool,
-    singles: bool,
-    embedded: bool,
-) -> list[str]:
-    """Say what to do with the result.
+@dataclass(frozen=True)
+class Written:
+    """What a scan has written, for `next_steps`.
 
-    Args:
-        verdict: The verdict.
-        keep_file: Name of the file or folder that lists what stays, if it was written.
+    Attributes:
+        out: Its folder.
+        keep: Name of the file or folder that lists what stays, if it was written.
         dropped: How many pairs are not on it.
-        distance: Whether distances of single pairs mean something.
+        pictures: Whether pairs can be shown with their images (`mmpoison review`).
+        aligned: Whether distances of single pairs mean something.
         singles: Whether single pairs are dropped already.
-        embedded: Whether embeddings were given.
     """
-    if verdict == "cannot be decided":
-        return []
-    steps = []
-    if verdict == "possible poisoning":
-        steps.append(
-            "Look at the examples below, and at all pairs of a goal in drop.parquet (column group)."
-        )
-    if dropped and keep_file:
-        steps.append(
-            f"Train on the pairs that {keep_file} lists: {count_of(dropped, 'pair')} are not on it."
-        )
-    if distance and not singles:
-        steps.append(
-            "To be safer, drop single pairs too whose image and caption do not match: run again with --lose 0.02."
-        )
-    elif not distance:
-        known, remedy = (
-            ("these embeddings do", "Scan with those of a CLIP.")
-            if embedded
-            else ("this encoder does", "Scan with --encoder and a CLIP.")
-        )
-        steps.append(
-            f"Single false pairs are not seen: {known} not tell matching captions from others. {remedy}"
-        )
-    if verdict == "no sign of poisoning":
-        steps.append(
-            "This is no proof: captions that match their images, and goals smaller than those above, are not seen."
-        )
-    return steps
+
+    out: Path
+    keep: str | None
+    dropped: int
+    pictures: bool
+    aligned: bool
+    singles: bool
+
+
+def next_steps(found: ScanFinding, verdict: Verdict, written: Written) -> list[str]:
+    """Say what to do with the result, as commands."""
+    out = quote(str(written.out))
+    look = f"mmpoison review {out}" if written.pictures else f"open {out}/scan.html"
+    train = []
+    if written.keep:
+        dropped = f": {count_of(written.dropped, 'pair')} are not on it" if written.dropped else ""
+        train = [f"Train on the pairs that {out}/{written.keep} lists{dropped}."]
+    singles = []
+    if written.aligned and not written.singles:
+        singles = [
+            "To drop single pairs too whose image and caption do not match, add --lose 0.02."
+        ]
+    elif not written.aligned:
+        singles = [
+            "Single false pairs are not seen, because this model does not distinguish matching captions from others: "
+            f"scan again {'with --encoder and a CLIP' if written.pictures else 'embeddings of a CLIP'}."
+        ]
+    if found.out_of_order:
+        return ["Join captions and images again by their ids, and scan again."]
+    if found.pairs < FEWEST_PAIRS:
+        return [f"Look at all of them yourself: {look}"]
+    if verdict == "poisoning likely":
+        return [f"Look at the pairs of each group: {look}", *train, *singles]
+    if verdict == "look at these groups":
+        return [
+            f"Look at the pairs of each group: {look}",
+            f"If they are false, drop them: scan again with --false-alarms {LOOK:g}. If they are honest, train on all.",
+            *train,
+            *singles,
+        ]
+    if verdict == "nothing stands out":
+        return [
+            *train,
+            "This is no proof: captions that match their images, and goals smaller than those planted, are not seen.",
+            *singles,
+        ]
+    again = (
+        "without --no-planted" if found.planted is None else "with another --encoder, or more pairs"
+    )
+    return [f"Scan again {again}.", f"Look at the strongest groups all the same: {look}", *singles]
 
 
 EXAMPLES = 12
@@ -190,7 +224,7 @@ class DescribedGroup:
         captions: Their captions; empty where the source has none.
     """
 
-    group: ShardGroup
+    group: Group
     goal: SuspectedGoal
     examples: tuple[PairPlace, ...]
     captions: tuple[str, ...]
@@ -254,7 +288,7 @@ class Describer:
         self._images = space.reduce(sample.image[inside])
         self._texts = self._captions.of(self._places)
 
-    def __call__(self, group: ShardGroup) -> DescribedGroup:
+    def __call__(self, group: Group) -> DescribedGroup:
         """Describe a group."""
         places = [
             PairPlace(number, int(row)) for number, rows in group.rows.items() for row in rows
@@ -276,12 +310,15 @@ class Describer:
             images_about=words.terms(alike),
             rows=np.sort(rows),
             images=group.images,
-            found=group.found,
+            found=group.conflicting,
+            counted=group.counted,
             expected=group.expected,
             false_alarms=group.false_alarms,
-            score=group.score,
+            hardest=group.hardest,
+            score=group.strength,
             example_captions=tuple(text for text, _ in frequent.most_common(5)),
             example_images=(),
+            crowded=group.crowded,
         )
         return DescribedGroup(
             group, goal, tuple(few[i] for i in chosen), tuple(own[i] for i in chosen)

@@ -16,26 +16,12 @@ from mmpoison._version import __version__
 from mmpoison.base.option_checks import check_number
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import one_blas_thread
-from mmpoison.defenses.filters.passes.distance import DistanceCounts
-from mmpoison.defenses.filters.passes.groups.counts import Counts, flag
-from mmpoison.defenses.filters.passes.groups.findings import (
-    Findings,
-    Scores,
-    ShardGroup,
-    find,
-    groups_of,
-)
-from mmpoison.defenses.filters.passes.groups.items import Values
-from mmpoison.defenses.filters.passes.groups.model import (
-    GroupModel,
-    Start,
-    fit_model,
-    fit_start,
-    merge_sums,
-    sums_from_arrays,
-)
-from mmpoison.defenses.filters.passes.groups.shard import SAMPLE, Sample, SamplePlan, Space
-from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Views, plant_goals
+from mmpoison.defenses.filters.distance import DistanceCounts
+from mmpoison.defenses.filters.suspicious_groups.items import reduce_sample
+from mmpoison.defenses.filters.suspicious_groups.passes import Group, find_groups
+from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize, plant_goals
+from mmpoison.defenses.filters.suspicious_groups.shard import SAMPLE, Sample, SamplePlan, Space
+from mmpoison.defenses.group_levels import LIKELY
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
@@ -48,24 +34,11 @@ from mmpoison.runs.data_scan.goal_words import (
     ScanFinding,
 )
 from mmpoison.runs.data_scan.group_passes import (
-    COUNTS,
-    GATHER,
     READ,
-    SCORE,
-    SUMS,
-    CountsPass,
-    GatherPass,
     ReadPass,
-    ScorePass,
-    SumsPass,
     counted_from,
-    counts_from,
     facts_from,
-    findings_to_arrays,
-    flags_to_arrays,
-    gathered_from,
     sample_from,
-    save_state,
 )
 from mmpoison.runs.data_scan.shard_passes import ShardRunner, claim_work, file_states
 from mmpoison.runs.data_scan.sources import OpenedSource
@@ -73,13 +46,7 @@ from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.sweeps.workers import Placement, make_workers
 from mmpoison.statistics import Estimate, true_pair_auroc
 
-LEVEL = 0.01
-"""A group is a suspected goal if clean sets show one as strong at most so often."""
-
-WEAK = 3
-"""Groups that are not significant and are shown all the same."""
-
-PLANTED_IN = 3000
+PLANTED_IN = 10_000
 """Sampled pairs into which goals are planted."""
 
 PASSES = "passes"
@@ -104,7 +71,7 @@ class ScanSettings:
     """
 
     lose: float | None = None
-    level: float = LEVEL
+    level: float = LIKELY
     planted: bool = True
     seed: int = 0
     sample: int = SAMPLE
@@ -191,16 +158,16 @@ def _scan(
     notes = notes_on(facts, [(source.shards[n].name, e) for n, e in runner.failed.items()])
     described: Sequence[DescribedGroup] = ()
     scored = len(sample) >= FEWEST_PAIRS
-    planted: Sequence[PlantedSize] = ()
+    planted: Sequence[PlantedSize] | None = None
     used = 0
     if scored:
-        groups, start = find_groups(runner, work, sample, settings, progress)
-        described = _describe(runner, sample, groups, start.image, settings.level, progress)
+        groups, start = find_groups(runner, sample, settings.seed, progress.progress)
+        described = _describe(runner, sample, groups, start.image, progress)
         if settings.planted:
-            views = _views(_first(sample, PLANTED_IN), start)
-            used = len(views)
+            some = reduce_sample(_first(sample, PLANTED_IN), start.text, start.image, settings.seed)
+            used = len(some.text)
             report = progress.progress("planting goals as a test")
-            planted = plant_goals(views, seed=settings.seed, progress=report)
+            planted = plant_goals(some, settings.level, seed=settings.seed, progress=report)
     if judge is not None and judge.value < GUESSING:
         often = f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons"
         notes.append(
@@ -213,8 +180,7 @@ def _scan(
         opened=opened,
         finding=ScanFinding(
             pairs=facts.usable,
-            goals=[one.goal for one in described if one.group.false_alarms <= settings.level],
-            weak=[one.goal for one in described if one.group.false_alarms > settings.level],
+            groups=[one.goal for one in described],
             planted=planted,
             sample=used,
             judge=judge,
@@ -225,21 +191,16 @@ def _scan(
         counted=counted,
         sample=_first(sample, 2048),
         described=described,
-        rule=drop_rule(runner, settings.lose, counted, aligned=aligned, scored=scored),
+        rule=drop_rule(
+            runner,
+            settings.lose,
+            counted,
+            [one.group for one in described],
+            aligned=aligned,
+            scored=scored,
+        ),
         notes=notes,
         seed=settings.seed,
-    )
-
-
-def _views(sample: Sample, start: Start) -> Views:
-    """Return sampled pairs as the scan in memory sees them."""
-    image = sample.shard * (1 << 40) + sample.owner
-    _, first, image_of = np.unique(image, return_index=True, return_inverse=True)
-    return Views(
-        start.text.reduce(sample.text),
-        start.image.reduce(sample.image[first]),
-        np.arange(len(sample)),
-        image_of,
     )
 
 
@@ -264,90 +225,25 @@ def read_shards(
     )
 
 
-def find_groups(
-    runner: ShardRunner, work: Path, sample: Sample, settings: ScanSettings, progress: RunProgress
-) -> tuple[tuple[ShardGroup, ...], Start]:
-    """Find suspicious groups, the strongest first, pass by pass: two read all rows, two a few.
-
-    What the scores are is in the results of the last pass.
-
-    Raises:
-        InputError: If the sample has fewer than 20 pairs.
-    """
-    report = progress.progress("fitting the sample")
-    report(0, 2)
-    start = fit_start(sample, settings.seed)
-    start_file = save_state(work / "start.npz", start.to_arrays())
-    runner.run(SUMS, "fitting regressions", SumsPass(start_file))
-    sums = reduce(merge_sums, (sums_from_arrays(part) for _, part in runner.whole_parts(SUMS)))
-    report(1, 2)
-    model, background = fit_model(start, sums, sample)
-    report(2, 2)
-    model_file = save_state(work / "model.npz", model.to_arrays())
-    runner.run(COUNTS, "counting conflicts", CountsPass(model_file))
-    counts: dict[str, Counts] = {}
-    # merged as they are read: each is a megabyte
-    for _, part in runner.whole_parts(COUNTS, only="counts/"):
-        for view in model.views:
-            more = counts_from(part, view)
-            counts[view] = counts[view].merge(more) if view in counts else more
-    flags = {view: flag(counts[view], len(background[view].items)) for view in model.views}
-    flags_file = save_state(work / "flags.npz", flags_to_arrays(flags, counts))
-    runner.run(GATHER, "reading suspicious cells", GatherPass(model_file, flags_file, work))
-    gathered = [
-        {view: gathered_from(part, view) for view in model.views}
-        for _, part in runner.whole_parts(GATHER)
-    ]
-    findings: dict[str, Findings] = {}
-    comparing = progress.progress("comparing suspicious pairs")
-    for done, view in enumerate(model.views):
-        comparing(done, len(model.views))
-        items = _in_pairs([part[view] for part in gathered], type(gathered[0][view]).merge)
-        findings[view] = find(view, model, background[view], counts[view], flags[view], items)
-    comparing(len(model.views), len(model.views))
-    findings_file = save_state(work / "findings.npz", findings_to_arrays(findings))
-    score = ScorePass(model_file, flags_file, findings_file, work)
-    runner.run(SCORE, "scoring pairs", score)
-    large = not all(one.everything for one in flags.values())
-    return _joined(runner, model, findings, large=large), start
-
-
-def _joined(
-    runner: ShardRunner, model: GroupModel, findings: dict[str, Findings], *, large: bool
-) -> tuple[ShardGroup, ...]:
-    nothing: Values = np.empty(0, dtype=np.float32)
-    scores, sizes = [], []
-    names = [f"{kind}_{view}" for kind in ("member", "owner") for view in model.views]
-    for number, found in runner.parts(SCORE, *names):
-        arrays = dict(zip(names, found, strict=True))
-        one = Scores.from_arrays({**arrays, "number": np.array(number), "score": nothing})
-        scores.append(one)
-        sizes.append(runner.shards[number].rows)
-    return groups_of(scores, sizes, findings, large=large)
-
-
 def _describe(
     runner: ShardRunner,
     sample: Sample,
-    groups: Sequence[ShardGroup],
+    groups: Sequence[Group],
     space: Space,
-    level: float,
     progress: RunProgress,
 ) -> list[DescribedGroup]:
-    chosen = [group for group in groups if group.false_alarms <= level]
-    chosen += [group for group in groups if group.false_alarms > level][:WEAK]
     numbers = sorted(runner.shards)
     sizes = [runner.shards[number].rows for number in numbers]
     starts = dict(zip(numbers, np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist(), strict=True))
-    if not chosen:
+    if not groups:
         return []
     report = progress.progress("describing groups")
-    report(0, len(chosen))
+    report(0, len(groups))
     describe = Describer(runner.shards, sample, space, starts)
     described = []
-    for done, group in enumerate(chosen, 1):
+    for done, group in enumerate(groups, 1):
         described.append(describe(group))
-        report(done, len(chosen))
+        report(done, len(groups))
     return described
 
 

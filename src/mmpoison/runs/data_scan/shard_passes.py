@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -210,6 +211,45 @@ def part_file(work: Path, name: str, number: int, shard: str) -> Path:
     return work / name / f"{number:06}-{plain_name(shard)[:80]}.npz"
 
 
+@dataclass(frozen=True)
+class EarlierParts:
+    """Reads the results of earlier passes over a shard from the work folder.
+
+    Attributes:
+        work: The folder.
+    """
+
+    work: Path
+
+    def __call__(self, name: str, number: int, shard: Any) -> Arrays:
+        """Return the arrays of a shard.
+
+        Raises:
+            InputError: If the file is damaged.
+        """
+        return load_part(part_file(self.work, name, number, shard.name))
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """What passes found, in a file that is read once a worker: it is too large to send with each task.
+
+    Attributes:
+        file: The file.
+    """
+
+    file: Path
+
+    def __call__(self) -> Arrays:
+        """Return the arrays."""
+        return _read_state(self.file)
+
+
+@lru_cache(maxsize=4)
+def _read_state(file: Path) -> Arrays:
+    return load_part(file)
+
+
 class ShardRunner:
     """Runs passes over the shards of a source.
 
@@ -237,6 +277,25 @@ class ShardRunner:
         self._source, self._states = source, states
         self._workers = workers
         self._progress = progress
+
+    @property
+    def earlier(self) -> EarlierParts:
+        """Reads results of earlier passes, in a worker."""
+        return EarlierParts(self.work)
+
+    def state(self, name: str, arrays: Arrays) -> StateFile:
+        """Write what passes found, for the tasks of the later ones; other contents get another name.
+
+        The name says what is in it, so that a worker never takes the state of an earlier scan for it.
+        """
+        digest = hashlib.sha256()
+        for key, array in arrays.items():
+            digest.update(key.encode() + str(array.dtype).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        target = self.work / f"{name}-{digest.hexdigest()[:16]}.npz"
+        if not target.is_file():
+            write_part(target, arrays)
+        return StateFile(target)
 
     def run(self, name: str, title: str, compute: ShardPass) -> None:
         """Run a pass over all shards that have not failed; results that are there are not computed again.

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tests.runs.data_scan.group_loop import groups_in, source_of
 
-from mmpoison.defenses.filters.passes.distance import distances
-from mmpoison.defenses.filters.passes.groups.findings import STRONG
-from mmpoison.defenses.filters.passes.groups.shard import VectorShard
+from mmpoison.defenses.filters.distance import distances
+from mmpoison.defenses.filters.suspicious_groups.growth import STRONG
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmpoison.defenses.filters.passes.groups import model
-from mmpoison.defenses.filters.passes.groups.model import cells_of, fit_cells
-from mmpoison.defenses.filters.suspicious_groups._conflict import unit
+from mmpoison.defenses.filters.suspicious_groups import cells
+from mmpoison.defenses.filters.suspicious_groups.cells import cells_of, fit_cells
+from mmpoison.defenses.filters.suspicious_groups.shard import unit
 
 
 def test_the_nearest_middle(monkeypatch: object) -> None:
@@ -22,7 +22,7 @@ def test_separate_topics_have_cells_of_their_own() -> None:
     topics = np.linalg.qr(rng.normal(size=(16, 16)))[0][:5]
     vectors = unit((topics[topic] + 0.05 * rng.normal(size=(2000, 16))).astype(np.float32))
     middles = fit_cells(vectors)
-    assert len(middles) == min(model.CELLS, 2000 // model.FEWEST_OF_A_CELL)
+    assert len(middles) == min(cells.CELLS, 2000 // cells.FEWEST_OF_A_CELL)
     found = cells_of(vectors, middles)
     for cell in np.unique(found):
         assert len(np.unique(topic[found == cell])) == 1

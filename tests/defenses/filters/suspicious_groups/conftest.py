@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmpoison.defenses.filters.passes.groups.shard import VectorShard
-from mmpoison.defenses.filters.suspicious_groups._conflict import Views
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,6 @@ class Made:
 
     def __len__(self) -> int:
         return len(self.text)
-
-    def views(self) -> Views:
-        return Views.of(self.text, self.image, np.arange(len(self)), self.image_of)
 
     def shards(self, count: int) -> list[VectorShard]:
         """Cut into shards, each with whole images."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpoison.defenses.filters.passes.distance import WIDTH, DistanceCounts
+from mmpoison.defenses.filters.distance import WIDTH, DistanceCounts
 from mmpoison.errors import InputError
 from mmpoison.statistics import fit_two_gaussians
 

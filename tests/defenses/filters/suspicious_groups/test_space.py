@@ -1,19 +1,24 @@
-"""The reduced space, against that of the scan in memory."""
+"""The reduced space, against principal components by scikit-learn."""
 
 from __future__ import annotations
 
 import numpy as np
-from tests.defenses.filters.passes.groups.conftest import Made, saved_and_read
+import numpy.typing as npt
+from sklearn.decomposition import PCA
+from tests.defenses.filters.suspicious_groups.conftest import Made, saved_and_read
 
-from mmpoison.defenses.filters.passes.groups.shard import Space
+from mmpoison.defenses.filters.suspicious_groups.shard import Space
 
 
-def test_cosines_are_those_of_the_scan_in_memory(one_caption: Made) -> None:
-    views = one_caption.views()
-    for stored, expected in (
-        (one_caption.text, views.text),
-        (one_caption.image, views.image),
-    ):
+def lengths_one(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def test_cosines_are_those_of_principal_components(one_caption: Made) -> None:
+    for stored in (one_caption.text, one_caption.image):
+        whole = lengths_one(stored.astype(np.float64))
+        centred = lengths_one(whole - whole.mean(axis=0))
+        expected = lengths_one(PCA(64, random_state=0).fit_transform(centred))
         space = Space.fit(stored)
         # of any length
         found = space.reduce((stored.astype(np.float32) * 3).astype(np.float32))

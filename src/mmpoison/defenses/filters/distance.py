@@ -12,7 +12,11 @@ import numpy.typing as npt
 
 from mmpoison.base.option_checks import check_whole
 from mmpoison.defenses.cut import check_loss
-from mmpoison.defenses.filters.passes.groups.shard import AnyVectors, squared_lengths, to_float32
+from mmpoison.defenses.filters.suspicious_groups.shard import (
+    AnyVectors,
+    squared_lengths,
+    to_float32,
+)
 from mmpoison.errors import InputError
 from mmpoison.statistics import TwoGaussians, fit_two_gaussians
 

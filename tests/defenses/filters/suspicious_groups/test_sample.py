@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import reduce
 
 import numpy as np
-from tests.defenses.filters.passes.groups.conftest import Made, saved_and_read
+from tests.defenses.filters.suspicious_groups.conftest import Made, saved_and_read
 
-from mmpoison.defenses.filters.passes.groups.shard import (
+from mmpoison.defenses.filters.suspicious_groups.shard import (
     MOST_OF_AN_IMAGE,
     Sample,
     SamplePlan,

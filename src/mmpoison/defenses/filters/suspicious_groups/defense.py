@@ -10,21 +10,23 @@ import numpy as np
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
-from mmpoison.defenses.filter_result import FEWEST_IMAGES, PairScores, SuspectedGoal
+from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
 from mmpoison.defenses.filters.decide import ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups._conflict import Index, Views, crowded
-from mmpoison.defenses.filters.suspicious_groups._evidence import SuspiciousCluster, false_alarms_at
-from mmpoison.defenses.filters.suspicious_groups._features import (
+from mmpoison.defenses.filters.suspicious_groups.features import (
     caption_features,
     image_features,
 )
-from mmpoison.defenses.filters.suspicious_groups._scan import scan
-from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
+from mmpoison.defenses.filters.suspicious_groups.passes import Group, scan_memory
+from mmpoison.defenses.filters.suspicious_groups.shard import Index, Space, VectorShard
+from mmpoison.defenses.filters.suspicious_groups.words import Vocabulary
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
 
 EXAMPLES = 5
+FEWEST_PAIRS = 40
+"""Among fewer pairs no group is looked for."""
+
 ALIKE_IMAGES = 10
 """Images without other captions are described by the captions of so many images that are most like them."""
 
@@ -79,85 +81,90 @@ class SuspiciousGroups(ScoreFilter):
         progress: ProgressFor | None = None,
     ) -> PairScores:
         """Return the evidence against each pair, and all groups; any encoder that distinguishes topics will do."""
-        return self.score_views(pairs, views_of(pairs, encoder, inputs, progress), seed=seed)
+        captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
+        images, image_of = np.unique(pairs.image, return_inverse=True)
+        text = caption_features(encoder, inputs, captions.astype(object), progress)
+        image = image_features(encoder, inputs, images.astype(np.int32), progress)
+        # as the scan of a data set stores embeddings
+        half = (side.astype(np.float16) for side in (text, image))
+        text_of, image_in = (
+            side[which] for side, which in zip(half, (caption_of, image_of), strict=True)
+        )
+        shard = VectorShard(0, text_of, image_in, image_of)
+        return self.score_shard(pairs, shard, seed=seed, progress=progress)
 
-    def score_views(self, pairs: PairDataset, views: Views, *, seed: int = 0) -> PairScores:
+    def score_shard(
+        self,
+        pairs: PairDataset,
+        shard: VectorShard,
+        *,
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> PairScores:
         """Score pairs by vectors that are computed already, as `score` does.
 
         Args:
             pairs: The pairs.
-            views: Vectors of their captions and images.
-            seed: Seed of the folds of the regressions.
+            shard: Vectors of their captions and images.
+            seed: Seed of the sample and the folds of the regressions.
+            progress: Gives a progress callback for a named step.
+
+        Raises:
+            InputError: If there are fewer than 20 usable pairs.
         """
-        found = scan(views, seed)
-        describe = _Describer(pairs, views)
-        return PairScores(found.score, goals=tuple(map(describe, found.clusters)))
-
-
-def views_of(
-    pairs: PairDataset,
-    encoder: DualEncoder,
-    inputs: PairInputs,
-    progress: ProgressFor | None = None,
-) -> Views:
-    """Return the vectors of the captions and images of pairs; both in sorted order, each once."""
-    captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
-    images, image_of = np.unique(pairs.image, return_inverse=True)
-    return Views.of(
-        caption_features(encoder, inputs, captions.astype(object), progress),
-        image_features(encoder, inputs, images.astype(np.int32), progress),
-        caption_of,
-        image_of,
-    )
+        if len(shard) < FEWEST_PAIRS:
+            few = f"{len(shard)} pairs are too few to look for groups: {FEWEST_PAIRS} are needed"
+            return PairScores(np.zeros(len(shard)), goals=(), notes=(few,))
+        groups, score, start = scan_memory(shard, seed, *([] if progress is None else [progress]))
+        describe = _Describer(pairs, shard, start.image)
+        return PairScores(np.nan_to_num(score), goals=tuple(map(describe, groups)))
 
 
 class _Describer:
     """Turns groups into goals that a person can read."""
 
-    def __init__(self, pairs: PairDataset, views: Views) -> None:
-        self.pairs = pairs
-        self.views = views
-        order = np.unique(views.caption_of, return_index=True)[1]
-        self.caption_text = {int(views.caption_of[row]): str(pairs.captions[row]) for row in order}
-        used = sorted(self.caption_text)
-        self.position = {caption: index for index, caption in enumerate(used)}
-        counts = np.bincount(views.caption_of, minlength=len(views.text))[used]
-        self.crowded = crowded(np.bincount(views.image_of, minlength=len(views.image)))
-        self.vocabulary = Vocabulary([self.caption_text[c] for c in used], counts.tolist())
+    def __init__(self, pairs: PairDataset, shard: VectorShard, space: Space) -> None:
+        self.pairs, self.shard = pairs, shard
+        self.captions, self.caption_of, counts = np.unique(
+            pairs.captions.astype(str), return_inverse=True, return_counts=True
+        )
+        self.first = np.unique(shard.owner, return_index=True)
+        self.image = space.reduce(np.asarray(shard.image[self.first[1]]))
+        self.vocabulary = Vocabulary(self.captions.tolist(), counts.tolist())
 
-    def __call__(self, cluster: SuspiciousCluster) -> SuspectedGoal:
-        rows = cluster.rows
-        images = np.unique(self.views.image_of[rows])
-        crowd = len(images) == 1 and bool(self.crowded[images[0]])
-        large = crowd or len(images) >= FEWEST_IMAGES
+    def __call__(self, group: Group) -> SuspectedGoal:
+        rows = group.rows[self.shard.number]
         frequent = Counter(str(caption) for caption in self.pairs.captions[rows])
         ids = Counter(str(self.pairs.images.ids[image]) for image in self.pairs.image[rows])
         return SuspectedGoal(
             captions_about=self._terms(rows),
-            images_about=self._terms(self._other_captions(rows, images)),
+            images_about=self._terms(self._other_captions(rows)),
             rows=rows,
-            images=len(images),
-            found=cluster.found,
-            expected=cluster.expected,
-            false_alarms=false_alarms_at(cluster.score) if large else 1.0,
-            score=cluster.score,
+            images=group.images,
+            found=group.conflicting,
+            counted=group.counted,
+            expected=group.expected,
+            false_alarms=group.false_alarms,
+            hardest=group.hardest,
+            score=group.strength,
             example_captions=tuple(text for text, _ in frequent.most_common(EXAMPLES)),
             example_images=tuple(name for name, _ in ids.most_common(EXAMPLES)),
-            crowded=crowd,
+            crowded=group.crowded,
         )
 
-    def _other_captions(self, rows: Index, images: Index) -> Index:
+    def _other_captions(self, rows: Index) -> Index:
         """Return the other pairs of images; where most have none, those of the images most like them."""
-        on_them = np.isin(self.views.image_of, images)
+        owner = self.shard.owner
+        images = np.unique(owner[rows])
+        on_them = np.isin(owner, images)
         others = np.setdiff1d(np.flatnonzero(on_them), rows)
         if len(others) >= len(images):
             return others
-        alike = self.views.image @ self.views.image[images].mean(axis=0)
-        alike[np.setdiff1d(np.arange(len(alike)), self.views.image_of[~on_them])] = -np.inf
-        nearest = np.argsort(-alike, kind="stable")[:ALIKE_IMAGES]
-        return np.flatnonzero(np.isin(self.views.image_of, nearest) & ~on_them)
+        mine = np.isin(self.first[0], images)
+        alike = np.nan_to_num(self.image @ np.nanmean(self.image[mine], axis=0), nan=-np.inf)
+        alike[mine] = -np.inf
+        nearest = self.first[0][np.argsort(-alike, kind="stable")[:ALIKE_IMAGES]]
+        return np.flatnonzero(np.isin(owner, nearest) & ~on_them)
 
     def _terms(self, rows: Index) -> tuple[str, ...]:
-        return self.vocabulary.terms(
-            [self.position[int(caption)] for caption in self.views.caption_of[rows]]
-        )
+        return self.vocabulary.terms(self.caption_of[rows].tolist())

@@ -11,14 +11,25 @@ import numpy.typing as npt
 
 from mmpoison.base.option_checks import check_whole
 from mmpoison.base.seeding import stream_key
-from mmpoison.defenses.filters.suspicious_groups._conflict import DIMENSIONS, Vectors, unit
 from mmpoison.errors import InputError
 
 # -- Reads float16 vectors in blocks, several times faster than NumPy's own conversion to float32.
 
 
+Vectors = npt.NDArray[np.float32]
 AnyVectors = npt.NDArray[np.floating[Any]]
 """Of float16 or float32."""
+
+DIMENSIONS = 64
+"""Principal components that are used: groups are found no worse than with all of them, at a tenth of the time."""
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return the rows divided by their length; a row of zeros stays one, shape as given."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Vectors = vectors / np.maximum(length, np.float32(1e-9))
+    return scaled
+
 
 TOO_LONG = np.float32(65536.0**2)
 """A row with an infinite or undefined float16 has at least this squared length after `to_float32`."""

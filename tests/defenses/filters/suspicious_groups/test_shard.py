@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmpoison.base.seeding import stream_key
-from mmpoison.defenses.filters.passes.groups.shard import VectorShard, below, hashes
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard, below, hashes
 from mmpoison.errors import InputError
 
 ALL = (1 << 64) - 1

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpoison.defenses.filters.suspicious_groups._conflict import Vectors
+from mmpoison.defenses.filters.suspicious_groups.shard import Vectors
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Progress, ProgressFor, Rows
 

@@ -7,10 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.passes.groups.shard import Index, Sample, Space, VectorShard, hashes
-from mmpoison.defenses.filters.suspicious_groups._conflict import FOLDS, Vectors, group_sums, unit
+from mmpoison.defenses.filters.suspicious_groups.shard import (
+    Index,
+    Sample,
+    Space,
+    Vectors,
+    VectorShard,
+    hashes,
+    unit,
+)
 
 Values = npt.NDArray[np.float32]
+
+FOLDS = 5
+"""Parts of the images: each is predicted from the others."""
 
 IMAGES, PAIRS = "images", "pairs"
 """The two views: all captions of an image with it, and each caption with what else is known of its image."""
@@ -157,3 +167,21 @@ def pair_items(reduced: Reduced, crowd: float, weight: Values | None = None) -> 
     others = group_sums(said, at, images)[at] - said
     others[np.bincount(at, minlength=images)[at] > crowd] = 0
     return Items(reduced.text, reduced.image[at], reduced.fold[at], at, others)
+
+
+def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
+    """Sum of the vectors of each group, shape `(groups, d)`.
+
+    >>> group_sums(np.float32([[1, 0], [2, 0], [0, 5]]), np.array([1, 1, 0]), 3).tolist()
+    [[0.0, 5.0], [3.0, 0.0], [0.0, 0.0]]
+    """
+    from scipy.sparse import csr_matrix
+
+    ones = np.ones(len(group), dtype=np.float32)
+    membership = csr_matrix((ones, (group, np.arange(len(group)))), shape=(groups, len(group)))
+    return np.asarray(membership @ vectors, dtype=np.float32)
+
+
+def keys(shard: Index, owner: Index) -> Index:
+    """Return one number for a shard and an image in it, shape `(n,)`; images have numbers below 2^38 on either side."""
+    return np.asarray(shard * (1 << 40) + owner)

@@ -1,1 +1,0 @@
-"""Filters in passes over shards of embeddings that exist, in flat memory, without torch."""

@@ -1,0 +1,177 @@
+"""Groups that grow from a core: what they count, how strong they are, and which items they have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
+
+from mmpoison.defenses.filters.suspicious_groups import growth
+from mmpoison.defenses.filters.suspicious_groups.fit import crowd_of, fit_pairs
+from mmpoison.defenses.filters.suspicious_groups.growth import (
+    COUNTED,
+    Pool,
+    Reach,
+    count_cell,
+    distinct_groups,
+    expected_share,
+    grow_groups,
+    strength_of,
+    suspicious_items,
+)
+from mmpoison.defenses.filters.suspicious_groups.items import IMAGES, PAIRS, reduce_shard
+from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
+
+
+def counts(**named: float) -> npt.NDArray[np.float64]:
+    """Counts of a poisoned cell of 25 images, in a set of 6,500, unless given."""
+    counted = (25, 24, 1300, 40, 35, 24, 180, 20, 160, 15)
+    usual: dict[str, float] = dict(zip(COUNTED, counted, strict=True))
+    found = usual | named
+    assert set(found) == set(COUNTED)
+    return np.array([found[name] for name in COUNTED], dtype=np.float64)
+
+
+def pool_of(data: Made, view: str) -> Pool:
+    shard = VectorShard(0, data.text, data.image[data.image_of], data.image_of)
+    reduced = reduce_shard(shard, Space.fit(data.text), Space.fit(data.image), 0)
+    return fit_pairs(reduced, crowd_of(reduced)).pools[view]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_counts_are_those_of_a_loop_over_images(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = 60
+    near_text, near_image, odd = rng.random((3, count)) < 0.4
+    key = np.sort(rng.integers(-5, 30, count))
+    stands_for = dict(zip(np.unique(key).tolist(), rng.integers(1, 4, 40).tolist(), strict=False))
+    weight = np.array([stands_for[int(one)] for one in key], dtype=np.float64)
+    found = dict(zip(COUNTED, count_cell(near_text, near_image, key, odd, weight), strict=True))
+
+    def images(which: list[bool]) -> float:
+        return sum(
+            stands_for[one] for one in {int(k) for k, w in zip(key, which, strict=True) if w}
+        )
+
+    inside = [bool(t and i) for t, i in zip(near_text, near_image, strict=True)]
+    members = {int(k) for k, one in zip(key, inside, strict=True) if one}
+    away = [int(k) not in members for k in key]
+    every = list(zip(near_text, near_image, odd, inside, away, strict=True))
+    assert found["images"] == images(inside)
+    assert found["conflicting"] == images([i and o for _, _, o, i, _ in every])
+    assert found["all_conflicting"] == images([o for _, _, o, _, _ in every])
+    assert found["near_text"] == images([t and o for t, _, o, _, _ in every])
+    assert found["near_image"] == images([i and o for _, i, o, _, _ in every])
+    assert found["near_both"] == found["conflicting"]
+    assert found["elsewhere_text"] == images([t and a for t, _, _, _, a in every])
+    assert found["odd_text"] == images([t and o and a for t, _, o, _, a in every])
+    assert found["elsewhere_image"] == images([i and a for _, i, _, _, a in every])
+    assert found["odd_image"] == images([i and o and a for _, i, o, _, a in every])
+
+
+def test_strength_is_that_of_the_two_sums() -> None:
+    one = counts()
+    expected = expected_share(one)
+    text, image = (20 + 1) / 185, (15 + 1) / 165
+    assert expected == pytest.approx(max(0.3, text + image - text * image))
+    inside = sum(math.comb(25, n) * expected**n * (1 - expected) ** (25 - n) for n in range(24, 26))
+    meeting = sum(
+        math.comb(40, n) * math.comb(1300 - 40, 35 - n) / math.comb(1300, 35) for n in range(24, 36)
+    )
+    logs = math.sqrt(math.log10(inside) * math.log10(meeting))
+    assert strength_of(one, 0.8) == pytest.approx(0.8 * (24 / 25 - expected) / 0.7 * logs, rel=1e-6)
+
+
+def test_what_makes_a_group_weaker() -> None:
+    strong = strength_of(counts(), 1.0)
+    assert strong > 10
+    # an honest confusion: many of the cell do not conflict
+    assert strength_of(counts(images=100), 1.0) == 0
+    # captions like these conflict everywhere, or such images do
+    assert strength_of(counts(odd_text=170), 1.0) < strong / 3
+    assert strength_of(counts(odd_image=150), 1.0) < strong / 3
+    # conflicting captions and images of these kinds are so many that they meet by chance
+    assert (
+        strength_of(counts(near_text=600, near_image=500, all_conflicting=1300), 1.0) < strong / 3
+    )
+    assert strength_of(counts(), 0.0) == 0
+    assert strength_of(counts(conflicting=0), 1.0) == 0
+    assert strength_of(np.zeros(len(COUNTED)), 1.0) == 0
+
+
+@pytest.mark.parametrize(("captions", "view"), [(1, IMAGES), (3, PAIRS)])
+def test_the_poison_is_the_strongest_group(captions: int, view: str) -> None:
+    data = made(3, captions=captions, images=3000 if captions == 1 else 1200, poison=40)
+    pool = pool_of(data, view)
+    found = grow_groups(pool)
+    first = found.rows[0]
+    assert data.bad[first].mean() > 0.9
+    assert np.isin(np.flatnonzero(data.bad), first).mean() > 0.8
+    assert found.strength[0] > 1.5 * found.strength[1]
+    assert (np.diff(found.strength) <= 0).all()
+    # where a group is says which items it has
+    near = np.logical_and(*found.reach.near(pool.text, pool.image))
+    for number, rows in enumerate(found.rows):
+        assert np.flatnonzero(near[:, number]).tolist() == rows.tolist()
+    again = Reach.from_arrays(saved_and_read(found.reach.to_arrays()))
+    np.testing.assert_array_equal(
+        again.near(pool.text, pool.image)[0].sum(axis=0).shape, len(again)
+    )
+    # poison is what the next fit leaves out
+    assert np.isin(np.flatnonzero(data.bad), suspicious_items(pool, 0.05)).mean() > 0.7
+
+
+def test_clean_data_have_no_strong_group() -> None:
+    data = made(8, images=3000, poison=0)
+    assert grow_groups(pool_of(data, IMAGES)).strength.max(initial=0) < 3
+
+
+def test_items_of_one_image_do_not_count_for_each_other(three_captions: Made) -> None:
+    pool = pool_of(three_captions, PAIRS)
+    one_image = replace(pool, key=np.where(three_captions.bad, -1, pool.key))
+    found = grow_groups(one_image)
+    for rows, strength in zip(found.rows, found.strength, strict=True):
+        assert three_captions.bad[rows].mean() < 0.5 or strength < 1
+
+
+def test_an_item_that_stands_for_ten_counts_as_ten(one_caption: Made) -> None:
+    pool = pool_of(one_caption, IMAGES)
+    calm = pool.share > growth.SEEDS_AMONG
+    # nine of ten calm items are gone, and each of the others stands for ten
+    stays = np.flatnonzero(~calm | (np.cumsum(calm) % 10 == 0))
+    place = np.full(len(pool.key), -1)
+    place[stays] = np.arange(len(stays))
+    thinned = Pool(
+        pool.text[stays],
+        pool.image[stays],
+        pool.key[stays],
+        pool.share[stays],
+        np.where(calm[stays], 10.0, 1.0),
+        place[pool.seeds],
+        np.flatnonzero(calm[stays]),
+    )
+    whole, part = grow_groups(pool), grow_groups(thinned)
+    # the calm items of the cell are few: none or ten are left of them
+    assert 0.5 < part.strength[0] / whole.strength[0] < 2
+    assert one_caption.bad[stays[part.rows[0]]].mean() > 0.9
+
+
+def test_too_few_items_are_no_obstacle() -> None:
+    rng = np.random.default_rng(0)
+    for count in (0, 1, 2, 7, 30):
+        text, image = (rng.normal(size=(count, 4)).astype(np.float32) for _ in range(2))
+        conflict = rng.normal(size=count).astype(np.float32)
+        found = grow_groups(Pool.of(text, image, np.arange(count), conflict))
+        assert len(found.reach) == len(found.rows) == len(found.strength)
+
+
+def test_of_groups_that_share_half_the_stronger_stays() -> None:
+    rows = [np.arange(10), np.arange(4, 12), np.arange(20, 30), np.arange(29, 33)]
+    assert distinct_groups([1.0, 3.0, 2.0, 2.5], rows) == [1, 3, 2]

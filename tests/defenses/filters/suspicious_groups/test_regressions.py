@@ -1,0 +1,123 @@
+"""Regressions from sums over shards, against those that scikit-learn fits item by item."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
+
+from mmpoison.defenses.filters.suspicious_groups.items import (
+    IMAGES,
+    PAIRS,
+    Reduced,
+    image_items,
+    pair_items,
+    reduce_shard,
+)
+from mmpoison.defenses.filters.suspicious_groups.regressions import (
+    IMAGE_SIDE,
+    LIKE_IMAGES,
+    RIDGE,
+    Sums,
+    ViewFit,
+    image_sums,
+    pair_sums,
+)
+from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
+
+Numbers = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def few() -> Made:
+    return made(2, captions=3, images=60, poison=5)
+
+
+def reduced_whole(data: Made) -> Reduced:
+    shard = VectorShard(0, data.text, data.image[data.image_of], data.image_of)
+    return reduce_shard(shard, Space.fit(data.text), Space.fit(data.image), 7)
+
+
+def weight_of(count: int) -> npt.NDArray[np.float32]:
+    return (np.random.default_rng(0).random(count) < 0.9).astype(np.float32)
+
+
+def predicted(
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    weight: npt.NDArray[Any],
+    fold: npt.NDArray[Any],
+    of: npt.NDArray[Any],
+    of_fold: npt.NDArray[Any],
+) -> Numbers:
+    """Ridge regression, item by item fitted on the items of other folds."""
+    from sklearn.linear_model import Ridge
+
+    found = np.zeros((len(of), y.shape[1]))
+    for item in range(len(of)):
+        others = fold != of_fold[item]
+        model = Ridge(alpha=RIDGE).fit(x[others], y[others], sample_weight=weight[others])
+        found[item] = model.predict(of[item : item + 1])[0]
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+
+
+def standardised(distances: npt.NDArray[Any]) -> Numbers:
+    return np.asarray((distances - np.median(distances)) / max(distances.std(), 1e-6))
+
+
+def test_conflict_of_images(few: Made) -> None:
+    whole = reduced_whole(few)
+    items = image_items(whole)
+    weight = weight_of(len(items))
+    parts = [np.where(np.arange(len(items)) % 3 == part, weight, 0) for part in range(3)]
+    sums = reduce(Sums.merge, [image_sums(items, part.astype(np.float32)) for part in parts])
+    fit = ViewFit.of(IMAGES, sums, items.image.shape[1], items)
+    text, image, fold = items.text, items.image, items.fold
+    caption = predicted(image, text, weight, fold, image, fold)
+    place = predicted(text, image, weight, fold, text, fold)
+    expected = standardised(1 - (caption * text).sum(axis=1))
+    expected += standardised(1 - (place * image).sum(axis=1))
+    found, likely = fit.conflict(items)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    np.testing.assert_allclose(likely, caption, atol=2e-3)
+    again = ViewFit.from_arrays(saved_and_read(fit.to_arrays()))
+    np.testing.assert_array_equal(again.conflict(items)[0], found)
+
+
+def test_conflict_of_pairs(few: Made) -> None:
+    whole = reduced_whole(few)
+    at, text, images = whole.image_at, whole.text, len(whole.image)
+    weight = weight_of(len(text))
+    items = pair_items(whole, 10.0, weight)
+    fit = ViewFit.of(PAIRS, pair_sums(whole, items, weight), whole.image.shape[1], items)
+    trusted = np.bincount(at, weight, minlength=images)
+    mean = np.stack([(text * weight[:, None])[at == one].sum(axis=0) for one in range(images)])
+    mean /= np.maximum(trusted, 1)[:, None]
+    # an image counts once, however many captions it has
+    usual = predicted(whole.image, mean, trusted > 0, whole.fold, whole.image, whole.fold)
+    once = weight / np.maximum(trusted, 1)[at]
+    fold = whole.fold[at]
+    place = predicted(text, whole.image[at], once, fold, text, fold)
+    said = []
+    for pair in range(len(text)):
+        others = (at == at[pair]) & (np.arange(len(at)) != pair)
+        told = (text * weight[:, None])[others].sum(axis=0) + LIKE_IMAGES * usual[at[pair]]
+        said.append(1 - told @ text[pair] / np.linalg.norm(told))
+    seen = 1 - (place * whole.image[at]).sum(axis=1)
+    expected = standardised(np.array(said)) + IMAGE_SIDE * standardised(seen)
+    np.testing.assert_allclose(fit.conflict(items)[0], expected, atol=3e-3)
+
+
+def test_fewer_than_twenty_items_teach_nothing(one_caption: Made) -> None:
+    whole = reduced_whole(one_caption)
+    items = image_items(whole)
+    weight = np.zeros(len(items), dtype=np.float32)
+    weight[:19] = 1
+    fit = ViewFit.of(IMAGES, image_sums(items, weight), items.image.shape[1], items)
+    text, image, _ = fit.distances(items)
+    assert (text == 1).all()
+    assert (image == 1).all()
