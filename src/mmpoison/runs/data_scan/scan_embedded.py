@@ -164,7 +164,7 @@ def _scan(
         groups, start = find_groups(runner, sample, settings.seed, progress.progress)
         described = _describe(runner, sample, groups, start.image, progress)
         if settings.planted:
-            some = reduce_sample(_first(sample, PLANTED_IN), start.text, start.image, settings.seed)
+            some = reduce_sample(sample.first(PLANTED_IN), start.text, start.image, settings.seed)
             used = len(some.text)
             report = progress.progress("planting goals as a test")
             planted = plant_goals(some, settings.level, seed=settings.seed, progress=report)
@@ -189,7 +189,7 @@ def _scan(
         ),
         facts=facts,
         counted=counted,
-        sample=_first(sample, 2048),
+        sample=sample.first(2048),
         described=described,
         rule=drop_rule(
             runner,
@@ -249,7 +249,7 @@ def _describe(
 
 def _judge(sample: Sample) -> Estimate | None:
     """Return how often captions are nearer to their own image than to a random one."""
-    few = _first(sample, 1024)
+    few = sample.first(1024)
     if not len(few) or few.text.shape[1] != few.image.shape[1]:
         return None
     text, image = (np.asarray(side, dtype=np.float64) for side in (few.text, few.image))
@@ -265,11 +265,6 @@ def _out_of_order(facts: ShardFacts) -> bool:
     known = sum(match.auroc is not None for match in facts.matches)
     stored = facts.score_mean is not None and facts.score_mean > SCORE_OFF
     return 0 < wrong < known or facts.captions_out_of_order or (stored and wrong > 0)
-
-
-def _first(sample: Sample, count: int) -> Sample:
-    names = ("hash", "shard", "row", "owner", "text", "image")
-    return replace(sample, **{name: getattr(sample, name)[:count] for name in names})
 
 
 def _in_pairs(parts: list[T], merge: Callable[[T, T], T]) -> T:

@@ -46,16 +46,17 @@ def test_expected_conflicts_are_those_of_a_slow_loop() -> None:
 
 def test_a_planted_cell_is_flagged_and_usual_combinations_are_not() -> None:
     counts = large()
-    chance = flag(counts, 20_000)
+    chance = flag(counts)
     assert chance[3, 7] == OF_A_CELL / counts.conflicting[3, 7]
     assert not np.diag(chance).any()
     assert 0 < (chance * counts.conflicting).sum() <= GATHERED
 
 
-def test_where_the_background_is_everything_so_is_what_is_gathered() -> None:
-    counts = counted(np.full((4, 4), 10), np.full((4, 4), 60))
-    assert (flag(counts, 1120) == 1).all()
-    assert not (flag(counts, 1119) == 1).all()
+def test_few_conflicting_items_are_all_gathered() -> None:
+    conflicting = np.full((4, 4), GATHERED // 16)
+    assert (flag(counted(conflicting, np.full((4, 4), 60))) == 1).all()
+    conflicting[0, 0] += 1
+    assert not (flag(counted(conflicting, np.full((4, 4), 60))) == 1).all()
 
 
 def test_rows_of_flagged_cells() -> None:

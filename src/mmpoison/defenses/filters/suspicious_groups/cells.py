@@ -209,19 +209,18 @@ def expected_conflicts(counts: Counts) -> npt.NDArray[np.float64]:
     return np.asarray(np.outer(captions, images) / max(total, 1) + odds * counts.consistent)
 
 
-def flag(counts: Counts, background: int) -> npt.NDArray[np.float64]:
+def flag(counts: Counts) -> npt.NDArray[np.float64]:
     """Flag cells with more conflicting items than expected, the largest ratio first, up to 4,000 gathered items.
 
     Args:
         counts: Of all shards.
-        background: How many items are sampled.
 
     Returns:
         Share of the conflicting items of each cell that are gathered, 0 where it is not flagged, shape `(c, c)`; 1
-        everywhere if the sample is the data set.
+        everywhere if there are no more.
     """
     found = counts.conflicting.astype(np.float64)
-    if background >= len(counts):
+    if found.sum() <= GATHERED:
         return np.ones_like(found)
     ratio = (found + FEW) / (EXPECTED_AT_LEAST + expected_conflicts(counts))
     ratio[found < FEWEST_IN_CELL] = 0

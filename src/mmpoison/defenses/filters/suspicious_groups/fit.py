@@ -54,6 +54,9 @@ FITS = 3
 LEFT_OUT = 0.03
 """Share of the items, those with the most conflicting ones alike to them, that the next fit leaves out."""
 
+FITTED = 25_000
+"""Pairs of the sample that the first regressions are fitted to: all of their seeds are compared with each other."""
+
 FEWEST = 20
 BLOCK = 1024
 
@@ -305,7 +308,7 @@ def fit_start(sample: Sample, seed: int = 0) -> Start:
         raise InputError(f"{len(sample)} usable pairs: suspicious-groups needs at least {FEWEST}")
     # each once: an image with many captions, or a frequent caption, is no more usual
     text, image = (Space.fit(np.unique(side, axis=0)) for side in (sample.text, sample.image))
-    reduced = reduce_sample(sample, text, image, seed)
+    reduced = reduce_sample(sample.first(FITTED), text, image, seed)
     crowd = crowd_of(reduced)
     fitted = fit_pairs(reduced, crowd)
     known = {

@@ -30,7 +30,7 @@ SEEDS_AMONG = 0.15
 
 MOST_SEEDS = 4000
 
-CORES = 40
+CORES = 100
 """Cores that are grown: a weak core may grow into a strong group."""
 
 NEARNESS = 5.0
@@ -48,9 +48,10 @@ IN_CORE = float(np.exp(-0.8 * NEARNESS))
 FEW, EXPECTED_AT_LEAST = 0.1, 0.5
 """Are added to the numbers of alike items, found and expected, so that single items do not count."""
 
-EDGES = (0.5, 0.6, 0.7, 0.8, 0.9)
+EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
 """How near the middle an item must be on both sides, on a scale from 0, the median of all items, to 1, their upper half
-percent: the edge at which the group is strongest is taken, because kinds are of different width."""
+percent: the edge at which the group is strongest is taken, because kinds are of different width. A kind of a large set
+has less than half a percent of it: there the wide edges would reach other kinds."""
 
 ROUNDS = 3
 MEASURED_ON = 10_000
@@ -299,21 +300,30 @@ def _alike(pool: Pool) -> tuple[Index, Vectors, Values]:
 def suspicious_items(pool: Pool, share: float) -> Index:
     """Return the items with the most alike conflicting ones, against how many would be by chance.
 
-    Who attacks sheep finds captions about sheep that are right. So an item counts as far as captions like its own do
-    not conflict: where most do, the honest items of a kind may be those that conflict.
-
     Args:
         pool: The items.
         share: Share of all items that is returned, at most.
     """
     seeds, near, expected = _alike(pool)
-    excess = (near.sum(axis=1) + FEW) / (expected + EXPECTED_AT_LEAST)
+    excess = _excess(near.sum(axis=1), expected) * _vouched(pool, seeds)
+    return seeds[np.argsort(-excess, kind="stable")[: round(share * len(pool.key))]]
+
+
+def _excess(found: Values, expected: Values) -> Values:
+    return (found + FEW) / (expected + EXPECTED_AT_LEAST)
+
+
+def _vouched(pool: Pool, seeds: Index) -> Values:
+    """Return the share of captions like those of some items that do not conflict, in (0, 1), shape `(m,)`.
+
+    Who attacks sheep finds captions about sheep that are right. Where most captions like these conflict, the honest
+    items of a kind may be those that conflict.
+    """
     right, odd = (
         _alike_captions(pool, seeds, np.flatnonzero(which))
         for which in (pool.share > SEEDS_AMONG, pool.share <= SEEDS_AMONG)
     )
-    excess *= (right + FEW) / (right + odd + FEW)
-    return seeds[np.argsort(-excess, kind="stable")[: round(share * len(pool.key))]]
+    return np.asarray((right + FEW) / (right + odd + FEW), dtype=np.float32)
 
 
 def _alike_captions(pool: Pool, rows: Index, others: Index) -> Numbers:
@@ -334,12 +344,12 @@ def _cores(pool: Pool, most: int) -> Iterator[tuple[Index, npt.NDArray[np.bool_]
     Whoever takes a core marks the seeds that it grew to: they are in no later core.
     """
     seeds, near, expected = _alike(pool)
-    found = near.sum(axis=1)
+    found, vouched = near.sum(axis=1), _vouched(pool, seeds)
     used = np.zeros(len(seeds), dtype=bool)
-    for _ in range(most):
+    for _ in range(min(most, len(seeds))):
         before = used.copy()
-        excess = np.where(used, -1, (found - expected) / np.sqrt(expected + 1e-6))
-        if not len(excess) or excess.max() <= 0:
+        excess = np.where(used, -1, _excess(found, expected) * vouched)
+        if excess.max() < 0:
             return
         middle = int(excess.argmax())
         core = (near[middle] > IN_CORE) & ~used
@@ -373,6 +383,8 @@ def _grown(
                     middle[number] = unit(side[rows].mean(axis=0))
     best: tuple[float, Index, Reach] | None = None
     for number, rows in enumerate(members):
+        if best is not None and odd[rows].mean() < EXPECTED / 2:
+            continue  # a usual cell: its images conflict no more than others
         near = [one[:, number] > cuts[number, i] for i, one in enumerate(alike)]
         counts = count_cell(near[0], near[1], pool.key, odd, pool.weight)
         strength = strength_of(counts, 1.0)

@@ -486,7 +486,7 @@ def find_groups(
         for view in model.views:
             more = Counts.from_arrays(part_of(f"counts/{view}", part))
             counts[view] = counts[view].merge(more) if view in counts else more
-    chances = {view: flag(counts[view], len(background[view].items)) for view in model.views}
+    chances = {view: flag(counts[view]) for view in model.views}
     gather = GatherPass(model_state, runner.state("flags", chances), runner.earlier)
     runner.run(GATHER, "reading suspicious cells", gather)
     gathered = list(runner.whole_parts(GATHER))

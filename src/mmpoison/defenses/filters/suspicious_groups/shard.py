@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -331,6 +331,10 @@ class Sample:
         }
         order = np.lexsort((both["row"], both["shard"], both["hash"]))[: self.size]
         return Sample(**{name: values[order] for name, values in both.items()}, size=self.size)
+
+    def first(self, count: int) -> Sample:
+        """Return the first pairs, which are a sample too."""
+        return replace(self, **{name: getattr(self, name)[:count] for name in _COLUMNS})
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays for `numpy.savez`."""
