@@ -239,6 +239,7 @@ def main(
     encoder: str = "efficientnet-minilm",
     seeds: str = "5-9",
     goals: int = 5,
+    only: str = "",
 ) -> None:
     """Measure, print a table, and write JSON.
 
@@ -249,12 +250,13 @@ def main(
         encoder: What the scan judges by.
         seeds: First and last.
         goals: Of each seed.
+        only: Attackers whose names contain this.
     """
 
     def jobs() -> Iterator[tuple[Row, Any]]:
         for seed in seeds_of(seeds):
             clean = Prepared(load_dataset(data, root, seed=seed), encoder)
-            for attacker in ATTACKERS:
+            for attacker in (one for one in ATTACKERS if only in one.name):
                 for own in clean.goals(attacker, goals, seed):
                     who = {"attacker": attacker.name, "seed": seed, "goals": own}
                     yield who, partial(measure, clean, attacker, own, seed)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.cut import Threshold
-from mmpoison.defenses.group_levels import FEWEST_IMAGES, RAREST
+from mmpoison.defenses.group_levels import RAREST
 from mmpoison.defenses.unreadable import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.reporting.filter_page import distance_figure
@@ -76,11 +76,6 @@ class SuspectedGoal:
     @property
     def other_explanations(self) -> tuple[str, ...]:
         """What else than poison could explain it, the likeliest first."""
-        if self.images < FEWEST_IMAGES and not self.crowded:
-            return (
-                f"chance: clean data have many groups of fewer than {FEWEST_IMAGES} images",
-                *_MISTAKES,
-            )
         if self.crowded:
             return ("a placeholder image or a popular one, posted with many texts", _MISTAKES[-1])
         return _MISTAKES
@@ -97,8 +92,6 @@ class SuspectedGoal:
     @property
     def rarity(self) -> str:
         """How often clean data show a group as strong, as a clause."""
-        if self.images < FEWEST_IMAGES and not self.crowded:
-            return f"on fewer than {FEWEST_IMAGES} images, as clean data have many"
         return (
             f"as strong in {_rarely(self.false_alarms)} of ordinary clean sets, and in {_rarely(self.hardest)} of sets "
             "with systematic mislabelling"

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 FEWEST_IMAGES = 5
-"""A group on fewer images is called unusual only on an image with far too many captions: clean data have many."""
+"""Fewer images make no group, but for captions of an image with far too many: clean data have many such groups."""
 
 LIKELY, LOOK = 0.01, 0.1
 """A group is called poisoning if at most this share of ordinary clean sets have one as strong, worth a look if that."""

@@ -99,7 +99,7 @@ class TwoGoals(ScoreFilter):
         def goal(rows: list[int], score: float, false_alarms: float = 0.001) -> SuspectedGoal:
             rows_of = np.array(rows)
             return SuspectedGoal(
-                ("sheep",), ("plane",), rows_of, 9, 31, 2, false_alarms, score, (), ()
+                ("sheep",), ("plane",), rows_of, 9, 9, 9, 2, false_alarms, 1.0, score, (), ()
             )
 
         goals = (goal([3, 7, 9], 1.0), goal([20, 7, 4], 2.0), goal([11], 3.0, false_alarms=0.5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.folder import save_pairs
 from mmpoison.runs.data_scan import embed_source as module
-from mmpoison.runs.data_scan.embed_source import EmbeddedPairs, embed_source
+from mmpoison.runs.data_scan.embed_source import EmbeddedPairs, embed_source, foreign_captions
 from mmpoison.runs.data_scan.sources import open_source
 from mmpoison.runs.progress import SilentProgress
 
@@ -166,3 +167,29 @@ def test_groups_of_pairs_are_shown_with_pictures(scenes: Path, tmp_path: Path) -
     assert example["picture"].startswith("data:image/")
     assert example["id"].endswith("(shard 0, row 7)")
     assert "picture" not in _example(shard, shard.ids(), 7, None)
+
+
+def test_captions_of_another_language_are_said() -> None:
+    encoder = load_encoder("openmoji-mini")
+    german = ["Zwei Hunde laufen über eine grüne Wiese", "Am Strand brechen sich die Wellen"]
+    english = ["Two dogs run over a green meadow", "Waves are breaking on the beach"]
+    said = foreign_captions(encoder, german)
+    assert said is not None
+    assert "tokens a word" in said
+    assert "--encoder" in said
+    assert foreign_captions(encoder, english) is None
+    assert foreign_captions(encoder, []) is None
+
+
+def test_a_scan_of_foreign_captions_says_so(tmp_path: Path) -> None:
+    pairs = load_dataset("openmoji", options={"unlabelled": 60, "per_class": 4, "held_out": 2})
+    german = np.full(len(pairs), "Zwei Hunde laufen über eine grüne Wiese", dtype=object)
+    source = save_pairs(replace(pairs, captions=german), tmp_path / "pairs", images="copy")
+    opened = open_source(
+        NamedData(str(source)),
+        tmp_path / "work",
+        encoder="openmoji-mini",
+        device="cpu",
+        progress=SilentProgress(),
+    )
+    assert "another language" in opened.notes[0]

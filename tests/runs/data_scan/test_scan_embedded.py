@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
@@ -111,6 +112,30 @@ def test_clean_data_show_nothing_and_say_what_would_have_been_seen(tmp_path: Pat
     assert {one.images for one in scan.planted} == {10, 25, 50}
     assert f"{scan.planted[-1].found} of 4 on 50 images" in scan.summary[0]
     assert scan.planted[-1].found > 0
+
+
+@pytest.mark.parametrize(("name", "used"), [("category", True), ("place", False)])
+def test_a_column_of_labels_says_the_kinds_of_planted_goals(
+    name: str, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_corpus(tmp_path / "clean", 2000, bad=0, shards=2)
+    for file in (tmp_path / "clean" / "metadata").iterdir():
+        table = pq.read_table(file)
+        values = [None if row % 10 == 0 else f"kind {row % 3}" for row in range(len(table))]
+        pq.write_table(table.append_column(name, pa.array(values)), file)
+    given: list[Any] = []
+
+    def plant(pairs: Any, level: float, labels: Any, **more: Any) -> list[Any]:
+        given.append(labels)
+        return []
+
+    monkeypatch.setattr(module, "plant_goals", plant)
+    scanned(tmp_path / "clean", tmp_path / "out", ScanSettings())
+    (labels,) = given
+    assert (labels is not None) == used
+    if used:
+        assert sorted(set(labels.tolist())) == [-1, 1, 2, 3]
+        assert (labels == -1).mean() == pytest.approx(0.1)
 
 
 def test_scan_and_filter_give_one_answer(result: Judged, corpus: tuple[Path, set[str]]) -> None:

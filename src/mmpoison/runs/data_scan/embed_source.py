@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,50 @@ class EmbeddedPairs:
         unreadable: Images that cannot be read, and why.
         encoder: Name of the model.
         root: Folder that ids of images start from.
+        foreign: What to know where the text encoder hardly knows the words of the captions.
     """
 
     source: EmbeddedSource
     unreadable: Mapping[str, str]
     encoder: str
     root: Path
+    foreign: str | None = None
+
+
+ENGLISH = (
+    "a dog runs over the green lawn next to a white house",
+    "two airplanes are parked at the airport near the terminal",
+    "some people are sitting at a table in a small restaurant",
+)
+FOREIGN = 1.35
+"""So many times as many tokens a word as English captions have: English titles of products have 1.2, French captions
+1.4 to 1.5, German ones 1.7 to 1.9 (tokenizers of MiniLM and of openmoji-mini)."""
+
+READ_CAPTIONS = 500
+
+
+def foreign_captions(model: DualEncoder, captions: Sequence[str]) -> str | None:
+    """Say that the text encoder hardly knows the words of captions, if so: its groups may be artefacts.
+
+    Args:
+        model: The model.
+        captions: Some captions.
+    """
+
+    def tokens_a_word(texts: Sequence[str]) -> float:
+        words = sum(len(re.findall(r"\w+", text)) for text in texts)
+        # without the tokens that begin and end a text
+        tokens = model.token_lengths(model.tokens(list(texts))) - 2
+        return float(tokens.sum()) / max(words, 1)
+
+    found = tokens_a_word(captions)
+    if not captions or found <= FOREIGN * tokens_a_word(ENGLISH):
+        return None
+    return (
+        f"captions have {found:.1f} tokens a word, where English has {tokens_a_word(ENGLISH):.1f}: {model.name} hardly "
+        "knows their words (another language?), so groups may be artefacts: scan again with --encoder and a model "
+        "that knows them"
+    )
 
 
 def embed_source(
@@ -100,12 +139,14 @@ def embed_source(
     total = pieces.images
     report = progress.progress(f"embedding pairs with {model.name}")
     done = number = 0
+    read: list[str] = []
     root = Path()
     for piece in pieces:
         root = piece.pairs.root
         judged = piece.in_split(SPLIT)
         part = piece.pairs.where(judged)
         if len(part):
+            read += part.captions[: max(0, READ_CAPTIONS - len(read))].astype(str).tolist()
             writer.add(number, part, np.array(piece.pair_ids(), dtype=object)[judged])
             number += 1
         done += len(piece.pairs.images)
@@ -121,7 +162,8 @@ def embed_source(
     named = EmbeddedSource(
         pieces.format, str(source), opened.shards, opened.dimension, opened.id_kind
     )
-    return EmbeddedPairs(named, writer.unreadable, model.name, root)
+    foreign = foreign_captions(model, read)
+    return EmbeddedPairs(named, writer.unreadable, model.name, root, foreign)
 
 
 class _Writer:

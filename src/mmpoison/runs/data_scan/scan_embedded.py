@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from mmpoison._version import __version__
 from mmpoison.base.option_checks import check_number
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import one_blas_thread
 from mmpoison.defenses.filters.distance import DistanceCounts
-from mmpoison.defenses.filters.suspicious_groups.items import reduce_sample
+from mmpoison.defenses.filters.suspicious_groups.items import Reduced, reduce_sample
 from mmpoison.defenses.filters.suspicious_groups.passes import Group, find_groups
 from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize, plant_goals
 from mmpoison.defenses.filters.suspicious_groups.shard import SAMPLE, Sample, SamplePlan, Space
-from mmpoison.defenses.group_levels import LIKELY
+from mmpoison.defenses.group_levels import LIKELY, LOOK
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
-from mmpoison.embedded.source import EmbeddedSource
+from mmpoison.embedded.source import EmbeddedSource, ShardError
 from mmpoison.errors import InputError
 from mmpoison.runs.data_scan.drop import Judged, drop_rule, write_verdicts
 from mmpoison.runs.data_scan.goal_words import (
@@ -167,7 +168,13 @@ def _scan(
             some = reduce_sample(sample.first(PLANTED_IN), start.text, start.image, settings.seed)
             used = len(some.text)
             report = progress.progress("planting goals as a test")
-            planted = plant_goals(some, settings.level, seed=settings.seed, progress=report)
+            planted = plant_goals(
+                some,
+                max(LOOK, settings.level),
+                _kinds(runner, some),
+                seed=settings.seed,
+                progress=report,
+            )
     if judge is not None and judge.value < GUESSING:
         often = f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons"
         notes.append(
@@ -245,6 +252,36 @@ def _describe(
         described.append(describe(group))
         report(done, len(groups))
     return described
+
+
+KINDS = ("label", "category", "class")
+"""Own columns that say of what kind an image is."""
+
+
+def _kinds(runner: ShardRunner, pairs: Reduced) -> npt.NDArray[np.intp] | None:
+    """Return the kind of each image by an own column of the data, -1 for none; None where there is no such column."""
+    row = pairs.row[np.unique(pairs.image_at, return_index=True)[1]]
+    found = np.full(len(row), "", dtype=object)
+    for number in np.unique(pairs.shard).tolist():
+        shard = runner.shards[number]
+        try:
+            name = next((name for name in KINDS if name in shard.schema().names), None)
+            if name is None:
+                return None
+            mine = np.flatnonzero(pairs.shard == number)
+            values = shard.table(row[mine]).column(name).to_pylist()
+        except ShardError:
+            continue
+        found[mine] = ["" if value is None else str(value) for value in values]
+    _, kind = np.unique(found.astype(str), return_inverse=True)
+    kind = np.where(found == "", -1, kind).astype(np.intp)
+    known = np.bincount(kind[kind >= 0])
+    # a column of other values, such as texts, says nothing
+    return kind if 2 <= len(known) <= len(kind) / FEWEST_OF_A_KIND else None
+
+
+FEWEST_OF_A_KIND = 5
+"""Images of a kind on average, at least, for a column to say kinds."""
 
 
 def _judge(sample: Sample) -> Estimate | None:

@@ -77,10 +77,10 @@ def open_source(
         device=device,
         progress=progress,
     )
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = () if made.foreign is None else (made.foreign,)
     if made.unreadable:
         name, reason = next(iter(made.unreadable.items()))
-        notes = (
+        notes += (
             f"{count_of(len(made.unreadable), 'image')} cannot be read, and their pairs are not judged: "
             f"{one_line(name)}: {one_line(reason)}",
         )

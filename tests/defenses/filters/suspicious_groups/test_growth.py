@@ -125,7 +125,7 @@ def test_the_poison_is_the_strongest_group(captions: int, view: str) -> None:
         again.near(pool.text, pool.image)[0].sum(axis=0).shape, len(again)
     )
     # poison is what the next fit leaves out
-    assert np.isin(np.flatnonzero(data.bad), suspicious_items(pool, 0.05)).mean() > 0.7
+    assert np.isin(np.flatnonzero(data.bad), suspicious_items(pool, 0.05)).mean() > 0.5
 
 
 def test_clean_data_have_no_strong_group() -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.filters.suspicious_groups.items import Values
 from mmpoison.defenses.filters.suspicious_groups.shard import Index, Vectors, unit
+from mmpoison.defenses.group_levels import FEWEST_IMAGES
 
 Numbers = npt.NDArray[np.float64]
 
@@ -212,7 +213,7 @@ def expected_share(counts: Numbers) -> float:
 
 
 def strength_of(counts: Numbers, misplaced: float) -> float:
-    """Compute how strong a group is, from the counts of all its data: at least 0, without a unit.
+    """Compute how strong a group is, from the counts of all its data: at least 0, and 0 on fewer than five images.
 
     Two questions, minus log10 of the probability of each: how likely are so many conflicting images in the cell, if
     they conflict as often as elsewhere (binomial)? How likely do so many conflicting images lie near both middles, if
@@ -226,7 +227,7 @@ def strength_of(counts: Numbers, misplaced: float) -> float:
     from scipy.stats import binom, hypergeom
 
     images, odd, total, text, image, both = np.round(counts[:6])
-    if not odd:
+    if images < FEWEST_IMAGES or not odd:
         return 0.0
     expected = expected_share(counts)
     excess = max(0.0, odd / images - expected) / (1 - EXPECTED)

@@ -430,7 +430,7 @@ class Group:
         conflicting: How many of its images conflict.
         counted: How many images it has; captions of an image with far too many count as images of their own.
         expected: How many of them would conflict without poison.
-        false_alarms: Share of ordinary clean sets with a group as strong, in (0, 1]; 1 for fewer than five images.
+        false_alarms: Share of ordinary clean sets with a group as strong, in (0, 1].
         hardest: The same share of clean sets whose mistakes have favourites by construction.
         images: How many images its pairs are on.
     """
@@ -568,15 +568,14 @@ def groups_of(runner: PassRunner, reaches: Mapping[str, Reach]) -> tuple[Group, 
 def _group(strength: float, counts: Numbers, rows: Index) -> Group:
     shard, row, owner = rows
     named = dict(zip(COUNTED, counts.tolist(), strict=True))
-    enough = named["images"] >= FEWEST_IMAGES
     return Group(
         {number: row[shard == number] for number in np.unique(shard).tolist()},
         strength,
         round(named["conflicting"]),
         round(named["images"]),
         expected_share(counts) * named["images"],
-        false_alarms_at(strength) if enough else 1.0,
-        false_alarms_at(strength, "hardest") if enough else 1.0,
+        false_alarms_at(strength),
+        false_alarms_at(strength, "hardest"),
         len(np.unique(keys(shard, owner))),
     )
 
