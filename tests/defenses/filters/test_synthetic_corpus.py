@@ -12,7 +12,6 @@ import pytest
 from tests.runs.data_scan.group_loop import groups_in, source_of
 
 from mmpoison.defenses.filters.distance import distances
-from mmpoison.defenses.filters.suspicious_groups.growth import STRONG
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
@@ -73,9 +72,8 @@ def test_a_hundred_thousand_pairs_with_little_poison(corpus: Any, rate: float) -
     found, groups, bad = scanned(made)
     first = groups[0]
     assert bad[first].mean() > 0.9
-    assert np.isin(np.flatnonzero(bad), first).mean() > 0.6
-    assert (found.groups[0].false_alarms <= 0.01) == (found.groups[0].score >= STRONG)
-    assert found.groups[0].score > 10
+    assert np.isin(np.flatnonzero(bad), first).mean() > 0.9
+    assert found.groups[0].false_alarms <= 0.01
     score = np.concatenate(found.scores)
     assert (score[bad] > np.quantile(score, 0.995)).mean() > 0.9
 
