@@ -137,8 +137,8 @@ def group_memory(pairs: tuple[int, ...] = (60_000, 600_000)) -> Found:
 
 def group_scan(pairs: int, width: int = 384, topics: int = 400) -> Found:
     """Scan a set in which a caption in twenty is of another topic, and 0.1% of the pairs are one planted goal."""
-    from mmpoison.defenses.filters.suspicious_groups import Views
-    from mmpoison.defenses.filters.suspicious_groups.planted import scan
+    from mmpoison.defenses.filters.suspicious_groups.passes import scan_memory
+    from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 
     random = np.random.default_rng(0)
     image_of = np.repeat(np.arange(pairs // CAPTIONS), CAPTIONS)
@@ -161,13 +161,13 @@ def group_scan(pairs: int, width: int = 384, topics: int = 400) -> Found:
     text, image = clouds(caption_topic), clouds(image_topic)
     given = text.nbytes + image.nbytes
     begun = time.perf_counter()
-    views = Views.of(text, image, np.arange(len(image_of)), image_of)
+    said, shown = text.astype(np.float16), image.astype(np.float16)[image_of]
     del text, image
-    strongest = scan(views).clusters[0]
+    strongest = scan_memory(VectorShard(0, said, shown, image_of))[0][0]
     return {
         "seconds": time.perf_counter() - begun,
         "features_gib": given / 2**30,
-        "share_of_goal": float(np.isin(goal, strongest.rows).mean()),
+        "share_of_goal": float(np.isin(goal, strongest.rows[0]).mean()),
     }
 
 
