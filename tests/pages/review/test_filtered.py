@@ -120,7 +120,9 @@ def test_pairs_of_suspected_goals_come_first_and_name_their_goal(
     assert [pair.kept for pair in shown] == [False] * 5 + [True] * 2
     facts = read_filter_facts(out)
     assert len(facts.goals) == 2
-    assert "31 conflicting pairs are alike" in facts.goals[0].why
+    assert (
+        "9 of 9 images conflict with what similar images are captioned with" in facts.goals[0].why
+    )
     assert facts.score_name == "score"
 
 

@@ -56,9 +56,8 @@ def test_counts_are_those_of_a_loop_over_images(seed: int) -> None:
     found = dict(zip(COUNTED, count_cell(near_text, near_image, key, odd, weight), strict=True))
 
     def images(which: list[bool]) -> float:
-        return sum(
-            stands_for[one] for one in {int(k) for k, w in zip(key, which, strict=True) if w}
-        )
+        shown = {int(k) for k, inside in zip(key, which, strict=True) if inside}
+        return float(sum(stands_for[one] for one in shown))
 
     inside = [bool(t and i) for t, i in zip(near_text, near_image, strict=True)]
     members = {int(k) for k, one in zip(key, inside, strict=True) if one}
