@@ -121,7 +121,7 @@ class SuspectedGoal:
 
 
 def _rarely(share: float) -> str:
-    return f"at most {percent(share)}" if share <= RAREST else percent(share)
+    return f"at most {percent(share)}" if share < 1.01 * RAREST else percent(share)
 
 
 @dataclass(frozen=True)
