@@ -110,7 +110,7 @@ def same(one: Found, other: Found) -> None:
 @pytest.fixture
 def few_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few that cells are flagged and thinned."""
-    monkeypatch.setattr(cells, "GATHERED", 200)
+    monkeypatch.setattr(cells, "GATHERED", 100)
     monkeypatch.setattr(cells, "OF_A_CELL", 20)
 
 

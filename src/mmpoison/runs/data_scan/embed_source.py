@@ -67,7 +67,7 @@ ENGLISH = (
     "some people are sitting at a table in a small restaurant",
 )
 FOREIGN = 1.35
-"""So many times as many tokens a word as English captions have: English titles of products have 1.2, French captions
+"""Factor on the tokens a word of English captions: English titles of products have 1.2, French captions
 1.4 to 1.5, German ones 1.7 to 1.9 (tokenizers of MiniLM and of openmoji-mini)."""
 
 READ_CAPTIONS = 500
