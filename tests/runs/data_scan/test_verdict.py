@@ -12,7 +12,7 @@ from mmpoison.defenses.filter_result import SuspectedGoal
 from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize
 from mmpoison.runs.data_scan.goal_words import (
     ScanFinding,
-    Written,
+    ScanOutput,
     grade_of,
     next_steps,
     verdict_of,
@@ -101,7 +101,7 @@ def test_every_verdict_ends_in_a_next_step(
     steps = next_steps(
         finding,
         verdict_of(finding)[0],
-        Written(out, "keep.npy", 3, pictures, aligned, singles),
+        ScanOutput(out, "keep.npy", 3, pictures, aligned, singles),
     )
     look = "mmpoison review 'my scan'" if pictures else "open 'my scan'/scan.html"
     assert steps[0].startswith(first.replace("LOOK", look))

@@ -36,7 +36,7 @@ from mmpoison.reporting.text import percent
 from mmpoison.runs.data_scan.goal_words import (
     DescribedGroup,
     ScanFinding,
-    Written,
+    ScanOutput,
     grade_of,
     next_steps,
     verdict_of,
@@ -328,7 +328,7 @@ def _record(
             "next_steps": next_steps(
                 judged.finding,
                 verdict,
-                Written(
+                ScanOutput(
                     out,
                     kept,
                     dropped,

@@ -128,7 +128,7 @@ def would_have_found(found: ScanFinding) -> str:
 
 
 @dataclass(frozen=True)
-class Written:
+class ScanOutput:
     """What a scan has written, for `next_steps`.
 
     Attributes:
@@ -148,7 +148,7 @@ class Written:
     singles: bool
 
 
-def next_steps(found: ScanFinding, verdict: Verdict, written: Written) -> list[str]:
+def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> list[str]:
     """Say what to do with the result, as commands."""
     out = quote(str(written.out))
     look = f"mmpoison review {out}" if written.pictures else f"open {out}/scan.html"

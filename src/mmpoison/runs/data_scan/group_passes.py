@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from mmpoison.base.untrusted import parse_json
 from mmpoison.defenses.filters.distance import DistanceCounts, distances
-from mmpoison.defenses.filters.suspicious_groups.passes import (
+from mmpoison.defenses.filters.suspicious_groups.passes import vectors_of
+from mmpoison.defenses.filters.suspicious_groups.shard import (
     Arrays,
+    Sample,
+    SamplePlan,
     part_of,
     prefixed,
-    vectors_of,
+    sample_part,
 )
-from mmpoison.defenses.filters.suspicious_groups.shard import Sample, SamplePlan, sample_part
 from mmpoison.embedded.checks import IdHashes, MatchFact, ShardFacts, check_shard
 from mmpoison.embedded.source import Shard
 from mmpoison.statistics import Estimate

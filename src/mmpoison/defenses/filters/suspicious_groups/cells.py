@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.defenses.filters.suspicious_groups.growth import EXPECTED_AT_LEAST, FEW
 from mmpoison.defenses.filters.suspicious_groups.items import Values, group_sums
 from mmpoison.defenses.filters.suspicious_groups.shard import Index, Vectors, unit
 
@@ -180,8 +181,6 @@ OF_A_CELL = 50
 """Items of a flagged cell that are gathered, where not all conflicting items are."""
 
 FEWEST_IN_CELL = 3
-FEW = 0.1
-EXPECTED_AT_LEAST = 0.5
 
 
 def rows_of_cells(rows: Rows, cells: npt.NDArray[np.bool_], border: float) -> Index:

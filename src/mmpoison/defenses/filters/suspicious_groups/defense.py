@@ -39,8 +39,9 @@ class SuspiciousGroups(ScoreFilter):
     one topic, on images of one kind, that what is said of other images does not explain. Two views of the data look for
     such groups, by regressions between captions and images that are fitted on other images: one compares each caption
     with its image and with the image's other captions; the other compares all captions of an image with it, for an
-    attacker who posts his own images, where his captions vouch for each other. In either view an item counts the more,
-    the more conflicting items are like it on both sides; the larger of its two ranks is the score of a pair.
+    attacker who posts his own images, where his captions vouch for each other. Conflicting
+    items that are alike on both sides grow into a group. The score of a pair is its rank by conflict in the better of
+    the two views, and the strength of the strongest group that has it.
 
     Nothing is trained and no label, manifest or trusted pair is needed; the encoder need not be aligned. Goals between
     kinds that resemble each other (two kinds of houses) look like the mistakes of clean data and are hardly found.

@@ -29,8 +29,7 @@ from mmpoison.defenses.filters.suspicious_groups.items import (
     Reduced,
     Values,
     image_items,
-    item_owners,
-    keys,
+    item_keys,
     pair_items,
     reduce_sample,
     reduce_shard,
@@ -47,6 +46,8 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     Space,
     Vectors,
     VectorShard,
+    part_of,
+    prefixed,
 )
 from mmpoison.errors import InputError
 
@@ -119,7 +120,7 @@ def _fit_once(reduced: Reduced, crowd: float, weights: Mapping[str, Values]) -> 
             some = pair_items(reduced, crowd, weight)
             sums = pair_sums(reduced, some, weight)
         fit = ViewFit.of(view, sums, reduced.image.shape[1], some)
-        key = keys(reduced.shard[some.at], item_owners(reduced, some, crowd))
+        key = item_keys(reduced, some, crowd)
         items[view], fits[view] = some, fit
         pools[view] = Pool.of(some.text, some.image, key, fit.conflict(some)[0])
     return Fitted(items, fits, weights, pools)
@@ -210,14 +211,12 @@ class Start:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays for `numpy.savez`."""
-        found = _prefixed("text", self.text.to_arrays()) | _prefixed(
-            "image", self.image.to_arrays()
-        )
+        found = prefixed("text", self.text.to_arrays()) | prefixed("image", self.image.to_arrays())
         found |= {"seed": np.array(self.seed), "crowd": np.array(self.crowd)}
         found |= {"views": np.array(list(self.fits))}
         for view, fit in self.fits.items():
-            found |= _prefixed(f"fit_{view}", fit.to_arrays())
-            found |= _prefixed(f"known_{view}", self.known[view].to_arrays())
+            found |= prefixed(f"fit_{view}", fit.to_arrays())
+            found |= prefixed(f"known_{view}", self.known[view].to_arrays())
         return found
 
     @classmethod
@@ -225,12 +224,12 @@ class Start:
         """Read what `to_arrays` gave."""
         views = [str(view) for view in arrays["views"]]
         return cls(
-            Space.from_arrays(_part("text", arrays)),
-            Space.from_arrays(_part("image", arrays)),
+            Space.from_arrays(part_of("text", arrays)),
+            Space.from_arrays(part_of("image", arrays)),
             int(arrays["seed"]),
             float(arrays["crowd"]),
-            {view: ViewFit.from_arrays(_part(f"fit_{view}", arrays)) for view in views},
-            {view: Known.from_arrays(_part(f"known_{view}", arrays)) for view in views},
+            {view: ViewFit.from_arrays(part_of(f"fit_{view}", arrays)) for view in views},
+            {view: Known.from_arrays(part_of(f"known_{view}", arrays)) for view in views},
         )
 
 
@@ -259,20 +258,20 @@ class GroupModel:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays for `numpy.savez`."""
-        found = _prefixed("start", self.start.to_arrays())
+        found = prefixed("start", self.start.to_arrays())
         found |= {"captions": self.captions, "images": self.images}
         for view, fit in self.fits.items():
-            found |= _prefixed(f"fit_{view}", fit.to_arrays())
+            found |= prefixed(f"fit_{view}", fit.to_arrays())
             found[f"border_{view}"] = np.array(self.border[view])
         return found
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> GroupModel:
         """Read what `to_arrays` gave."""
-        start = Start.from_arrays(_part("start", arrays))
+        start = Start.from_arrays(part_of("start", arrays))
         return cls(
             start,
-            {view: ViewFit.from_arrays(_part(f"fit_{view}", arrays)) for view in start.fits},
+            {view: ViewFit.from_arrays(part_of(f"fit_{view}", arrays)) for view in start.fits},
             {view: float(arrays[f"border_{view}"]) for view in start.fits},
             arrays["captions"],
             arrays["images"],
@@ -366,19 +365,10 @@ def fit_model(
         fits[view] = ViewFit.of(view, sums[view], start.image.components.shape[1], items)
         conflict = fits[view].conflict(items)[0]
         border[view] = float(np.quantile(conflict, 1 - SEEDS_AMONG))
-        key = keys(reduced.shard[items.at], item_owners(reduced, items, start.crowd))
+        key = item_keys(reduced, items, start.crowd)
         background[view] = Background(items, key, conflict)
     # in the order of the hashes: the first items are random
     order = np.argsort(np.unique(reduced.image_at, return_index=True)[1], kind="stable")
     images = image_items(reduced)
     captions, places = (fit_cells(side[order]) for side in (images.text, images.image))
     return GroupModel(start, fits, border, captions, places), background
-
-
-def _prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    return {f"{name}/{key}": value for key, value in arrays.items()}
-
-
-def _part(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    start = f"{name}/"
-    return {key[len(start) :]: arrays[key] for key in arrays if key.startswith(start)}

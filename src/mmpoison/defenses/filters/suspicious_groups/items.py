@@ -182,6 +182,11 @@ def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
     return np.asarray(membership @ vectors, dtype=np.float32)
 
 
+def item_keys(reduced: Reduced, items: Items, crowd: float) -> Index:
+    """Return the image of each item as a number of its own among all shards, shape `(m,)` (`item_owners`)."""
+    return keys(reduced.shard[items.at], item_owners(reduced, items, crowd))
+
+
 def keys(shard: Index, owner: Index) -> Index:
     """Return one number for a shard and an image in it, shape `(n,)`; images have numbers below 2^38 on either side."""
     return np.asarray(shard * (1 << 40) + owner)

@@ -58,23 +58,25 @@ from mmpoison.defenses.filters.suspicious_groups.items import (
     IMAGES,
     Values,
     image_items,
-    item_owners,
+    item_keys,
     keys,
     pair_items,
 )
 from mmpoison.defenses.filters.suspicious_groups.shard import (
     SAMPLE,
+    Arrays,
     Index,
     Sample,
     SamplePlan,
     Vectors,
     VectorShard,
     hashes,
+    part_of,
+    prefixed,
     sample_part,
 )
 from mmpoison.defenses.group_levels import FEWEST_IMAGES, false_alarms_at
 
-Arrays = dict[str, npt.NDArray[Any]]
 Numbers = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 State = Callable[[], Arrays]
@@ -308,8 +310,7 @@ def items_near(
     row = reduced.row
     if view == IMAGES:
         row = row[np.unique(reduced.image_at, return_index=True)[1]]
-    key = keys(reduced.shard[items.at], item_owners(reduced, items, crowd))
-    return items.text, items.image, key, row
+    return items.text, items.image, item_keys(reduced, items, crowd), row
 
 
 @dataclass(frozen=True)
@@ -596,20 +597,9 @@ def scores_of(score: Values, number: int, groups: Sequence[Group]) -> Values:
     return np.asarray(score + strongest)
 
 
-def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Return arrays under names that begin with another."""
-    return {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
-
-
 def joined(parts: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> Arrays:
     """Return the arrays of several things, each under its own name."""
     found: Arrays = {}
     for name, arrays in parts.items():
         found |= prefixed(name, arrays)
     return found
-
-
-def part_of(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Return the arrays that `prefixed` named."""
-    start = f"{name}/"
-    return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}

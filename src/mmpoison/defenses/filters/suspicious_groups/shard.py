@@ -386,3 +386,20 @@ def _squares(vectors: AnyVectors) -> npt.NDArray[np.float32]:
     converted = np.empty(vectors.shape, dtype=np.float32)
     to_float32(vectors, converted)
     return squared_lengths(vectors, converted)
+
+
+# -- Arrays of several things in one file, each under its own name.
+
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """Return arrays under names that begin with another."""
+    return {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
+
+
+def part_of(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """Return the arrays that `prefixed` named."""
+    start = f"{name}/"
+    return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
