@@ -23,7 +23,7 @@ from clean_sets import SYNTHETIC, CleanSet, RealSets, synthetic_set
 from rows import Row, resumed
 
 from mmpoison.base.untrusted import read_json
-from mmpoison.defenses.filters.suspicious_groups.defense import SuspiciousGroups
+from mmpoison.defenses.filters.group_filter import SuspiciousGroups
 from mmpoison.defenses.group_levels import FEWEST_IMAGES
 from mmpoison.statistics import clustered_share
 

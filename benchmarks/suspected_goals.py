@@ -33,8 +33,8 @@ from mmpoison.attacks.goal import random_goals
 from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filter_result import auroc, recall_at
-from mmpoison.defenses.filters.suspicious_groups.defense import SuspiciousGroups
+from mmpoison.defenses.filters.filter_result import auroc, recall_at
+from mmpoison.defenses.filters.group_filter import SuspiciousGroups
 from mmpoison.defenses.filters.suspicious_groups.features import caption_features
 from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
 from mmpoison.defenses.group_levels import FEWEST_IMAGES, false_alarms_at

@@ -20,7 +20,7 @@ from cases.data import caption_of, jpeg_of
 from harness import Found, alone, clocked, mmpoison, take_turns
 from synthetic_corpus import Corpus
 
-from mmpoison.defenses.filters.distance import DistanceCounts, distances
+from mmpoison.defenses.filters.suspicious_groups.distance import DistanceCounts, distances
 from mmpoison.embedded import open_embedded
 from mmpoison.embedded.keep_lists import keep_list
 

@@ -15,7 +15,7 @@ from mmpoison._version import __version__
 
 if TYPE_CHECKING:
     from mmpoison.api.data_scan import scan
-    from mmpoison.api.defenses import check, filter, sterilize
+    from mmpoison.api.defenses import check, sterilize
     from mmpoison.api.evaluation import evaluate
     from mmpoison.api.inputs import load, poison
     from mmpoison.api.running import run
@@ -37,7 +37,6 @@ __all__ = [
     "__version__",
     "check",
     "evaluate",
-    "filter",
     "finetune",
     "keep_filter",
     "load",
@@ -59,7 +58,6 @@ _MODULES = {
     "SingleTargetLabel": "mmpoison.attacks.paper",
     "check": "mmpoison.api.defenses",
     "evaluate": "mmpoison.api.evaluation",
-    "filter": "mmpoison.api.defenses",
     "finetune": "mmpoison.api.training",
     "keep_filter": "mmpoison.embedded.keep_lists",
     "load": "mmpoison.api.inputs",

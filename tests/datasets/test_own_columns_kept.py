@@ -14,7 +14,7 @@ from PIL import Image
 from mmpoison.datasets import load_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats.shard_writers import Target
-from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.folder import CAPTIONS_FILE
 from mmpoison.pairs.table import PairDataset

@@ -18,7 +18,7 @@ from mmpoison.datasets.formats import shard_writers
 from mmpoison.datasets.verify import pairs_check
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.defenses.filters import distance_scan, pipeline
-from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, store
 from mmpoison.images.sources import changed_files, file_states

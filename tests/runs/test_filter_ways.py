@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -19,16 +21,18 @@ from mmpoison.cli import main
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses import DEFENSES, filter_pairs
-from mmpoison.defenses.filters import decide
 from mmpoison.defenses.filters.pair_labels import LabelFile, shown_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.filters.suspicious_groups import passes
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import load_checkpoint, prepare_pixels
+from mmpoison.records.data_scan import DataScan
 from mmpoison.runs.prepared_run import prepare_run
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import RunStages
+from mmpoison.statistics import true_pair_auroc
 
 METHODS = sorted(name for name in DEFENSES if DEFENSES[name].kind == "pre-training")
 CUTS: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -87,7 +91,7 @@ class Ways:
     def __getitem__(self, key: str) -> Any:
         """A threshold or a file of labels that means something to the method."""
         judge = load_checkpoint(self.judge)
-        found = filter_pairs(self.folder, judge, self.method, automatic=True, seed=SEED)
+        found = filter_pairs(load_pairs(self.folder), judge, self.method, automatic=True, seed=SEED)
         if key == "threshold":
             ordered = np.sort(found.scores)
             return f"{(ordered[-20] + ordered[-21]) / 2:.8f}"
@@ -105,21 +109,29 @@ class Ways:
         judge = load_checkpoint(self.judge)
         inputs = prepare_pixels(judge, source) if prepared else None
         found = filter_pairs(source, judge, self.method, inputs=inputs, seed=SEED, **self.recipe)
-        pairs = PairPieces(source, whole=True).whole
+        pairs = PairPieces(source).whole
         assert pairs is not None
         train = pairs.pairs.where(pairs.in_split("train"))
         return _verdicts(train, found.keep), _counts(found.facts())
 
     def by_command(self, monkeypatch: pytest.MonkeyPatch, out: Path) -> tuple[Any, Any]:
-        command = ["filter", "--data", self.folder, "--encoder", self.judge, "--out", out]
-        command += ["--method", self.method, "--seed", SEED, "--images", "none", *self.command]
+        command = ["scan", self.folder, "--encoder", self.judge, "--out", out, "--no-planted"]
+        command += ["--method", self.method, "--seed", SEED, *self.command]
         monkeypatch.setattr(sys, "argv", ["mmpoison", *map(str, command)])
         with pytest.raises(SystemExit) as end:
             main()
         assert not end.value.code
-        lines = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
-        rows = sorted((line["image"], line["caption"], line["keep"]) for line in lines)
-        return rows, _counts(json.loads((out / "filter-report" / "filter.json").read_text()))
+        lines = pq.read_table(out / "scores.parquet").to_pylist()
+        rows = sorted((line["image"], line["caption"], not line["drop"]) for line in lines)
+        done = DataScan.read(out / "scan.json")
+        assert done.known is not None
+        return rows, {
+            "method": done.method,
+            "pairs": done.pairs,
+            "dropped_pairs": done.dropped,
+            "poisoned_total": done.known.poisoned_total,
+            "poisoned_caught": done.known.poisoned_caught,
+        }
 
     def by_recipe(self, square_folder: Path, checkpoint: Path) -> tuple[Any, Any]:
         options = {key: value for key, value in self.recipe.items() if key != "labels"}
@@ -175,12 +187,12 @@ def test_every_way_gives_the_same_verdicts(
     if (method, cut) in REFUSED:
         options = CUTS[cut][1]
         with pytest.raises(InputError, match=REFUSED[method, cut]):
-            filter_pairs(folder, load_checkpoint(judge_checkpoint), method, **options)
+            filter_pairs(poisoned, load_checkpoint(judge_checkpoint), method, **options)
         with pytest.raises(InputError, match=REFUSED[method, cut]):
             Ways(method, cut, folder, judge_checkpoint, tmp_path).by_recipe(
                 square_folder, checkpoint
             )
-        command = ["filter", "--data", folder, "--encoder", judge_checkpoint, "--method", method]
+        command = ["scan", folder, "--encoder", judge_checkpoint, "--method", method]
         command += [*CUTS[cut][0], "--out", tmp_path / "out"]
         monkeypatch.setattr(sys, "argv", ["mmpoison", *map(str, command)])
         with pytest.raises(SystemExit) as end:
@@ -200,7 +212,7 @@ def test_every_way_gives_the_same_verdicts(
     ):
         assert 0 < expected[1]["dropped_pairs"] < len(train)
     assert ways.by_python(poisoned) == expected
-    assert ways.by_python(folder) == expected
+    assert ways.by_python(load_pairs(folder)) == expected
     assert ways.by_command(monkeypatch, tmp_path / "out") == expected
     assert ways.by_recipe(square_folder, checkpoint) == expected
 
@@ -257,15 +269,16 @@ def test_every_way_refuses_a_judge_that_cannot_distinguish_unless_forced(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(decide, "FEWEST_IMAGES", 5)
+    monkeypatch.setattr(passes, "true_pair_auroc", partial(true_pair_auroc, fewest=5))
     says = "cannot distinguish true from shuffled pairs: AUROC 0"
     ways = Ways("relevance-filter", "share", folder, judge_checkpoint, tmp_path)
-    for prepared, source in ((True, poisoned), (False, poisoned), (False, folder)):
+    for prepared, source in ((True, poisoned), (False, poisoned), (False, load_pairs(folder))):
         with pytest.raises(ResultError, match=says):
             ways.by_python(source, prepared=prepared)
     with pytest.raises(ResultError, match=says):
         ways.by_recipe(square_folder, checkpoint)
-    command = ["filter", "--data", folder, "--encoder", judge_checkpoint, "--out", tmp_path / "out"]
+    command = ["scan", folder, "--encoder", judge_checkpoint, "--method", "relevance-filter"]
+    command += ["--out", tmp_path / "out"]
     monkeypatch.setattr(sys, "argv", ["mmpoison", *map(str, command), *ways.command])
     with pytest.raises(SystemExit) as end:
         main()

@@ -1,4 +1,4 @@
-"""`scan`: is a data set poisoned? From embeddings that exist, without torch, or from the pairs themselves."""
+"""`scan`: is a data set poisoned, and which pairs go? From embeddings that exist, without torch, or from pairs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
-from mmpoison.base.files import refuse_address
+from mmpoison.base.files import refuse_address, refuse_occupied
 from mmpoison.datasets.catalogue import NamedData
+from mmpoison.errors import InputError
+from mmpoison.pairs.folder import ImagePolicy
+from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.progress import RunProgress
 
 if TYPE_CHECKING:
+    from mmpoison.defenses.filters.judging import Trusted
+    from mmpoison.defenses.filters.pair_labels import Ask
+    from mmpoison.defenses.filters.score_filter import ScoreFilter
+    from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.records.data_scan import DataScan
 
 
 def scan(
-    source: str | Path | NamedData,
+    source: str | Path | NamedData | PairDataset,
     *,
     out: str | Path,
-    encoder: str | Path | None = None,
+    encoder: str | Path | DualEncoder | None = None,
+    method: str | ScoreFilter = "suspicious-groups",
     lose: float | None = None,
-    false_alarms: float = 0.01,
     planted: bool = True,
+    trusted: Trusted = "val",
+    force: bool = False,
+    ask: Ask | None = None,
+    label_pairs: int = 120,
+    kept: str | Path | None = None,
+    images: ImagePolicy = "link",
     seed: int = 0,
     format: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -30,32 +43,44 @@ def scan(
     ray: str | None = None,
     device: str = "auto",
     progress: bool | RunProgress = True,
+    **parameters: Any,
 ) -> DataScan:
     """Look for signs of poisoning in image-caption pairs, and write which of them to drop.
 
     Args:
         source: Embeddings that exist (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in
-            an object store (`s3://...`), or pairs in any format, or the name of a data set; those are embedded first.
-            `NamedData` has format and options itself.
-        out: New folder: `drop.parquet` and `drop.csv`, the list of pairs that stay (`keep.npy` for uids, `keep/` for
-            keys), `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
+            an object store (`s3://...`), or pairs in any format, or the name of a data set, or pairs in memory; pairs
+            are embedded first. `NamedData` has format and options itself.
+        out: New folder: `drop.parquet` and `drop.csv`, `scores.parquet`, the list of pairs that stay (`keep.npy` for
+            uids, `keep/` for keys), `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
         encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
-        lose: Share of the pairs that may be dropped besides those of suspected goals, the most suspicious ones.
-        false_alarms: How often clean data may raise an alarm, in (0, 1).
+        method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
+        lose: Share of clean pairs that may be dropped, measured on the split `val` where there is one and the method
+            can use it, otherwise that share of all pairs: those of likely groups first.
         planted: Whether to plant goals into a copy of some pairs, to say what would have been found.
+        trusted: What `lose` is measured on; `none`: the judged pairs.
+        force: Use a model that cannot distinguish true from shuffled pairs; otherwise a method that compares captions
+            with images refuses it.
+        ask: With `labels`: shows pairs to a person and writes the answers into that file.
+        label_pairs: How many pairs it shows.
+        kept: New folder for the pairs that stay, as a data set; for pairs that are embedded here.
+        images: With `kept`: hard links (`link`), copies (`copy`), or the table alone (`none`).
         seed: Seed of everything random.
         format: Name of the format, where it is not recognised.
         options: Options of the format.
         workers: Processes, each with a shard at a time; the result does not depend on it.
-        ray: Address of a Ray cluster, or `local`.
-        device: Where pairs are embedded: `auto`, `cpu`, `cuda` or `cuda:N`.
+        ray: Address of a Ray cluster whose workers do the shards, or `local`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+        **parameters: Where to cut (`threshold=0.8`, `automatic=True`, `labels="labels.csv"`, `false_alarms=0.01`), and
+            parameters of the method.
 
     Returns:
         The verdict with all that the page shows; `failed` lists shards that could not be read.
 
     Raises:
-        InputError: If there is nothing to read, or an option is out of range.
+        InputError: If there is nothing to read, an option is out of range, or nothing would be left.
+        ResultError: If the model cannot distinguish true from shuffled pairs, which the method needs.
 
     Example:
         ```python
@@ -63,25 +88,47 @@ def scan(
         print(found.verdict, *found.summary)
         ```
     """
+    from mmpoison.defenses.filters.pair_labels import read_labels
+    from mmpoison.defenses.filters.score_filter import build_filter
+    from mmpoison.runs.data_scan.drop import KeptFolder
     from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
     from mmpoison.runs.data_scan.sources import open_source
 
-    settings = ScanSettings(lose=lose, level=false_alarms, planted=planted, seed=seed)
+    given = {**parameters, **({} if lose is None else {"clean_loss": lose})}
+    chosen = build_filter(method, given) if isinstance(method, str) else method
+    if given and chosen is method:
+        raise InputError("a method that is given as an object has its parameters already")
     refuse_address(out)
     target = Path(out)
+    for place in (target, kept):
+        if place is not None:
+            refuse_occupied(Path(place))
+    if chosen.cut.labels is not None and ask is None:
+        read_labels(chosen.cut.labels)  # before the data are looked for
     work = work_folder(target)
+    if isinstance(source, str | Path):
+        source = NamedData(str(source), None, format, options or {})
     with shown(progress) as reporter:
         opened = open_source(
-            source
-            if isinstance(source, NamedData)
-            else NamedData(str(source), None, format, options or {}),
+            source,
             work,
+            chosen,
             encoder=encoder,
+            trusted=trusted == "val",
+            labels=chosen.cut.labels if ask is None else None,
             device=device,
             progress=reporter,
         )
         judged = scan_embedded(
-            opened, target, work, settings, workers=workers, threads=1, ray=ray, progress=reporter
+            opened,
+            target,
+            work,
+            ScanSettings(chosen, planted, force, ask, label_pairs, seed),
+            workers=workers,
+            threads=1,
+            ray=ray,
+            progress=reporter,
+            kept=None if kept is None else KeptFolder(Path(kept), images),
         )
     assert judged.scan is not None
     return judged.scan

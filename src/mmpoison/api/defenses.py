@@ -1,4 +1,4 @@
-"""`filter`, `sterilize` and `check`: defend before and after training, and ask whether a model is poisoned."""
+"""`sterilize` and `check`: repair a model, and ask whether one is poisoned."""
 
 from __future__ import annotations
 
@@ -10,103 +10,15 @@ from typing import Any
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.attacks.goal import Goal
-from mmpoison.datasets.catalogue import NamedData
-from mmpoison.defenses.catalogue import PairFilter, build_filter, split_options
-from mmpoison.defenses.filter_result import FilterResult
-from mmpoison.defenses.filters.pipeline import Ask, Trusted, filter_pairs
+from mmpoison.defenses.catalogue import split_options
 from mmpoison.defenses.repairs.repair_watch import RepairRule
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.pairs.folder import ImagePolicy
 from mmpoison.runs.check_model import DEFAULT_CHECK, CheckedModel, check_model
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, Sterilized, sterilize_model
 from mmpoison.training.settings import TrainingSettings
-
-
-def filter(
-    pairs: Pairs,
-    encoder: DualEncoder | str | Path,
-    *,
-    method: str | PairFilter = "relevance-filter",
-    trusted: Trusted = "val",
-    victim: DualEncoder | str | Path | None = None,
-    force: bool = False,
-    seed: int = 0,
-    out: str | Path | None = None,
-    images: ImagePolicy = "link",
-    format: str | None = None,
-    ask: Ask | None = None,
-    label_pairs: int = 120,
-    device: str = "auto",
-    progress: bool | RunProgress = True,
-    **parameters: Any,
-) -> FilterResult:
-    """Drop suspicious training pairs, before anything is trained on them.
-
-    Args:
-        pairs: The data set, or its name or path; its training pairs are judged.
-        encoder: The judge, another model than the one to train: an encoder, or what `load_encoder` takes.
-        method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
-        trusted: What `clean_loss` is measured on: the clean split `val` where there is one, or `none`: the judged ones.
-        victim: The model that will be trained; a judge with the same weights is refused.
-        force: Use a judge that cannot distinguish true from shuffled pairs of the set; otherwise a method that compares
-            captions with images refuses it.
-        seed: Seed of everything random.
-        out: New folder for the pairs that stay, with `verdicts.jsonl` and a page of the most suspicious pairs. A named
-            set of any size is then read in pieces, where the method can.
-        images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
-        format: The format of a path, where it is not recognised.
-        ask: With `labels`: shows pairs to a person and writes the answers into that file.
-        label_pairs: How many pairs it shows.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **parameters: Where to cut (`clean_loss=0.02`, `threshold=0.8`, `automatic=True`, `labels="labels.csv"`,
-            `false_alarms=0.01`), and parameters of the method.
-
-    Returns:
-        The verdict on each training pair, and `kept`, the set without the dropped pairs; None where a named set was
-        written to `out`.
-
-    Raises:
-        InputError: If the method has no such parameter or cannot cut so, the data cannot be read, or nothing would be
-            left.
-        ResultError: If the judge cannot distinguish true from shuffled pairs; nothing is written then.
-
-    Example:
-        ```python
-        result = mmpoison.filter(poisoned, "openmoji-mini", clean_loss=0.02)
-        cleaned = mmpoison.finetune("openmoji-small", result.kept)
-        ```
-    """
-    chosen = build_filter(method, parameters) if isinstance(method, str) else method
-    if parameters and chosen is method:
-        raise InputError("a method that is given as an object has its parameters already")
-    judge = as_encoder(encoder, device=device)
-    if victim is not None:
-        trained = as_encoder(victim, device=device)
-        if trained.digest() == judge.digest():
-            raise InputError(
-                f"judge {judge.name!r} is the model to be trained: what deceives it would deceive the filter, choose "
-                "another one"
-            )
-    by_name = isinstance(pairs, str | Path | NamedData)
-    with shown(progress) as reporter:
-        return filter_pairs(
-            pairs if by_name and out is not None else as_pairs(pairs, format=format),
-            judge,
-            chosen,
-            out=out,
-            trusted=trusted,
-            force=force,
-            format=format if by_name and out is not None else None,
-            images=images,
-            seed=seed,
-            ask=ask,
-            label_pairs=label_pairs,
-            progress=reporter.progress,
-        )
 
 
 def sterilize(

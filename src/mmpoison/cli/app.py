@@ -30,9 +30,6 @@ from mmpoison.cli import (
     sterilize,
     train,
 )
-from mmpoison.cli import (
-    filter as filter_verb,
-)
 from mmpoison.cli.console import console, say, stderr
 from mmpoison.cli.help import START, PlainGroup, PlainTyper
 from mmpoison.errors import AlreadyDone, MmpoisonNotice, MmpoisonWarning
@@ -63,7 +60,6 @@ GROUPS: Mapping[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] 
     "Train and measure": (("models", models.app), train.train, evaluate.evaluate),
     "Defend": (
         scan.scan,
-        filter_verb.filter_,
         review.review,
         check.check,
         sterilize.sterilize,

@@ -1,4 +1,4 @@
-"""The verb `review`, and the page that `filter --label` asks on."""
+"""The verb `review`, and the page that `scan --label` asks on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def review(
-    filtered: Annotated[Path, typer.Argument(help="A folder that `mmpoison filter` wrote.")],
+    result: Annotated[Path, typer.Argument(help="A folder that `mmpoison scan` wrote.")],
     labels: Annotated[
         Path,
         typer.Option(help="CSV that takes your verdicts; an existing file is resumed."),
@@ -40,7 +40,7 @@ def review(
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", help="The set that was filtered, if it is not where the filter found it."
+            "--data", help="The set that was scanned, if it is not where the scan found it."
         ),
     ] = None,
     count: Annotated[
@@ -60,26 +60,32 @@ def review(
     port: PortOption = DEFAULT_PORT,
     open_it: OpenOption = True,
 ) -> None:
-    """Show the most suspicious pairs of a filter's result on a local page: keep, drop or unsure, by key.
+    """Show the groups and the most suspicious pairs of a scan on a local page: keep, drop or unsure, by key.
 
-    Each verdict is in the CSV before the page goes on; stopped or killed, the same command resumes.
-    `mmpoison filter --labels` takes the CSV.
+    One key drops or keeps a whole group. Each verdict is in the CSV before the page goes on; stopped or killed, the
+    same command resumes. `mmpoison scan --labels` takes the CSV.
 
-    Example: [bold]mmpoison review kept --labels labels.csv[/bold]
+    Example: [bold]mmpoison review scan --labels labels.csv[/bold]
 
-    Example: [bold]mmpoison review kept --labels labels.csv --encoder openmoji-mini --count 50[/bold]
+    Example: [bold]mmpoison review scan --labels labels.csv --encoder openmoji-mini --count 50[/bold]
     """
     check_pages("review")
-    from mmpoison.defenses.filters.filtered_folder import read_filter_facts
     from mmpoison.defenses.filters.pair_labels import LabelFile
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.pages.local_app import serve
-    from mmpoison.pages.review.app import add_neighbours, filtered_pairs, review_app
+    from mmpoison.pages.review.app import (
+        add_neighbours,
+        group_members,
+        read_scan,
+        review_app,
+        scanned_pairs,
+        source_of,
+    )
 
-    facts = read_filter_facts(filtered)
-    source = data if data is not None else facts.source(filtered)
+    found = read_scan(result)
+    source = data if data is not None else source_of(found, result)
     pieces = PairPieces(named_data(source, format, data_root, option))
-    pairs = filtered_pairs(filtered, pieces, count)
+    pairs = scanned_pairs(result, pieces, count)
     if encoder is not None:
         from mmpoison.base.processes import find_device
         from mmpoison.models.loading import load_encoder
@@ -88,8 +94,10 @@ def review(
         with live_progress() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
     with LabelFile(labels, (pair.pair for pair in pairs)) as file:
-        title = f"Suspicious pairs of {data or facts.data}"
-        app = review_app(pairs, file, title=title, facts=facts, host=host)
+        title = f"Suspicious pairs of {data or found.source}"
+        app = review_app(
+            pairs, file, title=title, scan=found, members=group_members(result), host=host
+        )
         serve(app, host=host, port=port, ready=partial(announce, open_it=open_it))
         _summary(file)
 
@@ -118,12 +126,12 @@ def ask_on_page(pairs: Sequence[ShownPair], file: Path, *, title: str, port: int
             labels,
             title=title,
             blind=True,
-            then="Enough: go on with the filter",
+            then="Enough: go on with the scan",
         )
         ready = partial(
             announce,
             open_it=True,
-            what=f"the filter continues when the page says so; without a browser: Ctrl-C, fill in {file}, "
+            what=f"the scan continues when the page says so; without a browser: Ctrl-C, fill in {file}, "
             "and run again without --label",
         )
         finished = serve(app, port=port, ready=ready)

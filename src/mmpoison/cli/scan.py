@@ -1,26 +1,38 @@
-"""The verb `scan`: is a data set poisoned? One command, with nothing else said."""
+"""The verb `scan`: is a data set poisoned, and which pairs go? One command, with nothing else said."""
 
 from __future__ import annotations
 
+from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import cores
-from mmpoison.cli.console import echo, hold_output, live_progress, say, stderr
+from mmpoison.cli.console import (
+    DEFAULT_PORT,
+    PortOption,
+    check_pages,
+    echo,
+    hold_output,
+    live_progress,
+    say,
+    stderr,
+)
 from mmpoison.cli.options import (
     SEEDS,
     WORKERS,
     DataOptionsOption,
     DataRootOption,
     DeviceOption,
+    ImagesOption,
     OutOption,
     PairsFormatOption,
     named_data,
 )
+from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent, visible
 
 if TYPE_CHECKING:
@@ -28,6 +40,8 @@ if TYPE_CHECKING:
 
 INCOMPLETE = 1
 """Exit code of a scan in which a shard could not be read."""
+
+CUT, LABELS, JUDGE = "Cut (give one)", "Labels by hand", "Model"
 
 
 def scan(
@@ -40,22 +54,22 @@ def scan(
         ),
     ],
     out: OutOption,
-    encoder: Annotated[
-        str | None,
+    method: Annotated[
+        str,
         typer.Option(
-            help="The model that embeds pairs (efficientnet-minilm unless given); embeddings that exist need none."
+            help="A defence before training (`mmpoison defenses` shows them), for example relevance-filter: drop pairs "
+            "whose image and caption do not match."
         ),
+    ] = "suspicious-groups",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method, e.g. k=32."),
     ] = None,
-    lose: Annotated[
-        float | None,
-        typer.Option(
-            help="Drop also the most suspicious single pairs: this share of all. By default only the pairs of "
-            "suspected goals are dropped."
-        ),
+    kept: Annotated[
+        Path | None,
+        typer.Option(help="New folder for the pairs that stay, as a data set with its images."),
     ] = None,
-    false_alarms: Annotated[
-        float, typer.Option(help="How often clean data may raise an alarm.")
-    ] = 0.01,
+    images: ImagesOption = "link",
     planted: Annotated[
         bool,
         typer.Option(
@@ -63,6 +77,80 @@ def scan(
             help="Plant goals into a copy of some pairs as a test, to say what would have been found.",
         ),
     ] = True,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Drop pairs with a larger score.", rich_help_panel=CUT),
+    ] = None,
+    lose: Annotated[
+        float | None,
+        typer.Option(
+            help="The share of clean pairs you are ready to lose, measured on split val where there is one and the "
+            "method can use it, otherwise that share of all pairs; with --labels, the largest share.",
+            rich_help_panel=CUT,
+        ),
+    ] = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto",
+            help="By the scores alone; drops 1% if all is well.",
+            rich_help_panel=CUT,
+        ),
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your verdicts, a CSV with the columns pair and verdict (keep or drop), as `mmpoison review` writes: "
+            "they are final, and a method without groups learns from them where to cut.",
+            rich_help_panel=CUT,
+        ),
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            help="How often clean data may raise an alarm, 0.01 unless given; for a method that finds groups.",
+            rich_help_panel=CUT,
+        ),
+    ] = None,
+    label: Annotated[
+        bool,
+        typer.Option(
+            "--label",
+            help="Ask on a page in your browser about a random few pairs, and write the answers into --labels; without "
+            "a browser, fill in that CSV.",
+            rich_help_panel=LABELS,
+        ),
+    ] = False,
+    label_pairs: Annotated[
+        int,
+        typer.Option(
+            min=4, max=100_000, help="How many pairs --label shows.", rich_help_panel=LABELS
+        ),
+    ] = 120,
+    port: PortOption = DEFAULT_PORT,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="The model that embeds pairs (efficientnet-minilm unless given), another one than you train; "
+            "embeddings that exist need none.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
+    trusted: Annotated[
+        Literal["val", "none"],
+        typer.Option(
+            help="What --lose is measured on; none: the judged pairs themselves.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = "val",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Use a model that cannot distinguish true from shuffled pairs; refused otherwise, where it matters.",
+            rich_help_panel=JUDGE,
+        ),
+    ] = False,
     format: PairsFormatOption = None,
     data_root: DataRootOption = None,
     option: DataOptionsOption = None,
@@ -90,21 +178,47 @@ def scan(
 
     Example: [bold]mmpoison scan pairs.csv --out scan --option image=path --option caption=text[/bold]
 
-    A scan that was killed resumes with the same command. Exit code 1: some shards could not be read, the others were
-    scanned.
+    Example: [bold]mmpoison scan poisoned --method relevance-filter --encoder openmoji-mini --lose 0.02
+    --kept kept --out scan[/bold]
+
+    Example: [bold]mmpoison scan pairs --labels labels.csv --kept kept --out scan-2[/bold]
+
+    A scan that was killed resumes with the same command, and another cut needs no second pass over the images. Exit
+    code 1: some shards could not be read, the others were scanned.
     """
     from mmpoison.api.data_scan import scan as run_scan
     from mmpoison.api.data_scan import work_folder
+    from mmpoison.base.untrusted import parse_changes
+    from mmpoison.cli.review import ask_on_page
+    from mmpoison.defenses.filters.score_filter import build_filter
 
     hold_output(context, out, work=work_folder(out))
+    if label and labels is None:
+        raise InputError("--label needs --labels FILE, where the answers are written")
+    cut = {
+        "threshold": threshold,
+        "clean_loss": lose,
+        "automatic": auto or None,
+        "labels": labels,
+        "false_alarms": false_alarms,
+    }
+    given = {name: value for name, value in cut.items() if value is not None}
+    chosen = build_filter(method, {**parse_changes(parameters or []), **given})
+    if label:
+        check_pages("scan --label")
     with live_progress(on_stderr=json) as progress:
         done = run_scan(
             named_data(source, format, data_root, option),
             out=out,
             encoder=encoder,
-            lose=lose,
-            false_alarms=false_alarms,
+            method=chosen,
             planted=planted,
+            trusted=trusted,
+            force=force,
+            ask=partial(ask_on_page, title=f"Labels for {source}", port=port) if label else None,
+            label_pairs=label_pairs,
+            kept=kept,
+            images=images,
             seed=seed,
             workers=workers or cores(),
             ray=ray,
@@ -116,13 +230,13 @@ def scan(
     if json:
         echo(dumps(done.to_json(), indent=2, ensure_ascii=False))
     else:
-        for line in _lines(done, out):
+        for line in _lines(done, out, kept):
             say(line)
     if done.failed:
         raise typer.Exit(INCOMPLETE)
 
 
-def _lines(done: DataScan, out: Path) -> list[str]:
+def _lines(done: DataScan, out: Path, kept: Path | None) -> list[str]:
     """Describe a scan, a line a fact: the verdict first."""
     lines = [f"{done.verdict.capitalize()}. {' '.join(done.summary)}"]
     for number, group in enumerate(done.groups, 1):
@@ -135,8 +249,35 @@ def _lines(done: DataScan, out: Path) -> list[str]:
     lines += [f"note: {note}" for note in done.notes]
     lines.append(
         f"{visible(done.source)}: {done.format}, {done.pairs:,} pairs in {count_of(len(done.shards), 'shard')}; "
-        f"{done.dropped:,} dropped ({percent(done.dropped / max(done.pairs, 1))})"
+        f"{done.dropped:,} dropped ({percent(done.dropped / max(done.pairs, 1))})" + _above(done)
     )
+    if (known := done.known) is not None:
+        lines.append(
+            f"by the manifest: {known.poisoned_caught} of {known.poisoned_total} poisoned pairs dropped, "
+            f"{known.clean_dropped} clean ones lost"
+            + (
+                ""
+                if known.auroc is None
+                else f", AUROC {known.auroc:.3f}, average precision {known.average_precision:.3f}"
+            )
+        )
     lines += [f"next: {step}" for step in done.next_steps]
+    if kept is not None:
+        lines.append(f"the pairs that stay: {kept}")
     lines.append(f"the page: {out / 'scan.html'}; lists of pairs: {out}")
     return lines
+
+
+def _above(done: DataScan) -> str:
+    """Say where a scan cut and what that is expected to cost, as the end of a line."""
+    cut = done.cut
+    if cut is None or cut.rule == "false-alarms":
+        return ""
+    text = f": scores above {cut.value:.4f}"
+    if cut.interval is not None:
+        text += " (95% confidence {:.4f} to {:.4f})".format(*cut.interval)
+    if cut.loss is not None:
+        text += f", expected to be {percent(cut.loss)} of the clean pairs"
+        if cut.loss_interval is not None:
+            text += " ({} to {})".format(*map(percent, cut.loss_interval))
+    return text

@@ -10,22 +10,21 @@ if TYPE_CHECKING:
         DEFENSES,
         ModelCheck,
         ModelRepair,
-        PairFilter,
         RobustTraining,
         TrainingServices,
         build_defense,
-        build_filter,
     )
     from mmpoison.defenses.check_result import CheckResult, Finding
     from mmpoison.defenses.checks.decree import Decree
     from mmpoison.defenses.checks.rank_gain import RankGain
     from mmpoison.defenses.cut import Cut, Threshold
-    from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
-    from mmpoison.defenses.filters.decide import ScoreFilter
+    from mmpoison.defenses.filters.filter_result import FilterResult
+    from mmpoison.defenses.filters.group_filter import SuspiciousGroups
+    from mmpoison.defenses.filters.judging import filter_pairs
     from mmpoison.defenses.filters.local_density import LocalDensity
-    from mmpoison.defenses.filters.pipeline import filter_pairs
+    from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter, build_filter
     from mmpoison.defenses.filters.similarity import GmmSplit, RandomDrop, RelevanceFilter
-    from mmpoison.defenses.filters.suspicious_groups.defense import SuspiciousGroups
+    from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup
     from mmpoison.defenses.repairs.finetuning import CleanClip, CleanFinetune, Par
     from mmpoison.defenses.robust.roclip import RoClip
     from mmpoison.defenses.robust.safeclip import SafeClip
@@ -37,13 +36,13 @@ __all__ = [
     "CleanFinetune",
     "Cut",
     "Decree",
+    "DescribedGroup",
     "FilterResult",
     "Finding",
     "GmmSplit",
     "LocalDensity",
     "ModelCheck",
     "ModelRepair",
-    "PairFilter",
     "PairScores",
     "Par",
     "RandomDrop",
@@ -53,7 +52,6 @@ __all__ = [
     "RobustTraining",
     "SafeClip",
     "ScoreFilter",
-    "SuspectedGoal",
     "SuspiciousGroups",
     "Threshold",
     "TrainingServices",
@@ -68,15 +66,15 @@ _MODULES = {
     "CleanFinetune": "mmpoison.defenses.repairs.finetuning",
     "Cut": "mmpoison.defenses.cut",
     "DEFENSES": "mmpoison.defenses.catalogue",
+    "DescribedGroup": "mmpoison.defenses.filters.suspicious_groups.describe",
     "Decree": "mmpoison.defenses.checks.decree",
-    "FilterResult": "mmpoison.defenses.filter_result",
+    "FilterResult": "mmpoison.defenses.filters.filter_result",
     "Finding": "mmpoison.defenses.check_result",
     "GmmSplit": "mmpoison.defenses.filters.similarity",
     "LocalDensity": "mmpoison.defenses.filters.local_density",
     "ModelRepair": "mmpoison.defenses.catalogue",
     "ModelCheck": "mmpoison.defenses.catalogue",
-    "PairFilter": "mmpoison.defenses.catalogue",
-    "PairScores": "mmpoison.defenses.filter_result",
+    "PairScores": "mmpoison.defenses.filters.score_filter",
     "Par": "mmpoison.defenses.repairs.finetuning",
     "RandomDrop": "mmpoison.defenses.filters.similarity",
     "RankGain": "mmpoison.defenses.checks.rank_gain",
@@ -85,14 +83,13 @@ _MODULES = {
     "RobustTraining": "mmpoison.defenses.catalogue",
     "SafeClip": "mmpoison.defenses.robust.safeclip",
     "CheckResult": "mmpoison.defenses.check_result",
-    "ScoreFilter": "mmpoison.defenses.filters.decide",
-    "SuspectedGoal": "mmpoison.defenses.filter_result",
-    "SuspiciousGroups": "mmpoison.defenses.filters.suspicious_groups.defense",
+    "ScoreFilter": "mmpoison.defenses.filters.score_filter",
+    "SuspiciousGroups": "mmpoison.defenses.filters.group_filter",
     "Threshold": "mmpoison.defenses.cut",
     "TrainingServices": "mmpoison.defenses.catalogue",
     "build_defense": "mmpoison.defenses.catalogue",
-    "build_filter": "mmpoison.defenses.catalogue",
-    "filter_pairs": "mmpoison.defenses.filters.pipeline",
+    "build_filter": "mmpoison.defenses.filters.score_filter",
+    "filter_pairs": "mmpoison.defenses.filters.judging",
 }
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
 
 from mmpoison.base.registry import Registry, unknown_name
-from mmpoison.defenses.cut import CUT_OPTIONS, Cut
+from mmpoison.defenses.cut import CUT_OPTIONS
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.defenses.check_result import CheckResult
-    from mmpoison.defenses.filter_result import PairScores
     from mmpoison.evaluation.test_set import TestSet
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs, ProgressFor
@@ -29,7 +27,7 @@ Kind = Literal["pre-training", "in-training", "post-training", "check"]
 class Defense(Protocol):
     """The description that every defence declares; its `apply` depends on its kind.
 
-    A pre-training defence is a `PairFilter`, an in-training one a `RobustTraining`, a post-training one a
+    A pre-training defence is a `ScoreFilter`, an in-training one a `RobustTraining`, a post-training one a
     `ModelRepair`, a check a `ModelCheck`.
 
     Attributes:
@@ -53,61 +51,8 @@ DEFENSES: Registry[type[Defense]] = Registry(
     "defence",
     "mmpoison.defenses",
     group="mmpoison.defenses",
-    needs=("name", "kind", "source", "summary", "parameters", "cost", "apply"),
+    needs=("name", "kind", "source", "summary", "parameters", "cost"),
 )
-
-
-class PairFilter(Defense, Protocol):
-    """A pre-training defence: scores pairs before anything is trained on them; a cut says which scores are too large.
-
-    `mmpoison.defenses.filters.decide.ScoreFilter` is the base class that gives all of it but `score`.
-    `mmpoison.defenses.filter_pairs` uses one: on a set of any size, by the command line, in a recipe and in Python.
-
-    Attributes:
-        needs_aligned_judge: Whether captions are compared with images, so that the judge must embed both in one space.
-        streams: Whether the score of a pair depends on its image and that image's captions alone, and on no seed, so
-            that a set of any size is scored in pieces; otherwise all pairs are scored at once, in memory.
-        uses_trusted: Whether scores of clean pairs from elsewhere can be compared with those of the judged pairs; then
-            `clean_loss` is measured on them, otherwise it is a share of the judged pairs.
-        finds_groups: Whether there are suspected goals among the scores, which `false_alarms` needs.
-        score_name: What the score is, for figures.
-        score_range: Scores lie in it; a threshold outside is refused.
-        default_cut: Where it cuts by default; None if a cut must be given.
-        cut: Where it cuts.
-    """
-
-    needs_aligned_judge: ClassVar[bool]
-    streams: ClassVar[bool]
-    uses_trusted: ClassVar[bool]
-    finds_groups: ClassVar[bool]
-    score_name: ClassVar[str]
-    score_range: ClassVar[tuple[float, float]]
-    default_cut: ClassVar[Cut | None]
-    cut: Cut
-
-    @abstractmethod
-    def score(
-        self,
-        pairs: PairDataset,
-        encoder: DualEncoder,
-        inputs: PairInputs,
-        *,
-        seed: int = 0,
-        progress: ProgressFor | None = None,
-    ) -> PairScores:
-        """Score every pair.
-
-        Args:
-            pairs: The pairs to judge; usually the training pairs. What says in them which are poisoned may not be used.
-            encoder: The judge.
-            inputs: Prepared inputs for the judge, holding all pairs.
-            seed: Seed of everything random.
-            progress: Gives a progress callback for a named step.
-
-        Raises:
-            InputError: If the method cannot score these pairs, for example too few.
-        """
-        ...
 
 
 class TrainingServices(TypedDict, total=False):
@@ -341,17 +286,3 @@ def require_clean(clean_pairs: PairDataset) -> None:
         raise InputError(
             f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, says their manifest"
         )
-
-
-def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> PairFilter:
-    """Build a pre-training defence by name.
-
-    Args:
-        name: Registered name.
-        options: Its own parameters, and those of the cut (`mmpoison.defenses.cut.CutOptions`).
-        where: Prefix of an option's name in messages, for example `recipe key filter.`.
-
-    Raises:
-        InputError: If there is no such defence, it acts at another time, or it has no such option.
-    """
-    return cast("PairFilter", build_defense("pre-training", name, options, where))

@@ -108,7 +108,9 @@ class Threshold:
     def facts(self) -> dict[str, Any]:
         """Return plain values for a log; what is not known is absent."""
         return {
-            name: value for name, value in asdict(self).items() if value is not None and value != ""
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if value is not None and value != ""
         }
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.base.untrusted import parse_json, read_lines
 from mmpoison.errors import InputError
 
 UNREADABLE_FILE = "unreadable.jsonl"
@@ -109,25 +108,3 @@ def write_unreadable(folder: Path, reasons: Mapping[str, str]) -> None:
     with (folder / UNREADABLE_FILE).open("w", encoding="utf-8") as stream:
         for image, reason in sorted(reasons.items()):
             stream.write(json.dumps({"image": image, "reason": reason}) + "\n")
-
-
-def read_unreadable(folder: Path) -> dict[str, str]:
-    """Read the `unreadable.jsonl` of a filter's result: reasons by image; empty where there is none.
-
-    Raises:
-        InputError: If it is broken.
-    """
-    file = folder / UNREADABLE_FILE
-    if not file.exists():
-        return {}
-    reasons: dict[str, str] = {}
-    for number, text in enumerate(read_lines(file), start=1):
-        line = parse_json(text, f"{file} line {number}")
-        if not (
-            isinstance(line, dict)
-            and isinstance(line.get("image"), str)
-            and isinstance(line.get("reason"), str)
-        ):
-            raise InputError(f"{file} line {number}: an object with image and reason is needed")
-        reasons[line["image"]] = line["reason"]
-    return reasons

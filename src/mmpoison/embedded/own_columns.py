@@ -113,7 +113,7 @@ class OwnColumns:
         return found
 
     def numbers(self, column: str) -> Array:
-        """Read a column of numbers; shape `(rows,)`, float32, NaN where there is none.
+        """Read a column of numbers or truth values; shape `(rows,)`, float32, NaN where there is none.
 
         Raises:
             ShardError: As `texts`.
@@ -122,12 +122,16 @@ class OwnColumns:
 
         found = []
         for array in self._batches(column):
-            if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type)):
+            kind = array.type
+            if not (
+                pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+            ):
                 raise ShardError(
                     f"{self.file}: column {column!r:.80} holds {array.type}: numbers are needed"
                 )
             with self._broken():
-                plain = array.cast(pa.float32(), safe=False)
+                plain = array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array
+                plain = plain.cast(pa.float32(), safe=False)
             found.append(plain.to_numpy(zero_copy_only=False))
         return np.concatenate(found) if found else np.empty(0, np.float32)
 

@@ -4,6 +4,7 @@
 |---|---|
 | `drop.parquet` | the pairs that go: id, shard, row, score, group, reason, and all own columns |
 | `drop.csv` | the same, own columns first: to be joined with the table that the pairs are from |
+| `scores.parquet` | every pair: id, row through all shards, score, group, whether it goes |
 | `keep.npy` or `keep/{shard}.txt` | the pairs that stay, see `keep_lists` |
 | `groups.json` | the groups that were found |
 | `shards.parquet` | for each shard how many pairs stay, go and were not judged, or why it could not be read |
@@ -35,6 +36,9 @@ DROP_FILE = "drop.parquet"
 CSV_FILE = "drop.csv"
 GROUPS_FILE = "groups.json"
 SHARDS_FILE = "shards.parquet"
+SCORES_FILE = "scores.parquet"
+NAMES = ("pair", "image", "caption")
+"""Own columns of pairs that were embedded here, which `scores.parquet` has too: `mmpoison review` shows them."""
 
 NO_GROUP = -1
 
@@ -46,7 +50,8 @@ class ShardVerdict:
     Attributes:
         score: Shape `(rows,)`; NaN where a pair could not be judged.
         drop: Which pairs go, shape `(rows,)`.
-        group: Number of the group of each pair, shape `(rows,)`, `NO_GROUP` where it is in none; None for no groups.
+        group: Number of the strongest group of each pair, shape `(rows,)`, `NO_GROUP` where it is in none; None for no
+            groups.
         reason: Why a pair goes, one text for each pair that does, in their order; empty texts by default.
     """
 
@@ -64,12 +69,21 @@ class ResultWriter:
         keep: Writes which pairs stay.
         schema: Schema of `drop.parquet`.
         write: Writes a table to `drop.parquet` and `drop.csv`.
+        score: Writes a table to `scores.parquet`.
+        named: Whether the pairs have the own columns `NAMES`.
     """
 
     def __init__(
-        self, own: pa.Schema, keep: KeepList, schema: pa.Schema, write: Callable[[pa.Table], None]
+        self,
+        own: pa.Schema,
+        keep: KeepList,
+        schema: pa.Schema,
+        write: Callable[[pa.Table], None],
+        score: Callable[[pa.Table], None],
+        named: bool,
     ) -> None:
         self._own, self._keep, self._schema, self._write = own, keep, schema, write
+        self._score, self._named, self._rows = score, named, 0
         self._shards: list[dict[str, Any]] = []
         self._groups: list[Mapping[str, Any]] = []
         self._failed = 0
@@ -90,7 +104,10 @@ class ResultWriter:
             )
         rows = np.flatnonzero(drop)
         table = self._table(shard, verdict, ids, rows) if len(rows) else None
+        scores = self._scores(shard, verdict, ids)
         self._keep.add(shard.name, ids, ~drop)
+        self._score(scores)
+        self._rows += len(ids)
         if table is not None:
             self._write(table)
         judged = np.isfinite(verdict.score)
@@ -145,6 +162,23 @@ class ResultWriter:
         """The contents of `groups.json`."""
         return [{"group": number, **each} for number, each in enumerate(self._groups)]
 
+    def _scores(self, shard: Shard, verdict: ShardVerdict, ids: Sequence[str]) -> pa.Table:
+        import pyarrow as pa
+
+        group = np.full(len(ids), NO_GROUP) if verdict.group is None else verdict.group
+        score = np.asarray(verdict.score, dtype=np.float64)
+        columns = [
+            pa.array(list(map(_storable, ids)), pa.string()),
+            pa.array(np.arange(self._rows, self._rows + len(ids))),
+            pa.array(score, mask=np.isnan(score)),
+            pa.array(group.astype(np.int32), pa.int32(), mask=group == NO_GROUP),
+            pa.array(np.asarray(verdict.drop, dtype=bool)),
+        ]
+        if self._named:
+            own = shard.table(np.arange(len(ids)))
+            columns += [own[name].cast(pa.string()) for name in NAMES]
+        return pa.Table.from_arrays(columns, schema=_scores_schema(named=self._named))
+
     def _table(
         self, shard: Shard, verdict: ShardVerdict, ids: Sequence[str], rows: npt.NDArray[np.intp]
     ) -> pa.Table:
@@ -171,12 +205,15 @@ class ResultWriter:
 
 
 @contextmanager
-def write_results(out: Path, source: EmbeddedSource) -> Iterator[ResultWriter]:
+def write_results(
+    out: Path, source: EmbeddedSource, *, named: bool = False
+) -> Iterator[ResultWriter]:
     """Yield a writer; the files are in the folder when the block ends without error, and none of them before.
 
     Args:
         out: The folder.
         source: The source; the footers of its tables are read for the types of own columns.
+        named: Whether its pairs have the own columns `NAMES`.
 
     Raises:
         InputError: If the folder has other lists already.
@@ -191,17 +228,19 @@ def write_results(out: Path, source: EmbeddedSource) -> Iterator[ResultWriter]:
         keep_list(out, source.id_kind) as keep,
         atomic_file(out / DROP_FILE) as parquet,
         atomic_file(out / CSV_FILE) as text,
+        atomic_file(out / SCORES_FILE) as scores,
     ):
         with (
             pq.ParquetWriter(parquet, schema, compression="zstd") as writer,
             csv.CSVWriter(text, _in_text(schema.empty_table()).schema) as lines,
+            pq.ParquetWriter(scores, _scores_schema(named=named), compression="zstd") as scored,
         ):
 
             def write(table: pa.Table) -> None:
                 writer.write_table(table)
                 lines.write_table(_in_text(table))
 
-            results = ResultWriter(own, keep, schema, write)
+            results = ResultWriter(own, keep, schema, write, scored.write_table, named)
             yield results
         with atomic_file(out / SHARDS_FILE) as shards:
             counts = pa.Table.from_pylist(results.shard_counts, schema=_shards_schema())
@@ -274,6 +313,20 @@ def own_schema(shards: Sequence[Shard]) -> pa.Schema:
                     known = pa.string()
             found[field.name] = known
     return pa.schema([pa.field(name, kind) for name, kind in found.items()])
+
+
+def _scores_schema(*, named: bool) -> pa.Schema:
+    import pyarrow as pa
+
+    kinds = {
+        "id": pa.string(),
+        "row": pa.int64(),
+        "score": pa.float64(),
+        "group": pa.int32(),
+        "drop": pa.bool_(),
+        **(dict.fromkeys(NAMES, pa.string()) if named else {}),
+    }
+    return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
 
 
 def _shards_schema() -> pa.Schema:

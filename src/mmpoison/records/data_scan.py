@@ -23,12 +23,14 @@ class ExamplePair(Record):
         caption: Its caption.
         address: Where its image is in the web, if the data say so.
         picture: A small picture, as a `data:` address.
+        score: Its score, where it is shown for that.
     """
 
     id: str
     caption: str = ""
     address: str | None = None
     picture: str | None = None
+    score: Number | None = None
 
 
 class ScanGroup(Record):
@@ -119,23 +121,60 @@ class ShardDrop(Record):
     unusable: int = 0
 
 
+class KnownPoison(Record):
+    """What the manifest of a poisoned set says of a scan.
+
+    Attributes:
+        poisoned_total: Poisoned pairs that were judged.
+        poisoned_caught: Of these, how many are dropped.
+        clean_dropped: Clean pairs that are dropped.
+        clean_dropped_share: Their share of the clean pairs.
+        auroc: How often a poisoned pair scores above a clean one.
+        average_precision: Area under the curve of precision against recall.
+    """
+
+    poisoned_total: int
+    poisoned_caught: int
+    clean_dropped: int
+    clean_dropped_share: Number | None = None
+    auroc: Number | None = None
+    average_precision: Number | None = None
+
+
+class ScanCut(Record):
+    """Where a scan cuts, as `mmpoison.defenses.Threshold` explains it."""
+
+    value: Number
+    rule: str
+    interval: list[Number] | None = None
+    loss: Number | None = None
+    loss_interval: list[Number] | None = None
+    note: str = ""
+
+
 class DataScan(Record):
     """A scan of a data set.
 
     Attributes:
         source: What was scanned.
+        data_path: Its path from the folder of the result; None for a set without a path.
         format: Its format.
         pairs: How many pairs it has, without shards that could not be read.
+        method: What scored the pairs.
+        encoder: The model that embedded them; None for embeddings that existed.
         verdict: What comes out.
         summary: The verdict in words, and how sure it is.
         next_steps: What to do now.
         notes: What a reader must know besides.
         score_name: What the score of a pair is.
+        cut: Where it cuts.
         methods: What was computed, a line each.
         judge_auroc: How often a caption is nearer to its own image than to a random one, in [0, 1].
         judge_interval: Its 95% interval.
         dropped: Pairs that are not to be used.
         unusable: Pairs among them whose embeddings are broken.
+        known: What the manifest of a poisoned set says of it.
+        worst: The most suspicious pairs, by a method without groups.
         groups: The strongest groups, at most ten, whatever their strength.
         planted: What the scan would have found.
         sample: In a sample of how many pairs.
@@ -147,18 +186,24 @@ class DataScan(Record):
     """
 
     source: str
+    data_path: str | None = None
     format: str
     pairs: int
+    method: str = "suspicious-groups"
+    encoder: str | None = None
     verdict: Verdict
     summary: list[str]
     next_steps: list[str] = []
     notes: list[str] = []
     score_name: str = "score"
+    cut: ScanCut | None = None
     methods: list[str] = []
     judge_auroc: Number | None = None
     judge_interval: list[Number] | None = None
     dropped: int = 0
     unusable: int = 0
+    known: KnownPoison | None = None
+    worst: list[ExamplePair] = []
     groups: list[ScanGroup] = []
     planted: list[PlantedCount] = []
     sample: int = 0

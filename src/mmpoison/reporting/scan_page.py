@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
-from mmpoison.records.data_scan import DataScan, Histogram
+from mmpoison.records.data_scan import DataScan, ExamplePair, Histogram
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import canvas, pictures_inside, svg_address, template
 
@@ -31,27 +33,12 @@ def write_scan_page(target: Path, scan: DataScan) -> Path:
         except InputError as error:
             missing = f"No figure: {error}"
     shown = DataScan.of(_text.clean(scan.to_json()))
-    groups = [
-        {
-            "facts": group,
-            "pairs": [
-                {
-                    "id": pair.id,
-                    "caption": pair.caption,
-                    "link": pair.address
-                    if pair.address and _text.is_web_address(pair.address)
-                    else None,
-                    "picture": pictures_inside({"own": pair.picture}).get("own"),
-                }
-                for pair in group.examples
-            ],
-        }
-        for group in shown.groups
-    ]
+    groups = [{"facts": group, "pairs": _shown(group.examples)} for group in shown.groups]
     worst = sorted(shown.shards, key=lambda shard: (-shard.dropped, shard.shard))
     page = template("scan").render(
         scan=shown,
         groups=groups,
+        worst=_shown(shown.worst),
         figure=figure,
         missing=missing,
         shards=worst[:SHARDS_SHOWN],
@@ -60,6 +47,19 @@ def write_scan_page(target: Path, scan: DataScan) -> Path:
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
+
+
+def _shown(pairs: Sequence[ExamplePair]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": pair.id,
+            "caption": pair.caption,
+            "score": pair.score,
+            "link": pair.address if pair.address and _text.is_web_address(pair.address) else None,
+            "picture": pictures_inside({"own": pair.picture}).get("own"),
+        }
+        for pair in pairs
+    ]
 
 
 def _histogram(histogram: Histogram, score_name: str) -> str:

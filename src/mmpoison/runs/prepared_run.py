@@ -14,9 +14,10 @@ from mmpoison.attacks.goal import Goal, original_of_auto
 from mmpoison.attacks.surrogate import Surrogate
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
-from mmpoison.defenses.filters.decide import needs_trusted
+from mmpoison.defenses.catalogue import build_defense, services_of
+from mmpoison.defenses.filters.judging import needs_trusted
 from mmpoison.defenses.filters.pair_labels import read_labels
+from mmpoison.defenses.filters.score_filter import build_filter
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, TestSet, goal_targets_of
 from mmpoison.models.catalogue import MODELS

@@ -18,10 +18,10 @@ from mmpoison.defenses.catalogue import (
     RobustTraining,
     TrainingServices,
     build_defense,
-    build_filter,
     train_with,
 )
-from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.defenses.filters.judging import filter_pairs
+from mmpoison.defenses.filters.score_filter import build_filter
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpoison.defenses.filters.distance import distances
+from mmpoison.defenses.filters.suspicious_groups.distance import distances
 from mmpoison.errors import InputError
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_pair_is_refused(text: Any, image: Any, says: str) -> None:
 def test_the_passes_start_without_torch() -> None:
     code = (
         "import sys; import mmpoison.defenses.filters.suspicious_groups.growth; "
-        "import mmpoison.defenses.filters.distance; "
+        "import mmpoison.defenses.filters.suspicious_groups.distance; "
         "sys.exit(' '.join({'torch', 'sklearn', 'open_clip'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

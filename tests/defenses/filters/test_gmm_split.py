@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from hypothesis import strategies as st
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import GmmSplit, build_filter, filter_pairs
-from mmpoison.defenses.filters import decide, similarity
-from mmpoison.defenses.filters.similarity import facts_of, pair_distances
+from mmpoison.defenses.filters.pair_vectors import memory_shard
+from mmpoison.defenses.filters.similarity import facts_of
+from mmpoison.defenses.filters.suspicious_groups import passes
+from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import DualEncoder, prepare_pixels
-from mmpoison.statistics import TwoGaussians, fit_two_gaussians
+from mmpoison.statistics import TwoGaussians, fit_two_gaussians, true_pair_auroc
 
 
 def normal(x: float, mean: float, deviation: float) -> float:
@@ -111,42 +115,33 @@ def test_the_score_falls_with_the_cosine(
     assert (np.diff(mixture.log_odds(grid)) < 0).all()
 
 
-def test_equal_cosines_are_refused(
-    poisoned: PairDataset, judge: DualEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train = poisoned.select(split="train")
-    inputs = prepare_pixels(judge, train)
-    same = np.tile(np.eye(1, 4, dtype=np.float32), (len(train), 1))
-    monkeypatch.setattr(similarity, "embed_pairs", lambda *_: (same, same))
+def test_equal_cosines_are_refused() -> None:
+    same = np.tile(np.eye(1, 4, dtype=np.float32), (50, 1))
     with pytest.raises(InputError, match="pairs are all equally far apart"):
-        GmmSplit().score(train, judge, inputs)
+        GmmSplit().score(read_memory(VectorShard(0, same, same)))
 
 
 def test_the_order_is_that_of_the_distances(poisoned: PairDataset, judge: DualEncoder) -> None:
     train = poisoned.select(split="train")
-    inputs = prepare_pixels(judge, train)
-    found = GmmSplit().score(train, judge, inputs)
-    distances = pair_distances(judge, inputs, train)
-    order = np.argsort(distances, kind="stable")
-    assert (np.diff(found.scores[order]) >= -1e-9).all()
+    read = read_memory(memory_shard(judge, prepare_pixels(judge, train), train, True))
+    order = np.argsort(read.distance(0), kind="stable")
+    assert (np.diff(GmmSplit().score(read).of(0)[order]) >= -1e-9).all()
 
 
 def test_the_report_says_how_far_the_gaussians_are_apart(
-    poisoned: PairDataset, judge: DualEncoder, tmp_path: Any
+    poisoned: PairDataset, judge: DualEncoder
 ) -> None:
-    result = filter_pairs(poisoned, judge, "gmm-split", clean_loss=0.1, out=tmp_path / "out")
+    result = filter_pairs(poisoned, judge, "gmm-split", clean_loss=0.1)
     mixture = result.facts()["mixture"]
     assert {"mismatched", "matching", "separation"} == set(mixture)
     assert 0 < mixture["separation"] < 2
     assert any("the two Gaussians overlap" in note for note in result.notes)
-    # the score is no distance: random pairs are not drawn next to it
-    assert result.mismatched is None
 
 
 def test_a_judge_that_cannot_distinguish_is_refused(
     poisoned: PairDataset, judge: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decide, "FEWEST_IMAGES", 5)
+    monkeypatch.setattr(passes, "true_pair_auroc", partial(true_pair_auroc, fewest=5))
     with pytest.raises(ResultError, match=r"gmm-split needs 0\.7"):
         filter_pairs(poisoned, judge, "gmm-split", clean_loss=0.1)
     filter_pairs(poisoned, judge, "gmm-split", clean_loss=0.1, force=True)

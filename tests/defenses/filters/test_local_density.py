@@ -15,8 +15,11 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import LocalDensity, build_filter
 from mmpoison.defenses.filters import local_density
-from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.judging import judge_prepared
 from mmpoison.defenses.filters.local_density import Score, nearest_others, sparsity
+from mmpoison.defenses.filters.pair_vectors import embed_pairs, memory_shard
+from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 
@@ -104,9 +107,9 @@ def test_scores_of_the_same_points_share_their_neighbours(monkeypatch: pytest.Mo
 
     def scores(text: Any, k: int = 5, reference: int | None = None, seed: int = 0) -> Any:
         found = LocalDensity(k=k, score="slof", reference=reference)
-        return found.score_embeddings(np.arange(40), text, image, seed=seed).scores.tolist()
+        return found.score(read_memory(VectorShard(0, text, image)), seed=seed).of(0).tolist()
 
-    LocalDensity(k=5).score_embeddings(np.arange(40), text, image)
+    LocalDensity(k=5).score(read_memory(VectorShard(0, text, image)))
     first = scores(text)
     assert asked == [5]
     # what differs is computed, and gives other scores
@@ -192,37 +195,40 @@ def test_what_is_a_point(
     encoder = make_encoder(7)
     inputs = prepare_pixels(encoder, train)
     text, image = embed_pairs(encoder, inputs, train)
+    read = read_memory(memory_shard(encoder, inputs, train, True))
     both = (np.concatenate([text, image], axis=1) / np.sqrt(2)).astype(np.float32)
 
     def scores(**options: Any) -> Any:
-        return LocalDensity(k=3, score=score, **options).score(train, encoder, inputs).scores
+        return LocalDensity(k=3, score=score, **options).score(read).of(0)
 
     for modality, points in (("pair", both), ("caption", text)):
         expected = sparsity(*nearest_others(points, 3), score, points.shape[1])
-        np.testing.assert_array_equal(scores(modality=modality), expected)
+        np.testing.assert_allclose(scores(modality=modality), expected, rtol=2e-4, atol=1e-6)
     # an image is one point, however many captions it has
     used, row = np.unique(train.image, return_inverse=True)
     first = [int(np.flatnonzero(train.image == number)[0]) for number in used]
     expected = sparsity(*nearest_others(image[first], 3), score, image.shape[1])[row]
-    np.testing.assert_array_equal(scores(modality="image"), expected)
+    np.testing.assert_allclose(scores(modality="image"), expected, rtol=2e-4, atol=1e-6)
 
 
 def test_it_drops_the_share_with_the_largest_scores(
     train: PairDataset, make_encoder: Callable[..., DualEncoder]
 ) -> None:
     encoder = make_encoder(7)
-    result = LocalDensity(clean_loss=0.1, k=2).apply(train, encoder, prepare_pixels(encoder, train))
+    result = judge_prepared(
+        LocalDensity(clean_loss=0.1, k=2), train, encoder, prepare_pixels(encoder, train)
+    )
     dropped = int((~result.keep).sum())
     assert 0 < dropped <= round(0.1 * len(train)) + 1
     assert result.scores[~result.keep].min() > result.scores[result.keep].max()
 
 
 def test_a_reference_sample_is_of_the_seed(train: PairDataset, encoder: DualEncoder) -> None:
-    inputs = prepare_pixels(encoder, train)
+    read = read_memory(memory_shard(encoder, prepare_pixels(encoder, train), train, True))
 
     def scores(reference: int | None, seed: int = 0) -> Any:
         method = LocalDensity(k=3, reference=reference)
-        return method.score(train, encoder, inputs, seed=seed).scores
+        return method.score(read, seed=seed).of(0)
 
     np.testing.assert_array_equal(scores(40), scores(40))
     assert (scores(40) != scores(40, seed=1)).any()
@@ -255,4 +261,4 @@ def test_options_out_of_range(options: dict[str, Any], says: str) -> None:
 def test_too_few_pairs(squares: PairDataset, encoder: DualEncoder) -> None:
     few = squares.where(np.arange(len(squares)) < 5)
     with pytest.raises(InputError, match="5 points have no 16 neighbours each"):
-        LocalDensity().apply(few, encoder, prepare_pixels(encoder, few))
+        judge_prepared(LocalDensity(), few, encoder, prepare_pixels(encoder, few))

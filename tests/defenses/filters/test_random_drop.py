@@ -10,6 +10,9 @@ from scipy.stats import kstest
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import RandomDrop, filter_pairs
+from mmpoison.defenses.filters.judging import judge_prepared
+from mmpoison.defenses.filters.pair_vectors import memory_shard
+from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 
@@ -20,15 +23,15 @@ def test_it_drops_exactly_as_many_pairs_as_another_filter(
 ) -> None:
     train = poisoned.select(split="train")
     inputs = prepare_pixels(judge, train)
-    result = RandomDrop(clean_loss=number / len(train)).apply(train, judge, inputs)
+    result = judge_prepared(RandomDrop(clean_loss=number / len(train)), train, judge, inputs)
     assert int((~result.keep).sum()) == number
 
 
 def test_scores_are_even_and_of_the_seed_alone(poisoned: PairDataset, judge: DualEncoder) -> None:
-    inputs = prepare_pixels(judge, poisoned)
+    read = read_memory(memory_shard(judge, prepare_pixels(judge, poisoned), poisoned, True))
 
     def drawn(seed: int) -> Any:
-        return RandomDrop().score(poisoned, judge, inputs, seed=seed).scores
+        return RandomDrop().score(read, seed=seed).of(0)
 
     scores = {seed: drawn(seed) for seed in range(8)}
     together = np.concatenate(list(scores.values()))

@@ -17,12 +17,14 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses import FilterResult, RelevanceFilter, Threshold
-from mmpoison.defenses.filter_result import auroc, average_precision
-from mmpoison.defenses.filters.filtered_folder import save_filtered
+from mmpoison.defenses.filters.filter_result import auroc, average_precision
+from mmpoison.defenses.filters.judging import judge_prepared
+from mmpoison.defenses.filters.kept_folder import save_kept
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.similarity import pair_distances
+from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import read_image
+from mmpoison.metrics import cosine_distance
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 
 
@@ -47,6 +49,10 @@ def naive_distances(judge: DualEncoder, pairs: PairDataset) -> list[float]:
     return distances
 
 
+def pair_distances(judge: DualEncoder, inputs: PixelInputs, pairs: PairDataset) -> Any:
+    return cosine_distance(*embed_pairs(judge, inputs, pairs))
+
+
 def test_distances_and_verdicts_equal_a_loop_over_pairs(
     judge: DualEncoder, train: PairDataset, inputs: PixelInputs
 ) -> None:
@@ -56,7 +62,7 @@ def test_distances_and_verdicts_equal_a_loop_over_pairs(
     # a threshold between two distances
     ordered = np.sort(expected)
     threshold = float(ordered[90] + ordered[91]) / 2
-    result = RelevanceFilter(threshold=threshold).apply(train, judge, inputs)
+    result = judge_prepared(RelevanceFilter(threshold=threshold), train, judge, inputs)
     assert result.threshold == threshold
     kept = [caption for caption, d in zip(train.captions, expected, strict=True) if d <= threshold]
     assert result.kept is not None
@@ -68,7 +74,7 @@ def test_clean_loss_is_a_quantile_of_trusted_pairs(
     judge: DualEncoder, poisoned: PairDataset, train: PairDataset, inputs: PixelInputs
 ) -> None:
     trusted = poisoned.select(split="val")
-    result = RelevanceFilter(clean_loss=0.25).apply(train, judge, inputs, trusted=trusted)
+    result = judge_prepared(RelevanceFilter(clean_loss=0.25), train, judge, inputs, trusted=trusted)
     lost = pair_distances(judge, inputs, trusted) > result.threshold
     assert len(lost) == 60
     assert lost.mean() == pytest.approx(0.25, abs=1 / 60)
@@ -82,20 +88,22 @@ def test_clean_loss_without_trusted_pairs_is_a_quantile_of_the_judged(
 ) -> None:
     distances = pair_distances(judge, inputs, train)
     for trusted in (None, train.where(np.zeros(len(train), dtype=bool))):
-        result = RelevanceFilter(clean_loss=0.1).apply(train, judge, inputs, trusted=trusted)
-        assert result.threshold == pytest.approx(np.quantile(distances, 0.9))
-        np.testing.assert_array_equal(result.keep, distances <= result.threshold)
+        result = judge_prepared(
+            RelevanceFilter(clean_loss=0.1), train, judge, inputs, trusted=trusted
+        )
+        assert result.threshold == pytest.approx(np.quantile(distances, 0.9), abs=1e-6)
+        assert (~result.keep).sum() == 16
 
 
 def test_dropping_everything_is_an_error(
     judge: DualEncoder, train: PairDataset, inputs: PixelInputs
 ) -> None:
     with pytest.raises(InputError, match=r"threshold 0\.001 drops every pair: scores run from"):
-        RelevanceFilter(threshold=0.001).apply(train, judge, inputs)
+        judge_prepared(RelevanceFilter(threshold=0.001), train, judge, inputs)
 
 
 def test_dropping_nothing(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
-    result = RelevanceFilter(threshold=1.999).apply(train, judge, inputs)
+    result = judge_prepared(RelevanceFilter(threshold=1.999), train, judge, inputs)
     assert result.keep.all()
     assert result.kept is not None
     assert result.kept.fingerprint == train.fingerprint
@@ -103,8 +111,11 @@ def test_dropping_nothing(judge: DualEncoder, train: PairDataset, inputs: PixelI
 
 def test_no_pair(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
     with pytest.raises(InputError, match="there is no pair to filter"):
-        RelevanceFilter(threshold=0.8).apply(
-            train.where(np.zeros(len(train), dtype=bool)), judge, inputs
+        judge_prepared(
+            RelevanceFilter(threshold=0.8),
+            train.where(np.zeros(len(train), dtype=bool)),
+            judge,
+            inputs,
         )
 
 
@@ -221,7 +232,7 @@ def filtered(poisoned: PairDataset, out: Path, drop: int) -> tuple[PairDataset, 
     keep[np.flatnonzero(~judged.poisoned)[:drop]] = False
     result = result_of(judged, keep, np.linspace(0.1, 1.9, len(judged)))
     pieces = PairPieces(poisoned, images_at_once=7)
-    save_filtered(pieces, keep, result.scores, result.facts(), out)
+    save_kept(pieces, keep, result.facts(), out)
     return judged.where(keep), result
 
 
@@ -248,28 +259,10 @@ def test_the_folder_comes_back(poisoned: PairDataset, tmp_path: Path, drop: int)
     assert verify_pairs(again).problems == []
 
 
-def test_there_is_a_verdict_for_every_pair(poisoned: PairDataset, tmp_path: Path) -> None:
-    _, result = filtered(poisoned, tmp_path / "out", 5)
-    file = tmp_path / "out" / "verdicts.jsonl"
-    verdicts = [json.loads(line) for line in file.read_text().splitlines()]
-    judged = poisoned.select(split="train")
-    assert len(verdicts) == len(judged) == 153
-    assert len({verdict["pair"] for verdict in verdicts}) == 153
-    for row, verdict in enumerate(verdicts):
-        number = verdict["pair"].rpartition("#")[2]
-        assert verdict == {
-            "pair": f"{judged.images.ids[judged.image[row]]}#{number}",
-            "image": judged.images.ids[judged.image[row]],
-            "caption": judged.captions[row],
-            "distance": pytest.approx(result.scores[row], abs=1e-6),
-            "keep": bool(result.keep[row]),
-        }
-
-
 def test_a_set_without_manifest_gets_none(squares: PairDataset, tmp_path: Path) -> None:
     train = squares.in_split("train")
     keep = np.arange(int(train.sum())) % 2 == 0
-    out = save_filtered(PairPieces(squares), keep, np.zeros(len(keep)), {}, tmp_path / "out")
+    out = save_kept(PairPieces(squares), keep, {}, tmp_path / "out")
     assert not (out / "manifest.json").exists()
     stays = ~train
     stays[train] = keep
@@ -299,8 +292,7 @@ def test_equal_poisoned_pairs_are_distinguished(tmp_path: Path, poisoned: PairDa
     train = both.select(split="train")
     keep = np.ones(len(train), dtype=bool)
     keep[np.flatnonzero(train.poisoned)[0]] = False
-    scores = np.linspace(0, 1, len(train))
-    out = save_filtered(PairPieces(both), keep, scores, {}, tmp_path / "out", images="none")
+    out = save_kept(PairPieces(both), keep, {}, tmp_path / "out", images="none")
     left: Any = load_pairs(out).manifest
     kept = train.where(keep)
     assert [pair.clean_image for pair in left.pairs] == [

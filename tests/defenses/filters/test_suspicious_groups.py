@@ -14,11 +14,12 @@ import pytest
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
-from mmpoison.defenses.filters.decide import decide
-from mmpoison.defenses.filters.suspicious_groups.defense import SuspiciousGroups
+from mmpoison.defenses.filters.filter_result import FilterResult
+from mmpoison.defenses.filters.group_filter import SuspiciousGroups
+from mmpoison.defenses.filters.judging import Given, judge_pairs, judge_prepared, result_of
+from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup, Vocabulary
+from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
-from mmpoison.defenses.filters.suspicious_groups.words import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.pairs.table import ImageTable
@@ -43,12 +44,17 @@ class Made:
         rows = [int(caption.rsplit(" ", 1)[1]) for caption in self.pairs.captions]
         text, image = self.text[rows], self.image[self.pairs.image]
         return VectorShard(
-            0, text.astype(np.float16), image.astype(np.float16), self.pairs.image.astype(np.intp)
+            0,
+            text.astype(np.float16),
+            image.astype(np.float16),
+            self.pairs.image.astype(np.intp),
+            self.pairs.captions,
         )
 
     def judge(self, seed: int = 0, **options: Any) -> FilterResult:
         method = SuspiciousGroups(**options)
-        return decide(method, method.score_shard(self.pairs, self.shard(), seed=seed), "e")
+        found = judge_pairs(read_memory(self.shard(), seed), method, "e", Given(), seed=seed)
+        return result_of(found, method, "e")
 
     def poisoned(self, captions: npt.NDArray[Any], image: npt.NDArray[Any]) -> Made:
         """Pairs of chosen rows are added once more, with other images."""
@@ -80,9 +86,14 @@ def made(seed: int, odd: float = 0.05) -> Made:
     return Made(pairs, text, image)
 
 
-def goals_of(found: FilterResult) -> tuple[SuspectedGoal, ...]:
+def goals_of(found: FilterResult) -> tuple[DescribedGroup, ...]:
     assert found.goals is not None
     return found.goals
+
+
+def groups_of(found: FilterResult) -> tuple[DescribedGroup, ...]:
+    assert found.groups is not None
+    return found.groups
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +125,16 @@ def found(one_goal: Made) -> FilterResult:
 def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: FilterResult) -> None:
     assert len(goals_of(found)) == 1
     goal = goals_of(found)[0]
-    assert goal.false_alarms <= 0.01
-    assert goal.found > 2 * goal.expected
+    assert goal.group.false_alarms <= 0.01
+    assert goal.group.conflicting > 2 * goal.group.expected
     assert goal.captions_about[0] == "sheep"
     assert goal.images_about[0] == "plane"
-    assert str(goal).startswith("captions about sheep paired with images of plane: ")
+    assert str(goal).startswith("captions about sheep paired with images of plane")
     bad = one_goal.pairs.poisoned
     assert (~found.keep & bad).sum() >= 0.9 * bad.sum()
     assert (~found.keep & ~bad).sum() <= 0.01 * (~bad).sum()
     # evidence that somebody can look at
-    assert all(" sheep " in caption for caption in goal.example_captions)
-    assert all(image.startswith("plane/") for image in goal.example_images)
+    assert all(" sheep " in caption for caption in goal.captions)
 
 
 def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: FilterResult) -> None:
@@ -144,7 +154,7 @@ def test_two_goals_are_told_apart(clean: Made) -> None:
     one = clean.poisoned(captions_on(clean, "sheep", 20), images_of("plane")[:20])
     both = one.poisoned(captions_on(one, "cat", 20), images_of("boat")[:20])
     result = both.judge(clean_loss=0.04)
-    first = [*goals_of(result), *result.unproven][:2]
+    first = groups_of(result)[:2]
     named = {(goal.captions_about[0], goal.images_about[0]) for goal in first}
     assert named == {("sheep", "plane"), ("cat", "boat")}
     bad = both.pairs.poisoned
@@ -157,9 +167,8 @@ def test_one_image_with_all_the_captions_is_found(clean: Made) -> None:
     result = data.judge(false_alarms=0.1)
     assert len(goals_of(result)) == 1
     goal = goals_of(result)[0]
-    assert goal.images == 1
+    assert goal.group.images == 1
     assert goal.captions_about[0] == "sheep"
-    assert goal.example_images == (str(data.pairs.images.ids[target]),)
     bad = data.pairs.poisoned
     assert (~result.keep & bad).sum() >= 0.8 * bad.sum()
     assert not (~result.keep & ~bad).any()
@@ -192,14 +201,14 @@ def test_the_manifest_makes_no_difference(one_goal: Made, found: FilterResult) -
     assert not blind.poisoned.any()
     result = replace(one_goal, pairs=blind).judge()
     assert np.array_equal(result.keep, found.keep)
-    assert goals_of(result)[0].score == goals_of(found)[0].score
+    assert goals_of(result)[0].group.strength == goals_of(found)[0].group.strength
 
 
 def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult) -> None:
     strict = one_goal.judge(false_alarms=1e-300)
     assert strict.goals == ()
     assert strict.keep.all()
-    assert str(strict.unproven[0]) == str(goals_of(found)[0])
+    assert str(groups_of(strict)[0]) == str(goals_of(found)[0])
 
 
 @pytest.mark.parametrize(
@@ -234,26 +243,28 @@ def test_scans_with_any_encoder(
     train = SingleTargetLabel("sheep2aeroplane", pairs=5).poison(squares).select(split="train")
     plain, heads = make_encoder(3), make_heads_encoder(3)
     defense = SuspiciousGroups()
-    of_plain = defense.apply(train, plain, prepare_pixels(plain, train))
+    of_plain = judge_prepared(defense, train, plain, prepare_pixels(plain, train))
     assert of_plain.keep.shape == (len(train),)
     # trunks run here, or ran before: the same features
-    from_pixels = defense.apply(train, heads, prepare_pixels(heads, train))
-    from_features = defense.apply(train, heads, prepare_features(heads, train))
+    from_pixels = judge_prepared(defense, train, heads, prepare_pixels(heads, train))
+    from_features = judge_prepared(defense, train, heads, prepare_features(heads, train))
     np.testing.assert_allclose(from_pixels.scores, from_features.scores, atol=1e-4)
     with pytest.raises(InputError, match="no pair to filter"):
-        defense.apply(train.where(np.zeros(len(train), bool)), heads, prepare_pixels(heads, train))
+        judge_prepared(
+            defense, train.where(np.zeros(len(train), bool)), heads, prepare_pixels(heads, train)
+        )
 
 
 def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(clean: Made) -> None:
     data = clean.poisoned(captions_on(clean, "sheep", 9), images_of("plane")[:9])
     result = data.judge(clean_loss=0.02)
     bad = data.pairs.poisoned
-    first = [*goals_of(result), *result.unproven][0]
+    first = groups_of(result)[0]
     assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
     assert bad[first.rows].mean() > 0.5
-    assert (~result.keep).sum() == round(0.02 * len(bad))
+    assert 0 <= round(0.02 * len(bad)) - (~result.keep).sum() <= CAPTIONS
     assert (~result.keep & bad).sum() >= 0.7 * bad.sum()
-    assert (result.scores[~result.keep] >= result.threshold).all()
+    assert (result.scores[~result.keep] > result.threshold).all()
 
 
 def own_images(clean: Made, count: int) -> Made:
@@ -275,23 +286,9 @@ def test_an_attacker_who_posts_his_own_images_is_found(clean: Made) -> None:
     data = own_images(clean, 15)
     bad = data.pairs.poisoned
     found = data.judge(clean_loss=0.05)
-    first = [*goals_of(found), *found.unproven][0]
+    first = groups_of(found)[0]
     assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
     assert (~found.keep & bad).sum() >= 0.9 * bad.sum()
-
-
-def test_significant_goals_come_first_and_all_by_their_score() -> None:
-    def goal(row: int, false_alarms: float, score: float) -> SuspectedGoal:
-        return SuspectedGoal(
-            *((), (), np.array([row]), 9, 5, 9, 2.7, false_alarms, 1.0, score),
-            *(("a caption",), ("1.jpg",)),
-        )
-
-    goals = (goal(0, 0.3, 2.0), goal(1, 1e-3, 7.0), goal(2, 1.0, 9.0), goal(3, 1e-4, 8.0))
-    found = decide(SuspiciousGroups(), PairScores(np.zeros(5), goals=goals), "e")
-    assert [int(one.rows[0]) for one in goals_of(found)] == [3, 1]
-    assert [int(one.rows[0]) for one in found.unproven] == [2, 0]
-    assert found.keep.tolist() == [True, False, True, False, True]
 
 
 def test_a_goal_says_why_and_what_else_it_could_be(found: FilterResult) -> None:

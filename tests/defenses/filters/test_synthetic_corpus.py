@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.runs.data_scan.group_loop import groups_in, source_of
 
-from mmpoison.defenses.filters.distance import distances
+from mmpoison.defenses.filters.suspicious_groups.distance import distances
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.filtered_folder import read_filter_facts
 
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.defenses import DEFENSES
 from mmpoison.defenses.cut import Cut
-from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
-from mmpoison.defenses.filters.decide import ScoreFilter
-from mmpoison.defenses.filters.distance_scan import embed_pairs
-from mmpoison.defenses.filters.filtered_folder import read_filter_facts
+from mmpoison.defenses.filters.filter_result import PairScores, SuspectedGoal
+from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.pages.review import add_neighbours, filtered_pairs

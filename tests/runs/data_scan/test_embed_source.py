@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,16 @@ import pytest
 
 from mmpoison.datasets import load_dataset
 from mmpoison.datasets.catalogue import NamedData
+from mmpoison.defenses import RelevanceFilter, ScoreFilter, SuspiciousGroups
+from mmpoison.defenses.filters import pair_vectors
 from mmpoison.errors import InputError
-from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.folder import save_pairs
 from mmpoison.runs.data_scan import embed_source as module
-from mmpoison.runs.data_scan.embed_source import EmbeddedPairs, embed_source, foreign_captions
-from mmpoison.runs.data_scan.sources import open_source
+from mmpoison.runs.data_scan.embed_source import foreign_captions
+from mmpoison.runs.data_scan.sources import OpenedSource, open_source
 from mmpoison.runs.progress import SilentProgress
 
 
@@ -33,25 +33,27 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_pairs(pairs, tmp_path_factory.mktemp("scenes") / "pairs", images="copy")
 
 
-def embedded(
+def opened(
     source: Path,
     work: Path,
     encoder: str | Path = "openmoji-mini",
     options: dict[str, Any] | None = None,
-) -> EmbeddedPairs:
-    return embed_source(
+    method: ScoreFilter | None = None,
+) -> OpenedSource:
+    return open_source(
         NamedData(str(source), options=options or {}),
         work,
+        method or RelevanceFilter(automatic=True),
         encoder=encoder,
         device="cpu",
         progress=SilentProgress(),
     )
 
 
-def test_an_aligned_model_gives_its_embeddings_and_pairs_have_names(
+def test_a_method_that_compares_gets_joint_embeddings_and_pairs_have_names(
     scenes: Path, tmp_path: Path
 ) -> None:
-    source = embedded(scenes, tmp_path).source
+    source = opened(scenes, tmp_path).source
     assert source.format == "pairs-folder"
     assert source.id_kind == "key"
     (shard,) = source.shards
@@ -61,8 +63,8 @@ def test_an_aligned_model_gives_its_embeddings_and_pairs_have_names(
     encoder = load_encoder("openmoji-mini")
     inputs = prepare_pixels(encoder, train)
     assert shard.captions() == list(train.captions)
-    assert np.allclose(text, embed_texts(encoder, inputs, train.captions), atol=2e-3)
-    assert np.allclose(image, embed_images(encoder, inputs, train.image), atol=2e-3)
+    assert np.allclose(text, embed_texts(encoder, inputs, train.captions), atol=1e-5)
+    assert np.allclose(image, embed_images(encoder, inputs, train.image), atol=1e-5)
     first = str(train.images.ids[train.image[0]])
     assert shard.ids()[:2] == [f"{first}#0", f"{first}#1"]
     assert len(set(shard.ids())) == len(train)
@@ -71,41 +73,83 @@ def test_an_aligned_model_gives_its_embeddings_and_pairs_have_names(
     assert len(set(images)) == len(train.used_images())
 
 
-def test_a_model_that_guesses_gives_what_its_trunks_say(
-    scenes: Path, tmp_path: Path, make_encoder: Callable[..., DualEncoder]
-) -> None:
-    from mmpoison.models import save_checkpoint
-
-    model = save_checkpoint(make_encoder(7), tmp_path / "model", card="# tiny\n")
-    (shard,) = embedded(scenes, tmp_path / "work", encoder=model).source.shards
+def test_groups_are_looked_for_in_what_the_trunks_say(scenes: Path, tmp_path: Path) -> None:
+    (shard,) = opened(scenes, tmp_path / "work", method=SuspiciousGroups()).source.shards
     text, image = shard.vectors()
     assert text.shape == image.shape
+    assert text.dtype == image.dtype == np.float16
     assert np.allclose(np.linalg.norm(text.astype(float), axis=1), 1, atol=2e-3)
-    assert (
-        json.loads((tmp_path / "work" / "embeddings" / "kind.json").read_text())["joint"] is False
-    )
+    joint = opened(scenes, tmp_path / "joint").source.shards[0].vectors()[0]
+    assert not np.allclose(text, joint, atol=0.01)
 
 
 def test_pieces_that_are_there_are_not_embedded_again(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "images_at_once", lambda size: 40)
-    source = embedded(scenes, tmp_path).source
+    monkeypatch.setattr(pair_vectors, "PIXELS_AT_ONCE", 64 * 64 * 3 * 40)
+    source = opened(scenes, tmp_path).source
     assert len(source.shards) > 1
     computed: list[int] = []
-    original = module._Writer._embedded
+    original = module.prepare_pixels
 
-    def counting(writer: Any, part: Any) -> Any:
+    def counting(model: Any, part: Any, **more: Any) -> Any:
         computed.append(len(part))
-        return original(writer, part)
+        return original(model, part, **more)
 
-    monkeypatch.setattr(module._Writer, "_embedded", counting)
-    before = [shard.vectors()[0].tobytes() for shard in source.shards]
-    assert [s.vectors()[0].tobytes() for s in embedded(scenes, tmp_path).source.shards] == before
-    assert computed == []
+    monkeypatch.setattr(module, "prepare_pixels", counting)
+    files = sorted((tmp_path / "embeddings").rglob("*.npy"))
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+    opened(scenes, tmp_path)
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files} == before
+    # another folder, and a file that is gone, take them from the cache
     (tmp_path / "embeddings" / "img_emb" / "img_emb_1.npy").unlink()
-    assert [s.vectors()[0].tobytes() for s in embedded(scenes, tmp_path).source.shards] == before
-    assert len(computed) == 1
+    for work in (tmp_path, tmp_path / "other"):
+        found = sorted(file.read_bytes() for _, file in _files(opened(scenes, work), work))
+        assert found == sorted(data for _, data in before.values())
+    assert computed == []
+
+
+def _files(found: OpenedSource, work: Path) -> list[tuple[str, Path]]:
+    assert found.source.shards
+    return [(file.name, file) for file in (work / "embeddings").rglob("*.npy")]
+
+
+def test_an_image_that_there_was_no_memory_for_is_not_cached(
+    scenes: Path, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = str(load_dataset(str(scenes)).select(split="train").images.ids[0])
+    original = module.prepare_pixels
+
+    def failing(model: Any, part: Any, **more: Any) -> Any:
+        inputs = original(model, part, **more)
+        pixels = replace(inputs.pixels, broken={image: "no memory"}, passing=frozenset([image]))
+        return replace(inputs, pixels=pixels)
+
+    monkeypatch.setattr(module, "prepare_pixels", failing)
+    assert list(opened(scenes, tmp_path / "one").unreadable.reasons) == [image]
+    monkeypatch.setattr(module, "prepare_pixels", original)
+    assert not opened(scenes, tmp_path / "two").unreadable
+
+
+def test_pieces_without_a_readable_image_are_rows_of_zeros(
+    own_square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_vectors, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(pair_vectors, "FEWEST_AT_ONCE", 2)
+    images = sorted(
+        {
+            line["image"]: None
+            for line in map(json.loads, (own_square_folder / "captions.jsonl").open())
+            if line["split"] == "train"
+        }
+    )
+    for image in images[:4]:  # the first pieces
+        (own_square_folder / image).write_bytes(b"no image")
+    found = opened(own_square_folder, tmp_path / "work")
+    assert found.pairs is not None
+    assert (~found.pairs.readable).sum() == 20
+    vectors = np.concatenate([shard.vectors()[0] for shard in found.source.shards])
+    assert np.array_equal(vectors.any(axis=1), found.pairs.readable)
 
 
 def test_an_image_that_cannot_be_read_is_a_row_without_embedding(
@@ -113,21 +157,15 @@ def test_an_image_that_cannot_be_read_is_a_row_without_embedding(
 ) -> None:
     image = next(own_square_folder.rglob("*.png"))
     image.write_bytes(image.read_bytes()[:40])
-    opened = open_source(
-        NamedData(str(own_square_folder)),
-        tmp_path / "work",
-        encoder="openmoji-mini",
-        device="cpu",
-        progress=SilentProgress(),
-    )
-    (shard,) = opened.source.shards
+    found = opened(own_square_folder, tmp_path / "work")
+    (shard,) = found.source.shards
     broken = ~shard.vectors()[1].astype(float).any(axis=1)
     images = shard.image_ids()
     assert images is not None
     assert {images[row] for row in np.flatnonzero(broken)} == {
         str(image.relative_to(own_square_folder))
     }
-    assert opened.notes[0].startswith("1 image cannot be read")
+    assert found.notes[0].startswith("1 image cannot be read")
 
 
 def test_a_csv_with_one_caption_an_image_keeps_its_names(scenes: Path, tmp_path: Path) -> None:
@@ -140,7 +178,7 @@ def test_a_csv_with_one_caption_an_image_keeps_its_names(scenes: Path, tmp_path:
             table.writerow(
                 [pairs.images.ids[image], f"{pairs.captions[row]}", f"mine {image}", image]
             )
-    found = embedded(
+    found = opened(
         tmp_path / "pairs.csv",
         tmp_path / "work",
         options={"image": "path", "caption": "text", "images": str(scenes)},
@@ -154,16 +192,17 @@ def test_a_csv_with_one_caption_an_image_keeps_its_names(scenes: Path, tmp_path:
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder or file, and no data set of that name"):
-        embedded(tmp_path / "nothing", tmp_path / "work")
+        opened(tmp_path / "nothing", tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
 
 def test_groups_of_pairs_are_shown_with_pictures(scenes: Path, tmp_path: Path) -> None:
     from mmpoison.runs.data_scan.drop import _example
 
-    made = embedded(scenes, tmp_path)
+    made = opened(scenes, tmp_path)
     shard = made.source.shards[0]
-    example = _example(shard, shard.ids(), 7, made.root)
+    assert made.pairs is not None
+    example = _example(shard, shard.ids(), 7, made.pairs.root)
     assert example["picture"].startswith("data:image/")
     assert example["id"].endswith("(shard 0, row 7)")
     assert "picture" not in _example(shard, shard.ids(), 7, None)
@@ -185,11 +224,4 @@ def test_a_scan_of_foreign_captions_says_so(tmp_path: Path) -> None:
     pairs = load_dataset("openmoji", options={"unlabelled": 60, "per_class": 4, "held_out": 2})
     german = np.full(len(pairs), "Zwei Hunde laufen über eine grüne Wiese", dtype=object)
     source = save_pairs(replace(pairs, captions=german), tmp_path / "pairs", images="copy")
-    opened = open_source(
-        NamedData(str(source)),
-        tmp_path / "work",
-        encoder="openmoji-mini",
-        device="cpu",
-        progress=SilentProgress(),
-    )
-    assert "another language" in opened.notes[0]
+    assert "another language" in opened(source, tmp_path / "work").notes[0]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
 from tests.runs.data_scan.test_shard_passes import Here
 
 import mmpoison
+from mmpoison.defenses.filters.group_filter import SuspiciousGroups
 from mmpoison.defenses.filters.suspicious_groups.passes import scan_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.embedded import open_embedded
@@ -55,24 +57,31 @@ def scanned(
     )
 
 
-@pytest.fixture(scope="module")
-def result(corpus: tuple[Path, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Judged:
+@dataclass(frozen=True)
+class Result:
     """The result of a scan of `corpus`."""
+
+    scan: DataScan
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def result(corpus: tuple[Path, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Result:
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "make_workers", lambda *given, **more: [Here()])
     out = tmp_path_factory.mktemp("scan") / "out"
     try:
-        return scanned(corpus[0], out)
+        found = scanned(corpus[0], out).scan
+        assert found is not None
+        return Result(found, out)
     finally:
         patch.undo()
 
 
 def test_the_goal_is_named_and_its_pairs_are_dropped(
-    result: Judged, corpus: tuple[Path, set[str]]
+    result: Result, corpus: tuple[Path, set[str]]
 ) -> None:
     scan, out = result.scan, result.out
-    assert scan is not None
-    assert out is not None
     assert scan.verdict == "poisoning likely"
     assert "topic3" in scan.groups[0].captions_about
     assert "topic7" in scan.groups[0].images_about
@@ -88,9 +97,7 @@ def test_the_goal_is_named_and_its_pairs_are_dropped(
     assert scan.groups[0].examples[0].address is not None
 
 
-def test_what_is_written_is_what_is_returned(result: Judged) -> None:
-    assert result.out is not None
-    assert result.scan is not None
+def test_what_is_written_is_what_is_returned(result: Result) -> None:
     assert DataScan.read(result.out / "scan.json") == result.scan
     groups = json.loads((result.out / "groups.json").read_text())
     assert groups[0]["sentence"] == result.scan.groups[0].sentence
@@ -138,11 +145,10 @@ def test_a_column_of_labels_says_the_kinds_of_planted_goals(
         assert (labels == -1).mean() == pytest.approx(0.1)
 
 
-def test_scan_and_filter_give_one_answer(result: Judged, corpus: tuple[Path, set[str]]) -> None:
+def test_scan_and_filter_give_one_answer(result: Result, corpus: tuple[Path, set[str]]) -> None:
     files = [sorted((corpus[0] / f"{side}_emb").iterdir()) for side in ("text", "img")]
     text, image = (np.concatenate([np.load(file) for file in side]) for side in files)
     groups, _, _ = scan_memory(VectorShard(0, text, image))
-    assert result.scan is not None
     # images in other shards are in other folds
     for one, other in zip(result.scan.groups[:1], groups, strict=False):
         assert one.score == pytest.approx(other.strength, rel=0.1)
@@ -153,11 +159,14 @@ def test_scan_and_filter_give_one_answer(result: Judged, corpus: tuple[Path, set
 def test_a_share_of_single_pairs_can_be_given_up(
     corpus: tuple[Path, set[str]], tmp_path: Path
 ) -> None:
-    scan = scanned(corpus[0], tmp_path / "out", ScanSettings(planted=False, lose=0.02)).scan
+    scan = scanned(
+        corpus[0], tmp_path / "out", ScanSettings(SuspiciousGroups(clean_loss=0.02), planted=False)
+    ).scan
     assert scan is not None
     dropped = pq.read_table(tmp_path / "out" / "drop.parquet").to_pylist()
     alone = [row for row in dropped if row["group"] is None]
-    assert 0.01 * scan.pairs <= len(alone) <= 0.021 * scan.pairs
+    assert alone
+    assert 0.0195 * scan.pairs <= scan.dropped <= 0.0201 * scan.pairs
     assert all(row["reason"].startswith("cosine distance") for row in alone)
     # the false pairs are the most distant ones here
     assert len({row["id"] for row in dropped} & corpus[1]) == FALSE_PAIRS
@@ -205,7 +214,7 @@ def test_too_few_pairs_are_not_judged(tmp_path: Path) -> None:
 
 def test_a_scan_that_was_stopped_resumes_to_the_same_result(
     corpus: tuple[Path, set[str]],
-    result: Judged,
+    result: Result,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -222,7 +231,6 @@ def test_a_scan_that_was_stopped_resumes_to_the_same_result(
     monkeypatch.setattr(module, "make_workers", lambda *given, **more: [again])
     scanned(corpus[0], out)
     assert again.done[0] == "4-gather/1"
-    assert result.out is not None
     for name in ("scan.json", "groups.json", "keep/0.txt"):
         found, expected = ((one / name).read_text() for one in (out, result.out))
         # the next step names the folder
@@ -299,13 +307,11 @@ def test_a_source_that_changes_between_a_kill_and_its_resume_is_refused(
 
 @pytest.mark.own_processes
 def test_processes_give_the_same_bytes(
-    corpus: tuple[Path, set[str]], result: Judged, tmp_path: Path
+    corpus: tuple[Path, set[str]], result: Result, tmp_path: Path
 ) -> None:
     before = os.environ.get("OMP_NUM_THREADS")
     found = mmpoison.scan(corpus[0], out=tmp_path / "out", planted=False, workers=2, progress=False)
     assert os.environ.get("OMP_NUM_THREADS") == before
-    assert result.scan is not None
-    assert result.out is not None
     assert found.groups == result.scan.groups
     for name in ("groups.json", "keep/0.txt", "keep/1.txt", "keep/2.txt"):
         assert (tmp_path / "out" / name).read_bytes() == (result.out / name).read_bytes(), name

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.defenses.filter_result import SuspectedGoal
+from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup
+from mmpoison.defenses.filters.suspicious_groups.passes import Group
 from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize
 from mmpoison.runs.data_scan.goal_words import (
     ScanFinding,
@@ -19,11 +20,10 @@ from mmpoison.runs.data_scan.goal_words import (
 )
 
 
-def goal(rows: int, false_alarms: float = 0.002, hardest: float = 0.04) -> SuspectedGoal:
-    return SuspectedGoal(
-        *(("sheep",), ("planes",), np.arange(rows), rows, 9, 9, 2.0, false_alarms, hardest, 30),
-        *(("a sheep",), ()),
-    )
+def goal(rows: int, false_alarms: float = 0.002, hardest: float = 0.04) -> DescribedGroup:
+    of = {0: np.arange(rows)}
+    group = Group(of, 30.0, 9, 9, 2.0, false_alarms, hardest, rows)
+    return DescribedGroup(group, ("sheep",), ("planes",), np.arange(rows), (), ())
 
 
 SEES, BLIND = PlantedSize(25, 5, 4), PlantedSize(25, 5, 0)
@@ -56,6 +56,7 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
         # a group that was found counts, whatever was planted
         (ScanFinding(1000, [LIKELY], planted=[BLIND]), "poisoning likely", "1 group is"),
         (ScanFinding(199, [LIKELY]), "cannot be decided", "199 pairs are too few"),
+        (ScanFinding(1000, None), "cannot be decided", "scores single pairs"),
         (
             ScanFinding(1000, [LIKELY], out_of_order=True),
             "cannot be decided",
@@ -74,7 +75,7 @@ def test_the_verdict_says_what_was_found_and_how_sure(
 def test_a_group_has_the_grade_of_the_verdict_that_it_alone_would_give() -> None:
     for one in (LIKELY, LOOK, CHANCE):
         verdict, _ = verdict_of(ScanFinding(1000, [one], planted=[SEES]))
-        grade = grade_of(one.false_alarms, 0.01)
+        grade = grade_of(one.group.false_alarms, 0.01)
         assert (grade == "poisoning likely") == (verdict == "poisoning likely")
         assert (grade == "as in clean data") == (verdict == "nothing stands out")
 
@@ -87,11 +88,16 @@ def test_a_group_has_the_grade_of_the_verdict_that_it_alone_would_give() -> None
     [
         (ScanFinding(1000, [LIKELY]), "Look at the pairs of each group: LOOK", "no proof"),
         (ScanFinding(1000, [LOOK]), "Look at the pairs of each group: LOOK", "no proof"),
-        (ScanFinding(1000, [], planted=[SEES]), "Train on the pairs that 'my scan'/keep", "Look"),
+        (
+            ScanFinding(1000, [], planted=[SEES]),
+            "Train on the pairs that 'my scan'/keep.npy",
+            "Look",
+        ),
         (ScanFinding(1000, []), "Scan again without --no-planted.", "Train"),
         (ScanFinding(1000, [], planted=[BLIND]), "Scan again with another --encoder", "Train"),
         (ScanFinding(100, []), "Look at all of them yourself: LOOK", "Train"),
         (ScanFinding(1000, [], out_of_order=True), "Join captions and images again", "Train"),
+        (ScanFinding(1000, None), "Look at the most suspicious pairs: LOOK", "no proof"),
     ],
 )
 def test_every_verdict_ends_in_a_next_step(
@@ -103,12 +109,16 @@ def test_every_verdict_ends_in_a_next_step(
         verdict_of(finding)[0],
         ScanOutput(out, "keep.npy", 3, pictures, aligned, singles),
     )
-    look = "mmpoison review 'my scan'" if pictures else "open 'my scan'/scan.html"
+    look = (
+        "mmpoison review 'my scan' --labels 'my scan-labels.csv'"
+        if pictures
+        else "open 'my scan'/scan.html"
+    )
     assert steps[0].startswith(first.replace("LOOK", look))
     text = " ".join(steps)
     assert not re.search(not_said, text)
     # what was given is not advised
-    assert ("--lose 0.02" in text) <= (aligned and not singles)
+    assert ("--lose 0.02" in text) <= (pictures or aligned)
     assert ("below" in text) is False
     if first.startswith("Train"):
         assert "3 pairs are not on it" in text

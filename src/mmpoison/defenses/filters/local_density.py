@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import numpy as np
@@ -11,16 +11,13 @@ import numpy.typing as npt
 import torch
 
 from mmpoison.base.option_checks import check_whole
+from mmpoison.base.processes import find_device
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut, CutOptions
-from mmpoison.defenses.filter_result import PairScores
-from mmpoison.defenses.filters.decide import ScoreFilter
-from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
+from mmpoison.defenses.filters.suspicious_groups.passes import Progress, ReadPairs, silent
 from mmpoison.errors import InputError
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
-from mmpoison.pairs.table import PairDataset
 
 Modality = Literal["pair", "image", "caption"]
 Score = Literal["k-dist", "slof", "dao"]
@@ -35,6 +32,9 @@ ROWS_AT_ONCE, COLUMNS_AT_ONCE = 512, 65_536
 
 MOST = 1_000_000
 """Largest k and reference sample; the data set a nearer limit."""
+
+UNIT = 1e-3
+"""A vector whose length differs less from one is taken as it is."""
 
 SMALLEST = 1e-6
 """Smaller distances are rounding errors of float32, and count as this much in ratios and logarithms."""
@@ -112,45 +112,29 @@ class LocalDensity(ScoreFilter):
 
     def score(
         self,
-        pairs: PairDataset,
-        encoder: DualEncoder,
-        inputs: PairInputs,
+        read: ReadPairs,
         *,
         seed: int = 0,
-        progress: ProgressFor | None = None,
+        progress: Callable[[str], Progress] = silent,
     ) -> PairScores:
-        """Return how sparse the neighbourhood of each pair is."""
-        text, image = embed_pairs(encoder, inputs, pairs, progress)
-        return self.score_embeddings(
-            pairs.image, text, image, seed=seed, device=encoder.device, progress=progress
-        )
-
-    def score_embeddings(
-        self,
-        image_of: npt.NDArray[np.integer[Any]],
-        text: npt.NDArray[np.float32],
-        image: npt.NDArray[np.float32],
-        *,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        progress: ProgressFor | None = None,
-    ) -> PairScores:
-        """Score pairs by embeddings that are computed already, as `score` does.
-
-        Args:
-            image_of: Image of each pair, shape `(N,)`.
-            text: Unit embeddings of the captions, shape `(N, d)`.
-            image: Unit embeddings of the images, shape `(N, d)`.
-            seed: Draws the reference sample.
-            device: Where distances are computed.
-            progress: Gives a progress callback for a named step; it counts points.
+        """Return how sparse the neighbourhood of each pair is; all pairs are held in memory.
 
         Raises:
             InputError: If there are too few points for `k`.
         """
+        pairs = read.vectors()
+        scores = np.full(len(pairs), np.nan)
+        text, image = (np.asarray(side, dtype=np.float32) for side in (pairs.text, pairs.image))
+        lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in (text, image)]
+        rows = np.flatnonzero(np.isfinite(lengths[0] * lengths[1]) & (lengths[0] * lengths[1] > 0))
+        # vectors that are unit ones already are not rounded again
+        text, image = (
+            side[rows] / np.where(np.abs(of[rows] - 1) < UNIT, 1, of[rows])
+            for side, of in zip((text, image), lengths, strict=True)
+        )
         pair_of: Any = slice(None)
         if self.modality == "image":
-            _, first, pair_of = np.unique(image_of, return_index=True, return_inverse=True)
+            _, first, pair_of = np.unique(pairs.owner[rows], return_index=True, return_inverse=True)
             points = image[first]
         elif self.modality == "caption":
             points = text
@@ -160,8 +144,11 @@ class LocalDensity(ScoreFilter):
         if self.reference is not None and self.reference < len(points):
             drawn = generator(seed, "local-density").permutation(len(points))
             reference = np.sort(drawn[: self.reference])
-        near = _known_nearest(points, self.k, reference, device=device, progress=progress)
-        return PairScores(sparsity(*near, self.measure, points.shape[1])[pair_of])
+        near = _known_nearest(
+            points, self.k, reference, device=find_device("auto"), progress=progress
+        )
+        scores[rows] = sparsity(*near, self.measure, points.shape[1])[pair_of]
+        return PairScores.split(scores, read)
 
 
 def _known_nearest(
@@ -170,7 +157,7 @@ def _known_nearest(
     reference: Rows | None,
     *,
     device: torch.device | str,
-    progress: ProgressFor | None,
+    progress: Callable[[str], Progress],
 ) -> tuple[Floats, Rows]:
     """Return `nearest_others`, at once where the last call was the same: the three scores differ in nothing else."""
     known = () if reference is None else (reference,)
@@ -191,7 +178,7 @@ def nearest_others(
     reference: Rows | None = None,
     *,
     device: torch.device | str = "cpu",
-    progress: ProgressFor | None = None,
+    progress: Callable[[str], Progress] = silent,
 ) -> tuple[Floats, Rows]:
     """Find the k nearest other points of each point by cosine, exactly.
 
@@ -216,7 +203,7 @@ def nearest_others(
     known = np.arange(len(points)) if reference is None else reference
     if len(known) <= k:
         raise InputError(f"{len(known)} points have no {k} neighbours each: choose a smaller k")
-    report = progress("comparing pairs") if progress is not None else None
+    report = progress("comparing pairs")
     everything = torch.from_numpy(np.ascontiguousarray(points)).to(device)
     others = everything if reference is None else everything[torch.from_numpy(known).to(device)]
     place = np.full(len(points), -1)
@@ -226,8 +213,7 @@ def nearest_others(
         asked = everything[start : start + ROWS_AT_ONCE]
         own = torch.from_numpy(place[start : start + ROWS_AT_ONCE]).to(device)
         found.append(_nearest(asked, own, others, k))
-        if report is not None:
-            report(min(start + ROWS_AT_ONCE, len(points)), len(points))
+        report(min(start + ROWS_AT_ONCE, len(points)), len(points))
     likeness, column = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
     return (1 - likeness.astype(np.float64)).clip(0, 2), known[column]
 

@@ -8,7 +8,7 @@ nobody has decided yet. Other columns stay as they are.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,6 @@ from mmpoison.base.files import atomic_file
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import BoundedRows
-from mmpoison.defenses.filters.filtered_folder import judged_rows
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import is_text
@@ -85,6 +84,10 @@ class ShownPair:
     by_image: tuple[Neighbour, ...] = ()
 
 
+Ask = Callable[[Sequence[ShownPair], Path], None]
+"""Shows pairs to a person, and writes the answers into the file of labels."""
+
+
 def pairs_to_label(
     distances: npt.NDArray[np.floating[Any]], count: int, *, seed: int = 0
 ) -> npt.NDArray[np.int64]:
@@ -129,7 +132,7 @@ def shown_pairs(
     """
     wanted = {int(place): number for number, place in enumerate(places)}
     found: dict[int, ShownPair] = {}
-    for place, piece, row, name in judged_rows(pieces, split):
+    for place, piece, row, name in pieces.judged(split):
         if place in wanted:
             pairs = piece.pairs
             found[wanted[place]] = ShownPair(
@@ -166,7 +169,7 @@ def labelled_places(
     }
     places: list[int] = []
     bad: list[bool] = []
-    for place, _, _, name in judged_rows(pieces, split):
+    for place, _, _, name in pieces.judged(split):
         if name in waiting:
             places.append(place)
             bad.append(waiting.pop(name))
@@ -313,6 +316,24 @@ class LabelFile:
             self._write()
         except BaseException:
             row["verdict"] = kept
+            raise
+
+    def set_all(self, pairs: Sequence[str], verdict: Verdict) -> None:
+        """Write one verdict on several pairs, and return when it is on the disk.
+
+        Raises:
+            InputError: As `set`.
+        """
+        self.refresh()
+        before = {pair: dict(self._rows[pair]) for pair in pairs if pair in self._rows}
+        for pair in pairs:
+            self._rows.setdefault(pair, {"pair": pair})["verdict"] = verdict
+        try:
+            self._write()
+        except BaseException:
+            for pair in pairs:
+                self._rows.pop(pair)
+            self._rows |= before
             raise
 
     def _read(self) -> None:

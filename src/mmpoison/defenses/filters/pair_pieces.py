@@ -169,6 +169,15 @@ class PairPieces:
         if self._tables is not None:
             self._tables.check()
 
+    def judged(self, split: str) -> Iterator[tuple[int, Piece, int, str]]:
+        """Yield each pair of a split: its index in the stream, its piece, its row there, and its name."""
+        place = 0
+        for piece in self:
+            names = piece.pair_ids()
+            for row in np.flatnonzero(piece.in_split(split)):
+                yield place, piece, int(row), names[row]
+                place += 1
+
     def leave_out(self, images: Mapping[str, str]) -> None:
         """Leave the pairs of some images out of every piece from now on; the tables keep these images.
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
-from mmpoison.defenses.filter_result import PairScores
-from mmpoison.defenses.filters.decide import ScoreFilter
-from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
+from mmpoison.defenses.filters.suspicious_groups.distance import DISTANCE
+from mmpoison.defenses.filters.suspicious_groups.passes import Progress, ReadPairs, silent
 from mmpoison.errors import InputError
-from mmpoison.metrics import cosine_distance
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
-from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import TwoGaussians, fit_two_gaussians
 
 # -- Pre-training defence: drop pairs whose image and caption do not match under another encoder.
@@ -47,34 +42,19 @@ class RelevanceFilter(ScoreFilter):
         "each image and caption is embedded once by the judge; the clean pairs that lie farthest apart"
     )
     needs_aligned_judge = True
-    streams = True
     uses_trusted = True
-    score_name = "cosine distance of image and caption"
+    score_name = DISTANCE
     score_range = (0.0, 2.0)
 
     def score(
         self,
-        pairs: PairDataset,
-        encoder: DualEncoder,
-        inputs: PairInputs,
+        read: ReadPairs,
         *,
         seed: int = 0,
-        progress: ProgressFor | None = None,
+        progress: Callable[[str], Progress] = silent,
     ) -> PairScores:
         """Return the cosine distance of each pair, in [0, 2]."""
-        text, image = embed_pairs(encoder, inputs, pairs, progress)
-        return PairScores(np.asarray(cosine_distance(text, image)), (text, image))
-
-
-def pair_distances(
-    encoder: DualEncoder,
-    inputs: PairInputs,
-    pairs: PairDataset,
-    *,
-    progress: ProgressFor | None = None,
-) -> npt.NDArray[np.float64]:
-    """Return the cosine distance between image and caption of each pair, in [0, 2], shape `(N,)`."""
-    return np.asarray(cosine_distance(*embed_pairs(encoder, inputs, pairs, progress)))
+        return PairScores(read.distance, distances=True)
 
 
 # -- Pre-training defence: split pairs by two Gaussians that are fitted to the cosines of image and caption.
@@ -126,34 +106,29 @@ class GmmSplit(ScoreFilter):
 
     def score(
         self,
-        pairs: PairDataset,
-        encoder: DualEncoder,
-        inputs: PairInputs,
+        read: ReadPairs,
         *,
         seed: int = 0,
-        progress: ProgressFor | None = None,
+        progress: Callable[[str], Progress] = silent,
     ) -> PairScores:
         """Return the log odds that each pair is of the Gaussian with the smaller mean."""
-        text, image = embed_pairs(encoder, inputs, pairs, progress)
-        cosines = 1 - np.asarray(cosine_distance(text, image), dtype=np.float64)
-        if np.ptp(cosines) == 0:
+        numbers = sorted(read.runner.shards)
+        cosines = np.concatenate([1 - read.distance(n).astype(np.float64) for n in numbers])
+        usable = cosines[~np.isnan(cosines)]
+        if not len(usable) or np.ptp(usable) == 0:
             raise InputError(
-                f"the {len(pairs):,} pairs are all equally far apart: two Gaussians need different cosines"
+                f"the {len(usable):,} pairs are all equally far apart: two Gaussians need different cosines"
             )
-        two = fit_two_gaussians(cosines, seed=seed)
+        two = fit_two_gaussians(usable, seed=seed)
+        odds = np.full(len(cosines), np.nan)
+        odds[~np.isnan(cosines)] = two.log_odds(usable)
         notes = []
         if two.separation < SEPARATE:
             notes.append(
                 f"the two Gaussians overlap (separation {two.separation:.2f}, two kinds of pairs have "
                 f"{SEPARATE:g} or more): much of what the split drops is clean"
             )
-        return PairScores(
-            two.log_odds(cosines),
-            (text, image),
-            facts={"mixture": facts_of(two)},
-            notes=tuple(notes),
-            distances=False,
-        )
+        return PairScores.split(odds, read, facts={"mixture": facts_of(two)}, notes=tuple(notes))
 
 
 def facts_of(two: TwoGaussians) -> dict[str, Any]:
@@ -199,12 +174,10 @@ class RandomDrop(ScoreFilter):
 
     def score(
         self,
-        pairs: PairDataset,
-        encoder: DualEncoder,
-        inputs: PairInputs,
+        read: ReadPairs,
         *,
         seed: int = 0,
-        progress: ProgressFor | None = None,
+        progress: Callable[[str], Progress] = silent,
     ) -> PairScores:
         """Return a random number in [0, 1) for each pair."""
-        return PairScores(generator(seed, "random-drop").random(len(pairs)))
+        return PairScores.split(generator(seed, "random-drop").random(read.rows), read)

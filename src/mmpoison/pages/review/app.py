@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,6 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from mmpoison.base.phrasing import one_line
-from mmpoison.base.untrusted import parse_json, read_lines
-from mmpoison.defenses.filters.distance_scan import embed_pairs
-from mmpoison.defenses.filters.filtered_folder import VERDICTS_FILE, FilterFacts, GoalNote
 from mmpoison.defenses.filters.pair_labels import (
     LabelFile,
     Neighbour,
@@ -28,70 +25,128 @@ from mmpoison.defenses.filters.pair_labels import (
     shown_pairs,
 )
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.unreadable import read_unreadable
+from mmpoison.defenses.filters.pair_vectors import embed_pairs
+from mmpoison.embedded.files import DataFile
+from mmpoison.embedded.own_columns import OwnColumns
+from mmpoison.embedded.results import NAMES, SCORES_FILE
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import ProgressFor, prepare_pixels
 from mmpoison.pages.local_app import LOCAL, create_app, image_response
+from mmpoison.records.data_scan import SCAN_FILE, DataScan, ScanGroup
 
-# -- Finds the most suspicious pairs of a filter's result, with the other captions of their images.
+# -- Finds the pairs of groups and the most suspicious others of a scan, with the other captions of their images.
 
 
-def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[ShownPair]:
-    """Find the most suspicious pairs of a folder that `mmpoison filter` wrote: dropped ones first, then by score.
+def read_scan(result: Path) -> DataScan:
+    """Read what a scan says of its result.
+
+    Raises:
+        InputError: If it is no folder of a scan, or broken.
+    """
+    file = result / SCAN_FILE
+    if not file.exists():
+        raise InputError(f"{file}: no such file; `mmpoison scan DATA --out {result}` writes it")
+    return DataScan.read(file)
+
+
+def source_of(scan: DataScan, result: Path) -> str:
+    """Find the set that was scanned, whatever the current folder is.
 
     Args:
-        filtered: The folder.
-        pieces: The set that was filtered; dropped pairs are only there.
+        scan: What the scan says.
+        result: Its folder.
+
+    Raises:
+        InputError: If the set is no longer there.
+    """
+    if scan.data_path is None:
+        return scan.source
+    found = Path(os.path.normpath(result.resolve() / scan.data_path.replace("\0", "")))
+    # of a result that was moved, the path as it was given may still be right
+    for path in (str(found), scan.source):
+        if os.path.exists(path):  # noqa: PTH110  -- a path that is too long is just not there
+            return path
+    raise InputError(
+        f"{result}: the set that was scanned is not at {found} (any more): name it with --data"
+    )
+
+
+def scanned_pairs(result: Path, pieces: PairPieces, count: int) -> list[ShownPair]:
+    """Find the pairs of a scan that a person should see: those of its groups, then dropped ones, then by score.
+
+    Args:
+        result: The folder that `mmpoison scan` wrote.
+        pieces: The set that was scanned.
         count: How many; fewer where there are fewer.
 
     Raises:
-        InputError: If the folder has no verdicts, they are broken, or the set is another one.
+        InputError: If the folder has no scores of pairs, they are broken, or the set is another one.
     """
-    file = filtered / VERDICTS_FILE
-    worst = heapq.nlargest(
-        count,
-        _verdicts(file),
-        key=lambda line: (not line[1]["keep"], line[1]["distance"], -line[0]),
-    )
-    if not worst:
-        raise InputError(f"{file}: no verdict in it")
-    distances = np.zeros(1 + max(place for place, _ in worst))
-    for place, line in worst:
-        distances[place] = line["distance"]
-    places = [place for place, _ in worst]
-    # pairs of images that the filter could not read have no verdict
-    pieces.leave_out(read_unreadable(filtered))
-    shown = shown_pairs(pieces, "train", places, distances)
-    for (_, line), pair in zip(worst, [*shown, *[None] * len(worst)], strict=False):
-        if pair is None or (pair.pair, pair.caption) != (line["pair"], line["caption"]):
+    table = _Scores(result)
+    usable = np.flatnonzero(~np.isnan(table.score))
+    group = np.where(table.group[usable] < 0, np.inf, table.group[usable])
+    order = np.lexsort((usable, -table.score[usable], ~table.drop[usable], group))[:count]
+    places = usable[order]
+    if not len(places):
+        raise InputError(f"{table.file}: no pair in it that could be judged")
+    names = table.texts(places)
+    shown = shown_pairs(pieces, "train", places, np.nan_to_num(table.score))
+    found = []
+    for place, (name, caption), pair in zip(
+        places, names, [*shown, *[None] * len(places)], strict=False
+    ):
+        if pair is None or (pair.pair, pair.caption) != (name, caption):
             raise InputError(
-                f"{pieces.name}: is not the set that {filtered} was filtered from (pair {line['pair']!r:.80} is "
-                "another one): name it with --data"
+                f"{pieces.name}: is not the set that {result} was scanned from (pair {name!r:.80} is another one): "
+                "name it with --data"
             )
+        number = int(table.group[place])
+        found.append(replace(pair, kept=not table.drop[place], goal=None if number < 0 else number))
+    return found
+
+
+def group_members(result: Path) -> list[list[str]]:
+    """Return the names of the pairs of each group of a scan, in the order of `scan.json`.
+
+    Raises:
+        InputError: If the scores are broken.
+    """
+    table = _Scores(result)
     return [
-        replace(pair, kept=line["keep"], goal=line.get("goal"))
-        for (_, line), pair in zip(worst, shown, strict=True)
+        [name for name, _ in table.texts(np.flatnonzero(table.group == number))]
+        for number in range(int(table.group.max(initial=-1)) + 1)
     ]
 
 
-def _verdicts(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each line of a file of verdicts with its index, from 0."""
-    if not file.exists():
-        raise InputError(f"{file}: no such file; `mmpoison filter --out {file.parent}` writes it")
-    for place, text in enumerate(read_lines(file)):
-        where = f"{file} line {place + 1}"
-        line = parse_json(text, where)
-        if not (
-            isinstance(line, dict)
-            and isinstance(line.get("pair"), str)
-            and isinstance(line.get("caption"), str)
-            and isinstance(line.get("keep"), bool)
-            and type(line.get("distance")) in (int, float)
-            and (line.get("goal") is None or type(line["goal"]) is int)
-        ):
-            raise InputError(f"{where}: is no verdict")
-        yield place, line
+MOST_GROUPS = 1000
+
+
+class _Scores:
+    """The table of scores of a scan."""
+
+    def __init__(self, result: Path) -> None:
+        self.file = result / SCORES_FILE
+        if not self.file.exists():
+            raise InputError(
+                f"{self.file}: no such file; `mmpoison scan DATA --out {result}` writes it"
+            )
+        self._table = OwnColumns(DataFile(str(self.file)))
+        if missing := {*NAMES, "score", "group", "drop"} - set(self._table.schema().names):
+            raise InputError(
+                f"{self.file}: has no column {min(missing)!r}: pairs are shown of a scan that embedded them itself"
+            )
+        self.score = self._table.numbers("score").astype(np.float64)
+        group = self._table.numbers("group")
+        self.group = np.where(np.isnan(group), -1, group).clip(-1, MOST_GROUPS).astype(np.int64)
+        self.drop = self._table.numbers("drop") > 0
+
+    def texts(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
+        """Return name and caption of some rows."""
+        table = self._table.table(rows)
+        return list(
+            zip(table.column("pair").to_pylist(), table.column("caption").to_pylist(), strict=True)
+        )
 
 
 # -- Finds pairs that resemble the shown ones, in one pass over the set.
@@ -178,7 +233,9 @@ def _own(
         if not mask.any():
             continue
         part = pairs.where(mask)
-        captions, pictures = embed_pairs(encoder, prepare_pixels(encoder, part), part, progress)
+        captions, pictures = embed_pairs(
+            encoder, prepare_pixels(encoder, part), part, progress=progress
+        )
         for row, key in enumerate(key for key, wanted in zip(keys, mask, strict=True) if wanted):
             for number in waiting[key]:
                 text[number], image[number] = captions[row], pictures[row]
@@ -231,13 +288,22 @@ class Decision(BaseModel):
     was: Verdict
 
 
+class GroupDecision(BaseModel):
+    """A request of the page: a verdict on all pairs of a group that nobody has decided on; empty takes it back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Literal["keep", "drop", ""]
+
+
 def review_app(
     pairs: Sequence[ShownPair],
     labels: LabelFile,
     *,
     title: str,
     host: str = LOCAL,
-    facts: FilterFacts | None = None,
+    scan: DataScan | None = None,
+    members: Sequence[Sequence[str]] = (),
     then: str | None = None,
     blind: bool = False,
 ) -> FastAPI:
@@ -248,14 +314,16 @@ def review_app(
         labels: Where verdicts go; each pair has its line in it.
         title: What is reviewed, in a few words.
         host: The address that it will listen on.
-        facts: What the filter says of its result: the name of its score, and the suspected goals.
+        scan: What the scan says of its result: the name of its score, and the groups.
+        members: Names of the pairs of each group.
         then: What happens when the person is done, as the label of a button; without one the server runs on.
-        blind: Hide scores and verdicts of a filter, which would be the answer.
+        blind: Hide scores and verdicts of a scan, which would be the answer.
     """
     app = create_app("mmpoison review", STATIC, host=host)
     numbers: dict[tuple[Path, str], int] = {}
-    about = facts or FilterFacts()
-    shown = [_facts(pair, numbers, about.goals, blind) for pair in pairs]
+    groups = [] if scan is None or blind else scan.groups
+    shown = [_facts(pair, numbers, len(groups), blind) for pair in pairs]
+    decided: dict[int, list[str]] = {}  # pairs that a verdict on their group has decided
     places = list(numbers)  # images that the page may ask for, by number
     # requests come from several threads
     lock = threading.Lock()
@@ -271,8 +339,8 @@ def review_app(
                 "title": one_line(title),
                 "file": one_line(str(labels.file)),
                 "then": then,
-                "score_name": one_line(about.score_name),
-                "goals": [] if blind else [_goal(goal) for goal in about.goals],
+                "score_name": "score" if scan is None else one_line(scan.score_name),
+                "goals": [_group(group) for group in groups],
                 "verdicts": verdicts(),
             }
 
@@ -303,6 +371,18 @@ def review_app(
                 status = 409
             return JSONResponse({"verdicts": verdicts()}, status)
 
+    @app.post("/api/groups/{number}/verdict")
+    def decide_group(number: int, decision: GroupDecision) -> Response:
+        if not 0 <= number < min(len(groups), len(members)):
+            raise HTTPException(404, "no such group")
+        with lock:
+            labels.refresh()
+            if decision.verdict:
+                known = labels.labels()
+                decided[number] = [name for name in members[number] if not known.get(name)]
+            labels.set_all(decided.get(number, []), decision.verdict)
+            return JSONResponse({"verdicts": verdicts(), "count": len(decided.get(number, []))})
+
     @app.post("/api/finish")
     def finish() -> dict[str, str]:
         if then is None:
@@ -313,18 +393,20 @@ def review_app(
     return app
 
 
-def _goal(goal: GoalNote) -> dict[str, Any]:
+def _group(group: ScanGroup) -> dict[str, Any]:
     return {
-        "sentence": one_line(goal.sentence),
-        "why": one_line(goal.why),
-        "other_explanations": [one_line(text) for text in goal.other_explanations],
+        "grade": group.grade,
+        "sentence": one_line(group.sentence),
+        "why": one_line(group.why),
+        "other_explanations": [one_line(text) for text in group.other_explanations],
+        "pairs": group.pairs,
     }
 
 
 def _facts(
     pair: ShownPair,
     numbers: dict[tuple[Path, str], int],
-    goals: Sequence[GoalNote],
+    groups: int,
     blind: bool,
 ) -> dict[str, Any]:
     """Return what the page shows of a pair; its images get the next free `numbers`."""
@@ -339,7 +421,7 @@ def _facts(
             "distance": round(other.distance, 3),
         }
 
-    named = pair.goal is not None and 0 <= pair.goal < len(goals) and not blind
+    named = pair.goal is not None and 0 <= pair.goal < groups and not blind
     return {
         "name": one_line(pair.pair),
         "caption": one_line(pair.caption),

@@ -1,132 +1,52 @@
-"""Decides which pairs of a scan are dropped, and writes the lists, `scan.json` and the page."""
+"""Writes what a scan found: lists of pairs, `scan.json`, the page, and the pairs that stay as a data set."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, write_json
-from mmpoison.defenses.filters.decide import mismatched_distances
-from mmpoison.defenses.filters.distance import LARGEST, DistanceCounts
-from mmpoison.defenses.filters.filtered_folder import (
-    FACTS_FILE,
-    GOALS_FILE,
-    REPORT_FOLDER,
-    VERDICTS_FILE,
-    data_pointer,
-    verdict_line,
-)
-from mmpoison.defenses.filters.suspicious_groups.passes import SCORE, Group, scores_of
-from mmpoison.defenses.filters.suspicious_groups.shard import Sample
-from mmpoison.defenses.unreadable import write_unreadable
+from mmpoison.defenses.filters.filter_result import known_facts
+from mmpoison.defenses.filters.judging import Judgement, judge_note
+from mmpoison.defenses.filters.kept_folder import save_kept
+from mmpoison.defenses.filters.score_filter import ScoreFilter
+from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup
+from mmpoison.defenses.filters.suspicious_groups.distance import DISTANCE
+from mmpoison.defenses.unreadable import absent, write_unreadable
 from mmpoison.embedded.checks import ShardFacts
 from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
-from mmpoison.embedded.results import NO_GROUP, ShardVerdict, write_results
+from mmpoison.embedded.results import NO_GROUP, ResultWriter, ShardVerdict, write_results
 from mmpoison.embedded.source import Shard, ShardError
+from mmpoison.pairs.folder import ImagePolicy
 from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
 from mmpoison.reporting.scan_page import write_scan_page
-from mmpoison.reporting.text import percent
 from mmpoison.runs.data_scan.goal_words import (
-    DescribedGroup,
     ScanFinding,
     ScanOutput,
     grade_of,
     next_steps,
     verdict_of,
 )
-from mmpoison.runs.data_scan.group_passes import READ
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
 from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import RunProgress
 
-# -- Writes what `mmpoison review` reads, where the pairs themselves were scanned: a verdict and a goal for
-# each pair.
-
-
-def write_review_files(
-    folder: Path,
-    verdicts: Iterable[tuple[Shard, ShardVerdict]],
-    *,
-    data: str,
-    out: Path,
-    score_name: str,
-    goals: Sequence[Mapping[str, Any]],
-    unreadable: Mapping[str, str],
-) -> None:
-    """Write `verdicts.jsonl`, `suspected-goals.json` and `filter-report/filter.json`, as a filter does.
-
-    Args:
-        folder: The folder of the scan, before it gets its name.
-        verdicts: Shards whose tables have the columns `pair`, `image` and `caption`, with the verdicts on their pairs.
-        data: The set as it was given.
-        out: The folder's name.
-        score_name: What the score of a pair is.
-        goals: The suspected goals as JSON values.
-        unreadable: Images that cannot be read, and why; their pairs have no verdict.
-    """
-    with (folder / VERDICTS_FILE).open("w", encoding="utf-8") as stream:
-        for shard, verdict in verdicts:
-            table = shard.table(np.arange(len(verdict.score))).to_pylist()
-            group = verdict.group if verdict.group is not None else np.full(len(table), NO_GROUP)
-            for row, own in enumerate(table):
-                if own["image"] in unreadable:
-                    continue
-                score = float(verdict.score[row])
-                line = verdict_line(
-                    own["pair"],
-                    own["image"],
-                    own["caption"],
-                    score if np.isfinite(score) else 0.0,
-                    keep=not bool(verdict.drop[row]),
-                    goal=None if group[row] == NO_GROUP else int(group[row]),
-                )
-                stream.write(json.dumps(line) + "\n")
-    write_json(folder / GOALS_FILE, {"goals": list(goals), "not_significant": []})
-    (folder / REPORT_FOLDER).mkdir()
-    facts = {"data": data, "score_name": score_name, **data_pointer(data, out)}
-    write_json(folder / REPORT_FOLDER / FACTS_FILE, facts)
-    write_unreadable(folder, unreadable)
-
-
-SCORE_BINS, LARGEST_SCORE = 320_000, 320.0
-"""Bins of the scores of groups: a cut is right up to 0.001."""
-
 HISTOGRAM_BINS = 200
+
+WORST = 48
+"""The most suspicious pairs that the page shows, by a method without groups."""
 
 THUMBNAIL = 160
 """Longest side of a picture on the page."""
 
 ADDRESSES = ("url", "image_url", "URL")
 """Own columns that say where an image is in the web."""
-
-DISTANCE, EVIDENCE = "cosine distance of image and caption", "evidence of suspicious groups"
-
-
-@dataclass(frozen=True)
-class DropRule:
-    """Which single pairs are dropped, besides those of suspected goals.
-
-    Attributes:
-        score: What the score of a pair is: its distance, or the evidence of suspicious-groups.
-        above: Pairs with a larger score are dropped; None drops no single pair.
-        what: The rule in words, empty where there is none.
-    """
-
-    score: Literal["distance", "score"]
-    above: float | None = None
-    what: str = ""
-
-    @property
-    def name(self) -> str:
-        """What the score is, in words."""
-        return DISTANCE if self.score == "distance" else EVIDENCE
 
 
 @dataclass(frozen=True)
@@ -135,83 +55,72 @@ class Judged:
 
     Attributes:
         opened: The source.
+        method: What judged it.
+        judgement: Which pairs go.
         finding: What the verdict is made of.
         facts: Of its shards.
-        counted: Distances of its pairs.
-        sample: A small sample of its pairs.
-        described: Groups in words, the strongest first.
-        rule: Which single pairs are dropped.
         notes: What a user must know.
         seed: Of everything random.
         scan: What was written; None before that.
-        out: The folder that was written.
     """
 
     opened: OpenedSource
+    method: ScoreFilter
+    judgement: Judgement
     finding: ScanFinding
     facts: ShardFacts
-    counted: DistanceCounts
-    sample: Sample
-    described: Sequence[DescribedGroup]
-    rule: DropRule
     notes: Sequence[str]
     seed: int
     scan: DataScan | None = None
-    out: Path | None = None
 
     @property
-    def goals(self) -> list[DescribedGroup]:
-        """The suspected goals."""
-        return [one for one in self.described if one.group.false_alarms <= self.finding.level]
+    def score_name(self) -> str:
+        """What the score of a pair is."""
+        return self.judgement.scores.name or self.method.score_name
+
+    @property
+    def groups(self) -> Sequence[DescribedGroup]:
+        """Groups in words, the strongest first."""
+        return self.finding.groups or ()
+
+    def verdict(self, number: int) -> ShardVerdict:
+        """Return the verdict on the pairs of a shard, with the reasons."""
+        found = self.judgement.verdict(number)
+        group = np.full(len(found.drop), NO_GROUP) if found.group is None else found.group
+        likely, cut = len(self.judgement.likely or ()), self.judgement.cut.value
+        reasons = []
+        for row in np.flatnonzero(found.drop):
+            if np.isnan(found.score[row]):
+                reasons.append("no usable embedding: zero, infinite or not a number")
+            elif 0 <= group[row] < likely:
+                reasons.append(str(self.groups[group[row]]))
+            elif found.score[row] > cut:
+                reasons.append(f"{self.score_name} above {cut:.4f}")
+            else:
+                reasons.append("dropped by hand")
+        return replace(found, reason=reasons)
 
 
-def drop_rule(
-    runner: ShardRunner,
-    lose: float | None,
-    counted: DistanceCounts,
-    groups: Sequence[Group],
-    *,
-    aligned: bool,
-    scored: bool,
-) -> DropRule:
-    """Choose by which score single pairs are dropped: distance, where embeddings are aligned, else evidence.
+@dataclass(frozen=True)
+class KeptFolder:
+    """Where the pairs that stay are written as a data set.
 
-    Args:
-        runner: Has the scores.
-        lose: Share of the pairs to drop; None for none.
-        counted: Distances of all pairs.
-        groups: All groups.
-        aligned: Whether distances say something of a single pair.
-        scored: Whether the evidence was computed.
+    Attributes:
+        out: New folder.
+        images: What becomes of the images, as in `save_pairs`.
     """
-    by: Literal["distance", "score"] = "distance" if aligned or not scored else "score"
-    if lose is None:
-        return DropRule(by)
-    if by == "distance":
-        above = counted.loss_cut(lose)
-    else:
-        counts = np.zeros(SCORE_BINS, dtype=np.int64)
-        for number, (conflict,) in runner.parts(SCORE, "score"):
-            score = scores_of(conflict, number, groups)
-            usable = score[~np.isnan(score)]
-            place = (usable * (SCORE_BINS / LARGEST_SCORE)).astype(np.int64)
-            counts += np.bincount(place.clip(0, SCORE_BINS - 1), minlength=SCORE_BINS)
-        # the smallest bin above which at most the share lies
-        beyond = np.cumsum(counts[::-1])[::-1] <= lose * max(int(counts.sum()), 1)
-        above = int(np.argmax(beyond)) * LARGEST_SCORE / SCORE_BINS if beyond.any() else np.inf
-    rule = DropRule(by, float(above))
-    return replace(
-        rule,
-        what=f"single pairs with a {rule.name} above {above:.4f}, {percent(lose)} of the pairs, are dropped too",
-    )
+
+    out: Path
+    images: ImagePolicy = "link"
 
 
-def write_verdicts(
+def write_scan(
     judged: Judged,
     runner: ShardRunner,
     out: Path,
     progress: RunProgress,
     methods: Sequence[str] = (),
+    kept: KeptFolder | None = None,
 ) -> Judged:
     """Write the folder of a scan, whole or not at all.
 
@@ -221,134 +130,132 @@ def write_verdicts(
         out: New folder.
         progress: Reports the progress.
         methods: What was computed, a line each.
+        kept: Where the pairs that stay are written too.
 
     Returns:
         The same, with what was written.
     """
-    sentences = [str(one.goal) for one in judged.goals]
-    goals = [one.group for one in judged.goals]
-    groups = [one.group for one in judged.described]
-    goals_json = [one.goal.to_json() for one in judged.goals]
     opened, source = judged.opened, judged.opened.source
+    groups = [_group_json(judged, one, runner) for one in judged.groups]
     report = progress.progress("writing lists")
     with atomic_folder(out) as folder:
-        with write_results(folder, source) as results:
+        with write_results(folder, source, named=opened.pieces is not None) as results:
             for number, shard in enumerate(source.shards):
                 if number in runner.failed:
                     results.fail(shard, runner.failed[number])
                 else:
-                    verdict = _verdict_of(judged.rule, goals, sentences, runner, number, groups)
                     try:
-                        results.add(shard, verdict)
+                        results.add(shard, judged.verdict(number))
                     except ShardError as error:
                         results.fail(shard, str(error))
                         runner.failed[number] = str(error)
                 report(number + 1, len(source.shards))
-            results.name_groups(goals_json)
-        if opened.encoder is not None:  # pairs can be shown; embeddings alone cannot
-            write_review_files(
-                folder,
-                (
-                    (shard, _verdict_of(judged.rule, goals, sentences, runner, number, groups))
-                    for number, shard in enumerate(source.shards)
-                    if number not in runner.failed
-                ),
-                data=source.root,
-                out=out,
-                score_name=judged.rule.name,
-                goals=goals_json,
-                unreadable=opened.unreadable,
-            )
+            results.name_groups([_without(group, "examples") for group in groups])
+        write_unreadable(folder, opened.unreadable.reasons)
         runner.refuse_changed()
-        kept = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
-        scan = _record(judged, runner, results.shard_counts, results.notes, kept, methods, out)
+        listed = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
+        output = ScanOutput(
+            out,
+            listed,
+            sum(shard["dropped"] for shard in results.shard_counts),
+            opened.pieces is not None,
+            judged.score_name == DISTANCE,
+            judged.judgement.cut.rule != "false-alarms",
+            None if kept is None else kept.out,
+        )
+        scan = _record(judged, runner, results, output, groups, methods)
         write_json(folder / SCAN_FILE, scan.to_json())
         write_scan_page(folder / SCAN_PAGE, scan)
-    return replace(judged, scan=scan, out=out)
+        if kept is not None:
+            _write_kept(judged, kept)
+    return replace(judged, scan=scan)
 
 
-def _verdict_of(
-    rule: DropRule,
-    goals: Sequence[Group],
-    sentences: Sequence[str],
-    runner: ShardRunner,
-    number: int,
-    groups: Sequence[Group],
-) -> ShardVerdict:
-    """Return the verdict on the pairs of one shard."""
-    if rule.score == "distance":
-        (score,) = runner.part(READ, number, "distance")
-    else:
-        score = scores_of(runner.part(SCORE, number, "score")[0], number, groups)
-    unusable = np.isnan(score)
-    group = np.full(len(score), NO_GROUP)
-    for place, goal in reversed(list(enumerate(goals))):
-        if number in goal.rows:
-            group[goal.rows[number]] = place
-    above = np.zeros(len(score), bool) if rule.above is None else score > rule.above
-    drop = unusable | above | (group != NO_GROUP)
-    reasons = []
-    for row in np.flatnonzero(drop):
-        if group[row] != NO_GROUP:
-            reasons.append(sentences[group[row]])
-        elif unusable[row]:
-            reasons.append("no usable embedding: zero, infinite or not a number")
-        else:
-            reasons.append(f"{rule.name} above {rule.above:.4f}")
-    return ShardVerdict(score, drop, group, reasons)
+def _write_kept(judged: Judged, kept: KeptFolder) -> None:
+    """Write the pairs that stay; images that cannot be read are left out."""
+    opened = judged.opened
+    assert opened.pieces is not None
+    assert opened.pairs is not None
+    keep = np.concatenate([~verdict.drop for _, verdict in judged.judgement.verdicts()])
+    unreadable = opened.unreadable
+    if opened.trusted is not None:
+        unreadable = unreadable.plus(opened.trusted.unreadable)
+    opened.pieces.leave_out(unreadable.reasons)
+    if kept.images != "none":
+        opened.pieces.leave_out(absent(opened.pieces.absent, unreadable).reasons)
+    facts = {
+        "method": judged.method.name,
+        "encoder": opened.encoder,
+        "threshold": round(judged.judgement.cut.value, 6),
+        **(_known(judged) or {}),
+    }
+    save_kept(opened.pieces, keep[opened.pairs.readable], facts, kept.out, images=kept.images)
+
+
+def _known(judged: Judged) -> dict[str, Any] | None:
+    """Return what the manifest says of the result; None without one, or without poison."""
+    opened = judged.opened
+    if opened.pairs is None or opened.pieces is None or opened.pieces.manifest is None:
+        return None
+    usable = opened.pairs.readable
+    bad = opened.pairs.poisoned[usable]
+    if not bad.any():
+        return None
+    verdicts = [verdict for _, verdict in judged.judgement.verdicts()]
+    keep, scores = (
+        np.concatenate(parts)[usable]
+        for parts in zip(*((~one.drop, np.nan_to_num(one.score)) for one in verdicts), strict=True)
+    )
+    return _without(known_facts(keep, scores, bad), "histogram")
+
+
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
 
 
 def _record(
     judged: Judged,
     runner: ShardRunner,
-    shards: Sequence[dict[str, Any]],
-    notes: Sequence[str],
-    kept: str | None,
+    results: ResultWriter,
+    output: ScanOutput,
+    groups: Sequence[Mapping[str, Any]],
     methods: Sequence[str],
-    out: Path,
 ) -> DataScan:
     verdict, summary = verdict_of(judged.finding)
-    dropped = sum(shard["dropped"] for shard in shards)
-    judge = judged.finding.judge
-    level = judged.finding.level
-    groups = [
-        {
-            **_group_json(one, runner, judged.opened.root),
-            "grade": grade_of(one.group.false_alarms, level),
-        }
-        for one in judged.described
-    ]
+    opened, cut, read = judged.opened, judged.judgement.cut, judged.judgement.read
+    judge = read.judge
+    notes = [*judged.notes, *judged.judgement.scores.notes]
+    if judge is not None and judged.method.needs_aligned_judge:
+        notes.append(judge_note(judge))
+    if cut.note:
+        notes.append(cut.note)
+    above = []
+    if cut.rule != "false-alarms":
+        above = [f"pairs with a {judged.score_name} above {cut.value:.4f} are dropped"]
     return DataScan.of(
         {
-            "source": judged.opened.source.root,
-            "format": judged.opened.source.format,
+            "source": opened.source.root,
+            "data_path": _data_path(opened.source.root, output.out),
+            "format": opened.source.format,
             "pairs": judged.facts.rows,
+            "method": judged.method.name,
+            "encoder": opened.encoder,
             "verdict": verdict,
             "summary": summary,
-            "next_steps": next_steps(
-                judged.finding,
-                verdict,
-                ScanOutput(
-                    out,
-                    kept,
-                    dropped,
-                    judged.opened.encoder is not None,
-                    judged.rule.score == "distance",
-                    judged.rule.above is not None,
-                ),
-            ),
-            "notes": [*judged.notes, *(note for note in notes if note not in judged.notes)],
-            "score_name": judged.rule.name,
-            "methods": [*methods, *([judged.rule.what] if judged.rule.what else [])],
-            **({} if judge is None else {"judge_auroc": judge.value}),
-            **(
-                {"judge_interval": [judge.low, judge.high]}
-                if judge is not None and judge.low is not None
-                else {}
-            ),
-            "dropped": dropped,
+            "next_steps": next_steps(judged.finding, verdict, output),
+            "notes": list(dict.fromkeys([*notes, *results.notes])),
+            "score_name": judged.score_name,
+            "cut": cut.facts(),
+            "methods": [*methods, *above],
+            "judge_auroc": None if judge is None or not _compared(judged) else judge.value,
+            "judge_interval": None
+            if judge is None or judge.low is None or not _compared(judged)
+            else [judge.low, judge.high],
+            "dropped": output.dropped,
             "unusable": judged.facts.not_finite + judged.facts.zero,
+            "known": _known(judged),
             "groups": groups,
+            "worst": _worst(judged, runner),
             "planted": [
                 {"images": one.images, "planted": one.planted, "found": one.found}
                 for one in judged.finding.planted or ()
@@ -362,12 +269,12 @@ def _record(
                     "dropped": shard["dropped"],
                     "unusable": shard["not_judged"],
                 }
-                for shard in shards
+                for shard in results.shard_counts
                 if shard["error"] is None
             ],
             "failed": [
                 {"shard": shard["shard"], "reason": shard["error"]}
-                for shard in shards
+                for shard in results.shard_counts
                 if shard["error"] is not None
             ],
             "seed": judged.seed,
@@ -376,29 +283,60 @@ def _record(
     )
 
 
-def _group_json(
-    described: DescribedGroup, runner: ShardRunner, root: Path | None
-) -> dict[str, Any]:
-    goal = described.goal
+def _compared(judged: Judged) -> bool:
+    """Return whether distances of captions and images mean anything: not those of the outputs of two trunks."""
+    return judged.opened.encoder is None or judged.method.joint
+
+
+def _data_path(source: str, out: Path) -> str | None:
+    """Return the path of the set from the folder of the result; None for a set without a path.
+
+    The two may be moved together, and are found from any folder.
+    """
+    if not os.path.exists(source):  # noqa: PTH110  -- a name that is no path is no error
+        return None
+    return os.path.relpath(Path(source).resolve(), out.resolve())
+
+
+def _group_json(judged: Judged, described: DescribedGroup, runner: ShardRunner) -> dict[str, Any]:
     places = described.examples
     ids = {number: _ids_of(runner.shards[number]) for number in {p.shard for p in places}}
+    root = None if judged.opened.pairs is None else judged.opened.pairs.root
     examples = [
         {"caption": caption, **_example(runner.shards[p.shard], ids[p.shard], p.row, root)}
         for p, caption in zip(places, described.captions, strict=True)
     ]
+    found = _without(_without(described.to_json(), "example_captions"), "conflicting")
     return {
-        "sentence": str(goal),
-        "pairs": len(goal.rows),
-        "images": goal.images,
-        "false_alarms": goal.false_alarms,
-        "false_alarms_hardest": goal.hardest,
-        "score": round(goal.score, 2),
-        "why": goal.why,
-        "other_explanations": list(goal.other_explanations),
-        "captions_about": list(goal.captions_about),
-        "images_about": list(goal.images_about),
+        **_without(found, "expected"),
+        "grade": grade_of(described.group.false_alarms, judged.finding.level),
         "examples": examples,
     }
+
+
+def _worst(judged: Judged, runner: ShardRunner) -> list[dict[str, Any]]:
+    """Return the most suspicious pairs, by a method that scores single pairs."""
+    if judged.finding.groups is not None:
+        return []
+    root = None if judged.opened.pairs is None else judged.opened.pairs.root
+    best: list[tuple[float, int, int]] = []
+    for number, verdict in judged.judgement.verdicts():
+        score = np.nan_to_num(verdict.score, nan=-np.inf)
+        rows = np.argsort(-score, kind="stable")[:WORST]
+        best += [(float(score[row]), number, int(row)) for row in rows if np.isfinite(score[row])]
+    best = sorted(best, key=lambda one: (-one[0], one[1:]))[:WORST]
+    found = []
+    for score, number, row in best:
+        shard = runner.shards[number]
+        captions = shard.captions()
+        found.append(
+            {
+                "caption": "" if captions is None else str(captions[row]),
+                "score": round(score, 4),
+                **_example(shard, _ids_of(shard), row, root),
+            }
+        )
+    return found
 
 
 def _ids_of(shard: Shard) -> list[str] | None:
@@ -429,9 +367,8 @@ def _example(
 
 
 def _picture(root: Path, image: str) -> str | None:
-    from mmpoison.evaluation.lists import (
-        thumbnail_address,
-    )  # imports torch: pairs were embedded here
+    # imports torch: pairs were embedded here
+    from mmpoison.evaluation.lists import thumbnail_address
     from mmpoison.images.decode import BrokenImage
 
     try:
@@ -441,24 +378,28 @@ def _picture(root: Path, image: str) -> str | None:
 
 
 def _histogram(judged: Judged) -> dict[str, Any] | None:
-    """Return how many pairs have each distance, and captions with random images; None where nothing is counted."""
-    if not len(judged.counted):
+    """Return how many pairs have each score, and captions with random images where it is a distance."""
+    of, numbers = judged.judgement.scores.of, sorted(judged.judgement.read.runner.shards)
+    low, high = np.inf, -np.inf
+    for number in numbers:
+        score = of(number)
+        score = score[~np.isnan(score)]
+        low, high = (
+            min(low, float(score.min(initial=np.inf))),
+            max(high, float(score.max(initial=-np.inf))),
+        )
+    if not np.isfinite([low, high]).all():
         return None
-    width = len(judged.counted.counts) // HISTOGRAM_BINS
-    counts = judged.counted.counts.reshape(HISTOGRAM_BINS, width).sum(axis=1)
-    edges = np.linspace(0, LARGEST, HISTOGRAM_BINS + 1)
-    text, image = (_unit(side) for side in (judged.sample.text, judged.sample.image))
-    shuffled = np.histogram(mismatched_distances(text, image), edges)[0]
-    used = np.flatnonzero(counts + shuffled)
-    part = slice(int(used[0]), int(used[-1]) + 1)
+    shuffled = judged.judgement.mismatched[:0]
+    if judged.score_name == DISTANCE:
+        shuffled = judged.judgement.mismatched
+        low, high = min(low, shuffled.min(initial=low)), max(high, shuffled.max(initial=high))
+    edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1)
+    own = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
+    for number in numbers:
+        own += np.histogram(of(number), edges)[0]
     return {
-        "edges": [round(float(e), 4) for e in edges[part.start : part.stop + 1]],
-        "own": counts[part].tolist(),
-        "shuffled": shuffled[part].tolist(),
+        "edges": [round(float(e), 4) for e in edges],
+        "own": own.tolist(),
+        "shuffled": np.histogram(shuffled, edges)[0].tolist(),
     }
-
-
-def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    wide = np.asarray(vectors, dtype=np.float32)
-    found: npt.NDArray[np.float32] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-    return found

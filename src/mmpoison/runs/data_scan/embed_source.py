@@ -12,51 +12,40 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from mmpoison.base.content_cache import digest_of
+from mmpoison.base.content_cache import Array, CacheKey, ContentCache
 from mmpoison.base.files import atomic_file, write_json
-from mmpoison.base.processes import find_device
-from mmpoison.base.untrusted import read_json
-from mmpoison.datasets.catalogue import DATASETS, NamedData
-from mmpoison.defenses.filters.decide import judge_auroc
-from mmpoison.defenses.filters.distance_scan import images_at_once
+from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
-from mmpoison.defenses.filters.suspicious_groups.features import caption_features, image_features
-from mmpoison.defenses.unreadable import short_reasons
+from mmpoison.defenses.filters.pair_vectors import distinct_vectors
+from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.embedded.catalogue import open_embedded
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import ProgressFor, prepare_pixels, present_files_digest
-from mmpoison.models.loading import load_encoder
-from mmpoison.pairs.table import PairDataset
-from mmpoison.runs.data_scan.goal_words import ALIGNED
+from mmpoison.models.inputs import prepare_pixels, present_files_digest
+from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.runs.progress import RunProgress
-
-Vectors = npt.NDArray[np.float32]
-
-DEFAULT_ENCODER = "efficientnet-minilm"
-FOLDER, KIND_FILE, UNREADABLE_FILE = "embeddings", "kind.json", "unreadable.json"
-SPLIT = "train"
 
 
 @dataclass(frozen=True)
 class EmbeddedPairs:
-    """A source whose pairs were embedded here.
+    """The pairs of a split that were embedded here.
 
     Attributes:
-        source: The embeddings.
-        unreadable: Images that cannot be read, and why.
-        encoder: Name of the model.
+        source: The embeddings; rows of pairs whose image cannot be read are zero.
+        readable: Which pairs have an image that can be read, in the order of the shards, shape `(N,)`.
+        poisoned: Which pairs the manifest calls poisoned, shape `(N,)`.
+        unreadable: Images that cannot be read.
         root: Folder that ids of images start from.
         foreign: What to know where the text encoder hardly knows the words of the captions.
     """
 
     source: EmbeddedSource
-    unreadable: Mapping[str, str]
-    encoder: str
+    readable: BoolArray
+    poisoned: BoolArray
+    unreadable: Unreadable
     root: Path
     foreign: str | None = None
 
@@ -98,127 +87,135 @@ def foreign_captions(model: DualEncoder, captions: Sequence[str]) -> str | None:
 
 
 def embed_source(
-    source: NamedData,
-    work: Path,
+    pieces: PairPieces,
+    name: str,
+    model: DualEncoder,
+    folder: Path,
     *,
-    encoder: str | Path | None,
-    device: str,
+    split: str,
+    joint: bool,
     progress: RunProgress,
-) -> EmbeddedPairs:
-    """Embed the training pairs of a source.
-
-    Where the model is aligned (captions are nearer to their own images) its embeddings are written; else the outputs of
-    its two trunks, filled up with zeros to one length, which say more of what is alike within a modality.
+) -> EmbeddedPairs | None:
+    """Embed the pairs of a split; the vectors of a piece are cached, so that another scan of it needs no image.
 
     Args:
-        source: A path in any format, or the name of a data set.
-        work: Folder of unfinished work; pieces that are there are not embedded again.
-        encoder: The model; `efficientnet-minilm` by default.
-        device: Where to compute.
+        pieces: The set.
+        name: What the user named.
+        model: The model.
+        folder: Folder of the embeddings; pieces that are there are not written again.
+        split: Which pairs.
+        joint: Joint embeddings; or the outputs of the two trunks, which say more of what is alike within a modality.
         progress: Reports the progress.
 
+    Returns:
+        The embeddings; None if the split has no pair.
+
     Raises:
-        InputError: If there are no pairs, or no image can be read.
+        AllUnreadable: If no image can be read.
     """
-    if not Path(source.data).exists() and str(source) not in DATASETS and ":" not in str(source):
-        raise InputError(
-            f"{source}: no such folder or file, and no data set of that name (`mmpoison data list`)"
-        )
-    loading = progress.progress(f"loading {encoder or DEFAULT_ENCODER}")
-    loading(0, 1)
-    try:
-        model = load_encoder(encoder or DEFAULT_ENCODER).to(find_device(device))
-    except InputError as error:
-        if encoder is not None:
-            raise
-        raise InputError(f"{error}; or name a model with --encoder") from None
-    loading(1, 1)
-    folder = work / FOLDER
-    pieces = PairPieces(source, images_at_once=images_at_once(model.image_size), own_columns=True)
-    writer = _Writer(folder, model, progress.progress)
+    writer = _Writer(folder, model, joint)
     total = pieces.images
-    report = progress.progress(f"embedding pairs with {model.name}")
-    done = number = 0
+    report = progress.progress(
+        f"embedding {'' if split == 'train' else 'trusted '}pairs with {model.name}"
+    )
+    done = number = images = 0
     read: list[str] = []
-    root = Path()
+    readable, poisoned, root = [], [], Path()
     for piece in pieces:
         root = piece.pairs.root
-        judged = piece.in_split(SPLIT)
+        judged = piece.in_split(split)
         part = piece.pairs.where(judged)
         if len(part):
             read += part.captions[: max(0, READ_CAPTIONS - len(read))].astype(str).tolist()
-            writer.add(number, part, np.array(piece.pair_ids(), dtype=object)[judged])
+            broken = writer.add(number, part, np.array(piece.pair_ids(), dtype=object)[judged])
+            readable.append(pairs_without(part, broken))
+            poisoned.append(piece.poisoned[judged])
+            images += len(part.used_images())
             number += 1
         done += len(piece.pairs.images)
         report(done, total if total is not None else done + 1)
     if total is None:
         report(done, done)
     if not number:
-        raise InputError(f"{source}: has no training pairs (split {SPLIT!r})")
+        return None
     writer.finish(number)
+    usable, bad = np.concatenate(readable), np.concatenate(poisoned)
+    gone = int((bad & ~usable).sum()) if pieces.manifest is not None else None
+    unreadable = Unreadable(images, writer.unreadable, int((~usable).sum()), gone)
+    if not usable.any():
+        raise unreadable.none_left(f"split {split!r}")
     opened = open_embedded(
         folder, format="clip-retrieval", options={"id": "id", "image_id": "image"}
     )
-    named = EmbeddedSource(
-        pieces.format, str(source), opened.shards, opened.dimension, opened.id_kind
-    )
-    foreign = foreign_captions(model, read)
-    return EmbeddedPairs(named, writer.unreadable, model.name, root, foreign)
+    named = EmbeddedSource(pieces.format, name, opened.shards, opened.dimension, opened.id_kind)
+    return EmbeddedPairs(named, usable, bad, unreadable, root, foreign_captions(model, read))
+
+
+class _Passing(Exception):
+    """Vectors that are not cached: some images may be readable the next time."""
+
+    def __init__(self, found: Mapping[str, Array]) -> None:
+        super().__init__()
+        self.found = found
 
 
 class _Writer:
     """Writes the embeddings of pieces."""
 
-    def __init__(self, folder: Path, model: DualEncoder, progress: ProgressFor) -> None:
-        self.folder, self.model = folder, model
+    def __init__(self, folder: Path, model: DualEncoder, joint: bool) -> None:
+        self.folder, self.model, self.joint = folder, model, joint
         self.unreadable: dict[str, str] = {}
-        self._identity = digest_of(
-            {
-                "computed": compute_environment(model.device),
-                **encoder_identity(model),
-            }
-        )
-        self._joint: bool | None = None
+        self._cache = ContentCache()
+        self._identity = {
+            "computed": compute_environment(model.device, distinct_vectors),
+            **encoder_identity(model),
+            "joint": joint,
+        }
         self._plain_ids: bool | None = None
-        kind = folder / KIND_FILE
-        if kind.is_file():
-            known = read_json(kind)
-            if known.get("identity") == self._identity:
-                self._joint, self._plain_ids = bool(known["joint"]), bool(known["plain_ids"])
+        self._width: int | None = None
+        self._waiting: list[tuple[int, PairDataset, npt.NDArray[np.object_]]] = []
 
-    def add(self, number: int, part: PairDataset, names: npt.NDArray[np.object_]) -> None:
-        """Embed a piece, or take what is there; `names` are those of its pairs."""
+    def add(
+        self, number: int, part: PairDataset, names: npt.NDArray[np.object_]
+    ) -> Mapping[str, str]:
+        """Write a piece, whose pairs have `names`, and return which images cannot be read, and why."""
+        alone = len(np.unique(part.image)) == len(part)
         if self._plain_ids is None:
             # an image with one caption names its pair
-            self._plain_ids = len(np.unique(part.image)) == len(part)
-        key = self._key(part)
-        note = self.folder / f"piece-{number}.json"
-        if self._joint is not None and note.is_file():
-            known = read_json(note)
-            if known.get("key") == key and all(file.is_file() for file in self._files(number)):
-                self.unreadable |= known["unreadable"]
-                return
+            self._plain_ids = alone
         text, image, broken = self._embedded(part)
-        if self._joint is None:
-            self._decide(text, image, part)
-        both = self._vectors(text, image)
-        text_file, image_file, table_file = self._files(number)
-        for file, vectors in ((text_file, both[0]), (image_file, both[1])):
+        self.unreadable |= broken
+        if not text.any() and self._width is None:
+            self._waiting.append(
+                (number, part, names)
+            )  # until one can be read: then the width is known
+            return broken
+        if self._width is None:
+            self._width = text.shape[1]
+            for earlier in self._waiting:
+                self.add(*earlier)
+        if text.shape[1] != self._width:
+            text = image = np.zeros((len(part), self._width), text.dtype)
+        digest = hashlib.sha256(repr((sorted(broken), self._identity)).encode())
+        for values in (text, image):
+            digest.update(np.ascontiguousarray(values).data)
+        for caption, name in zip(part.captions, names, strict=True):
+            digest.update(f"{name}\0{caption}\0".encode("utf-8", "surrogatepass"))
+        digest.update(json.dumps(_own_columns(part), default=str).encode())
+        note, key = self.folder / f"piece-{number}.json", digest.hexdigest()
+        files = self._files(number)
+        if note.is_file() and all(file.is_file() for file in files) and read_json(note) == key:
+            return broken  # a scan that resumes finds the files that it began with
+        for file, vectors in zip(files[:2], (text, image), strict=True):
             with atomic_file(file) as temporary, temporary.open("wb") as stream:
-                np.save(stream, vectors.astype(np.float16), allow_pickle=False)
-        alone = self._plain_ids and len(np.unique(part.image)) == len(part)
-        ids = part.images.ids[part.image] if alone else names
-        _write_table(table_file, {"id": ids, "pair": names}, part)
-        reasons = dict(short_reasons(part.root, broken))
-        self.unreadable |= reasons
-        write_json(note, {"key": key, "unreadable": reasons})
+                np.save(stream, vectors, allow_pickle=False)
+        ids = part.images.ids[part.image] if self._plain_ids and alone else names
+        _write_table(files[2], {"id": ids, "pair": names}, part)
+        write_json(note, key)
+        return broken
 
     def finish(self, pieces: int) -> None:
-        """Remove what an earlier, longer source has left.
-
-        Raises:
-            InputError: If no image could be read.
-        """
+        """Remove what an earlier, longer source has left."""
         for number in range(pieces, pieces + 1_000_000):
             left = [file for file in self._files(number) if file.is_file()]
             if not left:
@@ -233,64 +230,58 @@ class _Writer:
             self.folder / "metadata" / f"metadata_{number}.parquet",
         )
 
-    def _key(self, part: PairDataset) -> str:
-        digest = hashlib.sha256(present_files_digest(part, part.used_images())[0].encode())
-        digest.update(self._identity.encode())
-        for caption, image in zip(part.captions, part.images.ids[part.image], strict=True):
-            digest.update(f"{image}\0{caption}\0".encode("utf-8", "surrogatepass"))
-        digest.update(json.dumps(_own_columns(part), default=str).encode())
-        return digest.hexdigest()
+    def _embedded(self, part: PairDataset) -> tuple[Array, Array, dict[str, str]]:
+        """Return the vectors of each pair, zeros where the image cannot be read, and what is wrong with those."""
+        files, missing = present_files_digest(part, part.used_images())
+        pairs = hashlib.sha256()
+        for caption, image_id in zip(part.captions, part.images.ids[part.image], strict=True):
+            pairs.update(f"{image_id}\0{caption}\0".encode("utf-8", "surrogatepass"))
+        key = CacheKey(
+            "embeddings", {**self._identity, "images": files, "pairs": pairs.hexdigest()}
+        )
 
-    def _embedded(self, part: PairDataset) -> tuple[Vectors, Vectors, Mapping[str, Any]]:
-        """Return the outputs of the trunks for each pair, zeros where the image cannot be read."""
-        inputs = prepare_pixels(self.model, part, broken="drop")
-        broken = inputs.pixels.broken
+        def compute() -> dict[str, Array]:
+            inputs = prepare_pixels(self.model, part, broken="drop")
+            broken = inputs.pixels.broken
+            some = part.where(pairs_without(part, broken))
+            text: Array = np.zeros((0, 1), np.float32)
+            image: Array = text
+            if len(some):
+                captions = np.unique(some.captions.astype(str)).astype(object)
+                text, image = distinct_vectors(
+                    self.model, inputs, captions, np.unique(some.image), joint=self.joint
+                )
+            reasons = json.dumps(dict(short_reasons(part.root, broken))).encode()
+            found: dict[str, Array] = {
+                "text": text,
+                "image": image,
+                "unreadable": np.frombuffer(reasons, dtype=np.uint8),
+            }
+            # the key says which images are missing, and not what there was no memory for
+            if not inputs.pixels.passing <= missing:
+                raise _Passing(found)
+            return found
+
+        names = ("text", "image", "unreadable")
+        try:
+            text, image, unreadable = self._cache.arrays(key, compute, *names)
+        except _Passing as error:
+            text, image, unreadable = (error.found[name] for name in names)
+        broken: dict[str, str] = parse_json(unreadable.tobytes(), "reasons")
         rows = np.flatnonzero(pairs_without(part, broken))
-        captions, caption_of = np.unique(part.captions[rows].astype(str), return_inverse=True)
-        images, image_of = np.unique(part.image[rows], return_inverse=True)
-        if not len(rows):
-            return (
-                np.zeros((len(part), 1), np.float32),
-                np.zeros((len(part), 1), np.float32),
-                broken,
-            )
-        found = (
-            caption_features(self.model, inputs, captions.astype(object))[caption_of],
-            image_features(self.model, inputs, images.astype(np.int32))[image_of],
-        )
-        whole = [np.zeros((len(part), side.shape[1]), dtype=np.float32) for side in found]
-        for side, values in zip(whole, found, strict=True):
-            side[rows] = values
+        captions_of = np.unique(part.captions[rows].astype(str), return_inverse=True)[1]
+        images_of = np.unique(part.image[rows], return_inverse=True)[1]
+        if (captions_of.max(initial=-1), images_of.max(initial=-1)) != (
+            len(text) - 1,
+            len(image) - 1,
+        ):
+            raise InputError("cached embeddings are of other pairs: `mmpoison cache clear`")
+        whole = []
+        for side, which in ((text, captions_of), (image, images_of)):
+            spread = np.zeros((len(part), side.shape[1]), dtype=side.dtype)
+            spread[rows] = side[which]
+            whole.append(spread)
         return whole[0], whole[1], broken
-
-    def _decide(self, text: Vectors, image: Vectors, part: PairDataset) -> None:
-        """Decide by the first piece whether the model is aligned on such pairs."""
-        known = np.flatnonzero(image.any(axis=1) & text.any(axis=1))
-        judge = None
-        if len(known):
-            judge = judge_auroc(*self._projected(text[known], image[known]))
-        self._joint = judge is not None and judge.value >= ALIGNED
-        write_json(
-            self.folder / KIND_FILE,
-            {"identity": self._identity, "joint": self._joint, "plain_ids": self._plain_ids},
-        )
-
-    def _vectors(self, text: Vectors, image: Vectors) -> tuple[Vectors, Vectors]:
-        if self._joint:
-            return self._projected(text, image)
-        width = max(text.shape[1], image.shape[1])
-        return _unit(_widened(text, width)), _unit(_widened(image, width))
-
-    def _projected(self, text: Vectors, image: Vectors) -> tuple[Vectors, Vectors]:
-        """Return joint embeddings; rows of zeros stay zero."""
-        sides = []
-        with torch.no_grad():
-            for features, head in ((text, self.model.text_head), (image, self.model.image_head)):
-                given = torch.from_numpy(features).to(self.model.device)
-                joint = head(given).float().cpu().numpy()
-                joint[~features.any(axis=1)] = 0
-                sides.append(np.asarray(joint, dtype=np.float32))
-        return sides[0], sides[1]
 
 
 def _write_table(
@@ -336,14 +327,3 @@ def _as_text(value: Any) -> str | None:
 
 def _storable(value: Any) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _widened(vectors: Vectors, width: int) -> Vectors:
-    found = np.zeros((len(vectors), width), dtype=np.float32)
-    found[:, : vectors.shape[1]] = vectors
-    return found
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(length, np.float32(1e-12)), dtype=np.float32)

@@ -1,11 +1,11 @@
-"""Scans embeddings that exist for poison: suspicious groups, distances, and what to drop, in flat memory."""
+"""Scans embeddings for poison by any method, in passes over their shards, and writes what it found."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import TypeVar
@@ -14,38 +14,46 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison._version import __version__
-from mmpoison.base.option_checks import check_number
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import one_blas_thread
-from mmpoison.defenses.filters.distance import DistanceCounts
+from mmpoison.defenses.filters.group_filter import SuspiciousGroups
+from mmpoison.defenses.filters.judging import Given, Places, false_alarms, judge_pairs
+from mmpoison.defenses.filters.pair_labels import (
+    Ask,
+    labelled_places,
+    pairs_to_label,
+    read_labels,
+    shown_pairs,
+)
+from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups.items import Reduced, reduce_sample
-from mmpoison.defenses.filters.suspicious_groups.passes import Group, find_groups
+from mmpoison.defenses.filters.suspicious_groups.passes import (
+    READ,
+    ReadPairs,
+    read_memory,
+    vectors_of,
+)
 from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize, plant_goals
-from mmpoison.defenses.filters.suspicious_groups.shard import SAMPLE, Sample, SamplePlan, Space
+from mmpoison.defenses.filters.suspicious_groups.shard import (
+    SAMPLE,
+    Sample,
+    SamplePlan,
+    VectorShard,
+    part_of,
+)
+from mmpoison.defenses.filters.thresholds import Values
 from mmpoison.defenses.group_levels import LIKELY, LOOK
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
 from mmpoison.embedded.source import EmbeddedSource, ShardError
-from mmpoison.errors import InputError
-from mmpoison.runs.data_scan.drop import Judged, drop_rule, write_verdicts
-from mmpoison.runs.data_scan.goal_words import (
-    ALIGNED,
-    FEWEST_PAIRS,
-    DescribedGroup,
-    Describer,
-    ScanFinding,
-)
-from mmpoison.runs.data_scan.group_passes import (
-    READ,
-    ReadPass,
-    counted_from,
-    facts_from,
-    sample_from,
-)
+from mmpoison.errors import InputError, ResultError
+from mmpoison.pairs.table import BoolArray
+from mmpoison.runs.data_scan.drop import Judged, KeptFolder, write_scan
+from mmpoison.runs.data_scan.goal_words import ScanFinding
+from mmpoison.runs.data_scan.read_pass import CheckedReadPass, facts_from
 from mmpoison.runs.data_scan.shard_passes import ShardRunner, claim_work, file_states
 from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.sweeps.workers import Placement, make_workers
-from mmpoison.statistics import Estimate, true_pair_auroc
 
 PLANTED_IN = 10_000
 """Sampled pairs into which goals are planted."""
@@ -61,26 +69,22 @@ class ScanSettings:
     """What a user chooses.
 
     Attributes:
-        lose: Share of the pairs that may be dropped besides suspected goals, the most suspicious ones; None for none.
-        level: How often clean data may raise an alarm, in (0, 1).
-        planted: Whether goals are planted to see what would be found.
+        method: Scores the pairs, and says where to cut.
+        planted: Whether goals are planted to see what would be found, by a method that finds groups.
+        force: Use a model that cannot distinguish true from shuffled pairs all the same.
+        ask: With a cut by labels: shows pairs to a person and writes the answers into the file.
+        label_pairs: How many pairs it shows.
         seed: Of everything random.
         sample: Pairs in the sample.
-
-    Raises:
-        InputError: If a share is out of range: before hours of work, not after.
     """
 
-    lose: float | None = None
-    level: float = LIKELY
+    method: ScoreFilter = field(default_factory=SuspiciousGroups)
     planted: bool = True
+    force: bool = False
+    ask: Ask | None = None
+    label_pairs: int = 120
     seed: int = 0
     sample: int = SAMPLE
-
-    def __post_init__(self) -> None:
-        for name, share in (("lose", self.lose), ("false_alarms", self.level)):
-            if share is not None:
-                check_number(name, share, "a share above 0 and below 1, such as 0.02", 0, 1)
 
 
 def scan_embedded(
@@ -93,6 +97,7 @@ def scan_embedded(
     threads: int,
     ray: str | None,
     progress: RunProgress,
+    kept: KeptFolder | None = None,
 ) -> Judged:
     """Scan a source, and write the results.
 
@@ -105,11 +110,18 @@ def scan_embedded(
         threads: Threads of each.
         ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
         progress: Reports the progress.
+        kept: Where the pairs that stay are written too.
 
     Raises:
-        InputError: If no shard can be read, or the work folder is another scan's.
+        InputError: If no shard can be read, the method cannot judge these pairs, nothing would be left, or the work
+            folder is another scan's.
+        ResultError: If the model cannot distinguish true from shuffled pairs, which the method needs.
     """
     source, passes = opened.source, work / PASSES
+    if kept is not None and opened.pieces is None:
+        raise InputError(
+            f"{source.root}: has embeddings and no images, so --kept has nothing to write: {out} lists what stays"
+        )
     states = file_states(source)
     placement = Placement(workers, "cpu", threads, ray=ray)
     crew = make_workers(placement, len(source.shards), alone_here=True)
@@ -120,12 +132,15 @@ def scan_embedded(
         version=__version__,
         seed=settings.seed,
         sample=settings.sample,
-        planted=3,
+        passes=4,
     ):
         progress.say(f"{work}: resuming a scan that was stopped")
     try:
         runner = ShardRunner(source, states, passes, crew, progress)
-        judged = _scan(opened, runner, passes, settings, progress)
+        judged = _scan(opened, runner, settings, progress)
+    except ResultError:
+        shutil.rmtree(work, ignore_errors=True)  # another model begins anew
+        raise
     except InputError:
         if not any(passes.rglob("*.npz")):  # nothing that another attempt could use
             shutil.rmtree(passes, ignore_errors=True)
@@ -136,122 +151,127 @@ def scan_embedded(
         for worker in crew:
             worker.stop()
     judged = replace(judged, notes=[*opened.notes, *judged.notes])
-    judged = write_verdicts(judged, runner, out, progress, describe_methods(judged))
+    judged = write_scan(judged, runner, out, progress, describe_methods(judged), kept)
     shutil.rmtree(work, ignore_errors=True)
     return judged
 
 
 @one_blas_thread()
 def _scan(
-    opened: OpenedSource,
-    runner: ShardRunner,
-    work: Path,
-    settings: ScanSettings,
-    progress: RunProgress,
+    opened: OpenedSource, runner: ShardRunner, settings: ScanSettings, progress: RunProgress
 ) -> Judged:
-    source = opened.source
-    facts, counted, sample = read_shards(runner, source, settings)
-    judge = _judge(sample)
-    aligned = judge is not None and judge.value >= ALIGNED
+    source, method = opened.source, settings.method
+    facts, read = read_shards(runner, source, settings)
     if opened.encoder is not None:
         # embedded here, so in one order; a model that is not aligned only looks as if it were not
         facts = replace(facts, matches=(), repeats=0)
     notes = notes_on(facts, [(source.shards[n].name, e) for n, e in runner.failed.items()])
-    described: Sequence[DescribedGroup] = ()
-    scored = len(sample) >= FEWEST_PAIRS
+    judge = None if opened.encoder is not None else read.judge
+    if judge is not None and judge.value < GUESSING:
+        notes.append(
+            f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons, which "
+            "is guessing: these embeddings are not of one model, or captions and images are not in the same order"
+        )
+    found = judge_pairs(
+        read,
+        method,
+        opened.encoder or "of these embeddings",
+        _given(opened, runner, settings),
+        seed=settings.seed,
+        progress=progress.progress,
+    )
+    level, start = false_alarms(method) or LIKELY, found.scores.start
+    described = found.described(progress.progress)
     planted: Sequence[PlantedSize] | None = None
     used = 0
-    if scored:
-        groups, start = find_groups(runner, sample, settings.seed, progress.progress)
-        described = _describe(runner, sample, groups, start.image, progress)
-        if settings.planted:
-            some = reduce_sample(sample.first(PLANTED_IN), start.text, start.image, settings.seed)
-            used = len(some.text)
-            report = progress.progress("planting goals as a test")
-            planted = plant_goals(
-                some,
-                max(LOOK, settings.level),
-                _kinds(runner, some),
-                seed=settings.seed,
-                progress=report,
-            )
-    if judge is not None and judge.value < GUESSING:
-        often = f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons"
-        notes.append(
-            f"{often}, which is guessing: these embeddings are not of one model, or captions and images are not in the "
-            "same order"
-            if opened.encoder is None
-            else f"{often} by {opened.encoder}: it is not aligned on such pairs, so groups alone are looked for"
+    if start is not None and settings.planted:
+        some = reduce_sample(read.sample.first(PLANTED_IN), start.text, start.image, settings.seed)
+        used = len(some.text)
+        report = progress.progress("planting goals as a test")
+        planted = plant_goals(
+            some, max(LOOK, level), _kinds(runner, some), seed=settings.seed, progress=report
         )
-    return Judged(
-        opened=opened,
-        finding=ScanFinding(
-            pairs=facts.usable,
-            groups=[one.goal for one in described],
-            planted=planted,
-            sample=used,
-            judge=judge,
-            level=settings.level,
-            out_of_order=_out_of_order(facts),
-        ),
-        facts=facts,
-        counted=counted,
-        sample=sample.first(2048),
-        described=described,
-        rule=drop_rule(
-            runner,
-            settings.lose,
-            counted,
-            [one.group for one in described],
-            aligned=aligned,
-            scored=scored,
-        ),
-        notes=notes,
-        seed=settings.seed,
+    finding = ScanFinding(
+        pairs=facts.usable,
+        groups=described,
+        planted=planted,
+        sample=used,
+        level=level,
+        out_of_order=_out_of_order(facts),
     )
+    return Judged(opened, method, found, finding, facts, notes, settings.seed)
+
+
+def _given(opened: OpenedSource, runner: ShardRunner, settings: ScanSettings) -> Given:
+    """Return what the cut uses besides the pairs: scores of trusted pairs, and what a person has decided."""
+    given = Given(force=settings.force)
+    if opened.trusted is not None:
+        shards = [vectors_of(one, n) for n, one in enumerate(opened.trusted.source.shards)]
+        images = [name for one in opened.trusted.source.shards for name in one.image_ids() or ()]
+        owner = np.unique(images, return_inverse=True)[1].astype(np.intp)
+        usable = opened.trusted.readable
+        trusted = VectorShard(
+            0,
+            np.concatenate([shard.text for shard in shards])[usable],
+            np.concatenate([shard.image for shard in shards])[usable],
+            owner[usable],
+        )
+        known = settings.method.score(read_memory(trusted, settings.seed), seed=settings.seed)
+        given = replace(given, trusted=known.of(0), trusted_images=owner[usable].astype(np.int32))
+    if (file := settings.method.cut.labels) is None:
+        return given
+
+    def labels(scores: Values) -> tuple[Places, BoolArray]:
+        if opened.pieces is None:
+            return _labelled_ids(runner, read_labels(file), file)
+        if settings.ask is not None:
+            usable = np.flatnonzero(~np.isnan(scores))
+            chosen = pairs_to_label(scores[usable], settings.label_pairs, seed=settings.seed)
+            settings.ask(shown_pairs(opened.pieces, "train", usable[chosen], scores), file)
+        return labelled_places(opened.pieces, "train", read_labels(file), file)
+
+    return replace(given, labels=labels)
+
+
+def _labelled_ids(
+    runner: ShardRunner, labels: Mapping[str, str], file: Path
+) -> tuple[Places, BoolArray]:
+    """Find labelled pairs by their ids, as `drop.csv` has them."""
+    waiting = {
+        name: verdict == "drop" for name, verdict in labels.items() if verdict in ("keep", "drop")
+    }
+    places, bad, start = [], [], 0
+    for _, shard in sorted(runner.shards.items()):
+        ids = shard.ids()
+        for row, name in enumerate(ids):
+            if name in waiting:
+                places.append(start + row)
+                bad.append(waiting.pop(name))
+        start += len(ids)
+    if waiting:
+        raise InputError(
+            f"{file}: {count_of(len(waiting), 'labelled pair')} not among the judged ones, the first: "
+            f"{next(iter(waiting))!r:.80}"
+        )
+    return np.asarray(places, dtype=np.int64), np.asarray(bad, dtype=np.bool_)
 
 
 def read_shards(
     runner: ShardRunner, source: EmbeddedSource, settings: ScanSettings
-) -> tuple[ShardFacts, DistanceCounts, Sample]:
+) -> tuple[ShardFacts, ReadPairs]:
     """Check all shards, compute the distances of their pairs, and draw the sample: the first pass.
 
     Raises:
         InputError: If no shard can be read, or their embeddings have different dimensions.
     """
     plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
-    runner.run(READ, "reading embeddings", ReadPass(plan, ids=source.id_kind != "row"))
+    runner.run(READ, "reading embeddings", CheckedReadPass(plan, ids=source.id_kind != "row"))
     read = [
-        (facts_from(part), counted_from(part), sample_from(part))
+        (facts_from(part), Sample.from_arrays(part_of("sample", part)))
         for _, part in runner.whole_parts(READ, without=("distance",))
     ]
-    return (
-        reduce(ShardFacts.merge, (one for one, _, _ in read)),
-        reduce(DistanceCounts.merge, (one for _, one, _ in read)),
-        _in_pairs([one for _, _, one in read], Sample.merge),
-    )
-
-
-def _describe(
-    runner: ShardRunner,
-    sample: Sample,
-    groups: Sequence[Group],
-    space: Space,
-    progress: RunProgress,
-) -> list[DescribedGroup]:
-    numbers = sorted(runner.shards)
-    sizes = [runner.shards[number].rows for number in numbers]
-    starts = dict(zip(numbers, np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist(), strict=True))
-    if not groups:
-        return []
-    report = progress.progress("describing groups")
-    report(0, len(groups))
-    describe = Describer(runner.shards, sample, space, starts)
-    described = []
-    for done, group in enumerate(groups, 1):
-        described.append(describe(group))
-        report(done, len(groups))
-    return described
+    facts = reduce(ShardFacts.merge, (one for one, _ in read))
+    return facts, ReadPairs(runner, _in_pairs([one for _, one in read], Sample.merge))
 
 
 KINDS = ("label", "category", "class")
@@ -284,18 +304,6 @@ FEWEST_OF_A_KIND = 5
 """Images of a kind on average, at least, for a column to say kinds."""
 
 
-def _judge(sample: Sample) -> Estimate | None:
-    """Return how often captions are nearer to their own image than to a random one."""
-    few = sample.first(1024)
-    if not len(few) or few.text.shape[1] != few.image.shape[1]:
-        return None
-    text, image = (np.asarray(side, dtype=np.float64) for side in (few.text, few.image))
-    return true_pair_auroc(
-        text / np.linalg.norm(text, axis=1, keepdims=True),
-        image / np.linalg.norm(image, axis=1, keepdims=True),
-    )
-
-
 def _out_of_order(facts: ShardFacts) -> bool:
     """Return whether files do not belong together, by what cannot be anything else."""
     wrong = sum(match.shuffled for match in facts.matches)
@@ -318,8 +326,11 @@ def describe_methods(judged: Judged) -> list[str]:
     """Say what was computed, a line each."""
     encoder, shards = judged.opened.encoder, len(judged.opened.source.shards)
     embedded = f"embedded with {encoder}" if encoder else "embeddings as they are stored"
+    lines = [f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}"]
+    if judged.finding.groups is None:
+        return [*lines, f"{judged.method.name}: {judged.method.summary}"]
     return [
-        f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}",
+        *lines,
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
         f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs; from "
         "100,000 on it must also be about twice as strong as any group of a few synthetic clean corpora of that size "

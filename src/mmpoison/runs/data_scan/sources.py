@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmpoison.base.phrasing import count_of, one_line
-from mmpoison.datasets.catalogue import NamedData
+from mmpoison.base.processes import find_device
+from mmpoison.datasets.catalogue import DATASETS, NamedData
+from mmpoison.defenses.filters.judging import needs_trusted
+from mmpoison.defenses.filters.pair_labels import labelled_places, read_labels
+from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.filters.score_filter import ScoreFilter
+from mmpoison.defenses.filters.thresholds import check_labelled
+from mmpoison.defenses.unreadable import AllUnreadable, Unreadable
 from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, open_embedded
 from mmpoison.embedded.files import list_place
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
+from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.progress import RunProgress
 
+if TYPE_CHECKING:
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.runs.data_scan.embed_source import EmbeddedPairs
+
 _IN_MEMORY = re.compile(r"(^|::)memory://")
+
+
+DEFAULT_ENCODER = "efficientnet-minilm"
+FOLDER, TRUSTED_FOLDER = "embeddings", "trusted"
 
 
 @dataclass(frozen=True)
@@ -26,65 +42,142 @@ class OpenedSource:
         source: The embeddings.
         encoder: Name of the model, where the pairs were embedded here.
         notes: What a user must know of it.
-        root: Folder of the images, where the pairs were embedded here.
-        unreadable: Of these, images that cannot be read, and why.
+        pieces: The set, where its pairs were embedded here.
+        pairs: Its training pairs.
+        trusted: Its clean pairs, where the cut is measured on them.
     """
 
     source: EmbeddedSource
     encoder: str | None = None
     notes: tuple[str, ...] = ()
-    root: Path | None = None
-    unreadable: Mapping[str, str] = field(default_factory=dict)
+    pieces: PairPieces | None = None
+    pairs: EmbeddedPairs | None = None
+    trusted: EmbeddedPairs | None = None
+
+    @property
+    def unreadable(self) -> Unreadable:
+        """Images that cannot be read; their pairs are not judged."""
+        return Unreadable(0) if self.pairs is None else self.pairs.unreadable
 
 
 def open_source(
-    source: NamedData,
+    source: NamedData | PairDataset,
     work: Path,
+    method: ScoreFilter,
     *,
-    encoder: str | Path | None,
-    device: str,
+    encoder: str | Path | DualEncoder | None,
+    trusted: bool = True,
+    labels: Path | None = None,
+    device: str = "auto",
     progress: RunProgress,
 ) -> OpenedSource:
     """Open a source of embeddings; pairs are embedded first.
 
     Args:
-        source: A path, an address, or the name of a data set, with the options of embeddings or of pairs.
+        source: A path, an address, or the name of a data set, with the options of embeddings or of pairs; or pairs in
+            memory.
         work: Folder for embeddings that are made here.
-        encoder: The model that makes them; given for embeddings that exist it is refused.
+        method: Says which embeddings it needs, and whether trusted pairs are of use.
+        encoder: The model that makes them, `efficientnet-minilm` by default; given for embeddings that exist it is
+            refused.
+        trusted: Whether pairs of the split `val` are known to be clean.
+        labels: Verdicts on pairs, which are refused before anything is embedded if they are of no use.
         device: Where to compute.
         progress: Reports the progress.
 
     Raises:
         InputError: If nothing can be read.
     """
-    _refuse_memory(source.data)
-    if _has_embeddings(source.data, source.format):
-        if source.root is not None:
-            raise InputError(f"{source}: has embeddings, which need no --data-root")
-        if encoder is not None:
-            raise InputError(
-                f"{source}: has embeddings, which need no --encoder; to embed its pairs again name their --format"
+    if isinstance(source, NamedData):
+        _refuse_memory(source.data)
+        if _has_embeddings(source.data, source.format):
+            if source.root is not None:
+                raise InputError(f"{source}: has embeddings, which need no --data-root")
+            if encoder is not None:
+                raise InputError(
+                    f"{source}: has embeddings, which need no --encoder; to embed its pairs again name their --format"
+                )
+            return OpenedSource(
+                open_embedded(source.data, format=source.format, options=source.options)
             )
-        return OpenedSource(
-            open_embedded(source.data, format=source.format, options=source.options)
-        )
-    from mmpoison.runs.data_scan.embed_source import embed_source
-
-    made = embed_source(
-        source,
-        work,
+        named, path = str(source), Path(source.data)
+        if not path.exists() and named not in DATASETS and ":" not in named:
+            raise InputError(
+                f"{source}: no such folder or file, and no data set of that name (`mmpoison data list`)"
+            )
+    else:
+        named = source.root.name
+    return _embedded(
+        *(source, named, work, method),
         encoder=encoder,
+        trusted=trusted,
+        labels=labels,
         device=device,
         progress=progress,
     )
+
+
+def _embedded(
+    source: NamedData | PairDataset,
+    named: str,
+    work: Path,
+    method: ScoreFilter,
+    *,
+    encoder: str | Path | DualEncoder | None,
+    trusted: bool,
+    labels: Path | None,
+    device: str,
+    progress: RunProgress,
+) -> OpenedSource:
+    # torch: embeddings that exist are scanned without it
+    from mmpoison.defenses.filters.pair_vectors import images_at_once
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.models.loading import load_encoder
+    from mmpoison.runs.data_scan.embed_source import embed_source
+
+    if isinstance(encoder, DualEncoder):
+        model = encoder
+    else:
+        loading = progress.progress(f"loading {encoder or DEFAULT_ENCODER}")
+        loading(0, 1)
+        try:
+            model = load_encoder(encoder or DEFAULT_ENCODER).to(find_device(device))
+        except InputError as error:
+            if encoder is not None:
+                raise
+            raise InputError(f"{error}; or name a model with --encoder") from None
+        loading(1, 1)
+    pieces = PairPieces(source, images_at_once=images_at_once(model.image_size), own_columns=True)
+    if labels is not None:
+        decided = labelled_places(pieces, "train", read_labels(labels), labels)[1]
+        if not method.finds_groups:
+            check_labelled(decided)
+    made = embed_source(
+        *(pieces, named, model, work / FOLDER), split="train", joint=method.joint, progress=progress
+    )
+    if made is None:
+        raise InputError(f"{named}: has no training pairs (split 'train')")
+    known = None
+    if trusted and needs_trusted(method):
+        try:
+            known = embed_source(
+                *(pieces, named, model, work / TRUSTED_FOLDER),
+                split="val",
+                joint=method.joint,
+                progress=progress,
+            )
+        except AllUnreadable as error:
+            raise InputError(
+                f"{error} (or `--trusted none` measures on the judged pairs)"
+            ) from None
     notes: tuple[str, ...] = () if made.foreign is None else (made.foreign,)
     if made.unreadable:
-        name, reason = next(iter(made.unreadable.items()))
+        name, reason = next(iter(made.unreadable.reasons.items()))
         notes += (
-            f"{count_of(len(made.unreadable), 'image')} cannot be read, and their pairs are not judged: "
+            f"{count_of(len(made.unreadable.reasons), 'image')} cannot be read, and their pairs are not judged: "
             f"{one_line(name)}: {one_line(reason)}",
         )
-    return OpenedSource(made.source, made.encoder, notes, made.root, made.unreadable)
+    return OpenedSource(made.source, model.name, notes, pieces, made, known)
 
 
 def _refuse_memory(source: str | Path) -> None:

@@ -27,11 +27,16 @@ from mmpoison.defenses.catalogue import (
     ModelCheck,
     TrainingServices,
     build_defense,
-    build_filter,
     train_with,
 )
-from mmpoison.defenses.filter_result import FilterResult, auroc, average_precision, recall_at
-from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.defenses.filters.filter_result import (
+    FilterResult,
+    auroc,
+    average_precision,
+    recall_at,
+)
+from mmpoison.defenses.filters.judging import filter_pairs
+from mmpoison.defenses.filters.score_filter import build_filter
 from mmpoison.defenses.repairs.repair import repair_branches, run_repair
 from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
 from mmpoison.errors import InputError, ResultError

@@ -12,7 +12,8 @@ from mmpoison.attacks.goal import random_goals
 from mmpoison.base.files import plain_name
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, build_defense, build_filter, defense_parameters
+from mmpoison.defenses.catalogue import DEFENSES, build_defense, defense_parameters
+from mmpoison.defenses.filters.score_filter import build_filter
 from mmpoison.errors import InputError
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, piece_folder
 from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow

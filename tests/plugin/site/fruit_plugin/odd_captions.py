@@ -9,8 +9,7 @@ import numpy as np
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
-from mmpoison.defenses.filter_result import PairScores
-from mmpoison.defenses.filters.decide import ScoreFilter
+from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset

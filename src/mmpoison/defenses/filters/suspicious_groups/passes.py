@@ -3,7 +3,7 @@
 The memory does not grow with the data set, and the result does not depend on how many processes compute it. A pass is a
 function of a shard and of what earlier passes found; parts are merged in the order of the shards:
 
-1. A sample is drawn where the shards are read (`shard.sample_part`); `fit.fit_start` fits the spaces and first
+1. `ReadPass` computes distances and draws a sample (`read_pairs`); `fit.fit_start` fits the spaces and first
    regressions to it.
 2. `SumsPass` adds the sums of the regressions over all rows; `fit.fit_model` solves them.
 3. `CountsPass` scores the conflict of every row and counts rows in cells; `cells.flag` chooses cells.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -31,6 +31,7 @@ from mmpoison.defenses.filters.suspicious_groups.cells import (
     flag,
     rows_of_cells,
 )
+from mmpoison.defenses.filters.suspicious_groups.distance import distances
 from mmpoison.defenses.filters.suspicious_groups.fit import (
     Background,
     GroupModel,
@@ -76,6 +77,7 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     sample_part,
 )
 from mmpoison.defenses.group_levels import FEWEST_IMAGES, false_alarms_at
+from mmpoison.statistics import Estimate, true_pair_auroc
 
 Numbers = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -84,7 +86,7 @@ State = Callable[[], Arrays]
 
 T = TypeVar("T")
 
-SUMS, COUNTS, GATHER, SCORE = "2-sums", "3-counts", "4-gather", "5-score"
+READ, SUMS, COUNTS, GATHER, SCORE = "1-read", "2-sums", "3-counts", "4-gather", "5-score"
 """Names of the passes."""
 
 
@@ -121,6 +123,10 @@ class PassRunner(Protocol):
 
     def parts(self, name: str, *arrays: str) -> Iterator[tuple[int, tuple[npt.NDArray[Any], ...]]]:
         """Read arrays of the results of a pass, in the order of the shards."""
+        ...
+
+    def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
+        """Read arrays of the result of one shard."""
         ...
 
     def whole_parts(
@@ -163,7 +169,11 @@ class MemoryRunner:
 
     def parts(self, name: str, *arrays: str) -> Iterator[tuple[int, tuple[npt.NDArray[Any], ...]]]:
         """Read arrays of the result of a pass."""
-        yield self.shard.number, tuple(self._found[name][one] for one in arrays)
+        yield self.shard.number, self.part(name, self.shard.number, *arrays)
+
+    def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
+        """Read arrays of the result of a pass."""
+        return tuple(self._found[name][one] for one in arrays)
 
     def whole_parts(
         self, name: str, *, without: Sequence[str] = (), only: str = ""
@@ -192,6 +202,110 @@ def vectors_of(shard: Any, number: int) -> VectorShard:
     images = shard.image_ids()
     image_of = None if images is None else np.unique(images, return_inverse=True)[1]
     return VectorShard(number, text, image, image_of)
+
+
+@dataclass(frozen=True)
+class ReadPass:
+    """Computes the distances of the pairs of a shard, and draws its part of the sample.
+
+    Attributes:
+        plan: Says what is drawn.
+    """
+
+    plan: SamplePlan
+
+    def __call__(self, shard: Any, number: int) -> Arrays:
+        """Compute the result of a shard: `distance`, NaN where it means nothing, and the sample."""
+        vectors = vectors_of(shard, number)
+        found = np.full(len(vectors), np.nan, dtype=np.float32)
+        if vectors.text.shape == vectors.image.shape:
+            found = distances(vectors.text, vectors.image)
+        return {
+            **prefixed("sample", sample_part(vectors, self.plan).to_arrays()),
+            "distance": found,
+        }
+
+
+@dataclass(frozen=True)
+class ReadPairs:
+    """Pairs that `ReadPass` has read: what every method scores.
+
+    Attributes:
+        runner: Runs passes over the shards.
+        sample: A random sample of the pairs.
+    """
+
+    runner: PassRunner
+    sample: Sample
+
+    @cached_property
+    def starts(self) -> Mapping[int, int]:
+        """Number of the first row of each shard through all shards."""
+        numbers = sorted(self.runner.shards)
+        ends = np.cumsum([0, *(self.runner.shards[number].rows for number in numbers)])
+        return dict(zip(numbers, ends.tolist(), strict=False))
+
+    @property
+    def rows(self) -> int:
+        """How many pairs there are."""
+        return sum(shard.rows for shard in self.runner.shards.values())
+
+    @cached_property
+    def units(self) -> tuple[Vectors, Vectors]:
+        """Unit vectors of the captions and images of a small sample; empty where distances mean nothing."""
+        few = self.sample.first(FEW_UNITS)
+        if few.text.shape != few.image.shape:
+            return np.empty((0, 1), np.float32), np.empty((0, 1), np.float32)
+        sides = [np.asarray(side, dtype=np.float64) for side in (few.text, few.image)]
+        text, image = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
+        return text.astype(np.float32), image.astype(np.float32)
+
+    @cached_property
+    def judge(self) -> Estimate | None:
+        """How often captions are nearer to their own image than to a random one; None where that cannot be said."""
+        return true_pair_auroc(*self.units)
+
+    def distance(self, number: int) -> Values:
+        """Return the cosine distance of each pair of a shard, shape `(n,)`."""
+        return self.runner.part(READ, number, "distance")[0]
+
+    def vectors(self) -> VectorShard:
+        """Read all shards into one in memory."""
+        shards = [vectors_of(shard, number) for number, shard in sorted(self.runner.shards.items())]
+        if len(shards) == 1:
+            return shards[0]
+        owners, images = [], 0
+        for shard in shards:
+            owners.append(np.unique(shard.owner, return_inverse=True)[1] + images)
+            images = int(owners[-1].max(initial=images - 1)) + 1
+        texts = [shard.captions() for _, shard in sorted(self.runner.shards.items())]
+        return VectorShard(
+            0,
+            np.concatenate([shard.text for shard in shards]),
+            np.concatenate([shard.image for shard in shards]),
+            np.concatenate(owners),
+            None
+            if None in texts
+            else np.array([t for of in texts for t in of or ()], dtype=object),
+        )
+
+
+FEW_UNITS = 2048
+"""Pairs of the sample that are compared with random pairs."""
+
+
+def read_memory(shard: VectorShard, seed: int = 0, *, sample: int = SAMPLE) -> ReadPairs:
+    """Read pairs in memory: one shard.
+
+    Args:
+        shard: All pairs.
+        seed: Of the sample.
+        sample: Pairs in the sample.
+    """
+    runner = MemoryRunner(shard)
+    runner.run(READ, "", ReadPass(SamplePlan(max(1, len(shard)), sample, seed)))
+    ((_, part),) = runner.whole_parts(READ)
+    return ReadPairs(runner, Sample.from_arrays(part_of("sample", part)))
 
 
 @dataclass(frozen=True)
@@ -454,23 +568,25 @@ class Group:
         return self.images < FEWEST_IMAGES <= self.counted
 
 
+def silent(what: str) -> Progress:
+    """Return a progress callback that shows nothing."""
+    return lambda done, total: None
+
+
 def find_groups(
-    runner: PassRunner,
-    sample: Sample,
-    seed: int,
-    progress: Callable[[str], Progress],
+    read: ReadPairs, seed: int, progress: Callable[[str], Progress] = silent
 ) -> tuple[tuple[Group, ...], Start]:
     """Find suspicious groups, the strongest first, at most ten; `scores_of` reads the scores of all rows.
 
     Args:
-        runner: Runs the passes.
-        sample: Pairs of all shards.
+        read: The pairs.
         seed: Of the folds.
         progress: Gives a progress callback for a named step.
 
     Raises:
         InputError: If the sample has fewer than 20 pairs.
     """
+    runner, sample = read.runner, read.sample
     report = progress("fitting the sample")
     report(0, 2)
     start = fit_start(sample, seed)
@@ -521,18 +637,13 @@ def find_groups(
 
 
 def scan_memory(
-    shard: VectorShard,
-    seed: int = 0,
-    progress: Callable[[str], Progress] = lambda _: lambda _done, _total: None,
-    *,
-    sample: int = SAMPLE,
+    shard: VectorShard, seed: int = 0, *, sample: int = SAMPLE
 ) -> tuple[tuple[Group, ...], Values, Start]:
     """Find suspicious groups in one shard in memory.
 
     Args:
         shard: All pairs.
         seed: Of the sample and the folds.
-        progress: Gives a progress callback for a named step.
         sample: Pairs in the sample.
 
     Returns:
@@ -541,10 +652,9 @@ def scan_memory(
     Raises:
         InputError: If there are fewer than 20 usable pairs.
     """
-    runner = MemoryRunner(shard)
-    drawn = sample_part(shard, SamplePlan(max(1, len(shard)), sample, seed))
-    groups, start = find_groups(runner, drawn, seed, progress)
-    ((_, (score,)),) = runner.parts(SCORE, "score")
+    read = read_memory(shard, seed, sample=sample)
+    groups, start = find_groups(read, seed)
+    (score,) = read.runner.part(SCORE, shard.number, "score")
     return groups, scores_of(score, shard.number, groups), start
 
 

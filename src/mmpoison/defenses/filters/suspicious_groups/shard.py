@@ -97,6 +97,7 @@ class VectorShard:
         image: Vectors of their images, shape `(n, e)`; the two may come from encoders that are not aligned.
         image_of: Number of the image of each pair, not negative, shape `(n,)`: rows of one image are next to each other
             or not, but in this shard. None where every row has an image of its own.
+        texts: The captions, shape `(n,)`, where they are known.
 
     Raises:
         InputError: If the arrays do not fit.
@@ -106,6 +107,7 @@ class VectorShard:
     text: AnyVectors
     image: AnyVectors
     image_of: Index | None = None
+    texts: npt.NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
         name = f"shard {self.number}"
@@ -134,6 +136,19 @@ class VectorShard:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    @property
+    def rows(self) -> int:
+        """How many pairs it has."""
+        return len(self)
+
+    def vectors(self) -> tuple[AnyVectors, AnyVectors]:
+        """Return the vectors of captions and of images."""
+        return self.text, self.image
+
+    def captions(self) -> list[str] | None:
+        """Return the captions, where they are known."""
+        return None if self.texts is None else self.texts.tolist()
 
     @property
     def owner(self) -> Index:

@@ -8,7 +8,7 @@ let verdicts = [];
 let place = 0;
 let busy = false;
 let scoreName = "score";
-let goals = []; // suspected goals of the filter
+let goals = []; // groups of the scan
 let ended = false;
 const done = []; // what undo takes back: {place, was, verdict}
 const known = new Map(); // pairs that were fetched
@@ -77,7 +77,7 @@ function showGoal(number) {
   const goal = number === null ? undefined : goals[number];
   $("goal-part").hidden = goal === undefined;
   if (goal === undefined) return;
-  $("goal-head").textContent = goals.length === 1 ? "The suspected goal" : `Suspected goal ${number + 1} of ${goals.length}`;
+  $("goal-head").textContent = `Group ${number + 1} of ${goals.length}: ${goal.grade}`;
   $("goal").textContent = goal.sentence;
   $("goal-why").textContent = `Why: ${goal.why}`;
   const others = goal.other_explanations;
@@ -123,7 +123,7 @@ async function show(number, said = "") {
   $("name").textContent = pair.name;
   const facts = [];
   if (pair.distance !== null) facts.push(`${scoreName[0].toUpperCase()}${scoreName.slice(1)} ${pair.distance.toFixed(3)}`);
-  if (pair.kept !== null) facts.push(pair.kept ? "the filter keeps it" : "the filter drops it");
+  if (pair.kept !== null) facts.push(pair.kept ? "the scan keeps it" : "the scan drops it");
   $("facts").textContent = facts.join(", ");
   showGoal(pair.goal);
   $("no-image").hidden = true;
@@ -195,9 +195,48 @@ async function decide(verdict) {
   }
 }
 
+// Decides on all pairs of the shown pair's group that nobody has decided on; an empty verdict takes it back.
+async function saveGroup(group, verdict) {
+  if (busy || ended) return -1;
+  busy = true;
+  try {
+    const { status, value } = await ask(`/api/groups/${group}/verdict`, { verdict });
+    if (status !== 200) {
+      trouble(`Not saved: ${value.error ?? value.detail ?? "the server refused it"}`);
+      return -1;
+    }
+    verdicts = value.verdicts;
+    trouble("");
+    return value.count;
+  } catch {
+    trouble(LOST);
+    return -1;
+  } finally {
+    busy = false;
+  }
+}
+
+async function decideGroup(verdict) {
+  const number = place;
+  const { goal } = await pairOf(number);
+  if (goal === null || goal === undefined) return;
+  const count = await saveGroup(goal, verdict);
+  if (count < 0) return;
+  done.push({ place: number, group: goal });
+  const next = nextOpen(number);
+  await show(next < 0 ? number : next, `Group ${goal + 1}: ${SAYS[verdict]}, ${count} pairs saved. `);
+}
+
 async function undo() {
   const last = done.at(-1);
   if (last === undefined) return;
+  if (last.group !== undefined) {
+    if (await saveGroup(last.group, "") >= 0) {
+      done.pop();
+      await show(last.place, `Taken back. `);
+    }
+    return;
+  }
   if (await save(last.place, last.was, last.verdict)) {
     done.pop();
     await show(last.place, `Taken back. `);
@@ -252,6 +291,8 @@ const ACTIONS = {
   k: () => decide("keep"),
   d: () => decide("drop"),
   u: () => decide("unsure"),
+  g: () => decideGroup("drop"),
+  h: () => decideGroup("keep"),
   z: undo,
   o: () => { const number = nextOpen(place); if (number >= 0) show(number); },
   ArrowLeft: () => { if (place > 0) show(place - 1); },
@@ -266,7 +307,7 @@ document.addEventListener("keydown", (event) => {
   action();
 });
 
-for (const [id, key] of [["keep", "k"], ["drop", "d"], ["unsure", "u"], ["undo", "z"], ["open", "o"], ["previous", "ArrowLeft"], ["next", "ArrowRight"]]) {
+for (const [id, key] of [["keep", "k"], ["drop", "d"], ["unsure", "u"], ["drop-group", "g"], ["keep-group", "h"], ["undo", "z"], ["open", "o"], ["previous", "ArrowLeft"], ["next", "ArrowRight"]]) {
   $(id).addEventListener("click", () => ACTIONS[key]());
 }
 $("finish").addEventListener("click", finish);

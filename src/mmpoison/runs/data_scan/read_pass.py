@@ -11,30 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.untrusted import parse_json
-from mmpoison.defenses.filters.distance import DistanceCounts, distances
-from mmpoison.defenses.filters.suspicious_groups.passes import vectors_of
-from mmpoison.defenses.filters.suspicious_groups.shard import (
-    Arrays,
-    Sample,
-    SamplePlan,
-    part_of,
-    prefixed,
-    sample_part,
-)
+from mmpoison.defenses.filters.suspicious_groups.passes import ReadPass
+from mmpoison.defenses.filters.suspicious_groups.shard import Arrays, SamplePlan
 from mmpoison.embedded.checks import IdHashes, MatchFact, ShardFacts, check_shard
 from mmpoison.embedded.source import Shard
 from mmpoison.statistics import Estimate
 
-READ = "1-read"
-"""Name of the pass."""
-
 
 @dataclass(frozen=True)
-class ReadPass:
-    """Checks a shard, computes the distances of its pairs, and draws its part of the sample.
+class CheckedReadPass:
+    """Reads a shard as `ReadPass`, and checks it.
 
     Attributes:
-        plan: Says what is drawn.
+        plan: Says which pairs are sampled.
         ids: Whether ids are checked for being unique.
     """
 
@@ -44,24 +33,7 @@ class ReadPass:
     def __call__(self, shard: Shard, number: int) -> Arrays:
         """Compute the result of a shard."""
         facts = check_shard(shard, seed=self.plan.seed, ids=self.ids)
-        vectors = vectors_of(shard, number)
-        found = distances(vectors.text, vectors.image)
-        return {
-            **facts_to_arrays(facts),
-            **prefixed("sample", sample_part(vectors, self.plan).to_arrays()),
-            **prefixed("counted", DistanceCounts.of(found).to_arrays()),
-            "distance": found,
-        }
-
-
-def sample_from(arrays: Mapping[str, npt.NDArray[Any]]) -> Sample:
-    """Return the sample of a shard from the result of `ReadPass`."""
-    return Sample.from_arrays(part_of("sample", arrays))
-
-
-def counted_from(arrays: Mapping[str, npt.NDArray[Any]]) -> DistanceCounts:
-    """Return the counts of distances of a shard from the result of `ReadPass`."""
-    return DistanceCounts.from_arrays(part_of("counted", arrays))
+        return {**facts_to_arrays(facts), **ReadPass(self.plan)(shard, number)}
 
 
 # -- facts of a shard as arrays ---------------------------------------------------------------------------------------
