@@ -17,6 +17,7 @@ from rich.console import Console
 import mmpoison
 from mmpoison.api import progress as api_progress
 from mmpoison.api.progress import LiveProgress, console_progress, shown
+from mmpoison.defenses import RelevanceFilter
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.progress import SilentProgress
@@ -97,7 +98,7 @@ def test_poison_refuses(squares: PairDataset, arguments: dict[str, Any], says: s
 # -- models ----------------------------------------------------------------------------------------
 
 
-def test_finetune_evaluate_filter(
+def test_finetune_evaluate_scan(
     poisoned: PairDataset, checkpoint: Path, judge_checkpoint: Path, tmp_path: Path
 ) -> None:
     start = mmpoison.load_encoder(checkpoint)
@@ -137,24 +138,23 @@ def test_finetune_evaluate_filter(
     assert heights[0] == list(table["Hit@10"])
     assert heights[1] == list(table["IR Hit@10"].dropna())
 
-    result = mmpoison.filter(poisoned, judge_checkpoint, clean_loss=0.2, out=tmp_path / "kept")
-    assert result.poisoned is not None
-    (axis,) = result.plot().axes
-    names = [text.get_text() for text in axis.get_legend().get_texts()]
-    assert names[:2] == [
-        f"clean pairs ({int((~result.poisoned).sum()):,})",
-        f"poisoned pairs ({int(result.poisoned.sum()):,})",
-    ]
-    assert any(line.get_xdata()[0] == result.threshold for line in axis.lines)
-    assert result.kept is not None
-    dropped = int((~result.keep).sum())
-    assert len(result.kept) == len(poisoned) - dropped < len(poisoned)
-    assert len(mmpoison.load(tmp_path / "kept")) == len(result.kept)
+    done = mmpoison.scan(
+        poisoned,
+        encoder=judge_checkpoint,
+        method="relevance-filter",
+        lose=0.2,
+        out=tmp_path / "scan",
+        kept=tmp_path / "kept",
+    )
+    assert done.known is not None
+    assert len(mmpoison.load(tmp_path / "kept")) == len(poisoned) - done.dropped < len(poisoned)
+    assert done.cut is not None
     judge = mmpoison.load_encoder(judge_checkpoint)
-    again = mmpoison.filter(poisoned, judge, threshold=float(result.cut.value))
-    assert again.keep.tolist() == result.keep.tolist()
-    with pytest.raises(InputError, match="is the model to be trained"):
-        mmpoison.filter(poisoned, judge, victim=judge_checkpoint, automatic=True)
+    method = RelevanceFilter(threshold=float(done.cut.value))
+    again = mmpoison.scan(poisoned, encoder=judge, method=method, out=tmp_path / "again")
+    assert again.dropped == done.dropped
+    with pytest.raises(InputError, match="has its parameters already"):
+        mmpoison.scan(poisoned, method=method, lose=0.1, out=tmp_path / "no")
 
 
 def test_evaluate_needs_a_goal_for_clean_pairs(squares: PairDataset, checkpoint: Path) -> None:

@@ -75,12 +75,14 @@ WORKS = {
     "poison": "poison {data} --goal sheep2aeroplane --samples 2 --out {place}/poisoned",
     "train": "train --data {data} --model {model} --out {place}/trained --set "
     + " --set ".join(SMALL),
-    "the scan of groups": "filter --data {data} --encoder {model} --method suspicious-groups --out {place}/groups",
     "a map of embeddings": (
         "evaluate --data {data} --model {model} --study distribution --goal sheep2aeroplane --out {place}/map"
     ),
     "scan": "scan {data} --encoder {model} --workers 1 --out {place}/scanned",
-    "filter": "filter --data {place}/poisoned --encoder {model} --clean-loss 0.1 --out {place}/filtered",
+    "scan, by distance": (
+        "scan {place}/poisoned --encoder {model} --method relevance-filter --lose 0.1 --workers 1 "
+        "--out {place}/filtered --kept {place}/kept"
+    ),
     "defenses": "defenses",
     "check": "check {model} --data {data} --reference {model}",
     "sterilize": "sterilize --data {data} --model {model} --out {place}/repaired --set "

@@ -19,8 +19,9 @@ from tests.reporting.conftest import (
 )
 
 from mmpoison.paper.write import paper_section
-from mmpoison.reporting.filter_page import write_filter_page
+from mmpoison.records.data_scan import DataScan
 from mmpoison.reporting.html_report import write_html
+from mmpoison.reporting.scan_page import write_scan_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -75,20 +76,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     filtered = example_metrics()["run"].get("filter", {}) | {"suspected_goals": [goal]}
     runs = [write_run(folder / f"seed{seed}", seed, filter=filtered) for seed in range(2)]
-    facts = {"data": SCRIPT, "encoder": "judge", "pairs": 9, "dropped_pairs": 1}
-    pairs = [
-        {
-            "pair": "a\x1b.png#0",
-            "caption": SCRIPT,
-            "distance": 1.2,
-            "poisoned": None,
-            "keep": False,
-            "thumbnail": thumbnail("sheep", 0),
-        }
-    ]
-    filter_page = write_filter_page(
-        folder / "suspicious.html", facts=facts, cut={"value": 0.8}, pairs=pairs
-    )
+    pair = {"id": "a\x1b.png#0", "caption": SCRIPT, "score": 1.2}
+    scan = {
+        **{"source": SCRIPT, "format": "pairs-folder", "pairs": 9, "dropped": 1},
+        **{"verdict": "cannot be decided", "summary": [SCRIPT], "method": "relevance-filter"},
+        "worst": [{**pair, "picture": thumbnail("sheep", 0)}],
+    }
+    scan_page = write_scan_page(folder / "scan.html", DataScan.of(scan))
     many = [
         write_setting(folder / "many", goal, samples, seed)
         for goal in ("sheep2aeroplane", "diningtable2pottedplant")
@@ -99,8 +93,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "run": write_html(runs[:1], folder / "out" / "run.html"),
         "sweep": write_html(runs, folder / "out" / "sweep.html"),
+        "scan": scan_page,
         "settings": write_html(many, folder / "out" / "settings.html"),
-        "filter": filter_page,
         "paper": write_html(seeds, folder / "out" / "paper.html", paper_section(seeds)),
     }
 
@@ -157,7 +151,7 @@ def test_a_sweep_on_a_small_screen(
 
 @pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
 @pytest.mark.parametrize(
-    "kind", few(["run", "sweep", "settings", "filter", "paper"], "run", "filter", "paper")
+    "kind", few(["run", "sweep", "settings", "scan", "paper"], "run", "scan", "paper")
 )
 def test_offline_and_accessible(
     pages: Any,
@@ -184,7 +178,7 @@ def test_offline_and_accessible(
 
 def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:
     page = pages.open()
-    for kind in ("run", "filter"):
+    for kind in ("run", "scan"):
         page.goto(files[kind].as_uri())
         assert SCRIPT in page.locator("main").inner_text()
     page.goto(files["run"].as_uri())

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conftest import few, write_jsonl, write_square_pairs
+from tests.scan_results import write_scan_result
 
-from mmpoison.defenses.filters.filtered_folder import read_filter_facts
 from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.pages.review import filtered_pairs, review_app
+from mmpoison.pages.review import review_app, scanned_pairs
+from mmpoison.pages.review.app import group_members, read_scan
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -27,36 +27,37 @@ ESCAPES = "a \x1b[31mred\x1b]0;title\x07 \u202eplane"
 
 @pytest.fixture
 def filtered(tmp_path: Path) -> Path:
-    """A filter's result whose first pairs have a script, escapes and a broken image."""
+    """A scan's result whose first pairs have a script, escapes and a broken image."""
     data = write_square_pairs(tmp_path / "data", per_class=3, unlabelled=2)
     lines = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
     lines[0]["captions"][:2] = [SCRIPT, ESCAPES]
     write_jsonl(data, lines)
     (data / lines[1]["image"]).write_bytes(b"no image")
-    out = tmp_path / "kept"
-    (out / "filter-report").mkdir(parents=True)
-    (out / "filter-report" / "filter.json").write_text(json.dumps({"data": str(data)}))
-    goal = {
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        for number, caption in enumerate(line["captions"]):
+            place = len(rows)
+            rows.append(
+                {
+                    "pair": f"{line['image']}#{number}",
+                    "caption": caption,
+                    "score": 1 - place / 100,
+                    "drop": place <= 5,
+                    "group": 0 if place < 2 else None,
+                }
+            )
+    group = {
         "sentence": f"possible poisoning: captions about {SCRIPT}",
         "why": "about 31 pairs are alike, where about 2.0 would be",
         "other_explanations": ["images that show both", "shifted rows"],
     }
-    (out / "suspected-goals.json").write_text(json.dumps({"goals": [goal]}))
-    place = 0
-    with (out / "verdicts.jsonl").open("w") as stream:
-        for line in lines:
-            for number, caption in enumerate(line["captions"]):
-                verdict = {
-                    "pair": f"{line['image']}#{number}",
-                    "image": line["image"],
-                    "caption": caption,
-                    "distance": 1 - place / 100,
-                    "keep": place > 5,
-                    **({"goal": 0} if place < 2 else {}),
-                }
-                stream.write(json.dumps(verdict) + "\n")
-                place += 1
-    return out
+    return write_scan_result(
+        tmp_path / "out",
+        rows,
+        data=str(data),
+        groups=[group],
+        score_name="evidence against a pair",
+    )
 
 
 @pytest.fixture
@@ -74,10 +75,14 @@ def command(filtered: Path, tmp_path: Path) -> list[str | Path]:
 @pytest.fixture
 def address(filtered: Path, tmp_path: Path, serve_here: Callable[[FastAPI], str]) -> Iterator[str]:
     """The page, served by this process."""
-    pairs = filtered_pairs(filtered, PairPieces(tmp_path / "data"), 12)
+    pairs = scanned_pairs(filtered, PairPieces(tmp_path / "data"), 12)
     with LabelFile(tmp_path / "labels.csv", [pair.pair for pair in pairs]) as labels:
-        facts = replace(read_filter_facts(filtered), score_name="evidence against a pair")
-        yield serve_here(review_app(pairs, labels, title="Suspicious pairs", facts=facts))
+        members = group_members(filtered)
+        yield serve_here(
+            review_app(
+                pairs, labels, title="Suspicious pairs", scan=read_scan(filtered), members=members
+            )
+        )
 
 
 def verdicts(tmp_path: Path) -> list[str]:
@@ -100,7 +105,7 @@ def test_by_keyboard_alone(pages: Any, address: str, tmp_path: Path) -> None:
     assert page.locator("#caption").inner_text() == SCRIPT
     assert page.locator("#caption *").count() == 0
     assert page.locator("#facts").inner_text() == (
-        "Evidence against a pair 1.000, the filter drops it"
+        "Evidence against a pair 1.000, the scan drops it"
     )
     page.keyboard.press("d")
     at(page, 2)
@@ -141,16 +146,34 @@ def test_by_keyboard_alone(pages: Any, address: str, tmp_path: Path) -> None:
     pages.forgive("404")  # one of the images is broken
 
 
+def test_one_key_drops_a_group(pages: Any, address: str, tmp_path: Path) -> None:
+    page = pages.open()
+    page.goto(address)
+    at(page, 1)
+    page.keyboard.press("g")
+    at(page, 3)
+    assert verdicts(tmp_path)[:3] == ["drop", "drop", ""]
+    assert "Group 1: drop, 2 pairs saved" in page.locator("#said").inner_text()
+    page.keyboard.press("z")
+    at(page, 1)
+    assert verdicts(tmp_path)[:3] == ["", "", ""]
+    page.locator("#keep-group").click()
+    at(page, 3)
+    assert verdicts(tmp_path)[:3] == ["keep", "keep", ""]
+    pages.forgive("404")
+
+
 def test_the_suspected_goal_and_its_reason_are_beside_the_pair(pages: Any, address: str) -> None:
     page = pages.open()
     page.goto(address)
     at(page, 1)
     goal = page.locator("#goal-part")
     assert goal.inner_text().split("\n\n") == [
-        "The suspected goal",
+        "Group 1 of 1: poisoning likely",
         f"possible poisoning: captions about {SCRIPT}",
         "Why: about 31 pairs are alike, where about 2.0 would be",
         "What else could explain it: images that show both; shifted rows",
+        "Drop the group g\nKeep the group h",
     ]
     assert goal.locator("script, img").count() == 0
     for number in (2, 3):

@@ -21,7 +21,7 @@ POISON = "poison squares --out out"
 GOAL = "--goal sheep2aeroplane"
 TRAIN = "train --data squares --model model --out out --set epochs=1"
 STERILIZE = TRAIN.replace("train", "sterilize")
-FILTER = "filter --data squares --encoder model --out out"
+FILTER = "scan squares --encoder model --out out --method relevance-filter"
 EVALUATE = "evaluate --data squares"
 CHECK = "check model --data squares"
 SEARCH = "search --models model --data squares"
@@ -86,8 +86,8 @@ CASES = {
             "--learning-rate and --set learning_rate are two ways",
         ),
     ],
-    "filter": [
-        (f"{FILTER} --data no --threshold 1", "no: no such"),
+    "scan": [
+        (FILTER.replace("squares", "no") + " --threshold 1", "no: no such"),
         (f"{FILTER} --out full --threshold 1", "full: is not empty"),
         (FILTER, "exactly one of threshold (--threshold), clean_loss (--lose)"),
         (f"{FILTER} --auto --lose 0.1", "exactly one of threshold (--threshold)"),
@@ -106,10 +106,10 @@ CASES = {
         (f"{FILTER} --lose 1.5", "1.5 is not a share"),
         (f"{FILTER} --threshold 3", "threshold 3.0 is not a cosine"),
         (f"{FILTER} --threshold 0.01", "drops every pair"),
-        (f"{FILTER} --auto --victim model", "is the model to be trained"),
         (f"{FILTER} --labels no.csv", "no.csv: no such file; `--label` asks"),
         (f"{FILTER} --labels full/thesis.txt", "columns pair and verdict"),
         (f"{FILTER} --label", "--label needs --labels FILE"),
+        (f"{FILTER} --auto --kept full", "full: is not empty"),
         (f"{FILTER} --method local-densty", "did you mean 'local-density'"),
         (f"{FILTER} --method clean-finetune", "is of kind post-training"),
         (f"{FILTER} --method local-density --false-alarms 0.1", "finds no groups"),
@@ -117,7 +117,7 @@ CASES = {
         (f"{FILTER} --auto --set k=3", "unknown option 'k'"),
     ],
     "review": [
-        ("review no-folder --labels x.csv", "does not say which set was filtered"),
+        ("review no-folder --labels x.csv", "no such file; `mmpoison scan DATA"),
         ("review no-folder", "Missing option '--labels'"),
     ],
     "evaluate": [

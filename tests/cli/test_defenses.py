@@ -1,4 +1,4 @@
-"""The verb `defenses`, and `filter --method` with any of those before training."""
+"""The verb `defenses`, and `scan --method` with any of those before training."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def judge(make_encoder: Callable[..., DualEncoder], tmp_path: Path) -> Path:
     return save_checkpoint(make_encoder(7), tmp_path / "judge", card="judge")
 
 
-def test_a_filter_by_another_method(
+def test_a_scan_by_another_method(
     cli: Callable[..., Any], poisoned: Path, judge: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "kept"
     done = cli(
-        *("filter", "--data", poisoned, "--encoder", judge, "--out", out),
-        *("--method", "local-density", "--set", "k=3", "--lose", "0.1"),
+        *("scan", poisoned, "--encoder", judge, "--out", tmp_path / "scan", "--kept", out),
+        *("--method", "local-density", "--set", "k=3", "--lose", "0.1", "--json"),
     )
     assert done.code == 0, done.err
-    facts = json.loads((out / "filter-report" / "filter.json").read_text())
+    facts = json.loads(done.out)
     assert facts["method"] == "local-density"
-    assert facts["data"] == str(poisoned)
-    assert len(load_pairs(out).select(split="train")) == facts["pairs"] - facts["dropped_pairs"]
-    assert f"{facts['poisoned_caught']} of 13 poisoned pairs dropped" in done.out
+    assert facts["source"] == str(poisoned)
+    assert len(load_pairs(out).select(split="train")) == facts["pairs"] - facts["dropped"]
+    assert facts["known"]["poisoned_total"] == 13

@@ -33,7 +33,7 @@ VERBS = sorted(verbs(get_command(app)))
 
 
 def test_the_verbs_are_there() -> None:
-    wanted = {"demo", "poison", "train", "evaluate", "filter", "sterilize", "run", "report"}
+    wanted = {"demo", "poison", "train", "evaluate", "scan", "sterilize", "run", "report"}
     assert wanted <= {path[0] for path in VERBS}
     assert {("data", "list"), ("data", "build"), ("data", "verify")} <= set(VERBS)
 
@@ -68,12 +68,12 @@ def test_help_has_no_noise(cli: Callable[..., Any]) -> None:
 
 
 def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
-    text = cli("filter", "--help").out
+    text = cli("scan", "--help").out
     panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
     assert panels[:2] == ["Options", "Cut (give one)"]
-    assert {"Labels by hand", "Judge", "Compute"} <= set(panels)
+    assert {"Labels by hand", "Model"} <= set(panels)
     # an argument without a value takes none, the others say what
-    assert re.search(r"--data +DATA ", text)
+    assert re.search(r"--method +TEXT ", text)
     assert re.search(r"--auto +By the scores", text)
 
 
@@ -98,8 +98,6 @@ def test_alone_it_shows_the_first_steps_of_readme(cli: Callable[..., Any]) -> No
 
 
 def test_older_spellings_are_accepted(refused: Callable[..., str]) -> None:
-    given = "filter --data squares --encoder model --out full"
-    assert refused(f"{given} --clean-loss 0.1") == refused(f"{given} --lose 0.1")
     assert "give --data" in refused("poison squares --data squares --goal sheep2sofa --out new")
     assert "give --data" in refused("poison --goal sheep2sofa --out new")
 

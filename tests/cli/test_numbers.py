@@ -50,7 +50,6 @@ NUMBERS = list(numbers())
 REST: dict[tuple[str, ...], list[str]] = {
     ("poison",): ["squares", "--goal", "sheep2aeroplane", "--out", "out"],
     ("scan",): ["squares", "--encoder", "model", "--out", "out", "--no-planted"],
-    ("filter",): ["--data", "squares", "--encoder", "model", "--out", "out"],
     ("train",): ["--data", "squares", "--model", "model", "--out", "out"],
     ("sterilize",): ["--data", "squares", "--model", "model", "--out", "out"],
     ("evaluate",): ["--data", "squares", "--model", "model", "--goal", "sheep2aeroplane"],
@@ -63,7 +62,7 @@ REST: dict[tuple[str, ...], list[str]] = {
     ("data", "verify"): ["squares"],
 }
 MORE: dict[str, dict[tuple[str, ...], list[str]]] = {
-    "--false-alarms": {("filter",): ["--method", "suspicious-groups"]},
+    "--threshold": {("scan",): ["--method", "relevance-filter"]},
 }
 
 
@@ -71,7 +70,7 @@ def test_the_walk_finds_them() -> None:
     found = {(path[-1], option) for path, option, _ in NUMBERS}
     assert {
         ("poison", "--rate"),
-        ("filter", "--threshold"),
+        ("scan", "--threshold"),
         ("sterilize", "--learning-rate"),
     } <= found
     assert {("run", "--workers"), ("build", "--seed"), ("search", "--port")} <= found

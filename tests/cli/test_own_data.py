@@ -76,7 +76,6 @@ def test_the_verbs_that_take_data_are_found() -> None:
         "train",
         "evaluate",
         "check",
-        "filter",
         "sterilize",
         "review",
         "search",
@@ -115,9 +114,7 @@ def test_verify_says_once_which_columns_it_found(cli: Cli, own_table: Path) -> N
 
 
 @pytest.mark.slow
-def test_scan_filter_train_and_poison_take_the_table(
-    cli: Cli, own_table: Path, tmp_path: Path
-) -> None:
+def test_scan_train_and_poison_take_the_table(cli: Cli, own_table: Path, tmp_path: Path) -> None:
     how = ("--data-root", own_table.parent / "images", "--option", "label=Art")
     scan = cli(
         "scan", own_table, *how, "--encoder", "openmoji-mini", "--no-planted", "--workers", "1",
@@ -126,8 +123,8 @@ def test_scan_filter_train_and_poison_take_the_table(
     assert scan.code == 0, scan.err
     assert scan.err.count(NOTICE) == 1
     kept = cli(
-        "filter", "--data", own_table, *how, "--encoder", "openmoji-mini", "--lose", "0.1",
-        "--out", tmp_path / "kept",
+        "scan", own_table, *how, "--encoder", "openmoji-mini", "--method", "relevance-filter",
+        "--lose", "0.1", "--workers", "1", "--out", tmp_path / "again", "--kept", tmp_path / "kept",
     )  # fmt: skip
     assert kept.code == 0, kept.err
     assert kept.err.count(NOTICE) == 1

@@ -69,8 +69,8 @@ def test_a_shard_that_cannot_be_read_makes_exit_code_1(
     ("command", "says"),
     [
         ("scan nothing --out out", "nothing: no such folder or file, and no data set of that name"),
-        ("scan source --out out --lose 2", "lose 2.0 is not a share above 0 and below 1"),
-        ("scan source --out out --false-alarms 0", "false_alarms 0.0 is not a share above 0"),
+        ("scan source --out out --lose 2", "clean_loss 2.0 is not a share between 0 and 1"),
+        ("scan source --out out --false-alarms 0", "false_alarms 0.0 is not between 0 and 1"),
         ("scan source --out out --option caption", "--option 'caption': KEY=VALUE is needed"),
         ("scan source --out out --option q=3", "has no option 'q'"),
         ("scan source --out out --option caption=text", "text"),
@@ -99,9 +99,8 @@ def test_no_readable_shard_is_one_line(refused: Callable[..., str], work: Path) 
 def test_pairs_that_were_scanned_can_be_reviewed(
     cli: Callable[..., Outcome], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmpoison.defenses.filters.filtered_folder import read_filter_facts
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review.app import filtered_pairs
+    from mmpoison.pages.review.app import read_scan, scanned_pairs, source_of
 
     broken = next((work / "squares").rglob("*.png"))
     broken.write_bytes(b"no picture")
@@ -111,10 +110,9 @@ def test_pairs_that_were_scanned_can_be_reviewed(
     # a model that is not aligned is no sign of another order
     assert "same order" not in done.out
     monkeypatch.chdir(work / "full")  # from any folder
-    facts = read_filter_facts(work / "out")
-    pieces = PairPieces(facts.source(work / "out"))
-    shown = filtered_pairs(work / "out", pieces, 20)
+    pieces = PairPieces(source_of(read_scan(work / "out"), work / "out"))
+    shown = scanned_pairs(work / "out", pieces, 20)
     assert len(shown) == 20
     assert all(pair.kept for pair in shown)
     name = str(broken.relative_to(work / "squares"))
-    assert name not in {pair.image for pair in filtered_pairs(work / "out", pieces, 1000)}
+    assert name not in {pair.image for pair in scanned_pairs(work / "out", pieces, 1000)}

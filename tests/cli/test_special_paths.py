@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from tests.scan_results import write_scan_result
 
 from mmpoison.cli.app import app
 
@@ -24,8 +25,7 @@ TEXT_PATHS = {"data", "model", "encoder", "recipe", "reference", "pretrained", "
 
 SETTINGS = "--model model --out out --set epochs=1"
 POISON = "poison squares --goal sheep2aeroplane --samples 2 --out out"
-FILTER = "filter --data squares --encoder model --out out --threshold 1"
-REVIEW = "review filtered --labels l.csv --data squares"
+REVIEW = "review scanned --labels l.csv --data squares"
 EVALUATE = "evaluate --data squares --model model --goal sheep2aeroplane"
 SCAN = "scan squares --encoder model --out out"
 CONVERT = "data convert squares --to parquet --out out"
@@ -47,11 +47,9 @@ COMMANDS: dict[tuple[str, str], str] = {
     ("scan", "source"): "scan pipe --out out --encoder model",
     ("scan", "out"): "scan squares --encoder model --out pipe",
     ("scan", "encoder"): "scan squares --out out --encoder ./pipe",
-    ("filter", "data"): f"{FILTER} --data pipe",
-    ("filter", "out"): f"{FILTER} --out pipe",
-    ("filter", "encoder"): f"{FILTER} --encoder ./pipe",
-    ("filter", "labels"): "filter --data squares --encoder model --out out --labels pipe",
-    ("review", "filtered"): "review pipe --labels l.csv --data squares",
+    ("scan", "labels"): "scan squares --encoder model --out out --labels pipe",
+    ("scan", "kept"): "scan squares --encoder model --out out --kept pipe",
+    ("review", "result"): "review pipe --labels l.csv --data squares",
     ("review", "labels"): f"{REVIEW} --labels pipe",
     ("review", "data"): f"{REVIEW} --data pipe",
     ("review", "encoder"): f"{REVIEW} --encoder ./pipe",
@@ -95,7 +93,6 @@ COMMANDS: dict[tuple[str, str], str] = {
     ("data convert", "data_root"): f"{CONVERT} --data-root pipe",
     ("poison", "data_root"): f"{POISON} --data-root pipe",
     ("train", "data_root"): f"train --data squares {SETTINGS} --data-root pipe",
-    ("filter", "data_root"): f"{FILTER} --data-root pipe",
     ("review", "data_root"): f"{REVIEW} --data-root pipe",
     ("sterilize", "data_root"): f"sterilize --data squares {SETTINGS} --data-root pipe",
     ("sterilize", "reference"): f"sterilize --data squares {SETTINGS} --reference pipe",
@@ -107,20 +104,14 @@ COMMANDS: dict[tuple[str, str], str] = {
     ("models export", "out"): "models export model --out pipe",
 }
 
-VERDICT = (
-    '{"pair": "aeroplane/00.png#0", "caption": "a aeroplane on a hill, picture 0 word 0", '
-    '"keep": true, "distance": 0.5}\n'
-)
-
 FAILS_LATER = {"a manifest"}
 """Exit code 1: `data verify` lists the fault among others."""
 
 INSIDE = {
     "a recipe that is extended": ("base.yaml", "run child.yaml --out out"),
     "a manifest": ("squares/manifest.json", "data verify squares"),
-    "verdicts": ("filtered/verdicts.jsonl", REVIEW),
-    "what a filter could not read": ("filtered/unreadable.jsonl", REVIEW),
-    "what a filter said": ("filtered/filter-report/filter.json", "review filtered --labels l.csv"),
+    "scores": ("scanned/scores.parquet", REVIEW),
+    "what a scan said": ("scanned/scan.json", "review scanned --labels l.csv"),
     "metrics of a run": ("run/metrics.json", "report run"),
     "the recipe of a run": ("run/recipe.yaml", "report run --parquet x.parquet"),
     "a split": ("split.json", "data split squares --apply split.json"),
@@ -155,7 +146,7 @@ def test_every_path_of_the_command_line_is_tried() -> None:
 
 @pytest.fixture
 def work(work: Path) -> Path:
-    """The folder to work in, with a run, what a filter left, recipes and a named pipe too."""
+    """The folder to work in, with a run, what a scan left, recipes and a named pipe too."""
     for name in ("pipe", "pipe.yaml"):
         os.mkfifo(work / name)
     for file, text in {
@@ -165,12 +156,12 @@ def work(work: Path) -> Path:
         "child.yaml": "extends: base.yaml\n",
         "run/metrics.json": '{"goal": {}, "run": {"recipe": "x", "seed": 0}}',
         "run/recipe.yaml": "name: x\n",
-        "filtered/verdicts.jsonl": VERDICT,
         "sweep/sweep.yaml": "runs: {}\n",
-        "filtered/filter-report/filter.json": '{"data": "squares"}',
     }.items():
         (work / file).parent.mkdir(parents=True, exist_ok=True)
         (work / file).write_text(text)
+    row = {"caption": "a aeroplane on a hill, picture 0 word 0", "score": 0.5, "drop": False}
+    write_scan_result(work / "scanned", [{"pair": "aeroplane/00.png#0", **row}], data="squares")
     return work
 
 
@@ -225,5 +216,4 @@ def test_a_pipe_within_what_a_path_names(cli: Cli, work: Path, what: str) -> Non
     pipe.parent.mkdir(exist_ok=True)
     os.mkfifo(pipe)
     said = refused_a_pipe(cli, command, pipe, later=what in FAILS_LATER)
-    # what a filter said is only one of two ways to name the data
-    assert pipe.name in said or "name it with --data" in said
+    assert pipe.name in said

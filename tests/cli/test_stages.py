@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from tests.conftest import squares_recipe
@@ -28,7 +29,7 @@ SETTINGS = [
 def test_the_chain(
     cli: Cli, square_folder: Path, checkpoint: Path, judge_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """poison -> data verify -> train -> evaluate -> filter -> sterilize."""
+    """poison -> data verify -> train -> evaluate -> scan -> sterilize."""
 
     def ok(*arguments: str | Path) -> str:
         result = cli(*arguments)
@@ -71,13 +72,13 @@ def test_the_chain(
 
     kept = tmp_path / "kept"
     out = ok(
-        *("filter", "--data", poisoned, "--encoder", judge_checkpoint, "--clean-loss", "0.2"),
-        *("--out", kept),
+        *("scan", poisoned, "--encoder", judge_checkpoint, "--method", "relevance-filter"),
+        *("--lose", "0.2", "--out", tmp_path / "scan", "--kept", kept, "--workers", "1"),
     )
-    assert "of 155 training pairs" in out
-    verdicts = (kept / "verdicts.jsonl").read_text().splitlines()
+    assert "155 pairs in 1 shard" in out
+    verdicts = pq.read_table(tmp_path / "scan" / "scores.parquet")["drop"].to_pylist()
     assert len(verdicts) == 155
-    dropped = sum(not json.loads(line)["keep"] for line in verdicts)
+    dropped = sum(verdicts)
     assert len(load_pairs(kept)) == len(load_pairs(poisoned)) - dropped
     assert "no format errors" in ok("data", "verify", kept)
 

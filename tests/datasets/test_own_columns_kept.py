@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import mmpoison
 from mmpoison.datasets import load_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats.shard_writers import Target
-from mmpoison.defenses.filters.judging import filter_pairs
-from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.folder import CAPTIONS_FILE
 from mmpoison.pairs.table import PairDataset
 
@@ -201,16 +200,19 @@ def test_a_filter_keeps_the_columns_of_what_stays(
     }
     from mmpoison.datasets.catalogue import NamedData
 
-    result = filter_pairs(
+    done = mmpoison.scan(
         NamedData(str(source), root=square_folder),
-        load_encoder("openmoji-mini"),
-        method,
-        out=tmp_path / "kept",
-        clean_loss=0.3,
+        encoder="openmoji-mini",
+        method=method,
+        out=tmp_path / "out",
+        kept=tmp_path / "kept",
+        lose=0.3,
         force=True,
         trusted="none",
+        planted=False,
+        progress=False,
     )
-    assert 0 < int(result.keep.sum()) < len(result.keep)
+    assert 0 < done.dropped < done.pairs
     kept = load_pairs(tmp_path / "kept", own_columns=True)
     assert kept.own_columns is not None
     assert kept.images.own_columns is not None

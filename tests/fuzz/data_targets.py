@@ -186,35 +186,31 @@ def _read_labels(folder: Path) -> None:
         raise refused
 
 
-def _with_verdicts(folder: Path) -> None:
+def _with_scores(folder: Path) -> None:
+    from tests.scan_results import write_scan_result
+
     _captions(folder / "pairs")
     train = [(name, n) for n, name in enumerate(NAMES) if n % 4 < 2]
-    lines = [
+    rows = [
         {
-            **{"pair": f"{name}#{place}", "caption": caption},
-            **{"distance": 0.1 * n, "keep": n < 3, "goal": 0 if n < 2 else None},
+            **{"pair": f"{name}#{place}", "caption": caption, "score": 0.1 * n},
+            **{"drop": n >= 3, "group": 0 if n < 2 else None},
         }
         for name, n in train
         for place, caption in enumerate(_line(name, n)["captions"])
     ]
-    (folder / "verdicts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    bad = {"image": "gone/0.png", "reason": "no such image"}
-    (folder / "unreadable.jsonl").write_text(json.dumps(bad) + "\n")
-    (folder / "filter-report").mkdir()
-    report = {"data": str(folder / "pairs"), "data_path": "pairs", "method": "gmm-split"}
-    goals = {"goals": [{"sentence": "a", "why": "b", "other_explanations": ["c"]}]}
-    (folder / "suspected-goals.json").write_text(json.dumps(goals))
-    (folder / "filter-report" / "filter.json").write_text(json.dumps(report))
+    write_scan_result(folder, rows, data_path="pairs", groups=[{}])
 
 
-def _read_verdicts(folder: Path) -> None:
-    from mmpoison.defenses.filters.filtered_folder import read_filter_facts
+def _read_scores(folder: Path) -> None:
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review import filtered_pairs
+    from mmpoison.pages.review import scanned_pairs
+    from mmpoison.pages.review.app import group_members, read_scan, source_of
 
     # what it names may lie anywhere on the user's machine, so it is only read
-    read_filter_facts(folder)
-    for pair in filtered_pairs(folder, PairPieces(folder / "pairs"), 5):
+    source_of(read_scan(folder), folder)
+    group_members(folder)
+    for pair in scanned_pairs(folder, PairPieces(folder / "pairs"), 5):
         json.dumps([pair.caption, pair.distance], allow_nan=False)
 
 
@@ -510,15 +506,11 @@ def targets() -> list[Target]:
             {**data, "verdict": ("keep", "drop", "unsure", "")},
         ),
         Target(
-            "verdicts",
-            _with_verdicts,
-            {
-                "verdicts.jsonl": "jsonl",
-                "unreadable.jsonl": "jsonl",
-                "filter-report/filter.json": "json",
-            },
-            _read_verdicts,
-            {"distance": (-1, 2, 1e308, True, None), "keep": (True, 0), "pair": ("x#0", "")},
+            "scores",
+            _with_scores,
+            {"scan.json": "json", "scores.parquet": "parquet"},
+            _read_scores,
+            {"data_path": ("..", 3, None), "groups": ([], 3), "pairs": (0, "x")},
         ),
         Target("split", _with_split, {"split.json": "json"}, _read_split, {"ids": ("name", "x")}),
         Target(

@@ -37,7 +37,7 @@ def _check(done: list[Figures], inputs: int) -> None:
 
 
 OWN_FILES = (
-    *("pairs-folder", "manifest", "labels", "verdicts"),
+    *("pairs-folder", "manifest", "labels", "scores"),
     *("split", "recipe", "sweep-folder", "metrics"),
 )
 """Targets of mmpoison's own small files, which are quick: more inputs."""

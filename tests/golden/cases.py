@@ -108,9 +108,9 @@ def attacks(work: Work) -> Any:
 # -- defences --------------------------------------------------------------------------------------
 
 DEFENSES = options_of("""
-    relevance-filter   --lose 0.02
+    relevance-filter   --lose 0.02 --kept stays
     relevance-filter   --auto --trusted none
-    relevance-filter   --threshold 0.5 --images none
+    relevance-filter   --threshold 0.5 --kept table --images none
     suspicious-groups
     suspicious-groups  --false-alarms 0.99
     suspicious-groups  --lose 0.05
@@ -158,16 +158,21 @@ def _defended(work: Work, names: str, command: str) -> Any:
 @case(EMBEDDED_WITHIN)
 def filters(work: Work) -> Any:
     """What each filter scores, drops and keeps, with several cuts."""
-    command = f"filter --data {work.poisoned} {JUDGE} --method {{}}"
+    command = f"scan {work.poisoned} {JUDGE} --no-planted --workers 1 --method {{}}"
     names = "relevance-filter suspicious-groups gmm-split local-density random-drop"
     found = _defended(work, names, command)
-    scored = (work.folder / "relevance-filter-0" / "verdicts.jsonl").read_text("utf-8").splitlines()
+    scored = pq.read_table(work.folder / "relevance-filter-0" / "scores.parquet").to_pylist()
     labels = ["pair,verdict"]
-    for one in map(json.loads, scored[::4]):
-        labels.append(f"{one['pair']},{'drop' if one['distance'] > 0.4 else 'keep'}")
+    for one in scored[::4]:
+        labels.append(f"{one['pair']},{'drop' if one['score'] > 0.4 else 'keep'}")
     (work.folder / "by-hand.csv").write_text("\n".join(labels) + "\n", encoding="utf-8")
     labelled = f"{command.format('relevance-filter')} --labels by-hand.csv --lose 0.05"
-    return {**found, "labels": work.does(labelled, "labelled", "html$|png$")}
+    return {
+        **found,
+        "labels": work.does(labelled, "labelled", "html$|png$"),
+        "stays": work.record("stays"),
+        "table": work.record("table"),
+    }
 
 
 @case(TRAINED_WITHIN)
@@ -535,14 +540,14 @@ def pages(work: Work) -> Any:
             ]
         return found
 
-    filtered = work.once(
-        "filtered-squares", f"filter --data {work.poisoned_squares} {JUDGE} --lose 0.1 --force"
+    scanned = work.once(
+        "scanned-squares", f"scan {work.poisoned_squares} {JUDGE} --no-planted --workers 1"
     )
     models = f"--model small=openmoji-small mini=openmoji-mini --data {work.poisoned_squares}"
     return {
         "search": work.serve(f"search {models} --port 0 --no-open", search),
         "review": work.serve(
-            f"review {filtered} --labels labels.csv {JUDGE} --count 9 --port 0 --no-open", review
+            f"review {scanned} --labels labels.csv {JUDGE} --count 9 --port 0 --no-open", review
         ),
         "labels": work.file(work.folder / "labels.csv"),
     }
@@ -589,6 +594,7 @@ def models(work: Work) -> Any:
 def python(work: Work) -> Any:
     """The job in Python: what each function returns, and how it shows itself."""
     import mmpoison
+    from mmpoison.defenses import filter_pairs
 
     with contextlib.chdir(work.folder):
         pairs = mmpoison.load(work.squares)
@@ -611,7 +617,11 @@ def python(work: Work) -> Any:
             "selected": repr(pairs.select(split="test", label="sheep")),
             "poisoned": [repr(poisoned), poisoned.poisoning_rate, poisoned.fingerprint],
             "trained": repr(trained),
-            "filter": repr(mmpoison.filter(poisoned, "openmoji-mini", clean_loss=0.1, force=True)),
+            "filter": repr(
+                filter_pairs(
+                    poisoned, mmpoison.load_encoder("openmoji-mini"), clean_loss=0.1, force=True
+                )
+            ),
             "evaluate": repr(mmpoison.evaluate(trained.encoder, poisoned, reference=work.tiny)),
         }
         return work.tidy(found)
@@ -623,8 +633,8 @@ REFUSED = """
     poison --data squares --goal sheep2sofa --samples 99 --out x
     poison --data squares --goal sheep2sofa --samples 2 --rate 0.1 --out x
     poison --data squares --goal sheep2sofa --attack orphna --samples 2 --out x
-    filter --data squares --encoder openmoji-mini --out x
-    filter --data squares --encoder openmoji-mini --lose 2 --out x
+    scan squares --encoder openmoji-mini --method relevance-filter --out x
+    scan squares --encoder openmoji-mini --lose 2 --out x
     train --data squares --model tiny --out x --set epoch=2
     train --data nowhere --model tiny --out x
     evaluate --data squares --model tiny

@@ -71,19 +71,18 @@ def test_a_defence_is_listed_and_filters(
     assert "half-done" not in listed.stdout
     warned(listed, "defenses")
     command: list[str | Path] = [
-        "filter",
-        "--data",
+        "scan",
         square_folder,
         "--encoder",
         checkpoint,
         "--lose",
         "0.2",
     ]
-    done = mmpoison(*command, "--method", "odd-captions", "--out", "kept", folder=tmp_path)
+    done = mmpoison(*command, "--method", "odd-captions", "--out", "scan", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    facts = json.loads((tmp_path / "kept" / "filter-report" / "filter.json").read_text())
+    facts = json.loads((tmp_path / "scan" / "scan.json").read_text())
     assert facts["method"] == "odd-captions"
-    assert 0 < facts["dropped_pairs"] < facts["pairs"]
+    assert 0 < facts["dropped"] < facts["pairs"]
 
 
 @pytest.mark.slow

@@ -12,13 +12,12 @@ import pytest
 from PIL import Image
 from tests.conftest import squares_recipe
 
+import mmpoison
 from mmpoison.datasets import convert, load_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats import shard_writers
 from mmpoison.datasets.verify import pairs_check
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
-from mmpoison.defenses.filters import distance_scan, pipeline
-from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, store
 from mmpoison.images.sources import changed_files, file_states
@@ -26,6 +25,7 @@ from mmpoison.models import DualEncoder
 from mmpoison.pairs import folder as pairs_folder
 from mmpoison.pairs.table import TableStates
 from mmpoison.runs import run as running
+from mmpoison.runs.data_scan import embed_source, scan_embedded
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run import run_recipe
 
@@ -217,7 +217,7 @@ def test_a_conversion_is_not_resumed_with_other_images(
     ],
 )
 @pytest.mark.parametrize("change", CHANGES)
-def test_filter(
+def test_scan(
     own_square_folder: Path,
     tmp_path: Path,
     fresh_cache: Path,
@@ -228,14 +228,23 @@ def test_filter(
     moment: str,
 ) -> None:
     """Above all an image that is replaced after it was judged: it would go through unseen."""
-    where, name = (distance_scan, "_judge") if moment == "judged" else (pipeline, "decide")
+    where, name = (
+        (embed_source, "distinct_vectors") if moment == "judged" else (scan_embedded, "judge_pairs")
+    )
     once(monkeypatch, where, name, lambda: change(own_square_folder))
     with pytest.raises(InputError) as error:
-        filter_pairs(
-            own_square_folder, make_encoder(7), method, out=tmp_path / "out", clean_loss=0.2
+        mmpoison.scan(
+            own_square_folder,
+            encoder=make_encoder(7),
+            method=method,
+            out=tmp_path / "out",
+            kept=tmp_path / "kept",
+            lose=0.2,
+            progress=False,
         )
     check(error, own_square_folder, change)
     assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.parametrize("change", [rewrite_image, rewrite_captions])

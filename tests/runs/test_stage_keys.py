@@ -14,13 +14,12 @@ from tests.conftest import squares_recipe
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import digest_of
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filters import distance_scan
-from mmpoison.defenses.filters.similarity import RelevanceFilter
 from mmpoison.evaluation import TestSet
 from mmpoison.evaluation.measure import embeddings_key
 from mmpoison.models import DualEncoder, compute_environment, prepare_pixels
 from mmpoison.models import inputs as features
 from mmpoison.pages.search import embedded as search
+from mmpoison.runs.data_scan import embed_source
 from mmpoison.runs.prepared_run import prepare_run
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
@@ -94,7 +93,7 @@ def test_another_number_of_threads_makes_all_stages_anew(
 
 
 def test_every_cache_of_outputs_knows_threads_device_and_code(
-    squares: PairDataset, make_encoder: Any, monkeypatch: pytest.MonkeyPatch
+    squares: PairDataset, make_encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder: DualEncoder = make_encoder()
     inputs, test = prepare_pixels(encoder, squares), TestSet.of(squares)
@@ -102,9 +101,7 @@ def test_every_cache_of_outputs_knows_threads_device_and_code(
 
     def digests() -> dict[str, str]:
         return {
-            "distances": digest_of(
-                distance_scan.scan_parts(encoder, RelevanceFilter(threshold=0.8))
-            ),
+            "pairs": digest_of(embed_source._Writer(tmp_path, encoder, joint=True)._identity),
             "embeddings": embeddings_key(encoder, inputs, test).digest,
             "image features": features._image_key(encoder, squares, images).digest,
             "text features": features._text_key(encoder, ["a"]).digest,

@@ -93,7 +93,6 @@ def _filter_facts(defense: Any) -> dict[str, Any]:
     default = defense.default_cut
     return {
         "needs_aligned_judge": defense.needs_aligned_judge,
-        "streams": defense.streams,
         "uses_trusted": defense.uses_trusted,
         "cuts": [*cuts, *(["false_alarms"] if defense.finds_groups else [])],
         "default_cut": None

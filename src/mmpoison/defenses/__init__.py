@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter, build_filter
     from mmpoison.defenses.filters.similarity import GmmSplit, RandomDrop, RelevanceFilter
     from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup
+    from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
     from mmpoison.defenses.repairs.finetuning import CleanClip, CleanFinetune, Par
     from mmpoison.defenses.robust.roclip import RoClip
     from mmpoison.defenses.robust.safeclip import SafeClip
@@ -47,6 +48,7 @@ __all__ = [
     "Par",
     "RandomDrop",
     "RankGain",
+    "ReadPairs",
     "RelevanceFilter",
     "RoClip",
     "RobustTraining",
@@ -78,6 +80,7 @@ _MODULES = {
     "Par": "mmpoison.defenses.repairs.finetuning",
     "RandomDrop": "mmpoison.defenses.filters.similarity",
     "RankGain": "mmpoison.defenses.checks.rank_gain",
+    "ReadPairs": "mmpoison.defenses.filters.suspicious_groups.passes",
     "RelevanceFilter": "mmpoison.defenses.filters.similarity",
     "RoClip": "mmpoison.defenses.robust.roclip",
     "RobustTraining": "mmpoison.defenses.catalogue",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_scores_of_the_same_points_share_their_neighbours(monkeypatch: pytest.Mo
 
     def scores(text: Any, k: int = 5, reference: int | None = None, seed: int = 0) -> Any:
         found = LocalDensity(k=k, score="slof", reference=reference)
-        return found.score(read_memory(VectorShard(0, text, image)), seed=seed).of(0).tolist()
+        return found.score(read_memory(VectorShard(0, text, image), seed)).of(0).tolist()
 
     LocalDensity(k=5).score(read_memory(VectorShard(0, text, image)))
     first = scores(text)
@@ -228,7 +229,7 @@ def test_a_reference_sample_is_of_the_seed(train: PairDataset, encoder: DualEnco
 
     def scores(reference: int | None, seed: int = 0) -> Any:
         method = LocalDensity(k=3, reference=reference)
-        return method.score(read, seed=seed).of(0)
+        return method.score(replace(read, seed=seed)).of(0)
 
     np.testing.assert_array_equal(scores(40), scores(40))
     assert (scores(40) != scores(40, seed=1)).any()

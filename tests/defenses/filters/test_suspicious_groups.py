@@ -53,7 +53,7 @@ class Made:
 
     def judge(self, seed: int = 0, **options: Any) -> FilterResult:
         method = SuspiciousGroups(**options)
-        found = judge_pairs(read_memory(self.shard(), seed), method, "e", Given(), seed=seed)
+        found = judge_pairs(read_memory(self.shard(), seed), method, "e", Given())
         return result_of(found, method, "e")
 
     def poisoned(self, captions: npt.NDArray[Any], image: npt.NDArray[Any]) -> Made:

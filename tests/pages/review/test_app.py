@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from tests.scan_results import write_scan_result
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filters.filtered_folder import FilterFacts, GoalNote
 from mmpoison.defenses.filters.pair_labels import LabelFile, Neighbour, ShownPair, read_labels
 from mmpoison.pages.review import review_app
+from mmpoison.pages.review.app import read_scan
 
 
 @pytest.fixture
@@ -74,23 +75,48 @@ def test_what_is_shown(client: TestClient, file: Path, squares: PairDataset) -> 
 def test_the_goal_and_its_reason_are_with_the_pair(squares: PairDataset, tmp_path: Path) -> None:
     first, second, third = pairs_of(squares)
     pairs = [replace(first, goal=0, kept=False), replace(second, goal=9), third]
-    goal = GoalNote("about\x1b[1m sheep", "31 alike", ("chance", "a\nb"))
-    facts = FilterFacts("evidence\n", goals=(goal,))
+    group = {"sentence": "about\x1b[1m sheep", "other_explanations": ["chance", "a\nb"]}
+    scan = read_scan(write_scan_result(tmp_path, [], groups=[group], score_name="evidence\n"))
     for blind in (False, True):
         with LabelFile(tmp_path / "x.csv", [pair.pair for pair in pairs]) as labels:
-            app = review_app(pairs, labels, title="t", facts=facts, blind=blind)
+            app = review_app(pairs, labels, title="t", scan=scan, blind=blind)
             client = TestClient(app, base_url="http://127.0.0.1")
             review = client.get("/api/review").json()
             found = [client.get(f"/api/pairs/{number}").json()["goal"] for number in range(3)]
         assert review["score_name"] == r"evidence\n"
-        # of a goal that the filter does not list nothing is said, and to a labeller nothing at all
+        # of a group that the scan does not list nothing is said, and to a labeller nothing at all
         assert found == [None if blind else 0, None, None]
         shown = {
+            "grade": "poisoning likely",
+            "pairs": 2,
             "sentence": r"about\x1b[1m sheep",
             "why": "31 alike",
             "other_explanations": ["chance", r"a\nb"],
         }
         assert review["goals"] == ([] if blind else [shown])
+
+
+def test_one_verdict_decides_on_a_group(squares: PairDataset, tmp_path: Path) -> None:
+    """On all of its pairs that nobody has decided on, shown or not; it can be taken back."""
+    pairs = [replace(pair, goal=0, kept=False) for pair in pairs_of(squares)]
+    names = [pair.pair for pair in pairs]
+    scan = read_scan(write_scan_result(tmp_path, [], groups=[{}]))
+    file = tmp_path / "x.csv"
+    with LabelFile(file, names) as labels:
+        app = review_app(pairs, labels, title="t", scan=scan, members=[[*names, "more.png#0"]])
+        client = TestClient(app, base_url="http://127.0.0.1")
+        assert decide(client, 1, "keep")[0] == 200
+        answer = client.post("/api/groups/0/verdict", json={"verdict": "drop"})
+        assert answer.json() == {"verdicts": ["drop", "keep", "drop"], "count": 3}
+        assert read_labels(file) == {
+            **dict(zip(names, ["drop", "keep", "drop"], strict=True)),
+            "more.png#0": "drop",
+        }
+        answer = client.post("/api/groups/0/verdict", json={"verdict": ""})
+        assert answer.json()["verdicts"] == ["", "keep", ""]
+        assert client.post("/api/groups/1/verdict", json={"verdict": "drop"}).status_code == 404
+        answer = client.post("/api/groups/0/verdict", json={"verdict": "unsure"})
+        assert answer.status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ def groups_in(source: EmbeddedSource, *, sample: int = SAMPLE, workers: int = 1)
         work = Path(folder)
         runner = ShardRunner(source, file_states(source), work, crew, progress)
         try:
-            _, read = read_shards(runner, source, settings)
-            groups, _ = find_groups(read, settings.seed)
+            _, read = read_shards(runner, source, settings, progress)
+            groups, _ = find_groups(read)
         finally:
             for worker in crew:
                 worker.stop()

@@ -90,7 +90,7 @@ def test_pieces_that_are_there_are_not_embedded_again(
     source = opened(scenes, tmp_path).source
     assert len(source.shards) > 1
     computed: list[int] = []
-    original = module.prepare_pixels
+    original = prepare_pixels
 
     def counting(model: Any, part: Any, **more: Any) -> Any:
         computed.append(len(part))
@@ -118,12 +118,14 @@ def test_an_image_that_there_was_no_memory_for_is_not_cached(
     scenes: Path, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = str(load_dataset(str(scenes)).select(split="train").images.ids[0])
-    original = module.prepare_pixels
+    original = prepare_pixels
 
     def failing(model: Any, part: Any, **more: Any) -> Any:
         inputs = original(model, part, **more)
-        pixels = replace(inputs.pixels, broken={image: "no memory"}, passing=frozenset([image]))
-        return replace(inputs, pixels=pixels)
+        inputs.pixels = replace(
+            inputs.pixels, broken={image: "no memory"}, passing=frozenset([image])
+        )
+        return inputs
 
     monkeypatch.setattr(module, "prepare_pixels", failing)
     assert list(opened(scenes, tmp_path / "one").unreadable.reasons) == [image]

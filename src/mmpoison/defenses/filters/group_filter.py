@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -14,11 +14,9 @@ from mmpoison.defenses.filters.suspicious_groups.distance import DISTANCE
 from mmpoison.defenses.filters.suspicious_groups.items import Values
 from mmpoison.defenses.filters.suspicious_groups.passes import (
     SCORE,
-    Progress,
     ReadPairs,
     find_groups,
     scores_of,
-    silent,
 )
 from mmpoison.defenses.group_levels import LIKELY
 
@@ -72,13 +70,7 @@ class SuspiciousGroups(ScoreFilter):
     score_name = "evidence against a pair"
     default_cut = Cut(false_alarms=LIKELY)
 
-    def score(
-        self,
-        read: ReadPairs,
-        *,
-        seed: int = 0,
-        progress: Callable[[str], Progress] = silent,
-    ) -> PairScores:
+    def score(self, read: ReadPairs) -> PairScores:
         """Find groups, and return the evidence against each pair; its distance, where embeddings are aligned.
 
         Any encoder that distinguishes topics will do.
@@ -87,7 +79,7 @@ class SuspiciousGroups(ScoreFilter):
             few = f"{read.rows} pairs are too few to look for groups: {FEWEST_PAIRS} are needed"
             shards = read.runner.shards
             return PairScores(lambda n: np.zeros(shards[n].rows), groups=(), notes=(few,))
-        groups, start = find_groups(read, seed, progress)
+        groups, start = find_groups(read)
         if read.judge is not None and read.judge.value >= ALIGNED:
             return PairScores(read.distance, groups, start, name=DISTANCE, distances=True)
 

@@ -18,7 +18,6 @@ from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter, buil
 from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup, describe_groups
 from mmpoison.defenses.filters.suspicious_groups.passes import (
     Group,
-    Progress,
     ReadPairs,
     read_memory,
     silent,
@@ -180,14 +179,12 @@ class Judgement:
         for number in sorted(self.read.runner.shards):
             yield number, self.verdict(number)
 
-    def described(
-        self, progress: Callable[[str], Progress] = silent
-    ) -> tuple[DescribedGroup, ...] | None:
+    def described(self) -> tuple[DescribedGroup, ...] | None:
         """Describe the groups in words; None by a method that finds none."""
         groups, start = self.scores.groups, self.scores.start
         if not groups or start is None:
             return None if groups is None else ()
-        return describe_groups(self.read, groups, start.image, progress)
+        return describe_groups(self.read, groups, start.image)
 
     @cached_property
     def mismatched(self) -> Floats:
@@ -241,9 +238,6 @@ def judge_pairs(
     method: ScoreFilter,
     encoder: str,
     given: Given,
-    *,
-    seed: int = 0,
-    progress: Callable[[str], Progress] = silent,
 ) -> Judgement:
     """Score pairs by a method and cut: the command line, recipes, the matrix and Python all come through here.
 
@@ -254,8 +248,6 @@ def judge_pairs(
         method: Scores them, and has the cut.
         encoder: Name of the judge.
         given: What the cut uses besides.
-        seed: Of what is random in the method.
-        progress: Gives a progress callback for a named step.
 
     Raises:
         InputError: If the method cannot score these pairs, or nothing would be left.
@@ -264,7 +256,7 @@ def judge_pairs(
     judge = read.judge if method.needs_aligned_judge else None
     if not given.force:
         check_judge(judge, method, encoder)
-    scores = method.score(read, seed=seed, progress=progress)
+    scores = method.score(read)
     found = Judgement(read, scores, Threshold(0.0, "given"), false_alarms(method))
     labelled = None
     if given.labels is not None:
@@ -388,11 +380,11 @@ def judge_prepared(
     show = progress or silent
     if needs_trusted(method) and trusted is not None and len(trusted):
         known = _read(method, trusted, encoder, inputs, seed, show)
-        scores = method.score(known, seed=seed).of(0)
+        scores = method.score(known).of(0)
         given = replace(given, trusted=scores, trusted_images=trusted.image)
     read = _read(method, pairs, encoder, inputs, seed, show)
-    found = judge_pairs(read, method, encoder.name, given, seed=seed, progress=show)
-    result = result_of(found, method, encoder.name, show)
+    found = judge_pairs(read, method, encoder.name, given)
+    result = result_of(found, method, encoder.name)
     return replace(
         result,
         poisoned=pairs.poisoned if pairs.manifest is not None else None,
@@ -404,7 +396,6 @@ def result_of(
     found: Judgement,
     method: ScoreFilter,
     encoder: str,
-    progress: Callable[[str], Progress] = silent,
 ) -> FilterResult:
     """Return what was found in memory, with its groups in words.
 
@@ -412,7 +403,6 @@ def result_of(
         found: What was found.
         method: What scored the pairs.
         encoder: Name of the judge.
-        progress: Gives a progress callback for a named step.
     """
     verdicts = [verdict for _, verdict in found.verdicts()]
     scores, keep = (
@@ -426,7 +416,7 @@ def result_of(
         found.cut,
         method.name,
         encoder,
-        groups=found.described(progress),
+        groups=found.described(),
         likely=len(found.likely or ()),
         judge=judge,
         notes=found.scores.notes,
@@ -444,7 +434,8 @@ def _read(
 ) -> ReadPairs:
     from mmpoison.defenses.filters.pair_vectors import memory_shard
 
-    return read_memory(memory_shard(encoder, inputs, pairs, method.joint, progress), seed)
+    shard = memory_shard(encoder, inputs, pairs, method.joint, progress)
+    return read_memory(shard, seed, progress)
 
 
 def filter_pairs(

@@ -110,13 +110,7 @@ class LocalDensity(ScoreFilter):
         self.measure = score
         self.reference = reference
 
-    def score(
-        self,
-        read: ReadPairs,
-        *,
-        seed: int = 0,
-        progress: Callable[[str], Progress] = silent,
-    ) -> PairScores:
+    def score(self, read: ReadPairs) -> PairScores:
         """Return how sparse the neighbourhood of each pair is; all pairs are held in memory.
 
         Raises:
@@ -124,15 +118,13 @@ class LocalDensity(ScoreFilter):
         """
         pairs = read.vectors()
         scores = np.full(len(pairs), np.nan)
-        text, image = (np.asarray(side, dtype=np.float32) for side in (pairs.text, pairs.image))
-        lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in (text, image)]
-        rows = np.flatnonzero(np.isfinite(lengths[0] * lengths[1]) & (lengths[0] * lengths[1] > 0))
-        # vectors that are unit ones already are not rounded again
-        text, image = (
-            side[rows] / np.where(np.abs(of[rows] - 1) < UNIT, 1, of[rows])
-            for side, of in zip((text, image), lengths, strict=True)
-        )
+        sides = [np.asarray(side, dtype=np.float32) for side in (pairs.text, pairs.image)]
+        lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+        both = lengths[0] * lengths[1]
+        rows = np.flatnonzero(np.isfinite(both) & (both > 0))
+        text, image = (_unit(side[rows], of[rows]) for side, of in zip(sides, lengths, strict=True))
         pair_of: Any = slice(None)
+        points: npt.NDArray[np.float32]
         if self.modality == "image":
             _, first, pair_of = np.unique(pairs.owner[rows], return_index=True, return_inverse=True)
             points = image[first]
@@ -142,13 +134,21 @@ class LocalDensity(ScoreFilter):
             points = (np.concatenate([text, image], axis=1) / np.sqrt(2)).astype(np.float32)
         reference = None
         if self.reference is not None and self.reference < len(points):
-            drawn = generator(seed, "local-density").permutation(len(points))
+            drawn = generator(read.seed, "local-density").permutation(len(points))
             reference = np.sort(drawn[: self.reference])
         near = _known_nearest(
-            points, self.k, reference, device=find_device("auto"), progress=progress
+            points, self.k, reference, device=find_device("auto"), progress=read.progress
         )
         scores[rows] = sparsity(*near, self.measure, points.shape[1])[pair_of]
         return PairScores.split(scores, read)
+
+
+def _unit(
+    vectors: npt.NDArray[np.float32], lengths: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return unit vectors; what is one already is not rounded again."""
+    near = np.abs(lengths - 1) < UNIT
+    return np.asarray(vectors / np.where(near, np.float32(1), lengths), dtype=np.float32)
 
 
 def _known_nearest(

@@ -12,7 +12,7 @@ from mmpoison.base.option_checks import check_number
 from mmpoison.defenses.catalogue import Kind, build_defense
 from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.filters.suspicious_groups.fit import Start
-from mmpoison.defenses.filters.suspicious_groups.passes import Group, Progress, ReadPairs, silent
+from mmpoison.defenses.filters.suspicious_groups.passes import Group, ReadPairs
 from mmpoison.defenses.filters.thresholds import Values
 from mmpoison.errors import InputError
 
@@ -103,20 +103,13 @@ class ScoreFilter(ABC):
             )
 
     @abstractmethod
-    def score(
-        self,
-        read: ReadPairs,
-        *,
-        seed: int = 0,
-        progress: Callable[[str], Progress] = silent,
-    ) -> PairScores:
+    def score(self, read: ReadPairs) -> PairScores:
         """Score every pair.
 
         Args:
-            read: The embedded pairs, in shards; a set in memory is one shard. `read.vectors()` has all of them at once.
-                Nothing in them says which are poisoned.
-            seed: Seed of everything random.
-            progress: Gives a progress callback for a named step.
+            read: The embedded pairs, in shards; a set in memory is one shard. `read.vectors()` has all of them at once,
+                and `read.seed` and `read.progress` are for what is random or takes long. Nothing in them says which
+                pairs are poisoned.
 
         Raises:
             InputError: If the method cannot score these pairs, for example too few.

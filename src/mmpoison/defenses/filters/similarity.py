@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups.distance import DISTANCE
-from mmpoison.defenses.filters.suspicious_groups.passes import Progress, ReadPairs, silent
+from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
 from mmpoison.errors import InputError
 from mmpoison.statistics import TwoGaussians, fit_two_gaussians
 
@@ -46,13 +46,7 @@ class RelevanceFilter(ScoreFilter):
     score_name = DISTANCE
     score_range = (0.0, 2.0)
 
-    def score(
-        self,
-        read: ReadPairs,
-        *,
-        seed: int = 0,
-        progress: Callable[[str], Progress] = silent,
-    ) -> PairScores:
+    def score(self, read: ReadPairs) -> PairScores:
         """Return the cosine distance of each pair, in [0, 2]."""
         return PairScores(read.distance, distances=True)
 
@@ -104,13 +98,7 @@ class GmmSplit(ScoreFilter):
     score_name = "log odds that image and caption do not match"
     default_cut = Cut(threshold=math.log((1 - SAFE) / SAFE))
 
-    def score(
-        self,
-        read: ReadPairs,
-        *,
-        seed: int = 0,
-        progress: Callable[[str], Progress] = silent,
-    ) -> PairScores:
+    def score(self, read: ReadPairs) -> PairScores:
         """Return the log odds that each pair is of the Gaussian with the smaller mean."""
         numbers = sorted(read.runner.shards)
         cosines = np.concatenate([1 - read.distance(n).astype(np.float64) for n in numbers])
@@ -119,7 +107,7 @@ class GmmSplit(ScoreFilter):
             raise InputError(
                 f"the {len(usable):,} pairs are all equally far apart: two Gaussians need different cosines"
             )
-        two = fit_two_gaussians(usable, seed=seed)
+        two = fit_two_gaussians(usable, seed=read.seed)
         odds = np.full(len(cosines), np.nan)
         odds[~np.isnan(cosines)] = two.log_odds(usable)
         notes = []
@@ -172,12 +160,6 @@ class RandomDrop(ScoreFilter):
     score_range = (0.0, 1.0)
     default_cut = Cut(clean_loss=0.02)
 
-    def score(
-        self,
-        read: ReadPairs,
-        *,
-        seed: int = 0,
-        progress: Callable[[str], Progress] = silent,
-    ) -> PairScores:
+    def score(self, read: ReadPairs) -> PairScores:
         """Return a random number in [0, 1) for each pair."""
-        return PairScores.split(generator(seed, "random-drop").random(read.rows), read)
+        return PairScores.split(generator(read.seed, "random-drop").random(read.rows), read)

@@ -161,7 +161,7 @@ def _scan(
     opened: OpenedSource, runner: ShardRunner, settings: ScanSettings, progress: RunProgress
 ) -> Judged:
     source, method = opened.source, settings.method
-    facts, read = read_shards(runner, source, settings)
+    facts, read = read_shards(runner, source, settings, progress)
     if opened.encoder is not None:
         # embedded here, so in one order; a model that is not aligned only looks as if it were not
         facts = replace(facts, matches=(), repeats=0)
@@ -177,11 +177,9 @@ def _scan(
         method,
         opened.encoder or "of these embeddings",
         _given(opened, runner, settings),
-        seed=settings.seed,
-        progress=progress.progress,
     )
     level, start = false_alarms(method) or LIKELY, found.scores.start
-    described = found.described(progress.progress)
+    described = found.described()
     planted: Sequence[PlantedSize] | None = None
     used = 0
     if start is not None and settings.planted:
@@ -216,7 +214,7 @@ def _given(opened: OpenedSource, runner: ShardRunner, settings: ScanSettings) ->
             np.concatenate([shard.image for shard in shards])[usable],
             owner[usable],
         )
-        known = settings.method.score(read_memory(trusted, settings.seed), seed=settings.seed)
+        known = settings.method.score(read_memory(trusted, settings.seed))
         given = replace(given, trusted=known.of(0), trusted_images=owner[usable].astype(np.int32))
     if (file := settings.method.cut.labels) is None:
         return given
@@ -257,7 +255,7 @@ def _labelled_ids(
 
 
 def read_shards(
-    runner: ShardRunner, source: EmbeddedSource, settings: ScanSettings
+    runner: ShardRunner, source: EmbeddedSource, settings: ScanSettings, progress: RunProgress
 ) -> tuple[ShardFacts, ReadPairs]:
     """Check all shards, compute the distances of their pairs, and draw the sample: the first pass.
 
@@ -271,7 +269,8 @@ def read_shards(
         for _, part in runner.whole_parts(READ, without=("distance",))
     ]
     facts = reduce(ShardFacts.merge, (one for one, _ in read))
-    return facts, ReadPairs(runner, _in_pairs([one for _, one in read], Sample.merge))
+    sample = _in_pairs([one for _, one in read], Sample.merge)
+    return facts, ReadPairs(runner, sample, settings.seed, progress.progress)
 
 
 KINDS = ("label", "category", "class")

@@ -7,12 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import Cut
-from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
-from mmpoison.pairs.table import PairDataset
+from mmpoison.defenses import DEFENSES, Cut, PairScores, ReadPairs, ScoreFilter
+from mmpoison.defenses.catalogue import Kind
 
 
 @DEFENSES.register("odd-captions")
@@ -25,18 +21,10 @@ class OddCaptions(ScoreFilter):
     summary: ClassVar[str] = "drops the pairs with the shortest captions"
     parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = "clean pairs with short captions"
-    streams = True
     uses_trusted = True
     default_cut = Cut(clean_loss=0.1)
 
-    def score(
-        self,
-        pairs: PairDataset,
-        encoder: DualEncoder,
-        inputs: PairInputs,
-        *,
-        seed: int = 0,
-        progress: ProgressFor | None = None,
-    ) -> PairScores:
+    def score(self, read: ReadPairs) -> PairScores:
         """The shorter a caption, the larger."""
-        return PairScores(1 / np.array([1 + len(str(caption)) for caption in pairs.captions]))
+        captions = read.vectors().captions() or []
+        return PairScores.split(1 / np.array([1 + len(caption) for caption in captions]), read)

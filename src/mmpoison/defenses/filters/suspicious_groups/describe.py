@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.defenses.filters.suspicious_groups.passes import Group, Progress, ReadPairs, silent
+from mmpoison.defenses.filters.suspicious_groups.passes import Group, ReadPairs
 from mmpoison.defenses.filters.suspicious_groups.shard import Index, Space
 from mmpoison.defenses.group_levels import RAREST
 from mmpoison.errors import InputError
@@ -124,7 +124,6 @@ def describe_groups(
     read: ReadPairs,
     groups: Sequence[Group],
     space: Space,
-    progress: Callable[[str], Progress] = silent,
 ) -> tuple[DescribedGroup, ...]:
     """Describe groups.
 
@@ -132,11 +131,10 @@ def describe_groups(
         read: The pairs.
         groups: The groups.
         space: Reduces vectors of images.
-        progress: Gives a progress callback for a named step.
     """
     if not groups:
         return ()
-    report = progress("describing groups")
+    report = read.progress("describing groups")
     report(0, len(groups))
     describe = _Describer(read, space)
     described = []

@@ -81,6 +81,14 @@ from mmpoison.statistics import Estimate, true_pair_auroc
 
 Numbers = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
+ProgressFor = Callable[[str], Progress]
+
+
+def silent(what: str) -> Progress:
+    """Return a progress callback that shows nothing."""
+    return lambda done, total: None
+
+
 State = Callable[[], Arrays]
 """Gives what an earlier pass found; it is sent to workers."""
 
@@ -233,10 +241,14 @@ class ReadPairs:
     Attributes:
         runner: Runs passes over the shards.
         sample: A random sample of the pairs.
+        seed: Of everything random.
+        progress: Gives a progress callback for a named step.
     """
 
     runner: PassRunner
     sample: Sample
+    seed: int = 0
+    progress: ProgressFor = silent
 
     @cached_property
     def starts(self) -> Mapping[int, int]:
@@ -270,15 +282,13 @@ class ReadPairs:
         return self.runner.part(READ, number, "distance")[0]
 
     def vectors(self) -> VectorShard:
-        """Read all shards into one in memory."""
+        """Read all shards into one in memory, with the captions where they are known."""
         shards = [vectors_of(shard, number) for number, shard in sorted(self.runner.shards.items())]
-        if len(shards) == 1:
-            return shards[0]
+        texts = [shard.captions() for _, shard in sorted(self.runner.shards.items())]
         owners, images = [], 0
         for shard in shards:
             owners.append(np.unique(shard.owner, return_inverse=True)[1] + images)
             images = int(owners[-1].max(initial=images - 1)) + 1
-        texts = [shard.captions() for _, shard in sorted(self.runner.shards.items())]
         return VectorShard(
             0,
             np.concatenate([shard.text for shard in shards]),
@@ -294,18 +304,21 @@ FEW_UNITS = 2048
 """Pairs of the sample that are compared with random pairs."""
 
 
-def read_memory(shard: VectorShard, seed: int = 0, *, sample: int = SAMPLE) -> ReadPairs:
+def read_memory(
+    shard: VectorShard, seed: int = 0, progress: ProgressFor = silent, *, sample: int = SAMPLE
+) -> ReadPairs:
     """Read pairs in memory: one shard.
 
     Args:
         shard: All pairs.
-        seed: Of the sample.
+        seed: Of everything random.
+        progress: Gives a progress callback for a named step.
         sample: Pairs in the sample.
     """
     runner = MemoryRunner(shard)
     runner.run(READ, "", ReadPass(SamplePlan(max(1, len(shard)), sample, seed)))
     ((_, part),) = runner.whole_parts(READ)
-    return ReadPairs(runner, Sample.from_arrays(part_of("sample", part)))
+    return ReadPairs(runner, Sample.from_arrays(part_of("sample", part)), seed, progress)
 
 
 @dataclass(frozen=True)
@@ -568,28 +581,19 @@ class Group:
         return self.images < FEWEST_IMAGES <= self.counted
 
 
-def silent(what: str) -> Progress:
-    """Return a progress callback that shows nothing."""
-    return lambda done, total: None
-
-
-def find_groups(
-    read: ReadPairs, seed: int, progress: Callable[[str], Progress] = silent
-) -> tuple[tuple[Group, ...], Start]:
+def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
     """Find suspicious groups, the strongest first, at most ten; `scores_of` reads the scores of all rows.
 
     Args:
         read: The pairs.
-        seed: Of the folds.
-        progress: Gives a progress callback for a named step.
 
     Raises:
         InputError: If the sample has fewer than 20 pairs.
     """
-    runner, sample = read.runner, read.sample
+    runner, sample, progress = read.runner, read.sample, read.progress
     report = progress("fitting the sample")
     report(0, 2)
-    start = fit_start(sample, seed)
+    start = fit_start(sample, read.seed)
     runner.run(SUMS, "fitting regressions", SumsPass(runner.state("start", start.to_arrays())))
     sums = reduce(merge_sums, (sums_from_arrays(part) for _, part in runner.whole_parts(SUMS)))
     report(1, 2)
@@ -653,7 +657,7 @@ def scan_memory(
         InputError: If there are fewer than 20 usable pairs.
     """
     read = read_memory(shard, seed, sample=sample)
-    groups, start = find_groups(read, seed)
+    groups, start = find_groups(read)
     (score,) = read.runner.part(SCORE, shard.number, "score")
     return groups, scores_of(score, shard.number, groups), start
 

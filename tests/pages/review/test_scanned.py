@@ -1,0 +1,227 @@
+"""The pairs of a scan that a person should see, and what resembles them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.scan_results import write_scan_result
+
+import mmpoison
+from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.defenses import DEFENSES
+from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.filters.pair_vectors import embed_pairs
+from mmpoison.errors import InputError
+from mmpoison.models import DualEncoder, prepare_pixels
+from mmpoison.pages.review import add_neighbours, scanned_pairs
+from mmpoison.pages.review.app import group_members, read_scan, source_of
+
+
+@pytest.fixture(scope="module")
+def judge(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
+    return make_encoder(7)
+
+
+def scan(source: Any, judge: DualEncoder, out: Path, **options: Any) -> Path:
+    mmpoison.scan(source, encoder=judge, out=out, planted=False, progress=False, **options)
+    return out
+
+
+@pytest.fixture(scope="module")
+def result(
+    square_folder: Path, judge: DualEncoder, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("scanned") / "out"
+    return scan(square_folder, judge, out, method="relevance-filter", lose=0.1)
+
+
+def test_the_most_distant_come_first(result: Path, square_folder: Path) -> None:
+    rows = pq.read_table(result / "scores.parquet").to_pylist()
+    shown = scanned_pairs(result, PairPieces(square_folder, images_at_once=5), 30)
+    worst = sorted(rows, key=lambda row: -row["score"])[:30]
+    assert [pair.pair for pair in shown] == [row["pair"] for row in worst]
+    assert [pair.distance for pair in shown] == pytest.approx([row["score"] for row in worst])
+    assert [pair.kept for pair in shown] == [not row["drop"] for row in worst]
+    assert not shown[0].kept
+    assert shown[-1].kept
+    captions = load_pairs(square_folder)
+    for pair in shown[:3]:
+        assert len(pair.others) == 4
+        assert pair.caption not in pair.others
+        assert pair.caption in captions.captions
+    assert len(scanned_pairs(result, PairPieces(square_folder), 10_000)) == len(rows)
+
+
+METHODS = [name for name, found in DEFENSES.items() if found.kind == "pre-training"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_result_of_every_method(
+    method: str,
+    square_folder: Path,
+    judge: DualEncoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is found from any folder; the score has its own name."""
+    cut: dict[str, Any] = {} if method == "gmm-split" else {"lose": 0.1}
+    monkeypatch.chdir(square_folder.parent)
+    out = tmp_path / "there" / "out"
+    scan(square_folder.name, judge, out, method=method, **cut)
+    monkeypatch.chdir(tmp_path)
+    found = read_scan(Path("there/out"))
+    source = source_of(found, Path("there/out"))
+    assert Path(source) == square_folder.resolve()
+    assert found.score_name == DEFENSES[method].score_name  # type: ignore[attr-defined]
+    shown = scanned_pairs(Path("there/out"), PairPieces(source), 10_000)
+    alone = [pair for pair in shown if pair.goal is None]
+    assert sum(not pair.kept for pair in shown) == found.dropped > 0
+    assert [pair.kept for pair in alone] == sorted(bool(pair.kept) for pair in alone)
+
+
+def rows_of(square_folder: Path) -> list[dict[str, Any]]:
+    return [
+        {"pair": name, "caption": str(piece.pairs.captions[row]), "score": place / 1000}
+        for place, piece, row, name in PairPieces(square_folder).judged("train")
+    ]
+
+
+def test_pairs_of_groups_come_first_and_name_their_group(
+    square_folder: Path, tmp_path: Path
+) -> None:
+    group = {20: 0, 7: 0, 4: 0, 3: 1, 9: 1, 11: 2}
+    rows = [
+        {**row, "group": group.get(place), "drop": group.get(place) in (0, 1)}
+        for place, row in enumerate(rows_of(square_folder))
+    ]
+    rows[30]["drop"] = True
+    rows[139]["score"] = None
+    out = write_scan_result(tmp_path / "out", rows, groups=[{}, {}, {}])
+    shown = scanned_pairs(out, PairPieces(square_folder, images_at_once=3), 9)
+    assert [pair.goal for pair in shown] == [0, 0, 0, 1, 1, 2, None, None, None]
+    places = [20, 7, 4, 9, 3, 11, 30, 138, 137]
+    assert [pair.pair for pair in shown] == [rows[place]["pair"] for place in places]
+    assert [pair.kept for pair in shown] == [False] * 5 + [True, False, True, True]
+    assert group_members(out) == [
+        [rows[place]["pair"] for place in places] for places in ([4, 7, 20], [3, 9], [11])
+    ]
+
+
+def test_the_set_is_found_after_a_move(
+    square_folder: Path, judge: DualEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    (work / "sets" / "pairs").mkdir(parents=True)
+    out = write_scan_result(work / "out" / "scan", [], data_path="../../sets/pairs")
+    monkeypatch.chdir(tmp_path)
+    assert source_of(read_scan(out), Path("work/out/scan")) == str(work / "sets" / "pairs")
+    # the two are moved together
+    moved = tmp_path / "moved"
+    shutil.move(work, moved)
+    out = moved / "out" / "scan"
+    assert source_of(read_scan(out), out) == str(moved / "sets" / "pairs")
+    # the set was moved alone
+    shutil.move(moved / "sets" / "pairs", tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"is not at .*sets/pairs \(any more\): name it with"):
+        source_of(read_scan(out), out)
+    # the result was moved alone, and the path as it was given is still right
+    (tmp_path / "pairs").mkdir()
+    assert source_of(read_scan(out), out) == "pairs"
+    # the name of a data set
+    assert source_of(read_scan(write_scan_result(tmp_path / "b", [], data="openmoji")), out) == (
+        "openmoji"
+    )
+
+
+def test_another_set_is_refused(result: Path, own_square_folder: Path) -> None:
+    file = own_square_folder / "captions.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[5:] + lines[:5]) + "\n")
+    with pytest.raises(InputError, match=r"is not the set that .* was scanned from"):
+        scanned_pairs(result, PairPieces(own_square_folder), 30)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda folder: (folder / "scores.parquet").unlink(), "no such file; `mmpoison scan DATA"),
+        (lambda folder: (folder / "scores.parquet").write_bytes(b"PAR1"), "scores.parquet: "),
+        (lambda folder: write_scan_result(folder, []), "no pair in it that could be judged"),
+        (
+            lambda folder: pq.write_table(
+                pq.read_table(folder / "scores.parquet").drop_columns("pair"),
+                folder / "scores.parquet",
+            ),
+            "has no column 'pair'",
+        ),
+    ],
+)
+def test_broken_scores(
+    result: Path,
+    square_folder: Path,
+    tmp_path: Path,
+    break_it: Callable[[Path], Any],
+    says: str,
+) -> None:
+    shutil.copytree(result, tmp_path / "copy")
+    break_it(tmp_path / "copy")
+    with pytest.raises(InputError) as error:
+        scanned_pairs(tmp_path / "copy", PairPieces(square_folder), 5)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "no such file; `mmpoison scan DATA"),
+        ([], "must be an object"),
+        ({"groups": 3}, "groups must be a list"),
+        ({"source": 3}, "source must be text"),
+    ],
+)
+def test_a_broken_scan_is_one_line(tmp_path: Path, value: Any, says: str) -> None:
+    folder = write_scan_result(tmp_path, [])
+    known = json.loads((folder / "scan.json").read_text())
+    (folder / "scan.json").unlink()
+    if value is not None:
+        changed = {**known, **value} if value else value
+        (folder / "scan.json").write_text(json.dumps(changed))
+    with pytest.raises(InputError) as error:
+        read_scan(folder)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_neighbours_are_the_nearest_on_other_images(
+    result: Path, square_folder: Path, squares: PairDataset, judge: DualEncoder
+) -> None:
+    pieces = PairPieces(square_folder, images_at_once=7)
+    shown = add_neighbours(scanned_pairs(result, pieces, 6), pieces, judge, nearest=3)
+    train = squares.select(split="train")
+    text, image = embed_pairs(judge, prepare_pixels(judge, train), train)
+    ids = train.images.ids[train.image]
+    for pair in shown:
+        row = next(
+            n
+            for n in range(len(train))
+            if (ids[n], train.captions[n]) == (pair.image, pair.caption)
+        )
+        for found, vectors in ((pair.by_caption, text), (pair.by_image, image)):
+            distance = np.where(ids == pair.image, np.inf, 1 - vectors @ vectors[row])
+            if found is pair.by_image:
+                distance = distance[np.unique(train.image, return_index=True)[1]]
+            np.testing.assert_allclose(
+                [other.distance for other in found],
+                np.clip(np.sort(distance)[:3], 0, 2),
+                atol=1e-5,
+            )
+            assert pair.image not in [other.image for other in found]
+        assert len({other.image for other in pair.by_image}) == 3
