@@ -24,6 +24,7 @@ from rows import Row, resumed
 
 from mmpoison.base.untrusted import read_json
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
+from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
 from mmpoison.defenses.group_levels import FEWEST_IMAGES
 from mmpoison.statistics import clustered_share
 
@@ -35,7 +36,7 @@ KINDS = (*SYNTHETIC, REAL)
 HARDEST = ("favourites", "second-objects")
 """Kinds whose mistakes go to the same other topic by construction, as poison does."""
 SEEDS = 5
-NUMBERS = ("false_alarms", "crowded", "score", "images", "found", "counted", "expected")
+NUMBERS = ("false_alarms", "crowded", "strength", "images", "conflicting", "counted", "expected")
 """Of a group, which are kept."""
 
 
@@ -43,11 +44,11 @@ def measure(make: Callable[[str, int, int], CleanSet], kind: str, seed: int, num
     """Scan a clean set, and return what it shows."""
     made = make(kind, seed, number)
     start = time.process_time()
-    goals = SuspiciousGroups().score_shard(made.pairs, made.shard, seed=seed).goals or ()
+    groups = SuspiciousGroups().score(read_memory(made.shard, seed)).groups or ()
     return {
         **made.about,
         "pairs": len(made.pairs),
-        "groups": [{name: getattr(goal, name) for name in NUMBERS} for goal in goals],
+        "groups": [{name: getattr(group, name) for name in NUMBERS} for group in groups],
         "seconds": round(time.process_time() - start, 2),
     }
 
@@ -94,7 +95,7 @@ def fitted(rows: Sequence[Row]) -> list[tuple[float, float]]:
 
 def strongest(row: Row) -> float:
     """Return the largest score of the groups of a set that are large enough to be named."""
-    large = (g["score"] for g in row["groups"] if g["images"] >= FEWEST_IMAGES or g["crowded"])
+    large = (g["strength"] for g in row["groups"] if g["images"] >= FEWEST_IMAGES or g["crowded"])
     return float(max(large, default=0.0))
 
 

@@ -6,7 +6,7 @@ Each page is opened in Chromium at a fixed size, in light colours, and written t
 the file would have more than 150 kB:
 
 - `search.png`, `search-phone.png`: `mmpoison search --run` as it opens, at 1,280 and at 375 pixels;
-- `review.png`, `review-phone.png`: `mmpoison review` of OpenMoji scenes, poisoned and filtered by `suspicious-groups`;
+- `review.png`, `review-phone.png`: `mmpoison review` of OpenMoji scenes, poisoned and scanned;
 - `report.png`: what a search returns, on the report of the demo, for the guide;
 - `one-query.png`: the first query of the same report, at 1,200 x 400, for the README.
 
@@ -117,15 +117,15 @@ def of_search(browser: Browser, run: Path, out: Path, work: Path) -> None:
 
 
 def of_review(browser: Browser, run: Path, out: Path, work: Path) -> None:
-    """The review of what `suspicious-groups` drops, from another folder than the filter ran in."""
+    """The review of what a scan finds, from another folder than the scan ran in."""
     options = [part for each in SCENES for part in ("--option", each)]
     mmpoison("data", "build", "openmoji", "--out", work / "scenes", *options)
     poison = ("--attack", "single-target-label", "--goal", "sheep2aeroplane", "--samples", "25")
     mmpoison("poison", work / "scenes", *poison, "--out", work / "my-pairs")
-    method = ("--encoder", "openmoji-small", "--method", "suspicious-groups")
+    method = ("--encoder", "openmoji-small", "--no-planted")
     # named without its folder, which is shown on the page
-    mmpoison("filter", "--data", "my-pairs", *method, "--out", "kept", cwd=work)
-    with served("review", work / "kept", "--labels", work / "labels.csv") as address:
+    mmpoison("scan", "my-pairs", *method, "--out", "scan", cwd=work)
+    with served("review", work / "scan", "--labels", work / "labels.csv") as address:
         for name, size in (("review", WIDE), ("review-phone", PHONE)):
             page = opened(browser, address, size)
             page.locator("#goal").wait_for()

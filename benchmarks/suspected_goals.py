@@ -35,7 +35,8 @@ from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filters.filter_result import auroc, recall_at
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.suspicious_groups.features import caption_features
+from mmpoison.defenses.filters.pair_vectors import caption_features
+from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
 from mmpoison.defenses.group_levels import FEWEST_IMAGES, false_alarms_at
 from mmpoison.errors import InputError
@@ -144,13 +145,14 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
     shard = clean.shard_of(train)
     start = time.perf_counter()
     # the scan is not told the truth
-    found = SuspiciousGroups().score_shard(replace(train, source=train.image, manifest=None), shard)
+    found = SuspiciousGroups().score(read_memory(shard))
+    scores = np.nan_to_num(found.of(0))
     seconds = time.perf_counter() - start
     bad = train.poisoned & _of_goals(poisoned, train)  # decoys are not what is measured
     good = ~train.poisoned
-    groups = sorted(found.goals or (), key=lambda group: -group.score)
-    true = [bool(bad[group.rows].mean() > 0.5) for group in groups]
-    scores, distances = found.scores, clean.distances(train)
+    groups = found.groups or ()
+    true = [bool(bad[group.rows[0]].mean() > 0.5) for group in groups]
+    distances = clean.distances(train)
     return {
         "poisoned": int(bad.sum()),
         "clean": int(good.sum()),
@@ -162,7 +164,7 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
         "oracle": oracle(shard, bad, good, 0.02),
         "first": bool(true and true[0]),
         "scores": [
-            [g.score, g.images, g.crowded, own] for g, own in zip(groups, true, strict=True)
+            [g.strength, g.images, g.crowded, own] for g, own in zip(groups, true, strict=True)
         ],
         "seconds": round(seconds, 2),
     }

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from cases.data import caption_of, jpeg_of
 from harness import Found, alone, clocked, mmpoison, take_turns
 from synthetic_corpus import Corpus
 
-from mmpoison.defenses.filters.suspicious_groups.distance import DistanceCounts, distances
+from mmpoison.defenses.filters.suspicious_groups.distance import distances
 from mmpoison.embedded import open_embedded
 from mmpoison.embedded.keep_lists import keep_list
 
@@ -35,7 +34,7 @@ def filter(
     side: int = 256,
     memory: tuple[int, ...] = (10_000, 100_000),
 ) -> Found:
-    """The relevance filter with `openmoji-mini`, five captions an image, images of 256 pixels."""
+    """`mmpoison scan --method relevance-filter` with `openmoji-mini`, five captions an image, images of 256 pixels."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = _filter_speed(_pairs_folder(folder / "pairs", pairs, side), folder, encoder)
@@ -49,28 +48,27 @@ def filter(
 
 
 def filter_whole(data: str, encoder: str, out: str) -> int:
-    """Filter a set of any size, and count its pairs."""
-    from mmpoison.defenses import filter_pairs
-    from mmpoison.models import load_encoder
+    """Scan a set of any size by distance, and count its pairs."""
+    import mmpoison
 
-    judge = load_encoder(encoder)
-    done = filter_pairs(data, judge, out=out, automatic=True, force=True, images="none")
-    return len(done.keep)
+    return mmpoison.scan(data, encoder=encoder, out=out, **BY_DISTANCE).pairs
+
+
+BY_DISTANCE: dict[str, Any] = {
+    **{"method": "relevance-filter", "automatic": True, "force": True, "progress": False},
+}
 
 
 def _filter_speed(folder: Path, work: Path, name: str) -> Found:
     """The scan next to the loop over pairs and to the same loop in batches."""
     import torch
 
+    import mmpoison as package
     from mmpoison.datasets import load_pairs
-    from mmpoison.defenses import RelevanceFilter
-    from mmpoison.defenses.filters.distance_scan import images_at_once, scan_pairs
-    from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.images import read_image
     from mmpoison.models import load_encoder
 
     encoder = load_encoder(name)
-    size = encoder.image_size
     pairs = load_pairs(folder)
     ids = pairs.images.ids[pairs.image]
 
@@ -78,22 +76,25 @@ def _filter_speed(folder: Path, work: Path, name: str) -> Found:
         found = []
         for first in range(0, len(pairs), batch):
             rows = slice(first, first + batch)
-            pixels = np.stack([read_image(pairs.root, name, size) for name in ids[rows]])
+            pixels = np.stack([read_image(pairs.root, name, encoder.image_size) for name in ids[rows]])
             image = encoder.encode_image(encoder.image_input(pixels))
             text = encoder.encode_text(encoder.tokens(list(pairs.captions[rows])))
             found.append(1 - (image * text).sum(dim=1).numpy())
         return np.concatenate(found)
 
     def ours() -> Any:
-        pieces = PairPieces(folder, images_at_once=images_at_once(size))
-        return scan_pairs(pieces, encoder, RelevanceFilter(threshold=0.8), work=work / "distances")
+        turn = len(list(work.glob("scan-*")))
+        out = work / f"scan-{turn}"
+        with mock.patch.dict(os.environ, MMPOISON_CACHE=str(work / f"cache-{turn}")):
+            package.scan(folder, encoder=encoder, out=out, **BY_DISTANCE)
+        return pq.read_table(out / "scores.parquet")["score"].to_numpy()
 
     with torch.no_grad():
         loop(64)  # warm
         found, results = take_turns(
             {"ours": ours, "loop": lambda: loop(1), "batches": lambda: loop(128)}
         )
-    assert np.abs(results["ours"].scores - results["loop"]).max() < 1e-4
+    assert np.abs(results["ours"] - results["loop"]).max() < 1e-4
     return found
 
 
@@ -119,56 +120,6 @@ def _pairs_table(folder: Path, pairs: int, rows: int = 20_000) -> Path:
         table = pa.table({"image": [images[n % 256] for n in numbers], "captions": texts})
         pq.write_table(table, folder / f"part-{start:08}.parquet", row_group_size=2_000)
     return folder
-
-
-# -- suspicious groups in memory ---------------------------------------------------------------------------------------
-
-
-def group_memory(pairs: tuple[int, ...] = (60_000, 600_000)) -> Found:
-    """`filter --method suspicious-groups` on made-up features of COCO's size, five captions an image.
-    Beyond that, `mmpoison scan` reads shards in passes.
-    """
-    found = {}
-    for size in pairs:
-        done = alone(group_scan, size)
-        found[str(size)] = done["result"] | {"peak_gib": done["peak_gib"]}
-    return found
-
-
-def group_scan(pairs: int, width: int = 384, topics: int = 400) -> Found:
-    """Scan a set in which a caption in twenty is of another topic, and 0.1% of the pairs are one planted goal."""
-    from mmpoison.defenses.filters.suspicious_groups.passes import scan_memory
-    from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
-
-    random = np.random.default_rng(0)
-    image_of = np.repeat(np.arange(pairs // CAPTIONS), CAPTIONS)
-    image_topic = random.integers(topics, size=pairs // CAPTIONS)
-    caption_topic = image_topic[image_of]
-    odd = random.random(len(image_of)) < 0.05
-    caption_topic[odd] = random.integers(topics, size=int(odd.sum()))
-    of_one = np.flatnonzero(image_topic[image_of] == 1)
-    goal = np.unique(random.choice(of_one, int(0.001 * pairs), True))
-    caption_topic[goal] = 0
-
-    def clouds(topic: Any) -> Any:
-        middles = random.standard_normal((topics, width), dtype=np.float32)
-        made = random.standard_normal((len(topic), width), dtype=np.float32)
-        made *= 0.8
-        for start in range(0, len(topic), 65_536):  # a copy of all would be the peak
-            made[start : start + 65_536] += middles[topic[start : start + 65_536]]
-        return made
-
-    text, image = clouds(caption_topic), clouds(image_topic)
-    given = text.nbytes + image.nbytes
-    begun = time.perf_counter()
-    said, shown = text.astype(np.float16), image.astype(np.float16)[image_of]
-    del text, image
-    strongest = scan_memory(VectorShard(0, said, shown, image_of))[0][0]
-    return {
-        "seconds": time.perf_counter() - begun,
-        "features_gib": given / 2**30,
-        "share_of_goal": float(np.isin(goal, strongest.rows[0]).mean()),
-    }
 
 
 # -- embeddings that exist ---------------------------------------------------------------------------------------------
@@ -264,7 +215,7 @@ def _distance(folder: Path) -> Found:
 
     def compute() -> int:
         found = (distances(*shard.vectors(), threads=WORKERS) for shard in source.shards)
-        return sum(len(DistanceCounts.of(each)) for each in found)
+        return sum(len(each) for each in found)
 
     found: Found = {}
     for name, prepare in (("disk", drop_cache), ("memory", read)):
@@ -295,8 +246,7 @@ def _beside_datacomp(repository: Path, folder: Path) -> Found:
         source = open_embedded(folder, options={"model": "l14"})
         with ProcessPoolExecutor(WORKERS) as pool:
             found = list(pool.map(judged, source.shards))
-        counted = DistanceCounts.of(np.concatenate([distance for distance, _ in found]))
-        cut = counted.loss_cut(1 - KEPT)
+        cut = np.quantile(np.concatenate([distance for distance, _ in found]), KEPT)
         with tempfile.TemporaryDirectory() as out:
             with keep_list(Path(out), source.id_kind) as keep:
                 for shard, (distance, ids) in zip(source.shards, found, strict=True):

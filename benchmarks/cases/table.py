@@ -15,7 +15,6 @@ ON_THE_PAGE: tuple[Callable[..., Found], ...] = (
     training.embedding,
     training.image_cache,
     judging.filter,
-    judging.group_memory,
     judging.embedded_scan,
     data.ranks,
     data.coco_json,

@@ -233,6 +233,10 @@ class Given:
     force: bool = False
 
 
+class NothingLeft(InputError):
+    """A cut drops every pair."""
+
+
 def judge_pairs(
     read: ReadPairs,
     method: ScoreFilter,
@@ -267,7 +271,7 @@ def judge_pairs(
     found = Judgement(read, scores, cut, found.level, labelled)
     if all(verdict.drop.all() for _, verdict in found.verdicts()):
         every = _usable(found)
-        raise InputError(
+        raise NothingLeft(
             f"threshold {cut.value:g} drops every pair: scores run from {every.min():.3f} to {every.max():.3f}"
             if len(every)
             else "no pair can be judged: every embedding is zero or not finite"

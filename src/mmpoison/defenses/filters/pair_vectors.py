@@ -100,23 +100,19 @@ def distinct_vectors(
     if joint:
         image = embed_images(encoder, inputs, images, progress=report["images"])
         return embed_texts(encoder, inputs, captions, progress=report["captions"]), image
-    text = _caption_features(encoder, inputs, captions, report["captions"])
-    image = _in_batches(
-        inputs.image_rows(images),
-        lambda batch: inputs.image_trunk(encoder, inputs.load_images(batch)),
-        encoder,
-        report["images"],
-    )
+    text = caption_features(encoder, inputs, captions, report["captions"])
+    image = image_features(encoder, inputs, images, report["images"])
     width = max(text.shape[1], image.shape[1])
     return _stored(text, width), _stored(image, width)
 
 
-def _caption_features(
+def caption_features(
     encoder: DualEncoder,
     inputs: PairInputs,
     captions: npt.NDArray[np.object_],
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> Vectors:
+    """Compute the outputs of the text trunk for captions, shape `(n, f)`, in their order."""
     rows = inputs.text_rows(captions)
     by_length = np.argsort(inputs.lengths.numpy()[rows], kind="stable")
     sorted_features = _in_batches(
@@ -128,6 +124,21 @@ def _caption_features(
     features = np.empty_like(sorted_features)
     features[by_length] = sorted_features
     return features
+
+
+def image_features(
+    encoder: DualEncoder,
+    inputs: PairInputs,
+    images: npt.NDArray[np.int32],
+    progress: Progress | None = None,
+) -> Vectors:
+    """Compute the outputs of the image trunk for images, shape `(n, f)`, in their order."""
+    return _in_batches(
+        inputs.image_rows(images),
+        lambda batch: inputs.image_trunk(encoder, inputs.load_images(batch)),
+        encoder,
+        progress,
+    )
 
 
 def _in_batches(

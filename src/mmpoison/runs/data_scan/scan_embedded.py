@@ -17,7 +17,7 @@ from mmpoison._version import __version__
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import one_blas_thread
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.judging import Given, Places, false_alarms, judge_pairs
+from mmpoison.defenses.filters.judging import Given, NothingLeft, Places, false_alarms, judge_pairs
 from mmpoison.defenses.filters.pair_labels import (
     Ask,
     labelled_places,
@@ -138,8 +138,8 @@ def scan_embedded(
     try:
         runner = ShardRunner(source, states, passes, crew, progress)
         judged = _scan(opened, runner, settings, progress)
-    except ResultError:
-        shutil.rmtree(work, ignore_errors=True)  # another model begins anew
+    except (NothingLeft, ResultError):
+        shutil.rmtree(work, ignore_errors=True)  # another cut or model starts again
         raise
     except InputError:
         if not any(passes.rglob("*.npz")):  # nothing that another attempt could use
