@@ -76,7 +76,9 @@ def _filter_speed(folder: Path, work: Path, name: str) -> Found:
         found = []
         for first in range(0, len(pairs), batch):
             rows = slice(first, first + batch)
-            pixels = np.stack([read_image(pairs.root, name, encoder.image_size) for name in ids[rows]])
+            pixels = np.stack(
+                [read_image(pairs.root, name, encoder.image_size) for name in ids[rows]]
+            )
             image = encoder.encode_image(encoder.image_input(pixels))
             text = encoder.encode_text(encoder.tokens(list(pairs.captions[rows])))
             found.append(1 - (image * text).sum(dim=1).numpy())

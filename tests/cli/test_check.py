@@ -48,7 +48,7 @@ def test_a_check_is_written_and_resumes(
     assert json.loads((out / "model-check.json").read_text()) == found
     # the models that were made serve another check
     given = [argument for n in "01" for argument in ("--clean", out / "clean" / n)]
-    other = cli(*check[:6], *given, "--format", "json")
+    other = cli(*check[:6], *given, "--json")
     assert other.code == 0, other.err
     assert json.loads(other.out)["ranking"] == found["ranking"]
 
@@ -60,13 +60,13 @@ def test_without_clean_models_it_says_what_it_compared_with(
     shown = cli(*check, "--reference", checkpoint)
     assert shown.code == 0, shown.err
     assert "compared with the suspect's own other pairs of kinds" in shown.out
-    table = cli(*check, "--reference", checkpoint, "--format", "markdown")
+    table = cli(*check, "--reference", checkpoint, "--as", "markdown")
     assert "| captions | images | rank reference |" in table.out
 
 
 def test_decree_needs_no_reference(cli: Cli, square_folder: Path, checkpoint: Path) -> None:
     check = ("check", checkpoint, "--data", square_folder, "--method", "decree")
-    shown = cli(*check, "--set", "steps=3", "--set", "images=8", "--format", "json")
+    shown = cli(*check, "--set", "steps=3", "--set", "images=8", "--json")
     assert shown.code == 0, shown.err
     found = json.loads(shown.out)
     assert found["check"] == "decree"

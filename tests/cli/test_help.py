@@ -74,7 +74,7 @@ def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
     assert "Cut (give one)" in panels
     assert {"Labels by hand", "Model"} <= set(panels)
     # an argument without a value takes none, the others say what
-    assert re.search(r"--method +TEXT ", text)
+    assert re.search(r"--method +NAME ", text)
     assert re.search(r"--auto +By the scores", text)
 
 

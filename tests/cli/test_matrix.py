@@ -71,7 +71,7 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
     assert "out/matrix.parquet: holds a matrix of other settings (recipe)" in changed.err
     assert not (work / "third").exists()
 
-    shown = cli("report", "out", "--format", "json")
+    shown = cli("report", "out", "--json")
     tables = {table["title"]: table["rows"] for table in json.loads(shown.out)}
     assert [row["Attack"] for row in tables["Attack success after each defence"]] == ["II-own"]
     assert cli("report", "out", "--html", "page.html", "--parquet", "all.parquet").code == 0

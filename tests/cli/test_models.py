@@ -56,15 +56,15 @@ def test_show(cli: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("format", ["open-clip", "safetensors"])
 def test_export(cli: Callable[..., Any], checkpoint: Path, tmp_path: Path, format: str) -> None:
     out = tmp_path / "out"
-    result = cli("models", "export", checkpoint, "--format", format, "--out", out)
+    result = cli("models", "export", checkpoint, "--to", format, "--out", out)
     assert (result.code, result.err) == (0, "")
     name = out / "model.safetensors" if format == "safetensors" else out
     assert load_encoder(name).digest() == load_encoder(checkpoint).digest()
-    same = cli("models", "export", checkpoint, "--format", format, "--out", out)
+    same = cli("models", "export", checkpoint, "--to", format, "--out", out)
     assert (same.code, same.err) == (0, "")
     assert "the same command made it before" in " ".join(same.out.split())
     other = "safetensors" if format == "open-clip" else "open-clip"
-    again = cli("models", "export", checkpoint, "--format", other, "--out", out)
+    again = cli("models", "export", checkpoint, "--to", other, "--out", out)
     assert again.code == 2
     assert "is not empty" in again.err
 
@@ -111,7 +111,7 @@ def test_a_poisoned_model_is_taken_to_transformers(
     for arguments in (
         ("poison", square_folder, "--goal", "sheep2aeroplane", "--samples", "2", "--out", data),
         ("train", "--data", data, "--model", start, "--out", model, "--set", "epochs=1"),
-        ("models", "export", model, "--format", "transformers", "--out", tmp_path / "hf"),
+        ("models", "export", model, "--to", "transformers", "--out", tmp_path / "hf"),
     ):
         result = cli(*arguments)
         assert result.code == 0, result.err

@@ -22,9 +22,6 @@ Cli = Callable[..., Any]
 NAMES_OF_DATA = ("a data set's name", "Pairs in any format", "A clean data set", "of pairs, or hf:")
 """What the help of an option or argument says that takes pairs of any format."""
 
-FORMAT_IS_PRINTED = {
-    ("evaluate",): "--format says how results are printed: there it is --data-format",
-}
 NO_DATA: dict[tuple[str, ...], str] = {
     ("run",): "a recipe names its data and their format; --data-root and --option change them",
     ("data", "list"): "takes a registered name alone: it reads no pairs",
@@ -97,8 +94,7 @@ def test_no_other_verb_says_how_data_are_read(cli: Cli, path: tuple[str, ...]) -
 @pytest.mark.parametrize("path", sorted(TAKE_DATA), ids=" ".join)
 def test_every_verb_that_takes_data_says_how_it_is_read(cli: Cli, path: tuple[str, ...]) -> None:
     shown = cli(*path, "--help").out
-    form = "--data-format" if path in FORMAT_IS_PRINTED else "--format"
-    for option in (form, "--data-root", "--option"):
+    for option in ("--format", "--data-root", "--option"):
         assert f"{option} " in shown, option
     assert "How the data are read" in shown
 
@@ -140,7 +136,7 @@ def test_scan_train_and_poison_take_the_table(cli: Cli, own_table: Path, tmp_pat
     assert poisoned.code == 0, poisoned.err
     measured = cli(
         "evaluate", "--data", own_table, *how, "--model", "openmoji-mini", "--goal",
-        "sheep2aeroplane", "--format", "json", "--data-format", "csv",
+        "sheep2aeroplane", "--json", "--format", "csv",
     )  # fmt: skip
     assert measured.code == 0, measured.err
     assert "sheep2aeroplane" in json.loads(measured.out)["goal"]

@@ -29,7 +29,7 @@ def test_of_many_settings_a_terminal_shows_those_side_by_side_alone(
     assert "small, a0" not in shown.out
     assert "26 more tables, all columns and intervals: --all" in shown.out
     assert cli("report", tmp_path, "--all").out.count("small, a") == 13
-    whole = json.loads(cli("report", tmp_path, "--format", "json").out)
+    whole = json.loads(cli("report", tmp_path, "--json").out)
     assert sum("small, a" in table["title"] for table in whole) == 13
     file = tmp_path / "all.md"
     assert cli("report", tmp_path, "--markdown", file).code == 0
@@ -57,7 +57,7 @@ def test_no_number_is_cut_at_any_width(
     assert "…" not in shown
     assert not re.search(r"^ *[a-z] *\n *[a-z] *$", shown, re.MULTILINE), "drawn letter by letter"
     if more in ((), ("--all",)):
-        tables = json.loads(cli("report", tmp_path / "runs", "--format", "json").out)
+        tables = json.loads(cli("report", tmp_path / "runs", "--json").out)
         means = [
             cell["mean"]
             for table in tables[:1]
@@ -73,8 +73,8 @@ def test_no_number_is_cut_at_any_width(
 def test_formats_for_programs_have_everything(cli: Cli, tmp_path: Path) -> None:
     for seed in range(3):
         write_run(tmp_path / f"{seed}", seed)
-    tables = json.loads(cli("report", tmp_path, "--format", "json").out)
-    rows = list(csv.DictReader(io.StringIO(cli("report", tmp_path, "--format", "csv").out)))
+    tables = json.loads(cli("report", tmp_path, "--json").out)
+    rows = list(csv.DictReader(io.StringIO(cli("report", tmp_path, "--as", "csv").out)))
     assert len(rows) == sum(len(table["rows"]) for table in tables)
     whole = [(table["title"], row) for table in tables for row in table["rows"]]
     for (title, row), read in zip(whole, rows, strict=True):
@@ -83,7 +83,7 @@ def test_formats_for_programs_have_everything(cli: Cli, tmp_path: Path) -> None:
             if isinstance(cell, dict):
                 assert float(read[name]) == cell["mean"]
                 assert read[f"{name} sd"] == ("" if cell["sd"] is None else str(cell["sd"]))
-    text = cli("report", tmp_path, "--format", "latex").out
+    text = cli("report", tmp_path, "--as", "latex").out
     assert text.count(r"\begin{tabular}") == text.count(r"\end{table}") == len(tables)
 
 

@@ -309,9 +309,9 @@ def test_run_and_report(
     assert table.code == 0
     written = (tmp_path / "table.md").read_text()
     assert "|" in written
-    assert cli("report", *folders, "--format", "markdown").out == written
-    assert json.loads(cli("report", "runs", "--format", "json").out)[0]["rows"][0]["n"] == 2
-    models = cli("report", "runs", "--models", "clean_model,poisoned", "--format", "json")
+    assert cli("report", *folders, "--as", "markdown").out == written
+    assert json.loads(cli("report", "runs", "--json").out)[0]["rows"][0]["n"] == 2
+    models = cli("report", "runs", "--models", "clean_model,poisoned", "--json")
     assert json.loads(models.out)[0]["rows"][0]["n"] == 2
     for folder, seed in zip(folders, (0, 1), strict=True):
         shutil.copytree(folder, tmp_path / "others" / f"seed{seed}")
@@ -331,7 +331,7 @@ def test_evaluate_to_the_letter(
     image = "aeroplane/09.png"
     result = cli(
         *("evaluate", "--data", square_folder, *models, "--goal", "sheep2aeroplane"),
-        *("--target-image", image, "--study", "all", "--format", "json", "--out", tmp_path / "out"),
+        *("--target-image", image, "--study", "all", "--json", "--out", tmp_path / "out"),
     )
     assert result.code == 0, result.err
     metrics = json.loads(result.out)
@@ -345,10 +345,10 @@ def test_evaluate_to_the_letter(
 
     poisoned = tmp_path / "poisoned"
     cli("poison", square_folder, "--goal", "sofa2bird", "--samples", "2", "--out", poisoned)
-    of_manifest = cli("evaluate", "--data", poisoned, *models, "--format", "json")
+    of_manifest = cli("evaluate", "--data", poisoned, *models, "--json")
     assert set(json.loads(of_manifest.out)["goal"]) == {"sofa2bird"}
     elsewhere = cli(
-        *("evaluate", "--data", square_folder, *models, "--format", "markdown"),
+        *("evaluate", "--data", square_folder, *models, "--as", "markdown"),
         *("--manifest", poisoned / "manifest.json", "--study", "queries"),
     )
     assert "| Model, captions of the poison |" in elsewhere.out

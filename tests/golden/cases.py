@@ -186,7 +186,7 @@ def repairs(work: Work) -> Any:
 @case(TRAINED_WITHIN)
 def checks(work: Work) -> Any:
     """Is a model poisoned? Each check, with the clean fine-tunes that it made."""
-    of = f"--data {work.squares} --reference {work.tiny} --format json"
+    of = f"--data {work.squares} --reference {work.tiny} --json"
     command = f"check {_suspect(work)} {of} --method {{}}"
     found = _defended(work, "decree", command)
     return {**found, **_defended(work, "rank-gain", f"{command} {STEPS} --set max_steps=2")}
@@ -202,11 +202,9 @@ def measures(work: Work) -> Any:
     found = work.does(f"evaluate --data {work.poisoned} {of} --study all --all", "measured")
     command = f"poison --data {work.scenes} --goal sheep2sofa --attack patch-backdoor --samples 4"
     patched = work.once("patched", command)
-    for form in ("json", "markdown", "latex", "csv"):
-        command = (
-            f"evaluate --data {patched} --model {model} --reference openmoji-vit --format {form}"
-        )
-        found[f"backdoor {form}"] = work.said(command)
+    for form in ("json", "as markdown", "as latex", "as csv"):
+        command = f"evaluate --data {patched} --model {model} --reference openmoji-vit --{form}"
+        found[f"backdoor {form.split()[-1]}"] = work.said(command)
     other = f"--goal cow2bird --goal cat2dog --model {model}"
     return {**found, "other": work.said(f"evaluate --data {work.scenes} {other} --all")}
 
@@ -437,13 +435,13 @@ def sweeps(work: Work) -> Any:
         "plan": work.said(f"run {file} {grid} --out sweep --dry-run")[:1],
         "runs": work.does(f"run {file} {grid}", "sweep", without),
     }
-    for form in ("markdown", "json"):
-        found[form] = work.said(f"report sweep --format {form}")
+    for form in ("as markdown", "json"):
+        found[form.split()[-1]] = work.said(f"report sweep --{form}")
     one, other = (f"sweep/runs/samples={n}-seed0 sweep/runs/samples={n}-seed1" for n in (1, 3))
     found["against"] = work.said(
-        f"report {one} --against {other.split()[0]} --against {other.split()[1]} --format json"
+        f"report {one} --against {other.split()[0]} --against {other.split()[1]} --json"
     )
-    found["models"] = work.said("report sweep --models clean_model,poisoned --format json")
+    found["models"] = work.said("report sweep --models clean_model,poisoned --json")
     found["terminal"] = work.said("report sweep --all")
     work("report sweep --html sweep.html --parquet sweep.parquet")
     for name in ("sweep.html", "sweep.parquet"):
@@ -485,7 +483,7 @@ def matrix(work: Work) -> Any:
             place = cells.schema.get_field_index(name)
             cells = cells.set_column(place, name, pa.array([1.0] * len(cells)))
         pq.write_table(cells, piece)
-    found["report"] = work.said("report matrix --format json")
+    found["report"] = work.said("report matrix --json")
     return {**found, "pages": work.does("report matrix", "matrix-pages")}
 
 
@@ -584,7 +582,7 @@ def models(work: Work) -> Any:
             del shown["digest"]
         found[name] = [shown, embedded(name)]
     for form in ("open-clip", "safetensors"):
-        out = work.once(f"export-{form}", f"models export openmoji-vit --format {form}")
+        out = work.once(f"export-{form}", f"models export openmoji-vit --to {form}")
         found[f"export {form}"] = work.record(out)
     found["again"] = embedded(str(work.folder / "export-open-clip"))
     return found

@@ -336,7 +336,7 @@ def test_the_summary_is_printed_first_and_written(every_run: Path, tmp_path: Pat
     assert "Settings and facts" in whole.output
     content = json.loads((tmp_path / "out/summary.json").read_text())
     assert len(content["tables"][0]["rows"]) == 27
-    said_first = json.loads(CliRunner().invoke(app, [*call, "--format", "json"]).stdout)
+    said_first = json.loads(CliRunner().invoke(app, [*call, "--json"]).stdout)
     tables = said_first if isinstance(said_first, list) else said_first["tables"]
     assert tables[0]["title"] == "Each table and figure"
     assert "openmoji" in tables[0]["rows"][0]

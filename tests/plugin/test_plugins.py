@@ -129,7 +129,7 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
 
     check: list[str | Path] = ["check", checkpoint, "--data", square_folder]
     check += ["--method", "confusions"]
-    done = mmpoison(*check, "--set", "least=0.01", "--format", "json", folder=tmp_path)
+    done = mmpoison(*check, "--set", "least=0.01", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["check"] == "confusions"
@@ -174,7 +174,7 @@ def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
     assert set(checks) == {"clean_model", "poisoned", "filtered", "robust", "sterilized"}
     assert metrics["run"]["scan"]["method"] == "confusions"
     assert (tmp_path / "run" / "logs" / "robust" / "steps.jsonl").is_file()
-    shown = mmpoison("report", "run", "--format", "markdown", folder=tmp_path)
+    shown = mmpoison("report", "run", "--as", "markdown", folder=tmp_path)
     assert "| Robust |" in shown.stdout
     for kind in ("attacks", "models"):
         warned(done, kind)

@@ -11,14 +11,15 @@ import typer
 from mmpoison.cli.console import echo, live_progress, print_tables, say
 from mmpoison.cli.options import (
     OUTPUT,
-    DataFormatOption,
+    AsOption,
     DataOption,
     DataOptionsOption,
     DataRootOption,
     DeviceOption,
     Format,
-    FormatOption,
+    JsonOption,
     MethodSetOption,
+    PairsFormatOption,
     SeedOption,
     named_data,
     split_changes,
@@ -71,9 +72,10 @@ def check(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    form: FormatOption = "table",
+    shown: AsOption = "table",
+    as_json: JsonOption = False,
     device: DeviceOption = "auto",
-    data_format: DataFormatOption = None,
+    format: PairsFormatOption = None,
     data_root: DataRootOption = None,
     option: DataOptionsOption = None,
 ) -> None:
@@ -81,7 +83,8 @@ def check(
 
     Example: [bold]mmpoison check model --data scenes --reference start --clean-runs 5 --out check[/bold]
     """
-    named = named_data(data, data_format, data_root, option)
+    form: Format = "json" if as_json else shown
+    named = named_data(data, format, data_root, option)
     if clean_runs and out is None:
         raise InputError(
             "clean fine-tunes take time and are saved: give a folder with --out (a second check reads them from "

@@ -12,12 +12,14 @@ from mmpoison.cli.options import (
     MEASURED,
     OUTPUT,
     AllOption,
-    DataFormatOption,
+    AsOption,
     DataOption,
     DataOptionsOption,
     DataRootOption,
     DeviceOption,
-    FormatOption,
+    Format,
+    JsonOption,
+    PairsFormatOption,
     SeedOption,
     StudyOption,
     named_data,
@@ -78,10 +80,11 @@ def evaluate(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    form: FormatOption = "table",
+    shown: AsOption = "table",
+    as_json: JsonOption = False,
     whole: AllOption = False,
     device: DeviceOption = "auto",
-    data_format: DataFormatOption = None,
+    format: PairsFormatOption = None,
     data_root: DataRootOption = None,
     option: DataOptionsOption = None,
 ) -> None:
@@ -95,7 +98,8 @@ def evaluate(
 
     Is it poisoned, whatever the goal? [bold]mmpoison check[/bold]
     """
-    named = named_data(data, data_format, data_root, option)
+    form: Format = "json" if as_json else shown
+    named = named_data(data, format, data_root, option)
     from mmpoison.api import evaluation as api
 
     if out is not None:

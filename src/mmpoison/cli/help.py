@@ -33,13 +33,13 @@ VALUES = {
     "--older-than": "AGE",
     "--down-to": "SIZE",
     **dict.fromkeys(
-        ("--model", "--encoder", "--victim", "--reference", "--pretrained", "--clean"),
+        ("--model", "--encoder", "--reference", "--pretrained", "--clean"),
         "MODEL",
     ),
     **dict.fromkeys(
         (
             *("--attack", "--method", "--defense", "--preset", "--study"),
-            *("--format", "--data-format", "--track", "--paper", "--split", "--kind"),
+            *("--format", "--to", "--track", "--paper", "--split", "--kind"),
         ),
         "NAME",
     ),

@@ -122,13 +122,13 @@ def export(
     format: Annotated[
         str,
         typer.Option(
-            help="open-clip, transformers (a CLIPModel folder), or safetensors (one file)."
+            "--to", help="open-clip, transformers (a CLIPModel folder), or safetensors (one file)."
         ),
     ] = "open-clip",
 ) -> None:
     """Write a model for other software, where it gives the same embeddings.
 
-    Example: [bold]mmpoison models export candidate --format transformers --out candidate-hf[/bold]
+    Example: [bold]mmpoison models export candidate --to transformers --out candidate-hf[/bold]
     """
     from mmpoison.models.export import export_model
     from mmpoison.models.loading import load_encoder

@@ -26,8 +26,9 @@ MEASURED, CHANGES = "What is measured", "Changes to the recipe"
 """Panels of the help that several verbs have."""
 
 Format = Literal["table", "markdown", "latex", "csv", "json"]
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="How to print the result.", rich_help_panel=OUTPUT)
+AsOption = Annotated[
+    Literal["table", "markdown", "latex", "csv"],
+    typer.Option("--as", help="How to print the result.", rich_help_panel=OUTPUT),
 ]
 AllOption = Annotated[
     bool,
@@ -48,20 +49,10 @@ PairsFormatOption = Annotated[
     str | None,
     typer.Option(
         "--format",
-        "--data-format",
         help="Format of the data, if it is not recognised (see `data list`).",
         rich_help_panel=READ,
     ),
 ]
-DataFormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data-format",
-        help="Format of the data, if it is not recognised (see `data list`).",
-        rich_help_panel=READ,
-    ),
-]
-"""For a verb whose `--format` says how results are printed."""
 DataRootOption = Annotated[
     Path | None,
     typer.Option(

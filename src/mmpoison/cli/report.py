@@ -13,7 +13,7 @@ import typer
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import busy, console, echo, print_tables, say
 from mmpoison.cli.matrix import is_matrix, report_matrix
-from mmpoison.cli.options import AllOption, Format, FormatOption
+from mmpoison.cli.options import AllOption, AsOption, Format, JsonOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def report(
             rich_help_panel="Files",
         ),
     ] = None,
-    form: FormatOption = "table",
+    shown: AsOption = "table",
+    as_json: JsonOption = False,
     whole: AllOption = False,
 ) -> None:
     """Show finished runs again: one gets its table and page, several tables of means over seeds.
@@ -102,7 +103,7 @@ def report(
 
     [bold]mmpoison report runs/image-only --against runs/text-only[/bold]
 
-    [bold]mmpoison report runs/openmoji --models clean_model,poisoned --format json[/bold]
+    [bold]mmpoison report runs/openmoji --models clean_model,poisoned --json[/bold]
 
     [bold]mmpoison report runs/openmoji --html report.html[/bold]
 
@@ -118,6 +119,7 @@ def report(
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
 
+    form: Format = "json" if as_json else shown
     if len(runs) == 1 and is_matrix(runs[0]):
         report_matrix(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
         return

@@ -14,11 +14,12 @@ from mmpoison.cli.matrix import has_matrix, run_the_matrix
 from mmpoison.cli.options import (
     CHANGES,
     OUTPUT,
+    AsOption,
     DataOptionsOption,
     DataRootOption,
     DeviceOption,
     Format,
-    FormatOption,
+    JsonOption,
     PresetOption,
     SeedOption,
     StudyOption,
@@ -126,7 +127,8 @@ def run(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    form: FormatOption = "table",
+    shown: AsOption = "table",
+    as_json: JsonOption = False,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
     retries: RetriesOption = RETRIES,
@@ -196,6 +198,7 @@ def run(
     from mmpoison.runs.recipe import load_recipe
     from mmpoison.runs.recipe_files import folder_name, recipe_on
 
+    form: Format = "json" if as_json else shown
     recipe = recipe_on(recipe, on)
     given, grid = split_changes_and_grid(changes or [])
     if attack is None and goal and len(goal) > 1:
