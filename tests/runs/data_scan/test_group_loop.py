@@ -22,7 +22,6 @@ from tests.runs.data_scan.group_loop import Found, groups_in, source_of
 
 from mmpoison.defenses.filters.suspicious_groups import cells
 from mmpoison.defenses.filters.suspicious_groups import passes as passes_module
-from mmpoison.defenses.filters.suspicious_groups.fit import sums_from_arrays, sums_to_arrays
 from mmpoison.defenses.filters.suspicious_groups.passes import Group, scan_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.defenses.group_levels import false_alarms_at
@@ -139,8 +138,6 @@ def read_again(value: Any) -> Any:
     """What passes between the passes, written to files and read again."""
     if hasattr(value, "to_arrays"):
         return type(value).from_arrays(saved_and_read(value.to_arrays()))
-    if isinstance(value, dict) and hasattr(value.get("images"), "to_text"):
-        return sums_from_arrays(saved_and_read(sums_to_arrays(value)))
     if isinstance(value, dict):
         return {key: read_again(one) for key, one in value.items()}
     return tuple(map(read_again, value)) if isinstance(value, tuple) else value
@@ -244,10 +241,10 @@ from mmpoison.runs.progress import SilentProgress
 
 def write(judged, runner, *rest):
     scores = b"".join(score.tobytes() for _, (score,) in runner.parts("5-score", "score"))
-    print(hashlib.sha256(scores).hexdigest(), [one.group.strength for one in judged.described])
+    print(hashlib.sha256(scores).hexdigest(), [one.strength for one in judged.judgement.scores.groups])
     return judged
 
-module.write_verdicts = write
+module.write_scan = write
 source, folder = source_of(made(0, captions=3, images=1500).shards(3)), Path(sys.argv[1])
 module.scan_embedded(
     OpenedSource(source), folder / "out", folder / "work",

@@ -5,16 +5,14 @@ Where a data set is larger than the sample, items of flagged cells are what grou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.filters.suspicious_groups.growth import EXPECTED_AT_LEAST, FEW
 from mmpoison.defenses.filters.suspicious_groups.items import Values, group_sums
-from mmpoison.defenses.filters.suspicious_groups.shard import Index, Vectors, unit
+from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, Vectors, unit
 
 # -- Cells of captions and of images: clusters of the sample, in which the pairs of all shards are counted.
 
@@ -63,7 +61,7 @@ Counted = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(Stored):
     """Counts of the items of one view.
 
     Attributes:
@@ -95,28 +93,9 @@ class Counts:
         above = np.cumsum(self.histogram[::-1])[::-1] / max(len(self), 1)
         return np.asarray(above[_bins(conflict)])
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        return {
-            "conflicting": self.conflicting,
-            "consistent": self.consistent,
-            "histogram": self.histogram,
-            "unusable": np.array(self.unusable),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Counts:
-        """Read what `to_arrays` gave."""
-        return cls(
-            arrays["conflicting"],
-            arrays["consistent"],
-            arrays["histogram"],
-            int(arrays["unusable"]),
-        )
-
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Stored):
     """Conflict and cell of each row of a shard, so that later passes do not compute them again.
 
     Attributes:
@@ -126,15 +105,6 @@ class Rows:
 
     conflict: Values
     cell: npt.NDArray[np.int32]
-
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        return {"conflict": self.conflict, "cell": self.cell}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Rows:
-        """Read what `to_arrays` gave."""
-        return cls(arrays["conflict"], arrays["cell"])
 
     @classmethod
     def of(cls, count: int, row: Index, conflict: Values, cell: Index) -> Rows:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +43,9 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     Index,
     Sample,
     Space,
+    Stored,
     Vectors,
     VectorShard,
-    part_of,
-    prefixed,
 )
 from mmpoison.errors import InputError
 
@@ -127,7 +125,7 @@ def _fit_once(reduced: Reduced, crowd: float, weights: Mapping[str, Values]) -> 
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(Stored):
     """The conflicting items of the sample, and which of them the fits left out.
 
     A limit of the conflict alone would not do: items astray anywhere conflict as much as poison does, and are more.
@@ -162,18 +160,9 @@ class Known:
             weight[some[self.left_out[(both @ self.both.T).argmax(axis=1)]]] = 0
         return weight
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        return {"border": np.array(self.border), "both": self.both, "left_out": self.left_out}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Known:
-        """Read what `to_arrays` gave."""
-        return cls(float(arrays["border"]), arrays["both"], arrays["left_out"])
-
 
 @dataclass(frozen=True)
-class Start:
+class Start(Stored):
     """The regressions as the sample gives them.
 
     Attributes:
@@ -209,32 +198,9 @@ class Start:
         """Return how far the regressions trust each item to say what is usual, 0 or 1, shape `(m,)`."""
         return self.known[view].trust(items, self.fits[view].conflict(items)[0])
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        found = prefixed("text", self.text.to_arrays()) | prefixed("image", self.image.to_arrays())
-        found |= {"seed": np.array(self.seed), "crowd": np.array(self.crowd)}
-        found |= {"views": np.array(list(self.fits))}
-        for view, fit in self.fits.items():
-            found |= prefixed(f"fit_{view}", fit.to_arrays())
-            found |= prefixed(f"known_{view}", self.known[view].to_arrays())
-        return found
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Start:
-        """Read what `to_arrays` gave."""
-        views = [str(view) for view in arrays["views"]]
-        return cls(
-            Space.from_arrays(part_of("text", arrays)),
-            Space.from_arrays(part_of("image", arrays)),
-            int(arrays["seed"]),
-            float(arrays["crowd"]),
-            {view: ViewFit.from_arrays(part_of(f"fit_{view}", arrays)) for view in views},
-            {view: Known.from_arrays(part_of(f"known_{view}", arrays)) for view in views},
-        )
-
 
 @dataclass(frozen=True)
-class GroupModel:
+class GroupModel(Stored):
     """What the later passes need.
 
     Attributes:
@@ -255,27 +221,6 @@ class GroupModel:
     def views(self) -> tuple[str, ...]:
         """The views, `images` first."""
         return tuple(self.fits)
-
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        found = prefixed("start", self.start.to_arrays())
-        found |= {"captions": self.captions, "images": self.images}
-        for view, fit in self.fits.items():
-            found |= prefixed(f"fit_{view}", fit.to_arrays())
-            found[f"border_{view}"] = np.array(self.border[view])
-        return found
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> GroupModel:
-        """Read what `to_arrays` gave."""
-        start = Start.from_arrays(part_of("start", arrays))
-        return cls(
-            start,
-            {view: ViewFit.from_arrays(part_of(f"fit_{view}", arrays)) for view in start.fits},
-            {view: float(arrays[f"border_{view}"]) for view in start.fits},
-            arrays["captions"],
-            arrays["images"],
-        )
 
 
 @dataclass(frozen=True)
@@ -330,24 +275,6 @@ def sums_part(shard: VectorShard, start: Start) -> dict[str, Sums]:
 def merge_sums(one: Mapping[str, Sums], other: Mapping[str, Sums]) -> dict[str, Sums]:
     """Add the sums of two parts."""
     return {view: sums.merge(other[view]) for view, sums in one.items()}
-
-
-def sums_to_arrays(sums: Mapping[str, Sums]) -> dict[str, npt.NDArray[Any]]:
-    """Return arrays for `numpy.savez`."""
-    return {
-        f"{view}_{side}": getattr(one, side)
-        for view, one in sums.items()
-        for side in ("to_text", "to_image")
-    }
-
-
-def sums_from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Sums]:
-    """Read what `sums_to_arrays` gave."""
-    return {
-        view: Sums(arrays[f"{view}_to_text"], arrays[f"{view}_to_image"])
-        for view in (IMAGES, PAIRS)
-        if f"{view}_to_text" in arrays
-    }
 
 
 def fit_model(

@@ -7,15 +7,14 @@ poisoned cell does, while captions like its own elsewhere, and images like its o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.filters.suspicious_groups.items import Values
-from mmpoison.defenses.filters.suspicious_groups.shard import Index, Vectors, unit
+from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, Vectors, unit
 from mmpoison.defenses.group_levels import FEWEST_IMAGES
 
 Numbers = npt.NDArray[np.float64]
@@ -117,7 +116,7 @@ COUNTED = (
 
 
 @dataclass(frozen=True)
-class Reach:
+class Reach(Stored):
     """Where groups are: items near the middle on both sides.
 
     Attributes:
@@ -150,15 +149,6 @@ class Reach:
                 for name, none in nothing.items()
             }
         )
-
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        return {name: getattr(self, name) for name in _REACH}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Reach:
-        """Read what `to_arrays` gave."""
-        return cls(*(arrays[name] for name in _REACH))
 
 
 _REACH = ("text", "image", "edge", "misplaced")

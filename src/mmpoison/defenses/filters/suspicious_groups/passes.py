@@ -39,9 +39,7 @@ from mmpoison.defenses.filters.suspicious_groups.fit import (
     fit_model,
     fit_start,
     merge_sums,
-    sums_from_arrays,
     sums_part,
-    sums_to_arrays,
 )
 from mmpoison.defenses.filters.suspicious_groups.growth import (
     CONFLICTING,
@@ -63,6 +61,7 @@ from mmpoison.defenses.filters.suspicious_groups.items import (
     keys,
     pair_items,
 )
+from mmpoison.defenses.filters.suspicious_groups.regressions import Sums
 from mmpoison.defenses.filters.suspicious_groups.shard import (
     SAMPLE,
     Arrays,
@@ -333,7 +332,8 @@ class SumsPass:
 
     def __call__(self, shard: Any, number: int) -> Arrays:
         """Compute the result of a shard."""
-        return sums_to_arrays(sums_part(vectors_of(shard, number), Start.from_arrays(self.start())))
+        sums = sums_part(vectors_of(shard, number), Start.from_arrays(self.start()))
+        return joined({view: one.to_arrays() for view, one in sums.items()})
 
 
 @dataclass(frozen=True)
@@ -595,7 +595,13 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
     report(0, 2)
     start = fit_start(sample, read.seed)
     runner.run(SUMS, "fitting regressions", SumsPass(runner.state("start", start.to_arrays())))
-    sums = reduce(merge_sums, (sums_from_arrays(part) for _, part in runner.whole_parts(SUMS)))
+    sums = reduce(
+        merge_sums,
+        (
+            {view: Sums.from_arrays(part_of(view, part)) for view in start.fits}
+            for _, part in runner.whole_parts(SUMS)
+        ),
+    )
     report(1, 2)
     model, background = fit_model(start, sums, sample)
     report(2, 2)

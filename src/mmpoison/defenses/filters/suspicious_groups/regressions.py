@@ -9,9 +9,7 @@ shards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +22,7 @@ from mmpoison.defenses.filters.suspicious_groups.items import (
     Values,
     group_sums,
 )
-from mmpoison.defenses.filters.suspicious_groups.shard import Index, Vectors, unit
+from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, Vectors, unit
 
 RIDGE = 1.0
 FEWEST_ITEMS = 20
@@ -40,7 +38,7 @@ Matrices = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sums:
+class Sums(Stored):
     """Sums over items that the regressions of a view need; those of shards are added in the order of the shards.
 
     Attributes:
@@ -98,7 +96,7 @@ def _sums(image: Vectors, text: Vectors, weight: Values, fold: Index) -> Matrice
 
 
 @dataclass(frozen=True)
-class ViewFit:
+class ViewFit(Stored):
     """The two regressions of a view, and what distances from their predictions are usual.
 
     Attributes:
@@ -162,32 +160,6 @@ class ViewFit:
             (one - self.usual[i]) / self.spread[i] for i, one in enumerate((text, image))
         )
         return text + np.float32(self.image_side) * image, expected
-
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        found: dict[str, npt.NDArray[Any]] = {
-            f"{name}_{part}": getattr(self, name)[i]
-            for name in ("to_text", "to_image")
-            for i, part in enumerate(_PARTS)
-        }
-        return found | {
-            "usual": self.usual,
-            "spread": self.spread,
-            "image_side": np.array(self.image_side),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> ViewFit:
-        """Read what `to_arrays` gave."""
-        to_text, to_image = (
-            (arrays[f"{name}_slope"], arrays[f"{name}_from"], arrays[f"{name}_to"])
-            for name in ("to_text", "to_image")
-        )
-        side = float(arrays["image_side"])
-        return cls(to_text, to_image, arrays["usual"], arrays["spread"], side)
-
-
-_PARTS = ("slope", "from", "to")
 
 
 def _lines(sums: Matrices, images: int, *, to_text: bool) -> tuple[Vectors, Vectors, Vectors]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,67 @@ def squared_lengths(block: AnyVectors, converted: Vectors) -> Vectors:
         squares[suspect[broken]] = np.nan
         squares[~np.isfinite(squares)] = np.nan
     return squares
+
+
+# -- Values that are written as arrays, for the workers that read them.
+
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """Return arrays under names that begin with another."""
+    return {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
+
+
+def part_of(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """Return the arrays that `prefixed` named."""
+    start = f"{name}/"
+    return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
+
+
+class Stored:
+    """A dataclass that is written as arrays: of arrays, numbers, others like it, and mappings and tuples of these."""
+
+    def to_arrays(self) -> Arrays:
+        """Return arrays for `numpy.savez`."""
+        found: Arrays = {}
+        for name in _names(self):
+            found |= _flat(name, getattr(self, name))
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Read what `to_arrays` gave."""
+        kinds = get_type_hints(cls)
+        return cls(**{name: _read(kinds[name], name, arrays) for name in _names(cls)})
+
+
+def _names(cls: Any) -> list[str]:
+    return [each.name for each in fields(cls)]
+
+
+def _flat(name: str, value: Any) -> Arrays:
+    if isinstance(value, Stored):
+        return prefixed(name, value.to_arrays())
+    if isinstance(value, tuple):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        return {name: np.asarray(value)}
+    parts = (_flat(f"{name}/{key}", each) for key, each in value.items())
+    return {key: array for part in parts for key, array in part.items()}
+
+
+def _read(kind: Any, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    if kind in (int, float):
+        return kind(arrays[name])
+    if get_origin(kind) is tuple:
+        return tuple(_read(one, f"{name}/{i}", arrays) for i, one in enumerate(get_args(kind)))
+    if get_origin(kind) is Mapping:
+        mine = part_of(name, arrays)
+        names = dict.fromkeys(key.partition("/")[0] for key in mine)
+        return {key: _read(get_args(kind)[1], key, mine) for key in names}
+    return kind.from_arrays(part_of(name, arrays)) if hasattr(kind, "from_arrays") else arrays[name]
 
 
 Index = npt.NDArray[np.intp]
@@ -190,7 +251,7 @@ FIT_BLOCK = 8192
 
 
 @dataclass(frozen=True)
-class Space:
+class Space(Stored):
     """How one side is reduced.
 
     A vector x becomes unit(unit(unit(x) - mean) - second) @ components), which needs no copy of x: all that is needed
@@ -255,15 +316,6 @@ class Space:
                 found[rows] = unit(products[:, :-1] - self.second)
         return found
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        return {"mean": self.mean, "second": self.second, "components": self.components}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Space:
-        """Read what `to_arrays` gave."""
-        return cls(arrays["mean"], arrays["second"], arrays["components"])
-
 
 def _blocks(vectors: AnyVectors) -> Iterator[Vectors]:
     for start in range(0, len(vectors), FIT_BLOCK):
@@ -305,7 +357,7 @@ class SamplePlan:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Stored):
     """Sampled pairs, sorted by the hashes of their images: the first n are a sample too.
 
     Attributes:
@@ -351,15 +403,6 @@ class Sample:
         """Return the first pairs, which are a sample too."""
         return replace(self, **{name: getattr(self, name)[:count] for name in _COLUMNS})
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays for `numpy.savez`."""
-        return {name: getattr(self, name) for name in _COLUMNS} | {"size": np.array(self.size)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Sample:
-        """Read what `to_arrays` gave."""
-        return cls(**{name: arrays[name] for name in _COLUMNS}, size=int(arrays["size"]))
-
 
 _COLUMNS = ("hash", "shard", "row", "owner", "text", "image")
 
@@ -401,20 +444,3 @@ def _squares(vectors: AnyVectors) -> npt.NDArray[np.float32]:
     converted = np.empty(vectors.shape, dtype=np.float32)
     to_float32(vectors, converted)
     return squared_lengths(vectors, converted)
-
-
-# -- Arrays of several things in one file, each under its own name.
-
-
-Arrays = dict[str, npt.NDArray[Any]]
-
-
-def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Return arrays under names that begin with another."""
-    return {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
-
-
-def part_of(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Return the arrays that `prefixed` named."""
-    start = f"{name}/"
-    return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
