@@ -226,7 +226,7 @@ class TestAttack:
 # -- every defence ---------------------------------------------------------------------------------
 
 APPLY = {
-    "pre-training": ["pairs", "encoder", "inputs"],
+    "pre-training": ["read"],
     "in-training": ["encoder", "pairs", "inputs", "settings", "seed"],
     "post-training": ["encoder", "clean_pairs", "inputs", "seed"],
     "check": ["suspect", "test", "inputs"],
@@ -255,7 +255,8 @@ class TestDefense:
     def test_applies_as_its_kind_does(self, name: str) -> None:
         defense: Any = DEFENSES[name]
         wanted = APPLY[defense.kind]
-        parameters = inspect.signature(defense.apply).parameters
+        does = defense.score if defense.kind == "pre-training" else defense.apply
+        parameters = inspect.signature(does).parameters
         assert list(parameters)[1 : len(wanted) + 1] == wanted
         # whatever else it takes has a default, so that any defence of the kind can be called alike
         others = list(parameters.values())[len(wanted) + 1 :]

@@ -72,7 +72,7 @@ def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:
     assert json.loads(lines[0]["face_bboxes"]) == [[0.1, 0.2, 0.3, 0.4]]
     assert results.notes == []
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "drop.csv", "drop.parquet", "groups.json", "keep.npy", "shards.parquet",
+        "drop.csv", "drop.parquet", "groups.json", "keep.npy", "scores.parquet", "shards.parquet",
     ]  # fmt: skip
     assert json.loads((tmp_path / "out" / "groups.json").read_text()) == [
         {"group": 0, "images": 3},

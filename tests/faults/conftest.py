@@ -25,7 +25,7 @@ POINTS = int(os.environ.get("MMPOISON_FAULT_POINTS", "0"))
 
 SETTINGS = ("epochs=3", "batch_size=32", "learning_rate=1e-3", "precision=fp32")
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
-VERBS = ("poison", "convert", "filter", "scan", "train", "sterilize", "run", "sweep")
+VERBS = ("poison", "convert", "scan-pairs", "scan", "train", "sterilize", "run", "sweep")
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Bench:
                 *("data", "convert", squares, *out, "--to", "webdataset"),
                 *("--images-per-shard", "10", "--workers", "2"),
             ],
-            "filter": [
+            "scan-pairs": [
                 *(
                     "scan",
                     squares,
@@ -127,7 +127,7 @@ class Bench:
                     "--lose",
                     "0.1",
                 ),
-                *("--workers", "1", "--kept", "kept", *out),
+                *("--workers", "1", *out),
             ],
             "scan": ["scan", str(self.corpus), *out, "--no-planted", "--workers", "1"],
             "train": ["train", *pairs, "--model", model, *out, *SET],

@@ -28,7 +28,7 @@ def test_an_output_that_may_not_be_written(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["poison", "filter", "train"])
+@pytest.mark.parametrize("verb", ["poison", "scan-pairs", "train"])
 def test_a_cache_that_may_not_be_written(
     bench: Any, mount: Callable[..., Path], tmp_path: Path, verb: str
 ) -> None:

@@ -37,6 +37,7 @@ class Registry(Mapping[str, T], Generic[T]):
         listed_by: The command that lists the names, if they are too many for a message.
         group: Group of entry points for plug-ins of other installed packages; empty for none.
         needs: Attributes that every plug-in of another package must have.
+        first: Modules of the package that are looked into first: a name in them needs no other to be imported.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Registry(Mapping[str, T], Generic[T]):
         *,
         group: str = "",
         needs: Collection[str] = (),
+        first: Collection[str] = (),
     ) -> None:
         self.kind = kind
         self.listed_by = listed_by
         self._package = package
         self._group = group
         self._needs = tuple(needs)
+        self._first = tuple(first)
         self._items: dict[str, T] = {}
         self._unusable: dict[str, str] = {}
         self._discovered = False
@@ -109,7 +112,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         """Return the plug-in of a name; an unknown name is an `InputError` with the nearest one."""
-        self._discover()
+        for module in self._first:
+            importlib.import_module(module)
+        if name not in self._items or not self._first:
+            self._discover()
         try:
             return self._items[name]
         except KeyError:

@@ -117,7 +117,7 @@ def test_clean_data_show_nothing_and_say_what_would_have_been_seen(tmp_path: Pat
     assert scan.dropped == 0
     assert all(group.grade == "as in clean data" for group in scan.groups)
     assert {one.images for one in scan.planted} == {10, 25, 50}
-    assert f"{scan.planted[-1].found} of 4 on 50 images" in scan.summary[0]
+    assert f"{scan.planted[-1].found} of 6 on 50 images" in scan.summary[0]
     assert scan.planted[-1].found > 0
 
 

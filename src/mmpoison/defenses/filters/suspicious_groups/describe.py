@@ -33,6 +33,7 @@ MOST_CAPTIONS = 2000
 _MISTAKES = (
     "images that show both things, described by one of them",
     "two kinds that annotators confuse",
+    "images that the model takes for others (then another model does not show the group)",
     "captions that an error joined to other images, such as shifted rows",
 )
 

@@ -15,7 +15,7 @@ from mmpoison.defenses.filters.suspicious_groups.shard import Index
 from mmpoison.defenses.group_levels import false_alarms_at
 
 SIZES = (10, 25, 50)
-GOALS = 4
+GOALS = 6
 
 KINDS = 30
 """Kinds of captions and of images from which the two kinds of a goal are drawn, where no labels say which there are."""
