@@ -175,7 +175,7 @@ def _scan(
     found = judge_pairs(
         read,
         method,
-        opened.encoder or "of these embeddings",
+        opened.encoder or "these embeddings",
         _given(opened, runner, settings),
     )
     level, start = false_alarms(method) or LIKELY, found.scores.start
