@@ -248,7 +248,7 @@ def test_an_entry_that_is_not_utf8(root: Path) -> None:
     file = root / "region_descriptions.json"
     file.write_bytes(file.read_bytes().replace(b"grey planet", b"caf\xe9"))
     pairs = load_visual_genome(root)
-    assert "[1]: not UTF-8 (byte 0xe9)" in pairs.problems[0]
+    assert "[1]: not UTF-8" in pairs.problems[0]
     assert len(pairs.images) == 4
 
 

@@ -142,8 +142,9 @@ def broken_json(error: Exception) -> str:
     """Say what is wrong with JSON on one line."""
     if isinstance(error, msgspec.ValidationError):
         return f"not as it should be ({error})"
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 (byte {error.object[error.start]:#04x})"
+    # msgspec has an error of its own for it since 0.23
+    if isinstance(error, UnicodeDecodeError) or "Invalid UTF-8" in str(error):
+        return "not UTF-8"
     if isinstance(error, RecursionError):
         return "not valid JSON (brackets without end)"
     return f"not valid JSON ({error})"
