@@ -179,6 +179,14 @@ class Judgement:
         for number in sorted(self.read.runner.shards):
             yield number, self.verdict(number)
 
+    def joined(self) -> tuple[Values, BoolArray]:
+        """Return the scores of all pairs, 0 where there is none, and which pairs stay; shapes `(N,)`."""
+        verdicts = [verdict for _, verdict in self.verdicts()]
+        return (
+            np.concatenate([np.nan_to_num(one.score) for one in verdicts]),
+            np.concatenate([~one.drop for one in verdicts]),
+        )
+
     def described(self) -> tuple[DescribedGroup, ...] | None:
         """Describe the groups in words; None by a method that finds none."""
         groups, start = self.scores.groups, self.scores.start
@@ -408,11 +416,7 @@ def result_of(
         method: What scored the pairs.
         encoder: Name of the judge.
     """
-    verdicts = [verdict for _, verdict in found.verdicts()]
-    scores, keep = (
-        np.concatenate(parts)
-        for parts in zip(*((np.nan_to_num(one.score), ~one.drop) for one in verdicts), strict=True)
-    )
+    scores, keep = found.joined()
     judge = found.read.judge if method.needs_aligned_judge else None
     return FilterResult(
         keep,

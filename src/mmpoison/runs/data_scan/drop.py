@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,19 @@ class Judged:
     def groups(self) -> Sequence[DescribedGroup]:
         """Groups in words, the strongest first."""
         return self.finding.groups or ()
+
+    @cached_property
+    def known(self) -> dict[str, Any] | None:
+        """What the manifest says of the result; None without one, or without poison."""
+        pairs, pieces = self.opened.pairs, self.opened.pieces
+        if pairs is None or pieces is None or pieces.manifest is None:
+            return None
+        usable = pairs.readable
+        bad = pairs.poisoned[usable]
+        if not bad.any():
+            return None
+        scores, keep = self.judgement.joined()
+        return _without(known_facts(keep[usable], scores[usable], bad), "histogram")
 
     def verdict(self, number: int) -> ShardVerdict:
         """Return the verdict on the pairs of a shard, with the reasons."""
@@ -176,7 +190,7 @@ def _write_kept(judged: Judged, kept: KeptFolder) -> None:
     opened = judged.opened
     assert opened.pieces is not None
     assert opened.pairs is not None
-    keep = np.concatenate([~verdict.drop for _, verdict in judged.judgement.verdicts()])
+    _, keep = judged.judgement.joined()
     unreadable = opened.unreadable
     if opened.trusted is not None:
         unreadable = unreadable.plus(opened.trusted.unreadable)
@@ -187,30 +201,13 @@ def _write_kept(judged: Judged, kept: KeptFolder) -> None:
         "method": judged.method.name,
         "encoder": opened.encoder,
         "threshold": round(judged.judgement.cut.value, 6),
-        **(_known(judged) or {}),
+        **(judged.known or {}),
     }
     save_kept(opened.pieces, keep[opened.pairs.readable], facts, kept.out, images=kept.images)
 
 
-def _known(judged: Judged) -> dict[str, Any] | None:
-    """Return what the manifest says of the result; None without one, or without poison."""
-    opened = judged.opened
-    if opened.pairs is None or opened.pieces is None or opened.pieces.manifest is None:
-        return None
-    usable = opened.pairs.readable
-    bad = opened.pairs.poisoned[usable]
-    if not bad.any():
-        return None
-    verdicts = [verdict for _, verdict in judged.judgement.verdicts()]
-    keep, scores = (
-        np.concatenate(parts)[usable]
-        for parts in zip(*((~one.drop, np.nan_to_num(one.score)) for one in verdicts), strict=True)
-    )
-    return _without(known_facts(keep, scores, bad), "histogram")
-
-
-def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != name}
+def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}
 
 
 def _record(
@@ -253,7 +250,7 @@ def _record(
             else [judge.low, judge.high],
             "dropped": output.dropped,
             "unusable": judged.facts.not_finite + judged.facts.zero,
-            "known": _known(judged),
+            "known": judged.known,
             "groups": groups,
             "worst": _worst(judged, runner),
             "planted": [
@@ -306,9 +303,8 @@ def _group_json(judged: Judged, described: DescribedGroup, runner: ShardRunner) 
         {"caption": caption, **_example(runner.shards[p.shard], ids[p.shard], p.row, root)}
         for p, caption in zip(places, described.captions, strict=True)
     ]
-    found = _without(_without(described.to_json(), "example_captions"), "conflicting")
     return {
-        **_without(found, "expected"),
+        **_without(described.to_json(), "example_captions", "conflicting", "expected"),
         "grade": grade_of(described.group.false_alarms, judged.finding.level),
         "examples": examples,
     }
