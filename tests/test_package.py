@@ -41,8 +41,8 @@ def test_every_public_name_is_there() -> None:
     for name in mmpoison.__all__:
         one = getattr(mmpoison, name)
         assert name == "__version__" or one.__doc__
-    with pytest.raises(AttributeError, match="no attribute 'SingleTargetLable'"):
-        mmpoison.SingleTargetLable  # noqa: B018
+    with pytest.raises(AttributeError, match="No mmpoison attribute SingleTargetLable"):
+        getattr(mmpoison, "SingleTargetLable")  # noqa: B009
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:
     assert json.loads(lines[0]["face_bboxes"]) == [[0.1, 0.2, 0.3, 0.4]]
     assert results.notes == []
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "drop.csv", "drop.parquet", "groups.json", "keep.npy", "scores.parquet", "shards.parquet",
+        "drop.csv", "drop.parquet", "groups.json", "keep.npy", "scores.parquet",
     ]  # fmt: skip
     assert json.loads((tmp_path / "out" / "groups.json").read_text()) == [
         {"group": 0, "images": 3},
@@ -159,15 +159,14 @@ def test_one_bad_shard_of_several_is_counted(tmp_path: Path, pairs: Pairs) -> No
     file = folder / "metadata" / "metadata_1.parquet"
     file.write_bytes(file.read_bytes()[:-5])
     results = scan(folder, tmp_path / "out")
-    rows = pq.read_table(tmp_path / "out" / "shards.parquet").to_pylist()
-    assert [(r["shard"], r["rows"], r["kept"], r["dropped"], r["not_judged"]) for r in rows] == [
-        ("0", 20, 17, 3, 0), ("1", 20, 0, 0, 20), ("2", 20, 17, 3, 0),
+    assert [(r["shard"], r["pairs"], r["dropped"], r["unusable"]) for r in results.shards] == [
+        ("0", 20, 3, 0), ("2", 20, 3, 0),
     ]  # fmt: skip
-    assert rows[0]["error"] is None
-    assert "metadata_1.parquet: broken Parquet file" in rows[1]["error"]
+    ((name, reason),) = (one.values() for one in results.failed)
+    assert name == "1"
+    assert "metadata_1.parquet: broken Parquet file" in reason
     assert results.notes == [
-        "1 shard could not be read (20 pairs by the headers): the pairs are in no list of pairs to keep, see "
-        "shards.parquet"
+        "1 shard could not be read (20 pairs by the headers): the pairs are in no list of pairs to keep"
     ]
     assert pq.read_table(tmp_path / "out" / "drop.parquet").num_rows == 6
     assert sorted(p.name for p in (tmp_path / "out" / "keep").iterdir()) == ["0.txt", "2.txt"]
@@ -182,7 +181,7 @@ def test_pairs_that_were_not_judged_are_counted(tmp_path: Path, pairs: Pairs) ->
     drop = group == 4
     with write_results(tmp_path / "out", source) as results:
         results.add(source.shards[0], ShardVerdict(score, drop, group, ["a", "b"]))
-    assert results.shard_counts[0]["not_judged"] == 3
+    assert results.shards[0]["unusable"] == 3
     table = pq.read_table(tmp_path / "out" / "drop.parquet")
     assert table["group"].to_pylist() == [4, 4]
     assert table["reason"].to_pylist() == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Subset files against an independent slow version of DataComp's rule, and the merge with flat memory."""
+"""Subset files against an independent slow version of DataComp's rule, sorted in place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmpoison.embedded import keep_lists as module
-from mmpoison.embedded.keep_lists import UidRuns, map_subset, parse_uids, sort_uids
+from mmpoison.embedded.keep_lists import UidFile, map_subset, uid_bytes
 from mmpoison.errors import InputError
 
 # few different halves, so that many are equal, and the largest ones
@@ -31,15 +31,14 @@ def subset_bytes(kept: list[str]) -> bytes:
 
 
 def written(parts: list[list[str]], excluded: list[str], folder: Path) -> bytes:
-    with (folder / "runs").open("w+b") as stream:
-        runs = UidRuns(stream, folder / "runs")
-        for part in parts:
-            runs.add(parse_uids(part))
-        runs.exclude(parse_uids(excluded))
-        count = runs.write(folder / "keep.npy")
-    raw = (folder / "keep.npy").read_bytes()
-    assert len(np.load(io.BytesIO(raw))) == count
-    return raw
+    with (folder / "uids").open("wb") as stream:
+        uids = UidFile(stream)
+        for ids in parts:
+            uids.add("00000", ids, np.ones(len(ids), bool))
+        uids.add("00001", excluded, np.zeros(len(excluded), bool))
+        uids.write(folder / "uids", folder / "keep.npy")
+    assert not uids.refused
+    return (folder / "keep.npy").read_bytes()
 
 
 @given(
@@ -56,26 +55,8 @@ def test_it_equals_the_slow_version(
     out = {int(uid, 16) for uid in excluded}
     kept = [uid for part in parts for uid in part if int(uid, 16) not in out]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MERGED_ROWS", at_once)
+        patch.setattr(module, "BLOCK_ROWS", at_once)
         assert written(parts, excluded, tmp_path_factory.mktemp("x")) == subset_bytes(kept)
-
-
-def test_many_uids_are_merged_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    uids = [rng.bytes(16).hex() for _ in range(20_000)]
-    parts = [list(rng.choice(uids, 1000)) for _ in range(30)]
-    monkeypatch.setattr(module, "MERGED_ROWS", 1000)
-    sizes: list[int] = []
-
-    def watched(given: module.Uids) -> module.Uids:
-        sizes.append(len(given))
-        return sort_uids(given)
-
-    monkeypatch.setattr(module, "sort_uids", watched)
-    raw = written(parts, [], tmp_path)
-    assert raw == subset_bytes([uid for part in parts for uid in part])
-    assert len(sizes) > 50
-    assert max(sizes) < 3000
 
 
 @pytest.mark.parametrize(
@@ -84,9 +65,9 @@ def test_many_uids_are_merged_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_what_is_no_uid(wrong: str) -> None:
     with pytest.raises(ValueError, match=r".*") as caught:
-        parse_uids(["0" * 32, wrong, "f" * 32])
+        uid_bytes(["0" * 32, wrong, "f" * 32])
     assert str(caught.value) == wrong
-    assert parse_uids([]).shape == (0,)
+    assert uid_bytes([]).shape == (0,)
 
 
 def test_a_subset_file_is_mapped(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def _with_labels(folder: Path) -> None:
 
 def _read_labels(folder: Path) -> None:
     from mmpoison.datasets import labels_from_csv, load_pairs
-    from mmpoison.defenses.filters.pair_labels import LabelFile, labelled_places, read_labels
+    from mmpoison.defenses.filters.pair_labels import LabelFile, labelled_places
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.errors import InputError
 
@@ -178,8 +178,8 @@ def _read_labels(folder: Path) -> None:
         labels_from_csv(pairs, folder / "images.csv")
     except InputError as error:
         refused = error
-    labels = read_labels(folder / "pairs.csv")
-    labelled_places(PairPieces(pairs), "train", labels, folder / "pairs.csv")
+    names = [[name for *_, name in PairPieces(pairs).judged("train")]]
+    labelled_places(names, folder / "pairs.csv")
     with LabelFile(folder / "pairs.csv", [f"{NAMES[0]}#0"]) as file:
         file.set(f"{NAMES[0]}#0", "drop")
     if refused is not None:

@@ -229,7 +229,7 @@ def test_scan(
 ) -> None:
     """Above all an image that is replaced after it was judged: it would go through unseen."""
     where, name = (
-        (embed_source, "distinct_vectors") if moment == "judged" else (scan_embedded, "judge_pairs")
+        (embed_source, "embed_pairs") if moment == "judged" else (scan_embedded, "judge_pairs")
     )
     once(monkeypatch, where, name, lambda: change(own_square_folder))
     with pytest.raises(InputError) as error:

@@ -16,7 +16,6 @@ from mmpoison.runs.progress import RunProgress
 
 if TYPE_CHECKING:
     from mmpoison.defenses.filters.judging import Trusted
-    from mmpoison.defenses.filters.pair_labels import Ask
     from mmpoison.defenses.filters.score_filter import ScoreFilter
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.records.data_scan import DataScan
@@ -32,8 +31,6 @@ def scan(
     planted: bool = True,
     trusted: Trusted = "val",
     force: bool = False,
-    ask: Ask | None = None,
-    label_pairs: int = 120,
     kept: str | Path | None = None,
     images: ImagePolicy = "link",
     seed: int = 0,
@@ -52,7 +49,7 @@ def scan(
             an object store (`s3://...`), or pairs in any format, or the name of a data set, or pairs in memory; pairs
             are embedded first. `NamedData` has format and options itself.
         out: New folder: `drop.parquet` and `drop.csv`, `scores.parquet`, the list of pairs that stay (`keep.npy` for
-            uids, `keep/` for keys), `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
+            uids, `keep/` for keys), `groups.json`, `scan.json` and the page `scan.html`.
         encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
         method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
         lose: Share of clean pairs that may be dropped, measured on the split `val` where there is one and the method
@@ -61,8 +58,6 @@ def scan(
         trusted: What `lose` is measured on; `none`: the judged pairs.
         force: Use a model that cannot distinguish true from shuffled pairs; otherwise a method that compares captions
             with images refuses it.
-        ask: With `labels`: shows pairs to a person and writes the answers into that file.
-        label_pairs: How many pairs it shows.
         kept: New folder for the pairs that stay, as a data set; for pairs that are embedded here.
         images: With `kept`: hard links (`link`), copies (`copy`), or the table alone (`none`).
         seed: Seed of everything random.
@@ -103,7 +98,7 @@ def scan(
     for place in (target, kept):
         if place is not None:
             refuse_occupied(Path(place))
-    if chosen.cut.labels is not None and ask is None:
+    if chosen.cut.labels is not None:
         read_labels(chosen.cut.labels)  # before the data are looked for
     work = work_folder(target)
     if isinstance(source, str | Path):
@@ -115,7 +110,6 @@ def scan(
             chosen,
             encoder=encoder,
             trusted=trusted == "val",
-            labels=chosen.cut.labels if ask is None else None,
             device=device,
             progress=reporter,
         )
@@ -123,7 +117,7 @@ def scan(
             opened,
             target,
             work,
-            ScanSettings(chosen, planted, force, ask, label_pairs, seed),
+            ScanSettings(chosen, planted, force, seed),
             workers=workers,
             threads=1,
             ray=ray,

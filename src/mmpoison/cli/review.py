@@ -1,8 +1,7 @@
-"""The verb `review`, and the page that `scan --label` asks on."""
+"""The verb `review`: groups and pairs of a scan on a local page, for verdicts by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +27,7 @@ from mmpoison.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair
+    from mmpoison.defenses.filters.pair_labels import LabelFile
 
 
 def review(
@@ -46,6 +45,13 @@ def review(
     count: Annotated[
         int, typer.Option(min=1, max=100_000, help="How many pairs, the most suspicious first.")
     ] = 200,
+    random: Annotated[
+        bool,
+        typer.Option(
+            "--random",
+            help="Pairs of all scores, half of them among the largest 2%: a cut by --labels is learned from these.",
+        ),
+    ] = False,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +91,7 @@ def review(
     found = read_scan(result)
     source = data if data is not None else source_of(found, result)
     pieces = PairPieces(named_data(source, format, data_root, option))
-    pairs = scanned_pairs(result, pieces, count)
+    pairs = scanned_pairs(result, pieces, count, random=random)
     if encoder is not None:
         from mmpoison.base.processes import find_device
         from mmpoison.models.loading import load_encoder
@@ -100,44 +106,6 @@ def review(
         )
         serve(app, host=host, port=port, ready=partial(announce, open_it=open_it))
         _summary(file)
-
-
-def ask_on_page(pairs: Sequence[ShownPair], file: Path, *, title: str, port: int) -> None:
-    """Ask for a verdict on each pair on a local page, until its reader says that it is enough.
-
-    The distance is not shown, for it would be the answer.
-
-    Args:
-        pairs: What to show, in order.
-        file: The CSV of labels.
-        title: What is labelled.
-        port: Port of the page.
-
-    Raises:
-        KeyboardInterrupt: If it is stopped by Ctrl-C; what was labelled is kept.
-    """
-    from mmpoison.defenses.filters.pair_labels import LabelFile
-    from mmpoison.pages.local_app import serve
-    from mmpoison.pages.review.app import review_app
-
-    with LabelFile(file, (pair.pair for pair in pairs)) as labels:
-        app = review_app(
-            pairs,
-            labels,
-            title=title,
-            blind=True,
-            then="Enough: go on with the scan",
-        )
-        ready = partial(
-            announce,
-            open_it=True,
-            what=f"the scan continues when the page says so; without a browser: Ctrl-C, fill in {file}, "
-            "and run again without --label",
-        )
-        finished = serve(app, port=port, ready=ready)
-        _summary(labels)
-    if not finished:
-        raise KeyboardInterrupt
 
 
 def _summary(labels: LabelFile) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,9 +11,6 @@ import typer
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import cores
 from mmpoison.cli.console import (
-    DEFAULT_PORT,
-    PortOption,
-    check_pages,
     echo,
     hold_output,
     live_progress,
@@ -32,7 +28,6 @@ from mmpoison.cli.options import (
     PairsFormatOption,
     named_data,
 )
-from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent, visible
 
 if TYPE_CHECKING:
@@ -41,7 +36,7 @@ if TYPE_CHECKING:
 INCOMPLETE = 1
 """Exit code of a scan in which a shard could not be read."""
 
-CUT, LABELS, JUDGE = "Cut (give one)", "Labels by hand", "Model"
+CUT, JUDGE = "Cut (give one)", "Model"
 
 
 def scan(
@@ -112,22 +107,6 @@ def scan(
             rich_help_panel=CUT,
         ),
     ] = None,
-    label: Annotated[
-        bool,
-        typer.Option(
-            "--label",
-            help="Ask on a page in your browser about a random few pairs, and write the answers into --labels; without "
-            "a browser, fill in that CSV.",
-            rich_help_panel=LABELS,
-        ),
-    ] = False,
-    label_pairs: Annotated[
-        int,
-        typer.Option(
-            min=4, max=100_000, help="How many pairs --label shows.", rich_help_panel=LABELS
-        ),
-    ] = 120,
-    port: PortOption = DEFAULT_PORT,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -189,12 +168,9 @@ def scan(
     from mmpoison.api.data_scan import scan as run_scan
     from mmpoison.api.data_scan import work_folder
     from mmpoison.base.untrusted import parse_changes
-    from mmpoison.cli.review import ask_on_page
     from mmpoison.defenses.filters.score_filter import build_filter
 
     hold_output(context, out, work=work_folder(out))
-    if label and labels is None:
-        raise InputError("--label needs --labels FILE, where the answers are written")
     cut = {
         "threshold": threshold,
         "clean_loss": lose,
@@ -204,8 +180,6 @@ def scan(
     }
     given = {name: value for name, value in cut.items() if value is not None}
     chosen = build_filter(method, {**parse_changes(parameters or []), **given})
-    if label:
-        check_pages("scan --label")
     with live_progress(on_stderr=json) as progress:
         done = run_scan(
             named_data(source, format, data_root, option),
@@ -215,8 +189,6 @@ def scan(
             planted=planted,
             trusted=trusted,
             force=force,
-            ask=partial(ask_on_page, title=f"Labels for {source}", port=port) if label else None,
-            label_pairs=label_pairs,
             kept=kept,
             images=images,
             seed=seed,

@@ -13,19 +13,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import most_unpacked
 from mmpoison.embedded.files import DataFile
-from mmpoison.embedded.own_columns import ColumnChoice, OwnColumns
-from mmpoison.embedded.source import Array, IntArray, ShardError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+from mmpoison.embedded.own_columns import ColumnChoice, OwnColumns, TableShard
+from mmpoison.embedded.source import Array, ShardError
 
 MOST_BYTES = 16 << 30
 """An array that cannot be mapped (in a store, or compressed) and takes more memory is refused."""
@@ -268,7 +264,7 @@ def _native(dtype: np.dtype[np.floating]) -> np.dtype[np.floating]:
 
 
 @dataclass(frozen=True)
-class ArrayShard:
+class ArrayShard(TableShard):
     """Rows of two arrays and of the table next to them.
 
     Attributes:
@@ -295,53 +291,11 @@ class ArrayShard:
 
     def vectors(self) -> tuple[Array, Array]:
         """Return the embeddings, see `Shard.vectors`."""
-        self._check()
+        self.check()
         text = self.text.read(self.start, self.stop)
         return text, self.image.read(self.start, self.stop)
 
-    def ids(self) -> list[str]:
-        """Return the ids, see `Shard.ids`."""
-        if self.columns.id is not None:
-            return self._own().texts(self.columns.id)
-        self._check()
-        return [str(row) for row in range(self.start, self.start + self.rows)]
-
-    def captions(self) -> list[str] | None:
-        """Return the captions, see `Shard.captions`."""
-        return self._texts(self.columns.caption)
-
-    def image_ids(self) -> list[str] | None:
-        """Return the images, see `Shard.image_ids`."""
-        return self._texts(self.columns.image_id)
-
-    def stored_scores(self) -> Array | None:
-        """Return the stored similarity, see `Shard.stored_scores`."""
-        return None if self.columns.score is None else self._own().numbers(self.columns.score)
-
-    def table(self, rows: IntArray) -> pa.Table:
-        """Return own columns of some rows, see `Shard.table`."""
-        import pyarrow as pa
-
-        if self.own is None:
-            self._check()
-            return pa.table({"row": pa.array(rows, pa.int64())}).select([])
-        return self._own().table(rows)
-
-    def schema(self) -> pa.Schema:
-        """Return names and types of own columns, see `Shard.schema`."""
-        import pyarrow as pa
-
-        return pa.schema([]) if self.own is None else self.own.schema()
-
-    def _texts(self, column: str | None) -> list[str] | None:
-        return None if column is None else self._own().texts(column)
-
-    def _own(self) -> OwnColumns:
-        self._check()
-        assert self.own is not None, "a column was chosen, and there is no table"
-        return self.own
-
-    def _check(self) -> None:
+    def check(self) -> None:
         """Refuse files whose rows cannot be those of each other: nothing in them can be joined."""
         text, image = self.text.header(), self.image.header()
         if text.rows != image.rows:

@@ -1,4 +1,4 @@
-"""Checks embeddings before anything is computed from them: numbers, stored scores, ids, and what belongs together.
+"""Checks embeddings before anything is computed from them: numbers, stored scores, and what belongs together.
 
 A shard is checked by itself (`check_shard`), in blocks, and the facts of shards are merged in any order, so that shards
 can be checked by several processes.
@@ -6,20 +6,17 @@ can be checked by several processes.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.phrasing import count_of, count_phrase, one_line
-from mmpoison.base.seeding import generator
-from mmpoison.embedded.source import Array, EmbeddedSource, Shard, ShardError
-from mmpoison.statistics import Estimate, true_pair_auroc
+from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.embedded.source import Array, Shard
+from mmpoison.statistics import true_pair_auroc
 
-Progress = Callable[[int, int], None]
 Floats = npt.NDArray[np.float32]
 
 BLOCK_ROWS = 4096
@@ -27,9 +24,6 @@ BLOCK_ROWS = 4096
 
 IN_SAMPLE = 512
 """Pairs of a shard that are compared with random pairs: they give the AUROC to 0.04."""
-
-HASHES = 1 << 20
-"""So many hashes of ids are held at most; above it, a random part of the ids (chosen by hash) is checked."""
 
 UNIT = 0.01
 """A vector whose length differs more from one is not normalised; float16 rounds lengths by 0.0005."""
@@ -48,107 +42,6 @@ FEWEST_REPEATS = 20
 
 
 @dataclass(frozen=True)
-class MatchFact:
-    """Whether the captions and images of one shard belong together.
-
-    Attributes:
-        shard: Its name.
-        auroc: The chance that a true pair has a higher cosine than a random one, with its interval; None where there
-            are too few images.
-        own: Mean cosine of true pairs in the sample; None where no pair is usable.
-        random: Mean cosine of random pairs.
-    """
-
-    shard: str
-    auroc: Estimate | None
-    own: float | None
-    random: float | None
-
-    @property
-    def shuffled(self) -> bool:
-        """Whether the cosine of true pairs is no higher than that of random pairs."""
-        if self.auroc is None or self.auroc.low is None:
-            return False
-        return self.auroc.low <= 0.5 or self.auroc.value < GUESSING
-
-
-@dataclass(frozen=True, eq=False)
-class IdHashes:
-    """Hashes of ids below a limit, by which repeated ids are found over shards with bounded memory.
-
-    A hash is in it or not by its own value alone, so both of two equal ids are, in whatever shards they lie.
-
-    Attributes:
-        values: Sorted hashes, each once, uint64.
-        counts: How many ids have each, int64.
-        limit: Hashes from it on are left out; 2^64 means that all ids are there.
-    """
-
-    values: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
-    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    limit: int = 1 << 64
-
-    @classmethod
-    def of(cls, ids: Iterable[str]) -> IdHashes:
-        """Count ids by their hashes."""
-        values = hash_ids(ids)
-        return cls._counted(values, np.ones(len(values), np.int64), 1 << 64)
-
-    def merge(self, other: IdHashes) -> IdHashes:
-        """Return the hashes of both."""
-        values, counts = (
-            np.concatenate([getattr(one, name) for one in (self, other)])
-            for name in ("values", "counts")
-        )
-        return self._counted(values, counts, min(self.limit, other.limit))
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, IdHashes)
-            and self.limit == other.limit
-            and np.array_equal(self.values, other.values)
-            and np.array_equal(self.counts, other.counts)
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @property
-    def repeated(self) -> int:
-        """The number of ids that occurred before, among those in the sample."""
-        return int(self.counts.sum()) - len(self.counts)
-
-    @property
-    def share(self) -> float:
-        """The share of ids that is in the sample, in (0, 1]."""
-        return self.limit / (1 << 64)
-
-    @classmethod
-    def _counted(
-        cls, values: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64], limit: int
-    ) -> IdHashes:
-        # stable: two sorted runs are merged, not sorted
-        order = np.argsort(values, kind="stable")
-        values = values[order]
-        first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
-        if len(values):
-            values, counts = values[first], np.add.reduceat(counts[order], first)
-        while True:
-            stop = len(values) if limit >= 1 << 64 else int(values.searchsorted(np.uint64(limit)))
-            if stop <= HASHES:
-                return cls(values[:stop], counts[:stop], limit)
-            limit //= 2
-
-
-def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """Hash ids, the same on every machine; shape `(ids,)`."""
-    digest = b"".join(
-        hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        for each in ids
-    )
-    return np.frombuffer(digest, "<u8").astype(np.uint64)
-
-
-@dataclass(frozen=True)
 class ShardFacts:
     """What is true of some shards; `merge` adds them up.
 
@@ -164,8 +57,8 @@ class ShardFacts:
         score_sum: Sum of the differences.
         repeats: Pairs whose caption occurs earlier in its shard, at most `IN_SAMPLE` a shard.
         repeats_same: Of them, pairs whose caption also has nearly the same embedding there.
-        ids: Hashes of the ids.
-        matches: Of each shard, whether captions and images belong together.
+        compared: Shards of which true pairs were compared with random ones.
+        shuffled: Names of those among them whose captions and images do not belong together.
     """
 
     shards: int = 0
@@ -179,18 +72,17 @@ class ShardFacts:
     score_sum: float = 0.0
     repeats: int = 0
     repeats_same: int = 0
-    ids: IdHashes = field(default_factory=IdHashes)
-    matches: tuple[MatchFact, ...] = ()
+    compared: int = 0
+    shuffled: tuple[str, ...] = ()
 
     def merge(self, other: ShardFacts) -> ShardFacts:
         """Return the facts of both."""
         sums = {
             each.name: getattr(self, each.name) + getattr(other, each.name)
             for each in fields(self)
-            if each.name not in ("score_max", "ids")
+            if each.name != "score_max"
         }
-        largest = max(self.score_max, other.score_max)
-        return ShardFacts(score_max=largest, ids=self.ids.merge(other.ids), **sums)
+        return ShardFacts(score_max=max(self.score_max, other.score_max), **sums)
 
     @property
     def usable(self) -> int:
@@ -213,28 +105,11 @@ class ShardFacts:
         return self.repeats >= FEWEST_REPEATS and self.repeats_same < self.repeats / 2
 
 
-@dataclass(frozen=True)
-class SourceFacts:
-    """What is true of a source.
-
-    Attributes:
-        facts: Of all shards that could be read.
-        failed: Name and message of each shard that could not.
-        notes: One line for each thing that is wrong or must be known, the worst first; empty if all is well.
-    """
-
-    facts: ShardFacts
-    failed: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-
-
-def check_shard(shard: Shard, *, seed: int = 0, ids: bool = True) -> ShardFacts:
+def check_shard(shard: Shard) -> ShardFacts:
     """Check one shard in blocks of `BLOCK_ROWS` rows.
 
     Args:
         shard: The shard.
-        seed: Of the sample that is compared with random pairs.
-        ids: Whether ids are read and hashed.
 
     Raises:
         ShardError: If it cannot be read, or its files have different numbers of rows.
@@ -252,37 +127,17 @@ def check_shard(shard: Shard, *, seed: int = 0, ids: bool = True) -> ShardFacts:
             text[block], image[block], None if stored is None else stored[block], counts
         )
     repeats, same = (0, 0) if captions is None else _repeats(captions, text, usable)
+    shuffled = _shuffled(text, image, usable)
     return ShardFacts(
         shards=1,
         rows=len(text),
         empty_captions=0 if captions is None else sum(not c.strip() for c in captions),
         repeats=repeats,
         repeats_same=same,
-        ids=IdHashes.of(shard.ids()) if ids else IdHashes(),
-        matches=(_match(shard.name, text, image, usable, seed),),
+        compared=int(shuffled is not None),
+        shuffled=(shard.name,) if shuffled else (),
         **counts,
     )
-
-
-def check_source(
-    source: EmbeddedSource, *, seed: int = 0, progress: Progress | None = None
-) -> SourceFacts:
-    """Check all shards of a source, one after the other.
-
-    Args:
-        source: The source.
-        seed: Of the samples that are compared with random pairs.
-        progress: Called with the shards that are checked and their number.
-    """
-    facts, failed = ShardFacts(), []
-    for number, shard in enumerate(source.shards, start=1):
-        try:
-            facts = facts.merge(check_shard(shard, seed=seed, ids=source.id_kind != "row"))
-        except ShardError as error:
-            failed.append((shard.name, str(error)))
-        if progress is not None:
-            progress(number, len(source.shards))
-    return SourceFacts(facts, tuple(failed), tuple(notes_on(facts, failed)))
 
 
 def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[str]:
@@ -296,8 +151,8 @@ def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[
     if lost := list(failed):
         more = "" if len(lost) == 1 else f", and {count_of(len(lost) - 1, 'other shard')}"
         lines.append(f"{count_of(len(lost), 'shard')} cannot be read: {lost[0][1]}{more}")
-    if wrong := [match for match in facts.matches if match.shuffled]:
-        named = ", ".join(one_line(match.shard) for match in wrong[:3])
+    if wrong := facts.shuffled:
+        named = ", ".join(map(one_line, wrong[:3]))
         more = ", ..." if len(wrong) > 3 else ""
         lines.append(
             f"{count_of(len(wrong), 'shard')} of {facts.shards:,} ({named}{more}): the cosine of pairs is no higher "
@@ -313,9 +168,6 @@ def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[
             f"stored scores differ from the cosine by {facts.score_mean:.3f} on average ({facts.score_max:.3f} at "
             "most): they are of another model, or in another order"
         )
-    if facts.ids.repeated:
-        about = "" if facts.ids.share == 1 else f" among {facts.ids.share:.2%} of the ids"
-        lines.append(f"{count_phrase(facts.ids.repeated, 'id')} not unique{about}")
     for count, what in (
         (facts.not_finite, "with NaN or infinity in an embedding"),
         (facts.zero, "with an embedding that is zero"),
@@ -369,24 +221,15 @@ def _row_products(one: Floats, other: Floats) -> npt.NDArray[np.float64]:
     return np.asarray(products)
 
 
-def _match(name: str, text: Array, image: Array, usable: Any, seed: int) -> MatchFact:
-    """Compare a sample of true pairs with random pairs of the same shard."""
-    rows = np.flatnonzero(usable)
-    if len(rows) > IN_SAMPLE:
-        chosen = generator(seed, f"embedded/match/{name}").choice(
-            len(rows), IN_SAMPLE, replace=False
-        )
-        rows = rows[np.sort(chosen)]
-    if len(rows) < 2:
-        return MatchFact(name, None, None, None)
-    units = []
-    for side in (text, image):
-        sample = np.asarray(side[rows], dtype=np.float64)
-        units.append(sample / np.linalg.norm(sample, axis=1, keepdims=True))
-    cosines = units[0] @ units[1].T
-    own = float(cosines.diagonal().mean())
-    others = (float(cosines.sum()) - own * len(rows)) / (len(rows) * (len(rows) - 1))
-    return MatchFact(name, true_pair_auroc(units[0], units[1], most=IN_SAMPLE), own, others)
+def _shuffled(text: Array, image: Array, usable: Any) -> bool | None:
+    """Return whether the cosine of true pairs is no higher than that of random ones; None where too few are usable."""
+    rows = np.flatnonzero(usable)[:: max(1, -(-len(usable) // IN_SAMPLE))]
+    sides = [np.asarray(side[rows], dtype=np.float64) for side in (text, image)]
+    units = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
+    auroc = true_pair_auroc(*units)
+    if auroc is None or auroc.low is None:
+        return None
+    return auroc.low <= 0.5 or auroc.value < GUESSING
 
 
 def _repeats(captions: list[str], text: Array, usable: Any) -> tuple[int, int]:

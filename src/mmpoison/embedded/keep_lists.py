@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
@@ -17,7 +18,6 @@ import numpy.typing as npt
 from mmpoison.base.files import atomic_file, atomic_folder, owned_temporary
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.untrusted import open_bytes, parse_json, read_lines
-from mmpoison.embedded.checks import hash_ids
 from mmpoison.embedded.source import IdKind
 from mmpoison.errors import InputError
 
@@ -30,16 +30,16 @@ Uids = npt.NDArray[np.void]
 UID_TYPE = np.dtype("<u8,<u8")
 """Of each element of a subset file: the first and the last 16 digits, as numbers."""
 
-MERGED_ROWS = 1 << 20
-"""About so many uids are merged at once: 16 MB, some times over."""
+BLOCK_ROWS = 1 << 20
+"""So many uids are written at once: 16 MB, some times over."""
 
 LOOKED_AT = 4096
 
 _DIGITS = re.compile(r"[0-9A-Fa-f]*")
 
 
-def parse_uids(ids: Sequence[str]) -> Uids:
-    """Turn uids into numbers.
+def uid_bytes(ids: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    """Turn uids into bytes, whose order is that of the uids as numbers.
 
     DataComp's resharder reads a uid as one number; of one with fewer than 32 digits the first ones are zero.
 
@@ -47,45 +47,25 @@ def parse_uids(ids: Sequence[str]) -> Uids:
         ids: Each of 32 hexadecimal digits, or fewer.
 
     Returns:
-        Shape `(n,)`, of `UID_TYPE`, in the order of the ids.
+        16 bytes each, shape `(n,)`, in the order of the ids.
 
     Raises:
         ValueError: If one is no uid; the message is that one.
 
-    >>> parse_uids(["0000000000000001000000000000000f"]).tolist()
-    [(1, 15)]
+    >>> uid_bytes(["1f"]).tobytes().hex()
+    '0000000000000000000000000000001f'
     """
     whole = ids if all(len(each) == 32 for each in ids) else [_padded(each) for each in ids]
     joined = "".join(whole)
     if _DIGITS.fullmatch(joined) is None:
         raise ValueError(next(each for each in ids if _DIGITS.fullmatch(each) is None))
-    digits = np.frombuffer(bytes.fromhex(joined), np.dtype(">u8,>u8"))
-    return np.asarray(digits.astype(UID_TYPE))
+    return np.frombuffer(bytes.fromhex(joined), "S16")
 
 
 def _padded(uid: str) -> str:
     if not 1 <= len(uid) <= 32:
         raise ValueError(uid)
     return uid.rjust(32, "0")
-
-
-def sort_uids(uids: Uids) -> Uids:
-    """Sort uids and drop repeated ones.
-
-    Args:
-        uids: Shape `(n,)`, of `UID_TYPE`.
-    """
-    if len(uids) < 2:
-        return uids.copy()
-    # almost all first halves differ; sorting by both at once takes several times as long
-    ordered = uids[np.argsort(uids["f0"])]
-    same = ordered["f0"][1:] == ordered["f0"][:-1]
-    if same.any():
-        equal = np.concatenate([same, [False]]) | np.concatenate([[False], same])
-        part = ordered[equal]
-        ordered[equal] = part[np.lexsort((part["f1"], part["f0"]))]
-        same &= ordered["f1"][1:] == ordered["f1"][:-1]
-    return np.asarray(ordered[np.concatenate([[True], ~same])])
 
 
 def map_subset(path: Path) -> Uids:
@@ -121,105 +101,6 @@ def map_subset(path: Path) -> Uids:
     if not np.array_equal(sample, sample[np.lexsort((sample["f1"], sample["f0"]))]):
         raise InputError(f"{path}: is not sorted: sort it (numpy.sort) before it is used")
     return found
-
-
-class UidRuns:
-    """Sorted runs of uids in one temporary file, which are merged into a subset file with flat memory.
-
-    Args:
-        stream: The temporary file, open for reading and writing, empty.
-        path: Its path.
-    """
-
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        self._stream = stream
-        self._path = path
-        self._ends = [0]
-        self._waiting: list[Uids] = []
-        self._excluded: list[Uids] = []
-
-    def add(self, uids: Uids) -> None:
-        """Add the uids of one shard, in any order."""
-        self._waiting.append(uids)
-        if sum(map(len, self._waiting)) >= MERGED_ROWS:
-            self._spill()
-
-    def exclude(self, uids: Uids) -> None:
-        """Leave uids out of the file, wherever they were or will be added; they are in memory, 16 bytes each."""
-        if len(uids):
-            self._excluded.append(uids)
-
-    def _spill(self) -> None:
-        """Write what waits as one sorted run."""
-        if self._waiting:
-            run = sort_uids(np.concatenate(self._waiting))
-            self._waiting = []
-            if len(run):
-                self._stream.write(run.tobytes())
-                self._ends.append(self._ends[-1] + len(run))
-
-    def write(self, target: Path) -> int:
-        """Write all uids as `numpy.save` would write the sorted array without repeated ones.
-
-        Args:
-            target: The subset file.
-
-        Returns:
-            How many there are.
-        """
-        self._spill()
-        excluded = sort_uids(np.concatenate(self._excluded or [np.empty(0, UID_TYPE)]))
-        count = 0
-        with target.open("wb") as out:
-            # replaced at the end: only then is it known how many uids are repeated
-            out.write(_header(self._ends[-1]))
-            for block in self._merged():
-                kept = block[~_contains(excluded, block)]
-                out.write(kept.tobytes())
-                count += len(kept)
-            out.seek(0)
-            out.write(_header(count))
-        return count
-
-    def _merged(self) -> Iterator[Uids]:
-        self._stream.flush()
-        if self._ends[-1] == 0:
-            return
-        whole = np.memmap(self._path, UID_TYPE, "r", shape=(self._ends[-1],))
-        spans = list(zip(self._ends[:-1], self._ends[1:], strict=True))
-        runs = [whole[start:stop] for start, stop in spans]
-        # uids of one first half are never in two pieces, so a repeated one is found within its piece
-        bounds = self._bounds(whole)
-        places = np.zeros((len(bounds) + 1, len(runs)), dtype=np.int64)
-        for number, run in enumerate(runs):
-            places[:-1, number] = np.searchsorted(run["f0"], bounds, side="left")
-            places[-1, number] = len(run)
-        for low, high in zip(np.vstack([places[:1] * 0, places[:-1]]), places, strict=True):
-            pieces = [run[a:b] for run, a, b in zip(runs, low, high, strict=True) if b > a]
-            if pieces:
-                yield sort_uids(np.concatenate(pieces))
-
-    def _bounds(self, whole: Uids) -> npt.NDArray[np.uint64]:
-        """Choose first halves that cut all runs into pieces of about `MERGED_ROWS` uids in all."""
-        pieces = len(whole) // MERGED_ROWS
-        if not pieces:
-            return np.empty(0, np.uint64)
-        # which places are drawn changes the sizes of the pieces and not the result
-        drawn = np.random.default_rng(0).integers(0, len(whole), 64 * pieces)
-        sample = np.sort(whole["f0"][np.sort(drawn)])
-        return np.unique(sample[np.linspace(0, len(sample) - 1, pieces + 1)[1:].astype(np.int64)])
-
-
-def _contains(known: Uids, asked: Uids) -> npt.NDArray[np.bool_]:
-    """Return for each of some sorted uids, each there once, whether it is in others that are sorted too."""
-    both = np.concatenate([known, asked])
-    order = np.lexsort((both["f1"], both["f0"]))
-    ordered = both[order]
-    # the sort is stable: an uid of `known` stands before its equal
-    same = (ordered["f0"][1:] == ordered["f0"][:-1]) & (ordered["f1"][1:] == ordered["f1"][:-1])
-    found = np.zeros(len(both), bool)
-    found[order[1:][same]] = True
-    return found[len(known) :]
 
 
 def _header(count: int) -> bytes:
@@ -318,7 +199,7 @@ class KeyLists:
         if Path(name).name != name or "\0" in name:
             raise InputError(f"shard {shard!r:.80}: no file can have this name")
         kept = [key for key, stays in zip(ids, keep.tolist(), strict=True) if stays]
-        self._dropped.append(hash_ids(compress(ids, (~keep).tolist())))
+        self._dropped.append(_hashes(compress(ids, (~keep).tolist())))
         # a line break in a key would be another key
         listed = [key for key in kept if key and key.isprintable()]
         if self._unlisted == 0 and len(listed) < len(kept):
@@ -337,7 +218,7 @@ class KeyLists:
         listed = lost = 0
         for file in sorted(self._folder.iterdir()) if len(dropped) else []:
             keys = file.read_text(encoding="utf-8").splitlines()
-            stays = ~np.isin(hash_ids(keys), dropped)
+            stays = ~np.isin(_hashes(keys), dropped)
             if not stays.all():
                 _write_lines(file, [key for key, one in zip(keys, stays, strict=True) if one])
             listed, lost = listed + len(keys), lost + int((~stays).sum())
@@ -354,31 +235,41 @@ class KeyLists:
             )
 
 
+def _hashes(ids: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """Hash ids, the same on every machine; shape `(ids,)`."""
+    digest = b"".join(
+        hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for each in ids
+    )
+    return np.frombuffer(digest, "<u8").astype(np.uint64)
+
+
 def _write_lines(file: Path, lines: Sequence[str]) -> None:
     text = "".join(f"{line}\n" for line in lines)
     file.write_text(text, encoding="utf-8", newline="\n")
 
 
 class UidFile:
-    """Collects uids for a subset file.
+    """Collects uids for a subset file in a temporary one, which is sorted in place: the memory stays flat.
 
     An uid that goes in one place goes everywhere, for a reader of the file knows only the uid.
 
     Args:
-        runs: Takes the uids that stay.
+        stream: The temporary file, empty.
     """
 
-    def __init__(self, runs: UidRuns) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self.notes: list[str] = []
         self.refused = False
-        self.runs = runs
+        self._stream = stream
+        self._dropped: list[npt.NDArray[np.bytes_]] = []
 
     def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
         """Take the uids of a shard; with the first id that is no uid, there will be no file."""
         if self.refused:
             return
         try:
-            uids = parse_uids(ids)
+            uids = uid_bytes(ids)
         except ValueError as error:
             self.refused = True
             self.notes.append(
@@ -386,20 +277,48 @@ class UidFile:
                 "to 32 hexadecimal digits; drop.parquet has the ids of the pairs that go"
             )
             return
-        self.runs.add(uids[keep])
-        self.runs.exclude(uids[~keep])
+        self._stream.write(uids[keep].tobytes())
+        self._dropped.append(uids[~keep])
+
+    def write(self, collected: Path, target: Path) -> None:
+        """Write the uids as `numpy.save` would write the sorted array without repeated and dropped ones.
+
+        Args:
+            collected: The temporary file.
+            target: The subset file.
+        """
+        self._stream.flush()
+        kept = np.empty(0, "S16")
+        if collected.stat().st_size:
+            kept = np.memmap(collected, "S16", "r+")
+            kept.sort()
+        dropped = np.unique(np.concatenate([*self._dropped, np.empty(0, "S16")]))
+        count, last = 0, None
+        with target.open("wb") as out:
+            # replaced at the end: only then is it known how many uids are repeated
+            out.write(_header(len(kept)))
+            for start in range(0, len(kept), BLOCK_ROWS):
+                block = kept[start : start + BLOCK_ROWS]
+                new = np.concatenate([[block[0] != last], block[1:] != block[:-1]])
+                last = block[-1]
+                place = np.searchsorted(dropped, block, side="right") - 1
+                if len(dropped):
+                    new &= (place < 0) | (dropped[place] != block)
+                out.write(np.frombuffer(block[new].tobytes(), ">u8,>u8").astype(UID_TYPE).tobytes())
+                count += int(new.sum())
+            out.seek(0)
+            out.write(_header(count))
 
 
 @contextmanager
 def _uid_file(target: Path) -> Iterator[UidFile]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    runs = target.with_suffix(".runs")
-    with owned_temporary(runs, folder=False) as path, path.open("w+b") as stream:
-        found = UidFile(UidRuns(stream, path))
+    with owned_temporary(target.with_suffix(".uids"), folder=False) as path, path.open("wb") as raw:
+        found = UidFile(raw)
         yield found
         if not found.refused:
             with atomic_file(target) as temporary:
-                found.runs.write(temporary)
+                found.write(path, temporary)
 
 
 # -- A predicate for webdataset that reads only the pairs on a list, so that no second copy of the tars is

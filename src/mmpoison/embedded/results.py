@@ -7,7 +7,6 @@
 | `scores.parquet` | every pair: id, row through all shards, score, group, whether it goes |
 | `keep.npy` or `keep/{shard}.txt` | the pairs that stay, see `keep_lists` |
 | `groups.json` | the groups that were found |
-| `shards.parquet` | for each shard how many pairs stay, go and were not judged, or why it could not be read |
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 DROP_FILE = "drop.parquet"
 CSV_FILE = "drop.csv"
 GROUPS_FILE = "groups.json"
-SHARDS_FILE = "shards.parquet"
 SCORES_FILE = "scores.parquet"
 NAMES = ("pair", "image", "caption")
 """Own columns of pairs that were embedded here, which `scores.parquet` has too: `mmpoison review` shows them."""
@@ -64,6 +62,10 @@ class ShardVerdict:
 class ResultWriter:
     """Takes the verdicts of shards, made by `write_results`.
 
+    Attributes:
+        shards: Of each shard: its name and how many pairs it has, are dropped, and have no usable embeddings.
+        failed: Name and reason of each shard that could not be read.
+
     Args:
         own: Own columns that go through to `drop.parquet`.
         keep: Writes which pairs stay.
@@ -84,9 +86,10 @@ class ResultWriter:
     ) -> None:
         self._own, self._keep, self._schema, self._write = own, keep, schema, write
         self._score, self._named, self._rows = score, named, 0
-        self._shards: list[dict[str, Any]] = []
+        self.shards: list[dict[str, Any]] = []
+        self.failed: list[dict[str, str]] = []
         self._groups: list[Mapping[str, Any]] = []
-        self._failed = 0
+        self._lost = 0
 
     def add(self, shard: Shard, verdict: ShardVerdict) -> None:
         """Write the verdicts of one shard.
@@ -111,30 +114,19 @@ class ResultWriter:
         if table is not None:
             self._write(table)
         judged = np.isfinite(verdict.score)
-        self._shards.append(
+        self.shards.append(
             {
                 "shard": one_line(shard.name),
-                "rows": len(ids),
-                "kept": len(ids) - len(rows),
+                "pairs": len(ids),
                 "dropped": len(rows),
-                "not_judged": int((~judged).sum()),
-                "error": None,
+                "unusable": int((~judged).sum()),
             }
         )
 
     def fail(self, shard: Shard, error: str) -> None:
         """Note that a shard could not be read; its pairs are in no list."""
-        self._failed += 1
-        self._shards.append(
-            {
-                "shard": one_line(shard.name),
-                "rows": shard.rows,
-                "kept": 0,
-                "dropped": 0,
-                "not_judged": shard.rows,
-                "error": one_line(error),
-            }
-        )
+        self._lost += shard.rows
+        self.failed.append({"shard": one_line(shard.name), "reason": one_line(error)})
 
     def name_groups(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """Take what is known of each group, as JSON values; a group's number is its place."""
@@ -144,18 +136,12 @@ class ResultWriter:
     def notes(self) -> list[str]:
         """One line for each thing that a user must know of the results."""
         lines = list(self._keep.notes)
-        if self._failed:
-            lost = sum(each["rows"] for each in self._shards if each["error"] is not None)
+        if self.failed:
             lines.append(
-                f"{count_of(self._failed, 'shard')} could not be read ({count_of(lost, 'pair')} by the headers): the "
-                "pairs are in no list of pairs to keep, see shards.parquet"
+                f"{count_of(len(self.failed), 'shard')} could not be read ({count_of(self._lost, 'pair')} by the "
+                "headers): the pairs are in no list of pairs to keep"
             )
         return lines
-
-    @property
-    def shard_counts(self) -> list[dict[str, Any]]:
-        """The rows of `shards.parquet`."""
-        return list(self._shards)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -218,7 +204,6 @@ def write_results(
     Raises:
         InputError: If the folder has other lists already.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import csv
 
@@ -242,9 +227,6 @@ def write_results(
 
             results = ResultWriter(own, keep, schema, write, scored.write_table, named)
             yield results
-        with atomic_file(out / SHARDS_FILE) as shards:
-            counts = pa.Table.from_pylist(results.shard_counts, schema=_shards_schema())
-            pq.write_table(counts, shards, compression="zstd")
         write_json(out / GROUPS_FILE, results.groups)
 
 
@@ -327,19 +309,6 @@ def _scores_schema(*, named: bool) -> pa.Schema:
         **(dict.fromkeys(NAMES, pa.string()) if named else {}),
     }
     return pa.schema([pa.field(name, kind) for name, kind in kinds.items()])
-
-
-def _shards_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    names = ("rows", "kept", "dropped", "not_judged")
-    return pa.schema(
-        [
-            pa.field("shard", pa.string()),
-            *(pa.field(name, pa.int64()) for name in names),
-            pa.field("error", pa.string()),
-        ]
-    )
 
 
 def _fitted(own: pa.Table, field: pa.Field, rows: int) -> Any:

@@ -7,6 +7,7 @@ import hashlib
 import ipaddress
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -251,7 +252,7 @@ def serve(
     host: str = LOCAL,
     port: int = 0,
     ready: Callable[[str], None] | None = None,
-) -> bool:
+) -> None:
     """Serve until Ctrl-C, or until a route calls `app.state.stop()`.
 
     Args:
@@ -259,9 +260,6 @@ def serve(
         host: Address to listen on.
         port: Port; 0 takes a free one.
         ready: Called with the page's address as soon as it can be opened.
-
-    Returns:
-        Whether the application itself stopped the server; False after Ctrl-C.
 
     Raises:
         InputError: If the address cannot be used.
@@ -277,21 +275,15 @@ def serve(
             lifespan="off",
         )
         server = uvicorn.Server(config)
-        asked = False
 
         def stop() -> None:
-            nonlocal asked
-            asked = True
             server.should_exit = True
 
         app.state.stop = stop
         if ready is not None:
             ready(_address(listener))
-        try:
+        with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            return False
-        return asked
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -20,7 +20,6 @@ from mmpoison.defenses.filters.judging import judge_prepared
 from mmpoison.defenses.filters.local_density import Score, nearest_others, sparsity
 from mmpoison.defenses.filters.pair_vectors import embed_pairs, memory_shard
 from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 
@@ -85,8 +84,7 @@ def test_against_the_formulas(
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     points = unit_points(0, 300, 8)
     whole = nearest_others(points, 7)
-    monkeypatch.setattr(local_density, "ROWS_AT_ONCE", 64)
-    monkeypatch.setattr(local_density, "COLUMNS_AT_ONCE", 5)  # fewer than k
+    monkeypatch.setattr(local_density, "COSINES_AT_ONCE", 64 * 300)
     counted: list[tuple[int, int]] = []
     distance, row = nearest_others(
         points, 7, progress=lambda name: lambda done, total: counted.append((done, total))
@@ -94,35 +92,6 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(distance, whole[0], atol=1e-6)
     np.testing.assert_array_equal(row, whole[1])
     assert counted[-1] == (300, 300)
-
-
-def test_scores_of_the_same_points_share_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def counting(points: Any, k: int, *args: Any, **more: Any) -> Any:
-        asked.append(k)
-        return nearest_others(points, k, *args, **more)
-
-    monkeypatch.setattr(local_density, "nearest_others", counting)
-    text, image = unit_points(1, 40, 8), unit_points(2, 40, 8)
-
-    def scores(text: Any, k: int = 5, reference: int | None = None, seed: int = 0) -> Any:
-        found = LocalDensity(k=k, score="slof", reference=reference)
-        return found.score(read_memory(VectorShard(0, text, image), seed)).of(0).tolist()
-
-    LocalDensity(k=5).score(read_memory(VectorShard(0, text, image)))
-    first = scores(text)
-    assert asked == [5]
-    # what differs is computed, and gives other scores
-    others = [
-        scores(text, k=6),
-        scores(text, reference=20),
-        scores(text, reference=20, seed=1),
-        scores(unit_points(3, 40, 8)),
-    ]
-    assert asked == [5, 6, 5, 5, 5]
-    assert first not in others
-    assert scores(text) == first
 
 
 def test_no_point_is_its_own_neighbour() -> None:

@@ -66,12 +66,15 @@ def test_labelled_pairs_are_found(squares: PairDataset, tmp_path: Path) -> None:
     assert [len(pair.others) for pair in shown] == [4, 4, 4]
     assert shown[1].caption not in shown[1].others
     assert [pair.caption for pair in shown] == train.captions[[99, 0, 7]].tolist()
-    labels = {shown[0].pair: "drop", shown[1].pair: "keep", shown[2].pair: ""}
-    places, bad = labelled_places(pieces, "train", labels, tmp_path)  # type: ignore[arg-type]
+    names = [[name for *_, name in pieces.judged("train")]]
+    file = tmp_path / "labels.csv"
+    file.write_text(f"pair,verdict\n{shown[0].pair},drop\n{shown[1].pair},keep\n{shown[2].pair},\n")
+    places, bad = labelled_places(names, file)
     assert places.tolist() == [0, 99]
     assert bad.tolist() == [False, True]
-    with pytest.raises(InputError, match="1 labelled pairs are not among the judged ones"):
-        labelled_places(pieces, "train", {"no/where.png#0": "keep"}, tmp_path)
+    file.write_text("pair,verdict\nno/where.png#0,keep\n")
+    with pytest.raises(InputError, match="1 labelled pair not among the judged ones"):
+        labelled_places(names, file)
 
 
 def test_half_of_the_pairs_come_from_the_far_end() -> None:

@@ -14,6 +14,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters.pair_labels import LabelFile, Neighbour, ShownPair, read_labels
 from mmpoison.pages.review import review_app
 from mmpoison.pages.review.app import read_scan
+from mmpoison.records.data_scan import DataScan
 
 
 @pytest.fixture
@@ -36,11 +37,15 @@ def pairs_of(squares: PairDataset) -> list[ShownPair]:
     ]
 
 
+def empty_scan(folder: Path) -> DataScan:
+    return read_scan(write_scan_result(folder / "empty", []))
+
+
 @pytest.fixture
 def client(squares: PairDataset, file: Path) -> Iterator[TestClient]:
     pairs = pairs_of(squares)
     with LabelFile(file, [pair.pair for pair in pairs]) as labels:
-        app = review_app(pairs, labels, title="a\nb", then="Go on", blind=True)
+        app = review_app(pairs, labels, title="a\nb", scan=empty_scan(file.parent))
         yield TestClient(app, base_url="http://127.0.0.1")
 
 
@@ -56,14 +61,13 @@ def test_what_is_shown(client: TestClient, file: Path, squares: PairDataset) -> 
     assert client.get("/api/review").json() == {
         "title": r"a\nb",
         "file": str(file),
-        "then": "Go on",
         "score_name": "score",
         "goals": [],
         "verdicts": ["", "", ""],
     }
     pair = client.get("/api/pairs/1").json()
     assert pair["caption"] == r"caption 1\x1b[31m"
-    assert pair["distance"] is None
+    assert pair["distance"] == 0.5
     assert pair["by_image"][0]["distance"] == 0.123
     # the neighbour of pair 0 is the image of pair 1: one image has one number
     assert client.get("/api/pairs/0").json()["by_image"][0]["image"] == pair["image"]
@@ -77,23 +81,23 @@ def test_the_goal_and_its_reason_are_with_the_pair(squares: PairDataset, tmp_pat
     pairs = [replace(first, goal=0, kept=False), replace(second, goal=9), third]
     group = {"sentence": "about\x1b[1m sheep", "other_explanations": ["chance", "a\nb"]}
     scan = read_scan(write_scan_result(tmp_path, [], groups=[group], score_name="evidence\n"))
-    for blind in (False, True):
-        with LabelFile(tmp_path / "x.csv", [pair.pair for pair in pairs]) as labels:
-            app = review_app(pairs, labels, title="t", scan=scan, blind=blind)
-            client = TestClient(app, base_url="http://127.0.0.1")
-            review = client.get("/api/review").json()
-            found = [client.get(f"/api/pairs/{number}").json()["goal"] for number in range(3)]
-        assert review["score_name"] == r"evidence\n"
-        # of a group that the scan does not list nothing is said, and to a labeller nothing at all
-        assert found == [None if blind else 0, None, None]
-        shown = {
+    with LabelFile(tmp_path / "x.csv", [pair.pair for pair in pairs]) as labels:
+        app = review_app(pairs, labels, title="t", scan=scan)
+        client = TestClient(app, base_url="http://127.0.0.1")
+        review = client.get("/api/review").json()
+        found = [client.get(f"/api/pairs/{number}").json()["goal"] for number in range(3)]
+    assert review["score_name"] == r"evidence\n"
+    # of a group that the scan does not list nothing is said
+    assert found == [0, None, None]
+    assert review["goals"] == [
+        {
             "grade": "poisoning likely",
             "pairs": 2,
             "sentence": r"about\x1b[1m sheep",
             "why": "31 alike",
             "other_explanations": ["chance", r"a\nb"],
         }
-        assert review["goals"] == ([] if blind else [shown])
+    ]
 
 
 def test_one_verdict_decides_on_a_group(squares: PairDataset, tmp_path: Path) -> None:
@@ -174,11 +178,3 @@ def test_other_sites_change_nothing(client: TestClient, file: Path) -> None:
     )
     assert answer.status_code == 403
     assert set(read_labels(file).values()) == {""}
-
-
-def test_only_what_waits_is_finished(squares: PairDataset, tmp_path: Path) -> None:
-    pairs = pairs_of(squares)
-    with LabelFile(tmp_path / "x.csv", [pair.pair for pair in pairs]) as labels:
-        app = review_app(pairs, labels, title="t")
-        client = TestClient(app, base_url="http://127.0.0.1")
-        assert client.post("/api/finish", json={}).status_code == 404

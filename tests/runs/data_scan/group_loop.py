@@ -16,6 +16,7 @@ from mmpoison.defenses.filters.suspicious_groups.passes import (
     SCORE,
     Group,
     find_groups,
+    read_memory,
     scores_of,
 )
 from mmpoison.defenses.filters.suspicious_groups.shard import SAMPLE, AnyVectors, VectorShard
@@ -98,10 +99,21 @@ def groups_in(source: EmbeddedSource, *, sample: int = SAMPLE, workers: int = 1)
             for worker in crew:
                 worker.stop()
         flags = load_part(next(work.glob("flags-*.npz")))
-        unusable = [int(count) for _, (count,) in runner.parts(COUNTS, "counts/images/unusable")]
+        numbers = sorted(runner.shards)
+        unusable = [int(runner.part(COUNTS, n, "counts/images/unusable")[0]) for n in numbers]
         return Found(
             groups,
-            [scores_of(score, number, groups) for number, (score,) in runner.parts(SCORE, "score")],
+            [scores_of(runner.part(SCORE, n, "score")[0], n, groups) for n in numbers],
             bool((flags["images"] == 1).all()),
             sum(unusable),
         )
+
+
+def scan_memory(
+    shard: VectorShard, seed: int = 0
+) -> tuple[tuple[Group, ...], npt.NDArray[np.float32]]:
+    """Return the groups and the scores of one shard in memory."""
+    read = read_memory(shard, seed)
+    groups, _ = find_groups(read)
+    (score,) = read.runner.part(SCORE, shard.number, "score")
+    return groups, scores_of(score, shard.number, groups)

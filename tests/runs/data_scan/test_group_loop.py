@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
-from tests.runs.data_scan.group_loop import Found, groups_in, source_of
+from tests.runs.data_scan.group_loop import Found, groups_in, scan_memory, source_of
 
 from mmpoison.defenses.filters.suspicious_groups import cells
 from mmpoison.defenses.filters.suspicious_groups import passes as passes_module
-from mmpoison.defenses.filters.suspicious_groups.passes import Group, scan_memory
+from mmpoison.defenses.filters.suspicious_groups.passes import Group
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.defenses.group_levels import false_alarms_at
 from mmpoison.embedded import open_embedded
@@ -53,7 +53,7 @@ def test_shards_give_what_one_shard_in_memory_gives(seed: int, captions: int) ->
     data = made(seed, captions=captions, images=3000 if captions == 1 else 1200, poison=40)
     shards = data.shards(4)
     (whole,) = data.shards(1)
-    groups, expected, _ = scan_memory(whole)
+    groups, expected = scan_memory(whole)
     again = scan_memory(whole, 1)[1]
     found = scanned(shards)
     score = np.concatenate(found.scores)
@@ -72,7 +72,7 @@ def test_one_shard_in_files_gives_the_same_bits_as_in_memory(three_captions: Mad
     (whole,) = three_captions.shards(1)
     # a source has one dimension: shorter vectors are filled up with zeros
     wide = replace(whole, text=np.pad(whole.text, ((0, 0), (0, 16))))
-    groups, score, _ = scan_memory(wide)
+    groups, score = scan_memory(wide)
     found = scanned([whole])
     np.testing.assert_array_equal(found.scores[0], score)
     assert [one.strength for one in found.groups] == [one.strength for one in groups]
@@ -240,7 +240,7 @@ from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import SilentProgress
 
 def write(judged, runner, *rest):
-    scores = b"".join(score.tobytes() for _, (score,) in runner.parts("5-score", "score"))
+    scores = b"".join(score.tobytes() for n in sorted(runner.shards) for score in runner.part("5-score", n, "score"))
     print(hashlib.sha256(scores).hexdigest(), [one.strength for one in judged.judgement.scores.groups])
     return judged
 

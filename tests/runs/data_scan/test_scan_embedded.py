@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
+from tests.runs.data_scan.group_loop import scan_memory
 from tests.runs.data_scan.test_shard_passes import Here
 
 import mmpoison
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.suspicious_groups.passes import scan_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.embedded import open_embedded
 from mmpoison.errors import InputError
@@ -101,8 +101,7 @@ def test_what_is_written_is_what_is_returned(result: Result) -> None:
     assert DataScan.read(result.out / "scan.json") == result.scan
     groups = json.loads((result.out / "groups.json").read_text())
     assert groups[0]["sentence"] == result.scan.groups[0].sentence
-    shards = pq.read_table(result.out / "shards.parquet").to_pylist()
-    assert sum(shard["rows"] for shard in shards) == result.scan.pairs == 6000
+    assert sum(shard.pairs for shard in result.scan.shards) == result.scan.pairs == 6000
     page = (result.out / "scan.html").read_text()
     assert "Poisoning likely" in page
     assert "https://example.org/" in page
@@ -148,7 +147,7 @@ def test_a_column_of_labels_says_the_kinds_of_planted_goals(
 def test_scan_and_filter_give_one_answer(result: Result, corpus: tuple[Path, set[str]]) -> None:
     files = [sorted((corpus[0] / f"{side}_emb").iterdir()) for side in ("text", "img")]
     text, image = (np.concatenate([np.load(file) for file in side]) for side in files)
-    groups, _, _ = scan_memory(VectorShard(0, text, image))
+    groups, _ = scan_memory(VectorShard(0, text, image))
     # images in other shards are in other folds
     for one, other in zip(result.scan.groups[:1], groups, strict=False):
         assert one.score == pytest.approx(other.strength, rel=0.1)

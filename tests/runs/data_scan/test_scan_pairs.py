@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
-from mmpoison.defenses import DEFENSES, RelevanceFilter, filter_pairs
-from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair
+from mmpoison.defenses import DEFENSES, LocalDensity, RelevanceFilter, filter_pairs
+from mmpoison.defenses.filters.pair_labels import LabelFile, pairs_to_label
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder
 from mmpoison.records.data_scan import DataScan
@@ -194,33 +194,27 @@ def test_an_occupied_folder_is_refused(folder: Path, judge: DualEncoder, tmp_pat
 def test_labels_set_the_threshold_and_are_final(
     folder: Path, judge: DualEncoder, tmp_path: Path
 ) -> None:
-    seen: list[ShownPair] = []
-
-    def ask(pairs: Sequence[ShownPair], file: Path) -> None:
-        seen.extend(pairs)
-        # a person who drops whatever is farther apart than the middle, but for one
-        middle = float(np.median([pair.distance for pair in pairs]))
-        with LabelFile(file, (pair.pair for pair in pairs)) as labels:
-            for pair in pairs:
-                labels.set(pair.pair, "drop" if pair.distance > middle else "keep")
-
-    method = RelevanceFilter(labels=tmp_path / "labels.csv")
-    done = scan(folder, judge, tmp_path / "out", method=method, ask=ask, label_pairs=20)
-    assert len(seen) == 20
-    middle = float(np.median([pair.distance for pair in seen]))
-    beyond = sorted(pair.distance for pair in seen if pair.distance > middle)
-    within = sorted(pair.distance for pair in seen if pair.distance <= middle)
+    file = tmp_path / "labels.csv"
+    scan(folder, judge, tmp_path / "first", method="relevance-filter", lose=0.02)
+    rows = scores(tmp_path / "first")
+    chosen = [rows[n] for n in pairs_to_label(np.array([row["score"] for row in rows]), 20)]
+    # a person who drops whatever is farther apart than the middle
+    middle = float(np.median([row["score"] for row in chosen]))
+    with LabelFile(file, (row["pair"] for row in chosen)) as labels:
+        for row in chosen:
+            labels.set(row["pair"], "drop" if row["score"] > middle else "keep")
+    done = scan(folder, judge, tmp_path / "out", method="relevance-filter", labels=file)
+    beyond = sorted(row["score"] for row in chosen if row["score"] > middle)
+    within = sorted(row["score"] for row in chosen if row["score"] <= middle)
     assert done.cut is not None
     assert within[-1] <= done.cut.value <= beyond[0]
     assert done.cut.rule == "labels"
-    # the same file without asking gives the same
-    assert scan(folder, judge, tmp_path / "again", method=method).cut == done.cut
     # one that is far apart, and stays because a person says so
-    farthest = max(seen, key=lambda pair: pair.distance)
-    with LabelFile(tmp_path / "labels.csv") as labels:
-        labels.set(farthest.pair, "keep")
-    scan(folder, judge, tmp_path / "final", method=method)
-    assert {row["pair"]: row["drop"] for row in scores(tmp_path / "final")}[farthest.pair] is False
+    farthest = max(chosen, key=lambda row: row["score"])["pair"]
+    with LabelFile(file) as labels:
+        labels.set(farthest, "keep")
+    scan(folder, judge, tmp_path / "final", method="relevance-filter", labels=file)
+    assert {row["pair"]: row["drop"] for row in scores(tmp_path / "final")}[farthest] is False
 
 
 def test_decisions_on_a_group_hold(folder: Path, judge: DualEncoder, tmp_path: Path) -> None:
@@ -243,13 +237,13 @@ def scores_of_groups(folder: Path, judge: DualEncoder, out: Path) -> list[dict[s
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("sheep/00.png#0,keep\nsheep/99.png#0,drop\n", "1 labelled pairs are not among"),
+        ("sheep/00.png#0,keep\nsheep/99.png#0,drop\n", "1 labelled pair not among"),
         ("sheep/00.png#0,drop\n", "1 labels, 1 of them drop"),
         ("sheep/00.png#0,unsure\n", "0 labels, 0 of them drop"),
     ],
 )
 @pytest.mark.parametrize("method", ["relevance-filter", "local-density"])
-def test_labels_of_no_use_are_refused_before_anything_is_judged(
+def test_labels_of_no_use_are_refused_before_anything_is_scored(
     folder: Path,
     judge: DualEncoder,
     tmp_path: Path,
@@ -260,9 +254,8 @@ def test_labels_of_no_use_are_refused_before_anything_is_judged(
 ) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text(f"pair,verdict\n{text}")
-    from mmpoison.runs.data_scan import embed_source
-
-    monkeypatch.setattr(embed_source, "prepare_pixels", None)
+    for kind in (RelevanceFilter, LocalDensity):
+        monkeypatch.setattr(kind, "score", None)
     with pytest.raises(InputError, match=says):
         scan(folder, judge, tmp_path / "out", method=method, labels=labels)
 

@@ -72,11 +72,6 @@ class FilterResult:
         """Pairs with a score above it were dropped."""
         return self.cut.value
 
-    @property
-    def most_suspicious(self) -> npt.NDArray[np.int64]:
-        """All pairs, the most suspicious first, shape `(N,)`: dropped ones before the others, then by score."""
-        return np.lexsort((-self.scores, self.keep))
-
     def facts(self) -> dict[str, Any]:
         """Return the counts for a log; those that need the manifest only where there is one."""
         bad = self.poisoned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.filters.filter_result import FilterResult
-from mmpoison.defenses.filters.pair_labels import labelled_places, read_labels
+from mmpoison.defenses.filters.pair_labels import labelled_places
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
 from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter, build_filter
 from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup, describe_groups
@@ -230,14 +230,13 @@ class Given:
     Attributes:
         trusted: Scores of pairs that are known to be clean.
         trusted_images: Image of each of them: captions of one image are no independent evidence.
-        labels: Gives the rows that a person has decided on, and which of them go, from all scores (NaN where a pair
-            cannot be judged).
+        labels: Rows that a person has decided on, and which of them go.
         force: Use a judge that cannot distinguish true from shuffled pairs all the same.
     """
 
     trusted: Values | None = None
     trusted_images: IntArray | None = None
-    labels: Callable[[Values], tuple[Places, BoolArray]] | None = None
+    labels: tuple[Places, BoolArray] | None = None
     force: bool = False
 
 
@@ -268,15 +267,12 @@ def judge_pairs(
     judge = read.judge if method.needs_aligned_judge else None
     if not given.force:
         check_judge(judge, method, encoder)
+    if given.labels is not None and not method.finds_groups:
+        check_labelled(given.labels[1])
     scores = method.score(read)
     found = Judgement(read, scores, Threshold(0.0, "given"), false_alarms(method))
-    labelled = None
-    if given.labels is not None:
-        labelled = given.labels(_all_scores(found))
-        if scores.groups is None:
-            check_labelled(labelled[1])
-    cut = _threshold(found, method, given, judge, labelled)
-    found = Judgement(read, scores, cut, found.level, labelled)
+    cut = _threshold(found, method, given, judge)
+    found = Judgement(read, scores, cut, found.level, given.labels)
     if all(verdict.drop.all() for _, verdict in found.verdicts()):
         every = _usable(found)
         raise NothingLeft(
@@ -301,18 +297,15 @@ def _threshold(
     method: ScoreFilter,
     given: Given,
     judge: Estimate | None,
-    labelled: tuple[Places, BoolArray] | None,
 ) -> Threshold:
     cut, groups = method.cut, found.scores.groups
     if cut.threshold is not None:
         return Threshold(cut.threshold, "given")
-    if labelled is not None and groups is None:
-        every = _all_scores(found)
-        known = every[labelled[0]]
+    if given.labels is not None and groups is None:
+        rows, bad = given.labels
+        known = _all_scores(found)[rows]
         usable = ~np.isnan(known)
-        return label_threshold(
-            every[~np.isnan(every)], known[usable], labelled[1][usable], cut.clean_loss
-        )
+        return label_threshold(_usable(found), known[usable], bad[usable], cut.clean_loss)
     if cut.clean_loss is not None and groups is not None:
         return _with_groups(found, cut.clean_loss)
     if cut.clean_loss is not None:
@@ -496,11 +489,10 @@ def filter_pairs(
     known = whole.in_split("val") if trusted == "val" and needs_trusted(chosen) else ~judged & False
     if not judged.any():
         raise InputError("split 'train' has no pair to judge")
-    labels = chosen.cut.labels
     given = Given(force=force)
-    if labels is not None:
+    if (labels := chosen.cut.labels) is not None:
         # labels that cannot be used are refused before everything is judged
-        decided = labelled_places(pieces, "train", read_labels(labels), labels)
+        places, bad = labelled_places([whole.pair_ids(judged)], labels)
     reasons: Mapping[str, str] = {}
     if inputs is None:
         from mmpoison.models.inputs import prepare_pixels
@@ -520,9 +512,9 @@ def filter_pairs(
         if mask.any() and not (mask & readable).any():
             raise unreadable.none_left(f"split {split!r}")
     if labels is not None:
-        pieces.leave_out(reasons)
-        decided = labelled_places(pieces, "train", read_labels(labels), labels)
-        given = replace(given, labels=lambda scores: decided)
+        usable = readable[judged]
+        left = usable[places]
+        given = replace(given, labels=((np.cumsum(usable) - 1)[places[left]], bad[left]))
     result = judge_prepared(
         chosen,
         whole.pairs.where(judged & readable),

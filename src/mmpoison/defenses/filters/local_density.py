@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
@@ -24,11 +23,8 @@ Score = Literal["k-dist", "slof", "dao"]
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-_LAST: dict[bytes, tuple[Floats, Rows]] = {}
-"""The last neighbours that were asked for, by a hash of the points."""
-
-ROWS_AT_ONCE, COLUMNS_AT_ONCE = 512, 65_536
-"""Points that are compared at once: 128 MiB of cosines, however many points there are."""
+COSINES_AT_ONCE = 1 << 25
+"""128 MiB, however many points there are."""
 
 MOST = 1_000_000
 """Largest k and reference sample; the data set a nearer limit."""
@@ -122,7 +118,9 @@ class LocalDensity(ScoreFilter):
         lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
         both = lengths[0] * lengths[1]
         rows = np.flatnonzero(np.isfinite(both) & (both > 0))
-        text, image = (_unit(side[rows], of[rows]) for side, of in zip(sides, lengths, strict=True))
+        # what is of length one already is not rounded again
+        by = (np.where(np.abs(of - 1) < UNIT, 1, of)[rows].astype(np.float32) for of in lengths)
+        text, image = (side[rows] / length for side, length in zip(sides, by, strict=True))
         pair_of: Any = slice(None)
         points: npt.NDArray[np.float32]
         if self.modality == "image":
@@ -136,40 +134,11 @@ class LocalDensity(ScoreFilter):
         if self.reference is not None and self.reference < len(points):
             drawn = generator(read.seed, "local-density").permutation(len(points))
             reference = np.sort(drawn[: self.reference])
-        near = _known_nearest(
+        near = nearest_others(
             points, self.k, reference, device=find_device("auto"), progress=read.progress
         )
         scores[rows] = sparsity(*near, self.measure, points.shape[1])[pair_of]
         return PairScores.split(scores, read)
-
-
-def _unit(
-    vectors: npt.NDArray[np.float32], lengths: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Return unit vectors; what is one already is not rounded again."""
-    near = np.abs(lengths - 1) < UNIT
-    return np.asarray(vectors / np.where(near, np.float32(1), lengths), dtype=np.float32)
-
-
-def _known_nearest(
-    points: npt.NDArray[np.float32],
-    k: int,
-    reference: Rows | None,
-    *,
-    device: torch.device | str,
-    progress: Callable[[str], Progress],
-) -> tuple[Floats, Rows]:
-    """Return `nearest_others`, at once where the last call was the same: the three scores differ in nothing else."""
-    known = () if reference is None else (reference,)
-    asked = hashlib.sha256(repr((k, points.shape, str(device), len(known))).encode())
-    for array in (points, *known):
-        asked.update(np.ascontiguousarray(array).data)
-    key = asked.digest()
-    if key not in _LAST:
-        found = nearest_others(points, k, reference, device=device, progress=progress)
-        _LAST.clear()
-        _LAST[key] = found
-    return _LAST[key]
 
 
 def nearest_others(
@@ -208,30 +177,17 @@ def nearest_others(
     others = everything if reference is None else everything[torch.from_numpy(known).to(device)]
     place = np.full(len(points), -1)
     place[known] = np.arange(len(known))
+    at_once = max(1, COSINES_AT_ONCE // len(known))
     found = []
-    for start in range(0, len(points), ROWS_AT_ONCE):
-        asked = everything[start : start + ROWS_AT_ONCE]
-        own = torch.from_numpy(place[start : start + ROWS_AT_ONCE]).to(device)
-        found.append(_nearest(asked, own, others, k))
-        report(min(start + ROWS_AT_ONCE, len(points)), len(points))
-    likeness, column = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-    return (1 - likeness.astype(np.float64)).clip(0, 2), known[column]
-
-
-def _nearest(
-    asked: torch.Tensor, own: torch.Tensor, others: torch.Tensor, k: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosines and places of the k others nearest to some points, `own` of which is left out; both `(n, k)`."""
-    best, place = asked.new_empty(len(asked), 0), own.new_empty(len(asked), 0)
-    for start in range(0, len(others), COLUMNS_AT_ONCE):
-        likeness = asked @ others[start : start + COLUMNS_AT_ONCE].T
-        inside = torch.nonzero((own >= start) & (own < start + likeness.shape[1])).flatten()
-        likeness[inside, own[inside] - start] = -torch.inf  # a point is no neighbour of itself
-        near, column = likeness.topk(min(k, likeness.shape[1]), dim=1)
-        best, chosen = torch.cat([best, near], dim=1).sort(dim=1, descending=True, stable=True)
-        place = torch.cat([place, column + start], dim=1).gather(1, chosen)[:, :k]
-        best = best[:, :k]
-    return best, place
+    for start in range(0, len(points), at_once):
+        likeness = everything[start : start + at_once] @ others.T
+        own = torch.from_numpy(place[start : start + at_once]).to(device)
+        inside = torch.nonzero(own >= 0).flatten()
+        likeness[inside, own[inside]] = -torch.inf  # a point is no neighbour of itself
+        found.append(likeness.topk(k, dim=1))
+        report(min(start + at_once, len(points)), len(points))
+    cosine, column = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+    return (1 - cosine.astype(np.float64)).clip(0, 2), known[column]
 
 
 def sparsity(distance: Floats, row: Rows, score: Score, dimensions: int) -> Floats:

@@ -1,14 +1,14 @@
 """Chooses pairs for people to label, and reads and writes the file of their labels.
 
 The file is a CSV with the columns `pair` and `verdict`. A pair is named by its image and its place among the image's
-captions, from 0 (`sheep/0001.jpg#3`), as in `verdicts.jsonl`; a verdict is `keep`, `drop` or `unsure`, or empty where
+captions, from 0 (`sheep/0001.jpg#3`), as in `scores.parquet`; a verdict is `keep`, `drop` or `unsure`, or empty where
 nobody has decided yet. Other columns stay as they are.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from mmpoison.base.files import atomic_file
-from mmpoison.base.phrasing import one_line
+from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import BoundedRows
 from mmpoison.defenses.filters.pair_pieces import PairPieces
@@ -82,10 +82,6 @@ class ShownPair:
     goal: int | None = None
     by_caption: tuple[Neighbour, ...] = ()
     by_image: tuple[Neighbour, ...] = ()
-
-
-Ask = Callable[[Sequence[ShownPair], Path], None]
-"""Shows pairs to a person, and writes the answers into the file of labels."""
 
 
 def pairs_to_label(
@@ -153,29 +149,28 @@ def _others(pairs: PairDataset, row: int) -> tuple[str, ...]:
 
 
 def labelled_places(
-    pieces: PairPieces, split: str, labels: Mapping[str, Verdict], file: Path
+    names: Iterable[Sequence[str]], file: Path
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Find the labelled pairs: their places in the order of the stream, and which are to be dropped, shapes `(n,)`.
+    """Find the pairs that a file of labels decides on: their places, and which are to be dropped, shapes `(n,)`.
 
-    Labels of pairs that are left out because their image cannot be read count for nothing.
+    Args:
+        names: Of all judged pairs, in order, in parts.
+        file: The labels.
 
     Raises:
-        InputError: If a labelled pair is not among the judged ones.
+        InputError: If the file is missing or broken, or a labelled pair is not among the judged ones.
     """
-    waiting = {
-        name: verdict == "drop"
-        for name, verdict in labels.items()
-        if verdict in ("keep", "drop") and name.rpartition("#")[0] not in pieces.left_out
-    }
+    labels = read_labels(file)
+    waiting = {name: verdict for name, verdict in labels.items() if verdict in ("keep", "drop")}
     places: list[int] = []
     bad: list[bool] = []
-    for place, _, _, name in pieces.judged(split):
+    for place, name in enumerate(name for part in names for name in part):
         if name in waiting:
             places.append(place)
-            bad.append(waiting.pop(name))
+            bad.append(waiting.pop(name) == "drop")
     if waiting:
         raise InputError(
-            f"{file}: {len(waiting)} labelled pairs are not among the judged ones, "
+            f"{file}: {count_of(len(waiting), 'labelled pair')} not among the judged ones, "
             f"the first: {next(iter(waiting))!r:.80}"
         )
     return np.asarray(places, dtype=np.int64), np.asarray(bad, dtype=np.bool_)
@@ -206,7 +201,7 @@ def _rows_of(file: Path) -> BoundedRows:
     try:
         size = file.stat().st_size
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file; `--label` asks for labels and writes it") from None
+        raise InputError(f"{file}: no such file; `mmpoison review` writes it") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({error})") from None
     if size > MAX_BYTES:

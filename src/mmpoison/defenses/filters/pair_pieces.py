@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmpoison.datasets.catalogue import (
     DATASETS,
@@ -57,12 +58,12 @@ class Piece:
         of_image = self.pairs.images.split_codes[self.pairs.image]
         return np.asarray(split_of_pairs(of_image, self.poisoned) == SPLITS.index(split))
 
-    def pair_ids(self) -> list[str]:
-        """Name each pair: its image and its place among the image's captions, `sheep/0001.jpg#3`, from 0."""
+    def pair_ids(self, rows: BoolArray | slice = slice(None)) -> list[str]:
+        """Name some pairs by image and place among the image's captions, from 0: `sheep/0001.jpg#3`."""
         first = np.searchsorted(self.pairs.image, self.pairs.image)
         place = np.arange(len(self.pairs)) - first
         ids = self.pairs.images.ids[self.pairs.image]
-        return [f"{image}#{number}" for image, number in zip(ids, place, strict=True)]
+        return [f"{image}#{number}" for image, number in zip(ids[rows], place[rows], strict=True)]
 
 
 class PairPieces:
@@ -173,9 +174,9 @@ class PairPieces:
         """Yield each pair of a split: its index in the stream, its piece, its row there, and its name."""
         place = 0
         for piece in self:
-            names = piece.pair_ids()
-            for row in np.flatnonzero(piece.in_split(split)):
-                yield place, piece, int(row), names[row]
+            rows = piece.in_split(split)
+            for row, name in zip(np.flatnonzero(rows), piece.pair_ids(rows), strict=True):
+                yield place, piece, int(row), name
                 place += 1
 
     def leave_out(self, images: Mapping[str, str]) -> None:
@@ -228,17 +229,12 @@ def whole_piece(pairs: PairDataset) -> Piece:
     Raises:
         InputError: If a pair is poisoned and the manifest does not list it.
     """
-    entry = np.full(len(pairs), -1, dtype=np.int32)
-    if pairs.manifest is not None:
-        waiting: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-        for number, listed in enumerate(pairs.manifest.pairs):
-            waiting[listed.caption, listed.clean_image, listed.poisoned_image].append(number)
-        ids = pairs.images.ids
-        for row in np.flatnonzero(pairs.poisoned):
-            key = (pairs.captions[row], ids[pairs.source[row]], ids[pairs.image[row]])
-            if not waiting[key]:
-                raise InputError(f"the poisoned pair {key[0][:60]!r} is not in its manifest")
-            entry[row] = waiting[key].pop(0)
+    poisoned = np.flatnonzero(pairs.poisoned)
+    entry = _Marks(pairs.manifest).of(pairs, poisoned)
+    if (lost := poisoned[entry[poisoned] < 0]).size:
+        raise InputError(
+            f"the poisoned pair {pairs.captions[lost[0]][:60]!r} is not in its manifest"
+        )
     return Piece(replace(pairs, source=pairs.image, manifest=None), entry)
 
 
@@ -265,10 +261,12 @@ class _Marks:
             self._waiting[listed.poisoned_image, listed.caption].append(number)
         self._images = {image for image, _ in self._waiting}
 
-    def of(self, pairs: PairDataset) -> IntArray:
+    def of(self, pairs: PairDataset, rows: npt.NDArray[np.intp] | None = None) -> IntArray:
         entry = np.full(len(pairs), -1, dtype=np.int32)
-        wanted = [i for i, image in enumerate(pairs.images.ids) if image in self._images]
-        for row in np.flatnonzero(np.isin(pairs.image, wanted))[::-1]:
+        if rows is None:
+            wanted = [i for i, image in enumerate(pairs.images.ids) if image in self._images]
+            rows = np.flatnonzero(np.isin(pairs.image, wanted))
+        for row in rows[::-1]:
             key = (pairs.images.ids[pairs.image[row]], pairs.captions[row])
             if self._waiting.get(key):
                 entry[row] = self._waiting[key].pop(0)

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mmpoison.embedded.catalogue import EmbeddedFormat, register
 from mmpoison.embedded.files import DataFile, Listing, each
 from mmpoison.embedded.formats.npy import USUAL_CAPTIONS, USUAL_IDS, side_of
-from mmpoison.embedded.own_columns import ColumnChoice, OwnColumns, find_column
-from mmpoison.embedded.source import Array, EmbeddedSource, IntArray, ShardError, make_source
+from mmpoison.embedded.own_columns import ColumnChoice, OwnColumns, TableShard, find_column
+from mmpoison.embedded.source import Array, EmbeddedSource, ShardError, make_source
 from mmpoison.errors import InputError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NAME = "parquet-lists"
 ROWS_A_SHARD = 1 << 16
@@ -28,7 +25,7 @@ FOLDERS = ("", "data")
 
 
 @dataclass(frozen=True)
-class ListShard:
+class ListShard(TableShard):
     """Rows of a Parquet file that holds the embeddings itself.
 
     Attributes:
@@ -39,6 +36,7 @@ class ListShard:
         columns: What the other columns mean.
         rows: Number of pairs, 0 if the file cannot be read.
         dimension: Numbers in an embedding, 0 if not known.
+        start: Number of its first row in the file.
     """
 
     name: str
@@ -48,47 +46,21 @@ class ListShard:
     columns: ColumnChoice
     rows: int = 0
     dimension: int = 0
+    start: int = 0
 
     def vectors(self) -> tuple[Array, Array]:
         """Return the embeddings, see `Shard.vectors`; a pair without one has NaN."""
         pieces = list(self.own.batches([self.text, self.image]))
-        first = self.own.start
         found = []
         for column in (self.text, self.image):
             size = self.dimension or _width(pieces, column)
-            blocks, row = [], first
+            blocks, row = [], self.start
             for batch in pieces:
                 where = f"{self.own.file} column {column!r:.80}"
                 blocks.append(_matrix(batch.column(column), size, where, row))
                 row += batch.num_rows
             found.append(np.concatenate(blocks) if blocks else np.empty((0, size), np.float32))
         return found[0], found[1]
-
-    def ids(self) -> list[str]:
-        """Return the ids, see `Shard.ids`."""
-        if self.columns.id is not None:
-            return self.own.texts(self.columns.id)
-        return [str(row) for row in range(self.own.start, self.own.start + self.own.rows())]
-
-    def captions(self) -> list[str] | None:
-        """Return the captions, see `Shard.captions`."""
-        return None if self.columns.caption is None else self.own.texts(self.columns.caption)
-
-    def image_ids(self) -> list[str] | None:
-        """Return the images, see `Shard.image_ids`."""
-        return None if self.columns.image_id is None else self.own.texts(self.columns.image_id)
-
-    def stored_scores(self) -> Array | None:
-        """Return the stored similarity, see `Shard.stored_scores`."""
-        return None if self.columns.score is None else self.own.numbers(self.columns.score)
-
-    def table(self, rows: IntArray) -> pa.Table:
-        """Return own columns of some rows, see `Shard.table`."""
-        return self.own.table(rows)
-
-    def schema(self) -> pa.Schema:
-        """Return names and types of own columns, see `Shard.schema`."""
-        return self.own.schema()
 
 
 def open_parquet_lists(
@@ -149,6 +121,7 @@ def open_parquet_lists(
                 columns,
                 stop - start,
                 dimension,
+                start,
             )
             for number, (start, stop) in enumerate(spans)
         ]

@@ -22,6 +22,7 @@ from mmpoison.defenses.filters.pair_labels import (
     ShownPair,
     StaleVerdict,
     Verdict,
+    pairs_to_label,
     shown_pairs,
 )
 from mmpoison.defenses.filters.pair_pieces import PairPieces
@@ -72,13 +73,16 @@ def source_of(scan: DataScan, result: Path) -> str:
     )
 
 
-def scanned_pairs(result: Path, pieces: PairPieces, count: int) -> list[ShownPair]:
+def scanned_pairs(
+    result: Path, pieces: PairPieces, count: int, *, random: bool = False
+) -> list[ShownPair]:
     """Find the pairs of a scan that a person should see: those of its groups, then dropped ones, then by score.
 
     Args:
         result: The folder that `mmpoison scan` wrote.
         pieces: The set that was scanned.
         count: How many; fewer where there are fewer.
+        random: Pairs of all scores instead, as `pairs_to_label` chooses them.
 
     Raises:
         InputError: If the folder has no scores of pairs, they are broken, or the set is another one.
@@ -87,7 +91,7 @@ def scanned_pairs(result: Path, pieces: PairPieces, count: int) -> list[ShownPai
     usable = np.flatnonzero(~np.isnan(table.score))
     group = np.where(table.group[usable] < 0, np.inf, table.group[usable])
     order = np.lexsort((usable, -table.score[usable], ~table.drop[usable], group))[:count]
-    places = usable[order]
+    places = usable[pairs_to_label(table.score[usable], count) if random else order]
     if not len(places):
         raise InputError(f"{table.file}: no pair in it that could be judged")
     names = table.texts(places)
@@ -302,10 +306,8 @@ def review_app(
     *,
     title: str,
     host: str = LOCAL,
-    scan: DataScan | None = None,
+    scan: DataScan,
     members: Sequence[Sequence[str]] = (),
-    then: str | None = None,
-    blind: bool = False,
 ) -> FastAPI:
     """Build the application of a review.
 
@@ -316,13 +318,11 @@ def review_app(
         host: The address that it will listen on.
         scan: What the scan says of its result: the name of its score, and the groups.
         members: Names of the pairs of each group.
-        then: What happens when the person is done, as the label of a button; without one the server runs on.
-        blind: Hide scores and verdicts of a scan, which would be the answer.
     """
     app = create_app("mmpoison review", STATIC, host=host)
     numbers: dict[tuple[Path, str], int] = {}
-    groups = [] if scan is None or blind else scan.groups
-    shown = [_facts(pair, numbers, len(groups), blind) for pair in pairs]
+    groups = scan.groups
+    shown = [_facts(pair, numbers, len(groups)) for pair in pairs]
     decided: dict[int, list[str]] = {}  # pairs that a verdict on their group has decided
     places = list(numbers)  # images that the page may ask for, by number
     # requests come from several threads
@@ -338,8 +338,7 @@ def review_app(
             return {
                 "title": one_line(title),
                 "file": one_line(str(labels.file)),
-                "then": then,
-                "score_name": "score" if scan is None else one_line(scan.score_name),
+                "score_name": one_line(scan.score_name),
                 "goals": [_group(group) for group in groups],
                 "verdicts": verdicts(),
             }
@@ -383,13 +382,6 @@ def review_app(
             labels.set_all(decided.get(number, []), decision.verdict)
             return JSONResponse({"verdicts": verdicts(), "count": len(decided.get(number, []))})
 
-    @app.post("/api/finish")
-    def finish() -> dict[str, str]:
-        if then is None:
-            raise HTTPException(404, "nothing waits for this review")
-        app.state.stop()
-        return {"done": then}
-
     return app
 
 
@@ -407,7 +399,6 @@ def _facts(
     pair: ShownPair,
     numbers: dict[tuple[Path, str], int],
     groups: int,
-    blind: bool,
 ) -> dict[str, Any]:
     """Return what the page shows of a pair; its images get the next free `numbers`."""
 
@@ -421,13 +412,13 @@ def _facts(
             "distance": round(other.distance, 3),
         }
 
-    named = pair.goal is not None and 0 <= pair.goal < groups and not blind
+    named = pair.goal is not None and 0 <= pair.goal < groups
     return {
         "name": one_line(pair.pair),
         "caption": one_line(pair.caption),
         "image": number(pair),
-        "distance": None if blind else round(pair.distance, 4),
-        "kept": None if blind else pair.kept,
+        "distance": round(pair.distance, 4),
+        "kept": pair.kept,
         "goal": pair.goal if named else None,
         "others": [one_line(caption) for caption in pair.others],
         "by_caption": [neighbour(other) for other in pair.by_caption],

@@ -171,7 +171,7 @@ def write_scan(
         output = ScanOutput(
             out,
             listed,
-            sum(shard["dropped"] for shard in results.shard_counts),
+            sum(shard["dropped"] for shard in results.shards),
             opened.pieces is not None,
             judged.score_name == DISTANCE,
             judged.judgement.cut.rule != "false-alarms",
@@ -259,21 +259,8 @@ def _record(
             ],
             "sample": judged.finding.sample,
             "histogram": _histogram(judged),
-            "shards": [
-                {
-                    "shard": shard["shard"],
-                    "pairs": shard["rows"],
-                    "dropped": shard["dropped"],
-                    "unusable": shard["not_judged"],
-                }
-                for shard in results.shard_counts
-                if shard["error"] is None
-            ],
-            "failed": [
-                {"shard": shard["shard"], "reason": shard["error"]}
-                for shard in results.shard_counts
-                if shard["error"] is not None
-            ],
+            "shards": results.shards,
+            "failed": results.failed,
             "seed": judged.seed,
             "tool_version": __version__,
         }

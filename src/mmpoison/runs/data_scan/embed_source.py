@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.content_cache import Array, CacheKey, ContentCache
-from mmpoison.base.files import atomic_file, write_json
-from mmpoison.base.untrusted import parse_json, read_json
+from mmpoison.base.files import atomic_file
+from mmpoison.base.untrusted import parse_json
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
-from mmpoison.defenses.filters.pair_vectors import distinct_vectors
+from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.embedded.catalogue import open_embedded
 from mmpoison.embedded.source import EmbeddedSource
@@ -127,7 +128,7 @@ def embed_source(
         part = piece.pairs.where(judged)
         if len(part):
             read += part.captions[: max(0, READ_CAPTIONS - len(read))].astype(str).tolist()
-            broken = writer.add(number, part, np.array(piece.pair_ids(), dtype=object)[judged])
+            broken = writer.add(number, part, np.array(piece.pair_ids(judged), dtype=object))
             readable.append(pairs_without(part, broken))
             poisoned.append(piece.poisoned[judged])
             images += len(part.used_images())
@@ -167,7 +168,7 @@ class _Writer:
         self.unreadable: dict[str, str] = {}
         self._cache = ContentCache()
         self._identity = {
-            "computed": compute_environment(model.device, distinct_vectors),
+            "computed": compute_environment(model.device, embed_pairs),
             **encoder_identity(model),
             "joint": joint,
         }
@@ -196,22 +197,13 @@ class _Writer:
                 self.add(*earlier)
         if text.shape[1] != self._width:
             text = image = np.zeros((len(part), self._width), text.dtype)
-        digest = hashlib.sha256(repr((sorted(broken), self._identity)).encode())
-        for values in (text, image):
-            digest.update(np.ascontiguousarray(values).data)
-        for caption, name in zip(part.captions, names, strict=True):
-            digest.update(f"{name}\0{caption}\0".encode("utf-8", "surrogatepass"))
-        digest.update(json.dumps(_own_columns(part), default=str).encode())
-        note, key = self.folder / f"piece-{number}.json", digest.hexdigest()
         files = self._files(number)
-        if note.is_file() and all(file.is_file() for file in files) and read_json(note) == key:
-            return broken  # a scan that resumes finds the files that it began with
         for file, vectors in zip(files[:2], (text, image), strict=True):
-            with atomic_file(file) as temporary, temporary.open("wb") as stream:
-                np.save(stream, vectors, allow_pickle=False)
+            stream = io.BytesIO()
+            np.save(stream, vectors, allow_pickle=False)
+            _write(file, stream.getvalue())
         ids = part.images.ids[part.image] if self._plain_ids and alone else names
-        _write_table(files[2], {"id": ids, "pair": names}, part)
-        write_json(note, key)
+        _write(files[2], _table({"id": ids, "pair": names}, part))
         return broken
 
     def finish(self, pieces: int) -> None:
@@ -243,20 +235,15 @@ class _Writer:
         def compute() -> dict[str, Array]:
             inputs = prepare_pixels(self.model, part, broken="drop")
             broken = inputs.pixels.broken
-            some = part.where(pairs_without(part, broken))
-            text: Array = np.zeros((0, 1), np.float32)
-            image: Array = text
-            if len(some):
-                captions = np.unique(some.captions.astype(str)).astype(object)
-                text, image = distinct_vectors(
-                    self.model, inputs, captions, np.unique(some.image), joint=self.joint
-                )
+            readable = pairs_without(part, broken)
             reasons = json.dumps(dict(short_reasons(part.root, broken))).encode()
-            found: dict[str, Array] = {
-                "text": text,
-                "image": image,
-                "unreadable": np.frombuffer(reasons, dtype=np.uint8),
-            }
+            found: dict[str, Array] = {"unreadable": np.frombuffer(reasons, dtype=np.uint8)}
+            sides: tuple[Array, ...] = (np.zeros((0, 1), np.float32),) * 2
+            if readable.any():
+                sides = embed_pairs(self.model, inputs, part.where(readable), joint=self.joint)
+            for name, side in zip(("text", "image"), sides, strict=True):
+                found[name] = np.zeros((len(part), side.shape[1]), dtype=side.dtype)
+                found[name][readable] = side
             # the key says which images are missing, and not what there was no memory for
             if not inputs.pixels.passing <= missing:
                 raise _Passing(found)
@@ -268,25 +255,19 @@ class _Writer:
         except _Passing as error:
             text, image, unreadable = (error.found[name] for name in names)
         broken: dict[str, str] = parse_json(unreadable.tobytes(), "reasons")
-        rows = np.flatnonzero(pairs_without(part, broken))
-        captions_of = np.unique(part.captions[rows].astype(str), return_inverse=True)[1]
-        images_of = np.unique(part.image[rows], return_inverse=True)[1]
-        if (captions_of.max(initial=-1), images_of.max(initial=-1)) != (
-            len(text) - 1,
-            len(image) - 1,
-        ):
+        if len(text) != len(part) or len(image) != len(part):
             raise InputError("cached embeddings are of other pairs: `mmpoison cache clear`")
-        whole = []
-        for side, which in ((text, captions_of), (image, images_of)):
-            spread = np.zeros((len(part), side.shape[1]), dtype=side.dtype)
-            spread[rows] = side[which]
-            whole.append(spread)
-        return whole[0], whole[1], broken
+        return text, image, broken
 
 
-def _write_table(
-    file: Path, names: Mapping[str, npt.NDArray[np.object_]], part: PairDataset
-) -> None:
+def _write(file: Path, data: bytes) -> None:
+    """Write a file, unless it is there: a scan that resumes finds the files that it began with."""
+    if not file.is_file() or file.read_bytes() != data:
+        with atomic_file(file) as temporary:
+            temporary.write_bytes(data)
+
+
+def _table(names: Mapping[str, npt.NDArray[np.object_]], part: PairDataset) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -301,8 +282,9 @@ def _write_table(
         # one kind of plain values as it is, anything else as text
         plain = len(kinds) == 1 and kinds <= {bool, int, float, str}
         table[name] = [v if plain and type(v) is not str else _as_text(v) for v in values]
-    with atomic_file(file) as temporary:
-        pq.write_table(pa.table(table), temporary)
+    stream = io.BytesIO()
+    pq.write_table(pa.table(table), stream)
+    return stream.getvalue()
 
 
 def _own_columns(part: PairDataset) -> dict[str, list[Any]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import reduce
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,40 +16,33 @@ import numpy.typing as npt
 from mmpoison._version import __version__
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import one_blas_thread
+from mmpoison.base.untrusted import parse_json
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.judging import Given, NothingLeft, Places, false_alarms, judge_pairs
-from mmpoison.defenses.filters.pair_labels import (
-    Ask,
-    labelled_places,
-    pairs_to_label,
-    read_labels,
-    shown_pairs,
-)
+from mmpoison.defenses.filters.judging import Given, NothingLeft, false_alarms, judge_pairs
+from mmpoison.defenses.filters.pair_labels import labelled_places
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups.items import Reduced, reduce_sample
 from mmpoison.defenses.filters.suspicious_groups.passes import (
     READ,
     ReadPairs,
+    ReadPass,
+    join_shards,
     read_memory,
-    vectors_of,
 )
 from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize, plant_goals
 from mmpoison.defenses.filters.suspicious_groups.shard import (
     SAMPLE,
+    Arrays,
     Sample,
     SamplePlan,
-    VectorShard,
     part_of,
 )
-from mmpoison.defenses.filters.thresholds import Values
 from mmpoison.defenses.group_levels import LIKELY, LOOK
-from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
-from mmpoison.embedded.source import EmbeddedSource, ShardError
+from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, check_shard, notes_on
+from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
 from mmpoison.errors import InputError, ResultError
-from mmpoison.pairs.table import BoolArray
 from mmpoison.runs.data_scan.drop import Judged, KeptFolder, write_scan
 from mmpoison.runs.data_scan.goal_words import ScanFinding
-from mmpoison.runs.data_scan.read_pass import CheckedReadPass, facts_from
 from mmpoison.runs.data_scan.shard_passes import ShardRunner, claim_work, file_states
 from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import RunProgress
@@ -72,8 +65,6 @@ class ScanSettings:
         method: Scores the pairs, and says where to cut.
         planted: Whether goals are planted to see what would be found, by a method that finds groups.
         force: Use a model that cannot distinguish true from shuffled pairs all the same.
-        ask: With a cut by labels: shows pairs to a person and writes the answers into the file.
-        label_pairs: How many pairs it shows.
         seed: Of everything random.
         sample: Pairs in the sample.
     """
@@ -81,8 +72,6 @@ class ScanSettings:
     method: ScoreFilter = field(default_factory=SuspiciousGroups)
     planted: bool = True
     force: bool = False
-    ask: Ask | None = None
-    label_pairs: int = 120
     seed: int = 0
     sample: int = SAMPLE
 
@@ -164,7 +153,7 @@ def _scan(
     facts, read = read_shards(runner, source, settings, progress)
     if opened.encoder is not None:
         # embedded here, so in one order; a model that is not aligned only looks as if it were not
-        facts = replace(facts, matches=(), repeats=0)
+        facts = replace(facts, shuffled=(), repeats=0)
     notes = notes_on(facts, [(source.shards[n].name, e) for n, e in runner.failed.items()])
     judge = None if opened.encoder is not None else read.judge
     if judge is not None and judge.value < GUESSING:
@@ -204,54 +193,47 @@ def _given(opened: OpenedSource, runner: ShardRunner, settings: ScanSettings) ->
     """Return what the cut uses besides the pairs: scores of trusted pairs, and what a person has decided."""
     given = Given(force=settings.force)
     if opened.trusted is not None:
-        shards = [vectors_of(one, n) for n, one in enumerate(opened.trusted.source.shards)]
-        images = [name for one in opened.trusted.source.shards for name in one.image_ids() or ()]
-        owner = np.unique(images, return_inverse=True)[1].astype(np.intp)
-        usable = opened.trusted.readable
-        trusted = VectorShard(
-            0,
-            np.concatenate([shard.text for shard in shards])[usable],
-            np.concatenate([shard.image for shard in shards])[usable],
-            owner[usable],
+        trusted = join_shards(opened.trusted.source.shards)
+        scores = settings.method.score(read_memory(trusted, settings.seed)).of(0)
+        usable = ~np.isnan(scores)
+        given = replace(
+            given,
+            trusted=scores[usable],
+            trusted_images=trusted.owner[usable].astype(np.int32),
         )
-        known = settings.method.score(read_memory(trusted, settings.seed))
-        given = replace(given, trusted=known.of(0), trusted_images=owner[usable].astype(np.int32))
-    if (file := settings.method.cut.labels) is None:
-        return given
-
-    def labels(scores: Values) -> tuple[Places, BoolArray]:
-        if opened.pieces is None:
-            return _labelled_ids(runner, read_labels(file), file)
-        if settings.ask is not None:
-            usable = np.flatnonzero(~np.isnan(scores))
-            chosen = pairs_to_label(scores[usable], settings.label_pairs, seed=settings.seed)
-            settings.ask(shown_pairs(opened.pieces, "train", usable[chosen], scores), file)
-        return labelled_places(opened.pieces, "train", read_labels(file), file)
-
-    return replace(given, labels=labels)
+    if (file := settings.method.cut.labels) is not None:
+        given = replace(given, labels=labelled_places(_names(opened, runner), file))
+    return given
 
 
-def _labelled_ids(
-    runner: ShardRunner, labels: Mapping[str, str], file: Path
-) -> tuple[Places, BoolArray]:
-    """Find labelled pairs by their ids, as `drop.csv` has them."""
-    waiting = {
-        name: verdict == "drop" for name, verdict in labels.items() if verdict in ("keep", "drop")
-    }
-    places, bad, start = [], [], 0
+def _names(opened: OpenedSource, runner: ShardRunner) -> Iterator[Sequence[str]]:
+    """Yield the names of the pairs of each shard: their ids, where they were not embedded here."""
     for _, shard in sorted(runner.shards.items()):
-        ids = shard.ids()
-        for row, name in enumerate(ids):
-            if name in waiting:
-                places.append(start + row)
-                bad.append(waiting.pop(name))
-        start += len(ids)
-    if waiting:
-        raise InputError(
-            f"{file}: {count_of(len(waiting), 'labelled pair')} not among the judged ones, the first: "
-            f"{next(iter(waiting))!r:.80}"
-        )
-    return np.asarray(places, dtype=np.int64), np.asarray(bad, dtype=np.bool_)
+        if opened.pieces is None:
+            yield shard.ids()
+        else:
+            yield shard.table(np.arange(shard.rows)).column("pair").to_pylist()
+
+
+@dataclass(frozen=True)
+class CheckedReadPass:
+    """Reads a shard as `ReadPass`, and checks it.
+
+    Attributes:
+        plan: Says which pairs are sampled.
+    """
+
+    plan: SamplePlan
+
+    def __call__(self, shard: Shard, number: int) -> Arrays:
+        """Compute the result of a shard."""
+        facts = json.dumps(asdict(check_shard(shard))).encode()
+        return {"facts": np.frombuffer(facts, dtype=np.uint8), **ReadPass(self.plan)(shard, number)}
+
+
+def _facts_of(part: Arrays) -> ShardFacts:
+    facts = parse_json(part["facts"].tobytes(), "facts of a shard")
+    return ShardFacts(**{**facts, "shuffled": tuple(facts["shuffled"])})
 
 
 def read_shards(
@@ -263,13 +245,12 @@ def read_shards(
         InputError: If no shard can be read, or their embeddings have different dimensions.
     """
     plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
-    runner.run(READ, "reading embeddings", CheckedReadPass(plan, ids=source.id_kind != "row"))
-    read = [
-        (facts_from(part), Sample.from_arrays(part_of("sample", part)))
-        for _, part in runner.whole_parts(READ, without=("distance",))
-    ]
-    facts = reduce(ShardFacts.merge, (one for one, _ in read))
-    sample = _in_pairs([one for _, one in read], Sample.merge)
+    runner.run(READ, "reading embeddings", CheckedReadPass(plan))
+    facts, samples = ShardFacts(), []
+    for _, part in runner.whole_parts(READ, without=("distance",)):
+        facts = facts.merge(_facts_of(part))
+        samples.append(Sample.from_arrays(part_of("sample", part)))
+    sample = _in_pairs(samples, Sample.merge)
     return facts, ReadPairs(runner, sample, settings.seed, progress.progress)
 
 
@@ -305,10 +286,9 @@ FEWEST_OF_A_KIND = 5
 
 def _out_of_order(facts: ShardFacts) -> bool:
     """Return whether files do not belong together, by what cannot be anything else."""
-    wrong = sum(match.shuffled for match in facts.matches)
-    known = sum(match.auroc is not None for match in facts.matches)
     stored = facts.score_mean is not None and facts.score_mean > SCORE_OFF
-    return 0 < wrong < known or facts.captions_out_of_order or (stored and wrong > 0)
+    wrong = len(facts.shuffled)
+    return 0 < wrong < facts.compared or facts.captions_out_of_order or (stored and wrong > 0)
 
 
 def _in_pairs(parts: list[T], merge: Callable[[T, T], T]) -> T:

@@ -347,19 +347,6 @@ class ShardRunner:
             raise InputError(f"{file}: is damaged: delete it and run the same command again")
         return found
 
-    def parts(self, name: str, *arrays: str) -> Iterator[tuple[int, tuple[npt.NDArray[Any], ...]]]:
-        """Read the results of a pass, in the order of the shards.
-
-        Args:
-            name: Name of the pass.
-            arrays: Names of the arrays.
-
-        Raises:
-            InputError: If a file is damaged.
-        """
-        for number in sorted(self.shards):
-            yield number, self.part(name, number, *arrays)
-
     def whole_parts(
         self, name: str, *, without: Sequence[str] = (), only: str = ""
     ) -> Iterator[tuple[int, Arrays]]:

@@ -11,10 +11,8 @@ from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import find_device
 from mmpoison.datasets.catalogue import DATASETS, NamedData
 from mmpoison.defenses.filters.judging import needs_trusted
-from mmpoison.defenses.filters.pair_labels import labelled_places, read_labels
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.filters.score_filter import ScoreFilter
-from mmpoison.defenses.filters.thresholds import check_labelled
 from mmpoison.defenses.unreadable import AllUnreadable, Unreadable
 from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, open_embedded
 from mmpoison.embedded.files import list_place
@@ -67,7 +65,6 @@ def open_source(
     *,
     encoder: str | Path | DualEncoder | None,
     trusted: bool = True,
-    labels: Path | None = None,
     device: str = "auto",
     progress: RunProgress,
 ) -> OpenedSource:
@@ -81,13 +78,13 @@ def open_source(
         encoder: The model that makes them, `efficientnet-minilm` by default; given for embeddings that exist it is
             refused.
         trusted: Whether pairs of the split `val` are known to be clean.
-        labels: Verdicts on pairs, which are refused before anything is embedded if they are of no use.
         device: Where to compute.
         progress: Reports the progress.
 
     Raises:
         InputError: If nothing can be read.
     """
+    named = source.root.name if isinstance(source, PairDataset) else str(source)
     if isinstance(source, NamedData):
         _refuse_memory(source.data)
         if _has_embeddings(source.data, source.format):
@@ -100,35 +97,10 @@ def open_source(
             return OpenedSource(
                 open_embedded(source.data, format=source.format, options=source.options)
             )
-        named, path = str(source), Path(source.data)
-        if not path.exists() and named not in DATASETS and ":" not in named:
+        if not Path(source.data).exists() and named not in DATASETS and ":" not in named:
             raise InputError(
                 f"{source}: no such folder or file, and no data set of that name (`mmpoison data list`)"
             )
-    else:
-        named = source.root.name
-    return _embedded(
-        *(source, named, work, method),
-        encoder=encoder,
-        trusted=trusted,
-        labels=labels,
-        device=device,
-        progress=progress,
-    )
-
-
-def _embedded(
-    source: NamedData | PairDataset,
-    named: str,
-    work: Path,
-    method: ScoreFilter,
-    *,
-    encoder: str | Path | DualEncoder | None,
-    trusted: bool,
-    labels: Path | None,
-    device: str,
-    progress: RunProgress,
-) -> OpenedSource:
     # torch: embeddings that exist are scanned without it
     from mmpoison.defenses.filters.pair_vectors import images_at_once
     from mmpoison.models.dual_encoder import DualEncoder
@@ -148,10 +120,6 @@ def _embedded(
             raise InputError(f"{error}; or name a model with --encoder") from None
         loading(1, 1)
     pieces = PairPieces(source, images_at_once=images_at_once(model.image_size), own_columns=True)
-    if labels is not None:
-        decided = labelled_places(pieces, "train", read_labels(labels), labels)[1]
-        if not method.finds_groups:
-            check_labelled(decided)
     made = embed_source(
         *(pieces, named, model, work / FOLDER), split="train", joint=method.joint, progress=progress
     )

@@ -128,10 +128,6 @@ class PassRunner(Protocol):
         """Run a pass over all shards."""
         ...
 
-    def parts(self, name: str, *arrays: str) -> Iterator[tuple[int, tuple[npt.NDArray[Any], ...]]]:
-        """Read arrays of the results of a pass, in the order of the shards."""
-        ...
-
     def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
         """Read arrays of the result of one shard."""
         ...
@@ -153,11 +149,9 @@ class MemoryRunner:
 
     Attributes:
         shard: The shard.
-        failed: Nothing fails in memory.
     """
 
     shard: VectorShard
-    failed: dict[int, str] = field(default_factory=dict)
     _found: dict[str, Arrays] = field(default_factory=dict)
 
     @property
@@ -173,10 +167,6 @@ class MemoryRunner:
     def run(self, name: str, title: str, compute: Callable[[Any, int], Arrays]) -> None:
         """Run a pass."""
         self._found[name] = compute(self.shard, self.shard.number)
-
-    def parts(self, name: str, *arrays: str) -> Iterator[tuple[int, tuple[npt.NDArray[Any], ...]]]:
-        """Read arrays of the result of a pass."""
-        yield self.shard.number, self.part(name, self.shard.number, *arrays)
 
     def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
         """Read arrays of the result of a pass."""
@@ -282,21 +272,26 @@ class ReadPairs:
 
     def vectors(self) -> VectorShard:
         """Read all shards into one in memory, with the captions where they are known."""
-        shards = [vectors_of(shard, number) for number, shard in sorted(self.runner.shards.items())]
-        texts = [shard.captions() for _, shard in sorted(self.runner.shards.items())]
-        owners, images = [], 0
-        for shard in shards:
-            owners.append(np.unique(shard.owner, return_inverse=True)[1] + images)
-            images = int(owners[-1].max(initial=images - 1)) + 1
-        return VectorShard(
-            0,
-            np.concatenate([shard.text for shard in shards]),
-            np.concatenate([shard.image for shard in shards]),
-            np.concatenate(owners),
-            None
-            if None in texts
-            else np.array([t for of in texts for t in of or ()], dtype=object),
-        )
+        return join_shards([shard for _, shard in sorted(self.runner.shards.items())])
+
+
+def join_shards(shards: Sequence[Any]) -> VectorShard:
+    """Read shards into one in memory, with the captions where they are known."""
+    read = [vectors_of(shard, number) for number, shard in enumerate(shards)]
+    texts = [shard.captions() for shard in shards]
+    owners, images = [], 0
+    for one in read:
+        owners.append(np.unique(one.owner, return_inverse=True)[1] + images)
+        images = int(owners[-1].max(initial=images - 1)) + 1
+    return VectorShard(
+        0,
+        np.concatenate([one.text for one in read]),
+        np.concatenate([one.image for one in read]),
+        np.concatenate(owners),
+        None
+        if None in texts
+        else np.array([text for some in texts for text in some or ()], dtype=object),
+    )
 
 
 FEW_UNITS = 2048
@@ -646,34 +641,13 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
     return groups_of(runner, reaches), start
 
 
-def scan_memory(
-    shard: VectorShard, seed: int = 0, *, sample: int = SAMPLE
-) -> tuple[tuple[Group, ...], Values, Start]:
-    """Find suspicious groups in one shard in memory.
-
-    Args:
-        shard: All pairs.
-        seed: Of the sample and the folds.
-        sample: Pairs in the sample.
-
-    Returns:
-        The groups, the score of each pair, and the first fit.
-
-    Raises:
-        InputError: If there are fewer than 20 usable pairs.
-    """
-    read = read_memory(shard, seed, sample=sample)
-    groups, start = find_groups(read)
-    (score,) = read.runner.part(SCORE, shard.number, "score")
-    return groups, scores_of(score, shard.number, groups), start
-
-
 def groups_of(runner: PassRunner, reaches: Mapping[str, Reach]) -> tuple[Group, ...]:
     """Add the counts of all shards, and join the groups of both views, the strongest first."""
     found: list[tuple[float, Numbers, Index]] = []  # rows as shard, row and image
     for view, reach in reaches.items():
         cells, members = np.zeros((len(reach), len(COUNTED))), []
-        for number, (cell, member) in runner.parts(SCORE, f"cell/{view}", f"member/{view}"):
+        for number in sorted(runner.shards):
+            cell, member = runner.part(SCORE, number, f"cell/{view}", f"member/{view}")
             cells += cell
             members.append(np.vstack([np.full(member.shape[1], number), member]))
         shard, row, group, owner = np.concatenate(members, axis=1)

@@ -9,7 +9,6 @@ let place = 0;
 let busy = false;
 let scoreName = "score";
 let goals = []; // groups of the scan
-let ended = false;
 const done = []; // what undo takes back: {place, was, verdict}
 const known = new Map(); // pairs that were fetched
 
@@ -113,7 +112,7 @@ async function show(number, said = "") {
   try {
     pair = await pairOf(wanted);
   } catch {
-    if (!ended) trouble(LOST);
+    trouble(LOST);
     return;
   }
   if (wanted !== place) return; // the page moved to another pair meanwhile
@@ -122,7 +121,7 @@ async function show(number, said = "") {
   $("caption").textContent = pair.caption;
   $("name").textContent = pair.name;
   const facts = [];
-  if (pair.distance !== null) facts.push(`${scoreName[0].toUpperCase()}${scoreName.slice(1)} ${pair.distance.toFixed(3)}`);
+  facts.push(`${scoreName[0].toUpperCase()}${scoreName.slice(1)} ${pair.distance.toFixed(3)}`);
   if (pair.kept !== null) facts.push(pair.kept ? "the scan keeps it" : "the scan drops it");
   $("facts").textContent = facts.join(", ");
   showGoal(pair.goal);
@@ -153,7 +152,7 @@ function nextOpen(from) {
 
 // Puts a verdict on the disk. Answers whether it is there.
 async function save(number, verdict, was) {
-  if (busy || ended) return false;
+  if (busy) return false;
   busy = true;
   try {
     const { name } = await pairOf(number);
@@ -197,7 +196,7 @@ async function decide(verdict) {
 
 // Decides on all pairs of the shown pair's group that nobody has decided on; an empty verdict takes it back.
 async function saveGroup(group, verdict) {
-  if (busy || ended) return -1;
+  if (busy) return -1;
   busy = true;
   try {
     const { status, value } = await ask(`/api/groups/${group}/verdict`, { verdict });
@@ -246,23 +245,8 @@ async function undo() {
   }
 }
 
-async function finish() {
-  try {
-    const { status } = await ask("/api/finish", {});
-    if (status !== 200) return;
-  } catch {
-    return;
-  }
-  ended = true;
-  $("pair").hidden = true;
-  document.querySelector("footer").hidden = true;
-  trouble("");
-  $("title").textContent = "Done: your verdicts are saved. The command goes on in the terminal; this page can be closed.";
-  say($("title").textContent);
-}
-
 async function refresh() {
-  if (busy || ended) return;
+  if (busy) return;
   try {
     const { status, value } = await ask("/api/review");
     if (busy) return;
@@ -300,7 +284,7 @@ const ACTIONS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || ended) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const action = ACTIONS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (action === undefined || verdicts.length === 0) return;
   event.preventDefault();
@@ -310,7 +294,6 @@ document.addEventListener("keydown", (event) => {
 for (const [id, key] of [["keep", "k"], ["drop", "d"], ["unsure", "u"], ["drop-group", "g"], ["keep-group", "h"], ["undo", "z"], ["open", "o"], ["previous", "ArrowLeft"], ["next", "ArrowRight"]]) {
   $(id).addEventListener("click", () => ACTIONS[key]());
 }
-$("finish").addEventListener("click", finish);
 $("image").addEventListener("error", () => {
   $("image").hidden = true;
   $("no-image").hidden = false;
@@ -334,10 +317,6 @@ async function start() {
   goals = review.goals;
   $("title").textContent = review.title;
   document.title = `${review.title} · mmpoison`;
-  if (review.then !== null) {
-    $("finish").textContent = review.then;
-    $("finish").hidden = false;
-  }
   const first = verdicts.indexOf("");
   await show(first < 0 ? 0 : first);
   setInterval(refresh, 3000);
