@@ -19,7 +19,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
 from mmpoison.defenses.catalogue import Kind, services_of, train_with
 from mmpoison.defenses.check_result import CheckResult
-from mmpoison.defenses.filters.judging import judge_prepared
+from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestSet
 from mmpoison.models import DualEncoder, PairInputs, prepare_pixels, save_checkpoint
@@ -66,7 +66,7 @@ def keeps_the_contract(
     train, clean = poisoned.select(split="train"), poisoned.select(split="val")
     before = {name: value.clone() for name, value in encoder.module.state_dict().items()}
     if defense.kind == "pre-training":
-        result: Any = judge_prepared(defense, train, encoder, inputs, seed=1)
+        result: Any = filter_pairs(train, encoder, defense, inputs=inputs, seed=1)
         assert isinstance(result, FilterResult)
         assert result.keep.shape == result.scores.shape == (len(train),)
         assert result.keep.dtype == np.bool_
@@ -75,12 +75,12 @@ def keeps_the_contract(
         assert result.kept is not None
         assert list(result.kept.captions) == list(train.captions[result.keep])
         assert result.facts()["poisoned_total"] == 13
-        again = judge_prepared(defense, as_a_stranger_sees_it(train), encoder, inputs, seed=1)
+        again = filter_pairs(as_a_stranger_sees_it(train), encoder, defense, inputs=inputs, seed=1)
         np.testing.assert_array_equal(again.keep, result.keep)
         np.testing.assert_array_equal(again.scores, result.scores)
         none = train.where(np.zeros(len(train), dtype=bool))
         with pytest.raises(InputError):
-            judge_prepared(defense, none, encoder, inputs, seed=1)
+            filter_pairs(none, encoder, defense, inputs=inputs, seed=1)
     elif defense.kind == "check":
         usual = [encoder, encoder.copy("other")]
         test = TestSet.of(poisoned)

@@ -163,32 +163,6 @@ def load_pairs_folder(
     )
 
 
-def stream_pairs_folder(
-    path: str | Path,
-    images_at_once: int,
-    *,
-    images: str | Path | None = None,
-    strict: bool = True,
-    own_columns: bool = False,
-) -> Iterator[PairDataset]:
-    """Read a pairs folder in pieces; memory does not grow with its size.
-
-    A manifest in the folder is not read: a piece alone cannot say where a misused caption comes from.
-
-    Args:
-        path: As for `load_pairs_folder`, and so are the others.
-        images_at_once: Images in each piece.
-        images: Folder that image paths start from.
-        strict: Refuse the set for one broken line.
-        own_columns: As for `load_pairs_folder`.
-
-    Raises:
-        InputError: As for `load_pairs_folder`, but an image that occurs twice is found only within a piece.
-    """
-    rows = open_pairs_folder(Path(path), images=images, strict=strict, own_columns=own_columns)
-    yield from rows.pieces(images_at_once)
-
-
 def open_pairs_folder(
     folder: Path,
     *,

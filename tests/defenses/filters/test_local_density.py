@@ -16,7 +16,7 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import LocalDensity, build_filter
 from mmpoison.defenses.filters import local_density
-from mmpoison.defenses.filters.judging import judge_prepared
+from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.defenses.filters.local_density import Score, nearest_others, sparsity
 from mmpoison.defenses.filters.pair_vectors import embed_pairs, memory_shard
 from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
@@ -185,8 +185,8 @@ def test_it_drops_the_share_with_the_largest_scores(
     train: PairDataset, make_encoder: Callable[..., DualEncoder]
 ) -> None:
     encoder = make_encoder(7)
-    result = judge_prepared(
-        LocalDensity(clean_loss=0.1, k=2), train, encoder, prepare_pixels(encoder, train)
+    result = filter_pairs(
+        train, encoder, LocalDensity(clean_loss=0.1, k=2), inputs=prepare_pixels(encoder, train)
     )
     dropped = int((~result.keep).sum())
     assert 0 < dropped <= round(0.1 * len(train)) + 1
@@ -231,4 +231,4 @@ def test_options_out_of_range(options: dict[str, Any], says: str) -> None:
 def test_too_few_pairs(squares: PairDataset, encoder: DualEncoder) -> None:
     few = squares.where(np.arange(len(squares)) < 5)
     with pytest.raises(InputError, match="5 points have no 16 neighbours each"):
-        judge_prepared(LocalDensity(), few, encoder, prepare_pixels(encoder, few))
+        filter_pairs(few, encoder, LocalDensity(), inputs=prepare_pixels(encoder, few))

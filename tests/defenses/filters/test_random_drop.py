@@ -11,7 +11,6 @@ from scipy.stats import kstest
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import RandomDrop, filter_pairs
-from mmpoison.defenses.filters.judging import judge_prepared
 from mmpoison.defenses.filters.pair_vectors import memory_shard
 from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
 from mmpoison.errors import InputError
@@ -24,7 +23,7 @@ def test_it_drops_exactly_as_many_pairs_as_another_filter(
 ) -> None:
     train = poisoned.select(split="train")
     inputs = prepare_pixels(judge, train)
-    result = judge_prepared(RandomDrop(clean_loss=number / len(train)), train, judge, inputs)
+    result = filter_pairs(train, judge, RandomDrop(clean_loss=number / len(train)), inputs=inputs)
     assert int((~result.keep).sum()) == number
 
 

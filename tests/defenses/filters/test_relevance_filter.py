@@ -18,7 +18,7 @@ from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses import FilterResult, RelevanceFilter, Threshold
 from mmpoison.defenses.filters.filter_result import auroc, average_precision
-from mmpoison.defenses.filters.judging import judge_prepared
+from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.defenses.filters.kept_folder import save_kept
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.filters.pair_vectors import embed_pairs
@@ -62,7 +62,7 @@ def test_distances_and_verdicts_equal_a_loop_over_pairs(
     # a threshold between two distances
     ordered = np.sort(expected)
     threshold = float(ordered[90] + ordered[91]) / 2
-    result = judge_prepared(RelevanceFilter(threshold=threshold), train, judge, inputs)
+    result = filter_pairs(train, judge, RelevanceFilter(threshold=threshold), inputs=inputs)
     assert result.threshold == threshold
     kept = [caption for caption, d in zip(train.captions, expected, strict=True) if d <= threshold]
     assert result.kept is not None
@@ -74,7 +74,7 @@ def test_clean_loss_is_a_quantile_of_trusted_pairs(
     judge: DualEncoder, poisoned: PairDataset, train: PairDataset, inputs: PixelInputs
 ) -> None:
     trusted = poisoned.select(split="val")
-    result = judge_prepared(RelevanceFilter(clean_loss=0.25), train, judge, inputs, trusted=trusted)
+    result = filter_pairs(poisoned, judge, RelevanceFilter(clean_loss=0.25), inputs=inputs)
     lost = pair_distances(judge, inputs, trusted) > result.threshold
     assert len(lost) == 60
     assert lost.mean() == pytest.approx(0.25, abs=1 / 60)
@@ -87,36 +87,23 @@ def test_clean_loss_without_trusted_pairs_is_a_quantile_of_the_judged(
     judge: DualEncoder, train: PairDataset, inputs: PixelInputs
 ) -> None:
     distances = pair_distances(judge, inputs, train)
-    for trusted in (None, train.where(np.zeros(len(train), dtype=bool))):
-        result = judge_prepared(
-            RelevanceFilter(clean_loss=0.1), train, judge, inputs, trusted=trusted
-        )
-        assert result.threshold == pytest.approx(np.quantile(distances, 0.9), abs=1e-6)
-        assert (~result.keep).sum() == 16
+    result = filter_pairs(train, judge, RelevanceFilter(clean_loss=0.1), inputs=inputs)
+    assert result.threshold == pytest.approx(np.quantile(distances, 0.9), abs=1e-6)
+    assert (~result.keep).sum() == 16
 
 
 def test_dropping_everything_is_an_error(
     judge: DualEncoder, train: PairDataset, inputs: PixelInputs
 ) -> None:
     with pytest.raises(InputError, match=r"threshold 0\.001 drops every pair: scores run from"):
-        judge_prepared(RelevanceFilter(threshold=0.001), train, judge, inputs)
+        filter_pairs(train, judge, RelevanceFilter(threshold=0.001), inputs=inputs)
 
 
 def test_dropping_nothing(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
-    result = judge_prepared(RelevanceFilter(threshold=1.999), train, judge, inputs)
+    result = filter_pairs(train, judge, RelevanceFilter(threshold=1.999), inputs=inputs)
     assert result.keep.all()
     assert result.kept is not None
     assert result.kept.fingerprint == train.fingerprint
-
-
-def test_no_pair(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
-    with pytest.raises(InputError, match="there is no pair to filter"):
-        judge_prepared(
-            RelevanceFilter(threshold=0.8),
-            train.where(np.zeros(len(train), dtype=bool)),
-            judge,
-            inputs,
-        )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters.filter_result import FilterResult
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.judging import Given, judge_pairs, judge_prepared, result_of
+from mmpoison.defenses.filters.judging import Given, filter_pairs, judge_pairs, result_of
 from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup, Vocabulary
 from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
@@ -243,16 +243,14 @@ def test_scans_with_any_encoder(
     train = SingleTargetLabel("sheep2aeroplane", pairs=5).poison(squares).select(split="train")
     plain, heads = make_encoder(3), make_heads_encoder(3)
     defense = SuspiciousGroups()
-    of_plain = judge_prepared(defense, train, plain, prepare_pixels(plain, train))
+    of_plain = filter_pairs(train, plain, defense, inputs=prepare_pixels(plain, train))
     assert of_plain.keep.shape == (len(train),)
     # trunks run here, or ran before: the same features
-    from_pixels = judge_prepared(defense, train, heads, prepare_pixels(heads, train))
-    from_features = judge_prepared(defense, train, heads, prepare_features(heads, train))
+    from_pixels = filter_pairs(train, heads, defense, inputs=prepare_pixels(heads, train))
+    from_features = filter_pairs(train, heads, defense, inputs=prepare_features(heads, train))
     np.testing.assert_allclose(from_pixels.scores, from_features.scores, atol=1e-4)
-    with pytest.raises(InputError, match="no pair to filter"):
-        judge_prepared(
-            defense, train.where(np.zeros(len(train), bool)), heads, prepare_pixels(heads, train)
-        )
+    with pytest.raises(InputError, match="has no pair to judge"):
+        filter_pairs(train.where(np.zeros(len(train), bool)), heads, defense)
 
 
 def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(clean: Made) -> None:

@@ -348,55 +348,6 @@ def _with_groups(found: Judgement, share: float) -> Threshold:
 Trusted = Literal["val", "none"]
 
 
-def judge_prepared(
-    method: ScoreFilter,
-    pairs: PairDataset,
-    encoder: DualEncoder,
-    inputs: PairInputs,
-    *,
-    trusted: PairDataset | None = None,
-    given: Given | None = None,
-    seed: int = 0,
-    progress: ProgressFor | None = None,
-) -> FilterResult:
-    """Judge all of some pairs by inputs that are prepared; `filter_pairs` does it for the training pairs of a set.
-
-    Args:
-        method: Scores them.
-        pairs: The pairs to judge.
-        encoder: The judge.
-        inputs: Prepared inputs for the judge, holding all pairs and the trusted ones.
-        trusted: Pairs known to be clean, which `clean_loss` is measured on.
-        given: What the cut uses besides.
-        seed: Seed of everything random.
-        progress: Gives a progress callback for a named step.
-
-    Raises:
-        InputError: If there is no pair, or nothing would be left, or the cut is by labels and none are given.
-        ResultError: If the judge cannot distinguish true from shuffled pairs, which the method needs.
-    """
-    given = given or Given()
-    if method.cut.labels is not None and given.labels is None:
-        raise InputError(
-            "labels name pairs of a whole set: mmpoison.defenses.filter_pairs cuts by them"
-        )
-    if not len(pairs):
-        raise InputError("there is no pair to filter")
-    show = progress or silent
-    if needs_trusted(method) and trusted is not None and len(trusted):
-        known = _read(method, trusted, encoder, inputs, seed, show)
-        scores = method.score(known).of(0)
-        given = replace(given, trusted=scores, trusted_images=trusted.image)
-    read = _read(method, pairs, encoder, inputs, seed, show)
-    found = judge_pairs(read, method, encoder.name, given)
-    result = result_of(found, method, encoder.name)
-    return replace(
-        result,
-        poisoned=pairs.poisoned if pairs.manifest is not None else None,
-        kept=pairs.where(result.keep),
-    )
-
-
 def result_of(
     found: Judgement,
     method: ScoreFilter,
@@ -423,20 +374,6 @@ def result_of(
         notes=found.scores.notes,
         method_facts=found.scores.facts,
     )
-
-
-def _read(
-    method: ScoreFilter,
-    pairs: PairDataset,
-    encoder: DualEncoder,
-    inputs: PairInputs,
-    seed: int,
-    progress: ProgressFor,
-) -> ReadPairs:
-    from mmpoison.defenses.filters.pair_vectors import memory_shard
-
-    shard = memory_shard(encoder, inputs, pairs, method.joint, progress)
-    return read_memory(shard, seed, progress)
 
 
 def filter_pairs(
@@ -515,16 +452,19 @@ def filter_pairs(
         usable = readable[judged]
         left = usable[places]
         given = replace(given, labels=((np.cumsum(usable) - 1)[places[left]], bad[left]))
-    result = judge_prepared(
-        chosen,
-        whole.pairs.where(judged & readable),
-        judge,
-        inputs,
-        trusted=whole.pairs.where(known & readable),
-        given=given,
-        seed=seed,
-        progress=progress,
-    )
+    from mmpoison.defenses.filters.pair_vectors import memory_shard
+
+    def read(mask: BoolArray) -> ReadPairs:
+        some = whole.pairs.where(mask & readable)
+        shard = memory_shard(judge, inputs, some, chosen.joint, progress)
+        return read_memory(shard, seed, progress or silent)
+
+    if known.any():
+        scores = chosen.score(read(known)).of(0)
+        images = whole.pairs.image[known & readable]
+        given = replace(given, trusted=scores, trusted_images=images)
+    found = judge_pairs(read(judged), chosen, judge.name, given)
+    result = result_of(found, chosen, judge.name)
     stays = readable.copy()
     stays[np.flatnonzero(judged & readable)] = result.keep
     poisoned = whole.poisoned[judged & readable] if pieces.manifest is not None else None

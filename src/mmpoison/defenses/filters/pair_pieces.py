@@ -16,7 +16,6 @@ from mmpoison.datasets.catalogue import (
     NamedData,
     fitted_options,
     image_folder,
-    load_dataset,
     load_pairs,
     recognise,
     stream_pairs,
@@ -24,7 +23,7 @@ from mmpoison.datasets.catalogue import (
 )
 from mmpoison.errors import InputError
 from mmpoison.images.sources import Names, States, absent_images, file_states, refuse_changed
-from mmpoison.pairs.folder import MANIFEST_FILE, count_images, is_poisoned, stream_pairs_folder
+from mmpoison.pairs.folder import MANIFEST_FILE, count_images, is_poisoned, open_pairs_folder
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import (
     SPLITS,
@@ -70,16 +69,14 @@ class PairPieces:
     """A set of pairs that is read piece by piece, as often as needed.
 
     Args:
-        source: A set in memory; or a path of any format, the name of a data set, or `hf:ORG/NAME`; or `NamedData`,
-            which has the next ones itself.
+        source: A set in memory; or a path of any format, the name of a data set, or `hf:ORG/NAME`; or one with its
+            options.
         images_at_once: About how many images each piece has.
-        format: Registered name of the format of a path, where it cannot be recognised.
-        options: Options of the format.
-        whole: Read all of it into memory at once, for a method that needs all pairs.
         own_columns: Read the user's own columns of a path too, to write them again.
 
     Attributes:
         name: What it is called in messages and keys.
+        format: Name of its format, or of the data set.
         manifest: The poison that the set is known to carry, or None.
         images: How many images it has, None where a stream does not know.
         absent: Images of which there is no file, as far as the set has been read.
@@ -95,61 +92,51 @@ class PairPieces:
         source: str | Path | PairDataset | NamedData,
         *,
         images_at_once: int = 1000,
-        format: str | None = None,
-        options: Mapping[str, Any] | None = None,
-        whole: bool = False,
         own_columns: bool = False,
     ) -> None:
-        root = None
-        if isinstance(source, NamedData):
-            format, options, root = source.format, source.options, source.root
-            source = source.data
         self.images_at_once = images_at_once
         self.manifest: PoisonManifest | None = None
         self.images: int | None = None
         self.absent: list[str] = []
         self.left_out: dict[str, str] = {}
         self.whole: Piece | None = None
+        self.format = "memory"
         self._path: Path | None = None
-        self._format = format
-        self._source = "memory" if isinstance(source, PairDataset) else str(source)
-        self._options = dict(options or {})
+        self._options: dict[str, Any] = {}
         self._tables: TableStates | None = None
         self._states: list[States] = []
         if isinstance(source, PairDataset):
             self.name = f"memory:{source.root.absolute()}:{source.fingerprint}"
             self._keep(source)
             return
-        path = Path(source)
-        self.name = str(path.resolve()) if path.exists() else str(source)
-        if path.exists():
-            self._tables = TableStates.of(path)
-            found = recognise(path) if format is None else DATASETS[format]
-            self._source = found.name
-            if root is not None:
-                self._options["images"] = image_folder(found, root)
-            if own_columns:
-                self._options = with_own_columns(found, self._options)
-            self._options = fitted_options(found, self._options)
-            folder = path if path.is_dir() else path.parent
-            if not whole and found.name == "pairs-folder":
-                self._path, self._format = path, found.name
-                self.images = count_images(path)
-                if is_poisoned(folder):
-                    self.manifest = PoisonManifest.read(folder / MANIFEST_FILE)
-                return
-            if not whole and found.stream is not None and not is_poisoned(folder):
-                self._path, self._format = path, found.name
-                return
+        if not isinstance(source, NamedData):
+            source = NamedData(str(source))
+        path = Path(source.data)
+        if not path.exists():
+            self.name = self.format = source.data
+            self._keep(source.load())
+            return
+        self.name = str(path.resolve())
+        self._tables = TableStates.of(path)
+        found = recognise(path) if source.format is None else DATASETS[source.format]
+        self.format = found.name
+        self._options = dict(source.options)
+        if source.root is not None:
+            self._options["images"] = image_folder(found, source.root)
+        if own_columns:
+            self._options = with_own_columns(found, self._options)
+        self._options = fitted_options(found, self._options)
+        folder = path if path.is_dir() else path.parent
+        ours = found.name == "pairs-folder"
+        if found.stream is None or (is_poisoned(folder) and not ours):
             # the path that exists, also where a data set has that name
-            self._keep(load_pairs(path, format=format, **self._options))
-        else:
-            self._keep(load_dataset(str(source), root, format=format, options=options))
-
-    @property
-    def format(self) -> str:
-        """Name of the format of a path, or of the data set."""
-        return self._format or self._source
+            self._keep(load_pairs(path, format=found.name, **self._options))
+            return
+        self._path = path
+        if ours:
+            self.images = count_images(path)
+            if is_poisoned(folder):
+                self.manifest = PoisonManifest.read(folder / MANIFEST_FILE)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield the pieces in order, from the first.
@@ -197,18 +184,21 @@ class PairPieces:
     def _pieces(self) -> Iterator[Piece]:
         if self.whole is not None:
             yield from self._slices(self.whole)
-        elif self._format == "pairs-folder":
-            assert self._path is not None
-            marks = _Marks(self.manifest)
-            for pairs in stream_pairs_folder(self._path, self.images_at_once, **self._options):
-                yield Piece(pairs, marks.of(pairs))
-            marks.check()
         else:
             assert self._path is not None
-            for pairs in stream_pairs(
-                self._path, images_at_once=self.images_at_once, format=self._format, **self._options
-            ):
-                yield Piece(pairs, np.full(len(pairs), -1, dtype=np.int32))
+            marks = _Marks(self.manifest)
+            at_once = self.images_at_once
+            pieces = (
+                stream_pairs(
+                    self._path, images_at_once=at_once, format=self.format, **self._options
+                )
+                if self.manifest is None
+                # the manifest is read here
+                else open_pairs_folder(self._path, **self._options).pieces(at_once)
+            )
+            for pairs in pieces:
+                yield Piece(pairs, marks.of(pairs))
+            marks.check()
 
     def _keep(self, pairs: PairDataset) -> None:
         self.manifest = pairs.manifest
@@ -230,7 +220,7 @@ def whole_piece(pairs: PairDataset) -> Piece:
         InputError: If a pair is poisoned and the manifest does not list it.
     """
     poisoned = np.flatnonzero(pairs.poisoned)
-    entry = _Marks(pairs.manifest).of(pairs, poisoned)
+    entry = _Marks(pairs.manifest).of(pairs, poisoned[::-1])  # as the manifest lists them
     if (lost := poisoned[entry[poisoned] < 0]).size:
         raise InputError(
             f"the poisoned pair {pairs.captions[lost[0]][:60]!r} is not in its manifest"
