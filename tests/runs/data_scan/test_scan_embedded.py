@@ -220,7 +220,7 @@ def test_a_scan_that_was_stopped_resumes_to_the_same_result(
     def stop() -> None:
         raise Stopped
 
-    worker = Meddles("4-gather/1", stop)
+    worker = Meddles("3-gather/1", stop)
     monkeypatch.setattr(module, "make_workers", lambda *given, **more: [worker])
     out = tmp_path / "out"
     with pytest.raises(Stopped):
@@ -229,7 +229,7 @@ def test_a_scan_that_was_stopped_resumes_to_the_same_result(
     again = Here()
     monkeypatch.setattr(module, "make_workers", lambda *given, **more: [again])
     scanned(corpus[0], out)
-    assert again.done[0] == "4-gather/1"
+    assert again.done[0] == "3-gather/1"
     for name in ("scan.json", "groups.json", "keep/0.txt"):
         found, expected = ((one / name).read_text() for one in (out, result.out))
         # the next step names the folder
@@ -270,7 +270,7 @@ def replace_keeping_times(file: Path) -> None:
     os.utime(file, ns=times)
 
 
-@pytest.mark.parametrize("task", ["1-read/2", "3-counts/0", "5-score/2"])
+@pytest.mark.parametrize("task", ["1-read/2", "2-counts/0", "4-score/2"])
 def test_a_source_that_changes_under_the_scan_gives_no_result(
     corpus: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
@@ -294,7 +294,7 @@ def test_a_source_that_changes_between_a_kill_and_its_resume_is_refused(
     def stop() -> None:
         raise Stopped
 
-    worker = Meddles("4-gather/1", stop)
+    worker = Meddles("3-gather/1", stop)
     monkeypatch.setattr(module, "make_workers", lambda *given, **more: [worker])
     with pytest.raises(Stopped):
         scanned(source, tmp_path / "out")

@@ -121,7 +121,7 @@ def scan_embedded(
         version=__version__,
         seed=settings.seed,
         sample=settings.sample,
-        passes=4,
+        passes=5,
     ):
         progress.say(f"{work}: resuming a scan that was stopped")
     try:

@@ -1,8 +1,7 @@
 """Fits what the passes over all rows are given to a sample: spaces, regressions without suspicious items, cells.
 
 Poison would teach the regressions what it pretends, so the fit is repeated without items that conflict as many others
-do. A pass over all rows then adds the sums of the regressions; a conflicting row is left out if the sampled item that
-is most like it was. These sums give the model. What is usual is measured on the sample.
+do. What is usual is measured on the sample.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from mmpoison.defenses.filters.suspicious_groups.items import (
     reduce_shard,
 )
 from mmpoison.defenses.filters.suspicious_groups.regressions import (
-    Sums,
     ViewFit,
     image_sums,
     pair_sums,
@@ -171,7 +169,7 @@ class Start(Stored):
         seed: Of the run.
         crowd: An image with more captions has nothing to vouch for it but similar images.
         fits: The regressions of each view, by its name.
-        known: Which items of each view are trusted.
+        known: Which captions are trusted, in the view of pairs.
     """
 
     text: Space
@@ -186,17 +184,12 @@ class Start(Stored):
         return reduce_shard(shard, self.text, self.image, self.seed, rows)
 
     def items(self, view: str, reduced: Reduced) -> Items:
-        """Return the items of a view."""
-        return image_items(reduced) if view == IMAGES else self.trusted_pairs(reduced)[0]
-
-    def trusted_pairs(self, reduced: Reduced) -> tuple[Items, Values]:
-        """Return the pairs, with the other captions that are trusted, and how far each is, shape `(m,)`."""
-        weight = self.trust(PAIRS, pair_items(reduced, self.crowd))
-        return pair_items(reduced, self.crowd, weight), weight
-
-    def trust(self, view: str, items: Items) -> Values:
-        """Return how far the regressions trust each item to say what is usual, 0 or 1, shape `(m,)`."""
-        return self.known[view].trust(items, self.fits[view].conflict(items)[0])
+        """Return the items of a view; captions that are not trusted do not vouch for others of their image."""
+        if view == IMAGES:
+            return image_items(reduced)
+        items = pair_items(reduced, self.crowd)
+        trusted = self.known[view].trust(items, self.fits[view].conflict(items)[0])
+        return pair_items(reduced, self.crowd, trusted)
 
 
 @dataclass(frozen=True)
@@ -205,14 +198,12 @@ class GroupModel(Stored):
 
     Attributes:
         start: The fit to the sample.
-        fits: The regressions of each view, from all rows.
         border: Conflict in each view above which items may be seeds: 15% of the sample.
         captions: Middles of the cells of captions, shape `(c, k)`.
         images: Middles of the cells of images, shape `(c, k)`.
     """
 
     start: Start
-    fits: Mapping[str, ViewFit]
     border: Mapping[str, float]
     captions: Vectors
     images: Vectors
@@ -220,7 +211,7 @@ class GroupModel(Stored):
     @property
     def views(self) -> tuple[str, ...]:
         """The views, `images` first."""
-        return tuple(self.fits)
+        return tuple(self.start.fits)
 
 
 @dataclass(frozen=True)
@@ -258,44 +249,26 @@ def fit_start(sample: Sample, seed: int = 0) -> Start:
     known = {
         view: Known.of(items, fitted.fits[view].conflict(items)[0], fitted.weights[view])
         for view, items in fitted.items.items()
+        if view == PAIRS
     }
     return Start(text, image, seed, crowd, fitted.fits, known)
 
 
-def sums_part(shard: VectorShard, start: Start) -> dict[str, Sums]:
-    """Sum over the trusted rows of a shard, for each view."""
-    reduced = start.reduce(shard)
-    images = image_items(reduced)
-    found = {IMAGES: image_sums(images, start.trust(IMAGES, images))}
-    if PAIRS in start.fits:
-        found[PAIRS] = pair_sums(reduced, *start.trusted_pairs(reduced))
-    return found
-
-
-def merge_sums(one: Mapping[str, Sums], other: Mapping[str, Sums]) -> dict[str, Sums]:
-    """Add the sums of two parts."""
-    return {view: sums.merge(other[view]) for view, sums in one.items()}
-
-
-def fit_model(
-    start: Start, sums: Mapping[str, Sums], sample: Sample
-) -> tuple[GroupModel, dict[str, Background]]:
-    """Solve the regressions of all rows, and measure on the sample what is usual.
+def fit_model(start: Start, sample: Sample) -> tuple[GroupModel, dict[str, Background]]:
+    """Measure on the sample what is usual, and choose the cells that rows are counted in.
 
     Returns:
         The model, for all parts of later passes, and the sampled items of each view.
     """
     reduced = reduce_sample(sample, start.text, start.image, start.seed)
-    fits, border, background = {}, {}, {}
-    for view in start.fits:
+    border, background = {}, {}
+    for view, fit in start.fits.items():
         items = start.items(view, reduced)
-        fits[view] = ViewFit.of(view, sums[view], start.image.components.shape[1], items)
-        conflict = fits[view].conflict(items)[0]
+        conflict = fit.conflict(items)[0]
         border[view] = float(np.quantile(conflict, 1 - SEEDS_AMONG))
-        key = item_keys(reduced, items, start.crowd)
-        background[view] = Background(items, key, conflict)
+        background[view] = Background(items, item_keys(reduced, items, start.crowd), conflict)
     # in the order of the hashes: the first items are random
     order = np.argsort(np.unique(reduced.image_at, return_index=True)[1], kind="stable")
     images = image_items(reduced)
     captions, places = (fit_cells(side[order]) for side in (images.text, images.image))
-    return GroupModel(start, fits, border, captions, places), background
+    return GroupModel(start, border, captions, places), background

@@ -3,21 +3,20 @@
 The memory does not grow with the data set, and the result does not depend on how many processes compute it. A pass is a
 function of a shard and of what earlier passes found; parts are merged in the order of the shards:
 
-1. `ReadPass` computes distances and draws a sample (`read_pairs`); `fit.fit_start` fits the spaces and first
-   regressions to it.
-2. `SumsPass` adds the sums of the regressions over all rows; `fit.fit_model` solves them.
-3. `CountsPass` scores the conflict of every row and counts rows in cells; `cells.flag` chooses cells.
-4. `GatherPass` reads items of flagged cells; `growth.grow_groups` finds groups among them and the sample.
-5. `GrowPass` counts the items near each group, lists its rows and scores every row; `groups_of` joins the counts.
+1. `ReadPass` computes distances and draws a sample (`read_pairs`); `fit.fit_start` fits the spaces and the regressions
+   to it.
+2. `CountsPass` scores the conflict of every row and counts rows in cells; `cells.flag` chooses cells.
+3. `GatherPass` reads items of flagged cells; `growth.grow_groups` finds groups among them and the sample.
+4. `GrowPass` counts the items near each group, lists its rows and scores every row; `groups_of` joins the counts.
 
-Passes 2, 3 and 5 read all rows.
+Passes 2 and 4 read all rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -38,8 +37,6 @@ from mmpoison.defenses.filters.suspicious_groups.fit import (
     Start,
     fit_model,
     fit_start,
-    merge_sums,
-    sums_part,
 )
 from mmpoison.defenses.filters.suspicious_groups.growth import (
     CONFLICTING,
@@ -61,7 +58,6 @@ from mmpoison.defenses.filters.suspicious_groups.items import (
     keys,
     pair_items,
 )
-from mmpoison.defenses.filters.suspicious_groups.regressions import Sums
 from mmpoison.defenses.filters.suspicious_groups.shard import (
     SAMPLE,
     Arrays,
@@ -93,7 +89,7 @@ State = Callable[[], Arrays]
 
 T = TypeVar("T")
 
-READ, SUMS, COUNTS, GATHER, SCORE = "1-read", "2-sums", "3-counts", "4-gather", "5-score"
+READ, COUNTS, GATHER, SCORE = "1-read", "2-counts", "3-gather", "4-score"
 """Names of the passes."""
 
 
@@ -316,22 +312,6 @@ def read_memory(
 
 
 @dataclass(frozen=True)
-class SumsPass:
-    """Adds the sums of the regressions.
-
-    Attributes:
-        start: The first fit.
-    """
-
-    start: State
-
-    def __call__(self, shard: Any, number: int) -> Arrays:
-        """Compute the result of a shard."""
-        sums = sums_part(vectors_of(shard, number), Start.from_arrays(self.start()))
-        return joined({view: one.to_arrays() for view, one in sums.items()})
-
-
-@dataclass(frozen=True)
 class CountsPass:
     """Scores the conflict of all rows and counts them in cells.
 
@@ -350,7 +330,7 @@ class CountsPass:
         arrays: Arrays = {}
         for view in model.views:
             items = model.start.items(view, reduced)
-            conflict, _ = model.fits[view].conflict(items)
+            conflict, _ = model.start.fits[view].conflict(items)
             cell = cells_of(items.text, model.captions) * len(model.images) + place[items.at]
             counts = count_in_cells(
                 conflict,
@@ -589,16 +569,8 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
     report = progress("fitting the sample")
     report(0, 2)
     start = fit_start(sample, read.seed)
-    runner.run(SUMS, "fitting regressions", SumsPass(runner.state("start", start.to_arrays())))
-    sums = reduce(
-        merge_sums,
-        (
-            {view: Sums.from_arrays(part_of(view, part)) for view in start.fits}
-            for _, part in runner.whole_parts(SUMS)
-        ),
-    )
     report(1, 2)
-    model, background = fit_model(start, sums, sample)
+    model, background = fit_model(start, sample)
     report(2, 2)
     model_state = runner.state("model", model.to_arrays())
     runner.run(COUNTS, "counting conflicts", CountsPass(model_state))

@@ -3,8 +3,7 @@
 No aligned encoder is needed: the data set itself says which captions go with which images. There are two views. One
 compares each caption with its image and with the image's other captions; the other all captions of an image with it,
 because the captions of an attacker's own image vouch for each other. Scores are sums of standardised distances (median
-0, standard deviation 1 each), so that they hold for any encoder. Only sums over items are needed, which are added over
-shards.
+0, standard deviation 1 each), so that they hold for any encoder.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ Matrices = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sums(Stored):
-    """Sums over items that the regressions of a view need; those of shards are added in the order of the shards.
+class Sums:
+    """Sums over items that the regressions of a view need.
 
     Attributes:
         to_text: Sums of w z z' with z = (image, caption, 1), of the items of each fold, for the prediction of captions,
@@ -49,10 +48,6 @@ class Sums(Stored):
 
     to_text: Matrices
     to_image: Matrices
-
-    def merge(self, other: Sums) -> Sums:
-        """Return the sums of both."""
-        return Sums(self.to_text + other.to_text, self.to_image + other.to_image)
 
 
 def image_sums(items: Items, weight: Values) -> Sums:
