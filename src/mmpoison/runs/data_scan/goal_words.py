@@ -178,7 +178,10 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
     if found.pairs < FEWEST_PAIRS:
         return [f"Look at all of them yourself: {look}"]
     if verdict == "poisoning likely":
-        decide = [f"If honest pairs are among them, keep those there, and {again}."]
+        decide = [
+            "If honest pairs are among them, the model may take their images for others: another "
+            f"--encoder shows it. Or keep those there, and {again}."
+        ]
         return [
             f"Look at the pairs of each group: {look}",
             *(decide if written.pictures else []),
