@@ -402,10 +402,10 @@ def test_a_diverged_loss_is_one_line_too(
 
 def test_a_run_folder_stays_in_runs() -> None:
     """Names of a recipe, which may be anybody's, become part of a folder's name and never a way out of `runs`."""
-    from mmpoison.cli.run import _run_folder
+    from mmpoison.api.running import run_folder
     from mmpoison.runs.recipe import load_recipe
 
     for name in ("../../escape", "/etc/x", "a/b", "..", "a\x00b", "a\nb"):
-        folder = _run_folder(load_recipe("openmoji", {"name": name}), None, many=False)
+        folder = run_folder(load_recipe("openmoji", {"name": name}))
         assert folder.parent == Path("runs")
         assert folder.name.isprintable()

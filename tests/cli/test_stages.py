@@ -294,16 +294,19 @@ def test_run_and_report(
         *("--set", "training.max_steps=1", "--no-models"),
     )
     assert result.code == 0, result.err
-    folders = [tmp_path / "runs" / f"squares-sofa2bird-replace-seed{seed}" for seed in (0, 1)]
+    folders = [tmp_path / "runs" / "recipe" / "runs" / f"seed{seed}" for seed in (0, 1)]
     for folder in folders:
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["run"]["mode"] == "replace"
         assert metrics["run"]["training"]["poisoned"]["steps"] == 1
-        assert "<html" in (folder / "report.html").read_text()
         assert not (folder / "models").exists()
-    assert result.out.count("run folder:") == 2
+    assert "2 of 2 runs are complete" in result.out
+    # the means of the seeds, and how the rest is printed
+    assert "Hit@10" in result.out
+    assert "mmpoison report runs/recipe --all" in result.out
     again = cli("report", folders[0])
     assert again.code == 0
+    assert "<html" in (folders[0] / "report.html").read_text()
     assert "Hit@10" in again.out
     table = cli("report", *folders, "--markdown", tmp_path / "table.md")
     assert table.code == 0

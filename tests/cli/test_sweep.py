@@ -83,9 +83,9 @@ def test_seeds_of_one_run_side_by_side(
     shared = cli("run", file, "--seeds", "0-1", "--workers", "1", "--out", tmp_path / "shared")
     assert shared.code == 0, shared.err
     assert "2 of 2 runs are complete" in shared.out
-    single = cli("run", file, "--seeds", "0-1", "--out", tmp_path / "single")
-    assert single.code == 0, single.err
     for seed in (0, 1):
+        single = cli("run", file, "--seeds", seed, "--out", tmp_path / "single" / f"seed{seed}")
+        assert single.code == 0, single.err
         one, other = (
             json.loads((tmp_path / folder / f"seed{seed}" / "metrics.json").read_text())
             for folder in ("shared/runs", "single")

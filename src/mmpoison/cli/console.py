@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from mmpoison.base.files import (
     output_record,
     refuse_address,
 )
-from mmpoison.base.phrasing import printable_line
+from mmpoison.base.phrasing import count_of, printable_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import visible
 
@@ -190,3 +191,35 @@ def _has_screen() -> bool:
     if not sys.platform.startswith("linux"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def print_first(
+    tables: Sequence[Table], form: Format, *, whole: bool = False, rest: str = "--all"
+) -> None:
+    """Print tables; on a terminal the summary alone, and how to get the rest.
+
+    Args:
+        tables: All of them.
+        form: How to print.
+        whole: Print all of them on a terminal too.
+        rest: What prints the rest.
+    """
+    from mmpoison.reporting.terminal_tables import first_tables, hides
+
+    first = tables if whole or form != "table" else first_tables(tables)
+    print_tables(first, form, whole=whole)
+    if form == "table" and not whole:
+        say_the_rest(len(tables) - len(first), hides(first), rest)
+
+
+def say_the_rest(tables: int, columns: bool, rest: str) -> None:
+    """Say how many more tables there are, whether these have more columns or intervals, and what prints them."""
+    more = [count_of(tables, "more table")] if tables else []
+    more += ["all columns and intervals"] if columns else []
+    if more:
+        say(f"{', '.join(more)}: {rest}")
+
+
+def command_for_all(runs: Sequence[Path]) -> str:
+    """Return the command that prints every table of some runs."""
+    return shlex.join(["mmpoison", "report", *map(str, runs), "--all"])

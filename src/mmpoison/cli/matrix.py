@@ -12,7 +12,7 @@ import typer
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import busy, console, live_progress, print_tables, say
 from mmpoison.cli.options import Format
-from mmpoison.cli.sweep import FAILED, duration, shown
+from mmpoison.cli.sweep import FAILED, duration, shown, tell_failures
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -107,8 +107,7 @@ def run_the_matrix(
             tuning=tuning,
             on_change=on_change,
         )
-    for failure in state.failed.values():
-        say(f"{failure.run}: failed after {count_of(failure.tries, 'attempt')}: {failure.error}")
+    tell_failures(state)
     if state.found or state.done:
         report_matrix(out, None, form)
     if state.failed:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import busy, console, echo, print_tables, say
+from mmpoison.cli.console import (
+    busy,
+    command_for_all,
+    console,
+    echo,
+    print_first,
+    print_tables,
+    say,
+    say_the_rest,
+)
 from mmpoison.cli.matrix import is_matrix, report_matrix
 from mmpoison.cli.options import AllOption, AsOption, Format, JsonOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.records.run_files import Metrics
-    from mmpoison.reporting.table import Table
 
 
 def report(
@@ -176,33 +182,6 @@ def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | Non
     return said
 
 
-def print_first(
-    tables: Sequence[Table], form: Format, *, whole: bool = False, rest: str = "--all"
-) -> None:
-    """Print tables; on a terminal the summary alone, and how to get the rest.
-
-    Args:
-        tables: All of them.
-        form: How to print.
-        whole: Print all of them on a terminal too.
-        rest: What prints the rest.
-    """
-    from mmpoison.reporting.terminal_tables import first_tables, hides
-
-    first = tables if whole or form != "table" else first_tables(tables)
-    print_tables(first, form, whole=whole)
-    if form == "table" and not whole:
-        _say_the_rest(len(tables) - len(first), hides(first), rest)
-
-
-def _say_the_rest(tables: int, columns: bool, rest: str) -> None:
-    """Say how many more tables there are, whether these have more columns or intervals, and what prints them."""
-    more = [count_of(tables, "more table")] if tables else []
-    more += ["all columns and intervals"] if columns else []
-    if more:
-        say(f"{', '.join(more)}: {rest}")
-
-
 def print_paper(
     names: list[str],
     runs: list[Path],
@@ -248,12 +227,7 @@ def print_metrics(
         more = tables if whole else [t for t in tables if not (t.of_models or t.detail)]
         print_tables(more, form, whole=whole)
         if not whole:
-            _say_the_rest(len(tables) - len(more), hides(more), rest)
-
-
-def command_for_all(runs: Sequence[Path]) -> str:
-    """Return the command that prints every table of some runs."""
-    return shlex.join(["mmpoison", "report", *map(str, runs), "--all"])
+            say_the_rest(len(tables) - len(more), hides(more), rest)
 
 
 def show_run(

@@ -9,7 +9,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mmpoison.cli.console import console, live_progress, stderr_console
+from mmpoison.cli.console import (
+    command_for_all,
+    console,
+    live_progress,
+    print_first,
+    stderr_console,
+)
 from mmpoison.cli.matrix import has_matrix, run_the_matrix
 from mmpoison.cli.options import (
     CHANGES,
@@ -25,7 +31,7 @@ from mmpoison.cli.options import (
     StudyOption,
     data_changes,
 )
-from mmpoison.cli.report import command_for_all, print_first, show_run
+from mmpoison.cli.report import show_run
 from mmpoison.cli.sweep import (
     RETRIES,
     DryRunOption,
@@ -69,9 +75,8 @@ def demo(
     """
     from mmpoison.base.untrusted import parse_changes
 
-    _run_seeds(
-        "openmoji", [seed], out, parse_changes(changes or []), save_models=True, device=device
-    )
+    changed = parse_changes(changes or []) | {"seed": seed}
+    _run_one("openmoji", out, changed, save_models=True, device=device)
 
 
 def run(
@@ -88,9 +93,7 @@ def run(
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(
-            help="Seeds, e.g. 3 or 0-4 or 0,2,5; each gets its own run folder. With --workers: side by side."
-        ),
+        typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5; each is a run of its own, side by side."),
     ] = None,
     goals: Annotated[
         str | None,
@@ -216,17 +219,16 @@ def run(
         given.append(f"study={json.dumps(study)}")
     changed = parse_changes(given)
     changed |= data_changes(data_root, option)
-    chosen_seeds = [seed for seed in parse_seeds(seeds) if seed is not None] or None
+    chosen_seeds = parse_seeds(seeds)
     if has_matrix(recipe):
-        for name, one_run in (
-            ("--attack", attack),
-            ("--goal", goal),
-            ("--mode", mode),
-            ("--preset", preset),
-            ("--study", study),
-        ):
-            if one_run:
-                raise InputError(f"{name}: a matrix draws its goals, and --rows says which attacks")
+        one_run = {
+            "--attack": attack,
+            "--goal": goal,
+            "--mode": mode,
+            "--preset": preset,
+            "--study": study,
+        }
+        _refuse(one_run, "a matrix draws its goals, and --rows says which attacks")
         if grid:
             raise InputError(f"--set {next(iter(grid))}: one value for a matrix")
         run_the_matrix(
@@ -236,7 +238,7 @@ def run(
             rows=rows,
             columns=columns,
             goals=None if goals is None else _number_of_goals(goals),
-            seeds=chosen_seeds,
+            seeds=chosen_seeds or None,
             tuning=tuning,
             workers=workers,
             retries=retries,
@@ -247,22 +249,30 @@ def run(
             measured=measured,
         )
         return
-    for name, value in (
-        ("--rows", rows),
-        ("--columns", columns),
-        (f"--goals {goals}", goals is not None and goals.isdecimal()),
-        ("--tuning", tuning),
-        ("--from", measured),
-    ):
-        if value:
-            raise InputError(f"{name}: is for a matrix, and recipe {recipe} is none")
+    of_matrix = {
+        "--rows": rows,
+        "--columns": columns,
+        f"--goals {goals}": goals is not None and goals.isdecimal(),
+        "--tuning": tuning,
+        "--from": measured,
+    }
+    _refuse(of_matrix, f"is for a matrix, and recipe {recipe} is none")
     many = bool(grid) or goals is not None or has_sweep(recipe)
-    if dry_run or many or _side_by_side(recipe, chosen_seeds, workers, threads, retries, ray):
+    several = many or len(chosen_seeds) > 1
+    if not several:
+        shared_out = {
+            "--workers": workers is not None,
+            "--threads": threads != 1,
+            "--retries": retries != RETRIES,
+            "--ray": ray is not None,
+        }
+        _refuse(shared_out, f"{recipe} is one run, in one process; for several: --seeds 0-4")
+    if dry_run or several:
         sweep = read_sweep(
             recipe,
             changed,
             grid=grid,
-            seeds=chosen_seeds,
+            seeds=chosen_seeds or None,
             goals=None if goals is None else parse_goals(goals),
         )
         where = out if out is not None else Path("runs") / folder_name(recipe)
@@ -276,17 +286,24 @@ def run(
             save_models=save_models if many else save_models is not False,
             device=device,
             dry_run=dry_run,
+            form=form,
+            tables=not many,
         )
         return
-    _run_seeds(
+    _run_one(
         recipe,
-        parse_seeds(seeds),
         out,
-        changed,
+        changed | ({"seed": chosen_seeds[0]} if chosen_seeds else {}),
         save_models=save_models is not False,
         device=device,
         form=form,
     )
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    for name, given in options.items():
+        if given:
+            raise InputError(f"{name}: {why}")
 
 
 MOST_GOALS = 1000
@@ -335,74 +352,32 @@ def show_recipes() -> None:
         console.print(f"{which}: --on {', '.join(data)}", highlight=False)
 
 
-def _side_by_side(
-    recipe: str,
-    seeds: list[int] | None,
-    workers: int | None,
-    threads: int,
-    retries: int,
-    ray: str | None,
-) -> bool:
-    """Whether the seeds of one run are to be shared out.
-
-    Raises:
-        InputError: If there is one alone.
-    """
-    given = {
-        "--workers": workers is not None,
-        "--threads": threads != 1,
-        "--retries": retries != RETRIES,
-        "--ray": ray is not None,
-    }
-    asked = [option for option, is_given in given.items() if is_given]
-    if asked and len(seeds or ()) < 2:
-        raise InputError(
-            f"{asked[0]}: {recipe} is one run, in one process; for several: --seeds 0-4"
-        )
-    return bool(asked)
-
-
-def _run_seeds(
+def _run_one(
     name: str,
-    seeds: list[Any],
     out: Path | None,
-    overrides: dict[str, Any],
+    changes: dict[str, Any],
     *,
     save_models: bool,
     device: str,
     form: Format = "table",
-) -> list[Path]:
+) -> None:
     from mmpoison.api import running as api
     from mmpoison.runs.recipe import load_recipe
 
-    finished: list[Path] = []
+    recipe = load_recipe(name, changes)
+    folder = api.run_folder(recipe) if out is None else out
     # standard output is for the result alone where a program reads it
     shown = console if form == "table" else stderr_console()
-    for seed in seeds:
-        if seed is not None:
-            overrides["seed"] = seed
-        recipe = load_recipe(name, overrides)
-        folder = _run_folder(recipe, out, many=len(seeds) > 1)
-        shown.print(
-            f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}; "
-            f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
+    shown.print(
+        f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}; "
+        f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
+    )
+    with live_progress(on_stderr=form != "table") as progress:
+        done = api.run(
+            recipe, out=folder, save_models=save_models, device=device, progress=progress
         )
-        with live_progress(on_stderr=form != "table") as progress:
-            done = api.run(
-                recipe, out=folder, save_models=save_models, device=device, progress=progress
-            )
-        show_run(folder, done.page, drawn=form == "table")
-        finished.append(folder)
-    if len(finished) > 1 or form != "table":
+    show_run(folder, done.page, drawn=form == "table")
+    if form != "table":
         from mmpoison.reporting.seeds import seed_tables
 
-        print_first(seed_tables(finished), form, rest=command_for_all(finished))
-    return finished
-
-
-def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:
-    from mmpoison.api.running import run_folder
-
-    if out is None:
-        return run_folder(recipe)
-    return out / f"seed{recipe.seed}" if many else out
+        print_first(seed_tables([folder]), form, rest=command_for_all([folder]))

@@ -5,22 +5,32 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from mmpoison.api.progress import Heartbeat
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.console import (
+    command_for_all,
+    console,
+    live_progress,
+    print_first,
+    say,
+    stderr,
+    stderr_console,
+)
 from mmpoison.cli.options import (
     COMPUTE,
     OUTPUT,
     WORKERS,
+    Format,
 )
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
@@ -77,15 +87,15 @@ DryRunOption = Annotated[
 ]
 
 
-def parse_seeds(text: str | None) -> list[int | None]:
-    """Read `3`, `0-4` or `0,2,5`; None means the recipe's own seed.
+def parse_seeds(text: str | None) -> list[int]:
+    """Read `3`, `0-4` or `0,2,5`; of no text there is none: the recipe's own seed.
 
     >>> parse_seeds("0-2,7")
     [0, 1, 2, 7]
     """
     if text is None:
-        return [None]
-    seeds: list[int | None] = []
+        return []
+    seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
         if match is None:
@@ -183,8 +193,13 @@ def run_all(
     save_models: bool | None,
     device: str,
     dry_run: bool,
+    form: Format,
+    tables: bool,
 ) -> None:
-    """Run a sweep, or say what it would do; exit with 1 if a run failed."""
+    """Run a sweep, or say what it would do; exit with 1 if a run failed.
+
+    With `tables` the results are printed at the end, in the chosen form, otherwise the command that prints them.
+    """
     from mmpoison.base.processes import find_device
     from mmpoison.runs.sweeps.sweep import plan_sweep, run_sweep
     from mmpoison.runs.sweeps.workers import place_workers
@@ -199,13 +214,16 @@ def run_all(
             )
         print_plan(plan, min(placement.count, plan.runs), out)
         return
-    console.print(
+    # standard output is for the result alone where a program reads it
+    tell = say if form == "table" else stderr
+    place = console if form == "table" else stderr_console()
+    place.print(
         f"[bold]{safe_text(sweep.base.name)}[/bold]: {safe_text(sweep.base.description)}; "
         f"{count_of(len(sweep.runs), 'run')}, {placement.describe()}, {count_of(threads, 'thread')} each; "
         f"{safe_text(str(out))}",
         highlight=False,
     )
-    with shown() as on_change:
+    with shown(place, tell) as on_change:
         state = run_sweep(
             sweep,
             out,
@@ -217,25 +235,34 @@ def run_all(
             save_models=save_models,
             on_change=on_change,
         )
-    for failure in state.failed.values():
-        say(f"{failure.run}: failed after {count_of(failure.tries, 'attempt')}: {failure.error}")
-    say(
+    tell_failures(state, tell)
+    tell(
         f"{out}: {state.found + len(state.done)} of {state.total} runs are complete"
         + (f" ({state.found} were before)" if state.found else "")
         + (f", {len(state.failed)} failed: failures.jsonl" if state.failed else "")
     )
     if state.found or state.done:
-        say(f"results: mmpoison report {shlex.quote(str(out))}")
+        if tables or form != "table":
+            from mmpoison.reporting.seeds import seed_tables
+
+            print_first(seed_tables([out]), form, rest=command_for_all([out]))
+        tell(f"results: mmpoison report {shlex.quote(str(out))}")
     if state.failed:
         raise typer.Exit(FAILED)
 
 
+def tell_failures(state: SweepState, tell: Callable[[str], None] = say) -> None:
+    """Print a line for each run that failed."""
+    for failure in state.failed.values():
+        tell(f"{failure.run}: failed after {count_of(failure.tries, 'attempt')}: {failure.error}")
+
+
 @contextmanager
-def shown() -> Iterator[Any]:
+def shown(place: Console = console, tell: Callable[[str], None] = say) -> Iterator[Any]:
     """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run, and every 30 seconds."""
-    if not console.is_terminal:
+    if not place.is_terminal:
         shown_runs = 0
-        with Heartbeat(say, "starting workers") as heartbeat:
+        with Heartbeat(tell, "starting workers") as heartbeat:
 
             def line(state: SweepState) -> None:
                 nonlocal shown_runs
@@ -247,7 +274,7 @@ def shown() -> Iterator[Any]:
             yield line
         return
     begun = time.monotonic()
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+    with Live(console=place, refresh_per_second=4, transient=True) as live:
         yield lambda state: live.update(_table(state, begun))
 
 

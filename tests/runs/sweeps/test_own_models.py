@@ -47,7 +47,7 @@ def make_sweep(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeSwe
 def in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small limits hold here alone, so the tasks are done here."""
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("mmpoison.runs.sweeps.sweep.make_workers", lambda *given: [ThisProcess()])
+    monkeypatch.setattr("mmpoison.runs.sweeps.workers.make_workers", lambda *given: [ThisProcess()])
     monkeypatch.setattr(module, "HANDFUL", 1)
     monkeypatch.setattr(run_stages, "LARGEST_CACHED", 1000)
     monkeypatch.setattr(module, "LARGEST_CACHED", 1000)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,11 @@ from mmpoison.runs.matrix.measure_piece import PieceTask
 from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.sweeps.sweep import FAILURES
 from mmpoison.runs.sweeps.workers import (
-    Dispatch,
-    Failure,
     OnChange,
     SweepState,
-    make_workers,
     place_workers,
+    run_tasks,
 )
 
 NOT_COMPARED = ("matrix", "sweep", "attack", "seed")
@@ -136,32 +132,17 @@ def run_matrix(
     """
     placement = place_workers(workers, device, threads=threads, ray=ray)
     plan = plan_matrix(recipe, out, device=placement.device, tuning=tuning)
-    state = SweepState(len(plan.tasks), found=len(plan.tasks) - len(plan.todo))
-    if plan.todo:
-        # a cluster that is not there is refused before anything is written
-        crew = make_workers(placement, len(plan.todo))
-    _claim(recipe, out, tuning)
     folders = {task.id: task for task in plan.tasks}
-
-    def write_failures(failures: dict[str, Failure]) -> None:
-        left = [failure for name, failure in failures.items() if folders[name].missing]
-        file = out / FAILURES
-        if not left:
-            file.unlink(missing_ok=True)
-            return
-        with atomic_file(file) as temporary:
-            lines = "".join(json.dumps(asdict(failure)) + "\n" for failure in left)
-            temporary.write_text(lines, encoding="utf-8")
-
-    if plan.todo:
-        try:
-            Dispatch(state, retries, on_change, write_failures).run(list(plan.todo), crew)
-        finally:
-            for worker in crew:
-                worker.stop()
-    write_failures(state.failed)
-    on_change(state)
-    return state
+    return run_tasks(
+        plan.todo,
+        SweepState(len(plan.tasks), found=len(plan.tasks) - len(plan.todo)),
+        out,
+        placement,
+        claim=lambda: _claim(recipe, out, tuning),
+        is_done=lambda name: not folders[name].missing,
+        retries=retries,
+        on_change=on_change,
+    )
 
 
 def unpack_into(

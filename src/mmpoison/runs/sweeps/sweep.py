@@ -15,7 +15,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,11 @@ from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder
 from mmpoison.runs.run_stages import LARGEST_CACHED, SUSPECTS, stage_keys
 from mmpoison.runs.sweeps.workers import (
-    Dispatch,
-    Failure,
     OnChange,
     RunTask,
     SweepState,
-    make_workers,
     place_workers,
+    run_tasks,
 )
 
 # -- A sweep as the list of its runs: each a whole recipe with a name and the parameters that set it apart.
@@ -298,7 +296,7 @@ def _poisoned_by(recipe: Recipe) -> str:
 # -- The folder of a sweep: `sweep.yaml`, a run folder for each run in `runs/`, and `failures.jsonl`.
 
 
-SWEEP_FILE, RUNS, FAILURES = "sweep.yaml", "runs", "failures.jsonl"
+SWEEP_FILE, RUNS = "sweep.yaml", "runs"
 MAX_SWEEP_BYTES = 16 << 20
 """A list of some ten thousand runs."""
 
@@ -359,17 +357,6 @@ class SweepFolder:
     def missing(self, sweep: Sweep) -> list[SweepRun]:
         """Return the runs that are not complete."""
         return [run for run in sweep.runs if not self.is_done(run.id)]
-
-    def write_failures(self, failures: dict[str, Failure]) -> None:
-        """List what has failed and is not done since; no file if there is nothing."""
-        left = [failure for name, failure in failures.items() if not self.is_done(name)]
-        file = self.out / FAILURES
-        if not left:
-            file.unlink(missing_ok=True)
-            return
-        with atomic_file(file) as temporary:
-            text = "".join(json.dumps(asdict(failure)) + "\n" for failure in left)
-            temporary.write_text(text, encoding="utf-8")
 
     def _listed(self) -> dict[str, Any]:
         file = self.out / SWEEP_FILE
@@ -562,24 +549,17 @@ def run_sweep(
     missing = folder.missing(sweep)
     keep = saves_models(sweep, save_models)
     evicting = evicting_runs(sweep, save_models=keep)
-    state = SweepState(len(sweep.runs), found=len(sweep.runs) - len(missing))
-    if missing:
-        # a cluster that is not there is refused before anything is written
-        placement = place_workers(workers, device, threads=threads, ray=ray)
-        crew = make_workers(placement, len(missing))
-    folder.claim(sweep)
-    if missing:
-        try:
-            Dispatch(state, retries, on_change, folder.write_failures).run(
-                [_task(folder, run, keep, placement.device, run.id in evicting) for run in missing],
-                crew,
-            )
-        finally:
-            for worker in crew:
-                worker.stop()
-    folder.write_failures(state.failed)
-    on_change(state)
-    return state
+    placement = place_workers(workers, device, threads=threads, ray=ray)
+    return run_tasks(
+        [_task(folder, run, keep, placement.device, run.id in evicting) for run in missing],
+        SweepState(len(sweep.runs), found=len(sweep.runs) - len(missing)),
+        folder.out,
+        placement,
+        claim=lambda: folder.claim(sweep),
+        is_done=folder.is_done,
+        retries=retries,
+        on_change=on_change,
+    )
 
 
 def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str, evict: bool) -> RunTask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -10,13 +11,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmpoison.base.extras import require
-from mmpoison.base.files import refused_without_room
+from mmpoison.base.files import atomic_file, refused_without_room
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import (
     begin_worker,
@@ -710,3 +711,59 @@ class Dispatch:
             (task.id, workers[number].at, begun) for number, (task, begun) in sorted(busy.items())
         ]
         self.on_change(self.state)
+
+
+FAILURES = "failures.jsonl"
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    state: SweepState,
+    out: Path,
+    placement: Placement,
+    *,
+    claim: Callable[[], None],
+    is_done: Callable[[str], bool],
+    retries: int,
+    on_change: OnChange,
+) -> SweepState:
+    """Run the tasks of a folder that remain; what fails is listed in `failures.jsonl`.
+
+    Args:
+        tasks: The tasks.
+        state: The progress, changed in place.
+        out: The folder.
+        placement: Where they run.
+        claim: Writes what the folder is of, when it is certain that there are workers.
+        is_done: Whether the task of an id has its result, whatever was said of it.
+        retries: How often a task is repeated that crashed or met an error of the machine.
+        on_change: Called with the state, twice a second and at each change.
+
+    Returns:
+        The state at the end.
+
+    Raises:
+        InputError: If there is no such device or cluster.
+    """
+    # a cluster that is not there is refused before anything is written
+    crew = make_workers(placement, len(tasks)) if tasks else []
+    claim()
+
+    def write_failures(failures: dict[str, Failure]) -> None:
+        left = [failure for name, failure in failures.items() if not is_done(name)]
+        if not left:
+            (out / FAILURES).unlink(missing_ok=True)
+            return
+        with atomic_file(out / FAILURES) as temporary:
+            lines = "".join(json.dumps(asdict(failure)) + "\n" for failure in left)
+            temporary.write_text(lines, encoding="utf-8")
+
+    try:
+        if tasks:
+            Dispatch(state, retries, on_change, write_failures).run(list(tasks), crew)
+    finally:
+        for worker in crew:
+            worker.stop()
+    write_failures(state.failed)
+    on_change(state)
+    return state
