@@ -174,102 +174,57 @@ def add_neighbours(
     A pair on the same image is no neighbour: its captions are shown anyhow. By image there is one pair for each image,
     its first.
 
-    Every image and caption is embedded once; memory grows with the shown pairs alone.
+    Every image and caption is embedded once; a pair takes a few kilobytes of memory.
 
     Args:
         shown: The pairs, `n` of them.
         pieces: The set they are from.
         encoder: Measures what resembles what.
         nearest: How many neighbours of each kind.
-        progress: Gives a progress callback for a named step; it counts images, twice.
+        progress: Gives a progress callback for a named step; it counts images.
 
     Raises:
         InputError: If an image is missing or broken.
     """
-    own_text, own_image = _own(shown, pieces, encoder, progress)
-    texts, images = _Nearest(len(shown), nearest), _Nearest(len(shown), nearest)
     report = progress("comparing with all pairs") if progress is not None else None
+    every: list[Neighbour] = []
+    parts: list[tuple[Floats, Floats]] = []
     done = 0
     for piece in pieces:
         part = piece.pairs.where(piece.in_split("train"))
         if len(part):
-            text, image = embed_pairs(encoder, prepare_pixels(encoder, part), part)
             ids = part.images.ids[part.image]
-            elsewhere = np.array([pair.image for pair in shown])[:, None] != ids[None, :]
-            found = [
-                Neighbour(str(c), str(i), part.root, 0.0)
-                for c, i in zip(part.captions, ids, strict=True)
-            ]
-            texts.add(np.where(elsewhere, own_text @ text.T, -np.inf), found)
-            _, first = np.unique(part.image, return_index=True)
-            images.add(
-                np.where(elsewhere, own_image @ image.T, -np.inf)[:, first],
-                [found[row] for row in first],
-            )
+            pairs = zip(part.captions, ids, strict=True)
+            every += [Neighbour(str(text), str(image), part.root, 0.0) for text, image in pairs]
+            parts.append(embed_pairs(encoder, prepare_pixels(encoder, part), part))
         done += len(piece.pairs.images)
         if report is not None:
             report(done, pieces.images if pieces.images is not None else done + 1)
     if report is not None and pieces.images is None:
         report(done, done)
-    return [
-        replace(pair, by_caption=texts.of(number), by_image=images.of(number))
-        for number, pair in enumerate(shown)
-    ]
+    rows = {(one.image, one.caption): row for row, one in enumerate(every)}
+    image_of = np.array([one.image for one in every])
+    once = np.sort(np.unique(image_of, return_index=True)[1])
+    texts, images = (np.concatenate(side) for side in zip(*parts, strict=True))
 
-
-def _own(
-    shown: Sequence[ShownPair],
-    pieces: PairPieces,
-    encoder: DualEncoder,
-    progress: ProgressFor | None,
-) -> tuple[Floats, Floats]:
-    """Return the unit embeddings of the shown captions and images, both of shape `(n, d)`."""
-    waiting: dict[tuple[str, str], list[int]] = {}
-    for number, pair in enumerate(shown):
-        waiting.setdefault((pair.image, pair.caption), []).append(number)
-    text: dict[int, Floats] = {}
-    image: dict[int, Floats] = {}
-    for piece in pieces:
-        pairs = piece.pairs
-        ids = pairs.images.ids[pairs.image]
-        keys = list(zip(ids, pairs.captions, strict=True))
-        mask = np.array([key in waiting for key in keys], dtype=bool)
-        if not mask.any():
-            continue
-        part = pairs.where(mask)
-        captions, pictures = embed_pairs(
-            encoder, prepare_pixels(encoder, part), part, progress=progress
+    def alike(
+        pair: ShownPair, vectors: Floats, among: npt.NDArray[np.intp]
+    ) -> tuple[Neighbour, ...]:
+        others = among[image_of[among] != pair.image]
+        distance = 1 - vectors[others] @ vectors[rows[pair.image, pair.caption]]
+        best = np.argsort(distance, kind="stable")[:nearest]
+        return tuple(
+            replace(every[others[i]], distance=float(np.clip(distance[i], 0, 2))) for i in best
         )
-        for row, key in enumerate(key for key, wanted in zip(keys, mask, strict=True) if wanted):
-            for number in waiting[key]:
-                text[number], image[number] = captions[row], pictures[row]
-    order = range(len(shown))
-    return np.stack([text[n] for n in order]), np.stack([image[n] for n in order])
 
-
-class _Nearest:
-    """The nearest few of each of `n` pairs, out of all that pass by."""
-
-    def __init__(self, count: int, nearest: int) -> None:
-        self._nearest = nearest
-        self._found: list[list[Neighbour]] = [[] for _ in range(count)]
-
-    def add(self, likeness: Floats, candidates: Sequence[Neighbour]) -> None:
-        """Add candidates with their similarity to each pair, shape `(n, candidates)`; -inf excludes one."""
-        some = min(self._nearest, len(candidates))
-        best = np.argpartition(-likeness, some - 1, axis=1)[:, :some]
-        for number, columns in enumerate(best):
-            new = [
-                replace(candidates[column], distance=float(np.clip(1 - value, 0, 2)))
-                for column in columns
-                if np.isfinite(value := likeness[number, column])
-            ]
-            nearest = sorted([*self._found[number], *new], key=lambda pair: pair.distance)
-            self._found[number] = nearest[: self._nearest]
-
-    def of(self, number: int) -> tuple[Neighbour, ...]:
-        """Return the nearest of one pair, the nearest first."""
-        return tuple(self._found[number])
+    return [
+        replace(
+            pair,
+            by_caption=alike(pair, texts, np.arange(len(every))),
+            by_image=alike(pair, images, once),
+        )
+        for pair in shown
+    ]
 
 
 STATIC = Path(__file__).parent / "static"
