@@ -1,4 +1,4 @@
-"""The report of a run, of several runs, and the page of a filter, in a real browser and without a network."""
+"""The pages of runs, of a scan and of a matrix, in a real browser and without a network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from tests.reporting.conftest import (
     synthetic_run,
     thumbnail,
 )
+from tests.reporting.test_matrix import cells_of, facts
 
 from mmpoison.paper.write import paper_section
 from mmpoison.records.data_scan import DataScan
 from mmpoison.reporting.html_report import write_html
+from mmpoison.reporting.matrix.page import matrix_html
+from mmpoison.reporting.matrix.summary import summarise
 from mmpoison.reporting.scan_page import write_scan_page
 
 if TYPE_CHECKING:
@@ -90,12 +93,22 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for seed in range(3)
     ]
     seeds = [synthetic_run(folder / f"synthetic{seed}", seed=seed) for seed in range(3)]
+    cells = [
+        one
+        for row in ("II", SCRIPT)
+        for name, value in (("none", 0.9), ("filter", 0.05), (SCRIPT, 0.5))
+        for one in cells_of(row, name, [value] * 6, needs=SCRIPT, note=SCRIPT)
+    ]
+    matrix = folder / "matrix.html"
+    shown = facts("filter", SCRIPT, rows=["II", SCRIPT])
+    matrix.write_text(matrix_html(summarise(shown, cells)))
     return {
         "run": write_html(runs[:1], folder / "out" / "run.html"),
         "sweep": write_html(runs, folder / "out" / "sweep.html"),
         "scan": scan_page,
         "settings": write_html(many, folder / "out" / "settings.html"),
         "paper": write_html(seeds, folder / "out" / "paper.html", paper_section(seeds)),
+        "matrix": matrix,
     }
 
 
@@ -145,13 +158,14 @@ def test_a_sweep_on_a_small_screen(
     table.evaluate("e => e.scrollTo(200, 0)")
     moved = table.evaluate("e => e.scrollLeft")
     assert moved > 0
-    # on a phone the names of the rows stay where they are
-    assert name.bounding_box()["x"] == left["x"] - (0 if width == 375 else moved)
+    # the names of the rows stay where they are
+    assert name.bounding_box()["x"] == left["x"]
 
 
 @pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
 @pytest.mark.parametrize(
-    "kind", few(["run", "sweep", "settings", "scan", "paper"], "run", "scan", "paper")
+    "kind",
+    few(["run", "sweep", "settings", "scan", "paper", "matrix"], "run", "scan", "paper", "matrix"),
 )
 def test_offline_and_accessible(
     pages: Any,
@@ -167,7 +181,7 @@ def test_offline_and_accessible(
     page.wait_for_load_state("networkidle")
     asked = [url for url in pages.requests if not url.startswith(("file:", "data:"))]
     assert asked == []
-    assert page.locator("script").count() == 0
+    assert page.locator("script").count() == (kind == "matrix")
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert serious(page) == []
     page.set_viewport_size({"width": 320, "height": 640})
@@ -176,9 +190,28 @@ def test_offline_and_accessible(
     assert dark == (scheme == "dark")
 
 
+def test_a_matrix_is_sorted_and_unfolded(pages: Any, files: dict[str, Path]) -> None:
+    page = pages.open()
+    page.goto(files["matrix"].as_uri())
+    names = page.locator(".sortable tbody th")
+    for column, way, first in (
+        *(("success", "ascending", "filter"), ("success", "descending", "none")),
+        ("change", "ascending", "filter"),
+    ):
+        head = page.locator(".sortable th", has_text=column)
+        head.locator("button").press("Enter")
+        assert (head.get_attribute("aria-sort"), names.first.inner_text()) == (way, first)
+    assert page.locator("[aria-sort=none]").count() == 6
+    # it has no change
+    assert names.last.inner_text() == "none"
+    assert not page.locator("#pieces-ii").is_visible()
+    page.locator(".map a[href='#pieces-ii']").first.click()
+    assert page.locator("#pieces-ii").is_visible()
+
+
 def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:
     page = pages.open()
-    for kind in ("run", "scan"):
+    for kind in ("run", "scan", "matrix"):
         page.goto(files[kind].as_uri())
         assert SCRIPT in page.locator("main").inner_text()
     page.goto(files["run"].as_uri())

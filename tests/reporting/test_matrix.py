@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import math
 import re
@@ -190,7 +192,7 @@ def test_only_pieces_that_have_both_are_paired(cells: list[MatrixCell]) -> None:
     assert paired(pieces, "none", "nothing", lambda c: c.success) is None
 
 
-def test_a_row_counts_only_where_the_attack_takes(cells: list[MatrixCell]) -> None:
+def test_a_row_counts_only_where_the_attack_succeeds(cells: list[MatrixCell]) -> None:
     summary = summarise(facts("filter", "repair"), cells)
     assert {row.name: row.counts for row in summary.rows} == {"II": True, "weak": False}
     assert summary.effects["filter"].pieces == 6
@@ -199,10 +201,10 @@ def test_a_row_counts_only_where_the_attack_takes(cells: list[MatrixCell]) -> No
         "Attack": "weak",
         "clean model": "–",
         "none": "0.40",
-        "filter": "did not take",
+        "filter": "attack failed",
         "repair": "–",
     }
-    # with its trigger an attack may take although its captions find nothing without
+    # with its trigger an attack may succeed although its captions find nothing without
     triggered = [*cells_of("weak", "none", [0.0] * 6, with_trigger=0.9)]
     found = summarise(facts(rows=["weak"]), triggered)
     assert found.rows[0].counts
@@ -277,7 +279,11 @@ def hostile(cells: list[MatrixCell]) -> MatrixSummary:
 def test_pages_escape_what_they_show(cells: list[MatrixCell], tmp_path: Path) -> None:
     summary = hostile(cells)
     page = matrix_html(summary)
-    assert "<script" not in page
+    # the one script is the page's own, and nothing else may run
+    (script,) = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; base-uri 'none'" in page
+    assert script in matrix_html(summarise(facts("filter"), cells))
     assert "&lt;script&gt;" in page
     assert "\x1b" not in page
     assert 'href="http' not in page

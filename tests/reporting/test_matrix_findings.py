@@ -55,9 +55,9 @@ def plain(**columns: Sequence[float]) -> list[MatrixCell]:
 
 def test_what_stops_what_and_what_does_not() -> None:
     said = findings(shown(plain(ours=NONE, other=HIGH), "ours", "other"))
-    assert said[0].startswith("1 attack without a trigger takes: undefended, 0.90 [0.8")
+    assert said[0].startswith("1 attack without a trigger succeeds: undefended, 0.90 [0.8")
     assert said[0].endswith("under the clean model, 0.01 [0.00, 0.02].")
-    assert said[1] == "No attack with a trigger takes here."
+    assert said[1] == "No attack with a trigger succeeds."
     assert said[2].endswith(": ours (0.01 [0.00, 0.02]).")
     assert said[3] == (
         "Without a trigger, it is open whether these beat `none` (change of success, probability that it is below 0): "
@@ -115,7 +115,7 @@ def test_what_gets_through_and_false_alarms() -> None:
     assert "Without any poison, the filters drop at their own cut: other 30.0%." in said
 
 
-def test_nothing_is_said_where_nothing_takes() -> None:
+def test_nothing_is_said_where_nothing_succeeds() -> None:
     assert findings(shown([*cells_of("II", "none", NONE), *cells_of("II", "x", NONE)], "x")) == []
 
 
@@ -136,11 +136,11 @@ def test_training_that_is_said_to_stop_an_attack(
     assert found.measured.startswith("0.90 [0.8")
 
 
-def test_a_claim_needs_an_attack_that_takes() -> None:
+def test_a_claim_needs_an_attack_that_succeeds() -> None:
     weak = cells_of("I", "none", NONE, **IMAGE) + cells_of("I", "safeclip", NONE, **IMAGE)
     (found,) = compare_claims(shown(weak, "safeclip"))
     assert (found.verdict, found.measured) == ("cannot be tested", "–")
-    assert found.reason == "no row of `single-target-image` takes"
+    assert found.reason == "no row of `single-target-image` succeeds"
     assert compare_claims(shown(plain(other=NONE), "other")) == []
 
 

@@ -59,8 +59,8 @@ def test_every_number_is_there_once(columns: int, n: bool) -> None:
     for place, row in enumerate(made.rows):
         cells = [c for part in parts for c in part.rows[place][fixed:]]
         # the lines of a cell are the parts of its one-line text
-        assert [" ".join(lines) for lines in cells] == cell_texts(row, made.columns)[fixed:]
-        assert all(part.rows[place][0] == [row[0]] for part in parts)
+        assert [" ".join(cell.lines) for cell in cells] == cell_texts(row, made.columns)[fixed:]
+        assert all(part.rows[place][0].lines == [row[0]] for part in parts)
     assert [part.title for part in parts] == ["T", *[""] * (len(parts) - 1)]
     assert [part.note for part in parts] == [*[""] * (len(parts) - 1), "A note."]
     assert len({part.label for part in parts}) == len(parts)
@@ -77,4 +77,4 @@ def test_long_names_leave_less_room() -> None:
 def test_columns_are_left_out_by_name() -> None:
     (part,) = page_tables(table(3), leave_out=("n", "Hit@1"))
     assert [column.name for column in part.columns] == ["Setting", "Hit@0", "Hit@2"]
-    assert [column.text for column in part.columns] == [True, False, False]
+    assert [column.kind for column in part.columns] == ["left", "", ""]

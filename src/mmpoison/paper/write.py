@@ -21,14 +21,12 @@ from mmpoison.paper.own_numbers import MOST_NUMBERS, is_compared, number_columns
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper_data
 from mmpoison.reporting.figure import save, svg_address, template
+from mmpoison.reporting.html_report import page_table
 from mmpoison.reporting.table import (
     Cell,
-    Column,
     Compared,
     Link,
     Table,
-    cell_texts,
-    compared_parts,
     markdown,
 )
 from mmpoison.reporting.text import visible
@@ -163,11 +161,11 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
         blocks.append(markdown(lines).rstrip("\n"))
     with atomic_file(out / f"{page.id}.md") as temporary:
         temporary.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
-    html = template("page", "mmpoison.paper").render(
-        page=page,
+    html = template("paper").render(
+        title=page.heading,
         notes=notes,
         pictures=pictures,
-        parts=[(dotted, list(map(plain_table, lines))) for dotted, lines in shown],
+        parts=[(dotted, list(map(page_table, lines))) for dotted, lines in shown],
     )
     with atomic_file(out / f"{page.id}.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -224,28 +222,6 @@ def _compared(cell: Cell) -> Compared:
     return cell if isinstance(cell, Compared) else Compared(None)
 
 
-def plain_table(table: Table) -> dict[str, Any]:
-    """Prepare a table for the template: each cell as text with its link."""
-    rows = []
-    for row in table.rows:
-        texts = cell_texts(row, table.columns)
-        rows.append(
-            [
-                _html_cell(cell, text, column)
-                for cell, text, column in zip(row, texts, table.columns, strict=True)
-            ]
-        )
-    return {
-        "title": visible(table.title),
-        "columns": [
-            {"name": visible(column.name), "text": table.is_text(number), "prose": column.prose}
-            for number, column in enumerate(table.columns)
-        ],
-        "rows": rows,
-        "note": visible(table.note),
-    }
-
-
 def _alone(table: Table) -> Table:
     """Remove the links of a table."""
     rows = tuple(
@@ -256,15 +232,6 @@ def _alone(table: Table) -> Table:
         for row in table.rows
     )
     return replace(table, rows=rows)
-
-
-def _html_cell(cell: Cell, text: str, column: Column) -> dict[str, Any]:
-    if isinstance(cell, Link):
-        return {"text": text, "address": cell.address, "anchor": cell.anchor, "parts": []}
-    if isinstance(cell, Compared) and cell.measured is not None:
-        mean, *others = compared_parts(cell, column.digits, interval=column.interval)
-        return {"text": mean, "address": cell.address, "anchor": "", "parts": others}
-    return {"text": text, "address": "", "anchor": "", "parts": []}
 
 
 # -- The paper's tables and figures as a section of a report: those that some runs have a number for.
@@ -304,7 +271,7 @@ def paper_section(runs: Sequence[Path]) -> str:
                 shown.append(_shown(page, missing))
     except InputError as error:
         shown, missing = [], {str(error): None}
-    html = template("section", "mmpoison.paper").render(
+    html = template("paper_section").render(
         shown=sorted(shown, key=lambda one: not one["main"]),
         missing=list(missing),
         single=len(runs) == 1,
@@ -323,7 +290,7 @@ def _shown(page: Page, missing: dict[str, None]) -> dict[str, Any]:
     return {
         "heading": page.heading,
         "main": page.id in MAIN_TABLES,
-        "tables": [plain_table(table) for table in page.tables],
+        "tables": [page_table(_alone(table)) for table in page.tables],
         "figures": figures,
         "notes": [visible(note) for note in page.notes],
     }

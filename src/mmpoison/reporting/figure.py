@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -80,10 +81,10 @@ _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={
 
 
 @cache
-def template(name: str, package: str = "mmpoison.reporting") -> Template:
-    """Load a template of a package, with the ways to write numbers as filters."""
+def template(name: str) -> Template:
+    """Load the template of a page, with the ways to write numbers as filters."""
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=PackageLoader("mmpoison.reporting"),
         autoescape=True,  # always: the templates' names end in .j2, by which no default would do it
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -91,9 +92,14 @@ def template(name: str, package: str = "mmpoison.reporting") -> Template:
     )
     for each in ("decimal", "short", "count", "percent", "seconds"):
         environment.filters[each] = getattr(_text, each)
-    environment.filters["number"] = _text.as_number
+    environment.filters["sha256"] = _sha256
     environment.filters["goal_title"] = goal_title
     return environment.get_template(f"{name}.html.j2")
+
+
+def _sha256(script: str) -> str:
+    """Return the digest by which a Content-Security-Policy allows one script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def pictures_inside(sources: Mapping[str, object]) -> dict[str, str]:

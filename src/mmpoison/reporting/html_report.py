@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -38,7 +38,7 @@ from mmpoison.reporting.summary import (
     headline,
     shown_models,
 )
-from mmpoison.reporting.table import Cell, Column, Compared, Table, cell_texts, stacked_texts
+from mmpoison.reporting.table import Cell, Column, Compared, Link, Table, cell_texts, stacked_texts
 from mmpoison.reporting.text import visible
 from mmpoison.statistics import Summary
 
@@ -59,11 +59,28 @@ class PageColumn:
 
     Attributes:
         name: Its header.
-        text: Whether it holds words, which are left-aligned.
+        kind: Its classes of CSS: `left` for words, `left prose` for sentences, empty for numbers.
     """
 
     name: str
-    text: bool
+    kind: str
+
+
+@dataclass(frozen=True)
+class PageCell:
+    """One cell of a table on a page.
+
+    Attributes:
+        lines: Its text; all lines after the first are small.
+        address: Where the first line leads, or empty.
+        anchor: A name by which others lead here, or empty.
+        shade: How dark it is in [0, 1], in a heat map.
+    """
+
+    lines: list[str]
+    address: str = ""
+    anchor: str = ""
+    shade: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,18 +88,38 @@ class PageTable:
     """One table on a page.
 
     Attributes:
-        title: What it is of; empty where it continues the table above.
+        title: Its caption; empty where it continues the table above, or a heading says it.
         label: The same for a screen reader, never empty.
         columns: The columns.
-        rows: One cell a column each: the lines of its text.
+        rows: One cell a column each.
         note: What a reader must know; it stands under the last part.
     """
 
     title: str
     label: str
     columns: list[PageColumn]
-    rows: list[list[list[str]]]
+    rows: list[list[PageCell]]
     note: str
+
+
+def page_table(table: Table, chosen: Sequence[int] | None = None) -> PageTable:
+    """Make a table for a page.
+
+    Args:
+        table: The table.
+        chosen: Numbers of the columns that are shown, by default all.
+    """
+    shown = range(len(table.columns)) if chosen is None else chosen
+    columns = [table.columns[n] for n in shown]
+    kinds = [("left prose" if table.columns[n].prose else "left") * table.is_text(n) for n in shown]
+    title = visible(table.title)
+    return PageTable(
+        title,
+        title,
+        [PageColumn(visible(c.name), kind) for c, kind in zip(columns, kinds, strict=True)],
+        [_page_cells([row[n] for n in shown], columns) for row in table.rows],
+        visible(table.note),
+    )
 
 
 def page_tables(table: Table, *, leave_out: Sequence[str] = ()) -> list[PageTable]:
@@ -102,19 +139,14 @@ def page_tables(table: Table, *, leave_out: Sequence[str] = ()) -> list[PageTabl
     parts = balanced_parts([_width(table, n) for n in numbers], room)
     made = []
     for place, part in enumerate(parts):
-        chosen = [*names, *(numbers[n] for n in part)]
-        columns = [table.columns[n] for n in chosen]
-        more = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
+        whole = page_table(table, [*names, *(numbers[n] for n in part)])
         made.append(
-            PageTable(
-                "" if place else visible(table.title),
-                visible(table.title) + more,
-                [
-                    PageColumn(visible(table.columns[n].name), table.is_text(n) if n else True)
-                    for n in chosen
-                ],
-                [_lines([row[n] for n in chosen], columns) for row in table.rows],
-                visible(table.note) if place == len(parts) - 1 else "",
+            replace(
+                whole,
+                title="" if place else whole.title,
+                label=whole.label
+                + (f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""),
+                note=whole.note if place == len(parts) - 1 else "",
             )
         )
     return made
@@ -153,7 +185,8 @@ def _filled(widths: Sequence[float], room: float, most: int) -> list[list[int]]:
 def _width(table: Table, number: int) -> float:
     """Return about how wide a column is: its longest line, and the longest word of its header."""
     column = table.columns[number]
-    lines = [line for row in table.rows for line in _lines([row[number]], [column])[0]]
+    cells = [cell for row in table.rows for cell in _page_cells([row[number]], [column])]
+    lines = [line for cell in cells for line in cell.lines]
     longest = max(map(len, [*lines, *column.name.split()]), default=0)
     if table.is_text(number):
         words = [word for line in lines for word in line.split()]
@@ -161,11 +194,15 @@ def _width(table: Table, number: int) -> float:
     return longest * CHARACTER + PADDING
 
 
-def _lines(row: Sequence[Cell], columns: Sequence[Column]) -> list[list[str]]:
-    """Return the lines of each cell: the number, then its deviation and its interval."""
+def _page_cells(row: Sequence[Cell], columns: Sequence[Column]) -> list[PageCell]:
+    """Return cells with their lines: the number, then its deviation and its interval."""
     texts = zip(row, cell_texts(row, columns), stacked_texts(row, columns), strict=True)
     return [
-        _joined(stacked.split("\n")) if isinstance(cell, Summary | Compared) else [plain]
+        PageCell(
+            _joined(stacked.split("\n")) if isinstance(cell, Summary | Compared) else [plain],
+            cell.address if isinstance(cell, Link | Compared) else "",
+            cell.anchor if isinstance(cell, Link) else "",
+        )
         for cell, plain, stacked in texts
     ]
 
@@ -354,7 +391,7 @@ def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
         absent=_text.ABSENT,
         title=", ".join(dict.fromkeys(str(about.recipe) for _, about in named)),
         settings=[group.title for group in groups],
-        flags=[f"{name}: {flag}" for name, about in named for flag in about.flags],
+        warnings=[f"{name}: {flag}" for name, about in named for flag in about.flags],
         tables=[part for table in group_tables(groups) for part in page_tables(table)],
         more=Markup(more),
         runs=named,

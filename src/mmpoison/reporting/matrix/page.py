@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from statistics import mode
 from typing import Any
@@ -15,6 +15,7 @@ from mmpoison.errors import InputError
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell, write_cells
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import canvas, save, template
+from mmpoison.reporting.html_report import PageCell, PageTable, page_table
 from mmpoison.reporting.matrix.published import (
     Pooled,
     above,
@@ -29,16 +30,12 @@ from mmpoison.reporting.matrix.published import (
 )
 from mmpoison.reporting.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
 from mmpoison.reporting.matrix.tables import (
-    anchor_of,
     lost,
     matrix_tables,
-    signed,
-    slug,
     success_table,
-    success_text,
     utility_table,
 )
-from mmpoison.reporting.table import cell_texts, markdown
+from mmpoison.reporting.table import markdown
 from mmpoison.statistics import Estimate
 
 # -- Says in sentences what a matrix shows; every sentence has its numbers.
@@ -60,7 +57,7 @@ def findings(summary: MatrixSummary) -> list[str]:
         summary: Of the pieces.
 
     Returns:
-        Up to ten sentences; none where no attack takes.
+        Up to ten sentences; none where no attack succeeds.
     """
     plain, triggers = (counted(summary, with_trigger=shown) for shown in (False, True))
     chosen = defences(summary)
@@ -68,8 +65,8 @@ def findings(summary: MatrixSummary) -> list[str]:
         return []
     every = Pooled.of([*plain, *triggers])
     said = [
-        _takes(plain, "without a trigger"),
-        _takes(triggers, "with a trigger"),
+        _succeeds(plain, "without a trigger"),
+        _succeeds(triggers, "with a trigger"),
         _stopped(plain, chosen, "Without a trigger"),
         _not_shown(plain, chosen, "Without a trigger"),
         _stopped(triggers, chosen, "With a trigger"),
@@ -82,13 +79,13 @@ def findings(summary: MatrixSummary) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _takes(rows: Sequence[RowSummary], kind: str) -> str:
+def _succeeds(rows: Sequence[RowSummary], kind: str) -> str:
     if not rows:
-        return f"No attack {kind} takes here."
+        return f"No attack {kind} succeeds."
     pooled = Pooled.of(rows)
     before, clean = pooled.mean(UNDEFENDED), pooled.mean(CLEAN_MODEL)
     attacks = count_of(len(rows), "attack")
-    verb = "takes" if len(rows) == 1 else "take"
+    verb = "succeeds" if len(rows) == 1 else "succeed"
     return (
         f"{attacks} {kind} {verb}: undefended, {share(before)} of the attacker's queries succeed; "
         f"under the clean model, {share(clean)}."
@@ -207,34 +204,24 @@ FULL_LOSS = 0.2
 """The utility lost that has the darkest colour."""
 
 
-@dataclass(frozen=True)
-class HeatCell:
-    """One cell of a heat map: its text, how dark it is in [0, 1], and where it leads."""
-
-    text: str
-    shade: float | None
-    address: str
-
-
-def heat_rows(summary: MatrixSummary, *, utility: bool) -> list[tuple[str, list[HeatCell]]]:
-    """Return the rows of the map of the utility lost, or of attack success, by their names."""
-    rows: list[tuple[str, list[HeatCell]]] = []
-    for row in summary.rows:
-        address = f"#pieces-{slug(row.name)}"
-        if utility:
-            names = [c.name for c in summary.defended if c.name != UNDEFENDED]
-            losses = [lost(row, name) for name in names]
-            cells = [HeatCell(signed(one), _shade(one, FULL_LOSS), address) for one in losses]
-        elif row.clean:
-            continue
-        else:
-            cells = []
-            for column in summary.defended:
-                shown, _ = success_text(row, column.name)
-                known = row.cells[column.name].success if shown[0].isdigit() else None
-                cells.append(HeatCell(shown, _shade(known, 1.0), address))
-        rows.append((row.name, cells))
-    return rows
+def heat_map(summary: MatrixSummary, *, utility: bool) -> PageTable:
+    """Make the table of the utility lost, or of attack success, with a shade for each cell."""
+    table = utility_table(summary) if utility else success_table(summary)
+    rows = [row for row in summary.rows if utility or not row.clean]
+    page = page_table(table)
+    names = [column.name for column in table.columns[1:]]
+    shaded: list[list[PageCell]] = []
+    for row, (head, *cells) in zip(rows, page.rows, strict=True):
+        shaded.append([head])
+        for name, cell in zip(names, cells, strict=True):
+            if utility:
+                shade = _shade(lost(row, name), FULL_LOSS)
+            else:
+                shade = (
+                    _shade(row.cells[name].success, 1.0) if cell.lines[0][:1].isdigit() else None
+                )
+            shaded[-1].append(replace(cell, shade=shade))
+    return replace(page, rows=shaded)
 
 
 def _shade(estimate: Estimate | None, full: float) -> float | None:
@@ -247,38 +234,35 @@ def write_heat_maps(summary: MatrixSummary, out: Path) -> list[tuple[str, Path]]
     Raises:
         InputError: Without matplotlib.
     """
-    tables = (success_table(summary), utility_table(summary))
     written: list[tuple[str, Path]] = []
-    for table, name, of_utility in zip(
-        tables, (SUCCESS_MAP, UTILITY_MAP), (False, True), strict=True
-    ):
-        rows = heat_rows(summary, utility=of_utility)
-        if rows:
-            figure = _heat_map(table.title, [c.name for c in table.columns[1:]], rows)
-            written.append((table.title, save(figure, out / name)))
+    for name, of_utility in ((SUCCESS_MAP, False), (UTILITY_MAP, True)):
+        table = heat_map(summary, utility=of_utility)
+        if table.rows:
+            written.append((table.title, save(_drawn(table), out / name)))
     return written
 
 
-def _heat_map(
-    title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[HeatCell]]]
-) -> Any:
+def _drawn(table: PageTable) -> Any:
     figure, (axis,) = canvas(1)
-    figure.set_size_inches(2.6 + 0.95 * len(columns), 1.5 + 0.32 * len(rows))
+    names = [column.name.replace("$", r"\$") for column in table.columns[1:]]
+    figure.set_size_inches(2.6 + 0.95 * len(names), 1.5 + 0.32 * len(table.rows))
     values = [
-        [float("nan") if cell.shade is None else cell.shade for cell in cells] for _, cells in rows
+        [float("nan") if cell.shade is None else cell.shade for cell in cells]
+        for _, *cells in table.rows
     ]
     axis.imshow(values, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
-    for y, (_, cells) in enumerate(rows):
+    for y, (_, *cells) in enumerate(table.rows):
         for x, cell in enumerate(cells):
             dark = cell.shade is not None and cell.shade > 0.6
-            shown = _text.visible(cell.text).replace("$", r"\$")
+            shown = cell.lines[0].replace("$", r"\$")
             axis.text(x, y, shown, ha="center", va="center", fontsize=8, color="1" if dark else "0")
-    axis.set_xticks(range(len(columns)), [_text.visible(c).replace("$", r"\$") for c in columns])
+    axis.set_xticks(range(len(names)), names)
     axis.tick_params(axis="x", rotation=30, length=0)
     axis.tick_params(axis="y", length=0)
-    axis.set_yticks(range(len(rows)), [_text.visible(n).replace("$", r"\$") for n, _ in rows])
+    rows = [head.lines[0].replace("$", r"\$") for head, *_ in table.rows]
+    axis.set_yticks(range(len(rows)), rows)
     axis.spines[:].set_visible(False)
-    axis.set_title(title)
+    axis.set_title(table.title)
     return figure
 
 
@@ -315,38 +299,30 @@ def write_matrix_pages(
 
 
 def matrix_html(summary: MatrixSummary) -> str:
-    """Make the HTML page: one file, no script, no request, every string escaped."""
-    first, second, *others = matrix_tables(summary)
-    shown: dict[str, Any] = {
-        "title": _title(summary),
-        "lead": _lead(summary),
-        "findings": findings(summary),
-        "warnings": _warnings(summary),
-        "maps": [
-            {
-                "title": table.title,
-                "note": table.note,
-                "columns": [column.name for column in table.columns],
-                "rows": [
-                    {"name": name, "cells": [asdict(cell) for cell in cells]}
-                    for name, cells in heat_rows(summary, utility=utility)
-                ],
-            }
-            for table, utility in ((first, False), (second, True))
+    """Make the HTML page: one file, no request, every string escaped, one script that sorts and unfolds."""
+    _, _, *tables = map(page_table, matrix_tables(summary))
+    maps = [replace(heat_map(summary, utility=each), title="") for each in (False, True)]
+    effects = replace(tables.pop(0), title="") if summary.effects else None
+    attacks = tables[len(tables) - 2 * len(summary.rows) :]
+    return template("matrix").render(
+        success=maps[0],
+        utility=maps[1],
+        effects=effects,
+        others=[replace(table, title="") for table in tables[: len(tables) - len(attacks)]],
+        attacks=[
+            (_text.visible(row.name), pair)
+            for row, *pair in zip(summary.rows, attacks[::2], attacks[1::2], strict=True)
         ],
-        "tables": [
+        **_text.clean(
             {
-                "title": table.title,
-                "note": table.note,
-                "anchor": anchor_of(table),
-                "columns": [column.name for column in table.columns],
-                "rows": [cell_texts(row, table.columns) for row in table.rows],
+                "title": _title(summary),
+                "lead": _lead(summary),
+                "findings": findings(summary),
+                "warnings": _warnings(summary),
+                "commands": _commands(summary),
             }
-            for table in others
-        ],
-        "commands": _commands(summary),
-    }
-    return template("matrix").render(**_text.clean(shown))
+        ),
+    )
 
 
 # -- texts ------------------------------------------------------------------------------------------------------------

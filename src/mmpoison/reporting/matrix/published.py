@@ -114,7 +114,7 @@ class Pooled:
 
 
 def counted(summary: MatrixSummary, *, with_trigger: bool) -> list[RowSummary]:
-    """List the attacks that take, those with or those without a trigger."""
+    """List the attacks that succeed, those with or those without a trigger."""
     return [
         row
         for row in summary.rows
@@ -202,7 +202,7 @@ def _left(
     rule = f"success of `{TARGETED}` after it, less the clean model's: at most {most}"
     rows = [row for row in counted(summary, with_trigger=False) if row.attack == TARGETED]
     if not rows:
-        return _untested(paper, rule, f"no row of `{TARGETED}` takes")
+        return _untested(paper, rule, f"no row of `{TARGETED}` succeeds")
     pooled = Pooled.of(rows)
     excess = pooled.difference(CLEAN_MODEL, column)
     measured = f"{share(pooled.mean(UNDEFENDED))} before, {share(pooled.mean(column))} after"
@@ -216,7 +216,7 @@ def _repaired(summary: MatrixSummary) -> PublishedComparison:
     rule = f"success of the fixed triggers after {second}, less after {first}: above 0"
     rows = [row for row in counted(summary, with_trigger=True) if row.attack in BACKDOORS]
     if not rows:
-        return _untested(paper, rule, "no attack with a fixed trigger takes")
+        return _untested(paper, rule, "no attack with a fixed trigger succeeds")
     pooled = Pooled.of(rows)
     verdict = _is_larger(pooled.difference(first, second))
     measured = ", ".join(f"{share(pooled.mean(name))} after {name}" for name in (second, first))
@@ -258,7 +258,7 @@ def _silent(summary: MatrixSummary) -> PublishedComparison:
         _flagged(counted(summary, with_trigger=trigger)) for trigger in (True, False)
     )
     if not (with_one and without):
-        return _untested(paper, rule, "needs models with and models without a trigger that take")
+        return _untested(paper, rule, "needs successful attacks with and without a trigger")
     measured = f"{sum(with_one)} of {len(with_one)} with a trigger, {sum(without)} of {len(without)} without"
     # each model is a cluster of its own
     found, alarms = (clustered_share(group, range(len(group))) for group in (with_one, without))
@@ -271,7 +271,7 @@ def _silent(summary: MatrixSummary) -> PublishedComparison:
 
 
 def _flags_more(first: Sequence[bool], second: Sequence[bool]) -> bool:
-    from scipy.stats import fisher_exact  # takes half a second to import
+    from scipy.stats import fisher_exact  # half a second to import
 
     counts = [[sum(group), len(group) - sum(group)] for group in (first, second)]
     return bool(fisher_exact(counts, alternative="greater").pvalue < LEVEL)

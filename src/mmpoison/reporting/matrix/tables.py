@@ -11,7 +11,7 @@ from mmpoison.reporting.matrix.summary import CellSummary, FilterSummary, Matrix
 from mmpoison.reporting.table import Cell, Column, Link, Table
 from mmpoison.statistics import Estimate
 
-DID_NOT_TAKE = "did not take"
+ATTACK_FAILED = "attack failed"
 NOT_POSSIBLE = "not possible"
 
 _FILTER_COLUMNS = (
@@ -58,7 +58,7 @@ def success_table(summary: MatrixSummary) -> Table:
         "Attack success after each defence",
         (Column("Attack"), *(Column(name, 2) for name in columns)),
         tuple(
-            (row.name, *(Link(*success_text(row, name)) for name in columns))
+            (row.name, *(Link(_success(row, name), _pieces_of(row)) for name in columns))
             for row in summary.rows
             if not row.clean
         ),
@@ -67,15 +67,18 @@ def success_table(summary: MatrixSummary) -> Table:
     )
 
 
-def success_text(row: RowSummary, column: str) -> tuple[str, str]:
-    """Return the text of a cell and where it leads."""
-    address = f"#pieces-{slug(row.name)}"
+def _success(row: RowSummary, column: str) -> str:
     found = row.cells.get(column)
     if found is None or not found.pieces:
-        return (NOT_POSSIBLE if found is not None and found.notes else _text.ABSENT), address
+        return NOT_POSSIBLE if found is not None and found.notes else _text.ABSENT
     if not row.counts and column not in (UNDEFENDED, CLEAN_MODEL):
-        return DID_NOT_TAKE, address
-    return (_text.ABSENT if found.success is None else f"{found.success.value:.2f}"), address
+        return ATTACK_FAILED
+    return _text.ABSENT if found.success is None else f"{found.success.value:.2f}"
+
+
+def _pieces_of(row: RowSummary) -> str:
+    """Return the address of the pieces of an attack."""
+    return f"#pieces-{slug(row.name)}"
 
 
 def utility_table(summary: MatrixSummary) -> Table:
@@ -87,7 +90,7 @@ def utility_table(summary: MatrixSummary) -> Table:
         tuple(
             (
                 row.name,
-                *(Link(signed(lost(row, name)), f"#pieces-{slug(row.name)}") for name in columns),
+                *(Link(_signed(lost(row, name)), _pieces_of(row)) for name in columns),
             )
             for row in summary.rows
         ),
@@ -147,7 +150,7 @@ def _attack_table(summary: MatrixSummary) -> Table:
                 interval(row.cells[UNDEFENDED].success, share=True)
                 if UNDEFENDED in row.cells
                 else None,
-                "yes" if row.counts else f"no: {DID_NOT_TAKE}",
+                "yes" if row.counts else f"no: {ATTACK_FAILED}",
             )
             for row in summary.rows
             if not row.clean
@@ -245,9 +248,9 @@ def _effect_table(what: str, cells: Mapping[str, CellSummary]) -> Table:
         f"{what}: each defence",
         (
             Column("Defence"),
-            Column("success"),
             Column("change"),
             Column(f"beats {UNDEFENDED}"),
+            Column("success"),
             Column("utility lost"),
             Column("pieces"),
             Column("notes"),
@@ -255,9 +258,9 @@ def _effect_table(what: str, cells: Mapping[str, CellSummary]) -> Table:
         tuple(
             (
                 name,
-                interval(cell.success, share=True),
                 None if name == UNDEFENDED else interval(cell.change),
                 probability(cell.change) if cell.change and name != UNDEFENDED else None,
+                interval(cell.success, share=True),
                 None if name == UNDEFENDED else interval(cell.lost, 3),
                 cell.pieces,
                 _notes(cell),
@@ -281,7 +284,7 @@ def _piece_table(row: RowSummary, summary: MatrixSummary) -> Table:
     for place, ((goal, seed), cells) in enumerate(row.pieces.items()):
         shown = [cells[name] for name in names if name in cells]
         goals = next((cell.goals for cell in shown if cell.goals), goal) or "no goal"
-        anchor = f"pieces-{slug(row.name)}" if place == 0 else ""
+        anchor = "" if place else _pieces_of(row)[1:]
         found = [cells[name].success if name in cells else None for name in names]
         if row.clean:
             found = [cells[name].utility if name in cells else None for name in names]
@@ -294,13 +297,7 @@ def _piece_table(row: RowSummary, summary: MatrixSummary) -> Table:
     )
 
 
-def anchor_of(table: Table) -> str:
-    """Return the name by which the cells of the maps lead to a table."""
-    cell = table.rows[0][0] if table.rows else None
-    return cell.anchor if isinstance(cell, Link) else ""
-
-
-def signed(estimate: Estimate | None) -> str:
+def _signed(estimate: Estimate | None) -> str:
     """Write a difference with its sign."""
     return _text.ABSENT if estimate is None else f"{estimate.value:+.3f}"
 
