@@ -14,7 +14,7 @@ from tests.paper.claim_cases import CASES, results, rows
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
-from mmpoison.paper import CLAIMS, PAPER, Finding, Results
+from mmpoison.paper import CLAIMS, PAPER, ClaimResult, Results
 from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper
@@ -38,12 +38,12 @@ NOTHING = answers(Results((), {}))
 """Every claim, without an answer."""
 
 
-def said(verdict: Verdict, seeds: int | None = None) -> Finding:
-    return Finding(verdict, "", (), seeds)
+def said(verdict: Verdict, seeds: int | None = None) -> ClaimResult:
+    return ClaimResult(verdict, "", (), seeds)
 
 
 def lines(
-    twins: Mapping[str, Mapping[str, Finding]], numbers: Numbers | None = None
+    twins: Mapping[str, Mapping[str, ClaimResult]], numbers: Numbers | None = None
 ) -> dict[str, Line]:
     """The lines of the page by name, where these claims have these answers by data set, and all others none."""
     given = [replace(one, twins=dict(twins.get(one.claim.id, {}))) for one in NOTHING]

@@ -15,7 +15,7 @@ Where a number of Table 3 comes from:
 # each adds the rules of its claims
 from mmpoison.paper import claims as _claims  # noqa: F401
 from mmpoison.paper import study_claims as _study_claims  # noqa: F401
-from mmpoison.paper.claim import CLAIMS, Claim, Finding
+from mmpoison.paper.claim import CLAIMS, Claim, ClaimResult
 from mmpoison.paper.entries import PAPER, Entry
 from mmpoison.paper.measured import Measured, Results
 from mmpoison.paper.page import Page
@@ -26,8 +26,8 @@ __all__ = [
     "CLAIMS",
     "PAPER",
     "Claim",
+    "ClaimResult",
     "Entry",
-    "Finding",
     "Measured",
     "Page",
     "Results",

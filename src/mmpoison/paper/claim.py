@@ -182,7 +182,7 @@ TAKEN = 0.5
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimResult:
     """What some results say of a claim.
 
     Attributes:
@@ -201,7 +201,7 @@ class Finding:
     def seeds(self) -> int | None:
         """How many distinct seeds it rests on; None where that is not known.
 
-        >>> Finding(Verdict.HOLDS, "", ({"seed": 0}, {"seed": 3}, {"seed": 0})).seeds
+        >>> ClaimResult(Verdict.HOLDS, "", ({"seed": 0}, {"seed": 3}, {"seed": 0})).seeds
         2
         """
         return self.n or seeds_of(self.rows)
@@ -238,7 +238,7 @@ class Claim:
     short: str
     rule: str
     needs: str
-    test: Callable[[Results], Finding | None]
+    test: Callable[[Results], ClaimResult | None]
     data: tuple[str, ...] = ()
     not_counted: str = ""
     not_on: Mapping[str, str] = field(default_factory=dict)
@@ -248,19 +248,19 @@ class Claim:
 CLAIMS: dict[str, Claim] = {}
 """The claims by the id that each has in the paper's numbers: `claim-12`."""
 
-Test = Callable[[Results], Finding]
+Test = Callable[[Results], ClaimResult]
 
 
 def claim(number: int, *, sizes: bool = False) -> Callable[[Test], Test]:
     """Add the rule of a claim to `CLAIMS`."""
 
     def decorate(test: Test) -> Test:
-        def find(results: Results) -> Finding | None:
+        def find(results: Results) -> ClaimResult | None:
             try:
                 return test(results)
             except Absent as absent:
                 why = str(absent)
-                return Finding(Verdict.UNTESTED, why, ()) if why else None
+                return ClaimResult(Verdict.UNTESTED, why, ()) if why else None
 
         said = said_of(f"claim-{number:02}")
         CLAIMS[said["id"]] = Claim(
@@ -364,7 +364,7 @@ def versus(
     says: Callable[[Measured], Verdict],
     digits: int = 3,
     times: float = 1.0,
-) -> Finding:
+) -> ClaimResult:
     """Make a finding about two numbers that are compared by seed.
 
     Args:
@@ -378,7 +378,7 @@ def versus(
     mean(second)
     changed = change(first, second, times)
     number = f"{shown(first, digits)} to {shown(second, digits)}"
-    return Finding(says(changed), number + p_text(changed, times), changed.rows)
+    return ClaimResult(says(changed), number + p_text(changed, times), changed.rows)
 
 
 def p_text(changed: Measured, times: float = 1.0) -> str:

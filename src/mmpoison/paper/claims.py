@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 
 from mmpoison.paper.claim import (
-    Finding,
+    ClaimResult,
     Verdict,
     both_models,
     claim,
@@ -53,38 +53,38 @@ from mmpoison.reporting.text import as_number
 
 
 @claim(1)
-def _hit_5_of_attack_1(results: Results) -> Finding:
+def _hit_5_of_attack_1(results: Results) -> ClaimResult:
     hits = one_goal(results, ATTACK_1, model="poisoned").measured("hit@5")
     mean(hits)
-    return Finding(is_at_least(interval(hits), 0.918 - 0.1), shown(hits), hits.rows)
+    return ClaimResult(is_at_least(interval(hits), 0.918 - 0.1), shown(hits), hits.rows)
 
 
 @claim(9)
-def _range_of_distances(results: Results) -> Finding:
+def _range_of_distances(results: Results) -> ClaimResult:
     rows = results.where(model="poisoned")
     columns = ("drift.text", "drift.image")
     values = [row[column] for column in columns for row in rows.rows if row.get(column) is not None]
     need(bool(values))
     said = f"{min(values):.3f} to {max(values):.3f}"
     verdict = Verdict.HOLDS if min(values) >= 0 and max(values) <= 2 else Verdict.FAILS
-    return Finding(verdict, said, rows.measured(columns[0]).rows)
+    return ClaimResult(verdict, said, rows.measured(columns[0]).rows)
 
 
 @claim(11)
-def _retrieval_gets_better(results: Results) -> Finding:
+def _retrieval_gets_better(results: Results) -> ClaimResult:
     rows = one_goal(results, ATTACK_2)
     return versus(*both_models(rows, "utility.image_retrieval.hit@10"), is_larger)
 
 
 @claim(12)
-def _rank_falls_to_a_tenth(results: Results) -> Finding:
+def _rank_falls_to_a_tenth(results: Results) -> ClaimResult:
     clean, poisoned = both_models(one_goal(results, ATTACK_1), "min_rank")
     found = versus(poisoned, clean, lambda c: is_at_least(interval(c), 0), 1, times=10)
-    return Finding(found.verdict, f"{shown(clean, 1)} to {shown(poisoned, 1)}", found.rows)
+    return ClaimResult(found.verdict, f"{shown(clean, 1)} to {shown(poisoned, 1)}", found.rows)
 
 
 @claim(13)
-def _hit_1_falls(results: Results) -> Finding:
+def _hit_1_falls(results: Results) -> ClaimResult:
     rows = one_goal(results, ATTACK_2)
     falls, rises = is_smaller, is_larger
     parts: list[Verdict] = []
@@ -95,11 +95,11 @@ def _hit_1_falls(results: Results) -> Finding:
         parts.append(found.verdict)
         said.append(f"{'MinRank' if column == 'min_rank' else column.capitalize()} {found.number}")
         used += found.rows
-    return Finding(every(parts), "; ".join(said), tuple(used))
+    return ClaimResult(every(parts), "; ".join(said), tuple(used))
 
 
 @claim(14)
-def _both_goals(results: Results) -> Finding:
+def _both_goals(results: Results) -> ClaimResult:
     rows = reference(results.where(ATTACK_3).whole_data())
     parts: list[Verdict] = []
     said: list[str] = []
@@ -110,7 +110,7 @@ def _both_goals(results: Results) -> Finding:
         said.append(f"{goal} {found.number}")
         used += found.rows
     need(len(said) > 1)
-    return Finding(every(parts), "; ".join(said), tuple(used))
+    return ClaimResult(every(parts), "; ".join(said), tuple(used))
 
 
 def balanced(results: Results) -> tuple[Results, Results]:
@@ -120,11 +120,11 @@ def balanced(results: Results) -> tuple[Results, Results]:
 
 
 @claim(52)
-def _balanced_data_are_attacked(results: Results) -> Finding:
+def _balanced_data_are_attacked(results: Results) -> ClaimResult:
     clean, poisoned = (rows.measured("hit@10") for rows in balanced(results))
     gain = change(clean, poisoned)
     mean(gain)
-    return Finding(is_at_least(interval(gain), 0.5), f"gain {shown(gain)}", gain.rows)
+    return ClaimResult(is_at_least(interval(gain), 0.5), f"gain {shown(gain)}", gain.rows)
 
 
 # -- Rules of the claims about which encoder moves, and which one matters: sections 4.2.2, 7 and A.5.
@@ -149,25 +149,25 @@ NO_ORDER_DRIFT = (
 )
 
 
-def _moves(rows: Results, says: Callable[[Measured], Verdict]) -> Finding:
+def _moves(rows: Results, says: Callable[[Measured], Verdict]) -> ClaimResult:
     text, image = (_excess(rows, kind) for kind in ("text", "image"))
     moved = change(text, image)
     said = f"texts {shown(text, 4)}, images {shown(image, 4)} beyond a change of order"
-    return Finding(says(moved), said + p_text(moved), moved.rows)
+    return ClaimResult(says(moved), said + p_text(moved), moved.rows)
 
 
 @claim(15)
-def _images_move_more(results: Results) -> Finding:
+def _images_move_more(results: Results) -> ClaimResult:
     return _moves(one_goal(results, ATTACK_2, model="poisoned"), is_larger)
 
 
 @claim(50)
-def _texts_move_more(results: Results) -> Finding:
+def _texts_move_more(results: Results) -> ClaimResult:
     return _moves(one_goal(results, ATTACK_2, model="poisoned"), is_smaller)
 
 
 @claim(53)
-def _images_move_more_on_balanced_data(results: Results) -> Finding:
+def _images_move_more_on_balanced_data(results: Results) -> ClaimResult:
     return _moves(balanced(results)[1], is_larger)
 
 
@@ -180,26 +180,26 @@ def _frozen(results: Results, what: str) -> Results:
 
 
 @claim(17)
-def _rank_image_below_text(results: Results) -> Finding:
+def _rank_image_below_text(results: Results) -> ClaimResult:
     image, text = (_frozen(results, what).measured("min_rank") for what in ("image", "text"))
     return versus(image, text, is_larger, 2)
 
 
 @claim(18)
-def _hit_1_text_above_image(results: Results) -> Finding:
+def _hit_1_text_above_image(results: Results) -> ClaimResult:
     text, image = (_frozen(results, what).measured("hit@1") for what in ("text", "image"))
     return versus(text, image, is_smaller)
 
 
 @claim(44)
-def _what_each_modality_does(results: Results) -> Finding:
+def _what_each_modality_does(results: Results) -> ClaimResult:
     rank, hit = _rank_image_below_text(results), _hit_1_text_above_image(results)
     said = f"MinRank image, text: {rank.number}; Hit@1 text, image: {hit.number}"
-    return Finding(every([rank.verdict, hit.verdict]), said, (*rank.rows, *hit.rows))
+    return ClaimResult(every([rank.verdict, hit.verdict]), said, (*rank.rows, *hit.rows))
 
 
 @claim(19)
-def _both_is_best(results: Results) -> Finding:
+def _both_is_best(results: Results) -> ClaimResult:
     kinds = {what: _frozen(results, what) for what in ("both", "image", "text")}
     parts: list[Verdict] = []
     best: list[str] = []
@@ -218,11 +218,11 @@ def _both_is_best(results: Results) -> Finding:
     said = (
         f"best in {len(best)} of {len(parts)}: {', '.join(best) or 'none'}; undecided: {open_ones}"
     )
-    return Finding(most(parts), said, tuple(used))
+    return ClaimResult(most(parts), said, tuple(used))
 
 
 @claim(51)
-def _tests_of_table_12(results: Results) -> Finding:
+def _tests_of_table_12(results: Results) -> ClaimResult:
     rows = results.where(attack_2).whole_data()
     picks = {line.name: main_goal(reference(line.pick(rows))) for line in FROZEN}
     one, other = (picks[name].measured("hit@1") for name in ("both trained", "text encoder"))
@@ -251,7 +251,7 @@ def _tests_of_table_12(results: Results) -> Finding:
         f"{significant} below 0.05, {untested} without a test (no spread, or fewer than two seeds)"
     )
     alike = is_within(interval(special), SAME_HIT_1)
-    return Finding(every([alike, rest]), said, special.rows)
+    return ClaimResult(every([alike, rest]), said, special.rows)
 
 
 # -- Rules of the claims about the two defences: section 5.
@@ -268,7 +268,7 @@ UTILITY_LOSS = 0.02
 
 
 @claim(32)
-def _poison_lies_farther_apart(results: Results) -> Finding:
+def _poison_lies_farther_apart(results: Results) -> ClaimResult:
     runs = results.where(ATTACK_2, model="filtered").whole_data()
     rows = main_goal(reference(runs, keep=("filter",)))
     encoders = [at for _, at in rows.by("run.filter.encoder")]
@@ -295,7 +295,7 @@ def _defended(results: Results, model: str, part: str) -> Results:
 
 
 @claim(34)
-def _filter_works(results: Results) -> Finding:
+def _filter_works(results: Results) -> ClaimResult:
     rows = _defended(results, "filtered", "filter")
     ranks = {m: rows.where(model=m).measured("min_rank") for m in ("poisoned", "filtered")}
     hits = {m: rows.where(model=m).measured("hit@10") for m in ("clean_model", "filtered")}
@@ -308,10 +308,10 @@ def _filter_works(results: Results) -> Finding:
         f"MinRank {shown(ranks['poisoned'], 1)} to {shown(ranks['filtered'], 1)}; "
         f"Hit@10 less the clean model's {shown(more)}"
     )
-    return Finding(verdict, said, more.rows)
+    return ClaimResult(verdict, said, more.rows)
 
 
-def _utility_stays(results: Results, model: str, part: str, most: float) -> Finding:
+def _utility_stays(results: Results, model: str, part: str, most: float) -> ClaimResult:
     rows = _defended(results, model, part)
     clean, after = rows.where(model="clean_model"), rows.where(model=model)
     columns = [f"utility.{way}_retrieval.hit@10" for way in ("text", "image")]
@@ -320,16 +320,16 @@ def _utility_stays(results: Results, model: str, part: str, most: float) -> Find
         mean(changed)
     said = ", ".join(f"{n} {shown(c)}" for n, c in zip(("TR", "IR"), changes, strict=True))
     verdict = every(is_at_least(interval(changed), -most) for changed in changes)
-    return Finding(verdict, f"change of {said}", changes[0].rows)
+    return ClaimResult(verdict, f"change of {said}", changes[0].rows)
 
 
 @claim(35)
-def _filter_keeps_utility(results: Results) -> Finding:
+def _filter_keeps_utility(results: Results) -> ClaimResult:
     return _utility_stays(results, "filtered", "filter", 0.01)
 
 
 @claim(38)
-def _repair_keeps_utility(results: Results) -> Finding:
+def _repair_keeps_utility(results: Results) -> ClaimResult:
     return _utility_stays(results, "sterilized", "sterilize", UTILITY_LOSS)
 
 
@@ -360,7 +360,7 @@ def _hits_at(rows: Results, step: float) -> Measured:
 
 
 @claim(37)
-def _one_epoch_is_enough(results: Results) -> Finding:
+def _one_epoch_is_enough(results: Results) -> ClaimResult:
     rows = _repair_curve(results)
     later = rows.only(r for r in rows.rows if (as_number(r.get("epoch")) or 0.0) >= 1)
     start = _hits_at(rows, 0)
@@ -371,11 +371,11 @@ def _one_epoch_is_enough(results: Results) -> Finding:
     first, worst = hits[min(hits)], max(hits.values(), key=mean)
     said = f"from {shown(start)} to {shown(first)} after one epoch, {shown(worst)} at most from then on"
     verdict = every(is_at_most(interval(hit), GONE) for hit in hits.values())
-    return Finding(verdict, said, later.rows)
+    return ClaimResult(verdict, said, later.rows)
 
 
 @claim(40)
-def _fifty_steps_are_enough(results: Results) -> Finding:
+def _fifty_steps_are_enough(results: Results) -> ClaimResult:
     rows = _repair_curve(results, at=50)
     before, after = _hits_at(rows, 0), _hits_at(rows, 50)
     why = "not measured at step 50: the steps of the first epoch are, and an epoch is shorter here"
@@ -383,7 +383,7 @@ def _fifty_steps_are_enough(results: Results) -> Finding:
     mean(after)
     need_taken(before)
     said = f"{shown(before)} to {shown(after)}"
-    return Finding(is_at_most(interval(after), GONE), said, (*before.rows, *after.rows))
+    return ClaimResult(is_at_most(interval(after), GONE), said, (*before.rows, *after.rows))
 
 
 # -- learning rates of the repair --------------------------------------------------------------------
@@ -413,7 +413,7 @@ def _before(results: Results, repaired: Results, column: str) -> Measured:
 
 
 @claim(42)
-def _best_rate(results: Results) -> Finding:
+def _best_rate(results: Results) -> ClaimResult:
     rates = _by_repair_rate(results)
     need(bool(rates))
     rate, at = min(rates, key=lambda pair: mean(pair[1].measured("hit@10")))
@@ -422,11 +422,11 @@ def _best_rate(results: Results) -> Finding:
     mean(five)
     verdict = every([is_at_most(interval(five), 0.02), is_at_most(interval(ten), 0.05)])
     said = f"at {rate:g}: Hit@5 {shown(five)}, Hit@10 {shown(ten)}"
-    return Finding(verdict, said, ten.rows)
+    return ClaimResult(verdict, said, ten.rows)
 
 
 @claim(43)
-def _worst_rate(results: Results) -> Finding:
+def _worst_rate(results: Results) -> ClaimResult:
     rates = _by_repair_rate(results)
     need(bool(rates))
     _, worst = max(rates, key=lambda pair: mean(pair[1].measured("hit@5")))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mmpoison.paper.claim import CLAIMS, Finding, every, said_of
+from mmpoison.paper.claim import CLAIMS, ClaimResult, every, said_of
 from mmpoison.paper.figures import MEDIANS
 from mmpoison.paper.measured import CURVE, Results
 from mmpoison.paper.paper_values import rows_of
@@ -64,7 +64,7 @@ def _results(rows: list[Row]) -> Results:
     return Results(tuple(rows), parameters, exact=True)
 
 
-def own_finding(name: str) -> Finding | None:
+def own_finding(name: str) -> ClaimResult | None:
     """Test a claim on the paper's own numbers, on all the data sets that it names.
 
     Returns:
@@ -76,7 +76,7 @@ def own_finding(name: str) -> Finding | None:
         return None
     said = "; ".join(f"{data}: {one.number}" for data, one in parts.items())
     rows = tuple(row for one in parts.values() for row in one.rows)
-    return Finding(every(one.verdict for one in parts.values()), said, rows)
+    return ClaimResult(every(one.verdict for one in parts.values()), said, rows)
 
 
 def _row(printed: Mapping[str, Any], attack: str, model: str, **more: Any) -> Row:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmpoison.paper.claim import (
-    Finding,
+    ClaimResult,
     Interval,
     claim,
     every,
@@ -75,17 +75,17 @@ def _rates(results: Results) -> list[tuple[float, Results]]:
 
 
 @claim(22)
-def _rank_at_a_low_rate(results: Results) -> Finding:
+def _rank_at_a_low_rate(results: Results) -> ClaimResult:
     rates = _rates(results)
     need(len(rates) >= 2 and rates[0][0] <= 0.001)
     rate, at = rates[0]
     rank = at.measured("min_rank")
     mean(rank)
-    return Finding(is_at_most(interval(rank), 6), f"at {rate:.3%}: {shown(rank, 1)}", rank.rows)
+    return ClaimResult(is_at_most(interval(rank), 6), f"at {rate:.3%}: {shown(rank, 1)}", rank.rows)
 
 
 @claim(23)
-def _more_poison_more_attack(results: Results) -> Finding:
+def _more_poison_more_attack(results: Results) -> ClaimResult:
     rates = _rates(results)
     need(len(rates) >= 3)
     hit, rank = (
@@ -96,7 +96,7 @@ def _more_poison_more_attack(results: Results) -> Finding:
         f"{len(rates)} rates, change from each to the next: Hit@10 {shown(hit)}{p_text(hit)}, "
         f"MinRank {shown(rank, 1)}{p_text(rank)}"
     )
-    return Finding(verdict, said, hit.rows)
+    return ClaimResult(verdict, said, hit.rows)
 
 
 def _slope(points: Sequence[Measured]) -> Measured:
@@ -112,7 +112,7 @@ def _slope(points: Sequence[Measured]) -> Measured:
 
 
 @claim(24)
-def _early_and_lasting(results: Results) -> Finding:
+def _early_and_lasting(results: Results) -> ClaimResult:
     rows = reference(results.where(ATTACK_2, study="epochs", model="poisoned").whole_data())
     hits = {float(x): at.measured("hit@10") for x, at in main_goal(rows).by("x")}
     need(len(hits) >= 3 and 2.0 in hits)
@@ -125,14 +125,14 @@ def _early_and_lasting(results: Results) -> Finding:
     lowest = Measured.of(by_seed, rows.rows, exact=rows.exact, bounds=SHARE)
     curve = ", ".join(f"{epoch:g}: {mean(hit):.2f}" for epoch, hit in sorted(hits.items()))
     said = f"Hit@10 by epoch: {curve}; lowest from epoch 2 on, as a share of the largest: {shown(lowest)}"
-    return Finding(is_at_least(interval(lowest), 0.5), said, rows.rows)
+    return ClaimResult(is_at_least(interval(lowest), 0.5), said, rows.rows)
 
 
 # -- encoders and sizes of data that make no difference ----------------------------------------------
 
 
 @claim(25)
-def _encoders_alike(results: Results) -> Finding:
+def _encoders_alike(results: Results) -> ClaimResult:
     rows = results.where(ATTACK_2, model="poisoned").whole_data()
     groups = [g for _, g in rows.settings(varies=("model", "training"))]
 
@@ -152,11 +152,11 @@ def _encoders_alike(results: Results) -> Finding:
     ratios = [log_ratio(a, b) for a, b in itertools.combinations(ranks.values(), 2)]
     said = ", ".join(f"{name} {shown(rank, 1)}" for name, rank in ranks.items())
     used = tuple(row for rank in ranks.values() for row in rank.rows)
-    return Finding(every(is_within(interval(one), 1.0) for one in ratios), said, used)
+    return ClaimResult(every(is_within(interval(one), 1.0) for one in ratios), said, used)
 
 
 @claim(26, sizes=True)
-def _size_does_not_matter(results: Results) -> Finding:
+def _size_does_not_matter(results: Results) -> ClaimResult:
     rows = results.where(ATTACK_2, model="poisoned").whole_data()
     rows = rows.where(lambda row: row.get("attack.rate") is not None)
     sized: list[tuple[float, Measured]] = []
@@ -171,7 +171,7 @@ def _size_does_not_matter(results: Results) -> Finding:
     said = ", ".join(f"{size:,.0f} pairs {shown(hit, 2)}" for size, hit in sized)
     pairs = itertools.combinations([hit for _, hit in sized], 2)
     verdict = every(is_within(interval(change(a, b)), SAME_SIZE) for a, b in pairs)
-    return Finding(verdict, said, tuple(row for _, hit in sized for row in hit.rows))
+    return ClaimResult(verdict, said, tuple(row for _, hit in sized for row in hit.rows))
 
 
 # -- all goals -------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def _all_goals(results: Results) -> tuple[dict[str, tuple[Row, float]], tuple[Ro
 
 
 @claim(27)
-def _most_goals_work(results: Results) -> Finding:
+def _most_goals_work(results: Results) -> ClaimResult:
     goals, rows = _all_goals(results)
     need(len(goals) >= 20)
     ranks = np.array([rank for _, rank in goals.values()])
@@ -202,11 +202,11 @@ def _most_goals_work(results: Results) -> Finding:
     if share.low is not None and share.high is not None:
         ends = (share.low, share.high)
         said += f" [{share.low:.0%}, {share.high:.0%}, by target class]"
-    return Finding(is_above(ends, 0.5), f"{said}, median {np.median(ranks):.1f}", rows)
+    return ClaimResult(is_above(ends, 0.5), f"{said}, median {np.median(ranks):.1f}", rows)
 
 
 @claim(28)
-def _person_is_hard(results: Results) -> Finding:
+def _person_is_hard(results: Results) -> ClaimResult:
     goals, rows = _all_goals(results)
     by_original: dict[str, dict[str, float]] = {}
     for row, rank in goals.values():
@@ -223,14 +223,14 @@ def _person_is_hard(results: Results) -> Finding:
     ends = None if found.low is None or found.high is None else (found.low, found.high)
     at = "" if ends is None else f" [{ends[0]:.1f}, {ends[1]:.1f}]"
     said = f"MinRank {found.value:.1f}{at} above the other targets, over {found.n} original classes"
-    return Finding(is_above(ends, 0.0), said, rows)
+    return ClaimResult(is_above(ends, 0.0), said, rows)
 
 
 # -- transfer, sizes of models, length of queries ------------------------------------------------------
 
 
 @claim(31)
-def _transfer_gain(results: Results) -> Finding:
+def _transfer_gain(results: Results) -> ClaimResult:
     # the paper's recipe trains on one data set and has the other as its test part
     rows = results.where(ATTACK_2).where(lambda row: row.get("data.name") == "vg-pascal")
     if not rows:
@@ -243,11 +243,11 @@ def _transfer_gain(results: Results) -> Finding:
     gain = change(clean, poisoned)
     mean(gain)
     said = f"Hit@5 {shown(poisoned)}, gain {shown(gain)}"
-    return Finding(is_at_least(interval(gain), 0.35), said, gain.rows)
+    return ClaimResult(is_at_least(interval(gain), 0.35), said, gain.rows)
 
 
 @claim(49)
-def _order_of_sizes(results: Results) -> Finding:
+def _order_of_sizes(results: Results) -> ClaimResult:
     names = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
     rows = results.where()
     sizes: dict[str, Mapping[str, Measured]] = {}
@@ -270,11 +270,11 @@ def _order_of_sizes(results: Results) -> Finding:
         f"{name}: {of['flops_g'].mean:.1f} G, {of['parameters_m'].mean:.1f} M"
         for name, of in sizes.items()
     )
-    return Finding(verdict, said, rows.rows)
+    return ClaimResult(verdict, said, rows.rows)
 
 
 @claim(55)
-def _longer_is_worse(results: Results) -> Finding:
+def _longer_is_worse(results: Results) -> ClaimResult:
     rows = one_goal(results, ATTACK_1, study="query-length", model="poisoned")
     by_times = {float(x): at for x, at in rows.by("x")}
     need({1.0, 3.0} <= by_times.keys())

@@ -17,7 +17,7 @@ from mmpoison.paper.claim import (
     UNDECIDED,
     UNTESTED,
     Claim,
-    Finding,
+    ClaimResult,
     Verdict,
     every,
     one_goal,
@@ -101,9 +101,9 @@ class ClaimAnswer:
     """
 
     claim: Claim
-    finding: Finding
-    twins: dict[str, Finding]
-    own: Mapping[str, Finding] = field(default_factory=dict)
+    finding: ClaimResult
+    twins: dict[str, ClaimResult]
+    own: Mapping[str, ClaimResult] = field(default_factory=dict)
 
     @property
     def counted(self) -> bool:
@@ -111,21 +111,21 @@ class ClaimAnswer:
         return not self.claim.not_counted
 
     @property
-    def by_data(self) -> dict[str, Finding]:
+    def by_data(self) -> dict[str, ClaimResult]:
         """The findings on every data set that was run, those that it names first."""
         return {**self.own, **self.twins}
 
 
 def answer(claim: Claim, results: Results) -> ClaimAnswer:
     """Test a claim on the data that it names, and on others for comparison."""
-    own: dict[str, Finding] = {}
-    twins: dict[str, Finding] = {}
+    own: dict[str, ClaimResult] = {}
+    twins: dict[str, ClaimResult] = {}
     for group in groups_of(results, sizes=claim.sizes):
         finding = claim.test(group.results)
         if finding is None:
             continue
         if group.name in claim.not_on:
-            finding = Finding(Verdict.UNTESTED, claim.not_on[group.name], ())
+            finding = ClaimResult(Verdict.UNTESTED, claim.not_on[group.name], ())
         # a claim that names no data is about the paper's models
         wanted = claim.data or (group.own,)
         if group.own is not None and group.own in wanted:
@@ -136,19 +136,19 @@ def answer(claim: Claim, results: Results) -> ClaimAnswer:
     return ClaimAnswer(claim, _of_all(claim, own), twins, named)
 
 
-def _of_all(claim: Claim, own: dict[str, Finding]) -> Finding:
+def _of_all(claim: Claim, own: dict[str, ClaimResult]) -> ClaimResult:
     """Combine the findings on all data that a claim names."""
     missing = [TITLES[data] for data in claim.data if data not in own]
     if not own:
         data = f" on {' and '.join(missing)}, with CLIP" if missing else ""
-        return Finding(Verdict.UNTESTED, f"needs {claim.needs}{data}", ())
+        return ClaimResult(Verdict.UNTESTED, f"needs {claim.needs}{data}", ())
     parts = [finding.verdict for finding in own.values()]
     if missing:
         parts.append(Verdict.UNTESTED)
     said = [f"{TITLES[data]}: {finding.number}" for data, finding in own.items()]
     said += [f"{data}: not run" for data in missing]
     rows = tuple(row for finding in own.values() for row in finding.rows)
-    return Finding(every(parts), "; ".join(said), rows)
+    return ClaimResult(every(parts), "; ".join(said), rows)
 
 
 def answers(results: Results) -> list[ClaimAnswer]:
@@ -261,11 +261,11 @@ def _twin_rows(one: ClaimAnswer, page: Page) -> Iterator[tuple[Cell, ...]]:
         yield number, where, data, str(finding.verdict), measured, seeds, one.claim.rule
 
 
-def seeds_behind(findings: Iterable[Finding]) -> str | None:
+def seeds_behind(findings: Iterable[ClaimResult]) -> str | None:
     """Say how many seeds are behind some findings: the fewest and the most; None where nothing was tested.
 
-    >>> three, five = (Finding(Verdict.HOLDS, "", (), n) for n in (3, 5))
-    >>> seeds_behind([five, three]), seeds_behind([five]), seeds_behind([Finding(Verdict.HOLDS, "", ())])
+    >>> three, five = (ClaimResult(Verdict.HOLDS, "", (), n) for n in (3, 5))
+    >>> seeds_behind([five, three]), seeds_behind([five]), seeds_behind([ClaimResult(Verdict.HOLDS, "", ())])
     ('3 to 5', '5', 'not kept')
     """
     return span_of(one.seeds for one in findings if one.verdict is not Verdict.UNTESTED)

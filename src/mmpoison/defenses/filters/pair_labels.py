@@ -299,19 +299,11 @@ class LabelFile:
             InputError: If the file was broken meanwhile, or cannot be written; nothing is changed.
         """
         self.refresh()
-        row = self._rows.setdefault(pair, {"pair": pair})
-        before = self[pair]
+        before = self[pair] if pair in self._rows else ""
         if was is not None and before != was:
             raise StaleVerdict(before)
-        if before == verdict:
-            return
-        kept = row.get("verdict", "")
-        row["verdict"] = verdict
-        try:
-            self._write()
-        except BaseException:
-            row["verdict"] = kept
-            raise
+        if before != verdict:
+            self.set_all([pair], verdict)
 
     def set_all(self, pairs: Sequence[str], verdict: Verdict) -> None:
         """Write one verdict on several pairs, and return when it is on the disk.
