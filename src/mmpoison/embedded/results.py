@@ -154,7 +154,7 @@ class ResultWriter:
         group = np.full(len(ids), NO_GROUP) if verdict.group is None else verdict.group
         score = np.asarray(verdict.score, dtype=np.float64)
         columns = [
-            pa.array(list(map(_storable, ids)), pa.string()),
+            pa.array(list(map(storable, ids)), pa.string()),
             pa.array(np.arange(self._rows, self._rows + len(ids))),
             pa.array(score, mask=np.isnan(score)),
             pa.array(group.astype(np.int32), pa.int32(), mask=group == NO_GROUP),
@@ -179,12 +179,12 @@ class ResultWriter:
         group = np.full(len(rows), NO_GROUP) if verdict.group is None else verdict.group[rows]
         own = shard.table(rows)
         columns = [
-            pa.array([_storable(ids[row]) for row in rows], pa.string()),
-            pa.array([_storable(shard.name)] * len(rows), pa.string()),
+            pa.array([storable(ids[row]) for row in rows], pa.string()),
+            pa.array([storable(shard.name)] * len(rows), pa.string()),
             pa.array(rows, pa.int64()),
             pa.array(np.asarray(verdict.score)[rows].astype(np.float32), pa.float32()),
             pa.array(group.astype(np.int32), pa.int32(), mask=group == NO_GROUP),
-            pa.array([_storable(reason) for reason in reasons], pa.string()),
+            pa.array([storable(reason) for reason in reasons], pa.string()),
             *(_fitted(own, field, len(rows)) for field in self._own),
         ]
         return pa.Table.from_arrays(columns, schema=self._schema)
@@ -326,6 +326,6 @@ def _fitted(own: pa.Table, field: pa.Field, rows: int) -> Any:
         return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Escape what is no Unicode: text of a file that is not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -21,11 +21,13 @@ from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
 from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.embedded.catalogue import open_embedded
+from mmpoison.embedded.results import storable
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels, present_files_digest
+from mmpoison.pairs.own_columns import Kind, add_kinds, column_value
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.runs.progress import RunProgress
 
@@ -273,39 +275,23 @@ def _table(names: Mapping[str, npt.NDArray[np.object_]], part: PairDataset) -> b
 
     columns = {**names, "image": part.images.ids[part.image], "caption": part.captions}
     table: dict[str, list[Any]] = {
-        name: [_storable(value) for value in values] for name, values in columns.items()
+        name: [storable(str(value)) for value in values] for name, values in columns.items()
     }
-    for name, values in _own_columns(part).items():
-        while name in table:
-            name += "_"
-        kinds = {type(value) for value in values if value is not None}
-        # one kind of plain values as it is, anything else as text
-        plain = len(kinds) == 1 and kinds <= {bool, int, float, str}
-        table[name] = [v if plain and type(v) is not str else _as_text(v) for v in values]
-    stream = io.BytesIO()
-    pq.write_table(pa.table(table), stream)
-    return stream.getvalue()
-
-
-def _own_columns(part: PairDataset) -> dict[str, list[Any]]:
-    """Return the user's own columns of the images and captions of pairs, a value or None a pair."""
     per_image, per_caption = part.images.own_columns, part.own_columns
-    rows: list[dict[str, Any]] = [
+    rows = [
         {
             **((per_image[image] or {}) if per_image is not None else {}),
             **((per_caption[row] or {}) if per_caption is not None else {}),
         }
         for row, image in enumerate(part.image)
     ]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _as_text(value: Any) -> str | None:
-    if value is None:
-        return None
-    return _storable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _storable(value: Any) -> str:
-    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    kinds: dict[str, Kind] = {}
+    add_kinds(kinds, rows)
+    for name, kind in kinds.items():
+        free = name
+        while free in table:
+            free += "_"
+        table[free] = [column_value(row.get(name), kind) for row in rows]
+    stream = io.BytesIO()
+    pq.write_table(pa.table(table), stream)
+    return stream.getvalue()
