@@ -89,7 +89,7 @@ MORE = (
     More(
         "goals-and-modes-rsicd-ucm",
         f"Six goals, added and replaced: {PHOTOS}",
-        {"goals": f"sweep rsicd-ucm --seeds 5-7 --goals {GOALS} --set attack.mode=add,replace"},
+        {"goals": f"run rsicd-ucm --seeds 5-7 --goals {GOALS} --set attack.mode=add,replace"},
     ),
     More(
         "groups-rsicd-ucm",
