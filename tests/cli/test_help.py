@@ -72,7 +72,7 @@ def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
     panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
     assert panels[:2] == ["Arguments", "Options"]
     assert "Cut (give one)" in panels
-    assert {"Labels by hand", "Model"} <= set(panels)
+    assert {"Model"} <= set(panels)
     # an argument without a value takes none, the others say what
     assert re.search(r"--method +NAME ", text)
     assert re.search(r"--auto +By the scores", text)

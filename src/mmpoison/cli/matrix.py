@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from mmpoison.runs.sweeps.workers import Placement
 
 
-def has_matrix(recipe: str) -> bool:
-    """Return whether a recipe describes a matrix."""
-    from mmpoison.runs.recipe_files import read_recipe
-
-    return bool(read_recipe(recipe)[0].get("matrix"))
-
-
 def is_matrix(folder: Path) -> bool:
     """Return whether a folder holds the pieces of a matrix."""
     from mmpoison.records.matrix import MATRIX_FILE

@@ -16,7 +16,7 @@ from mmpoison.cli.console import (
     print_first,
     stderr_console,
 )
-from mmpoison.cli.matrix import has_matrix, run_the_matrix
+from mmpoison.cli.matrix import run_the_matrix
 from mmpoison.cli.options import (
     CHANGES,
     OUTPUT,
@@ -39,7 +39,6 @@ from mmpoison.cli.sweep import (
     RetriesOption,
     ThreadsOption,
     WorkersOption,
-    has_sweep,
     parse_goals,
     parse_seeds,
     read_sweep,
@@ -199,7 +198,7 @@ def run(
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.base.untrusted import parse_changes
     from mmpoison.runs.recipe import load_recipe
-    from mmpoison.runs.recipe_files import folder_name, recipe_on
+    from mmpoison.runs.recipe_files import folder_name, read_recipe, recipe_on
 
     form: Format = "json" if as_json else shown
     recipe = recipe_on(recipe, on)
@@ -220,7 +219,8 @@ def run(
     changed = parse_changes(given)
     changed |= data_changes(data_root, option)
     chosen_seeds = parse_seeds(seeds)
-    if has_matrix(recipe):
+    value, _ = read_recipe(recipe)
+    if value.get("matrix"):
         one_run = {
             "--attack": attack,
             "--goal": goal,
@@ -257,7 +257,7 @@ def run(
         "--from": measured,
     }
     _refuse(of_matrix, f"is for a matrix, and recipe {recipe} is none")
-    many = bool(grid) or goals is not None or has_sweep(recipe)
+    many = bool(grid) or goals is not None or bool(value.get("sweep"))
     several = many or len(chosen_seeds) > 1
     if not several:
         shared_out = {

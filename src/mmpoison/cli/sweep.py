@@ -355,10 +355,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def has_sweep(recipe: str) -> bool:
-    """Return whether a recipe describes several runs."""
-    from mmpoison.runs.recipe_files import read_recipe
-
-    return bool(read_recipe(recipe)[0].get("sweep"))

@@ -158,7 +158,7 @@ def test_on_gpus_a_run_gets_the_one_of_its_worker(
     def run(self: Any, tasks: list[Any], workers: list[Any]) -> None:
         seen.append(([task.device for task in tasks], [worker._gpu for worker in workers]))
 
-    monkeypatch.setattr("mmpoison.runs.sweeps.sweep.Dispatch.run", run)
+    monkeypatch.setattr("mmpoison.runs.sweeps.workers.Dispatch.run", run)
     sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
     run_sweep(sweep, tmp_path / "each", workers=None, device="auto")
     run_sweep(sweep, tmp_path / "three", workers=3, device="auto")
