@@ -278,7 +278,9 @@ class TableShard:
         found = self._texts(self.columns.id)
         if found is None:
             self.check()
-            return [str(row) for row in range(self.start, self.start + self.rows)]
+            # of a table that cannot be read there are no ids, not even numbers of rows
+            rows = self.rows if self.own is None else self.own.rows()
+            return [str(row) for row in range(self.start, self.start + rows)]
         return found
 
     def captions(self) -> list[str] | None:
