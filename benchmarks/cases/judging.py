@@ -19,8 +19,8 @@ from cases.data import caption_of, jpeg_of
 from harness import Found, alone, clocked, mmpoison, take_turns
 from synthetic_corpus import Corpus
 
-from mmpoison.defenses.filters.suspicious_groups.distance import distances
 from mmpoison.embedded import open_embedded
+from mmpoison.embedded.distance import distances
 from mmpoison.embedded.keep_lists import keep_list
 
 # -- the filter --------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def _distance(folder: Path) -> Found:
                     pass
 
     def compute() -> int:
-        found = (distances(*shard.vectors(), threads=WORKERS) for shard in source.shards)
+        found = (distances(*shard.vectors()) for shard in source.shards)
         return sum(len(each) for each in found)
 
     found: Found = {}

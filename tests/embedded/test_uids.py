@@ -94,5 +94,5 @@ def test_a_file_that_is_no_subset(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut short, 1 bytes are missing"):
         map_subset(file)
     file.write_bytes(b"x")
-    with pytest.raises(InputError, match=r"is no \.npy file"):
+    with pytest.raises(InputError, match=r"is no \.npy array"):
         map_subset(file)

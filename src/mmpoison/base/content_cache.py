@@ -17,7 +17,7 @@ import shutil
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,24 +43,12 @@ from mmpoison.errors import InputError, MmpoisonWarning
 # -- Reads arrays from cached `.npz` files; a damaged file counts as missing.
 
 
-def read_all_arrays(
-    file: Path, without: Sequence[str] = (), only: str = ""
-) -> dict[str, npt.NDArray[Any]] | None:
-    """Read all arrays of a file.
-
-    Args:
-        file: As for `read_arrays`.
-        without: Names of arrays that are left out.
-        only: What names begin with that are read.
-
-    Returns:
-        The arrays, or None as `read_arrays`.
-    """
+def read_all_arrays(file: Path, only: str = "") -> dict[str, npt.NDArray[Any]] | None:
+    """Read all arrays of a file whose names begin with `only`; None as `read_arrays`."""
     try:
         refuse_special(file)
         with np.load(file, allow_pickle=False) as arrays:
-            chosen = [n for n in arrays.files if n not in without and n.startswith(only)]
-            return {name: np.asarray(arrays[name]) for name in chosen}
+            return {n: np.asarray(arrays[n]) for n in arrays.files if n.startswith(only)}
     except Exception:
         return None
 

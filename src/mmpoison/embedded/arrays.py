@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 
@@ -81,7 +81,8 @@ class ArrayFile:
         Raises:
             ShardError: If it cannot be read, is cut short, or is no matrix of floating-point numbers.
         """
-        return self._header(self._place())
+        with self._opened() as (stream, length, _):
+            return self._header(stream, length)
 
     def read(self, start: int = 0, stop: int | None = None) -> Array:
         """Read rows.
@@ -97,166 +98,121 @@ class ArrayFile:
         Raises:
             ShardError: As `header`.
         """
-        place = self._place()
-        header = self._header(place)
-        stop = header.rows if stop is None else min(stop, header.rows)
-        rows = max(stop - start, 0)
-        shape = (header.rows, header.columns)
-        if not rows:
-            return np.empty((0, header.columns), _native(header.dtype))
-        order: Literal["F", "C"] = "F" if header.fortran else "C"
-        if place is not None and (path := self.file.local) is not None:
-            with self.file.reading():
-                mapped: Array = np.memmap(
-                    path,
-                    header.dtype,
-                    "r",
-                    offset=place[0] + header.start,
-                    shape=shape,
-                    order=order,
-                )
-            found = mapped[start:stop]
-        else:
-            found = self._read_rows(place, header, start, stop)
-        with np.errstate(
-            over="ignore"
-        ):  # what float32 cannot hold becomes infinite, and is counted as not finite
-            return found.astype(_native(header.dtype), copy=False)
+        with self._opened() as (stream, length, offset):
+            header = self._header(stream, length)
+            kind, shape = header.dtype, (header.rows, header.columns)
+            stop = header.rows if stop is None else min(stop, header.rows)
+            if stop <= start:
+                found: Array = np.empty((0, header.columns), kind)
+            elif offset is not None and (path := self.file.local) is not None:
+                offset += header.start
+                order: Literal["F", "C"] = "F" if header.fortran else "C"
+                found = np.memmap(path, kind, "r", offset, shape, order)[start:stop]
+            else:
+                found = self._read_rows(stream, header, start, stop)
+        native = kind if kind in _MAPPED else np.dtype("<f4")
+        # what float32 cannot hold becomes infinite, and is counted as not finite
+        with np.errstate(over="ignore"):
+            return found.astype(native, copy=False)
 
-    def _read_rows(
-        self, place: tuple[int, int] | None, header: Header, start: int, stop: int
-    ) -> Array:
+    def _read_rows(self, stream: BinaryIO, header: Header, start: int, stop: int) -> Array:
         """Read rows of an array that cannot be mapped."""
-        row = header.columns * header.dtype.itemsize
         first, last = (0, header.rows) if header.fortran else (start, stop)
+        row = header.columns * header.dtype.itemsize
         size = (last - first) * row
         if size > MOST_BYTES:
             raise ShardError(
                 f"{self}: {size / 2**30:.1f} GiB do not fit into memory: put smaller shards there, or copy it to this "
                 "machine without compression, where it can be mapped"
             )
-        skipped = header.start + first * row
-        if place is not None:
-            raw = self.file.bytes_between(place[0] + skipped, place[0] + skipped + size)
-        else:
-            with self._unpacking() as stream:
-                stream.seek(skipped)
-                raw = stream.read(size)
+        stream.seek(header.start + first * row)
+        raw = stream.read(size)
         if len(raw) < size:
             raise ShardError(f"{self}: cut short, {size - len(raw):,} bytes are missing")
-        numbers = np.frombuffer(raw, header.dtype)
-        if header.fortran:
-            found: Array = numbers.reshape(header.columns, -1).T
-        else:
-            found = numbers.reshape(-1, header.columns)
-        return found[start - first : stop - first]
+        order: Literal["F", "C"] = "F" if header.fortran else "C"
+        numbers = np.frombuffer(raw, header.dtype).reshape(-1, header.columns, order=order)
+        return numbers[start - first : stop - first]
 
-    def _header(self, place: tuple[int, int] | None) -> Header:
-        if place is None:
-            with self._unpacking() as stream:
-                raw = stream.read(HEADER_BYTES)
-                length = self._member().file_size
-        else:
-            raw = self.file.bytes_between(place[0], place[0] + min(place[1], HEADER_BYTES))
-            length = place[1]
-        header = _parse(raw, str(self))
-        if (missing := header.start + header.bytes - length) > 0:
+    def _header(self, stream: BinaryIO, length: int) -> Header:
+        shape, fortran, dtype, start = read_header(stream, str(self))
+        if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
+            raise ShardError(
+                f"{self}: holds {one_line(str(dtype))[:40]}: float16 or float32 numbers are needed"
+            )
+        if len(shape) != 2 or not (0 <= shape[0] <= MOST_ROWS and 1 <= shape[1] <= MOST_ROWS):
+            raise ShardError(f"{self}: has the shape {shape!s:.60}: (pairs, numbers) is needed")
+        header = Header(shape[0], shape[1], dtype, fortran, start)
+        if (missing := start + header.bytes - length) > 0:
             raise ShardError(f"{self}: cut short, {missing:,} bytes are missing")
         return header
 
-    def _place(self) -> tuple[int, int] | None:
-        """Return the offset and length of the `.npy` data in the file, or None for a compressed member."""
-        size = self.file.size()
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[BinaryIO, int, int | None]]:
+        """Give the `.npy` data as a stream, their length, and where they lie in the file if they are not compressed."""
         if not self.member:
-            return 0, size
-        info = self._member()
-        if info.flag_bits & 1:
-            raise ShardError(f"{self}: is encrypted")
-        if info.compress_type != zipfile.ZIP_STORED:
-            if info.file_size > most_unpacked(info.compress_size):
-                raise ShardError(
-                    f"{self}: {info.compress_size:,} bytes unpack to {info.file_size / 2**30:.1f} GiB (a bomb?): save "
-                    "it again without compression (numpy.savez)"
-                )
-            return None
-        fixed = self.file.bytes_between(info.header_offset, info.header_offset + 30)
-        if len(fixed) < 30 or fixed[:4] != b"PK\x03\x04":
-            raise ShardError(f"{self}: broken file (no header of the member)")
-        name, extra = struct.unpack("<HH", fixed[26:30])
-        offset = info.header_offset + 30 + name + extra
-        if offset + info.file_size > size:
-            raise ShardError(
-                f"{self}: cut short, {offset + info.file_size - size:,} bytes are missing"
-            )
-        return offset, info.file_size
-
-    def _member(self) -> zipfile.ZipInfo:
-        with self._archive() as archive:
+            with self.file.reading(), self.file.open() as raw:
+                yield raw, self.file.size(), 0
+            return
+        with open_archive(self.file) as archive:
             try:
-                return archive.getinfo(f"{self.member}.npy")
+                info = archive.getinfo(f"{self.member}.npy")
             except KeyError:
                 names = [one_line(n.removesuffix(".npy")) for n in archive.namelist()[:12]]
                 raise ShardError(
                     f"{self.file}: has no array {self.member!r}, it has {', '.join(names) or 'none'}"
                 ) from None
-
-    @contextmanager
-    def _archive(self) -> Iterator[zipfile.ZipFile]:
-        with (
-            self.file.reading(),
-            _unzipping(self.file),
-            self.file.open() as raw,
-            zipfile.ZipFile(raw) as archive,
-        ):
-            yield archive
-
-    @contextmanager
-    def _unpacking(self) -> Iterator[io.BufferedIOBase]:
-        with self._archive() as archive, archive.open(f"{self.member}.npy") as stream:
-            yield stream  # type: ignore[misc]
-
-
-def array_names(file: DataFile) -> list[str]:
-    """List the arrays of a `.npz` file.
-
-    Raises:
-        ShardError: If it cannot be read.
-    """
-    with ArrayFile(file, "any")._archive() as archive:
-        return [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+            stored = info.compress_type == zipfile.ZIP_STORED
+            if not stored and info.file_size > most_unpacked(info.compress_size):
+                raise ShardError(
+                    f"{self}: {info.compress_size:,} bytes unpack to {info.file_size / 2**30:.1f} GiB (a bomb?): save "
+                    "it again without compression (numpy.savez)"
+                )
+            with archive.open(info) as stream:
+                # the lengths of name and extra field stand before the data once more, and may differ
+                start = info.header_offset + 26
+                lengths = struct.unpack("<HH", self.file.bytes_between(start, start + 4))
+                offset = start + 4 + sum(lengths) if stored else None
+                yield cast("BinaryIO", stream), info.file_size, offset
 
 
 @contextmanager
-def _unzipping(file: DataFile) -> Iterator[None]:
+def open_archive(file: DataFile) -> Iterator[zipfile.ZipFile]:
+    """Open a `.npz` file.
+
+    Raises:
+        ShardError: If it, or what is read from it, is broken.
+    """
     try:
-        yield
+        with file.reading(), file.open() as raw, zipfile.ZipFile(raw) as archive:
+            yield archive
     except _ZIP_ERRORS as error:
         raise ShardError(f"{file}: broken .npz file ({one_line(str(error))[:160]})") from None
 
 
-def _parse(raw: bytes, where: str) -> Header:
-    stream = io.BytesIO(raw)
+def read_header(stream: BinaryIO, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Read the header of `.npy` data.
+
+    Args:
+        stream: At their start.
+        where: For the error message.
+
+    Returns:
+        Shape, whether columns are contiguous and not rows, type of the numbers, and where these begin.
+
+    Raises:
+        ShardError: If it cannot be read.
+    """
+    raw = io.BytesIO(stream.read(HEADER_BYTES))
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     try:
-        shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
+        shape, fortran, dtype = readers[np.lib.format.read_magic(raw)](raw)
     except Exception:
         # a damaged header raises errors of ast, tokenize or numpy, or a MemoryError
         raise ShardError(f"{where}: is no .npy array (its header cannot be read)") from None
-    if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
-        raise ShardError(
-            f"{where}: holds {one_line(str(dtype))[:40]}: float16 or float32 numbers are needed"
-        )
-    if len(shape) != 2 or not (0 <= shape[0] <= MOST_ROWS and 1 <= shape[1] <= MOST_ROWS):
-        raise ShardError(f"{where}: has the shape {shape!s:.60}: (pairs, numbers) is needed")
-    return Header(int(shape[0]), int(shape[1]), dtype, bool(fortran), stream.tell())
-
-
-def _native(dtype: np.dtype[np.floating]) -> np.dtype[np.floating]:
-    """Return the type in which numbers are given: as stored if it is a float16 or float32 of this machine."""
-    return dtype if dtype in _MAPPED else np.dtype("<f4")
+    return tuple(map(int, shape)), bool(fortran), dtype, raw.tell()
 
 
 # -- Shards of which the embeddings lie in arrays and the rest in Parquet: clip-retrieval, DataComp, two

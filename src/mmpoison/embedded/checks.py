@@ -1,6 +1,6 @@
 """Checks embeddings before anything is computed from them: numbers, stored scores, and what belongs together.
 
-A shard is checked by itself (`check_shard`), in blocks, and the facts of shards are merged in any order, so that shards
+A shard is checked by itself (`check_shard`), and the facts of shards are merged in any order, so that shards
 can be checked by several processes.
 """
 
@@ -14,19 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.embedded.distance import distances
 from mmpoison.embedded.source import Array, Shard
 from mmpoison.statistics import true_pair_auroc
 
 Floats = npt.NDArray[np.float32]
 
-BLOCK_ROWS = 4096
-"""Rows that are converted at once: 8 MB of 512 float32 numbers, for which no new memory is asked of the system."""
-
 IN_SAMPLE = 512
 """Pairs of a shard that are compared with random pairs: they give the AUROC to 0.04."""
-
-UNIT = 0.01
-"""A vector whose length differs more from one is not normalised; float16 rounds lengths by 0.0005."""
 
 SCORE_OFF = 0.02
 """Stored scores that differ by more on average are not of these embeddings: float16 makes 0.001 of difference."""
@@ -48,9 +43,7 @@ class ShardFacts:
     Attributes:
         shards: Number of shards.
         rows: Number of pairs.
-        not_finite: Pairs with a NaN or an infinity in either embedding.
-        zero: Pairs whose caption's or image's embedding is zero.
-        not_unit: Usable pairs with an embedding whose length is not one.
+        unusable: Pairs with an embedding that is zero, or has a NaN or an infinity.
         empty_captions: Pairs without a caption, 0 where the source has none at all.
         scored: Usable pairs with a stored score.
         score_max: Largest difference of a stored score and the cosine.
@@ -63,9 +56,7 @@ class ShardFacts:
 
     shards: int = 0
     rows: int = 0
-    not_finite: int = 0
-    zero: int = 0
-    not_unit: int = 0
+    unusable: int = 0
     empty_captions: int = 0
     scored: int = 0
     score_max: float = 0.0
@@ -87,12 +78,7 @@ class ShardFacts:
     @property
     def usable(self) -> int:
         """Pairs whose two embeddings are finite and not zero."""
-        return self.rows - self.not_finite - self.zero
-
-    @property
-    def normalised(self) -> bool:
-        """Whether all usable embeddings have length one."""
-        return self.not_unit == 0
+        return self.rows - self.unusable
 
     @property
     def score_mean(self) -> float | None:
@@ -106,7 +92,7 @@ class ShardFacts:
 
 
 def check_shard(shard: Shard) -> ShardFacts:
-    """Check one shard in blocks of `BLOCK_ROWS` rows.
+    """Check one shard.
 
     Args:
         shard: The shard.
@@ -115,28 +101,38 @@ def check_shard(shard: Shard) -> ShardFacts:
         ShardError: If it cannot be read, or its files have different numbers of rows.
     """
     text, image = shard.vectors()
-    stored = shard.stored_scores()
-    captions = shard.captions()
-    counts: dict[str, Any] = dict.fromkeys(
-        ("not_finite", "zero", "not_unit", "scored", "score_max", "score_sum"), 0
-    )
-    usable = np.zeros(len(text), bool)
-    for start in range(0, len(text), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        usable[block] = _check_block(
-            text[block], image[block], None if stored is None else stored[block], counts
-        )
+    return facts_of(shard, text, image, distances(text, image))
+
+
+def facts_of(shard: Shard, text: Array, image: Array, distance: Floats) -> ShardFacts:
+    """Check a shard whose embeddings are read, and the distances of its pairs computed.
+
+    Args:
+        shard: The shard.
+        text: Its embeddings of captions, shape `(n, d)`.
+        image: Those of images, shape `(n, d)`.
+        distance: One minus the cosine of each pair, NaN where it means nothing, shape `(n,)`.
+    """
+    stored, captions = shard.stored_scores(), shard.captions()
+    usable = ~np.isnan(distance)
+    off = np.empty(0)
+    if stored is not None:
+        known = usable & np.isfinite(stored)
+        off = np.abs(1 - distance[known].astype(np.float64) - stored[known])
     repeats, same = (0, 0) if captions is None else _repeats(captions, text, usable)
     shuffled = _shuffled(text, image, usable)
     return ShardFacts(
         shards=1,
         rows=len(text),
+        unusable=int((~usable).sum()),
         empty_captions=0 if captions is None else sum(not c.strip() for c in captions),
+        scored=len(off),
+        score_max=float(off.max(initial=0.0)),
+        score_sum=float(off.sum()),
         repeats=repeats,
         repeats_same=same,
         compared=int(shuffled is not None),
         shuffled=(shard.name,) if shuffled else (),
-        **counts,
     )
 
 
@@ -168,57 +164,11 @@ def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[
             f"stored scores differ from the cosine by {facts.score_mean:.3f} on average ({facts.score_max:.3f} at "
             "most): they are of another model, or in another order"
         )
-    for count, what in (
-        (facts.not_finite, "with NaN or infinity in an embedding"),
-        (facts.zero, "with an embedding that is zero"),
-    ):
-        if count:
-            lines.append(f"{count_of(count, 'pair')} {what}: not judged")
-    if not facts.normalised:
-        lines.append(f"{count_of(facts.not_unit, 'pair')} with embeddings that are not normalised")
+    if facts.unusable:
+        lines.append(
+            f"{count_of(facts.unusable, 'pair')} with an embedding that is zero, infinite or not a number: not judged"
+        )
     return lines
-
-
-def _check_block(text: Array, image: Array, stored: Array | None, counts: dict[str, Any]) -> Any:
-    """Add what is true of some rows to the counts; return which rows are usable."""
-    finite, zero, unit = (
-        np.ones(len(text), bool),
-        np.zeros(len(text), bool),
-        np.ones(len(text), bool),
-    )
-    lengths = []
-    wide = [np.asarray(side, dtype=np.float32) for side in (text, image)]
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        for side in wide:
-            squares = _row_products(side, side)
-            finite &= np.isfinite(squares)
-            zero |= squares == 0
-            length = np.sqrt(squares)
-            unit &= np.abs(length - 1) <= UNIT
-            lengths.append(length)
-        usable = finite & ~zero
-        counts["not_finite"] += int((~finite).sum())
-        counts["zero"] += int((zero & finite).sum())
-        counts["not_unit"] += int((usable & ~unit).sum())
-        if stored is not None:
-            cosine = _row_products(*wide) / (lengths[0] * lengths[1])
-            known = usable & np.isfinite(stored)
-            off = np.abs(cosine[known] - stored[known])
-            counts["scored"] += int(known.sum())
-            counts["score_sum"] += float(off.sum())
-            counts["score_max"] = max(counts["score_max"], float(off.max(initial=0.0)))
-    return usable
-
-
-def _row_products(one: Floats, other: Floats) -> npt.NDArray[np.float64]:
-    """Return the product of each row with the row of the other, shape `(n,)`."""
-    products = np.einsum("nd,nd->n", one, other).astype(np.float64)
-    # float32 is several times as fast, and is not exact or not finite for the largest and smallest numbers
-    extreme = ~((np.abs(products) > 1e-30) & (np.abs(products) < 1e30))
-    if extreme.any():
-        wide = (side[extreme].astype(np.float64) for side in (one, other))
-        products[extreme] = np.einsum("nd,nd->n", *wide)
-    return np.asarray(products)
 
 
 def _shuffled(text: Array, image: Array, usable: Any) -> bool | None:

@@ -34,7 +34,7 @@ class DataFile:
     """
 
     path: str
-    store: Any = None
+    store: Any = field(default=None, repr=False)
     refused: str = ""
 
     @property

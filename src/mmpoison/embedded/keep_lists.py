@@ -8,6 +8,8 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import compress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from mmpoison.base.files import atomic_file, atomic_folder, owned_temporary
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.untrusted import open_bytes, parse_json, read_lines
+from mmpoison.embedded.arrays import read_header
 from mmpoison.embedded.source import IdKind
 from mmpoison.errors import InputError
 
@@ -78,14 +81,7 @@ def map_subset(path: Path) -> Uids:
         InputError: If it is no such file, is cut short, or is not sorted (looked at in `LOOKED_AT` places).
     """
     with open_bytes(path) as stream:
-        try:
-            if np.lib.format.read_magic(stream) != (1, 0):
-                raise ValueError("another version")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        except Exception:
-            # a damaged header raises errors of ast, tokenize or numpy, or a MemoryError
-            raise InputError(f"{path}: is no .npy file (its header cannot be read)") from None
-        start = stream.tell()
+        shape, _, dtype, start = read_header(stream, str(path))
     if dtype != UID_TYPE or len(shape) != 1 or shape[0] > path.stat().st_size:
         raise InputError(
             f"{path}: holds {one_line(str(dtype))[:60]} of shape {shape!s:.60}: a sorted list of two uint64 for each "
@@ -325,20 +321,15 @@ def _uid_file(target: Path) -> Iterator[UidFile]:
 # made.
 
 
-_UID = re.compile(r"[0-9A-Fa-f]{1,32}")
-
-
+@dataclass(frozen=True)
 class KeepFilter:
-    """Says of a sample of webdataset whether it is on a list; can be pickled, and opens the list when first asked.
+    """Says of a sample of webdataset whether it is on a list; each process opens the list when it is first asked.
 
-    Args:
+    Attributes:
         path: The list.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._uids: Any = None
-        self._keys: frozenset[str] | None = None
+    path: Path
 
     def __call__(self, sample: Mapping[str, Any]) -> bool:
         """Return whether a sample is kept.
@@ -352,26 +343,15 @@ class KeepFilter:
         Raises:
             InputError: If the list cannot be read, or a sample has no JSON at all.
         """
-        if self._uids is None and self._keys is None:
-            self._open()
-        if self._keys is not None:
-            return str(sample.get("__key__", "")) in self._keys
-        return self._is_kept(self._uid(sample))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
-
-    def _open(self) -> None:
-        if self.path.suffix == ".npy":
-            self._uids = map_subset(self.path)
-            return
-        files = sorted(self.path.glob("*.txt")) if self.path.is_dir() else [self.path]
-        self._keys = frozenset(
-            key for file in files for line in read_lines(file) if (key := line.rstrip("\r\n"))
-        )
+        listed = _read_list(self.path)
+        if isinstance(listed, frozenset):
+            return str(sample.get("__key__", "")) in listed
+        uid = self._uid(sample)
+        if not 1 <= len(uid) <= 32 or _DIGITS.fullmatch(uid) is None:
+            return False
+        wanted = np.array(divmod(int(uid, 16), 1 << 64), UID_TYPE)
+        place = int(np.searchsorted(listed, wanted))
+        return place < len(listed) and bool(listed[place] == wanted)
 
     def _uid(self, sample: Mapping[str, Any]) -> str:
         if "json" not in sample:
@@ -388,18 +368,16 @@ class KeepFilter:
                 return ""
         return str(facts.get("uid", "")) if isinstance(facts, Mapping) else ""
 
-    def _is_kept(self, uid: str) -> bool:
-        if _UID.fullmatch(uid) is None:
-            return False
-        first, last = divmod(int(uid, 16), 1 << 64)
-        halves = self._uids["f0"]
-        start = int(np.searchsorted(halves, np.uint64(first), side="left"))
-        stop = int(np.searchsorted(halves, np.uint64(first), side="right"))
-        if start == stop:
-            return False
-        others = self._uids["f1"][start:stop]
-        place = int(np.searchsorted(others, np.uint64(last), side="left"))
-        return place < len(others) and int(others[place]) == last
+
+@lru_cache(maxsize=4)
+def _read_list(path: Path) -> Uids | frozenset[str]:
+    """Read a list of keys, or map one of uids."""
+    if path.suffix == ".npy":
+        return map_subset(path)
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    return frozenset(
+        key for file in files for line in read_lines(file) if (key := line.rstrip("\r\n"))
+    )
 
 
 def keep_filter(path: str | Path) -> KeepFilter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -319,6 +319,27 @@ class TableShard:
         return self.own
 
 
+def choose_columns(
+    files: Sequence[OwnColumns], usual: Mapping[str, Sequence[str]], **given: str | None
+) -> ColumnChoice:
+    """Find the columns of ids, captions, images and scores: those that options name, or usual ones.
+
+    Args:
+        files: Tables of the shards.
+        usual: Usual names for each of them, the likeliest first.
+        **given: The user's choice for each.
+
+    Raises:
+        InputError: As `find_column`.
+    """
+    return ColumnChoice(
+        **{
+            option: find_column(files, option, name, usual.get(option, ()))
+            for option, name in given.items()
+        }
+    )
+
+
 def find_column(
     files: Sequence[OwnColumns], option: str, given: str | None, usual: Sequence[str] = ()
 ) -> str | None:
@@ -336,6 +357,8 @@ def find_column(
     Raises:
         InputError: If the named column is in no file.
     """
+    if given is None and not usual:
+        return None
     first: tuple[str, list[str]] | None = None
     problem = ""
     for own in files:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpoison.defenses.filters.suspicious_groups.distance import distances
-from mmpoison.errors import InputError
+from mmpoison.embedded.distance import distances
 
 
 def slow(text: Any, image: Any) -> list[float]:
@@ -50,35 +48,22 @@ def test_against_a_slow_loop(
     np.testing.assert_allclose(found, slow(text, image), atol=2e-6)
 
 
-def test_block_and_threads_change_no_bit(tmp_path: Path) -> None:
+def test_blocks_change_no_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sides = rng.normal(size=(2, 1000, 96)).astype(np.float16)
     text, image = sides
     first = distances(text, image)
-    for block, threads in ((7, 1), (256, 2), (1000, 3), (5000, 1)):
-        np.testing.assert_array_equal(distances(text, image, block, threads), first)
+    for block in (7, 1000, 5000):
+        np.testing.assert_array_equal(distances(text, image, block), first)
     np.save(tmp_path / "sides.npy", sides)
     mapped = np.load(tmp_path / "sides.npy", mmap_mode="r")
     np.testing.assert_array_equal(distances(mapped[0], mapped[1]), first)
 
 
-@pytest.mark.parametrize(
-    ("text", "image", "says"),
-    [
-        (np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32), "shape"),
-        (np.zeros(3, np.float32), np.zeros(3, np.float32), r"\(pairs, dimensions\)"),
-        (np.zeros((2, 3)), np.zeros((2, 3)), "float64, float16 or float32 is needed"),
-    ],
-)
-def test_what_is_no_pair_is_refused(text: Any, image: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        distances(text, image)
-
-
 def test_the_passes_start_without_torch() -> None:
     code = (
         "import sys; import mmpoison.defenses.filters.suspicious_groups.growth; "
-        "import mmpoison.defenses.filters.suspicious_groups.distance; "
+        "import mmpoison.embedded.distance; "
         "sys.exit(' '.join({'torch', 'sklearn', 'open_clip'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmpoison.defenses.filters.suspicious_groups.shard import squared_lengths, to_float32
+from mmpoison.embedded.distance import squared_lengths, to_float32
 
 
 def all_halves() -> npt.NDArray[np.float16]:

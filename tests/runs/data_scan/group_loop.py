@@ -19,7 +19,8 @@ from mmpoison.defenses.filters.suspicious_groups.passes import (
     read_memory,
     scores_of,
 )
-from mmpoison.defenses.filters.suspicious_groups.shard import SAMPLE, AnyVectors, VectorShard
+from mmpoison.defenses.filters.suspicious_groups.shard import SAMPLE, VectorShard
+from mmpoison.embedded.distance import AnyVectors
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.runs.data_scan.scan_embedded import ScanSettings, read_shards
 from mmpoison.runs.data_scan.shard_passes import ShardRunner, file_states, load_part

@@ -223,7 +223,7 @@ def test_what_cannot_be_scanned_is_refused(one_caption: Made) -> None:
     with pytest.raises(InputError, match="19 usable pairs: suspicious-groups needs at least 20"):
         scanned([few])
     other = VectorShard(1, one_caption.text[:30, :40], one_caption.image[:30, :40])
-    with pytest.raises(InputError, match="text have 96 and 40 dimensions"):
+    with pytest.raises(InputError, match="text have 40 and 96 dimensions"):
         scanned([one_caption.shards(1)[0], other])
     with pytest.raises(InputError, match="no shard can be read: there are no shards"):
         scanned([])

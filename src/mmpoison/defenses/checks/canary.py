@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.seeding import generator
+from mmpoison.defenses.filters.suspicious_groups.describe import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 
@@ -101,12 +102,19 @@ class Kinds:
         np.put_along_axis(shares, near, 1 / NEIGHBOURS, axis=1)
         size = min(MOST_CLUSTERS, images // IMAGES_A_CLUSTER)
         image = _clusters(embeddings.images, size, seed)
-        terms = _Terms(held_out, owner)
+        said = [""] * images
+        for caption, at in zip(held_out.pairs.captions, owner, strict=True):
+            said[at] += f" {caption}"
+        words = Vocabulary(said, [1] * images)
+
+        def name_of(some: Index) -> str:
+            return "/".join(words.terms(some.tolist())[:TERMS]) or "no words"
+
         return cls(
             shares,
             image,
-            tuple(terms.of(row) for row in near),
-            tuple(terms.of(np.flatnonzero(image == kind)) for kind in range(int(image.max()) + 1)),
+            tuple(name_of(row) for row in near),
+            tuple(name_of(np.flatnonzero(image == kind)) for kind in range(int(image.max()) + 1)),
             "neighbours",
         )
 
@@ -248,26 +256,3 @@ def _clusters(vectors: npt.NDArray[np.float32], size: int, seed: int) -> Index:
             vectors.astype(np.float64), size, minit="++", seed=generator(seed, "canary/images")
         )[1]
     return np.unique(found, return_inverse=True)[1].astype(np.intp)
-
-
-class _Terms:
-    """Names sets of images by the words that set their captions apart."""
-
-    def __init__(self, held_out: TestSet, owner: npt.NDArray[np.int64]) -> None:
-        self._words: list[set[str]] = [set() for _ in held_out.gallery]
-        for caption, image in zip(held_out.pairs.captions, owner, strict=True):
-            plain = "".join(c if c.isalnum() else " " for c in str(caption).lower())
-            self._words[image] |= {word for word in plain.split() if len(word) > 2}
-        self._share: dict[str, float] = {}
-        for words in self._words:
-            for word in words:
-                self._share[word] = self._share.get(word, 0) + 1 / len(self._words)
-
-    def of(self, images: Index) -> str:
-        counts: dict[str, float] = {}
-        for image in images:
-            for word in self._words[image]:
-                counts[word] = counts.get(word, 0) + 1 / len(images)
-        gain = {word: share * np.log(share / self._share[word]) for word, share in counts.items()}
-        best = sorted(gain, key=lambda word: (-gain[word], word))[:TERMS]
-        return "/".join(best) or "no words"

@@ -10,7 +10,6 @@ import numpy as np
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups.distance import DISTANCE
 from mmpoison.defenses.filters.suspicious_groups.items import Values
 from mmpoison.defenses.filters.suspicious_groups.passes import (
     SCORE,
@@ -19,6 +18,7 @@ from mmpoison.defenses.filters.suspicious_groups.passes import (
     scores_of,
 )
 from mmpoison.defenses.group_levels import LIKELY
+from mmpoison.embedded.distance import DISTANCE
 
 ALIGNED = 0.9
 """From this AUROC of true against shuffled pairs on, a distance says something of a single pair."""

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpoison.defenses.filters.suspicious_groups.shard import AnyVectors, Vectors, VectorShard
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
+from mmpoison.embedded.distance import AnyVectors, Vectors
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.inputs import PairInputs, Progress, ProgressFor, Rows

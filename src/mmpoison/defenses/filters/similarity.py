@@ -12,8 +12,8 @@ from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups.distance import DISTANCE
 from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
+from mmpoison.embedded.distance import DISTANCE
 from mmpoison.errors import InputError
 from mmpoison.statistics import TwoGaussians, fit_two_gaussians
 

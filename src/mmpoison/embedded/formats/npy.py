@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpoison.datasets.options import one_of
-from mmpoison.embedded.arrays import ArrayFile, ArrayShard, array_names, sizes_of
+from mmpoison.embedded.arrays import ArrayFile, ArrayShard, open_archive, sizes_of
 from mmpoison.embedded.catalogue import EmbeddedFormat, register
 from mmpoison.embedded.files import DataFile, Listing, each, list_place
-from mmpoison.embedded.own_columns import ColumnChoice, OwnColumns, find_column
+from mmpoison.embedded.own_columns import OwnColumns, choose_columns
 from mmpoison.embedded.source import EmbeddedSource, ShardError, make_source
 from mmpoison.errors import InputError
 
@@ -22,8 +22,13 @@ NPY_PAIR = "npy-pair"
 ROWS_A_SHARD = 1 << 18
 """512 MB of 512 float16 numbers on both sides, and a list of ids that takes some 20 MB."""
 
-USUAL_IDS = ("uid", "key", "__key__", "id", "image_path")
-USUAL_CAPTIONS = ("caption", "captions", "text", "texts", "title")
+USUAL = {
+    "id": ("uid", "key", "__key__", "id", "image_path"),
+    "caption": ("caption", "captions", "text", "texts", "title"),
+    "image_id": ("image_id",),
+}
+"""Names by which columns are recognised."""
+
 SIDES = {
     "text": r"(?<![a-z])(text|texts|txt|caption|captions)(?![a-z])",
     "image": r"(?<![a-z])(image|images|img)(?![a-z])",
@@ -50,8 +55,8 @@ def open_npy_pair(
             caption.
         image: File of the images' embeddings; by default the one whose name says image or img.
         metadata: Parquet file; by default the only one in the folder.
-        id: Column of the ids; by default the first of `USUAL_IDS`, else the number of the row is the id.
-        caption: Column of captions; by default the first of `USUAL_CAPTIONS`.
+        id: Column of the ids; by default the first of `USUAL`, else the number of the row is the id.
+        caption: Column of captions; by default the first of `USUAL`.
         image_id: Column that says which image, where several captions share one; `image_id` by default.
         score: Column of a similarity that was computed by the same model.
 
@@ -64,12 +69,7 @@ def open_npy_pair(
     }
     table = _named(place, metadata) if metadata else _only_table(place)
     known = [OwnColumns(table)] if table is not None else []
-    columns = ColumnChoice(
-        find_column(known, "id", id, USUAL_IDS),
-        find_column(known, "caption", caption, USUAL_CAPTIONS),
-        find_column(known, "image_id", image_id, ("image_id",)),
-        find_column(known, "score", score) if score else None,
-    )
+    columns = choose_columns(known, USUAL, id=id, caption=caption, image_id=image_id, score=score)
     files = {side: ArrayFile(file) for side, file in arrays.items()}
     rows, dimension = sizes_of(files["text"])
     for other, count in (
@@ -199,11 +199,9 @@ def open_clip_retrieval(
     # `clip-retrieval inference --enable_metadata False` writes none
     owns = {number: OwnColumns(file) for number, (_, file) in tables.items()}
     known = list(owns.values())
-    columns = ColumnChoice(
-        find_column(known, "id", id or ("image_path" if known else None)),
-        find_column(known, "caption", caption, ("caption",)),
-        find_column(known, "image_id", image_id) if image_id else None,
-        find_column(known, "score", score) if score else None,
+    id = id or ("image_path" if known else None)
+    columns = choose_columns(
+        known, {"caption": ("caption",)}, id=id, caption=caption, image_id=image_id, score=score
     )
 
     def shard(number: int) -> ArrayShard:
@@ -294,12 +292,8 @@ def open_datacomp(
     owns = {stem: OwnColumns(place.file(f"{stem}.parquet")) for stem in stems}
     chosen = _choose_model(model, list(archives.values()))
     known = list(owns.values())
-    columns = ColumnChoice(
-        find_column(known, "id", id),
-        find_column(known, "caption", caption, ("text",)),
-        find_column(known, "image_id", image_id) if image_id else None,
-        find_column(known, "score", score, (f"clip_{chosen}_similarity_score",)),
-    )
+    usual = {"caption": ("text",), "score": (f"clip_{chosen}_similarity_score",)}
+    columns = choose_columns(known, usual, id=id, caption=caption, image_id=image_id, score=score)
 
     def shard(stem: str) -> ArrayShard:
         text = ArrayFile(archives[stem], f"{chosen}_txt")
@@ -322,11 +316,12 @@ def _choose_model(model: str | None, archives: list[DataFile]) -> str:
         return model
     for archive in archives:
         try:
-            names = array_names(archive)
+            with open_archive(archive) as opened:
+                names = opened.namelist()
         except ShardError:
             continue
         for each_model in MODELS:
-            if f"{each_model}_txt" in names and f"{each_model}_img" in names:
+            if f"{each_model}_txt.npy" in names and f"{each_model}_img.npy" in names:
                 return each_model
     return MODELS[0]
 

@@ -13,8 +13,14 @@ import numpy as np
 
 from mmpoison.embedded.catalogue import EmbeddedFormat, register
 from mmpoison.embedded.files import DataFile, Listing, each
-from mmpoison.embedded.formats.npy import USUAL_CAPTIONS, USUAL_IDS, side_of
-from mmpoison.embedded.own_columns import ColumnChoice, OwnColumns, TableShard, find_column
+from mmpoison.embedded.formats.npy import USUAL, side_of
+from mmpoison.embedded.own_columns import (
+    ColumnChoice,
+    OwnColumns,
+    TableShard,
+    choose_columns,
+    find_column,
+)
 from mmpoison.embedded.source import Array, EmbeddedSource, ShardError, make_source
 from mmpoison.errors import InputError
 
@@ -99,13 +105,7 @@ def open_parquet_lists(
     for side, column in sides.items():
         find_column(plain, side, column)
     owns = [OwnColumns(file, hidden=hidden) for file in files]
-    columns = ColumnChoice(
-        find_column(owns, "id", id, USUAL_IDS),
-        find_column(owns, "caption", caption, USUAL_CAPTIONS),
-        find_column(owns, "image_id", image_id, ("image_id",)),
-        find_column(owns, "score", score) if score else None,
-    )
-
+    columns = choose_columns(owns, USUAL, id=id, caption=caption, image_id=image_id, score=score)
     dimension = _dimension(plain, sides["text"])
 
     def shards_of(file: DataFile) -> list[ListShard]:

@@ -18,9 +18,9 @@ from mmpoison.defenses.filters.judging import Judgement, judge_note
 from mmpoison.defenses.filters.kept_folder import save_kept
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup
-from mmpoison.defenses.filters.suspicious_groups.distance import DISTANCE
 from mmpoison.defenses.unreadable import absent, write_unreadable
 from mmpoison.embedded.checks import ShardFacts
+from mmpoison.embedded.distance import DISTANCE
 from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
 from mmpoison.embedded.results import NO_GROUP, ResultWriter, ShardVerdict, write_results
 from mmpoison.embedded.source import Shard, ShardError
@@ -249,7 +249,7 @@ def _record(
             if judge is None or judge.low is None or not _compared(judged)
             else [judge.low, judge.high],
             "dropped": output.dropped,
-            "unusable": judged.facts.not_finite + judged.facts.zero,
+            "unusable": judged.facts.unusable,
             "known": judged.known,
             "groups": groups,
             "worst": _worst(judged, runner),

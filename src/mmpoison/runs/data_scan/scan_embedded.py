@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,17 +29,17 @@ from mmpoison.defenses.filters.suspicious_groups.passes import (
     ReadPass,
     join_shards,
     read_memory,
+    read_pairs,
+    vectors_of,
 )
 from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize, plant_goals
 from mmpoison.defenses.filters.suspicious_groups.shard import (
     SAMPLE,
     Arrays,
-    Sample,
     SamplePlan,
-    part_of,
 )
 from mmpoison.defenses.group_levels import LIKELY, LOOK
-from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, check_shard, notes_on
+from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, facts_of, notes_on
 from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
 from mmpoison.errors import InputError, ResultError
 from mmpoison.runs.data_scan.drop import Judged, KeptFolder, write_scan
@@ -227,8 +228,11 @@ class CheckedReadPass:
 
     def __call__(self, shard: Shard, number: int) -> Arrays:
         """Compute the result of a shard."""
-        facts = json.dumps(asdict(check_shard(shard))).encode()
-        return {"facts": np.frombuffer(facts, dtype=np.uint8), **ReadPass(self.plan)(shard, number)}
+        vectors = vectors_of(shard, number)
+        found = ReadPass(self.plan)(vectors, number)
+        facts = facts_of(shard, vectors.text, vectors.image, found["distance"])
+        text = json.dumps(asdict(facts)).encode()
+        return {"facts": np.frombuffer(text, dtype=np.uint8), **found}
 
 
 def _facts_of(part: Arrays) -> ShardFacts:
@@ -245,13 +249,10 @@ def read_shards(
         InputError: If no shard can be read, or their embeddings have different dimensions.
     """
     plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
-    runner.run(READ, "reading embeddings", CheckedReadPass(plan))
-    facts, samples = ShardFacts(), []
-    for _, part in runner.whole_parts(READ, without=("distance",)):
-        facts = facts.merge(_facts_of(part))
-        samples.append(Sample.from_arrays(part_of("sample", part)))
-    sample = _in_pairs(samples, Sample.merge)
-    return facts, ReadPairs(runner, sample, settings.seed, progress.progress)
+    read = read_pairs(runner, CheckedReadPass(plan), settings.seed, progress.progress)
+    parts = (part for _, part in runner.whole_parts(READ, only="facts"))
+    facts = reduce(ShardFacts.merge, map(_facts_of, parts), ShardFacts())
+    return facts, read
 
 
 KINDS = ("label", "category", "class")
@@ -289,16 +290,6 @@ def _out_of_order(facts: ShardFacts) -> bool:
     stored = facts.score_mean is not None and facts.score_mean > SCORE_OFF
     wrong = len(facts.shuffled)
     return 0 < wrong < facts.compared or facts.captions_out_of_order or (stored and wrong > 0)
-
-
-def _in_pairs(parts: list[T], merge: Callable[[T, T], T]) -> T:
-    """Merge neighbours again and again: large parts are copied a few times, and not once a shard."""
-    while len(parts) > 1:
-        parts = [
-            merge(*parts[i : i + 2]) if i + 1 < len(parts) else parts[i]
-            for i in range(0, len(parts), 2)
-        ]
-    return parts[0]
 
 
 def describe_methods(judged: Judged) -> list[str]:

@@ -194,13 +194,13 @@ def write_part(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         np.savez(stream, allow_pickle=False, **dict(arrays))
 
 
-def load_part(file: Path, without: Sequence[str] = (), only: str = "") -> Arrays:
+def load_part(file: Path, only: str = "") -> Arrays:
     """Read the arrays of a result; see `ShardRunner.whole_parts`.
 
     Raises:
         InputError: If the file is damaged or missing.
     """
-    found = read_all_arrays(file, without, only)
+    found = read_all_arrays(file, only)
     if found is None:
         raise InputError(f"{file}: is damaged: delete it and run the same command again")
     return found
@@ -347,21 +347,14 @@ class ShardRunner:
             raise InputError(f"{file}: is damaged: delete it and run the same command again")
         return found
 
-    def whole_parts(
-        self, name: str, *, without: Sequence[str] = (), only: str = ""
-    ) -> Iterator[tuple[int, Arrays]]:
-        """Read all arrays of the results of a pass, in the order of the shards.
-
-        Args:
-            name: Name of the pass.
-            without: Names of arrays that are not read.
-            only: What the names of arrays begin with that are read.
+    def whole_parts(self, name: str, only: str = "") -> Iterator[tuple[int, Arrays]]:
+        """Read the results of a pass in the order of the shards: all arrays, or those whose names begin so.
 
         Raises:
             InputError: If a file is damaged.
         """
         for number in sorted(self.shards):
-            yield number, load_part(self._file(name, number), without, only)
+            yield number, load_part(self._file(name, number), only)
 
     def _file(self, name: str, number: int) -> Path:
         return part_file(self.work, name, number, self.shards[number].name)

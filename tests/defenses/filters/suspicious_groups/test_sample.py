@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
 import numpy as np
 from tests.defenses.filters.suspicious_groups.conftest import Made, saved_and_read
 
@@ -22,7 +20,7 @@ def test_it_is_the_pairs_with_the_smallest_hashes(one_caption: Made) -> None:
     plan = SamplePlan(len(one_caption), 500, seed=3)
     parts = [sample_part(shard, plan) for shard in shards]
     assert sum(map(len, parts)) < 800
-    found = reduce(Sample.merge, parts)
+    found = Sample.joined(parts)
     every = sorted(
         (int(hash_), shard.number, row)
         for shard in shards
@@ -33,7 +31,7 @@ def test_it_is_the_pairs_with_the_smallest_hashes(one_caption: Made) -> None:
     )
     np.testing.assert_array_equal(found.text[17], shards[found.shard[17]].text[found.row[17]])
     # in any order
-    again = parts[2].merge(parts[0].merge(parts[3])).merge(parts[1])
+    again = Sample.joined([parts[2], Sample.joined([parts[3], parts[0]]), parts[1]])
     for name, values in found.to_arrays().items():
         np.testing.assert_array_equal(again.to_arrays()[name], values)
         np.testing.assert_array_equal(

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from mmpoison.defenses.filters.suspicious_groups.growth import EXPECTED_AT_LEAST, FEW
 from mmpoison.defenses.filters.suspicious_groups.items import Values, group_sums
-from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, Vectors, unit
+from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, unit
+from mmpoison.embedded.distance import Vectors
 
 # -- Cells of captions and of images: clusters of the sample, in which the pairs of all shards are counted.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -145,53 +146,40 @@ def describe_groups(
     return tuple(described)
 
 
-class _Captions:
-    """Reads captions of some rows, and caches those of the last shards."""
-
-    def __init__(self, shards: Mapping[int, Any]) -> None:
-        self._shards = shards
-        self._known: dict[int, list[str] | None] = {}
-
-    def of(self, places: Sequence[PairPlace]) -> list[str]:
-        """Return captions, empty where there is none or the table cannot be read."""
-        order = sorted(range(len(places)), key=lambda i: (places[i].shard, places[i].row))
-        found = [""] * len(places)
-        for i in order:
-            captions = self._of_shard(places[i].shard)
-            if captions is not None:
-                found[i] = str(captions[places[i].row])
-        return found
-
-    def _of_shard(self, number: int) -> list[str] | None:
-        if number not in self._known:
-            if len(self._known) >= BACKGROUND_SHARDS:
-                self._known.pop(next(iter(self._known)))
-            try:
-                self._known[number] = self._shards[number].captions()
-            except InputError:
-                self._known[number] = None
-        return self._known[number]
-
-
 class _Describer:
     """Describes groups by a part of the sample."""
 
     def __init__(self, read: ReadPairs, space: Space) -> None:
         self._shards, self._starts, self._space = read.runner.shards, read.starts, space
-        self._captions = _Captions(self._shards)
+        self._captions_of = lru_cache(BACKGROUND_SHARDS)(self._read_captions)
         sample, numbers = read.sample, sorted(self._shards)
         step = max(1, -(-len(numbers) // BACKGROUND_SHARDS))
         inside = np.flatnonzero(np.isin(sample.shard, numbers[::step]))[:BACKGROUND]
         self._places = [PairPlace(int(sample.shard[i]), int(sample.row[i])) for i in inside]
         self._images = space.reduce(sample.image[inside])
-        self._texts = self._captions.of(self._places)
+        self._texts = self._captions(self._places)
+
+    def _captions(self, places: Sequence[PairPlace]) -> list[str]:
+        """Return captions, empty where there is none or the table cannot be read."""
+        found = [""] * len(places)
+        for i in sorted(range(len(places)), key=lambda i: (places[i].shard, places[i].row)):
+            if (captions := self._captions_of(places[i].shard)) is not None:
+                found[i] = str(captions[places[i].row])
+        return found
+
+    def _read_captions(self, shard: int) -> list[str] | None:
+        try:
+            captions: list[str] | None = self._shards[shard].captions()
+        except InputError:
+            return None
+        return captions
 
     def __call__(self, group: Group) -> DescribedGroup:
         places = [
             PairPlace(number, int(row)) for number, rows in group.rows.items() for row in rows
         ]
         few = places[:: max(1, -(-len(places) // MOST_CAPTIONS))]
-        own = self._captions.of(few)
+        own = self._captions(few)
         alike = self._alike(few, own)
         words = Vocabulary([*self._texts, *own], [1] * len(self._texts) + [0] * len(own))
         first = len(self._texts)

@@ -42,9 +42,9 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     Sample,
     Space,
     Stored,
-    Vectors,
     VectorShard,
 )
+from mmpoison.embedded.distance import Vectors
 from mmpoison.errors import InputError
 
 FITS = 3

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.filters.suspicious_groups.items import Values
-from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, Vectors, unit
+from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, unit
 from mmpoison.defenses.group_levels import FEWEST_IMAGES
+from mmpoison.embedded.distance import Vectors
 
 Numbers = npt.NDArray[np.float64]
 

@@ -11,11 +11,11 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     Index,
     Sample,
     Space,
-    Vectors,
     VectorShard,
     hashes,
     unit,
 )
+from mmpoison.embedded.distance import Vectors
 
 Values = npt.NDArray[np.float32]
 

@@ -30,7 +30,6 @@ from mmpoison.defenses.filters.suspicious_groups.cells import (
     flag,
     rows_of_cells,
 )
-from mmpoison.defenses.filters.suspicious_groups.distance import distances
 from mmpoison.defenses.filters.suspicious_groups.fit import (
     Background,
     GroupModel,
@@ -64,7 +63,6 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     Index,
     Sample,
     SamplePlan,
-    Vectors,
     VectorShard,
     hashes,
     part_of,
@@ -72,6 +70,7 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     sample_part,
 )
 from mmpoison.defenses.group_levels import FEWEST_IMAGES, false_alarms_at
+from mmpoison.embedded.distance import Vectors, distances
 from mmpoison.statistics import Estimate, true_pair_auroc
 
 Numbers = npt.NDArray[np.float64]
@@ -128,10 +127,8 @@ class PassRunner(Protocol):
         """Read arrays of the result of one shard."""
         ...
 
-    def whole_parts(
-        self, name: str, *, without: Sequence[str] = (), only: str = ""
-    ) -> Iterator[tuple[int, Arrays]]:
-        """Read all arrays of the results of a pass, in the order of the shards."""
+    def whole_parts(self, name: str, only: str = "") -> Iterator[tuple[int, Arrays]]:
+        """Read the results of a pass in the order of the shards: all arrays, or those whose names begin so."""
         ...
 
     def state(self, name: str, arrays: Arrays) -> State:
@@ -168,9 +165,7 @@ class MemoryRunner:
         """Read arrays of the result of a pass."""
         return tuple(self._found[name][one] for one in arrays)
 
-    def whole_parts(
-        self, name: str, *, without: Sequence[str] = (), only: str = ""
-    ) -> Iterator[tuple[int, Arrays]]:
+    def whole_parts(self, name: str, only: str = "") -> Iterator[tuple[int, Arrays]]:
         """Read the result of a pass."""
         yield self.shard.number, self._found[name]
 
@@ -294,6 +289,29 @@ FEW_UNITS = 2048
 """Pairs of the sample that are compared with random pairs."""
 
 
+def read_pairs(
+    runner: PassRunner,
+    compute: Callable[[Any, int], Arrays],
+    seed: int = 0,
+    progress: ProgressFor = silent,
+) -> ReadPairs:
+    """Read all shards: the first pass.
+
+    Args:
+        runner: Runs passes over the shards.
+        compute: A `ReadPass`, or what gives its result and more.
+        seed: Of everything random.
+        progress: Gives a progress callback for a named step.
+
+    Raises:
+        InputError: If no shard can be read, or their embeddings have different dimensions.
+    """
+    runner.run(READ, "reading embeddings", compute)
+    parts = runner.whole_parts(READ, only="sample/")
+    samples = [Sample.from_arrays(part_of("sample", part)) for _, part in parts]
+    return ReadPairs(runner, Sample.joined(samples), seed, progress)
+
+
 def read_memory(
     shard: VectorShard, seed: int = 0, progress: ProgressFor = silent, *, sample: int = SAMPLE
 ) -> ReadPairs:
@@ -305,10 +323,8 @@ def read_memory(
         progress: Gives a progress callback for a named step.
         sample: Pairs in the sample.
     """
-    runner = MemoryRunner(shard)
-    runner.run(READ, "", ReadPass(SamplePlan(max(1, len(shard)), sample, seed)))
-    ((_, part),) = runner.whole_parts(READ)
-    return ReadPairs(runner, Sample.from_arrays(part_of("sample", part)), seed, progress)
+    plan = SamplePlan(max(1, len(shard)), sample, seed)
+    return read_pairs(MemoryRunner(shard), ReadPass(plan), seed, progress)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from mmpoison.defenses.filters.suspicious_groups.items import (
     Values,
     group_sums,
 )
-from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, Vectors, unit
+from mmpoison.defenses.filters.suspicious_groups.shard import Index, Stored, unit
+from mmpoison.embedded.distance import Vectors
 
 RIDGE = 1.0
 FEWEST_ITEMS = 20

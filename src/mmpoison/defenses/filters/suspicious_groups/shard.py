@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
@@ -11,14 +11,8 @@ import numpy.typing as npt
 
 from mmpoison.base.option_checks import check_whole
 from mmpoison.base.seeding import stream_key
+from mmpoison.embedded.distance import AnyVectors, Vectors, squared_lengths, to_float32
 from mmpoison.errors import InputError
-
-# -- Reads float16 vectors in blocks, several times faster than NumPy's own conversion to float32.
-
-
-Vectors = npt.NDArray[np.float32]
-AnyVectors = npt.NDArray[np.floating[Any]]
-"""Of float16 or float32."""
 
 DIMENSIONS = 64
 """Principal components that are used: groups are found no worse than with all of them, at a tenth of the time."""
@@ -29,54 +23,6 @@ def unit(vectors: Vectors) -> Vectors:
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: Vectors = vectors / np.maximum(length, np.float32(1e-9))
     return scaled
-
-
-TOO_LONG = np.float32(65536.0**2)
-"""A row with an infinite or undefined float16 has at least this squared length after `to_float32`."""
-
-_SIGN_AND_REST = np.uint32(0x8FFFE000)
-_SCALE = np.float32(2.0**112)
-
-
-def to_float32(block: AnyVectors, out: Vectors) -> None:
-    """Convert a block of vectors to float32.
-
-    The bits of a float16 are moved to where a float32 has them, and the exponent is corrected by a multiplication. It
-    is exact for all finite numbers, also those below the normal range. An infinite or undefined number becomes one of
-    at least 65,536, which `squared_lengths` recognises.
-
-    Args:
-        block: Shape `(n, d)`.
-        out: Is filled, shape `(n, d)`.
-    """
-    if block.dtype != np.float16:
-        np.copyto(out, block)
-        return
-    bits = out.view(np.uint32)
-    # the copy of a signed number also copies its sign into the upper half
-    np.copyto(out.view(np.int32), block.view(np.int16))
-    np.left_shift(bits, 13, out=bits)
-    np.bitwise_and(bits, _SIGN_AND_REST, out=bits)
-    np.multiply(out, _SCALE, out=out)
-
-
-def squared_lengths(block: AnyVectors, converted: Vectors) -> Vectors:
-    """Return the squared length of each vector, NaN where it is zero or not finite, shape `(n,)`.
-
-    Args:
-        block: The vectors as they are stored, shape `(n, d)`.
-        converted: What `to_float32` made of them, shape `(n, d)`.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares: Vectors = np.einsum("ij,ij->i", converted, converted)
-        squares[squares == 0] = np.nan
-        # few or none: long vectors are possible, so that the stored numbers decide
-        suspect = np.flatnonzero(~(squares < TOO_LONG))
-    if len(suspect):
-        broken = ~np.isfinite(np.asarray(block[suspect])).all(axis=1)
-        squares[suspect[broken]] = np.nan
-        squares[~np.isfinite(squares)] = np.nan
-    return squares
 
 
 # -- Values that are written as arrays, for the workers that read them.
@@ -381,23 +327,23 @@ class Sample(Stored):
     def __len__(self) -> int:
         return len(self.row)
 
-    def merge(self, other: Sample) -> Sample:
-        """Return the pairs of both with the smallest hashes.
+    @classmethod
+    def joined(cls, parts: Sequence[Sample]) -> Sample:
+        """Return the pairs of some parts with the smallest hashes.
 
         Raises:
             InputError: If their vectors have different dimensions.
         """
         for side in ("text", "image"):
-            mine, theirs = (getattr(one, side).shape[1] for one in (self, other))
-            if mine != theirs:
+            if len(sizes := {getattr(part, side).shape[1] for part in parts}) > 1:
                 raise InputError(
-                    f"vectors of {side} have {mine} and {theirs} dimensions: all shards must come from one encoder"
+                    f"vectors of {side} have {' and '.join(map(str, sorted(sizes)))} dimensions: all shards must come "
+                    "from one encoder"
                 )
-        both = {
-            name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS
-        }
-        order = np.lexsort((both["row"], both["shard"], both["hash"]))[: self.size]
-        return Sample(**{name: values[order] for name, values in both.items()}, size=self.size)
+        every = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        size = parts[0].size
+        order = np.lexsort((every["row"], every["shard"], every["hash"]))[:size]
+        return cls(**{name: values[order] for name, values in every.items()}, size=size)
 
     def first(self, count: int) -> Sample:
         """Return the first pairs, which are a sample too."""
