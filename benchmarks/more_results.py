@@ -13,7 +13,7 @@ from pathlib import Path
 from rows import summary_table
 
 from mmpoison.base.untrusted import read_json
-from mmpoison.reporting.runs import expand
+from mmpoison.reporting.results import expand
 from mmpoison.reporting.seeds import seed_tables
 from mmpoison.reporting.table import Table, markdown
 

@@ -42,7 +42,7 @@ from mmpoison.base.files import write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.paper import PAPER
 from mmpoison.paper.write import RUNS_FILE
-from mmpoison.reporting.tidy import results_table
+from mmpoison.reporting.results import results_table
 from mmpoison.runs.recipe_files import shipped_recipes
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"

@@ -114,10 +114,9 @@ def _read_metrics(folder: Path) -> None:
     """As `report` counts: tables as Markdown and JSON, comparisons, the table of results."""
     from mmpoison.base.untrusted import read_json
     from mmpoison.reporting.compare import compare_models
-    from mmpoison.reporting.runs import expand
+    from mmpoison.reporting.results import expand, results_table
     from mmpoison.reporting.seeds import metrics_tables, seed_tables
     from mmpoison.reporting.table import markdown
-    from mmpoison.reporting.tidy import results_table
 
     runs = expand([folder / "run"])
     tables = seed_tables(runs)
@@ -132,7 +131,7 @@ def _read_run(folder: Path) -> None:
     """As `report` shows it: on the terminal, the page of one run and of several."""
     from mmpoison.base.untrusted import read_json
     from mmpoison.reporting.html_report import render_runs_html, write_report
-    from mmpoison.reporting.runs import expand
+    from mmpoison.reporting.results import expand
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.terminal_tables import terminal, terminal_table
 

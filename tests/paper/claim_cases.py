@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, Verdict
-from mmpoison.paper.measured import CURVE, Results
+from mmpoison.paper.measured import CURVE
 from mmpoison.paper.tables import RATE
+from mmpoison.reporting.results import Results
 
 REPAIR_EPOCHS = "sterilize.training.epochs"
 

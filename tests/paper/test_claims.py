@@ -29,7 +29,7 @@ from mmpoison.paper import CLAIMS, Results, render_paper
 from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
 from mmpoison.paper.tables import RATE, REPAIR_CURVE
-from mmpoison.reporting.runs import Row
+from mmpoison.reporting.results import Row
 from mmpoison.reporting.table import Compared
 
 MakeRun = Callable[..., Path]

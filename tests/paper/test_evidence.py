@@ -22,7 +22,7 @@ from mmpoison.paper.claim import (
     is_within,
     most,
 )
-from mmpoison.paper.measured import change
+from mmpoison.reporting.results import change
 
 VALUES = st.lists(st.integers(-50, 50).map(lambda n: n / 100), min_size=2, max_size=8)
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmpoison.paper.measured import Results, change
-from mmpoison.reporting.tidy import MAIN
+from mmpoison.reporting.results import MAIN, Results, change
 
 SHARES = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=6)
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
 from mmpoison.errors import InputError
-from mmpoison.reporting.tidy import FIRST, results_table, to_arrow, write_results
+from mmpoison.reporting.results import FIRST, results_table, to_arrow, write_results
 
 MakeRun = Callable[..., Path]
 

@@ -18,7 +18,7 @@ from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
-from mmpoison.reporting.tidy import run_rows
+from mmpoison.reporting.results import RunRead
 from mmpoison.runs import run
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
@@ -758,7 +758,7 @@ def test_what_drifts_without_poison(make_recipe: MakeRecipe, tmp_path: Path) -> 
     for section in ("goal", "utility", "drift"):
         assert metrics[section] == plain[section]
     assert "study" not in plain or "order_drift" not in plain["study"]
-    rows = [row for row in run_rows(tmp_path / "run") if row["model"] == "poisoned"]
+    rows = [row for row in RunRead.of_folder(tmp_path / "run").rows if row["model"] == "poisoned"]
     assert {row["order_drift.text"] for row in rows} == {order["text"]}
     # the model itself, measured again by hand
     models = {

@@ -121,7 +121,7 @@ def report(
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.reporting.compare import compare_models, compare_runs
-    from mmpoison.reporting.runs import expand
+    from mmpoison.reporting.results import expand
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
 
@@ -175,7 +175,7 @@ def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | Non
 
         said.append(f"page: {write_html(folders, html, paper_section(folders))}")
     if parquet is not None:
-        from mmpoison.reporting.tidy import write_results
+        from mmpoison.reporting.results import write_results
 
         table = write_results(folders, parquet)
         said.append(f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}")

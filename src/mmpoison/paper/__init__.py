@@ -17,10 +17,10 @@ from mmpoison.paper import claims as _claims  # noqa: F401
 from mmpoison.paper import study_claims as _study_claims  # noqa: F401
 from mmpoison.paper.claim import CLAIMS, Claim, ClaimResult
 from mmpoison.paper.entries import PAPER, Entry
-from mmpoison.paper.measured import Measured, Results
 from mmpoison.paper.page import Page
 from mmpoison.paper.verdicts import claims_page, numbers_of, summary_page, write_claims
 from mmpoison.paper.write import Written, render_paper, write_page, write_paper
+from mmpoison.reporting.results import Measured, Results
 
 __all__ = [
     "CLAIMS",

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mmpoison.paper.measured import Measured, Results, change, p_of
+from mmpoison.paper.measured import p_of
 from mmpoison.paper.paper_values import paper
-from mmpoison.reporting.runs import Row
+from mmpoison.reporting.results import Measured, Results, Row, change
 from mmpoison.reporting.text import decimal
 
 # -- Decides what numbers over seeds say of a limit: yes, no, or undecided where their interval holds both

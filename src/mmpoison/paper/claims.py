@@ -35,18 +35,14 @@ from mmpoison.paper.measured import (
     ATTACK_2,
     ATTACK_3,
     CURVE,
-    Measured,
-    Results,
     attack_2,
     beyond_order,
-    change,
-    is_balanced,
     p_of,
     trained,
     with_model,
 )
 from mmpoison.paper.tables import DEEP_HITS, FROZEN, HITS, RATE, REPAIR_RATE
-from mmpoison.reporting.runs import DISTANCE, Row
+from mmpoison.reporting.results import DISTANCE, Measured, Results, Row, change, is_balanced
 from mmpoison.reporting.text import as_number
 
 # -- Rules of the claims about the attacks: sections 1, 4.1, 4.2.1 and A.5.3.

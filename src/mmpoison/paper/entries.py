@@ -19,18 +19,11 @@ from mmpoison.images.decode import BrokenImage, read_small_jpeg
 from mmpoison.paper import figures, tables
 from mmpoison.paper.draw import sheet
 from mmpoison.paper.figures import Curves
-from mmpoison.paper.measured import (
-    ATTACK_1,
-    ATTACK_2,
-    ATTACK_3,
-    Results,
-    attack_2,
-    is_balanced,
-    with_model,
-)
+from mmpoison.paper.measured import ATTACK_1, ATTACK_2, ATTACK_3, attack_2, with_model
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper
 from mmpoison.paper.tables import DEEP_HITS, DEFENDED, FROZEN, DriftTable, HitTable
+from mmpoison.reporting.results import Results, is_balanced
 from mmpoison.reporting.summary import RANK_LIST_MODELS, classes, section
 from mmpoison.reporting.table import Cell, Column, Link
 

@@ -11,22 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.paper.draw import Panel, Series, bars, curves, densities, heat_map, maps
-from mmpoison.paper.measured import (
-    AMOUNTS,
-    ATTACK_2,
-    CURVE,
-    Block,
-    Measured,
-    Results,
-    attack_2,
-    blocks,
-    by_amount,
-)
+from mmpoison.paper.measured import AMOUNTS, ATTACK_2, CURVE, Block, attack_2, blocks, by_amount
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper_data
 from mmpoison.paper.tables import DIGITS, NAMES, REPAIR_RATE
 from mmpoison.reporting.html_report import drawings
-from mmpoison.reporting.runs import DISTANCE, Row, bounds_of
+from mmpoison.reporting.results import DISTANCE, Measured, Results, Row, bounds_of
 from mmpoison.reporting.summary import classes, section
 from mmpoison.reporting.table import Cell, Column
 from mmpoison.reporting.text import as_number, count, percent

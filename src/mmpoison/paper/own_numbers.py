@@ -14,13 +14,12 @@ from typing import Any
 
 from mmpoison.paper.claim import CLAIMS, ClaimResult, every, said_of
 from mmpoison.paper.figures import MEDIANS
-from mmpoison.paper.measured import CURVE, Results
+from mmpoison.paper.measured import CURVE
 from mmpoison.paper.paper_values import rows_of
 from mmpoison.paper.tables import DEEP_HITS, RATE, TASKS
-from mmpoison.reporting.runs import Row
+from mmpoison.reporting.results import MAIN, Results, Row
 from mmpoison.reporting.table import Cell, Compared, Table
 from mmpoison.reporting.text import decimal
-from mmpoison.reporting.tidy import MAIN
 
 MEASURED_DATA = {
     "flickr-pascal": "flickr-pascal",

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mmpoison.paper.measured import Measured
-from mmpoison.reporting.runs import Row
+from mmpoison.reporting.results import Measured, Row
 from mmpoison.reporting.table import Cell, Column, Compared, Link, Table
 from mmpoison.reporting.text import decimal
 

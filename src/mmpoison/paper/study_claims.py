@@ -31,17 +31,8 @@ from mmpoison.paper.claim import (
     shown,
     versus,
 )
-from mmpoison.paper.measured import (
-    AMOUNTS,
-    ATTACK_1,
-    ATTACK_2,
-    Measured,
-    Results,
-    attack_2,
-    by_amount,
-    change,
-)
-from mmpoison.reporting.runs import SHARE, Row
+from mmpoison.paper.measured import AMOUNTS, ATTACK_1, ATTACK_2, attack_2, by_amount
+from mmpoison.reporting.results import SHARE, Measured, Results, Row, change
 from mmpoison.statistics import clustered_mean, clustered_share
 
 ENCODERS = 3

@@ -11,21 +11,17 @@ from mmpoison.paper.measured import (
     ATTACK_1,
     ATTACK_2,
     ATTACK_3,
-    Measured,
-    Results,
     attack_2,
     beyond_order,
     blocks,
-    change,
-    difference,
     ends_of_curves,
     p_of,
-    paired,
     trained,
     with_model,
 )
 from mmpoison.paper.page import STRONGER, Page, Sense
 from mmpoison.paper.paper_values import TITLES, paper_data, rows_of, title_of
+from mmpoison.reporting.results import Measured, Results, change, difference, paired
 from mmpoison.reporting.table import Cell, Column
 
 HITS = ("hit@1", "hit@5", "hit@10", "min_rank")

@@ -25,12 +25,12 @@ from mmpoison.paper.claim import (
 )
 from mmpoison.paper.entries import PAPER, Entry
 from mmpoison.paper.figures import silhouettes
-from mmpoison.paper.measured import ATTACK_2, Measured, Results
+from mmpoison.paper.measured import ATTACK_2
 from mmpoison.paper.own_numbers import contradiction, own_finding, unprinted
 from mmpoison.paper.page import Page, name_of
 from mmpoison.paper.paper_values import TITLES, paper
 from mmpoison.paper.write import Written, write_page
-from mmpoison.reporting.runs import Row
+from mmpoison.reporting.results import Measured, Results, Row
 from mmpoison.reporting.table import Cell, Column, Link
 
 OWN_DATA = {

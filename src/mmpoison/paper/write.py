@@ -16,12 +16,12 @@ from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
 from mmpoison.paper.draw import Dots, dots
 from mmpoison.paper.entries import PAPER, find_entry
-from mmpoison.paper.measured import Results
 from mmpoison.paper.own_numbers import MOST_NUMBERS, is_compared, number_columns, on_own_lines
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper_data
 from mmpoison.reporting.figure import save, svg_address, template
 from mmpoison.reporting.html_report import page_table
+from mmpoison.reporting.results import Results
 from mmpoison.reporting.table import (
     Cell,
     Compared,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.records.run_files import Metrics
-from mmpoison.reporting.runs import MEASURES, RunGroup, group_runs
+from mmpoison.reporting.results import Results, paired
+from mmpoison.reporting.seeds import MEASURES, RunGroup, group_runs
 from mmpoison.reporting.summary import MODELS
 from mmpoison.reporting.table import Cell, Column, Table
-from mmpoison.statistics import compare, summarize
+from mmpoison.statistics import summarize
 
 COLUMNS = (
     Column("Measure"),
@@ -44,19 +44,16 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path]) -> list[Table]:
     """
     tables: list[Table] = []
     for one, other in _pair_groups(group_runs(first), group_runs(second)):
-        seeds = sorted(set(one.runs) & set(other.runs))
-        if not seeds:
+        if not set(one.runs) & set(other.runs):
             raise InputError(
                 f"{one.title} and {other.title} have no seed in common, so they cannot be paired"
             )
-        sides = ([one.runs[seed] for seed in seeds], [other.runs[seed] for seed in seeds])
         title = f"first: {one.title}; second: {other.title}"
         for model in MODELS:
-            rows = _rows(*sides, (one.goal, model.key), (other.goal, model.key))
-            if rows:
+            sides = [group.results.where(model=model.key) for group in (one, other)]
+            if rows := _rows(sides[0], sides[1], MEASURED):
                 tables.append(Table(f"{model.name}. {title}", COLUMNS, rows, NOTE))
-        drift = _drift_rows(*sides)
-        if drift:
+        if drift := _rows(one.results.where(), other.results.where(), DRIFT):
             tables.append(Table(f"Drift. {title}", COLUMNS, drift, NOTE))
     return tables
 
@@ -78,9 +75,8 @@ def compare_models(runs: Sequence[Path], first: str, second: str) -> list[Table]
             raise InputError(f"--models: {unknown_name('model', key, list(names))}")
     tables: list[Table] = []
     for group in group_runs(runs):
-        side = list(group.in_order())
-        rows = _rows(side, side, (group.goal, first), (group.goal, second))
-        if rows:
+        sides = [group.results.where(model=model) for model in (first, second)]
+        if rows := _rows(sides[0], sides[1], MEASURED):
             title = f"first: {names[first]}; second: {names[second]}. {group.title}"
             tables.append(Table(title, COLUMNS, rows, NOTE))
     if not tables:
@@ -106,49 +102,23 @@ def _pair_groups(first: list[RunGroup], second: list[RunGroup]) -> list[tuple[Ru
     return [(by_goal[0][goal], by_goal[1][goal]) for goal in common]
 
 
+MEASURED = {name: column for name, (_, column) in MEASURES.items()}
+DRIFT = {"drift of texts": "drift.text", "drift of images": "drift.image"}
+
+
 def _rows(
-    one: Sequence[Metrics],
-    other: Sequence[Metrics],
-    first: tuple[str, str],
-    second: tuple[str, str],
+    first: Results, second: Results, measures: Mapping[str, str]
 ) -> tuple[tuple[Cell, ...], ...]:
-    rows = []
-    for name, (_, value) in MEASURES.items():
-        before = [value(run, *first) for run in one]
-        after = [value(run, *second) for run in other]
-        if row := _row(name, before, after):
-            rows.append(row)
+    """Compare the measures that both sides have, a row each."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, column in measures.items():
+        test = paired(first, second, column)
+        if test is None:
+            continue
+        sides = [side.over_seeds(column) for side in (first, second)]
+        common = sides[0].keys() & sides[1].keys()
+        means = (summarize([side[seed] for seed in sorted(common)]).mean for side in sides)
+        ends = None if test.low is None or test.high is None else (test.low, test.high)
+        effects = (test.t_p, test.wilcoxon_p, test.cohen_d, test.rank_biserial)
+        rows.append((name, test.n, *means, test.mean, ends, *effects))
     return tuple(rows)
-
-
-def _drift_rows(one: Sequence[Metrics], other: Sequence[Metrics]) -> tuple[tuple[Cell, ...], ...]:
-    rows = []
-    for name, key in (("drift of texts", "text"), ("drift of images", "image")):
-        before = [run.drift.number(key) for run in one]
-        after = [run.drift.number(key) for run in other]
-        if row := _row(name, before, after):
-            rows.append(row)
-    return tuple(rows)
-
-
-def _row(
-    name: str, before: Sequence[float | None], after: Sequence[float | None]
-) -> tuple[Cell, ...] | None:
-    pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
-    if not pairs:
-        return None
-    first, second = zip(*pairs, strict=True)
-    test = compare(first, second)
-    interval = (test.low, test.high) if test.low is not None and test.high is not None else None
-    return (
-        name,
-        test.n,
-        summarize(first).mean,
-        summarize(second).mean,
-        test.mean,
-        interval,
-        test.t_p,
-        test.wilcoxon_p,
-        test.cohen_d,
-        test.rank_biserial,
-    )

@@ -26,8 +26,8 @@ from mmpoison.records.run_files import (
 )
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import pictures_inside, template
-from mmpoison.reporting.runs import group_metrics, read_run
-from mmpoison.reporting.seeds import group_tables, metrics_tables
+from mmpoison.reporting.results import RunRead
+from mmpoison.reporting.seeds import group_metrics, group_tables, metrics_tables
 from mmpoison.reporting.summary import (
     MODELS,
     RANK_LIST_MODELS,
@@ -382,7 +382,7 @@ def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
     Raises:
         InputError: If one of their files is broken, or one seed of a setting occurs twice.
     """
-    read = [read_run(run) for run in runs]
+    read = [RunRead.of_folder(run) for run in runs]
     groups = group_metrics(read)
     named = [(_name(run), one.metrics.run) for run, one in zip(runs, read, strict=True)]
     attributions = [about.data.attribution for _, about in named if about.data.attribution]
