@@ -228,7 +228,7 @@ def _record(
         notes.append(cut.note)
     above = []
     if cut.rule != "false-alarms":
-        above = [f"pairs with a {judged.score_name} above {cut.value:.4f} are dropped"]
+        above = [f"pairs are dropped above this {judged.score_name}: {cut.value:.4f}"]
     return DataScan.of(
         {
             "source": opened.source.root,

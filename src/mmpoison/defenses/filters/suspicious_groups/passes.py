@@ -451,14 +451,14 @@ class GrowPass:
         """Compute the result of a shard.
 
         Returns:
-            `score`: minus log10 of the share of items that conflict as much in one of the views, NaN for unusable rows,
-            shape `(n,)`. For each view `cell`, the counts of each group (`COUNTED`), shape `(g, 10)`; and `member`,
-            rows, groups and images, shape `(3, m)`.
+            `score`: minus log10 of the share of items that conflict as much in one of the views, and more near a strong
+            group (`Reach.lift`), NaN for unusable rows, shape `(n,)`. For each view `cell`, the counts of each group
+            (`COUNTED`), shape `(g, 10)`; and `member`, rows, groups and images, shape `(3, m)`.
         """
         model, vectors = GroupModel.from_arrays(self.model()), vectors_of(shard, number)
         counts, reaches = self.counts(), self.reaches()
         found = self.earlier(COUNTS, number, shard)
-        least = np.full(len(vectors), np.inf)
+        least, lifted = np.full(len(vectors), np.inf), np.zeros(len(vectors))
         arrays: Arrays = {}
         for view in model.views:
             rows = Rows.from_arrays(part_of(f"rows/{view}", found))
@@ -477,9 +477,17 @@ class GrowPass:
                 for group in range(len(reach))
             ]
             arrays[f"cell/{view}"] = np.array(cells).reshape(len(reach), len(COUNTED))
+            lift = np.zeros(len(vectors))
+            lift[row] = reach.lift(text, image) * odd
+            if view == IMAGES:  # one row has the item of an image, which stands for all of its rows
+                image_of = np.unique(vectors.owner, return_inverse=True)[1]
+                of_image = np.zeros(image_of.max(initial=0) + 1)
+                np.maximum.at(of_image, image_of, lift)
+                lift = of_image[image_of]
+            lifted = np.maximum(lifted, lift)
             item, group = np.nonzero(near_text & near_image)
             arrays[f"member/{view}"] = _members(vectors, view, row[item], group, usable)
-        arrays["score"] = (-np.log10(np.minimum(least, 1))).astype(np.float32) + np.float32(0)
+        arrays["score"] = (lifted - np.log10(np.minimum(least, 1))).astype(np.float32)
         return arrays
 
 
