@@ -25,7 +25,7 @@ from mmpoison.records.matrix import (
     write_cells,
 )
 from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
-from mmpoison.reporting.matrix.summary import MatrixSummary, paired, summarise
+from mmpoison.reporting.matrix.summary import MatrixSummary, Pieces, summarise, utility
 from mmpoison.reporting.matrix.tables import matrix_tables
 from mmpoison.reporting.table import markdown
 
@@ -167,35 +167,32 @@ def test_paired_differences_are_those_of_a_slow_version(cells: list[MatrixCell])
     goals = [goal for goal in GOALS for _ in SEEDS]
     for column, found in (("filter", FILTERED), ("repair", REPAIRED)):
         wanted = slow_interval([b - a for a, b in zip(UNDEFENDED, found, strict=True)], goals)
-        change = row.cells[column].change
+        change = row.pieces.difference("none", column)
         assert change is not None
         assert (change.value, change.low, change.high) == pytest.approx(wanted)
         assert change.clusters == 3
-    lost = row.cells["filter"].lost
+    lost = row.pieces.difference("filter", "none", utility)
     assert lost is not None
     assert lost.value == pytest.approx(0.05)
-    gained = row.cells["clean model"].lost
+    gained = row.pieces.difference("clean model", "none", utility)
     assert gained is not None
     assert gained.value == pytest.approx(-0.05)
 
 
 def test_only_pieces_that_have_both_are_paired(cells: list[MatrixCell]) -> None:
     some = [c for c in cells if not (c.column == "filter" and c.goal == "a2b")]
-    pieces: dict[Any, dict[str, MatrixCell]] = {}
-    for one in some:
-        if one.row == "II":
-            pieces.setdefault((one.row, one.goal, one.seed), {})[one.column] = one
-    found = paired(pieces, "none", "filter", lambda c: c.success)
+    pieces = Pieces.of(some).only({"II"})
+    found = pieces.difference("none", "filter")
     assert found is not None
     assert found.n == 4
     assert found.value == pytest.approx(np.mean(FILTERED[2:]) - np.mean(UNDEFENDED[2:]))
-    assert paired(pieces, "none", "nothing", lambda c: c.success) is None
+    assert pieces.difference("none", "nothing") is None
 
 
 def test_a_row_counts_only_where_the_attack_succeeds(cells: list[MatrixCell]) -> None:
     summary = summarise(facts("filter", "repair"), cells)
     assert {row.name: row.counts for row in summary.rows} == {"II": True, "weak": False}
-    assert summary.effects["filter"].pieces == 6
+    assert len(summary.pooled(summary.counted()).every("filter")) == 6
     success = matrix_tables(summary)[0].to_json()["rows"]
     assert success[1] == {
         "Attack": "weak",

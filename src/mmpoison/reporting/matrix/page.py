@@ -17,21 +17,25 @@ from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import canvas, save, template
 from mmpoison.reporting.html_report import PageCell, PageTable, page_table
 from mmpoison.reporting.matrix.published import (
-    Pooled,
     above,
     at_most,
     below,
-    counted,
     defences,
     interval,
     probability,
     share,
+)
+from mmpoison.reporting.matrix.summary import (
+    ColumnSummary,
+    MatrixSummary,
+    Pieces,
+    RowSummary,
     utility,
 )
-from mmpoison.reporting.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
 from mmpoison.reporting.matrix.tables import (
     lost,
     matrix_tables,
+    mean_of,
     success_table,
     utility_table,
 )
@@ -59,18 +63,18 @@ def findings(summary: MatrixSummary) -> list[str]:
     Returns:
         Up to ten sentences; none where no attack succeeds.
     """
-    plain, triggers = (counted(summary, with_trigger=shown) for shown in (False, True))
+    plain, triggers = (summary.counted(with_trigger=shown) for shown in (False, True))
     chosen = defences(summary)
     if not (plain or triggers) or not chosen:
         return []
-    every = Pooled.of([*plain, *triggers])
+    every, one, other = map(summary.pooled, ([*plain, *triggers], plain, triggers))
     said = [
-        _succeeds(plain, "without a trigger"),
-        _succeeds(triggers, "with a trigger"),
-        _stopped(plain, chosen, "Without a trigger"),
-        _not_shown(plain, chosen, "Without a trigger"),
-        _stopped(triggers, chosen, "With a trigger"),
-        _not_shown(triggers, chosen, "With a trigger"),
+        _succeeds(len(plain), one, "without a trigger"),
+        _succeeds(len(triggers), other, "with a trigger"),
+        _stopped(one, chosen, "Without a trigger"),
+        _not_shown(one, chosen, "Without a trigger"),
+        _stopped(other, chosen, "With a trigger"),
+        _not_shown(other, chosen, "With a trigger"),
         _costs(every, chosen),
         _ours(every, chosen),
         _gets_through([*plain, *triggers], chosen),
@@ -79,23 +83,21 @@ def findings(summary: MatrixSummary) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _succeeds(rows: Sequence[RowSummary], kind: str) -> str:
-    if not rows:
+def _succeeds(count: int, pooled: Pieces, kind: str) -> str:
+    if not count:
         return f"No attack {kind} succeeds."
-    pooled = Pooled.of(rows)
     before, clean = pooled.mean(UNDEFENDED), pooled.mean(CLEAN_MODEL)
-    attacks = count_of(len(rows), "attack")
-    verb = "succeeds" if len(rows) == 1 else "succeed"
+    attacks = count_of(count, "attack")
+    verb = "succeeds" if count == 1 else "succeed"
     return (
         f"{attacks} {kind} {verb}: undefended, {share(before)} of the attacker's queries succeed; "
         f"under the clean model, {share(clean)}."
     )
 
 
-def _stopped(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary], what: str) -> str:
-    if not rows:
+def _stopped(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
+    if not pooled.cells:
         return ""
-    pooled = Pooled.of(rows)
     excess = _differences(pooled, CLEAN_MODEL, chosen)
     names = _listed(
         f"{name} ({share(pooled.mean(name))})" for name, e in excess.items() if at_most(e, CLOSE)
@@ -105,9 +107,9 @@ def _stopped(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary], what: 
     return f"{what}, these come within {CLOSE} of the clean model (at the end of the 95% interval): {names}."
 
 
-def _not_shown(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary], what: str) -> str:
+def _not_shown(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
     """Name the defences whose change has an interval with 0 in it: what they do is open, not nothing."""
-    changes = _differences(Pooled.of(rows), UNDEFENDED, chosen)
+    changes = _differences(pooled, UNDEFENDED, chosen)
     names = _listed(
         f"{name} {interval(change)} ({probability(change)})"
         for name, change in changes.items()
@@ -117,7 +119,7 @@ def _not_shown(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary], what
     return f"{said}: {names}." if names else ""
 
 
-def _costs(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
+def _costs(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
     costly: list[str] = []
     more: list[str] = []
     for column in chosen:
@@ -134,7 +136,7 @@ def _costs(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
     return f"Utility is lost by {_listed(costly)}{last}."
 
 
-def _ours(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
+def _ours(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
     own = next((column.name for column in chosen if column.method == OURS), None)
     if own is None:
         return ""
@@ -151,9 +153,9 @@ def _ours(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
 def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -> str:
     found: list[tuple[float, str]] = []
     for row in rows:
-        pooled = Pooled.of([row])
-        left = [(mean.value, c.name) for c in chosen if (mean := pooled.mean(c.name)) is not None]
-        clean = pooled.mean(CLEAN_MODEL)
+        means = {column.name: row.pieces.mean(column.name) for column in chosen}
+        left = [(mean.value, name) for name, mean in means.items() if mean is not None]
+        clean = row.pieces.mean(CLEAN_MODEL)
         if left and clean is not None:
             least, name = min(left)
             text = (
@@ -169,14 +171,9 @@ def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -
 
 
 def _false_alarms(summary: MatrixSummary) -> str:
-    chosen = {column.name for column in defences(summary)}
-    lost = {
-        one.column: value
-        for one in summary.filters
-        if one.row in summary.unpoisoned
-        and one.column in chosen
-        and (value := one.numbers.get("clean_lost")) is not None
-    }
+    clean = summary.pooled(row for row in summary.rows if row.clean)
+    found = {c.name: mean_of(clean.every(c.name), "clean_lost") for c in defences(summary)}
+    lost = {name: value for name, value in found.items() if value is not None}
     if not lost:
         return ""
     drops = _listed(f"{name} {value:.1%}" for name, value in lost.items())
@@ -184,7 +181,7 @@ def _false_alarms(summary: MatrixSummary) -> str:
 
 
 def _differences(
-    pooled: Pooled, first: str, columns: Sequence[ColumnSummary]
+    pooled: Pieces, first: str, columns: Sequence[ColumnSummary]
 ) -> dict[str, Estimate]:
     """Return how much more success each column leaves than the first, where they have pieces in common."""
     found = {column.name: pooled.difference(first, column.name) for column in columns}
@@ -217,9 +214,7 @@ def heat_map(summary: MatrixSummary, *, utility: bool) -> PageTable:
             if utility:
                 shade = _shade(lost(row, name), FULL_LOSS)
             else:
-                shade = (
-                    _shade(row.cells[name].success, 1.0) if cell.lines[0][:1].isdigit() else None
-                )
+                shade = _shade(row.pieces.mean(name), 1.0) if cell.lines[0][:1].isdigit() else None
             shaded[-1].append(replace(cell, shade=shade))
     return replace(page, rows=shaded)
 
@@ -302,7 +297,7 @@ def matrix_html(summary: MatrixSummary) -> str:
     """Make the HTML page: one file, no request, every string escaped, one script that sorts and unfolds."""
     _, _, *tables = map(page_table, matrix_tables(summary))
     maps = [replace(heat_map(summary, utility=each), title="") for each in (False, True)]
-    effects = replace(tables.pop(0), title="") if summary.effects else None
+    effects = replace(tables.pop(0), title="") if summary.counted() else None
     attacks = tables[len(tables) - 2 * len(summary.rows) :]
     return template("matrix").render(
         success=maps[0],

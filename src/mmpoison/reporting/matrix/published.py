@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell
-from mmpoison.reporting.matrix.summary import (
-    ColumnSummary,
-    Key,
-    MatrixSummary,
-    Measure,
-    RowSummary,
-    mean_of,
-    paired,
-)
+from mmpoison.reporting.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
 from mmpoison.reporting.text import ABSENT
 from mmpoison.statistics import Estimate, clustered_share, probability_below_zero
 
-# -- Means over several rows of a matrix, and paired differences of columns; goals are the clusters of every
-# interval.
+# -- Words for estimates.
 
 
 def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False) -> str | None:
@@ -67,59 +58,9 @@ def at_most(estimate: Estimate | None, limit: float) -> bool:
     return estimate is not None and estimate.high is not None and estimate.high <= limit
 
 
-def success(cell: MatrixCell) -> float | None:
-    """Return how often the attack succeeds."""
-    return cell.success
-
-
-def utility(cell: MatrixCell) -> float | None:
-    """Return the utility of the model."""
-    return cell.utility
-
-
 def auroc(cell: MatrixCell) -> float | None:
     """Return how well a filter's scores separate poison from the rest."""
     return cell.auroc
-
-
-def triggered(row: RowSummary) -> bool:
-    """Return whether an attack shows itself with a trigger."""
-    return any(
-        cell.with_trigger is not None for piece in row.pieces.values() for cell in piece.values()
-    )
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """Some rows of a matrix together.
-
-    Attributes:
-        pieces: Their pieces, by row, goal and seed.
-    """
-
-    pieces: Mapping[Key, Mapping[str, MatrixCell]]
-
-    @classmethod
-    def of(cls, rows: Iterable[RowSummary]) -> Pooled:
-        """Put the pieces of rows together."""
-        return cls({(row.name, *key): piece for row in rows for key, piece in row.pieces.items()})
-
-    def mean(self, column: str, measure: Measure = success) -> Estimate | None:
-        """Return the mean of a column; None where no piece has it."""
-        return mean_of(self.pieces, column, measure)
-
-    def difference(self, first: str, second: str, measure: Measure = success) -> Estimate | None:
-        """Return the mean of the second column less the first, on the pieces that have both."""
-        return paired(self.pieces, first, second, measure)
-
-
-def counted(summary: MatrixSummary, *, with_trigger: bool) -> list[RowSummary]:
-    """List the attacks that succeed, those with or those without a trigger."""
-    return [
-        row
-        for row in summary.rows
-        if row.counts and not row.clean and triggered(row) == with_trigger
-    ]
 
 
 def defences(summary: MatrixSummary) -> list[ColumnSummary]:
@@ -200,10 +141,10 @@ def _left(
     summary: MatrixSummary, column: str, paper: tuple[str, str], most: float
 ) -> PublishedComparison:
     rule = f"success of `{TARGETED}` after it, less the clean model's: at most {most}"
-    rows = [row for row in counted(summary, with_trigger=False) if row.attack == TARGETED]
+    rows = [row for row in summary.counted(with_trigger=False) if row.attack == TARGETED]
     if not rows:
         return _untested(paper, rule, f"no row of `{TARGETED}` succeeds")
-    pooled = Pooled.of(rows)
+    pooled = summary.pooled(rows)
     excess = pooled.difference(CLEAN_MODEL, column)
     measured = f"{share(pooled.mean(UNDEFENDED))} before, {share(pooled.mean(column))} after"
     verdict = _verdict(excess, agrees=at_most(excess, most), not_so=above(excess, most))
@@ -214,10 +155,10 @@ def _repaired(summary: MatrixSummary) -> PublishedComparison:
     paper = ("PAR, 2024", "CleanCLIP fails on structured triggers, PAR does not")
     first, second = "par", "cleanclip"
     rule = f"success of the fixed triggers after {second}, less after {first}: above 0"
-    rows = [row for row in counted(summary, with_trigger=True) if row.attack in BACKDOORS]
+    rows = [row for row in summary.counted(with_trigger=True) if row.attack in BACKDOORS]
     if not rows:
         return _untested(paper, rule, "no attack with a fixed trigger succeeds")
-    pooled = Pooled.of(rows)
+    pooled = summary.pooled(rows)
     verdict = _is_larger(pooled.difference(first, second))
     measured = ", ".join(f"{share(pooled.mean(name))} after {name}" for name in (second, first))
     return PublishedComparison(
@@ -228,10 +169,10 @@ def _repaired(summary: MatrixSummary) -> PublishedComparison:
 def _denser(summary: MatrixSummary) -> PublishedComparison:
     paper = ("Huang et al., ICLR 2025", "DAO finds triggers better than SLOF and k-dist")
     rule = "AUROC of images, on attacks with a trigger: DAO less each of the others, above 0"
-    rows = [row for row in summary.rows if not row.clean and triggered(row)]
+    rows = [row for row in summary.rows if not row.clean and row.triggered]
     if not rows:
         return _untested(paper, rule, "no attack with a trigger was measured")
-    pooled = Pooled.of(rows)
+    pooled = summary.pooled(rows)
     distance, simplified, aware = _DENSITIES
     verdicts = [
         _is_larger(pooled.difference(other, aware, auroc)) for other in (simplified, distance)
@@ -255,7 +196,7 @@ def _silent(summary: MatrixSummary) -> PublishedComparison:
         "interval is below a half of those with one, or above a half of those without"
     )
     with_one, without = (
-        _flagged(counted(summary, with_trigger=trigger)) for trigger in (True, False)
+        _flagged(summary.counted(with_trigger=trigger)) for trigger in (True, False)
     )
     if not (with_one and without):
         return _untested(paper, rule, "needs successful attacks with and without a trigger")
@@ -281,7 +222,7 @@ def _flagged(rows: Sequence[RowSummary]) -> list[bool]:
     return [
         bool(piece["decree"].alarms)
         for row in rows
-        for piece in row.pieces.values()
+        for piece in row.pieces.cells.values()
         if "decree" in piece and piece["decree"].alarms is not None
     ]
 

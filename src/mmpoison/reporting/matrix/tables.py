@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
+from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.matrix.published import compare_claims, interval, probability
-from mmpoison.reporting.matrix.summary import CellSummary, FilterSummary, MatrixSummary, RowSummary
+from mmpoison.reporting.matrix.summary import (
+    MatrixSummary,
+    Pieces,
+    RowSummary,
+    has_numbers,
+    utility,
+)
 from mmpoison.reporting.table import Cell, Column, Link, Table
 from mmpoison.statistics import Estimate
 
@@ -35,19 +41,19 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
         short: Only attack success, utility, and the effect of each defence over all attacks.
     """
     tables = [success_table(summary), utility_table(summary)]
-    if summary.effects:
-        tables.append(_effect_table("All attacks that count", summary.effects))
+    every = summary.pooled(summary.counted())
+    if every.cells:
+        names = [c.name for c in summary.columns if every.mean(c.name) is not None]
+        tables.append(_effect_table("All attacks that count", every, names))
     if short:
         return tables
     if claims := _claim_table(summary):
         tables.append(claims)
     tables += [_attack_table(summary), _column_table(summary)]
-    if summary.filters:
-        tables.append(_filter_table(summary))
-    if summary.scans:
-        tables.append(_scan_table(summary))
+    tables += [table for table in (_filter_table(summary), _scan_table(summary)) if table.rows]
+    names = [column.name for column in summary.columns]
     for row in summary.rows:
-        tables += [_effect_table(row.name, row.cells), _piece_table(row, summary)]
+        tables += [_effect_table(row.name, row.pieces, names), _piece_table(row, summary)]
     return tables
 
 
@@ -68,12 +74,13 @@ def success_table(summary: MatrixSummary) -> Table:
 
 
 def _success(row: RowSummary, column: str) -> str:
-    found = row.cells.get(column)
-    if found is None or not found.pieces:
-        return NOT_POSSIBLE if found is not None and found.notes else _text.ABSENT
+    found = row.pieces.every(column)
+    if not any(map(has_numbers, found)):
+        return NOT_POSSIBLE if any(cell.note for cell in found) else _text.ABSENT
     if not row.counts and column not in (UNDEFENDED, CLEAN_MODEL):
         return ATTACK_FAILED
-    return _text.ABSENT if found.success is None else f"{found.success.value:.2f}"
+    mean = row.pieces.mean(column)
+    return _text.ABSENT if mean is None else f"{mean.value:.2f}"
 
 
 def _pieces_of(row: RowSummary) -> str:
@@ -101,8 +108,7 @@ def utility_table(summary: MatrixSummary) -> Table:
 
 def lost(row: RowSummary, column: str) -> Estimate | None:
     """Return the utility lost by a defence; None where it has no number."""
-    found = row.cells.get(column)
-    return found.lost if found is not None else None
+    return row.pieces.difference(column, UNDEFENDED, utility)
 
 
 def _claim_table(summary: MatrixSummary) -> Table | None:
@@ -143,13 +149,11 @@ def _attack_table(summary: MatrixSummary) -> Table:
             (
                 row.name,
                 row.attack,
-                row.carrier,
-                row.surrogate,
-                _span(row.poisoned_pairs),
+                next(iter(row.pieces.values("carrier")), None),
+                next(iter(row.pieces.values("surrogate")), None),
+                _span(row.pieces.values("poisoned_pairs")),
                 _share(row),
-                interval(row.cells[UNDEFENDED].success, share=True)
-                if UNDEFENDED in row.cells
-                else None,
+                interval(row.pieces.mean(UNDEFENDED), share=True),
                 "yes" if row.counts else f"no: {ATTACK_FAILED}",
             )
             for row in summary.rows
@@ -160,12 +164,15 @@ def _attack_table(summary: MatrixSummary) -> Table:
 
 
 def _share(row: RowSummary) -> str | None:
-    if row.poisoned_pairs is None or row.training_pairs is None:
-        return None
-    return _text.percent(row.poisoned_pairs[1] / row.training_pairs[1])
+    poisoned, every = (row.pieces.values(name) for name in ("poisoned_pairs", "training_pairs"))
+    return _text.percent(max(poisoned) / max(every)) if poisoned and every else None
 
 
 def _column_table(summary: MatrixSummary) -> Table:
+    clean, poisoned = (
+        summary.pooled(row for row in summary.rows if row.clean == of_clean)
+        for of_clean in (True, False)
+    )
     return Table(
         "The defences",
         (
@@ -185,10 +192,10 @@ def _column_table(summary: MatrixSummary) -> Table:
                 column.name,
                 column.method,
                 column.kind,
-                column.needs or "nothing",
+                column.cells[0].needs or "nothing",
                 column.seconds,
-                interval(column.lost, 3),
-                interval(column.lost_clean, 3),
+                interval(poisoned.difference(column.name, UNDEFENDED, utility), 3),
+                interval(clean.difference(column.name, UNDEFENDED, utility), 3),
                 len(column.pieces),
                 column.goals,
                 ", ".join(map(str, column.seeds)),
@@ -209,7 +216,7 @@ def _filter_table(summary: MatrixSummary) -> Table:
             Column("Attack"),
             *(Column(name, 2 if key != "clean_lost" else 4) for name, key in _FILTER_COLUMNS),
         ),
-        _means(summary, summary.filters, [key for _, key in _FILTER_COLUMNS]),
+        _means(summary, "pre-training", [key for _, key in _FILTER_COLUMNS]),
         "Share of the poisoned pairs caught where a given share of the clean pairs is lost, and at the defence's own "
         "cut, with what that loses. Without poison, what is lost and found are false alarms.",
     )
@@ -225,25 +232,45 @@ def _scan_table(summary: MatrixSummary) -> Table:
             Column("goal first", 2),
             Column("smallest p", 4),
         ),
-        _means(summary, summary.scans, ("alarms", "named", "p_value")),
+        _means(summary, "check", ("alarms", "named", "p_value")),
     )
 
 
-def _means(
-    summary: MatrixSummary, means: Sequence[FilterSummary], keys: Sequence[str]
-) -> tuple[tuple[Cell, ...], ...]:
-    """Return the rows of a table of means: defence, attack, and the numbers with these keys."""
-    return tuple(
-        (
-            one.column,
-            f"{one.row} (no poison)" if one.row in summary.unpoisoned else one.row,
-            *(one.numbers[key] for key in keys),
+def _means(summary: MatrixSummary, kind: str, names: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
+    """Return the rows of a table of means: defence, attack, and the attributes with these names."""
+    found: list[tuple[Cell, ...]] = []
+    for column in summary.columns:
+        for row in summary.rows if column.kind == kind else ():
+            means = [mean_of(row.pieces.every(column.name), name) for name in names]
+            if any(mean is not None for mean in means):
+                found.append(
+                    (column.name, f"{row.name} (no poison)" if row.clean else row.name, *means)
+                )
+    return tuple(found)
+
+
+def mean_of(cells: Sequence[MatrixCell], name: str) -> float | None:
+    """Return the mean of an attribute; None where no measurement has it."""
+    known = [float(value) for cell in cells if (value := getattr(cell, name)) is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _effect_table(what: str, pieces: Pieces, names: Sequence[str]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for name in names:
+        change = None if name == UNDEFENDED else pieces.difference(UNDEFENDED, name)
+        cost = None if name == UNDEFENDED else pieces.difference(name, UNDEFENDED, utility)
+        rows.append(
+            (
+                name,
+                interval(change),
+                probability(change) if change else None,
+                interval(pieces.mean(name), share=True),
+                interval(cost, 3),
+                sum(map(has_numbers, pieces.every(name))),
+                _notes(pieces.values("note", name)),
+            )
         )
-        for one in means
-    )
-
-
-def _effect_table(what: str, cells: Mapping[str, CellSummary]) -> Table:
     return Table(
         f"{what}: each defence",
         (
@@ -255,33 +282,22 @@ def _effect_table(what: str, cells: Mapping[str, CellSummary]) -> Table:
             Column("pieces"),
             Column("notes"),
         ),
-        tuple(
-            (
-                name,
-                None if name == UNDEFENDED else interval(cell.change),
-                probability(cell.change) if cell.change and name != UNDEFENDED else None,
-                interval(cell.success, share=True),
-                None if name == UNDEFENDED else interval(cell.lost, 3),
-                cell.pieces,
-                _notes(cell),
-            )
-            for name, cell in cells.items()
-        ),
+        tuple(rows),
         "Means with 95% intervals, goals as clusters. Change: of success against the undefended model, by the same "
         f"goals and seeds. Beats {UNDEFENDED}: the probability that the change is below 0, by the distribution of its "
         "interval.",
     )
 
 
-def _notes(cell: CellSummary) -> str:
-    more = f" (and {len(cell.notes) - 1} others)" if len(cell.notes) > 1 else ""
-    return f"{cell.notes[0][:160]}{more}" if cell.notes else ""
+def _notes(notes: Sequence[str]) -> str:
+    more = f" (and {len(notes) - 1} others)" if len(notes) > 1 else ""
+    return f"{notes[0][:160]}{more}" if notes else ""
 
 
 def _piece_table(row: RowSummary, summary: MatrixSummary) -> Table:
     names = [column.name for column in summary.defended]
     rows: list[tuple[Cell, ...]] = []
-    for place, ((goal, seed), cells) in enumerate(row.pieces.items()):
+    for place, ((_, goal, seed), cells) in enumerate(sorted(row.pieces.cells.items())):
         shown = [cells[name] for name in names if name in cells]
         goals = next((cell.goals for cell in shown if cell.goals), goal) or "no goal"
         anchor = "" if place else _pieces_of(row)[1:]
@@ -302,10 +318,10 @@ def _signed(estimate: Estimate | None) -> str:
     return _text.ABSENT if estimate is None else f"{estimate.value:+.3f}"
 
 
-def _span(ends: tuple[int, int] | None) -> str | None:
-    if ends is None:
+def _span(values: Sequence[int]) -> str | None:
+    if not values:
         return None
-    low, high = map(_text.count, ends)
+    low, high = _text.count(min(values)), _text.count(max(values))
     return low if low == high else f"{low} to {high}"
 
 
