@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mmpoison.cli.console import console, echo, say
 from mmpoison.cli.help import PlainTyper
-from mmpoison.cli.options import JsonOption
+from mmpoison.cli.options import AsJson
 from mmpoison.errors import InputError
 
 app = PlainTyper(
@@ -24,7 +24,7 @@ _SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 @app.command("list")
 def list_(
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what the cache folder holds, and how much.
 
@@ -56,22 +56,22 @@ def list_(
 
 @app.command()
 def clear(
-    older_than: Annotated[
-        str | None, typer.Option(help="Only what was not used for so long: 12h, 30d.")
-    ] = None,
-    kind: Annotated[
-        list[str] | None, typer.Option(help="Only this kind, as `cache list` calls it.")
-    ] = None,
-    down_to: Annotated[
-        str | None,
-        typer.Option(help="The least recently used, until the cache takes so much: 500MB, 20GB."),
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of it.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing.")] = False,
+    older_than: str | None = None,
+    kind: list[str] | None = None,
+    down_to: str | None = None,
+    everything: Annotated[bool, typer.Option("--all")] = False,
+    dry_run: bool = False,
 ) -> None:
     """Delete what can be made again; what a process is making stays.
 
     Example: [bold]mmpoison cache clear --older-than 30d[/bold]
+
+    Options:
+        older_than: Only what was not used for so long: 12h, 30d.
+        kind: Only this kind, as `cache list` calls it.
+        down_to: The least recently used, until the cache takes so much: 500MB, 20GB.
+        everything: All of it.
+        dry_run: Delete nothing.
     """
     from mmpoison.base.content_cache import ContentCache
 

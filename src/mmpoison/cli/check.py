@@ -9,21 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpoison.cli.console import echo, live_progress, print_tables, say
-from mmpoison.cli.options import (
-    OUTPUT,
-    AsOption,
-    DataOption,
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    Format,
-    JsonOption,
-    MethodSetOption,
-    PairsFormatOption,
-    SeedOption,
-    named_data,
-    split_changes,
-)
+from mmpoison.cli.options import As, AsJson, Changes, Format, Seed, named_data, split_changes
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,54 +20,37 @@ SHOWN = 10
 
 
 def check(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="The suspect: a name, folder or file (`mmpoison models list` shows how)."
-        ),
-    ],
-    data: DataOption,
-    reference: Annotated[
-        str | None,
-        typer.Option(help="The clean model that the suspect was made from; rank-gain needs it."),
-    ] = None,
-    clean: Annotated[
-        list[str] | None,
-        typer.Option(help="A clean fine-tune of the reference; several times, two at least."),
-    ] = None,
-    clean_runs: Annotated[
-        int,
-        typer.Option(
-            min=0, max=1000, help="Make so many clean fine-tunes here, on split val; needs --out."
-        ),
-    ] = 0,
-    method: Annotated[
-        str | None,
-        typer.Option(help="A check by name (`mmpoison defenses`); rank-gain unless given."),
-    ] = None,
-    changes: MethodSetOption = None,
-    false_alarms: Annotated[
-        float, typer.Option(help="How often a clean model may be flagged.")
-    ] = 0.01,
-    seed: SeedOption = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Write model-check.json and the clean fine-tunes here.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    shown: AsOption = "table",
-    as_json: JsonOption = False,
-    device: DeviceOption = "auto",
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
+    model: Annotated[str, typer.Argument()],
+    data: str,
+    reference: str | None = None,
+    clean: list[str] | None = None,
+    clean_runs: Annotated[int, typer.Option(min=0, max=1000)] = 0,
+    method: str | None = None,
+    changes: Changes = None,
+    false_alarms: float = 0.01,
+    seed: Seed = 0,
+    out: Path | None = None,
+    shown: As = "table",
+    as_json: AsJson = False,
+    device: str = "auto",
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
 ) -> None:
     """Ask whether a model is poisoned, whatever the goal.
 
     Example: [bold]mmpoison check model --data scenes --reference start --clean-runs 5 --out check[/bold]
+
+    Options:
+        model: The suspect: a name, folder or file (`mmpoison models list` shows how).
+        reference: The clean model that the suspect was made from; rank-gain needs it.
+        clean: A clean fine-tune of the reference; several times, two at least.
+        clean_runs: Make so many clean fine-tunes here, on split val; needs --out.
+        method: A check by name (`mmpoison defenses`); rank-gain unless given.
+        false_alarms: How often a clean model may be flagged.
+
+    Output:
+        out: Write model-check.json and the clean fine-tunes here.
     """
     form: Format = "json" if as_json else shown
     named = named_data(data, format, data_root, option)

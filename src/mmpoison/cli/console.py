@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -136,28 +136,6 @@ def print_tables(tables: Sequence[Table], form: Format, *, whole: bool = False) 
 
 
 DEFAULT_PORT = 8747
-PortOption = Annotated[
-    int,
-    typer.Option(
-        "--port",
-        min=0,
-        max=65535,
-        help="Port of the page; 0 takes a free one.",
-        rich_help_panel="Page",
-    ),
-]
-HostOption = Annotated[
-    str,
-    typer.Option(
-        "--host",
-        help="Address to listen on; everyone who can reach it can see the page.",
-        rich_help_panel="Page",
-    ),
-]
-OpenOption = Annotated[
-    bool,
-    typer.Option("--open/--no-open", help="Open the page in your browser.", rich_help_panel="Page"),
-]
 
 
 def check_pages(verb: str) -> None:

@@ -11,56 +11,27 @@ import typer
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, hold_output, live_progress, say
 from mmpoison.cli.help import PlainTyper
-from mmpoison.cli.options import (
-    COMPUTE,
-    OUTPUT,
-    SEEDS,
-    WORKERS,
-    DataOptionsOption,
-    DataRootOption,
-    JsonOption,
-    PairsFormatOption,
-    parse_options,
-)
+from mmpoison.cli.options import AsJson, Images, Seed, Workers, parse_options
 from mmpoison.errors import InputError
 
-ImageOption = Annotated[
-    Literal["link", "copy", "none"],
-    typer.Option(
-        "--images",
-        help="Of a new pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes.",
-    ),
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        "--labels",
-        help="CSV of labels: image,label or image,label,split.",
-        rich_help_panel="Labels",
-    ),
-]
-Keywords = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--keywords",
-        metavar="LABEL=WORD|WORD",
-        help="Label images by words in their captions.",
-        rich_help_panel="Labels",
-    ),
-]
+Keywords = Annotated[list[str] | None, typer.Option(metavar="LABEL=WORD|WORD")]
 
 app = PlainTyper(help="List, build and verify data sets.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_(
-    name: Annotated[str | None, typer.Argument(help="One of them, with all details.")] = None,
-    long: Annotated[bool, typer.Option("--long", help="All details of all.")] = False,
-    as_json: JsonOption = False,
+    name: Annotated[str | None, typer.Argument()] = None,
+    long: bool = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the data sets known by name and how to get each, the formats that are read, and what is on this machine.
 
     Example: [bold]mmpoison data list coco[/bold]
+
+    Options:
+        name: One of them, with all details.
+        long: All details of all.
     """
     from mmpoison.cli.data_shown import known_data, show_known_data
 
@@ -74,19 +45,22 @@ def list_(
 @app.command()
 def build(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A data set that can be made here or downloaded.")],
-    out: Annotated[Path, typer.Option(help="New folder.", rich_help_panel=OUTPUT)],
-    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of data that are made.")] = 0,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option", metavar="KEY=VALUE", help="An option of what is made, e.g. year=2017."
-        ),
-    ] = None,
+    name: Annotated[str, typer.Argument()],
+    out: Path,
+    seed: Seed = 0,
+    option: list[str] | None = None,
 ) -> None:
     """Make a data set, or download it; the same command resumes an interrupted download.
 
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
+
+    Options:
+        name: A data set that can be made here or downloaded.
+        seed: Seed of data that are made.
+        option: An option of what is made, e.g. year=2017.
+
+    Output:
+        out: New folder.
     """
     from mmpoison.datasets.catalogue import DATASETS, load_dataset
     from mmpoison.datasets.fetch.builds import build_dataset
@@ -112,41 +86,37 @@ def build(
 @app.command()
 def split(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(help="A folder or file of pairs, or a data set's name.")],
-    labels: Labels = None,
+    data: Annotated[str, typer.Argument()],
+    labels: Path | None = None,
     keywords: Keywords = None,
-    per_class: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=10_000_000, help="Make a split: so many test images of each class."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of --per-class.")] = 0,
-    apply: Annotated[
-        str | None, typer.Option(help="Take the split of a file, or one that is shipped.")
-    ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Let --apply lack images, and leave others out.")
-    ] = False,
-    save: Annotated[
-        Path | None, typer.Option(help="Write the split to a new file.", rich_help_panel=OUTPUT)
-    ] = None,
-    ids: Annotated[
-        Literal["path", "name"],
-        typer.Option(help="Match images by path, or by file name in any folder."),
-    ] = "path",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write the set as a new pairs folder.", rich_help_panel=OUTPUT),
-    ] = None,
-    images: ImageOption = "link",
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
+    per_class: Annotated[int | None, typer.Option(min=1, max=10_000_000)] = None,
+    seed: Seed = 0,
+    apply: str | None = None,
+    partial: bool = False,
+    save: Path | None = None,
+    ids: Literal["path", "name"] = "path",
+    out: Path | None = None,
+    images: Images = "link",
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
 ) -> None:
     """Show, make, save or take the split of a data set; equal sha256 means equal split and labels.
 
     Example: [bold]mmpoison data split photos --per-class 25 --save split.json[/bold]
+
+    Options:
+        data: A folder or file of pairs, or a data set's name.
+        per_class: Make a split: so many test images of each class.
+        seed: Seed of --per-class.
+        apply: Take the split of a file, or one that is shipped.
+        partial: Let --apply lack images, and leave others out.
+        images: Of a new pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes.
+        ids: Match images by path, or by file name in any folder.
+
+    Output:
+        save: Write the split to a new file.
+        out: Write the set as a new pairs folder.
     """
     from mmpoison.datasets.catalogue import load_dataset
     from mmpoison.pairs.folder import save_pairs
@@ -190,30 +160,33 @@ def split(
 @app.command()
 def convert(
     context: typer.Context,
-    source: Annotated[
-        str, typer.Argument(metavar="SRC", help="Folder or file of pairs, or hf:org/name.")
-    ],
-    out: Annotated[Path, typer.Option(help="New folder.", rich_help_panel=OUTPUT)],
-    to: Annotated[
-        Literal["pairs-folder", "parquet", "webdataset"], typer.Option(help="The new format.")
-    ],
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
-    images: ImageOption = "link",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, max=WORKERS, help="Shards written at once.", rich_help_panel=COMPUTE),
-    ] = None,
-    images_per_shard: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Images in each shard.", rich_help_panel=OUTPUT)
-    ] = 10_000,
-    labels: Labels = None,
+    source: Annotated[str, typer.Argument(metavar="SRC")],
+    out: Path,
+    to: Literal["pairs-folder", "parquet", "webdataset"],
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
+    images: Images = "link",
+    workers: Workers = None,
+    images_per_shard: Annotated[int, typer.Option(min=1, max=10_000)] = 10_000,
+    labels: Path | None = None,
     keywords: Keywords = None,
 ) -> None:
     """Convert a set of pairs; the same command resumes an interrupted conversion.
 
     Example: [bold]mmpoison data convert photos.csv --out shards --to webdataset[/bold]
+
+    Options:
+        source: Folder or file of pairs, or hf:org/name.
+        to: The new format.
+        images: Of a new pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes.
+
+    Output:
+        out: New folder.
+        images_per_shard: Images in each shard.
+
+    Compute:
+        workers: Shards written at once.
     """
     from mmpoison.cli.poison import gallery_notes
     from mmpoison.datasets.convert import convert_pairs, work_folder
@@ -251,32 +224,30 @@ def convert(
 
 @app.command()
 def verify(
-    data: Annotated[str, typer.Argument(help="A folder or file of pairs, or a data set's name.")],
-    clean: Annotated[
-        Path | None, typer.Option(help="The clean pairs folder that a poisoned one was made from.")
-    ] = None,
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
-    images: Annotated[
-        bool, typer.Option(help="Read the image files too.", rich_help_panel=OUTPUT)
-    ] = True,
-    near_duplicates: Annotated[
-        int,
-        typer.Option(
-            min=0, max=10, help="Bits of 64 in which the hashes of near images may differ."
-        ),
-    ] = 4,
-    as_json: JsonOption = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the JSON to a file too.", rich_help_panel=OUTPUT)
-    ] = None,
+    data: Annotated[str, typer.Argument()],
+    clean: Path | None = None,
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
+    images: bool = True,
+    near_duplicates: Annotated[int, typer.Option(min=0, max=10)] = 4,
+    as_json: AsJson = False,
+    out: Path | None = None,
 ) -> None:
     """Check a data set: entries, images, captions, splits, and the manifest if it is poisoned.
 
     Exit code 1 when something is wrong; notes alone leave it 0.
 
     Example: [bold]mmpoison data verify poisoned --clean scenes[/bold]
+
+    Options:
+        data: A folder or file of pairs, or a data set's name.
+        clean: The clean pairs folder that a poisoned one was made from.
+        near_duplicates: Bits of 64 in which the hashes of near images may differ.
+
+    Output:
+        images: Read the image files too.
+        out: Write the JSON to a file too.
     """
     from mmpoison.base.files import write_json
     from mmpoison.cli.data_shown import show_verification

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mmpoison.cli.console import console
-from mmpoison.cli.options import JsonOption
+from mmpoison.cli.options import AsJson
 
 
 def defenses(
-    name: Annotated[str | None, typer.Argument(help="One of them.")] = None,
-    whole: Annotated[bool, typer.Option("--all", help="All details of all.")] = False,
-    as_json: JsonOption = False,
+    name: Annotated[str | None, typer.Argument()] = None,
+    whole: Annotated[bool, typer.Option("--all")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the defences: when each acts, where it was published, what can be set, what it costs.
 
@@ -28,6 +28,10 @@ def defenses(
     `check MODEL --method`.
 
     Example: [bold]mmpoison defenses local-density[/bold]
+
+    Options:
+        name: One of them.
+        whole: All details of all.
     """
     from mmpoison.defenses.catalogue import DEFENSES
 

@@ -3,90 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from mmpoison.cli.console import hold_output, live_progress
-from mmpoison.cli.options import (
-    MEASURED,
-    OUTPUT,
-    AllOption,
-    AsOption,
-    DataOption,
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    Format,
-    JsonOption,
-    PairsFormatOption,
-    SeedOption,
-    StudyOption,
-    named_data,
-)
+from mmpoison.cli.options import As, AsJson, Format, Seed, Whole, named_data
 from mmpoison.cli.report import print_metrics
 
 
 def evaluate(
     context: typer.Context,
-    data: DataOption,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", help="A model's name, folder or file (`mmpoison models list` shows how)."
-        ),
-    ],
-    goal: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A2B, e.g. sheep2aeroplane; several times for several goals. Those of the manifest by default.",
-            rich_help_panel=MEASURED,
-        ),
-    ] = None,
-    target_image: Annotated[
-        str | None,
-        typer.Option(
-            help="One test image by its path in the data: the whole target set (attack I). The manifest's by default.",
-            rich_help_panel=MEASURED,
-        ),
-    ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="A manifest.json (of a poisoned folder or a run) that says what to measure, if not the data's own.",
-            rich_help_panel=MEASURED,
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="A clean model, to compare with and to measure drift from.",
-            rich_help_panel=MEASURED,
-        ),
-    ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(
-            help="The model before any fine-tuning, as a third baseline.", rich_help_panel=MEASURED
-        ),
-    ] = None,
-    study: StudyOption = None,
-    seed: SeedOption = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Write metrics.json here.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    shown: AsOption = "table",
-    as_json: JsonOption = False,
-    whole: AllOption = False,
-    device: DeviceOption = "auto",
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
+    data: str,
+    model: str,
+    goal: list[str] | None = None,
+    target_image: str | None = None,
+    manifest: Path | None = None,
+    reference: str | None = None,
+    pretrained: str | None = None,
+    study: list[str] | None = None,
+    seed: Seed = 0,
+    out: Path | None = None,
+    shown: As = "table",
+    as_json: AsJson = False,
+    whole: Whole = False,
+    device: str = "auto",
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
 ) -> None:
     """Measure what captions of A retrieve, and the model's usual quality.
 
@@ -97,6 +40,20 @@ def evaluate(
     [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane --target-image aeroplane/0101.jpg[/bold]
 
     Is it poisoned, whatever the goal? [bold]mmpoison check[/bold]
+
+    Options:
+        model: A model's name, folder or file (`mmpoison models list` shows how).
+
+    What is measured:
+        goal: A2B, e.g. sheep2aeroplane; several times for several goals. Those of the manifest by default.
+        target_image: One test image by its path in the data: the whole target set (attack I). The manifest's by
+            default.
+        manifest: A manifest.json (of a poisoned folder or a run) that says what to measure, if not the data's own.
+        reference: A clean model, to compare with and to measure drift from.
+        pretrained: The model before any fine-tuning, as a third baseline.
+
+    Output:
+        out: Write metrics.json here.
     """
     form: Format = "json" if as_json else shown
     named = named_data(data, format, data_root, option)

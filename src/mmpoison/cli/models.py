@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from mmpoison.cli.console import console, hold_output, say
 from mmpoison.cli.help import PlainTyper
-from mmpoison.cli.options import JsonOption, OutOption
+from mmpoison.cli.options import AsJson
 from mmpoison.reporting.text import safe_text
 
 app = PlainTyper(help="List, describe, download and export models.", no_args_is_help=True)
@@ -23,26 +24,22 @@ WAYS = """Other names for a model, accepted by every option that takes one:
   FOLDER or FILE         a checkpoint of mmpoison or open_clip, a transformers CLIPModel, a safetensors file
 A checkpoint never runs code."""
 
-ModelArgument = Annotated[str, typer.Argument(help="A model's name, folder or file.")]
+ModelArgument = Annotated[str, typer.Argument()]
 
 
 @app.command("list")
 def list_(
-    architectures: Annotated[
-        bool,
-        typer.Option(
-            "--architectures",
-            help="List open_clip's architectures, with the tags of their weights.",
-        ),
-    ] = False,
-    containing: Annotated[
-        str, typer.Option("--like", metavar="TEXT", help="Only names that contain this.")
-    ] = "",
-    as_json: JsonOption = False,
+    architectures: bool = False,
+    containing: Annotated[str, typer.Option("--like", metavar="TEXT")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """List the models known by name, and which of them are on this machine.
 
     Example: [bold]mmpoison models list --architectures --like ViT-B-32[/bold]
+
+    Options:
+        architectures: List open_clip's architectures, with the tags of their weights.
+        containing: Only names that contain this.
     """
     known = _architectures() if architectures else _registered()
     known = [entry for entry in known if containing.lower() in entry["name"].lower()]
@@ -69,7 +66,7 @@ def list_(
 @app.command()
 def show(
     model: ModelArgument,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Load a model and describe it: architecture, activation, sizes, preprocessing, digest.
 
@@ -118,17 +115,15 @@ def fetch(model: ModelArgument) -> None:
 def export(
     context: typer.Context,
     model: ModelArgument,
-    out: OutOption,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--to", help="open-clip, transformers (a CLIPModel folder), or safetensors (one file)."
-        ),
-    ] = "open-clip",
+    out: Path,
+    format: Annotated[str, typer.Option("--to")] = "open-clip",
 ) -> None:
     """Write a model for other software, where it gives the same embeddings.
 
     Example: [bold]mmpoison models export candidate --to transformers --out candidate-hf[/bold]
+
+    Options:
+        format: open-clip, transformers (a CLIPModel folder), or safetensors (one file).
     """
     from mmpoison.models.export import export_model
     from mmpoison.models.loading import load_encoder

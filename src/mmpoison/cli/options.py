@@ -1,4 +1,48 @@
-"""Options that several verbs share, and the values of `--set` for a defence."""
+"""Options that several verbs share, and the values of `--set` for a defence.
+
+A verb that says nothing of one of these options has its help from here:
+
+Options:
+    data: Pairs in any format, or a data set's name.
+    out: New folder.
+    model: A model's name, folder or file (see `mmpoison models list`).
+    changes: A parameter of the defence, or a training setting, e.g. epochs=2.
+    preset: reference-release: the choices of the authors' released code.
+    as_json: Print JSON.
+
+What is measured:
+    study: Measure more: queries, query-length, collateral, distribution, tsne, or all; several times.
+
+Compute:
+    device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+    seed: Random seed.
+    track: Also log to tensorboard, mlflow or wandb; repeat it for several.
+    fresh: Start from the beginning instead of resuming a stopped training.
+    workers: Processes, each with one run at a time; by default one for each GPU, or as many as cores.
+    threads: Threads of each worker.
+    retries: Retries of a run that crashed or met an error of the machine.
+    ray: Address of a Ray cluster (HOST:PORT, auto), or local.
+
+Output:
+    shown: How to print the result.
+    whole: Print every table and column, and intervals too.
+    images: Hard links (no copy), copies, or no images.
+    dry_run: Show what would be done, and do nothing.
+
+Page:
+    port: Port of the page; 0 takes a free one.
+    host: Address to listen on; everyone who can reach it can see the page.
+    open_it: Open the page in your browser.
+
+Labels:
+    labels: CSV of labels: image,label or image,label,split.
+    keywords: Label images by words in their captions.
+
+How the data are read:
+    format: Format of the data, if it is not recognised (see `data list`).
+    data_root: Folder of a named data set; of the images of a path.
+    option: An option of the data set or format, e.g. caption=text; repeat it.
+"""
 
 from __future__ import annotations
 
@@ -21,111 +65,18 @@ SEEDS = 2**63 - 1
 WORKERS = 4096
 """The most processes or threads of one command."""
 
-COMPUTE, OUTPUT, READ = "Compute", "Output", "How the data are read"
-MEASURED, CHANGES = "What is measured", "Changes to the recipe"
-"""Panels of the help that several verbs have."""
-
 Format = Literal["table", "markdown", "latex", "csv", "json"]
-AsOption = Annotated[
-    Literal["table", "markdown", "latex", "csv"],
-    typer.Option("--as", help="How to print the result.", rich_help_panel=OUTPUT),
-]
-AllOption = Annotated[
-    bool,
-    typer.Option(
-        "--all", help="Print every table and column, and intervals too.", rich_help_panel=OUTPUT
-    ),
-]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        help="auto (a GPU if there is one), cpu, cuda or cuda:N.",
-        rich_help_panel=COMPUTE,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-PairsFormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        help="Format of the data, if it is not recognised (see `data list`).",
-        rich_help_panel=READ,
-    ),
-]
-DataRootOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root",
-        help="Folder of a named data set; of the images of a path.",
-        rich_help_panel=READ,
-    ),
-]
-DataOptionsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option",
-        metavar="KEY=VALUE",
-        help="An option of the data set or format, e.g. caption=text; repeat it.",
-        rich_help_panel=READ,
-    ),
-]
-StudyOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--study",
-        help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times.",
-        rich_help_panel=MEASURED,
-    ),
-]
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        help="reference-release: the choices of the authors' released code.",
-    ),
-]
-DataOption = Annotated[
-    str, typer.Option("--data", help="Pairs in any format, or a data set's name.")
-]
-OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
-SeedOption = Annotated[
-    int, typer.Option(min=0, max=SEEDS, help="Random seed.", rich_help_panel=COMPUTE)
-]
-ModelOption = Annotated[
-    str,
-    typer.Option("--model", help="A model's name, folder or file (see `mmpoison models list`)."),
-]
-MethodSetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A parameter of the defence, or a training setting, e.g. epochs=2.",
-    ),
-]
-TrackOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--track",
-        help="Also log to tensorboard, mlflow or wandb; repeat it for several.",
-        rich_help_panel=COMPUTE,
-    ),
-]
-FreshOption = Annotated[
-    bool,
-    typer.Option(
-        "--fresh",
-        help="Start from the beginning instead of resuming a stopped training.",
-        rich_help_panel=COMPUTE,
-    ),
-]
-ImagesOption = Annotated[
-    Literal["link", "copy", "none"],
-    typer.Option(
-        "--images", help="Hard links (no copy), copies, or no images.", rich_help_panel=OUTPUT
-    ),
-]
+As = Annotated[Literal["table", "markdown", "latex", "csv"], typer.Option("--as")]
+Whole = Annotated[bool, typer.Option("--all")]
+AsJson = Annotated[bool, typer.Option("--json")]
+Seed = Annotated[int, typer.Option(min=0, max=SEEDS)]
+Changes = Annotated[list[str] | None, typer.Option("--set")]
+Workers = Annotated[int | None, typer.Option(min=1, max=WORKERS)]
+Threads = Annotated[int, typer.Option(min=1, max=WORKERS)]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+Open = Annotated[bool, typer.Option("--open/--no-open")]
+Retries = Annotated[int, typer.Option(min=0, max=1000)]
+Images = Literal["link", "copy", "none"]
 
 
 def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:

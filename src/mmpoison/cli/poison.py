@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmpoison.cli.console import hold_output, live_progress, say
-from mmpoison.cli.options import (
-    COMPUTE,
-    SEEDS,
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    ImagesOption,
-    OutOption,
-    PairsFormatOption,
-    PresetOption,
-    named_data,
-)
+from mmpoison.cli.options import SEEDS, Changes, Images, named_data
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,116 +19,29 @@ if TYPE_CHECKING:
 
 def poison(
     context: typer.Context,
-    out: OutOption,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="A clean data set, in any format.")
-    ] = None,
+    out: Path,
+    data: Path | None = None,
     positional: Annotated[str | None, typer.Argument(metavar="DATA", hidden=True)] = None,
-    goal: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A2B, e.g. sheep2aeroplane; repeat it for several goals. For nearest-goal also A2auto."
-        ),
-    ] = None,
-    attack: Annotated[
-        str | None,
-        typer.Option(
-            help="single-target-image (I), single-target-label (II, the default for one goal), "
-            "multiple-target-labels (III, the default for several goals); a backdoor: patch-backdoor, blend-backdoor, "
-            "badclip; one who changes images: feature-collision; one who chooses captions: nearest-goal, toxic-text; "
-            "or an attacker who knows the filters: self-vouched, nearest-assigned, under-the-grid, both-names, decoys, "
-            "orphan."
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            help="Images of A whose captions are used.", rich_help_panel="How much (give one)"
-        ),
-    ] = None,
-    pairs: Annotated[
-        int | None,
-        typer.Option(
-            help="Poisoned pairs, instead of --samples.", rich_help_panel="How much (give one)"
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of all training pairs, instead of --samples.",
-            rich_help_panel="How much (give one)",
-        ),
-    ] = None,
-    share: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the images of A, instead of --samples.",
-            rich_help_panel="How much (give one)",
-        ),
-    ] = None,
-    mode: Annotated[
-        Literal["add", "replace"] | None,
-        typer.Option(
-            help="Add to the clean pairs (default), or replace them (default of backdoors).",
-            rich_help_panel="How",
-        ),
-    ] = None,
-    spread: Annotated[
-        Literal["captions", "samples", "one-image"] | None,
-        typer.Option(
-            help="Distribute single captions (default) or whole samples over the target images; toxic-text: captions, "
-            "or all on one-image (default).",
-            rich_help_panel="How",
-        ),
-    ] = None,
-    carrier: Annotated[
-        Literal["existing", "own"] | None,
-        typer.Option(
-            help="Images of B keep their honest captions (existing, default of attacks II and III), or are the "
-            "attacker's own and have only his captions (own, default of attackers who know the filters).",
-            rich_help_panel="How",
-        ),
-    ] = None,
-    target_image: Annotated[
-        str | None,
-        typer.Option(
-            help="Attack I: random (default), centre, or the id of a test image of B.",
-            rich_help_panel="How",
-        ),
-    ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="For --target-image centre and attackers who know a surrogate: a model's name or folder.",
-            rich_help_panel="How",
-        ),
-    ] = None,
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="An option of the attack, e.g. decoys=10.",
-            rich_help_panel="How",
-        ),
-    ] = None,
-    preset: PresetOption = None,
-    from_manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="Rebuild the poisoned set of this manifest.json from the clean set.",
-            rich_help_panel="Rebuild",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=SEEDS, help="Seed of everything random.", rich_help_panel=COMPUTE),
-    ] = None,
-    images: ImagesOption = "link",
-    device: DeviceOption = "auto",
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
+    goal: list[str] | None = None,
+    attack: str | None = None,
+    samples: int | None = None,
+    pairs: int | None = None,
+    rate: float | None = None,
+    share: float | None = None,
+    mode: Literal["add", "replace"] | None = None,
+    spread: Literal["captions", "samples", "one-image"] | None = None,
+    carrier: Literal["existing", "own"] | None = None,
+    target_image: str | None = None,
+    encoder: str | None = None,
+    parameters: Changes = None,
+    preset: str | None = None,
+    from_manifest: Path | None = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=SEEDS)] = None,
+    images: Images = "link",
+    device: str = "auto",
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
 ) -> None:
     """Write a poisoned copy of a data set, with a manifest of every false pair.
 
@@ -158,6 +60,36 @@ def poison(
     --out orphan[/bold]
 
     Rebuild: [bold]mmpoison poison --data pairs --from-manifest poisoned/manifest.json --out again[/bold]
+
+    Options:
+        data: A clean data set, in any format.
+        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals. For nearest-goal also A2auto.
+        attack: single-target-image (I), single-target-label (II, the default for one goal), multiple-target-labels
+            (III, the default for several goals); a backdoor: patch-backdoor, blend-backdoor, badclip; one who changes
+            images: feature-collision; one who chooses captions: nearest-goal, toxic-text; or an attacker who knows the
+            filters: self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan.
+
+    How much (give one):
+        samples: Images of A whose captions are used.
+        pairs: Poisoned pairs, instead of --samples.
+        rate: Share of all training pairs, instead of --samples.
+        share: Share of the images of A, instead of --samples.
+
+    How:
+        mode: Add to the clean pairs (default), or replace them (default of backdoors).
+        spread: Distribute single captions (default) or whole samples over the target images; toxic-text: captions,
+            or all on one-image (default).
+        carrier: Images of B keep their honest captions (existing, default of attacks II and III), or are the
+            attacker's own and have only his captions (own, default of attackers who know the filters).
+        target_image: Attack I: random (default), centre, or the id of a test image of B.
+        encoder: For --target-image centre and attackers who know a surrogate: a model's name or folder.
+        parameters: An option of the attack, e.g. decoys=10.
+
+    Rebuild:
+        from_manifest: Rebuild the poisoned set of this manifest.json from the clean set.
+
+    Compute:
+        seed: Seed of everything random.
     """
     from mmpoison.pairs.folder import save_pairs
 

@@ -20,7 +20,7 @@ from mmpoison.cli.console import (
     say_the_rest,
 )
 from mmpoison.cli.matrix import is_matrix, report_matrix
-from mmpoison.cli.options import AllOption, AsOption, Format, JsonOption
+from mmpoison.cli.options import As, AsJson, Format, Whole
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,76 +28,19 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders that hold run folders.")
-    ],
-    against: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Runs of another setting: compare the two, paired by seed.",
-            rich_help_panel="Comparison",
-        ),
-    ] = None,
-    models: Annotated[
-        str | None,
-        typer.Option(
-            help="Two models of the runs to compare, paired by seed, e.g. clean_model,poisoned.",
-            rich_help_panel="Comparison",
-        ),
-    ] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the tables to this file too, as Markdown.", rich_help_panel="Files"
-        ),
-    ] = None,
-    paper: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times.",
-            rich_help_panel="Paper",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix.",
-            rich_help_panel="Files",
-        ),
-    ] = None,
-    claims: Annotated[
-        bool,
-        typer.Option(
-            "--claims",
-            help="The paper on one screen, and claim by claim: holds, does not hold, undecided, cannot be tested here.",
-            rich_help_panel="Paper",
-        ),
-    ] = False,
-    links: Annotated[
-        bool,
-        typer.Option(
-            "--links/--no-links",
-            help="With --paper and --claims: lead to the runs of each number, or short pages without them.",
-            rich_help_panel="Paper",
-        ),
-    ] = True,
-    parquet: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write every number and parameter to this Parquet file, a row a run, goal and model.",
-            rich_help_panel="Files",
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints.",
-            rich_help_panel="Files",
-        ),
-    ] = None,
-    shown: AsOption = "table",
-    as_json: JsonOption = False,
-    whole: AllOption = False,
+    runs: Annotated[list[Path], typer.Argument()],
+    against: list[Path] | None = None,
+    models: str | None = None,
+    markdown: Path | None = None,
+    paper: list[str] | None = None,
+    out: Path | None = None,
+    claims: bool = False,
+    links: bool = True,
+    parquet: Path | None = None,
+    html: Path | None = None,
+    shown: As = "table",
+    as_json: AsJson = False,
+    whole: Whole = False,
 ) -> None:
     """Show finished runs again: one gets its table and page, several tables of means over seeds.
 
@@ -118,6 +61,24 @@ def report(
     [bold]mmpoison report runs/table-3 --paper table-3[/bold]
 
     [bold]mmpoison report runs --claims --out results[/bold]
+
+    Options:
+        runs: Run folders, or folders that hold run folders.
+
+    Comparison:
+        against: Runs of another setting: compare the two, paired by seed.
+        models: Two models of the runs to compare, paired by seed, e.g. clean_model,poisoned.
+
+    Files:
+        markdown: Write the tables to this file too, as Markdown.
+        out: Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix.
+        parquet: Write every number and parameter to this Parquet file, a row a run, goal and model.
+        html: Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints.
+
+    Paper:
+        paper: A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times.
+        claims: The paper on one screen, and claim by claim: holds, does not hold, undecided, cannot be tested here.
+        links: With --paper and --claims: lead to the runs of each number, or short pages without them.
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.reporting.compare import compare_models, compare_runs

@@ -10,61 +10,31 @@ import typer
 
 from mmpoison.cli.console import (
     DEFAULT_PORT,
-    HostOption,
-    OpenOption,
-    PortOption,
     announce,
     check_pages,
     live_progress,
     say,
 )
-from mmpoison.cli.options import (
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    PairsFormatOption,
-    named_data,
-)
+from mmpoison.cli.options import Open, Port, named_data
 
 if TYPE_CHECKING:
     from mmpoison.defenses.filters.pair_labels import LabelFile
 
 
 def review(
-    result: Annotated[Path, typer.Argument(help="A folder that `mmpoison scan` wrote.")],
-    labels: Annotated[
-        Path,
-        typer.Option(help="CSV that takes your verdicts; an existing file is resumed."),
-    ],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data", help="The set that was scanned, if it is not where the scan found it."
-        ),
-    ] = None,
-    count: Annotated[
-        int, typer.Option(min=1, max=100_000, help="How many pairs, the most suspicious first.")
-    ] = 200,
-    random: Annotated[
-        bool,
-        typer.Option(
-            "--random",
-            help="Pairs of all scores, half of them among the largest 2%: a cut by --labels is learned from these.",
-        ),
-    ] = False,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Show also which pairs resemble each, under this model: it embeds all pairs."
-        ),
-    ] = None,
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
-    device: DeviceOption = "auto",
-    host: HostOption = "127.0.0.1",
-    port: PortOption = DEFAULT_PORT,
-    open_it: OpenOption = True,
+    result: Annotated[Path, typer.Argument()],
+    labels: Path,
+    data: str | None = None,
+    count: Annotated[int, typer.Option(min=1, max=100_000)] = 200,
+    random: bool = False,
+    encoder: str | None = None,
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: Port = DEFAULT_PORT,
+    open_it: Open = True,
 ) -> None:
     """Show the groups and the most suspicious pairs of a scan on a local page: keep, drop or unsure, by key.
 
@@ -74,6 +44,14 @@ def review(
     Example: [bold]mmpoison review scan --labels labels.csv[/bold]
 
     Example: [bold]mmpoison review scan --labels labels.csv --encoder openmoji-mini --count 50[/bold]
+
+    Options:
+        result: A folder that `mmpoison scan` wrote.
+        labels: CSV that takes your verdicts; an existing file is resumed.
+        data: The set that was scanned, if it is not where the scan found it.
+        count: How many pairs, the most suspicious first.
+        random: Pairs of all scores, half of them among the largest 2%: a cut by --labels is learned from these.
+        encoder: Show also which pairs resemble each, under this model: it embeds all pairs.
     """
     check_pages("review")
     from mmpoison.defenses.filters.pair_labels import LabelFile

@@ -18,27 +18,19 @@ from mmpoison.cli.console import (
 )
 from mmpoison.cli.matrix import run_the_matrix
 from mmpoison.cli.options import (
-    CHANGES,
-    OUTPUT,
-    AsOption,
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
+    As,
+    AsJson,
+    Changes,
     Format,
-    JsonOption,
-    PresetOption,
-    SeedOption,
-    StudyOption,
+    Retries,
+    Seed,
+    Threads,
+    Workers,
     data_changes,
 )
 from mmpoison.cli.report import show_run
 from mmpoison.cli.sweep import (
     RETRIES,
-    DryRunOption,
-    RayOption,
-    RetriesOption,
-    ThreadsOption,
-    WorkersOption,
     parse_goals,
     parse_seeds,
     read_sweep,
@@ -48,29 +40,22 @@ from mmpoison.cli.sweep import (
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
-RunOutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
-]
-SeveralSetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE,...",
-        help="One value changes a key of the recipe, several with commas make a run for each.",
-    ),
-]
+SeveralChanges = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE,...")]
 
 
 def demo(
-    out: RunOutOption = None,
-    seed: SeedOption = 0,
-    changes: SetOption = None,
-    device: DeviceOption = "auto",
+    out: Path | None = None,
+    seed: Seed = 0,
+    changes: Changes = None,
+    device: str = "auto",
 ) -> None:
     """Poison, fine-tune, measure, defend and show it, on data and a model that come with the package.
 
     Example: [bold]mmpoison demo[/bold]
+
+    Options:
+        out: Run folder to make.
+        changes: Change a key of the recipe.
     """
     from mmpoison.base.untrusted import parse_changes
 
@@ -79,95 +64,35 @@ def demo(
 
 
 def run(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="A shipped recipe, or the path of a YAML file."),
-    ] = None,
-    out: RunOutOption = None,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA", help="Which data, for a recipe that has several, e.g. openmoji."
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5; each is a run of its own, side by side."),
-    ] = None,
-    goals: Annotated[
-        str | None,
-        typer.Option(
-            help="A run for each: A2B,C2D, or all of the data. Of a matrix: how many random ones, e.g. 5."
-        ),
-    ] = None,
-    attack: Annotated[
-        str | None,
-        typer.Option(help="Which attack, e.g. single-target-image.", rich_help_panel=CHANGES),
-    ] = None,
-    goal: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A2B, e.g. sheep2aeroplane; several times for several goals.",
-            rich_help_panel=CHANGES,
-        ),
-    ] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="add or replace.", rich_help_panel=CHANGES)
-    ] = None,
-    preset: PresetOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
-    study: StudyOption = None,
-    changes: SeveralSetOption = None,
+    recipe: Annotated[str | None, typer.Argument()] = None,
+    out: Path | None = None,
+    on: Annotated[str | None, typer.Option(metavar="DATA")] = None,
+    seeds: str | None = None,
+    goals: str | None = None,
+    attack: str | None = None,
+    goal: list[str] | None = None,
+    mode: str | None = None,
+    preset: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
+    study: list[str] | None = None,
+    changes: SeveralChanges = None,
     save_models: Annotated[
-        bool | None,
-        typer.Option(
-            "--save-models/--no-save-models",
-            "--models/--no-models",
-            help="Save the checkpoints; by default where the recipe is about one run.",
-            rich_help_panel=OUTPUT,
-        ),
+        bool | None, typer.Option("--save-models/--no-save-models", "--models/--no-models")
     ] = None,
-    device: DeviceOption = "auto",
-    shown: AsOption = "table",
-    as_json: JsonOption = False,
-    workers: WorkersOption = None,
-    threads: ThreadsOption = 1,
-    retries: RetriesOption = RETRIES,
-    ray: RayOption = None,
-    dry_run: DryRunOption = False,
-    rows: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a matrix: rows with commas, e.g. II-own,orphan, or registered attacks.",
-            rich_help_panel="A matrix of attacks and defences",
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a matrix: columns with commas, or registered defences.",
-            rich_help_panel="A matrix of attacks and defences",
-        ),
-    ] = None,
-    tuning: Annotated[
-        bool,
-        typer.Option(
-            "--tuning",
-            help="Of a matrix: only the goal and seed on which settings are chosen, and which are left out otherwise.",
-            rich_help_panel="A matrix of attacks and defences",
-        ),
-    ] = False,
-    measured: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="Of a matrix: a matrix.parquet of the same settings; its pieces are not measured again.",
-        ),
-    ] = None,
-    show: Annotated[
-        bool, typer.Option("--list", help="List the shipped recipes, one a line.")
-    ] = False,
+    device: str = "auto",
+    shown: As = "table",
+    as_json: AsJson = False,
+    workers: Workers = None,
+    threads: Threads = 1,
+    retries: Retries = RETRIES,
+    ray: str | None = None,
+    dry_run: bool = False,
+    rows: str | None = None,
+    columns: str | None = None,
+    tuning: bool = False,
+    measured: Annotated[Path | None, typer.Option("--from")] = None,
+    show: Annotated[bool, typer.Option("--list")] = False,
 ) -> None:
     """Run a recipe: the same job as the demo, on other data, models and goals; a table of the paper is many runs.
 
@@ -186,6 +111,29 @@ def run(
     A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
 
     Attacks against defences: [bold]mmpoison run matrix --on openmoji --rows II-own --goals 2[/bold]
+
+    Options:
+        out: Run folder to make.
+        changes: One value changes a key of the recipe, several with commas make a run for each.
+        recipe: A shipped recipe, or the path of a YAML file.
+        on: Which data, for a recipe that has several, e.g. openmoji.
+        seeds: Seeds, e.g. 3 or 0-4 or 0,2,5; each is a run of its own, side by side.
+        goals: A run for each: A2B,C2D, or all of the data. Of a matrix: how many random ones, e.g. 5.
+        measured: Of a matrix: a matrix.parquet of the same settings; its pieces are not measured again.
+        show: List the shipped recipes, one a line.
+
+    Changes to the recipe:
+        attack: Which attack, e.g. single-target-image.
+        goal: A2B, e.g. sheep2aeroplane; several times for several goals.
+        mode: add or replace.
+
+    Output:
+        save_models: Save the checkpoints; by default where the recipe is about one run.
+
+    A matrix of attacks and defences:
+        rows: Of a matrix: rows with commas, e.g. II-own,orphan, or registered attacks.
+        columns: Of a matrix: columns with commas, or registered defences.
+        tuning: Of a matrix: only the goal and seed on which settings are chosen, and which are left out otherwise.
     """
     if show:  # before anything that takes torch
         show_recipes()

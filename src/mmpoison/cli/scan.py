@@ -17,17 +17,7 @@ from mmpoison.cli.console import (
     say,
     stderr,
 )
-from mmpoison.cli.options import (
-    SEEDS,
-    WORKERS,
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    ImagesOption,
-    OutOption,
-    PairsFormatOption,
-    named_data,
-)
+from mmpoison.cli.options import Changes, Images, Seed, Workers, named_data
 from mmpoison.reporting.text import percent, visible
 
 if TYPE_CHECKING:
@@ -41,115 +31,29 @@ CUT, JUDGE = "Cut (give one)", "Model"
 
 def scan(
     context: typer.Context,
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="Embeddings that exist (clip-retrieval, DataComp, two .npy files, Parquet with lists; also s3://, "
-            "gs://, hf://), or pairs in any format, or a data set's name."
-        ),
-    ],
-    out: OutOption,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="A defence before training (`mmpoison defenses` shows them), for example relevance-filter: drop pairs "
-            "whose image and caption do not match."
-        ),
-    ] = "suspicious-groups",
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the method, e.g. k=32."),
-    ] = None,
-    kept: Annotated[
-        Path | None,
-        typer.Option(help="New folder for the pairs that stay, as a data set with its images."),
-    ] = None,
-    images: ImagesOption = "link",
-    planted: Annotated[
-        bool,
-        typer.Option(
-            "--planted/--no-planted",
-            help="Plant goals into a copy of some pairs as a test, to say what would have been found.",
-        ),
-    ] = True,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Drop pairs with a larger score.", rich_help_panel=CUT),
-    ] = None,
-    lose: Annotated[
-        float | None,
-        typer.Option(
-            help="The share of clean pairs you are ready to lose, measured on split val where there is one and the "
-            "method can use it, otherwise that share of all pairs; with --labels, the largest share.",
-            rich_help_panel=CUT,
-        ),
-    ] = None,
-    auto: Annotated[
-        bool,
-        typer.Option(
-            "--auto",
-            help="By the scores alone; drops 1% if all is well.",
-            rich_help_panel=CUT,
-        ),
-    ] = False,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="Your verdicts, a CSV with the columns pair and verdict (keep or drop), as `mmpoison review` writes: "
-            "they are final, and a method without groups learns from them where to cut.",
-            rich_help_panel=CUT,
-        ),
-    ] = None,
-    false_alarms: Annotated[
-        float | None,
-        typer.Option(
-            help="How often clean data may raise an alarm, 0.01 unless given; for a method that finds groups.",
-            rich_help_panel=CUT,
-        ),
-    ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="The model that embeds pairs (efficientnet-minilm unless given), another one than you train; "
-            "embeddings that exist need none.",
-            rich_help_panel=JUDGE,
-        ),
-    ] = None,
-    trusted: Annotated[
-        Literal["val", "none"],
-        typer.Option(
-            help="What --lose is measured on; none: the judged pairs themselves.",
-            rich_help_panel=JUDGE,
-        ),
-    ] = "val",
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Use a model that cannot distinguish true from shuffled pairs; refused otherwise, where it matters.",
-            rich_help_panel=JUDGE,
-        ),
-    ] = False,
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
-    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of samples and folds.")] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=WORKERS,
-            help="Processes, each with a shard at a time; as many as cores by default.",
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a Ray cluster (HOST:PORT, auto), or local, that does the shards."
-        ),
-    ] = None,
-    device: DeviceOption = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print scan.json.")] = False,
+    source: Annotated[str, typer.Argument()],
+    out: Path,
+    method: str = "suspicious-groups",
+    parameters: Changes = None,
+    kept: Path | None = None,
+    images: Images = "link",
+    planted: bool = True,
+    threshold: float | None = None,
+    lose: float | None = None,
+    auto: bool = False,
+    labels: Path | None = None,
+    false_alarms: float | None = None,
+    encoder: str | None = None,
+    trusted: Literal["val", "none"] = "val",
+    force: bool = False,
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    ray: str | None = None,
+    device: str = "auto",
+    json: bool = False,
 ) -> None:
     """Look for signs of poisoning in pairs: a verdict in plain words, a page, and lists of what to drop and keep.
 
@@ -164,6 +68,34 @@ def scan(
 
     A scan that was killed resumes with the same command, and another cut needs no second pass over the images. Exit
     code 1: some shards could not be read, the others were scanned.
+
+    Options:
+        source: Embeddings that exist (clip-retrieval, DataComp, two .npy files, Parquet with lists; also s3://,
+            gs://, hf://), or pairs in any format, or a data set's name.
+        method: A defence before training (`mmpoison defenses` shows them), for example relevance-filter: drop pairs
+            whose image and caption do not match.
+        parameters: A parameter of the method, e.g. k=32.
+        kept: New folder for the pairs that stay, as a data set with its images.
+        planted: Plant goals into a copy of some pairs as a test, to say what would have been found.
+        seed: Seed of samples and folds.
+        workers: Processes, each with a shard at a time; as many as cores by default.
+        ray: Address of a Ray cluster (HOST:PORT, auto), or local, that does the shards.
+        json: Print scan.json.
+
+    Cut (give one):
+        threshold: Drop pairs with a larger score.
+        lose: The share of clean pairs you are ready to lose, measured on split val where there is one and the
+            method can use it, otherwise that share of all pairs; with --labels, the largest share.
+        auto: By the scores alone; drops 1% if all is well.
+        labels: Your verdicts, a CSV with the columns pair and verdict (keep or drop), as `mmpoison review` writes:
+            they are final, and a method without groups learns from them where to cut.
+        false_alarms: How often clean data may raise an alarm, 0.01 unless given; for a method that finds groups.
+
+    Model:
+        encoder: The model that embeds pairs (efficientnet-minilm unless given), another one than you train;
+            embeddings that exist need none.
+        trusted: What --lose is measured on; none: the judged pairs themselves.
+        force: Use a model that cannot distinguish true from shuffled pairs; refused otherwise, where it matters.
     """
     from mmpoison.api.data_scan import scan as run_scan
     from mmpoison.api.data_scan import work_folder

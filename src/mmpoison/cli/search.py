@@ -12,21 +12,12 @@ import typer
 
 from mmpoison.cli.console import (
     DEFAULT_PORT,
-    HostOption,
-    OpenOption,
-    PortOption,
     announce,
     check_pages,
     open_in_browser,
     say,
 )
-from mmpoison.cli.options import (
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    PairsFormatOption,
-    named_data,
-)
+from mmpoison.cli.options import Open, Port, named_data
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,57 +33,37 @@ PATIENCE = 10.0
 
 def search(
     models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            "--models",
-            metavar="MODEL...",
-            help="Up to four models: folders, files or names; NAME=MODEL sets the name shown. The others are compared "
-            "with the first.",
-        ),
+        list[str] | None, typer.Option("--model", "--models", metavar="MODEL...")
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data",
-            help="Pairs in any format, or a data set's name; repeat it to switch between several, which are all read "
-            "the same way.",
-        ),
-    ] = None,
-    demo: Annotated[
-        bool,
-        typer.Option(
-            "--demo",
-            help="The models and data of the last run of `mmpoison demo` in runs/.",
-            rich_help_panel="Models and data of a run",
-        ),
-    ] = False,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            "--run",
-            help="The models and data of a run folder.",
-            rich_help_panel="Models and data of a run",
-        ),
-    ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(help="A manifest.json for the first --data, if it has no manifest itself."),
-    ] = None,
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
-    host: HostOption = "127.0.0.1",
-    port: PortOption = DEFAULT_PORT,
-    open_it: OpenOption = True,
-    device: DeviceOption = "auto",
+    data: list[str] | None = None,
+    demo: bool = False,
+    run: Path | None = None,
+    manifest: Path | None = None,
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
+    host: str = "127.0.0.1",
+    port: Port = DEFAULT_PORT,
+    open_it: Open = True,
+    device: str = "auto",
 ) -> None:
     """Search a gallery in the browser, with up to four models side by side.
 
     Example: [bold]mmpoison search --model clean poisoned filtered --data scenes --port 8747[/bold]
 
     The page needs the extra 'search'. After [bold]mmpoison demo[/bold]: [bold]mmpoison search --demo[/bold]
+
+    Options:
+        models: Up to four models: folders, files or names; NAME=MODEL sets the name shown. The others are compared
+            with the first.
+        data: Pairs in any format, or a data set's name; repeat it to switch between several, which are all read the
+            same way.
+        manifest: A manifest.json for the first --data, if it has no manifest itself.
+
+    Models and data of a run:
+        demo: The models and data of the last run of `mmpoison demo` in runs/.
+        run: The models and data of a run folder.
     """
     begun = time.perf_counter()
     check_pages("search")

@@ -3,106 +3,39 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mmpoison.cli.console import console, hold_output, live_progress, say
-from mmpoison.cli.options import (
-    DataOption,
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    FreshOption,
-    MethodSetOption,
-    ModelOption,
-    OutOption,
-    PairsFormatOption,
-    SeedOption,
-    TrackOption,
-    named_data,
-    split_changes,
-)
+from mmpoison.cli.options import Changes, Seed, named_data, split_changes
 from mmpoison.errors import InputError
 
 
 def sterilize(
     context: typer.Context,
-    data: DataOption,
-    model: ModelOption,
-    out: OutOption,
-    split: Annotated[str, typer.Option(help="The clean split to train on.")] = "val",
-    seed: SeedOption = 0,
-    method: Annotated[
-        str | None,
-        typer.Option(help="A repair by name (`mmpoison defenses`); clean-finetune unless given."),
-    ] = None,
-    changes: MethodSetOption = None,
-    learning_rate: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Try this one; several times: each, and save the best by the stated rule. Unless given 1e-3, 1e-4 and "
-            "1e-5 in turn, until one keeps the utility."
-        ),
-    ] = None,
-    held_out: Annotated[
-        float,
-        typer.Option(
-            help="Share of the clean images to judge by, never trained on; 0: train on all, judge nothing.",
-            rich_help_panel="How the repair is judged",
-        ),
-    ] = 0.2,
-    max_utility_loss: Annotated[
-        float | None,
-        typer.Option(
-            help="Save no model that lost more Hit@K on the held-out images; 0.02 unless given.",
-            rich_help_panel="How the repair is judged",
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            help="The clean model that the suspect was made from: the model check runs before and after.",
-            rich_help_panel="How the repair is judged",
-        ),
-    ] = None,
-    canary_goal: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A2B that is known to be in the suspect: stop when it is gone.",
-            rich_help_panel="How the repair is judged",
-        ),
-    ] = None,
-    stop: Annotated[
-        bool,
-        typer.Option(
-            "--stop/--no-stop",
-            help="Stop when associations are no longer changing.",
-            rich_help_panel="How the repair is judged",
-        ),
-    ] = True,
-    evaluate_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=10**9,
-            help="Measure after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.",
-            rich_help_panel="How the repair is judged",
-        ),
-    ] = None,
-    goal: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A2B to show on the test part; those of the manifest by default.",
-            rich_help_panel="How the repair is judged",
-        ),
-    ] = None,
-    device: DeviceOption = "auto",
-    track: TrackOption = None,
-    fresh: FreshOption = False,
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
+    data: str,
+    model: str,
+    out: Path,
+    split: str = "val",
+    seed: Seed = 0,
+    method: str | None = None,
+    changes: Changes = None,
+    learning_rate: list[float] | None = None,
+    held_out: float = 0.2,
+    max_utility_loss: float | None = None,
+    reference: str | None = None,
+    canary_goal: list[str] | None = None,
+    stop: bool = True,
+    evaluate_every: Annotated[int | None, typer.Option(min=1, max=10**9)] = None,
+    goal: list[str] | None = None,
+    device: str = "auto",
+    track: list[str] | None = None,
+    fresh: bool = False,
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
 ) -> None:
     """Repair a suspect checkpoint with pairs that you know to be clean; by default by fine-tuning on them.
 
@@ -113,6 +46,21 @@ def sterilize(
 
     The associations that weakened, and the utility, are in OUT/sterilize-curve.json. No model is saved (exit code 1)
     if all of them lost more than --max-utility-loss.
+
+    Options:
+        split: The clean split to train on.
+        method: A repair by name (`mmpoison defenses`); clean-finetune unless given.
+        learning_rate: Try this one; several times: each, and save the best by the stated rule. Unless given 1e-3,
+            1e-4 and 1e-5 in turn, until one keeps the utility.
+
+    How the repair is judged:
+        held_out: Share of the clean images to judge by, never trained on; 0: train on all, judge nothing.
+        max_utility_loss: Save no model that lost more Hit@K on the held-out images; 0.02 unless given.
+        reference: The clean model that the suspect was made from: the model check runs before and after.
+        canary_goal: A2B that is known to be in the suspect: stop when it is gone.
+        stop: Stop when associations are no longer changing.
+        evaluate_every: Measure after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.
+        goal: A2B to show on the test part; those of the manifest by default.
     """
     from mmpoison.api import defenses as api
     from mmpoison.reporting.repair import repair_table

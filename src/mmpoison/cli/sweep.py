@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -26,12 +26,7 @@ from mmpoison.cli.console import (
     stderr,
     stderr_console,
 )
-from mmpoison.cli.options import (
-    COMPUTE,
-    OUTPUT,
-    WORKERS,
-    Format,
-)
+from mmpoison.cli.options import Format
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -47,44 +42,8 @@ MOST_SEEDS = 10_000
 FAILED = 1
 SHOWN_AT_ONCE = 12
 
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=WORKERS,
-        help="Processes, each with one run at a time; by default one for each GPU, or as many as cores.",
-        rich_help_panel=COMPUTE,
-    ),
-]
-ThreadsOption = Annotated[
-    int, typer.Option(min=1, max=WORKERS, help="Threads of each worker.", rich_help_panel=COMPUTE)
-]
 RETRIES = 1
 """How often a run that crashed is tried again, unless said."""
-
-RetriesOption = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        max=1000,
-        help="Retries of a run that crashed or met an error of the machine.",
-        rich_help_panel=COMPUTE,
-    ),
-]
-RayOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ray",
-        help="Address of a Ray cluster (HOST:PORT, auto), or local.",
-        rich_help_panel=COMPUTE,
-    ),
-]
-DryRunOption = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=OUTPUT
-    ),
-]
 
 
 def parse_seeds(text: str | None) -> list[int]:

@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
 import typer
 
 from mmpoison.cli.console import console, hold_output, live_progress, say
-from mmpoison.cli.options import (
-    DataOption,
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    FreshOption,
-    MethodSetOption,
-    ModelOption,
-    OutOption,
-    PairsFormatOption,
-    SeedOption,
-    TrackOption,
-    named_data,
-    split_changes,
-)
+from mmpoison.cli.options import Changes, Seed, named_data, split_changes
 
 
 def train(
     context: typer.Context,
-    data: DataOption,
-    model: ModelOption,
-    out: OutOption,
-    seed: SeedOption = 0,
-    defense: Annotated[
-        str | None,
-        typer.Option(
-            help="An in-training defence by name (`mmpoison defenses`), in place of the ordinary training."
-        ),
-    ] = None,
-    changes: MethodSetOption = None,
-    device: DeviceOption = "auto",
-    track: TrackOption = None,
-    fresh: FreshOption = False,
-    format: PairsFormatOption = None,
-    data_root: DataRootOption = None,
-    option: DataOptionsOption = None,
+    data: str,
+    model: str,
+    out: Path,
+    seed: Seed = 0,
+    defense: str | None = None,
+    changes: Changes = None,
+    device: str = "auto",
+    track: list[str] | None = None,
+    fresh: bool = False,
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
 ) -> None:
     """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
 
@@ -51,6 +32,9 @@ def train(
     Example: [bold]mmpoison train --data poisoned --model openmoji-small --out model --set learning_rate=3e-4[/bold]
 
     On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
+
+    Options:
+        defense: An in-training defence by name (`mmpoison defenses`), in place of the ordinary training.
     """
     from mmpoison.api.training import finetune
     from mmpoison.base.processes import is_main_process
