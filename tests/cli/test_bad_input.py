@@ -155,6 +155,7 @@ CASES = {
         ("run openmoji --set training.epoch=2", "unknown key 'training.epoch': did you mean 'epo"),
         ("run openmoji --seeds a-b", "--seeds 'a-b': numbers are needed"),
         ("run openmoji --seeds 4-2", "--seeds '4-2' names no seed"),
+        ("run openmoji --seed 1 --seeds 2", "--seed and --seeds both say which seed"),
         *(
             (f"run openmoji --seeds={seeds}", f"mmpoison: --seeds {seeds!r}")
             for seeds in ("0-99999999", "1-99999999999999999999999", "-3", "1e3", "0-")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import pytest
+import typer
 from typer.main import get_command
 
 from mmpoison import __version__
 from mmpoison.cli.app import app
 from mmpoison.cli.console import console
+from mmpoison.cli.help import declared
 from mmpoison.runs.recipe_files import list_recipes, recipe_files
 
 README = Path(__file__).parents[2] / "README.md"
@@ -144,3 +147,46 @@ def test_help_and_lists_do_not_wait_for_torch(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_an_option_that_nothing_describes_is_refused() -> None:
+    def verb(data: str, odd: int = 0) -> None:
+        """Do it.
+
+        Options:
+            data: What
+                it reads.
+        """
+
+    with pytest.raises(LookupError, match="verb: nothing says what odd is"):
+        declared(verb)
+
+
+def test_a_docstring_says_group_and_help() -> None:
+    def verb(
+        data: str, count: Annotated[int, typer.Option(min=1)] = 2, force: bool = False
+    ) -> None:
+        """Do it.
+
+        Options:
+            data: What
+                it reads.
+
+        Limits:
+            count: How many.
+            force: All: even these.
+        """
+
+    shown = declared(verb)
+    assert shown.__doc__ == "Do it."
+    found = {
+        name: get_args(one.annotation)[1]
+        for name, one in inspect.signature(shown).parameters.items()
+    }
+    assert {n: (one.help, one.rich_help_panel) for n, one in found.items()} == {
+        "data": ("What it reads.", None),
+        "count": ("How many.", "Limits"),
+        "force": ("All: even these.", "Limits"),
+    }
+    assert found["count"].min == 1
+    assert found["force"].default == "--force"  # nobody turns off what is off by default

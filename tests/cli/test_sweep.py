@@ -95,6 +95,15 @@ def test_seeds_of_one_run_side_by_side(
         assert list((tmp_path / "shared/runs" / f"seed{seed}" / "models").iterdir())
 
 
+def test_seed_is_that_of_one_run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "mmpoison.cli.run._run_one", lambda _, out, given, **more: said.update(given)
+    )
+    assert cli("run", "openmoji", "--seed", "11").code == 0
+    assert said == {"seed": 11}
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("--workers", "2"), ("--retries", "3"), ("--ray", "local")]
 )

@@ -18,6 +18,7 @@ from mmpoison.cli.console import (
 )
 from mmpoison.cli.matrix import run_the_matrix
 from mmpoison.cli.options import (
+    SEEDS,
     As,
     AsJson,
     Changes,
@@ -67,6 +68,7 @@ def run(
     recipe: Annotated[str | None, typer.Argument()] = None,
     out: Path | None = None,
     on: Annotated[str | None, typer.Option(metavar="DATA")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=SEEDS)] = None,
     seeds: str | None = None,
     goals: str | None = None,
     attack: str | None = None,
@@ -117,6 +119,7 @@ def run(
         changes: One value changes a key of the recipe, several with commas make a run for each.
         recipe: A shipped recipe, or the path of a YAML file.
         on: Which data, for a recipe that has several, e.g. openmoji.
+        seed: Of one run, as --seeds with one number.
         seeds: Seeds, e.g. 3 or 0-4 or 0,2,5; each is a run of its own, side by side.
         goals: A run for each: A2B,C2D, or all of the data. Of a matrix: how many random ones, e.g. 5.
         measured: Of a matrix: a matrix.parquet of the same settings; its pieces are not measured again.
@@ -166,7 +169,9 @@ def run(
         given.append(f"study={json.dumps(study)}")
     changed = parse_changes(given)
     changed |= data_changes(data_root, option)
-    chosen_seeds = parse_seeds(seeds)
+    if seed is not None and seeds is not None:
+        raise InputError("--seed and --seeds both say which seed: give only one of them")
+    chosen_seeds = parse_seeds(seeds) if seed is None else [seed]
     value, _ = read_recipe(recipe)
     if value.get("matrix"):
         one_run = {
