@@ -16,6 +16,7 @@ from mmpoison.defenses.filters.suspicious_groups import growth
 from mmpoison.defenses.filters.suspicious_groups.fit import crowd_of, fit_pairs
 from mmpoison.defenses.filters.suspicious_groups.growth import (
     COUNTED,
+    LIFT,
     Pool,
     Reach,
     count_cell,
@@ -26,7 +27,7 @@ from mmpoison.defenses.filters.suspicious_groups.growth import (
     suspicious_items,
 )
 from mmpoison.defenses.filters.suspicious_groups.items import IMAGES, PAIRS, reduce_shard
-from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
+from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard, unit
 
 
 def counts(**named: float) -> npt.NDArray[np.float64]:
@@ -172,3 +173,14 @@ def test_too_few_items_are_no_obstacle(count: int) -> None:
 def test_of_groups_that_share_half_the_stronger_stays() -> None:
     rows = [np.arange(10), np.arange(4, 12), np.arange(20, 30), np.arange(29, 33)]
     assert distinct_groups([1.0, 3.0, 2.0, 2.5], rows) == [1, 3, 2]
+
+
+def test_conflicts_around_a_group_are_lifted_by_the_strongest() -> None:
+    side = np.eye(4, dtype=np.float32)
+    edge = np.full((2, 2), 0.9, dtype=np.float32)
+    reach = Reach(side[:2], side[:2], edge, np.ones(2), edge / 2, np.array([3.0, 8.0]))
+    text, image = unit(side[[0, 1, 0, 3]] + side[[0, 1, 1, 3]]), side[[0, 1, 0, 0]]
+    # inside of one group, of the other, between both by its caption, and far away
+    assert reach.lift(text, image).tolist() == [LIFT * 3, LIFT * 8, LIFT * 3, 0]
+    none = Reach.joined(4, 4, [])
+    assert none.lift(text, image).tolist() == [0, 0, 0, 0]

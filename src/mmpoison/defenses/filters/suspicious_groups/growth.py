@@ -76,7 +76,7 @@ WIDE = 0.4
 """The edge of the wider cell of a group, as a part of its own."""
 
 LIFT = 0.5
-"""Of its strength, what is added to the scores of conflicting items there; 0.25 to 1 catch about as much."""
+"""Of its strength, what is added to the scores of conflicting items there; 0.25 and 1 catch about as much."""
 
 SHARED = 0.5
 """Of two groups that share this much of the smaller one the stronger is reported."""
