@@ -177,8 +177,8 @@ def test_of_groups_that_share_half_the_stronger_stays() -> None:
 
 def test_conflicts_around_a_group_are_lifted_by_the_strongest() -> None:
     side = np.eye(4, dtype=np.float32)
-    edge = np.full((2, 2), 0.9, dtype=np.float32)
-    reach = Reach(side[:2], side[:2], edge, np.ones(2), edge / 2, np.array([3.0, 8.0]))
+    edge, wide = np.array([0.9, 0.45], dtype=np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
+    reach = Reach(side[:2], side[:2], edge, np.ones(2), wide, np.array([3.0, 8.0]))
     text, image = unit(side[[0, 1, 0, 3]] + side[[0, 1, 1, 3]]), side[[0, 1, 0, 0]]
     # inside of one group, of the other, between both by its caption, and far away
     assert reach.lift(text, image).tolist() == [LIFT * 3, LIFT * 8, LIFT * 3, 0]
