@@ -118,7 +118,7 @@ def test_every_verdict_ends_in_a_next_step(
     text = " ".join(steps)
     assert not re.search(not_said, text)
     # what was given is not advised
-    assert ("--lose 0.02" in text) <= (pictures or aligned)
+    assert ("--lose 0.02" in text) <= (pictures or not singles)
     assert ("below" in text) is False
     if first.startswith("Train"):
         assert "3 pairs are not on it" in text

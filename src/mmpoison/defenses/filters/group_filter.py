@@ -37,8 +37,8 @@ class SuspiciousGroups(ScoreFilter):
     with its image and with the image's other captions; the other compares all captions of an image with it, for an
     attacker who posts his own images, where his captions vouch for each other. Conflicting
     items that are alike on both sides grow into a group. The score of a pair is its rank by conflict in the better of
-    the two views, and the strength of the strongest group that has it; where captions are mostly nearer to their own
-    image than to others (AUROC 0.9), it is the distance of the two.
+    the two views; it is higher where a pair conflicts around a group, and again in the group. Where captions are mostly
+    nearer to their own image than to others (AUROC 0.9), the score is the distance of the two.
 
     Nothing is trained and no label, manifest or trusted pair is needed; the encoder need not be aligned. Goals between
     kinds that resemble each other (two kinds of houses) look like the mistakes of clean data and are hardly found.
