@@ -70,15 +70,8 @@ def test_a_defence_is_listed_and_filters(
     assert "local-density" in listed.stdout
     assert "half-done" not in listed.stdout
     warned(listed, "defenses")
-    command: list[str | Path] = [
-        "scan",
-        square_folder,
-        "--encoder",
-        checkpoint,
-        "--lose",
-        "0.2",
-    ]
-    done = mmpoison(*command, "--method", "odd-captions", "--out", "scan", folder=tmp_path)
+    options = ("--lose", "0.2", "--method", "odd-captions", "--out", "scan")
+    done = mmpoison("scan", square_folder, "--encoder", checkpoint, *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "scan" / "scan.json").read_text())
     assert facts["method"] == "odd-captions"

@@ -13,24 +13,26 @@ from mmpoison.datasets import PairDataset
 from mmpoison.models import DualEncoder, PixelInputs
 from mmpoison.training.feed import Feed, Request, set_trainable
 from mmpoison.training.objective import Objective
-from mmpoison.training.settings import Trainable
 
 SOME = Request(np.array([3, 1, 4]), seed=0, stream="test")
 
 
-@pytest.mark.parametrize("trainable", ["both", "image", "text", "heads"])
-def test_all_that_goes_to_a_gpu_is_pinned(
+@pytest.fixture(params=["both", "image", "text", "heads"])
+def feed(
     make_encoder: Callable[..., DualEncoder],
     train: PairDataset,
     inputs: PixelInputs,
-    monkeypatch: pytest.MonkeyPatch,
-    trainable: Trainable,
-) -> None:
+    request: pytest.FixtureRequest,
+) -> Feed:
     student = make_encoder()
-    part = set_trainable(student, trainable)
     rows = inputs.image_rows(train.image)
-    feed = Feed(student, inputs, part, rows, train.captions, Objective())
-    feed.compute_frozen(np.arange(10), None)
+    part = set_trainable(student, request.param)
+    made = Feed(student, inputs, part, rows, train.captions, Objective())
+    made.compute_frozen(np.arange(10), None)
+    return made
+
+
+def test_all_that_goes_to_a_gpu_is_pinned(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[Tensor] = []
 
     def pin(tensor: Tensor) -> Tensor:
@@ -47,19 +49,9 @@ def test_all_that_goes_to_a_gpu_is_pinned(
         torch.testing.assert_close(one, other, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("trainable", ["both", "heads"])
 def test_on_a_gpu_steps_are_always_loaded_ahead(
-    make_encoder: Callable[..., DualEncoder],
-    train: PairDataset,
-    inputs: PixelInputs,
-    monkeypatch: pytest.MonkeyPatch,
-    trainable: Trainable,
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    student = make_encoder()
-    part = set_trainable(student, trainable)
-    rows = inputs.image_rows(train.image)
-    feed = Feed(student, inputs, part, rows, train.captions, Objective())
-    feed.compute_frozen(np.arange(10), None)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(DualEncoder, "device", property(lambda self: torch.device("cuda", 0)))
     asked: list[int] = []
