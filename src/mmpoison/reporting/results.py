@@ -553,22 +553,23 @@ class Results:
 
     def measured(self, column: str) -> Measured:
         """Average a column over seeds: rows of one seed are averaged first. A share's interval stays in [0, 1]."""
-        rows = tuple(
-            row
-            for row in self.rows
-            if isinstance(v := row.get(column), (int, float)) and math.isfinite(v)
-        )
-        means = self.over_seeds(column)
+        means, rows = self.over_seeds(column), self._known(column).rows
         return Measured.of(means, rows, exact=self.exact, bounds=bounds_of(column))
 
     def over_seeds(self, column: str) -> dict[int, float]:
         """Return the mean of a column for each seed that has it, in the order of the seeds."""
         by_seed: dict[int, list[float]] = {}
-        for row in self.rows:
-            value = row.get(column)
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                by_seed.setdefault(row["seed"], []).append(float(value))
+        for row in self._known(column).rows:
+            by_seed.setdefault(row["seed"], []).append(float(row[column]))
         return {seed: sum(values) / len(values) for seed, values in sorted(by_seed.items())}
+
+    def _known(self, column: str) -> Results:
+        """Select the rows with a finite number in a column."""
+        return self.only(
+            row
+            for row in self.rows
+            if isinstance(v := row.get(column), (int, float)) and math.isfinite(v)
+        )
 
     def by(self, column: str) -> Iterator[tuple[Any, Results]]:
         """Group rows by the value of a column."""

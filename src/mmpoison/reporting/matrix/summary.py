@@ -199,11 +199,6 @@ class MatrixSummary:
         """The columns that give a model: all but scans."""
         return [column for column in self.columns if column.kind != "check"]
 
-    @property
-    def unpoisoned(self) -> set[str]:
-        """Names of the rows without poison."""
-        return {row.name for row in self.rows if row.clean}
-
     def pooled(self, rows: Iterable[RowSummary]) -> Pieces:
         """Put the pieces of rows together."""
         return self.pieces.only({row.name for row in rows})
