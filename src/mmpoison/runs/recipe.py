@@ -320,7 +320,7 @@ class SterilizePart(_MethodPart):
         labelled: Take only pairs whose image has a label: of the kind that is attacked, where others are in `val` too.
         curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
             each epoch (figures 7 and 9).
-        every: With `curve`: in the first epoch after so many steps too.
+        every: With `curve`: after so many steps too.
     """
 
     method: str = CLEAN_FINETUNE

@@ -43,10 +43,11 @@ from mmpoison.runs.trained_models import (
     store_verdicts,
     weights_bytes,
 )
-from mmpoison.runs.training_probe import TrainingProbe
+from mmpoison.runs.training_probe import measure_of_test
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, chain_callbacks, finetune
 from mmpoison.training.plan import Plan, autocast
+from mmpoison.training.probes import Probes
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
@@ -310,7 +311,7 @@ class RunStages:
         run, new_name = self.run, f"{start.name}-aligned"
         shown = "aligning the towers" + (" of the judge" if name == "judge" else "")
 
-        def align(_: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
+        def align(_: Probes | None, services: TrainingServices) -> TrainingResult:
             services["name"], services["on_step"] = new_name, self.progress.training(shown)
             clean = alignment_pairs(run.pairs, name, run.halves)
             return finetune(start, clean, inputs(), settings, seed=run.recipe.seed, **services)
@@ -326,12 +327,12 @@ class RunStages:
         new_name = f"{run.recipe.name}-{name}"
         part = run.recipe.robust_training if name == "robust" else None
 
-        def make_probe(file: Path) -> TrainingProbe | None:
+        def make_probe(file: Path) -> Probes | None:
             if "epochs" not in run.recipe.study or name in ("filtered", "robust", REORDERED):
                 return None
             return self._probe(file, start, len(train), settings)
 
-        def fit(probe: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
+        def fit(probe: Probes | None, services: TrainingServices) -> TrainingResult:
             shown = self.progress.training(f"training {name.replace('_', ' ')}")
             services["name"], services["on_step"] = new_name, chain_callbacks(shown, probe)
             seed, given = run.recipe.seed, (start, train, self.inputs, settings)
@@ -430,12 +431,12 @@ class RunStages:
             "post-training", part.method, part.options, settings=part.training
         )
 
-        def make_probe(file: Path) -> TrainingProbe | None:
+        def make_probe(file: Path) -> Probes | None:
             if not part.curve:
                 return None
             return self._probe(file, suspect, len(clean), settings, within=True, every=part.every)
 
-        def fit(probe: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
+        def fit(probe: Probes | None, services: TrainingServices) -> TrainingResult:
             shown = self.progress.training("sterilizing")
             services["name"], services["on_step"] = new_name, chain_callbacks(shown, probe)
             given = (suspect, clean, self.inputs)
@@ -496,12 +497,12 @@ class RunStages:
         self,
         name: str,
         start: DualEncoder,
-        train: Callable[[TrainingProbe | None, TrainingServices], TrainingResult],
+        train: Callable[[Probes | None, TrainingServices], TrainingResult],
         *,
         data: PairDataset,
         settings: TrainingSettings | None,
         new_name: str,
-        make_probe: Callable[[Path], TrainingProbe | None] = lambda file: None,
+        make_probe: Callable[[Path], Probes | None] = lambda file: None,
     ) -> TrainedModel:
         own = None if self.out is None else self.out / "models" / name
         if own is not None and own.is_dir():
@@ -563,12 +564,15 @@ class RunStages:
         *,
         within: bool = False,
         every: int | None = None,
-    ) -> TrainingProbe:
+    ) -> Probes:
         run = self.run
         steps = Plan(pairs, settings, run.recipe.seed).steps_per_epoch
-        return TrainingProbe(
-            *(run.test, run.goal_targets, self.inputs, steps, file),
-            start=start,
+        measure = measure_of_test(run.test, run.goal_targets, self.inputs)
+        return Probes(
+            measure,
+            lambda: measure(start, {"step": 0, "epoch": 0}),
+            steps,
+            file,
             within=within,
             every=every,
         )
