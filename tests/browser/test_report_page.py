@@ -19,7 +19,7 @@ from tests.reporting.conftest import (
 )
 from tests.reporting.test_matrix import cells_of, facts
 
-from mmpoison.paper.write import paper_section
+from mmpoison.paper.write import write_paper
 from mmpoison.records.data_scan import DataScan
 from mmpoison.reporting.html_report import write_html
 from mmpoison.reporting.matrix.page import matrix_html
@@ -102,12 +102,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     matrix = folder / "matrix.html"
     shown = facts("filter", SCRIPT, rows=["II", SCRIPT])
     matrix.write_text(matrix_html(summarise(shown, cells)))
+    write_paper(["table-3"], seeds, folder / "out")
     return {
         "run": write_html(runs[:1], folder / "out" / "run.html"),
         "sweep": write_html(runs, folder / "out" / "sweep.html"),
         "scan": scan_page,
         "settings": write_html(many, folder / "out" / "settings.html"),
-        "paper": write_html(seeds, folder / "out" / "paper.html", paper_section(seeds)),
+        "paper": folder / "out" / "table-3.html",
         "matrix": matrix,
     }
 
@@ -121,7 +122,6 @@ def test_no_table_of_a_run_or_of_the_paper_is_cut_off(
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
     tables = page.locator(".scroll:has(table.compared)")
     assert "Attack II" in tables.first.inner_text()
-    assert tables.first.locator("td small").count() > 8
     for table in tables.all():
         assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
     page.goto(files["run"].as_uri())
