@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.attacks.conftest import class_table
+from tests.attacks.conftest import class_table, manifest_of
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
 from mmpoison.attacks.target_labels import spread_evenly
 from mmpoison.datasets import PairDataset
-from mmpoison.errors import InputError
 
 GOAL = "sheep2aeroplane"
 
@@ -25,17 +23,6 @@ def test_a_share_of_the_class(squares: PairDataset, share: float, samples: int) 
     poisoned = SingleTargetLabel(GOAL, share=share).poison(squares)
     assert len(set(poisoned.select(poisoned=True).source)) == samples
     assert poisoned.poisoned.sum() == 5 * samples
-
-
-def test_a_share_that_rounds_to_none(squares: PairDataset) -> None:
-    with pytest.raises(InputError, match=r"rounds to none: one image is share=0\.2$"):
-        SingleTargetLabel(GOAL, share=0.09).poison(squares)
-
-
-@pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan"), "half", True])
-def test_a_share_that_is_none(share: Any) -> None:
-    with pytest.raises(InputError, match=r"^share "):
-        SingleTargetLabel(GOAL, share=share)
 
 
 # -- the paper's protocol --------------------------------------------------------------------------
@@ -50,8 +37,7 @@ def flickr_pascal() -> PairDataset:
 
 def test_flickr_pascal_25_samples_are_125_pairs(flickr_pascal: PairDataset) -> None:
     for attack in (SingleTargetImage, SingleTargetLabel):
-        manifest = attack(GOAL, samples=25).poison(flickr_pascal).manifest
-        assert manifest is not None
+        manifest = manifest_of(attack(GOAL, samples=25).poison(flickr_pascal))
         assert len(manifest.pairs) == 125
         assert round(100 * manifest.rate, 2) == 0.08
         assert manifest.training_pairs == 158_915 + 2_500 + 125
@@ -66,21 +52,14 @@ def test_flickr_pascal_25_samples_are_125_pairs(flickr_pascal: PairDataset) -> N
 
 def test_attack_iii_on_flickr_pascal(flickr_pascal: PairDataset) -> None:
     attack = MultipleTargetLabels([GOAL, "sofa2bird"], samples=25)
-    manifest = attack.poison(flickr_pascal).manifest
-    assert manifest is not None
+    manifest = manifest_of(attack.poison(flickr_pascal))
     assert len(manifest.pairs) == 250
     # 250 / 161,665: the paper prints 0.16, twice 0.08
     assert manifest.rate == pytest.approx(0.001546, abs=1e-6)
 
 
-def test_more_samples_than_the_class_has(flickr_pascal: PairDataset) -> None:
-    with pytest.raises(InputError, match="at most samples=25"):
-        SingleTargetLabel(GOAL, samples=26).poison(flickr_pascal)
-
-
 def test_a_rate_of_the_paper(flickr_pascal: PairDataset) -> None:
-    manifest = SingleTargetLabel(GOAL, rate=0.0005).poison(flickr_pascal).manifest
-    assert manifest is not None
+    manifest = manifest_of(SingleTargetLabel(GOAL, rate=0.0005).poison(flickr_pascal))
     assert len(manifest.pairs) == 80
     assert manifest.rate <= 0.0005 < 81 / (161_415 + 81)
 
