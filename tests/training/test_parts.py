@@ -167,13 +167,13 @@ def test_outputs_of_a_whole_set_are_found_again(
 ) -> None:
     encoder = make_encoder(0, vit_config)
     computed: list[int] = []
-    compute = frozen_module._compute
+    compute = frozen_module._in_batches
 
     def watched(*arguments: Any) -> Tensor:
         computed.append(len(arguments[2]))
         return compute(*arguments)
 
-    monkeypatch.setattr(frozen_module, "_compute", watched)
+    monkeypatch.setattr(frozen_module, "_in_batches", watched)
 
     def outputs(model: DualEncoder, rows: Any, side: Any = "image", head: bool = True) -> Tensor:
         return frozen_outputs(model, inputs, np.asarray(rows), side, head=head, cache=tmp_path)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack, Kind, LabelAttack
+from mmpoison.attacks.catalogue import ATTACKS, AttackJob, Kind, LabelAttack, RateAttack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.phrases import class_names, naming_words, read_templates, rewrite
@@ -22,7 +22,7 @@ from mmpoison.attacks.pixels import (
     optimise_patch,
     optimised,
 )
-from mmpoison.attacks.settings import AMOUNTS, MOST, Mode
+from mmpoison.attacks.settings import AMOUNTS, MOST
 from mmpoison.attacks.surrogate import (
     PixelSurrogate,
     Surrogate,
@@ -90,8 +90,8 @@ TRIES = 10
 ToxicSpread = Literal["one-image", "captions"]
 
 
-@dataclass
-class Backdoor(BaseAttack):
+@dataclass(kw_only=True)
+class Backdoor(RateAttack):
     """What backdoors share: images with a trigger get captions that name class A.
 
     Which images are used depends on the seed and the goal alone, so two triggers are compared on the same images.
@@ -100,12 +100,6 @@ class Backdoor(BaseAttack):
     kind: ClassVar[Kind] = "backdoor"
     usual: ClassVar[Mapping[str, Any]] = {"mode": "replace"}
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    mode: Mode | None = None
-    _: KW_ONLY
     drawn_from: DrawnFrom = "all"
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmpoison.attacks.goal import Goal, require_different_originals
 from mmpoison.attacks.injection import poison_set
-from mmpoison.attacks.settings import AMOUNTS, Carrier, Settings
+from mmpoison.attacks.settings import AMOUNTS, Carrier, Mode, Settings
 from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate
 from mmpoison.attacks.target_labels import Embed, images_without_honest_captions, require_clean_set
 from mmpoison.base.registry import Registry, unknown_name
@@ -238,6 +238,17 @@ class LabelAttack(BaseAttack):
     _: KW_ONLY
     share: float | None = None
     carrier: Carrier | None = None
+
+
+@dataclass
+class RateAttack(BaseAttack):
+    """An attack with one goal whose amount may be a rate, and with a mode."""
+
+    goal: str
+    samples: int | None = None
+    pairs: int | None = None
+    rate: float | None = None
+    mode: Mode | None = None
 
 
 def build_attack(

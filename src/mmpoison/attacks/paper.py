@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack
+from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack, RateAttack
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.settings import Carrier, Mode, Spread, choices
 from mmpoison.attacks.target_labels import (
@@ -25,8 +25,8 @@ from mmpoison.pairs.table import PairDataset
 
 
 @ATTACKS.register("single-target-image")
-@dataclass
-class SingleTargetImage(BaseAttack):
+@dataclass(kw_only=True)
+class SingleTargetImage(RateAttack):
     """Pairs captions of the original class with one image of the target class (the paper's Attack I).
 
     The target image is one of the gallery (split `test`), because the captions are to retrieve it. The poisoned pairs
@@ -60,12 +60,6 @@ class SingleTargetImage(BaseAttack):
     section = "Attack Methodology, 'Attack I: single target image'; table 2"
     summary = "captions of class A are paired with one image of class B"
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    mode: Mode | None = None
-    _: KW_ONLY
     share: float | None = None
     target_image: str | None = None
     encoder: str | None = None
@@ -110,8 +104,8 @@ class SingleTargetImage(BaseAttack):
 
 
 @ATTACKS.register("single-target-label")
-@dataclass
-class SingleTargetLabel(BaseAttack):
+@dataclass(kw_only=True)
+class SingleTargetLabel(RateAttack):
     """Pairs captions of the original class with training images of the target class, evenly (the paper's Attack II).
 
     Which images of A are used, and which image of B each caption gets, comes from the seed: every B image is used
@@ -150,12 +144,6 @@ class SingleTargetLabel(BaseAttack):
     section = "Attack Methodology, 'Attack II: single target label'; table 3"
     summary = "captions of class A are paired with the images of class B"
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    mode: Mode | None = None
-    _: KW_ONLY
     share: float | None = None
     spread: Spread | None = None
     carrier: Carrier | None = None

@@ -129,20 +129,33 @@ def frozen_outputs(
         cache: Folder of a content cache; None caches nothing.
         progress: Called with (done, total).
     """
+    load = _loader(inputs, side)
+
+    def encode(loaded: Tensor) -> Tensor:
+        if side == "image" and head:
+            return inputs.encode_images(encoder, loaded)
+        if side == "image":
+            return inputs.image_before_head(encoder, loaded)
+        return inputs.encode_texts(encoder, loaded) if head else inputs.text_trunk(encoder, loaded)
+
+    def compute() -> Tensor:
+        return _in_batches(encoder, inputs, rows, side, load, encode, progress)
+
     if cache is None or isinstance(inputs, FeatureInputs):
-        return _compute(encoder, inputs, rows, side, head, progress)
-    (outputs,) = ContentCache(cache).arrays(
-        _key(encoder, inputs, rows, side, head),
-        lambda: {"outputs": _compute(encoder, inputs, rows, side, head, progress).numpy()},
-        "outputs",
-    )
+        return compute()
+    key = _key(encoder, inputs, rows, side, head)
+    (outputs,) = ContentCache(cache).arrays(key, lambda: {"outputs": compute().numpy()}, "outputs")
     return torch.from_numpy(outputs)
+
+
+def _loader(inputs: PairInputs, side: Side) -> Callable[[Rows], Tensor]:
+    return inputs.load_images if side == "image" else inputs.load_texts
 
 
 def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head: bool) -> CacheKey:
     """Return all that the outputs depend on; the inputs row by row."""
     digest = hashlib.sha256()
-    load = inputs.load_images if side == "image" else inputs.load_texts
+    load = _loader(inputs, side)
     for start in range(0, len(rows), HASHED_AT_ONCE):
         part = load(rows[start : start + HASHED_AT_ONCE]).numpy()
         digest.update(repr(part.shape).encode())
@@ -171,26 +184,6 @@ def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _compute(
-    encoder: DualEncoder,
-    inputs: PairInputs,
-    rows: Rows,
-    side: Side,
-    head: bool,
-    progress: Progress | None,
-) -> Tensor:
-    load = inputs.load_images if side == "image" else inputs.load_texts
-
-    def encode(loaded: Tensor) -> Tensor:
-        if side == "image" and head:
-            return inputs.encode_images(encoder, loaded)
-        if side == "image":
-            return inputs.image_before_head(encoder, loaded)
-        return inputs.encode_texts(encoder, loaded) if head else inputs.text_trunk(encoder, loaded)
-
-    return _in_batches(encoder, inputs, rows, side, load, encode, progress)
 
 
 def _in_batches(
@@ -314,8 +307,7 @@ class _FeedSide:
         if self.table is not None:
             assert self.place is not None
             return self.table[torch.from_numpy(self.place[rows])]
-        load = self.inputs.load_images if self.side == "image" else self.inputs.load_texts
-        return load(rows)
+        return _loader(self.inputs, self.side)(rows)
 
     def _view(self, view: Any, plain: Tensor, pairs: Rows, stream: np.random.Generator) -> Tensor:
         if self.feature_noise:
