@@ -111,6 +111,7 @@ def test_the_largest_amount_that_does_not_exceed_a_rate(
     for pairs in range(1, 25):
         manifest = manifest_of(PatchBackdoor(GOAL, pairs=pairs, mode=mode).poison(clean, seed))
         rates.append(manifest.rate)
+        assert len(manifest.pairs) == pairs
         # images are used whole, the last one excepted
         had = Counter(clean.images.ids[clean.image])
         got = Counter(pair.poisoned_image for pair in manifest.pairs)
@@ -122,17 +123,6 @@ def test_the_largest_amount_that_does_not_exceed_a_rate(
         made = manifest_of(PatchBackdoor(GOAL, rate=rate, mode=mode).poison(clean, seed))
         assert len(made.pairs) == most
         assert made.rate == rates[most - 1] <= rate
-
-
-@pytest.mark.parametrize("name", BACKDOORS)
-def test_an_amount_ends_within_an_image(tmp_path: Path, name: str) -> None:
-    clean = uneven_pairs(tmp_path)
-    sizes = []
-    for pairs in range(1, 12):
-        poisoned = backdoor(name, pairs=pairs).poison(clean, 0)
-        sizes.append(len(manifest_of(poisoned).pairs))
-        assert len(poisoned.select(poisoned=True)) == pairs
-    assert sizes == list(range(1, 12))
 
 
 def test_patterns_are_on_or_off() -> None:

@@ -118,9 +118,6 @@ def test_the_smallest_rate_named_does_poison(squares: PairDataset) -> None:
 def test_the_seed_decides(squares: PairDataset) -> None:
     attack = SingleTargetLabel(GOAL, samples=3)
     assert attack.poison(squares, 3).manifest == attack.poison(squares, 3).manifest
-    assert attack.poison(squares, 3).fingerprint == attack.poison(squares, 3).fingerprint
-    drawn = {attack.poison(squares, seed).fingerprint for seed in range(6)}
-    assert len(drawn) == 6
     sources = {
         tuple(sorted(set(attack.poison(squares, seed).select(poisoned=True).source.tolist())))
         for seed in range(12)

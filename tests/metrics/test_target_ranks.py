@@ -92,7 +92,6 @@ def test_tensors_are_read(dtype: torch.dtype) -> None:
     ("similarity", "targets", "message"),
     [
         (np.zeros(3), [True] * 3, r"shape \(Q, G\), not \(3,\)"),
-        (np.zeros((2, 2, 2)), [True] * 2, r"not \(2, 2, 2\)"),
         (np.zeros((2, 0)), np.zeros(0, bool), r"no columns: shape \(2, 0\)"),
         (np.zeros((2, 3)), [True] * 4, r"shape \(4,\) do not fit similarity of shape \(2, 3\)"),
         (np.zeros((2, 3)), np.ones((3, 2), bool), r"shape \(3, 2\) do not fit .* \(2, 3\)"),

@@ -138,8 +138,10 @@ def test_a_broken_state_is_passed_over(tune: Tune, tmp_path: Path) -> None:
     checkpoints = begun(tune, Checkpoints(tmp_path / "states", steps=1))
     newest = max(checkpoints.folder.iterdir())
     newest.write_bytes(newest.read_bytes()[:1000])
+    (checkpoints.folder / ".step-000000007.safetensors.mmpoison-ab12_xyz").write_bytes(b"half")
     result = tune(checkpoints=checkpoints)
     assert result.resumed_from == 4
+    assert not list(checkpoints.folder.glob(".*"))
     assert not moved(result.encoder, tune().encoder)
 
 
