@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import hashlib
 import re
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmpoison.base.untrusted import file_digest
 from mmpoison.errors import InputError, MmpoisonWarning
 
 QUICK_GELU_SUFFIX = "-quickgelu"
@@ -262,8 +262,7 @@ def published_activation(path: Path) -> bool | None:
             return repositories[part]
     if path.suffix not in (".pt", ".pth", ".bin"):  # no other kind has a digest in its address
         return None
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_digest(path)
     return next((known for digest, known in digests.items() if found.startswith(digest)), None)
 
 
