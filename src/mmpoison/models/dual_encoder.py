@@ -29,6 +29,9 @@ CLIP_PREPROCESSING: dict[str, Any] = {
 """open_clip's defaults for keys that a config does not set."""
 
 Tokenizer = Callable[[list[str]], Tensor]
+Side = Literal["image", "text"]
+SCALES = ("logit_scale", "logit_bias")
+"""Weights of neither side."""
 
 
 class DualEncoder:
@@ -341,7 +344,7 @@ class DualEncoder:
         return [
             parameter
             for name, parameter in self.module.named_parameters()
-            if id(parameter) not in image and name not in ("logit_scale", "logit_bias")
+            if id(parameter) not in image and name not in SCALES
         ]
 
     @property

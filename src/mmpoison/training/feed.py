@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.compute_environment import compute_environment, tower_digest
 from mmpoison.models.depthwise import depthwise_gradients
-from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.dual_encoder import DualEncoder, Side
 from mmpoison.models.inputs import (
     FeatureInputs,
     PairInputs,
@@ -103,8 +103,6 @@ def set_trainable(student: DualEncoder, trainable: Trainable) -> TrainedPart:
 # -- Computes the outputs of frozen encoders once, and caches them for other runs.
 
 
-Side = Literal["image", "text"]
-
 BATCH = {"image": 64, "text": 256}
 HASHED_AT_ONCE = 1024
 
@@ -156,24 +154,6 @@ def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head:
     return CacheKey("frozen", parts, f"{side} outputs of {encoder.name}")
 
 
-def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
-    """sha256 of the weights of one encoder and of how its inputs are prepared."""
-    digest = hashlib.sha256(f"1 {side} {head}".encode())
-    if side == "image":
-        digest.update(repr(encoder.config.get("preprocess_cfg")).encode())
-    # the architecture too: an activation has no weights
-    digest.update(repr(encoder.config["model_cfg"]).encode())
-    heads = encoder.image_head_parameters() if side == "image" else encoder.text_head_parameters()
-    skipped = set() if head else {id(parameter) for parameter in heads}
-    for name, tensor in encoder.module.state_dict(keep_vars=True).items():
-        if name.startswith("visual.") == (side == "image") and id(tensor) not in skipped:
-            if name in ("logit_scale", "logit_bias"):
-                continue
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _compute(
     encoder: DualEncoder,
     inputs: PairInputs,
@@ -182,12 +162,7 @@ def _compute(
     head: bool,
     progress: Progress | None,
 ) -> Tensor:
-    order = (
-        np.argsort(inputs.lengths.numpy()[rows], kind="stable")
-        if side == "text"
-        else np.arange(len(rows))
-    )
-
+    lengths = inputs.lengths.numpy()[rows] if side == "text" else None
     load = inputs.load_images if side == "image" else inputs.load_texts
 
     def encode(loaded: Tensor) -> Tensor:
@@ -197,12 +172,10 @@ def _compute(
             return inputs.image_before_head(encoder, loaded)
         return inputs.encode_texts(encoder, loaded) if head else inputs.text_trunk(encoder, loaded)
 
-    in_order = torch.from_numpy(
-        run_in_batches(encoder, rows[order], BATCH[side], load, encode, progress=progress)
+    outputs = run_in_batches(
+        encoder, rows, BATCH[side], load, encode, lengths=lengths, progress=progress
     )
-    result = torch.empty_like(in_order)
-    result[torch.from_numpy(order)] = in_order
-    return result
+    return torch.from_numpy(outputs)
 
 
 Loaded = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -336,19 +309,14 @@ class _FeedSide:
     def embed_all(self) -> Tensor:
         """Embed all pairs with the student in evaluation mode, shape `(N, d)`, on the CPU."""
         rows, inverse = np.unique(self.rows, return_inverse=True)
-        # captions of one length together: less padding
-        order = np.arange(len(rows))
-        if self.side == "text":
-            order = np.argsort(self.inputs.lengths.numpy()[rows], kind="stable")
-        in_order = run_in_batches(
+        embedded = run_in_batches(
             self.student,
-            rows[order],
+            rows,
             BATCH[self.side],
             self._load_rows,
             lambda loaded: self.encode(loaded, self.student),
+            lengths=self.inputs.lengths.numpy()[rows] if self.side == "text" else None,
         )
-        embedded = np.empty_like(in_order)
-        embedded[order] = in_order
         return torch.from_numpy(embedded[inverse])
 
 
