@@ -26,7 +26,6 @@ from mmpoison.models import (
     prepare_pixels,
 )
 from mmpoison.models import inputs as inputs_module
-from mmpoison.training import TrainingSettings, finetune
 
 Make = Callable[..., DualEncoder]
 
@@ -303,34 +302,6 @@ def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairD
     module.text_projection = None
     with pytest.raises(InputError, match="has no separate projections"):
         prepare_features(whole, squares)
-
-
-def test_training_heads_on_features_equals_training_them_in_the_whole_model(
-    make_heads_encoder: Make, squares: PairDataset
-) -> None:
-    """The fast mode is the slow mode with the trunks computed once."""
-    encoder = make_heads_encoder()
-    train = squares.select(split="train")
-    settings = TrainingSettings(
-        epochs=2, batch_size=32, learning_rate=1e-3, trainable="heads", precision="fp32"
-    )
-    results = [
-        finetune(encoder, train, inputs, settings, seed=0)
-        for inputs in (prepare_features(encoder, squares), prepare_pixels(encoder, squares))
-    ]
-    fast, whole = results
-    for name, value in fast.encoder.module.state_dict().items():
-        torch.testing.assert_close(
-            value, whole.encoder.module.state_dict()[name], atol=1e-4, rtol=1e-4, msg=name
-        )
-    for one, other in zip(fast.epochs, whole.epochs, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
-    heads = {id(p) for p in fast.encoder.head_parameters()}
-    for (name, after), before in zip(
-        fast.encoder.module.named_parameters(), encoder.module.parameters(), strict=True
-    ):
-        trained = id(after) in heads or name == "logit_scale"
-        assert torch.equal(after, before) != trained, name
 
 
 def test_bf16_is_near_and_32_bit_is_the_default(encoder: DualEncoder, squares: PairDataset) -> None:

@@ -240,22 +240,11 @@ def test_weights_that_are_refused(own: Path) -> None:
 
     write(backdoor=torch.ones(2))
     assert "1 unknown (backdoor)" in refusal(own)
-    write(logit_scale=torch.tensor(float("nan")))
-    assert "weight 'logit_scale' is not finite" in refusal(own)
     lost = "text_model.encoder.layers.1.self_attn.k_proj.weight"
     safetensors.torch.save_file({n: t for n, t in weights.items() if n != lost}, file)
     assert "1 missing (transformer.resblocks.1.attn.in_proj_weight)" in refusal(own)
-    file.write_bytes(file.read_bytes()[:1000])
-    assert "broken weights" in refusal(own)
     file.unlink()
     assert refusal(own).endswith("has no model.safetensors")
-
-
-def test_shards_stay_in_their_folder(own: Path, tmp_path: Path) -> None:
-    (own / "model.safetensors").rename(tmp_path / "outside.safetensors")
-    index = {"weight_map": {"logit_scale": "../outside.safetensors"}}
-    (own / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "is not a safetensors file in the same folder" in refusal(own)
 
 
 def test_an_unknown_vocabulary_needs_its_tokenizer(
