@@ -337,7 +337,7 @@ def test_weights_that_do_not_fit(state: State, tmp_path: Path, change: Any, says
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("ViT-B-33:openai", "open_clip has no architecture 'ViT-B-33': did you mean ViT-B-32"),
+        ("ViT-B-33:openai", "unknown architecture 'ViT-B-33': did you mean 'ViT-B-32'"),
         ("ViT-B-32", "'ViT-B-32' is an architecture without weights"),
         ("ViT-B-32:", "write ARCHITECTURE:TAG"),
         ("@weights.pt", "write ARCHITECTURE@FILE"),

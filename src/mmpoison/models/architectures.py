@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import re
 import warnings
@@ -13,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError, MmpoisonWarning
 
 QUICK_GELU_SUFFIX = "-quickgelu"
@@ -40,11 +40,8 @@ def architecture_config(name: str) -> dict[str, Any]:
     """
     known = architectures()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"open_clip has no architecture {name!r}: {hint}"
-            "`mmpoison models list --architectures` shows all"
+            unknown_name("architecture", name, known, "mmpoison models list --architectures")
         )
     return copy.deepcopy(known[name])
 

@@ -328,27 +328,16 @@ def prepare_pixels(
         or len(pixels.position) != len(pairs.images)
         or (pixels.position[used] < 0).any()
     ):
-        pixels = _decoded(encoder, pairs, used, broken=broken, progress=progress)
+        pixels = PixelStore.decode(
+            pairs,
+            encoder.preparation,
+            indices=used,
+            broken=broken,
+            progress=progress("decoding images") if progress else None,
+        )
     captions = sorted(set(pairs.captions))
     tokens, lengths = _tokens(encoder, captions)
     return PixelInputs(captions, tokens, lengths, pixels)
-
-
-def _decoded(
-    encoder: DualEncoder,
-    pairs: PairDataset,
-    used: IntArray,
-    *,
-    broken: Literal["raise", "drop"] = "raise",
-    progress: ProgressFor | None = None,
-) -> PixelStore:
-    return PixelStore.decode(
-        pairs,
-        encoder.preparation,
-        indices=used,
-        broken=broken,
-        progress=progress("decoding images") if progress else None,
-    )
 
 
 def _tokens(encoder: DualEncoder, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -387,7 +376,12 @@ def prepare_features(
     position[used] = np.arange(len(used), dtype=np.int32)
 
     def image_features() -> dict[str, npt.NDArray[Any]]:
-        pixels = _decoded(encoder, pairs, used, progress=progress)
+        pixels = PixelStore.decode(
+            pairs,
+            encoder.preparation,
+            indices=used,
+            progress=progress("decoding images") if progress else None,
+        )
         image = run_in_batches(
             encoder,
             np.arange(len(used)),
