@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -105,9 +104,3 @@ def edit_json(file: Path, change: Callable[[Any], object]) -> None:
     value = json.loads(file.read_text())
     change(value)
     file.write_text(json.dumps(value))
-
-
-def edit_weights(file: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    weights = safetensors.torch.load_file(file)
-    change(weights)
-    safetensors.torch.save_file(weights, file)

@@ -193,21 +193,23 @@ def test_activations_differ(state: State, quick: DualEncoder, embed: Embed, tmp_
     assert (embed(wrong) - embed(quick)).abs().max() > 1e-3
 
 
-def test_weights_of_openai_are_quick_gelu(state: State, tmp_path: Path) -> None:
-    path = saved({**state, **SIZES}, tmp_path / "tiny.pt")
-    message = refusal(f"{TINY}@{path}")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda _, state, folder: saved({**state, **SIZES}, folder / "tiny.pt"),
+        lambda quick, _, folder: (
+            export_model(quick, folder / "out", "safetensors") / "model.safetensors"
+        ),
+        lambda quick, _, folder: export_model(quick, folder / "out", "open-clip") / WEIGHTS,
+    ],
+    ids=["sizes of OpenAI", "header", "config in the folder"],
+)
+def test_weights_that_say_their_activation(
+    quick: DualEncoder, state: State, tmp_path: Path, write: Any
+) -> None:
+    message = refusal(f"{TINY}@{write(quick, state, tmp_path)}")
     assert "trained with QuickGELU, but tiny-clip uses GELU" in message
     assert message.endswith(f"use {QUICK}")
-
-
-@pytest.mark.parametrize(
-    ("format", "file"), [("safetensors", "model.safetensors"), ("open-clip", WEIGHTS)]
-)
-def test_header_and_config_of_our_files_say_the_activation(
-    quick: DualEncoder, tmp_path: Path, format: Any, file: str
-) -> None:
-    out = export_model(quick, tmp_path / "out", format)
-    assert f"use {QUICK}" in refusal(f"{TINY}@{out / file}")
 
 
 def test_a_checkpoint_remembers_its_activation(quick: DualEncoder, tmp_path: Path) -> None:

@@ -38,21 +38,44 @@ def inputs(encoder: DualEncoder, squares: PairDataset) -> PixelInputs:
 # -- embedding -------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def loaded(inputs: PixelInputs, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of the inputs that were loaded, in their order."""
+    rows: list[int] = []
+
+    def watched(load: Callable[..., Any]) -> Callable[..., Any]:
+        def inner(batch: Any) -> Any:
+            rows.extend(batch.tolist())
+            return load(batch)
+
+        return inner
+
+    for name in ("load_images", "load_texts"):
+        monkeypatch.setattr(inputs, name, watched(getattr(inputs, name)))
+    return rows
+
+
 def test_images_equal_a_naive_loop(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, loaded: list[int]
 ) -> None:
     indices = np.array([5, 0, 5, 31, 5, 2, 0], dtype=np.int32)
-    got = embed_images(encoder, inputs, indices, batch_size=3)
+    calls: list[tuple[int, int]] = []
+    got = embed_images(
+        encoder, inputs, indices, batch_size=3, progress=lambda *call: calls.append(call)
+    )
     assert got.dtype == np.float32
     for row, index in zip(got, indices, strict=True):
         pixels = read_image(squares.root, squares.images.ids[index], 32)
         with torch.no_grad():
             one = encoder.encode_image(encoder.image_input(pixels[None].copy()))
         np.testing.assert_allclose(row, one.numpy()[0], atol=1e-5)
+    # each once
+    assert sorted(loaded) == sorted(inputs.image_rows(np.array([0, 2, 5, 31], np.int32)).tolist())
+    assert calls == [(3, 4), (4, 4)]
 
 
 def test_texts_equal_a_naive_loop(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, loaded: list[int]
 ) -> None:
     captions = [str(squares.captions[n]) for n in (40, 3, 3, 199, 7, 40)]
     got = embed_texts(encoder, inputs, captions, batch_size=2)
@@ -60,63 +83,11 @@ def test_texts_equal_a_naive_loop(
         with torch.no_grad():
             one = encoder.encode_text(encoder.tokens([caption]))
         np.testing.assert_allclose(row, one.numpy()[0], atol=1e-5)
-
-
-def test_equal_things_are_embedded_once(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows: list[int] = []
-    image, text = inputs.load_images, inputs.load_texts
-
-    def count(load: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(batch: Any) -> Any:
-            rows.extend(batch.tolist())
-            return load(batch)
-
-        return counted
-
-    monkeypatch.setattr(inputs, "load_images", count(image))
-    got = embed_images(encoder, inputs, np.array([4, 1, 4, 4], dtype=np.int32))
-    assert sorted(rows) == sorted(set(rows))
-    assert len(rows) == 2
-    np.testing.assert_array_equal(got[0], got[3])
-
-    rows.clear()
-    monkeypatch.setattr(inputs, "load_texts", count(text))
-    embed_texts(encoder, inputs, [squares.captions[0]] * 3 + [squares.captions[9]])
-    assert len(rows) == 2
-
-
-def test_texts_run_in_order_of_length(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sorted by length there is next to no padding."""
-    lengths: list[int] = []
-    load = inputs.load_texts
-
-    def watched(batch: Any) -> Any:
-        lengths.extend(inputs.lengths[batch].tolist())
-        return load(batch)
-
-    monkeypatch.setattr(inputs, "load_texts", watched)
-    embed_texts(encoder, inputs, squares.captions, batch_size=16)
+    # each once, and sorted by length, so that there is next to no padding
+    assert sorted(loaded) == sorted(set(inputs.text_rows(captions).tolist()))
+    lengths = inputs.lengths[loaded].tolist()
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
-
-
-def test_progress_ends_at_the_total(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
-) -> None:
-    calls: list[tuple[int, int]] = []
-    embed_images(
-        encoder,
-        inputs,
-        squares.used_images(),
-        batch_size=9,
-        progress=lambda *call: calls.append(call),
-    )
-    assert calls[-1] == (len(squares.used_images()),) * 2
-    assert calls == sorted(calls)
 
 
 def test_embedding_leaves_the_mode_alone(encoder: DualEncoder, inputs: PixelInputs) -> None:
