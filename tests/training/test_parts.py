@@ -16,9 +16,10 @@ from torch import Tensor
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import MmpoisonWarning
 from mmpoison.models import DualEncoder, PixelInputs, prepare_features, prepare_pixels
+from mmpoison.models.compute_environment import tower_digest
 from mmpoison.training import Checkpoints
 from mmpoison.training import feed as frozen_module
-from mmpoison.training.feed import frozen_outputs, tower_digest
+from mmpoison.training.feed import frozen_outputs
 from mmpoison.training.settings import ROLES, Trainable
 
 IMAGE, TEXT = {"visual.proj"}, {"text.text_projection"}

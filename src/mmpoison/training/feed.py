@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.compute_environment import compute_environment, tower_digest
 from mmpoison.models.depthwise import depthwise_gradients
-from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.dual_encoder import DualEncoder, Side
 from mmpoison.models.inputs import (
     FeatureInputs,
     PairInputs,
@@ -31,8 +31,6 @@ from mmpoison.models.inputs import (
 )
 from mmpoison.training.objective import Objective
 from mmpoison.training.settings import ROLES, Role, Trainable
-
-Side = Literal["image", "text"]
 
 # -- Selects which part of a dual encoder trains.
 
@@ -168,24 +166,6 @@ def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head:
     return CacheKey("frozen", parts, f"{side} outputs of {encoder.name}")
 
 
-def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
-    """sha256 of the weights of one encoder and of how its inputs are prepared."""
-    digest = hashlib.sha256(f"1 {side} {head}".encode())
-    if side == "image":
-        digest.update(repr(encoder.config.get("preprocess_cfg")).encode())
-    # the architecture too: an activation has no weights
-    digest.update(repr(encoder.config["model_cfg"]).encode())
-    heads = encoder.image_head_parameters() if side == "image" else encoder.text_head_parameters()
-    skipped = set() if head else {id(parameter) for parameter in heads}
-    for name, tensor in encoder.module.state_dict(keep_vars=True).items():
-        if name.startswith("visual.") == (side == "image") and id(tensor) not in skipped:
-            if name in ("logit_scale", "logit_bias"):
-                continue
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _in_batches(
     encoder: DualEncoder,
     inputs: PairInputs,
@@ -196,12 +176,10 @@ def _in_batches(
     progress: Progress | None = None,
 ) -> Tensor:
     """Run rows through an encoder; captions of one length together, for less padding."""
-    order = np.arange(len(rows))
-    if side == "text":
-        order = np.argsort(inputs.lengths.numpy()[rows], kind="stable")
-    in_order = run_in_batches(encoder, rows[order], BATCH[side], load, encode, progress=progress)
-    outputs = np.empty_like(in_order)
-    outputs[order] = in_order
+    lengths = inputs.lengths.numpy()[rows] if side == "text" else None
+    outputs = run_in_batches(
+        encoder, rows, BATCH[side], load, encode, lengths=lengths, progress=progress
+    )
     return torch.from_numpy(outputs)
 
 
