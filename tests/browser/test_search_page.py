@@ -70,7 +70,7 @@ def engine(
 @pytest.fixture
 def address(engine: Engine, serve_here: Callable[[FastAPI], str]) -> str:
     """The page, served by this process."""
-    from mmpoison.pages.search.web import search_app
+    from mmpoison.pages.search.app import search_app
 
     return serve_here(search_app(engine))
 

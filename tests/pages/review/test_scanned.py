@@ -20,8 +20,7 @@ from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
-from mmpoison.pages.review import add_neighbours, scanned_pairs
-from mmpoison.pages.review.app import group_members, read_scan, source_of
+from mmpoison.pages.review import add_neighbours, group_members, read_scan, scanned_pairs, source_of
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_captions_for_an_image_of_the_set_and_for_the_same_as_a_file(
     assert isinstance(first.waiting["tiny"], Job)
     fresh_engine.library.wait()
     answer = fresh_engine.captions_for(poisoned, "test", image, shown=5, original="sheep")
-    captions = fresh_engine.library.captions(poisoned, "test")
+    captions = fresh_engine.library.captions["poisoned", "test"]
     encoder = load_encoder(checkpoint)
     inputs = prepare_pixels(encoder, poisoned.pairs)
     scores = (
@@ -149,7 +149,7 @@ def test_the_first_model_answers_before_the_second_is_there(
     try:
         with library._changed:
             assert library._changed.wait_for(
-                lambda: library.model_job("slow").state == "working", 60
+                lambda: library.jobs["model", "slow"].state == "working", 60
             )
         answer = engine.images_for(squares_of, "test", QUERY, shown=3)
         assert list(answer.columns) == ["fast"]

@@ -15,10 +15,10 @@ from PIL import Image
 
 from mmpoison.datasets import load_pairs
 from mmpoison.models import load_encoder
+from mmpoison.pages.local_app import STATIC
 from mmpoison.pages.search import Collection, Engine, Library
+from mmpoison.pages.search.app import images_answer, search_app
 from mmpoison.pages.search.library import Job
-from mmpoison.pages.search.web import search_app
-from mmpoison.pages.search.web.app import images_answer
 
 HOST = "http://127.0.0.1:8000"
 
@@ -288,9 +288,7 @@ def test_the_policy_allows_this_server_alone(client: TestClient, path: str) -> N
 
 
 def test_the_pages_name_no_other_server() -> None:
-    import mmpoison.pages.search.web as web
-
-    for file in (Path(web.__file__).parent / "static").iterdir():
+    for file in STATIC.rglob("*.*"):
         text = file.read_text(encoding="utf-8")
         assert "http:" not in text, file.name
         assert "https:" not in text, file.name
