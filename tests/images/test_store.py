@@ -22,7 +22,7 @@ from tests.conftest import refusal
 
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.images import PixelStore, Preparation, read_image, store
+from mmpoison.images import PixelStore, Preparation, decode, read_image, store
 from mmpoison.images.store import stored_pixels
 
 COUNT, SIZE = 40, 16
@@ -63,7 +63,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(image_id)
         return read_image(root, image_id, preparation)
 
-    monkeypatch.setattr(store, "read_image", watched)
+    monkeypatch.setattr(decode, "read_image", watched)
     return names
 
 
@@ -281,7 +281,7 @@ SLOW = f"""
 import sys, time
 from pathlib import Path
 from mmpoison.datasets import ImageTable, PairDataset
-from mmpoison.images import PixelStore, Preparation, read_image, store
+from mmpoison.images import PixelStore, Preparation, decode, read_image, store
 
 root, cache, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 count, decoded = {COUNT}, 0
@@ -292,7 +292,7 @@ def slow(root, image_id, preparation):
     decoded += 1
     return read_image(root, image_id, preparation)
 
-store.read_image = slow
+decode.read_image = slow
 store.CHUNK = 4 * {SIZE} * {SIZE} * 3
 ids = [f"{{number:02d}}.png" for number in range(count)]
 images = ImageTable.build(ids, [None] * count, ["train"] * count, root)
@@ -399,10 +399,9 @@ def test_a_disk_that_fills_up(
         keep(folder, cache)
     monkeypatch.setattr(os, "pwrite", pwrite)
     decoded.clear()
-    np.testing.assert_array_equal(
-        keep(folder, cache).pixels, PixelStore.decode(table(folder), SIZE).pixels
-    )
+    kept = keep(folder, cache)
     assert sorted(decoded) == [f"{number:02d}.png" for number in range(20, COUNT)]
+    np.testing.assert_array_equal(kept.pixels, PixelStore.decode(table(folder), SIZE).pixels)
 
 
 def test_a_cache_that_cannot_be_made(folder: Path, tmp_path: Path) -> None:

@@ -132,8 +132,7 @@ def test_decoding(
     pairs = load_pairs(own_square_folder)
     kept = tmp_path / "cache"
     with monkeypatch.context() as patch:
-        name = "read_image" if in_memory == 0 else "try_decode_images"
-        once(patch, store, name, lambda: change(own_square_folder))
+        once(patch, store, "decode_images", lambda: change(own_square_folder))
         with pytest.raises(InputError) as error:
             PixelStore.decode(pairs, 16, cache=kept, in_memory=in_memory, broken="drop")
         check(error, own_square_folder, change)

@@ -1,6 +1,6 @@
 """The one place that reads image files."""
 
-from mmpoison.images.decode import BrokenImage, decode_images, read_image, read_image_bytes
+from mmpoison.images.decode import BrokenImage, read_image, read_image_bytes
 from mmpoison.images.preparation import Preparation
 from mmpoison.images.store import PixelStore
 from mmpoison.images.thumbnails import thumbnail
@@ -9,7 +9,6 @@ __all__ = [
     "BrokenImage",
     "PixelStore",
     "Preparation",
-    "decode_images",
     "read_image",
     "read_image_bytes",
     "thumbnail",

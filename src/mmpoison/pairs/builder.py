@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,7 @@ class OutsidePaths:
         if not self._plain:
             return
         folder = path.rpartition("/")[0].rstrip("/") or "/"
-        if self._common is None:
-            self._common = folder
-        elif folder != self._common and not folder.startswith(f"{self._common}/"):
-            self._common = os.path.commonpath([self._common, folder])
+        self._common = os.path.commonpath([self._common or folder, folder])
 
     @property
     def folder(self) -> str | None:
@@ -58,7 +56,7 @@ the paths, or write them relative to a folder and give it with --data-root"
         line = (
             f"{what}: no image path is in the folder {str(root)!r}: all are in {one_line(folder)}"
         )
-        if not _is_folder(folder):
+        if not os.path.isdir(folder):  # noqa: PTH112 - a path that is none is just not there
             return (
                 f"{line}, which is not on this machine: correct the paths, or write them relative to a folder and "
                 "give it with --data-root"
@@ -77,13 +75,6 @@ def advice(path: str) -> str:
     if path.startswith("/") and ".." not in path.split("/"):
         return "give the folder of all images with --data-root"
     return "write paths with / and without .., relative to the folder of all images, and give it with --data-root"
-
-
-def _is_folder(folder: str) -> bool:
-    try:
-        return Path(folder).is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 MAX_PATH = 4096
@@ -168,18 +159,8 @@ class PairRows:
         Raises:
             InputError: If nothing can be used, or (strict) something cannot.
         """
-        builder = self._builder()
-        grouped: dict[str, ImageEntry] = {}
-        for entry in self.entries:
-            if isinstance(entry, str):
-                builder.problem(entry)
-            elif entry.alone:
-                builder.add(entry)
-            elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
-                first.join(entry)
-        for entry in grouped.values():
-            builder.add(entry)
-        return builder.build(self.what)
+        (table,) = self._tables(_grouped(self.entries), sys.maxsize)
+        return table
 
     def pieces(self, images: int) -> Iterator[PairDataset]:
         """Yield tables of at most so many images; adjacent rows with the same path are one image.
@@ -187,8 +168,11 @@ class PairRows:
         Raises:
             InputError: As for `table`.
         """
+        return self._tables(_joined(self.entries), images)
+
+    def _tables(self, entries: Iterable[ImageEntry | str], images: int) -> Iterator[PairDataset]:
         builder = self._builder()
-        for entry in _joined(self.entries):
+        for entry in entries:
             if isinstance(entry, str):
                 builder.problem(entry)
             elif len(builder) < images:
@@ -205,6 +189,17 @@ class PairRows:
 
     def _builder(self) -> PairsBuilder:
         return PairsBuilder(self.root, strict=self.strict, own_paths=self.own_paths)
+
+
+def _grouped(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
+    """Join all entries with the same path; they come last."""
+    grouped: dict[str, ImageEntry] = {}
+    for entry in entries:
+        if isinstance(entry, str) or entry.alone:
+            yield entry
+        elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
+            first.join(entry)
+    yield from grouped.values()
 
 
 def _joined(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from mmpoison.base.untrusted import BoundedRows
@@ -173,15 +174,7 @@ def relabel(
         categories if categories is not None and any(categories) else None,
         table.own_columns,
     )
-    return PairDataset(
-        images,
-        pairs.captions,
-        pairs.image,
-        pairs.source,
-        pairs.manifest,
-        pairs.problems,
-        own_columns=pairs.own_columns,
-    )
+    return replace(pairs, images=images)
 
 
 def labels_of(pairs: PairDataset) -> list[str | None]:

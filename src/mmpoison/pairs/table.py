@@ -19,7 +19,7 @@ from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.images.sources import changed_error, state_of
+from mmpoison.images.sources import States, changed_files, file_states, refuse_changed
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns
 
 if TYPE_CHECKING:
@@ -34,34 +34,29 @@ TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow
 """Endings of the files that tables of pairs are read from."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TableStates:
     """The states of the files that a table of pairs was read from.
 
     Attributes:
-        place: The folder or file that was read.
-        files: Relative paths of the files there.
-        states: The state of each, shape `(n,)`.
+        folder: The folder that they lie in.
+        files: Their paths relative to it.
+        states: The state of each (`file_states`), shape `(n,)`.
     """
 
-    place: Path
-    files: tuple[str, ...]
-    states: tuple[int, ...]
+    folder: Path
+    files: list[str]
+    states: States
 
     @classmethod
     def of(cls, place: Path) -> TableStates:
         """Note the states of a file; or of the tables in a folder and in the folders in it."""
-        files = tuple(_tables(place))
-        return cls(place, files, tuple(state_of(_path(place, name)) for name in files))
+        folder, files = (place, _tables(place)) if place.is_dir() else (place.parent, [place.name])
+        return cls(folder, files, file_states(folder, files))
 
     def changed(self) -> list[Path]:
         """List the files that have changed or disappeared; new files were not read and do not count."""
-        paths = [_path(self.place, name) for name in self.files]
-        return [
-            Path(path)
-            for path, before in zip(paths, self.states, strict=True)
-            if state_of(path) != before
-        ]
+        return [self.folder / name for name in changed_files(self.folder, self.files, self.states)]
 
     def check(self) -> None:
         """Refuse tables that have changed since.
@@ -69,13 +64,10 @@ class TableStates:
         Raises:
             InputError: If one has.
         """
-        if changed := self.changed():
-            raise changed_error(changed)
+        refuse_changed(self.folder, self.files, self.states)
 
 
 def _tables(place: Path) -> list[str]:
-    if not place.is_dir():
-        return [""]
     if (place / "captions.jsonl").is_file():
         # our own format: labels and results may lie in the same folder
         return ["captions.jsonl", "manifest.json"]
@@ -96,10 +88,6 @@ def _tables(place: Path) -> list[str]:
     except OSError:
         pass  # who reads it says it
     return sorted(found)
-
-
-def _path(place: Path, name: str) -> str:
-    return f"{place}/{name}" if name else str(place)
 
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
