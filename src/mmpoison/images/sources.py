@@ -182,15 +182,13 @@ def file_states(root: Path, ids: Names) -> States:
     return np.fromiter((of(str(image_id)) for image_id in ids), dtype=np.int64, count=len(ids))
 
 
-def absent_images(root: Path, ids: Names, states: States | None = None) -> list[str]:
+def absent_images(ids: Names, states: States) -> list[str]:
     """List the ids of the images without a regular file, in order.
 
     Args:
-        root: As for `file_states`.
         ids: As for `file_states`.
-        states: What `file_states` gave for them; asked for by default.
+        states: What it gave for them.
     """
-    states = file_states(root, ids) if states is None else states
     return [str(ids[int(index)]) for index in np.flatnonzero(states == MISSING)]
 
 

@@ -217,7 +217,14 @@ class _PixelEntry:
 
     def states(self) -> npt.NDArray[np.uint8] | None:
         """TODO, DONE or BROKEN for each row; None if there is no sound store."""
-        return _states(self.folder, self.count, self.size)
+        try:
+            states = np.frombuffer((self.folder / "states.u8").read_bytes(), dtype=np.uint8)
+            if (self.folder / "pixels.u8").stat().st_size != self.count * _row_bytes(self.size):
+                return None
+        except OSError:
+            return None
+        sound = len(states) == self.count and states.max(initial=0) <= BROKEN
+        return states if sound else None
 
     def make(
         self,
@@ -345,17 +352,6 @@ class _PixelEntry:
 
 def _after(progress: Progress, before: int, total: int, done: int, _: int) -> None:
     progress(before + done, total)
-
-
-def _states(folder: Path, count: int, size: int) -> npt.NDArray[np.uint8] | None:
-    """TODO, DONE or BROKEN for each row; None if there is no sound store."""
-    try:
-        states = np.frombuffer((folder / "states.u8").read_bytes(), dtype=np.uint8)
-        if (folder / "pixels.u8").stat().st_size != count * _row_bytes(size):
-            return None
-    except OSError:
-        return None
-    return states if len(states) == count and states.max(initial=0) <= BROKEN else None
 
 
 def _reasons(folder: Path, states: npt.NDArray[np.uint8]) -> dict[int, str]:

@@ -130,13 +130,9 @@ class Guard:
 
 ONE_HOUR = "private, max-age=3600"
 
-PLACEHOLDER = (
-    '<svg xmlns="http://www.w3.org/2000/svg" width="160" height="160" viewBox="0 0 160 160">'
-    '<rect width="160" height="160" fill="#e3e5e8"/><g fill="none" stroke="#4b535c" stroke-width="4">'
-    '<rect x="44" y="30" width="72" height="60" rx="6"/><path d="M44 30l72 60"/></g>'
-    '<g font-family="sans-serif" font-size="17" fill="#2d333a" text-anchor="middle">'
-    '<text x="80" y="118">cannot</text><text x="80" y="138">be read</text></g></svg>'
-)
+STATIC = Path(__file__).parent / "static"
+
+PLACEHOLDER = STATIC / "unreadable.svg"
 """The drawing that replaces an image that cannot be read."""
 
 
@@ -174,16 +170,10 @@ def image_response(
     except (InputError, OSError) as error:
         fault = error.fault if isinstance(error, BrokenImage) else "missing"
         if placeholder:
-            return Response(
-                PLACEHOLDER,
-                media_type="image/svg+xml",
-                headers={"cache-control": "no-store", "x-image-fault": fault},
-            )
+            headers = {"cache-control": "no-store", "x-image-fault": fault}
+            return FileResponse(PLACEHOLDER, media_type="image/svg+xml", headers=headers)
         return PlainTextResponse(f"the image cannot be shown: {fault}", 404)
     return Response(content, media_type="image/jpeg", headers=headers)
-
-
-STATIC = Path(__file__).parent / "static"
 
 
 def create_app(
@@ -293,12 +283,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            why = "is in use: is the page open already? Choose another --port (0: any free one)"
-        elif isinstance(error, OSError) and error.errno == errno.EACCES:
-            why = "needs administrator rights: choose a --port above 1023 (0: any free one)"
-        else:
-            why = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
+        known = {
+            errno.EADDRINUSE: "is in use: is the page open already? Choose another --port (0: any free one)",
+            errno.EACCES: "needs administrator rights: choose a --port above 1023 (0: any free one)",
+        }
+        other = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
+        why = known.get(getattr(error, "errno", 0), other)
         raise InputError(f"{host} port {port} {why}") from None
     return listener
 

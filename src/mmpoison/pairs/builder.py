@@ -232,18 +232,11 @@ class PairsBuilder:
         self.strict = strict
         self._outside = OutsidePaths() if own_paths else None
         self.problems: list[str] = []
-        self._ids: list[str] = []
-        self._labels: list[str | None] = []
-        self._splits: list[str] = []
-        self._categories: list[tuple[str, ...]] = []
-        self._captions: list[str] = []
-        self._image: list[int] = []
-        self._own: list[OwnColumns | None] = []
-        self._own_captions: list[OwnColumns | None] = []
+        self._entries: list[ImageEntry] = []
         self._seen: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._entries)
 
     def problem(self, line: str) -> None:
         """Note something that is left out: what and where.
@@ -256,7 +249,7 @@ class PairsBuilder:
         self.problems.append(line)
 
     def add(self, entry: ImageEntry) -> bool:
-        """Add one image with all its captions, and the problems of its entry.
+        """Add one image with all its captions, and the problems of its entry, which is changed to what can be used.
 
         Returns:
             Whether the image was added: its path must stay in the root, and occur once.
@@ -268,6 +261,9 @@ class PairsBuilder:
         if label is not None and not is_text(label):
             self.problem(f"{where}: label {label!r:.60} is not text")
             label = None
+        categories = tuple(filter(is_text, entry.categories))
+        if len(categories) < len(entry.categories):
+            self.problem(f"{where}: a category of {image_id!r:.200} is not text")
         try:
             check_relative(image_id, where)
         except InputError as error:
@@ -283,26 +279,17 @@ class PairsBuilder:
             return False
         own, own_captions = self._own_columns(entry)
         self._seen.add(spelled)
-        row = len(self._ids)
+        kept = []
         for place, caption in enumerate(entry.captions):
-            if isinstance(caption, str) and len(caption) > MAX_CAPTION:
-                self.problem(
-                    f"{where}: a caption of {image_id!r:.200} has {len(caption):,} characters, over {MAX_CAPTION:,}"
-                )
-            elif isinstance(caption, str) and is_text(caption):
-                self._captions.append(caption)
-                self._image.append(row)
-                self._own_captions.append(own_captions[place] if own_captions else None)
+            if fault := _caption_fault(caption):
+                self.problem(f"{where}: a caption of {image_id!r:.200} {fault}")
             else:
-                what = "text in UTF-8" if isinstance(caption, str) else "text"
-                self.problem(
-                    f"{where}: a caption of {image_id!r:.200} is not {what}: {caption!r:.60}"
-                )
-        self._ids.append(image_id)
-        self._labels.append(label)
-        self._splits.append(split)
-        self._categories.append(tuple(entry.categories))
-        self._own.append(own or None)
+                kept.append(place)
+        entry.captions = [entry.captions[place] for place in kept]
+        entry.own_captions = own_captions and [own_captions[place] for place in kept]
+        entry.own = own or None
+        entry.label, entry.split, entry.categories = label, split, categories
+        self._entries.append(entry)
         return True
 
     def _refused(self, path: str, error: InputError) -> str:
@@ -343,25 +330,30 @@ class PairsBuilder:
         Raises:
             InputError: If nothing was added.
         """
-        if not self._ids:
+        entries = self._entries
+        if not entries:
             if self._outside is not None and self._outside.folder is not None:
                 raise InputError(self._outside.refusal(what, self.root))
             first = f" ({self.problems[0]})" if self.problems else ""
             raise InputError(f"{what}: holds no image{first}")
         images = ImageTable.build(
-            self._ids,
-            self._labels,
-            self._splits,
+            [entry.image_id for entry in entries],
+            [entry.label for entry in entries],
+            [entry.split or "train" for entry in entries],
             self.root,
-            self._categories if any(self._categories) else None,
-            self._own if any(self._own) else None,
+            [entry.categories for entry in entries],
+            [entry.own for entry in entries],
         )
         return PairDataset.build(
             images,
-            self._captions,
-            self._image,
+            [caption for entry in entries for caption in entry.captions],
+            [row for row, entry in enumerate(entries) for _ in entry.captions],
             problems=self.problems,
-            own_columns=self._own_captions if any(self._own_captions) else None,
+            own_columns=[
+                own
+                for entry in entries
+                for own in entry.own_captions or [None] * len(entry.captions)
+            ],
         )
 
 
@@ -376,6 +368,15 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _caption_fault(caption: object) -> str | None:
+    """Say why a caption cannot be used; None for one that can."""
+    if not isinstance(caption, str):
+        return f"is not text: {caption!r:.60}"
+    if len(caption) > MAX_CAPTION:
+        return f"has {len(caption):,} characters, over {MAX_CAPTION:,}"
+    return None if is_text(caption) else f"is not text in UTF-8: {caption!r:.60}"
 
 
 def check_relative(path: str, where: str) -> str:

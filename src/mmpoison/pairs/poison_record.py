@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -171,9 +170,7 @@ def _places(index: Mapping[str, int], ids: Collection[str]) -> IntArray:
 
 def _rows_of(clean: PairDataset, source: IntArray, captions: Sequence[str]) -> IntArray:
     """Return the first row of each (image, caption), once for each time that it is requested."""
-    slots: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for row in np.flatnonzero(np.isin(clean.image, source))[::-1]:
-        slots[int(clean.image[row]), clean.captions[row]].append(int(row))
+    slots = clean.rows_by_caption(source.tolist())
     rows: list[int] = []
     for place, caption in zip(source.tolist(), captions, strict=True):
         left = slots.get((place, caption))
@@ -182,5 +179,5 @@ def _rows_of(clean: PairDataset, source: IntArray, captions: Sequence[str]) -> I
                 f"the pair {caption[:60]!r} with {clean.images.ids[place]!r} of the manifest is not in the set: "
                 "it was made from another one"
             )
-        rows.append(left.pop())
+        rows.append(left.pop(0))
     return np.array(rows, dtype=np.int32)

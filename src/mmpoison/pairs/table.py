@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import glob
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -71,23 +72,9 @@ def _tables(place: Path) -> list[str]:
     if (place / "captions.jsonl").is_file():
         # our own format: labels and results may lie in the same folder
         return ["captions.jsonl", "manifest.json"]
-    found: list[str] = []
-    try:
-        with os.scandir(place) as entries:
-            folders = []
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif entry.name.endswith(TABLE_SUFFIXES):
-                    found.append(entry.name)
-        for folder in folders:
-            if folder.startswith("."):
-                continue
-            with os.scandir(place / folder) as entries:
-                found += [f"{folder}/{e.name}" for e in entries if e.name.endswith(TABLE_SUFFIXES)]
-    except OSError:
-        pass  # who reads it says it
-    return sorted(found)
+    # strings, since there may be a million images next to the tables
+    names = [name for depth in ("*", "*/*") for name in glob(depth, root_dir=place)]  # noqa: PTH207
+    return sorted(name for name in names if name.endswith(TABLE_SUFFIXES))
 
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -167,7 +154,7 @@ class ImageTable:
         labels: Sequence[str | None],
         splits: Sequence[str],
         root: Path,
-        categories: Sequence[tuple[str, ...]] | None = None,
+        categories: Sequence[Sequence[str]] | npt.NDArray[np.object_] | None = None,
         own_columns: Sequence[OwnColumns | None] | npt.NDArray[np.object_] | None = None,
     ) -> ImageTable:
         """Build the table from plain sequences of equal length."""
@@ -181,8 +168,8 @@ class ImageTable:
             split_codes=np.array([_split_code(split) for split in splits], dtype=np.int8),
             classes=classes,
             root=root,
-            categories=_objects(categories) if categories is not None else None,
-            own_columns=_objects(own_columns) if own_columns is not None else None,
+            categories=_objects_or_none(categories),
+            own_columns=_objects_or_none(own_columns),
         )
 
 
@@ -380,6 +367,7 @@ class PairDataset:
         with_image = np.asarray(image, dtype=np.int32)
         from_image = with_image if source is None else np.asarray(source, dtype=np.int32)
         order = np.argsort(with_image, kind="stable")
+        own = _objects_or_none(own_columns)
         return cls(
             images,
             _objects(captions)[order],
@@ -387,7 +375,7 @@ class PairDataset:
             from_image[order],
             manifest,
             tuple(problems),
-            own_columns=None if own_columns is None else _objects(own_columns)[order],
+            own_columns=None if own is None else own[order],
         )
 
     @property
@@ -478,7 +466,7 @@ class PairDataset:
                 labels,
                 splits,
                 table.root,
-                None if table.categories is None else list(table.categories[kept]),
+                None if table.categories is None else table.categories[kept],
                 None if table.own_columns is None else table.own_columns[kept],
             ),
             part.captions,
@@ -492,6 +480,13 @@ class PairDataset:
     def used_images(self) -> IntArray:
         """Return the indices of the images in at least one pair, sorted, shape `(n,)`."""
         return np.unique(self.image)
+
+    def rows_by_caption(self, images: Iterable[int]) -> dict[tuple[int, str], list[int]]:
+        """Map each image and caption to the rows of their pairs, in order, for some images."""
+        found: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for row in np.flatnonzero(np.isin(self.image, list(images))):
+            found[int(self.image[row]), self.captions[row]].append(int(row))
+        return found
 
     def counts(self) -> dict[str, Any]:
         """Count images and pairs by split, poisoned pairs, and labelled images by class."""
@@ -585,3 +580,10 @@ def _objects(
     for index, value in enumerate(values):
         array[index] = value
     return array
+
+
+def _objects_or_none(
+    values: Sequence[object] | npt.NDArray[np.object_] | None,
+) -> npt.NDArray[np.object_] | None:
+    """Make a column, or none where no row has anything in it."""
+    return _objects(values) if values is not None and any(values) else None
