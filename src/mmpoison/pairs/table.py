@@ -147,6 +147,21 @@ class ImageTable:
             mask &= self.class_codes == self.class_code(label)
         return np.flatnonzero(mask).astype(np.int32)
 
+    def take(self, rows: npt.ArrayLike) -> ImageTable:
+        """Return the table of some rows, in the order given, without the classes that none of them has."""
+        kept = np.asarray(rows, dtype=np.int64)
+        used, codes = np.unique(self.class_codes[kept], return_inverse=True)
+        first = int(UNLABELLED in used)  # it is the smallest code
+        return replace(
+            self,
+            ids=self.ids[kept],
+            class_codes=(codes - first).astype(np.int32),
+            split_codes=self.split_codes[kept],
+            classes=tuple(self.classes[code] for code in used[first:]),
+            categories=None if self.categories is None else self.categories[kept],
+            own_columns=None if self.own_columns is None else self.own_columns[kept],
+        )
+
     @classmethod
     def build(
         cls,
@@ -457,24 +472,12 @@ class PairDataset:
         source = position[part.source]
         if source.size and source.min() < 0:
             raise InputError("a piece of a poisoned set must hold the images its captions are from")
-        table = self.images
-        labels = [table.label(int(index)) for index in kept]
-        splits = [SPLITS[code] for code in table.split_codes[kept]]
-        return PairDataset.build(
-            ImageTable.build(
-                table.ids[kept],
-                labels,
-                splits,
-                table.root,
-                None if table.categories is None else table.categories[kept],
-                None if table.own_columns is None else table.own_columns[kept],
-            ),
-            part.captions,
-            position[part.image],
-            source,
-            self.manifest,
-            self.problems,
-            part.own_columns,
+        return replace(
+            part,
+            images=self.images.take(kept),
+            image=position[part.image],
+            source=source,
+            tables=None,
         )
 
     def used_images(self) -> IntArray:
