@@ -149,7 +149,7 @@ class PairPieces:
             root, ids = piece.pairs.root, piece.pairs.images.ids
             if number == len(self._states):
                 self._states.append(file_states(root, ids))
-                self.absent += absent_images(root, ids, self._states[number])
+                self.absent += absent_images(ids, self._states[number])
             # the images of a piece are checked again after its use
             self._check(root, ids, self._states[number])
             yield without_images(piece, self.left_out) if self.left_out else piece

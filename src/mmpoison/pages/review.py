@@ -1,4 +1,7 @@
-"""Serves the page: pairs and images by number, and verdicts that are on the disk before the page gets an answer."""
+"""A local page that shows suspicious pairs, one after the other, and takes keep, drop or unsure.
+
+The page names pairs and images by number; a verdict is on the disk before the page gets an answer.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
-from mmpoison.base.phrasing import one_line
 from mmpoison.defenses.filters.pair_labels import (
     LabelFile,
     Neighbour,
@@ -33,8 +35,9 @@ from mmpoison.embedded.results import NAMES, SCORES_FILE
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import ProgressFor, prepare_pixels
-from mmpoison.pages.local_app import LOCAL, create_app, image_response
-from mmpoison.records.data_scan import SCAN_FILE, DataScan, ScanGroup
+from mmpoison.pages.local_app import LOCAL, STATIC, create_app, image_response
+from mmpoison.records.data_scan import SCAN_FILE, DataScan
+from mmpoison.reporting.text import spelled
 
 # -- Finds the pairs of groups and the most suspicious others of a scan, with the other captions of their images.
 
@@ -227,7 +230,6 @@ def add_neighbours(
     ]
 
 
-STATIC = Path(__file__).parent / "static"
 SIDES = {"large": 900, "small": 240}
 
 
@@ -274,7 +276,7 @@ def review_app(
         scan: What the scan says of its result: the name of its score, and the groups.
         members: Names of the pairs of each group.
     """
-    app = create_app("mmpoison review", STATIC, host=host)
+    app = create_app("mmpoison review", STATIC / "review", text=spelled, host=host)
     numbers: dict[tuple[Path, str], int] = {}
     groups = scan.groups
     shown = [_facts(pair, numbers, len(groups)) for pair in pairs]
@@ -291,10 +293,10 @@ def review_app(
         with lock:
             labels.refresh()
             return {
-                "title": one_line(title),
-                "file": one_line(str(labels.file)),
-                "score_name": one_line(scan.score_name),
-                "goals": [_group(group) for group in groups],
+                "title": title,
+                "file": str(labels.file),
+                "score_name": scan.score_name,
+                "goals": [{name: getattr(group, name) for name in GROUP_FACTS} for group in groups],
                 "verdicts": verdicts(),
             }
 
@@ -311,22 +313,21 @@ def review_app(
         return image_response(*places[number], SIDES[side])
 
     @app.post("/api/pairs/{number}/verdict")
-    def decide(number: int, decision: Decision) -> Response:
+    def decide(number: int, decision: Decision, response: Response) -> dict[str, Any]:
         if not 0 <= number < len(pairs):
             raise HTTPException(404, "no such pair")
-        if decision.pair != shown[number]["name"]:
+        if decision.pair != spelled(pairs[number].pair):
             # a page that was opened on another review at this address
-            return JSONResponse({"error": "another review is served here now"}, 410)
+            raise HTTPException(410, "another review is served here now")
         with lock:
             try:
                 labels.set(pairs[number].pair, decision.verdict, was=decision.was)
-                status = 200
             except StaleVerdict:
-                status = 409
-            return JSONResponse({"verdicts": verdicts()}, status)
+                response.status_code = 409
+            return {"verdicts": verdicts()}
 
     @app.post("/api/groups/{number}/verdict")
-    def decide_group(number: int, decision: GroupDecision) -> Response:
+    def decide_group(number: int, decision: GroupDecision) -> dict[str, Any]:
         if not 0 <= number < min(len(groups), len(members)):
             raise HTTPException(404, "no such group")
         with lock:
@@ -335,47 +336,40 @@ def review_app(
                 known = labels.labels()
                 decided[number] = [name for name in members[number] if not known.get(name)]
             labels.set_all(decided.get(number, []), decision.verdict)
-            return JSONResponse({"verdicts": verdicts(), "count": len(decided.get(number, []))})
+            return {"verdicts": verdicts(), "count": len(decided.get(number, []))}
 
     return app
 
 
-def _group(group: ScanGroup) -> dict[str, Any]:
-    return {
-        "grade": group.grade,
-        "sentence": one_line(group.sentence),
-        "why": one_line(group.why),
-        "other_explanations": [one_line(text) for text in group.other_explanations],
-        "pairs": group.pairs,
-    }
+GROUP_FACTS = ("grade", "sentence", "why", "other_explanations", "pairs")
+"""What the page shows of a group of a scan."""
 
 
-def _facts(
-    pair: ShownPair,
-    numbers: dict[tuple[Path, str], int],
-    groups: int,
-) -> dict[str, Any]:
+def _facts(pair: ShownPair, numbers: dict[tuple[Path, str], int], groups: int) -> dict[str, Any]:
     """Return what the page shows of a pair; its images get the next free `numbers`."""
 
     def number(shown: ShownPair | Neighbour) -> int:
         return numbers.setdefault((shown.root, shown.image), len(numbers))
 
-    def neighbour(other: Neighbour) -> dict[str, Any]:
-        return {
-            "caption": one_line(other.caption),
-            "image": number(other),
-            "distance": round(other.distance, 3),
-        }
+    def neighbours(others: Sequence[Neighbour]) -> list[dict[str, Any]]:
+        return [
+            {
+                "caption": other.caption,
+                "image": number(other),
+                "distance": round(other.distance, 3),
+            }
+            for other in others
+        ]
 
     named = pair.goal is not None and 0 <= pair.goal < groups
     return {
-        "name": one_line(pair.pair),
-        "caption": one_line(pair.caption),
+        "name": pair.pair,
+        "caption": pair.caption,
         "image": number(pair),
         "distance": round(pair.distance, 4),
         "kept": pair.kept,
         "goal": pair.goal if named else None,
-        "others": [one_line(caption) for caption in pair.others],
-        "by_caption": [neighbour(other) for other in pair.by_caption],
-        "by_image": [neighbour(other) for other in pair.by_image],
+        "others": pair.others,
+        "by_caption": neighbours(pair.by_caption),
+        "by_image": neighbours(pair.by_image),
     }
