@@ -45,14 +45,8 @@ class Pairs:
     def cosine(self) -> npt.NDArray[np.float64]:
         text, image = self.text.astype(np.float64), self.image.astype(np.float64)
         with np.errstate(all="ignore"):
-            return self._cosine(text, image)
-
-    @staticmethod
-    def _cosine(
-        text: npt.NDArray[np.float64], image: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float64]:
-        norms = np.linalg.norm(text, axis=1) * np.linalg.norm(image, axis=1)
-        return np.asarray((text * image).sum(axis=1) / norms)
+            norms = np.linalg.norm(text, axis=1) * np.linalg.norm(image, axis=1)
+            return np.asarray((text * image).sum(axis=1) / norms)
 
 
 def make_pairs(count: int, seed: int = 0, dimension: int = DIMENSION) -> Pairs:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import refusal
 
 from mmpoison.embedded import keep_lists as module
 from mmpoison.embedded.keep_lists import UidFile, map_subset, uid_bytes
-from mmpoison.errors import InputError
 
 # few different halves, so that many are equal, and the largest ones
 HALVES = st.sampled_from(["0" * 16, "0" * 15 + "1", "f" * 16, "7" + "f" * 15, "8" + "0" * 15])
@@ -22,12 +23,16 @@ UIDS = st.builds(lambda a, b: a + b, HALVES, HALVES) | st.text(
 )
 
 
+def saved(array: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
 def subset_bytes(kept: list[str]) -> bytes:
     """The rule by which DataComp's resharder finds a uid, with Python's numbers."""
     pairs = {divmod(int(uid, 16), 2**64) for uid in kept}
-    stream = io.BytesIO()
-    np.save(stream, np.array(sorted(pairs), dtype=np.dtype("u8,u8")))
-    return stream.getvalue()
+    return saved(np.array(sorted(pairs), dtype=np.dtype("u8,u8")))
 
 
 def written(parts: list[list[str]], excluded: list[str], folder: Path) -> bytes:
@@ -79,20 +84,17 @@ def test_a_subset_file_is_mapped(tmp_path: Path) -> None:
     assert len(map_subset(tmp_path / "b.npy")) == 0
 
 
-def test_a_file_that_is_no_subset(tmp_path: Path) -> None:
-    file = tmp_path / "a.npy"
-    for array, line in (
-        (np.zeros(3, np.uint64), "holds uint64"),
-        (np.array([(2, 1), (1, 1)], "u8,u8"), "is not sorted"),
-        (np.zeros((2, 2), "u8,u8"), "of shape"),
-        (np.array([None]), "holds object"),
-    ):
-        np.save(file, array, allow_pickle=True)
-        with pytest.raises(InputError, match=line):
-            map_subset(file)
-    file.write_bytes(subset_bytes(["f" * 32])[:-1])
-    with pytest.raises(InputError, match="cut short, 1 bytes are missing"):
-        map_subset(file)
-    file.write_bytes(b"x")
-    with pytest.raises(InputError, match=r"is no \.npy array"):
-        map_subset(file)
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (saved(np.zeros(3, np.uint64)), "holds uint64"),
+        (saved(np.array([(2, 1), (1, 1)], "u8,u8")), "is not sorted"),
+        (saved(np.zeros((2, 2), "u8,u8")), "of shape"),
+        (saved(np.array([None])), "holds object"),
+        (subset_bytes(["f" * 32])[:-1], "cut short, 1 bytes are missing"),
+        (b"x", "is no .npy array"),
+    ],
+)
+def test_a_file_that_is_no_subset(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "a.npy").write_bytes(content)
+    assert says in refusal(map_subset, tmp_path / "a.npy")
