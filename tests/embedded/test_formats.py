@@ -348,7 +348,6 @@ def test_float32_and_columns_first_and_other_byte_orders(tmp_path: Path) -> None
 
 
 def test_l14_is_the_default_and_b32_a_choice(tmp_path: Path) -> None:
-    write.datacomp(tmp_path, [PAIRS])
     scores: Any = {f"clip_{model}_similarity_score": [0.25] * 78 for model in ("l14", "b32")}
     scores["clip_b32_similarity_score"] = [0.5] * 77 + [None]
     write.datacomp(tmp_path, [PAIRS], **scores)

@@ -258,6 +258,7 @@ def test_verdicts_of_another_length_are_refused(
     tmp_path: Path, pairs: Pairs, verdict: ShardVerdict, says: str
 ) -> None:
     folder = datacomp(tmp_path / "set", [pairs])
+    (tmp_path / "out").mkdir()
     assert says in refusal(scan, folder, tmp_path / "out", judge=lambda _: verdict)
 
 
