@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tests.conftest import write_tar
 from tests.embedded.conftest import make_pairs
-from tests.embedded.test_keep_filter import save_subset
+from tests.embedded.test_keep_lists import save_subset
 
 data = pytest.importorskip("open_clip_train.data")
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import refusal
-from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs, npy_pair
+from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs, npy_pair, subset
 
 from mmpoison.embedded import ShardError, ShardVerdict, open_embedded, write_results
 from mmpoison.embedded.results import ResultWriter, drop_schema, own_schema
@@ -46,10 +46,6 @@ def scan(
         results.name_groups([{"images": 3}, {"images": 2}])
         assert not list(out.glob("[!.]*"))
     return results
-
-
-def subset(kept: list[str]) -> list[tuple[int, int]]:
-    return sorted({(int(uid[:16], 16), int(uid[16:32], 16)) for uid in kept})
 
 
 def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:

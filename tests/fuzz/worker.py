@@ -24,6 +24,8 @@ from tests.fuzz.watch import SECONDS, Watch
 
 AT_ONCE = 50
 """Inputs of a round: after it the clock is asked, and the next one has another seed."""
+TRACED = 7
+"""Of so many inputs the lines of one are noted, which takes five times as long."""
 SILENT = 240.0
 """Seconds of the wall after which the process ends itself: a call into C does not stop at the processor's limit."""
 
@@ -38,7 +40,7 @@ class Session:
     Args:
         runner: The target in its folder.
         say: Told of each finding: signature, input, what was reported.
-        traced: Note which lines are reached, and let hypothesis look for more of them; five times slower.
+        traced: Note which lines are reached, and let hypothesis look for more of them.
     """
 
     def __init__(
@@ -54,13 +56,15 @@ class Session:
     def attempt(self, case: Case) -> None:
         """Try an input."""
         faulthandler.dump_traceback_later(SILENT, exit=True)
-        outcome = self._runner.attempt(case, traced=self._traced)
+        traced = self._traced and self.counts["inputs"] % TRACED == 0
+        outcome = self._runner.attempt(case, traced=traced)
+        if traced and "processor time" in outcome.signature:
+            # tracing takes time of its own
+            outcome = self._runner.attempt(case)
         faulthandler.cancel_dump_traceback_later()
         self.counts["inputs"] += 1
         self.counts[outcome.kind] += 1
         self.lines |= outcome.lines
-        if self._traced:
-            hypothesis.target(float(len(outcome.lines)))
         if outcome.kind == "finding" and outcome.signature not in self._known:
             self._found = case, outcome
             if "more than" in outcome.signature:
@@ -71,12 +75,10 @@ class Session:
 
     def example(self, case: Case) -> None:
         """Try an input that is not changed."""
-        traced, self._traced = self._traced, False
         try:
             self.attempt(case)
         except FoundError:
             self._report()
-        self._traced = traced
 
     def round(self, seed: int, inputs: int) -> None:
         """Try changed inputs."""
@@ -88,9 +90,15 @@ class Session:
             phases=(Phase.generate, Phase.target, Phase.shrink),
             report_multiple_bugs=False,
         )
-        changed = given(changed_cases(self._runner.target, self.examples))(self.attempt)
+
+        def changed(case: Case) -> None:
+            before = len(self.lines)
+            self.attempt(case)
+            hypothesis.target(float(len(self.lines) - before), label="new lines")
+
+        cases = changed_cases(self._runner.target, self.examples)
         try:
-            hypothesis.seed(seed)(options(changed))()
+            hypothesis.seed(seed)(options(given(cases)(changed)))()
         except Exception:
             # also where it was not found twice
             if self._found is None:
