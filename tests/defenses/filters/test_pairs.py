@@ -1,4 +1,4 @@
-"""The file of labels, and which pairs are asked for."""
+"""Pieces of a set with the names of its pairs, and the file of labels by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.datasets import PairDataset
+from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses.filters.pair_labels import (
     LabelFile,
     StaleVerdict,
@@ -16,18 +17,67 @@ from mmpoison.defenses.filters.pair_labels import (
     read_labels,
     shown_pairs,
 )
-from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.filters.pair_pieces import PairPieces, whole_piece
 from mmpoison.errors import InputError
 
+# -- pieces of a set -------------------------------------------------------------------------------
 
-def test_there_and_back(tmp_path: Path) -> None:
-    file = tmp_path / "labels.csv"
-    labels = {'a,"b".png#0': "keep", "ü.png#12": "drop", "c.png#1": ""}
-    with LabelFile(file, labels) as written:
-        for pair, verdict in labels.items():
-            written.set(pair, verdict)  # type: ignore[arg-type]
-    assert read_labels(file) == labels
-    assert file.read_text().splitlines()[0] == "pair,verdict"
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_a_poisoned_folder_in_pieces(folder: Path, poisoned: PairDataset, at_once: int) -> None:
+    pieces = PairPieces(folder, images_at_once=at_once)
+    assert pieces.images == len(poisoned.images)
+    for _ in range(2):  # it can be read again
+        parts = list(pieces)
+        assert [c for part in parts for c in part.pairs.captions] == poisoned.captions.tolist()
+        assert np.concatenate([p.poisoned for p in parts]).tolist() == poisoned.poisoned.tolist()
+        assert not any(part.pairs.poisoned.any() or part.pairs.manifest for part in parts)
+        assert max(len(part.pairs.images) for part in parts) <= at_once
+    entries = np.concatenate([part.entry for part in parts])
+    assert sorted(entries[entries >= 0]) == list(range(13))
+    assert pieces.manifest is not None
+    loaded = load_pairs(folder)
+    for row in np.flatnonzero(entries >= 0):
+        listed = pieces.manifest.pairs[entries[row]]
+        assert listed.caption == poisoned.captions[row]
+        assert listed.poisoned_image == poisoned.images.ids[poisoned.image[row]]
+        # the same reading as that of `load_pairs`
+        assert listed.clean_image == loaded.images.ids[loaded.source[row]]
+
+
+def test_a_set_in_memory_and_other_formats(
+    poisoned: PairDataset, squares: PairDataset, square_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    convert_pairs(square_folder, tmp_path / "clean", to="parquet", images_per_shard=20)
+    convert_pairs(folder, tmp_path / "bad", to="parquet", images_per_shard=20)
+    for source, pairs in (
+        (poisoned, poisoned),
+        (tmp_path / "clean", squares),
+        (tmp_path / "bad", poisoned),
+    ):
+        parts = list(PairPieces(source, images_at_once=9))
+        assert [c for part in parts for c in part.pairs.captions] == pairs.captions.tolist()
+        marked = np.concatenate([part.poisoned for part in parts])
+        assert marked.tolist() == pairs.poisoned.tolist()
+
+
+def test_names_of_pairs_do_not_hang_on_the_pieces(folder: Path, poisoned: PairDataset) -> None:
+    whole = whole_piece(poisoned).pair_ids()
+    assert len(set(whole)) == len(poisoned)
+    assert whole[:2] == ["aeroplane/00.png#0", "aeroplane/00.png#1"]
+    parts = PairPieces(folder, images_at_once=3)
+    assert [name for part in parts for name in part.pair_ids()] == whole
+
+
+def test_a_manifest_that_does_not_fit(folder: Path, own_square_folder: Path) -> None:
+    (own_square_folder / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
+    with pytest.raises(InputError, match="manifest and captions differ"):
+        list(PairPieces(own_square_folder))
+    with pytest.raises(InputError, match="no such folder"):
+        PairPieces("no/where")
+
+
+# -- the file of labels ----------------------------------------------------------------------------
 
 
 def test_what_a_spreadsheet_writes(tmp_path: Path) -> None:
@@ -94,16 +144,17 @@ def test_half_of_the_pairs_come_from_the_far_end() -> None:
 
 
 def test_each_verdict_is_in_the_file_at_once(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "labels.csv"
-    with LabelFile(file, ["a#0", "b#0"]) as labels:
-        assert read_labels(file) == {"a#0": "", "b#0": ""}
-        labels.set("b#0", "drop")
-        assert read_labels(file) == {"a#0": "", "b#0": "drop"}
-        labels.set("b#0", "unsure", was="drop")
+    file, pair = tmp_path / "new" / "labels.csv", 'a,"ü".png#0'
+    with LabelFile(file, [pair, "b#0"]) as labels:
+        assert read_labels(file) == {pair: "", "b#0": ""}
+        labels.set(pair, "drop")
+        assert read_labels(file) == {pair: "drop", "b#0": ""}
+        labels.set(pair, "unsure", was="drop")
         with pytest.raises(StaleVerdict) as stale:
-            labels.set("b#0", "keep", was="")
+            labels.set(pair, "keep", was="")
         assert stale.value.verdict == "unsure"
-        assert read_labels(file)["b#0"] == "unsure"
+        assert read_labels(file)[pair] == "unsure"
+    assert file.read_text(encoding="utf-8").splitlines()[0] == "pair,verdict"
 
 
 def test_other_columns_and_other_pairs_stay(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""SafeCLIP: its losses and its split against slow versions, its phases, and what it refuses."""
+"""RoCLIP and SafeCLIP: losses and splits against slow versions, phases, and what they refuse."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,27 +10,93 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import norm
 from tests.conftest import refusal
+from tests.defenses.conftest import slow_contrast, unit
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses import SafeClip
+from mmpoison.defenses import RoClip, SafeClip
+from mmpoison.defenses.robust.roclip import BankObjective
 from mmpoison.defenses.robust.safeclip import SafeObjective, safe_pairs, unimodal_loss
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 from mmpoison.statistics import fit_two_gaussians
-from mmpoison.training import Embedded, EpochStart, TrainingSettings
+from mmpoison.training import Embedded, EpochStart, Step, TrainingSettings, contrastive_loss
+
+# -- roclip ----------------------------------------------------------------------------------------
 
 
-def unit(seed: int, count: int = 6) -> torch.Tensor:
-    return F.normalize(torch.randn(count, 5, generator=torch.Generator().manual_seed(seed)), dim=1)
+def test_the_loss_has_the_captions_of_the_bank_and_no_gradient_for_text() -> None:
+    image, text, scale = unit(0, 4).requires_grad_(), unit(1, 4).requires_grad_(), torch.tensor(3.0)
+    objective, bank = BankObjective(0.5, 2), unit(2, 3)
+    objective.bank = bank
+    loss = objective.loss(np.arange(4), Embedded((image,), (text,), scale))
+    # the nearest caption of the bank
+    best = [max(range(3), key=lambda place: float(one @ bank[place])) for one in image.detach()]
+    chosen = bank[best]
+    assert float(loss.detach()) == pytest.approx(
+        float(contrastive_loss(chosen, image.detach(), scale))
+    )
+    torch.autograd.backward(loss)
+    assert image.grad is not None
+    assert text.grad is None
+    objective.bank = torch.zeros((0, 0))
+    plain = objective.loss(np.arange(4), Embedded((image,), (text,), scale))
+    torch.testing.assert_close(plain, contrastive_loss(text, image, scale))
 
 
-def slow_contrast(one: torch.Tensor, other: torch.Tensor, scale: float) -> float:
-    """Mean over both directions of -log softmax of the true partner, row by row."""
-    total = 0.0
-    for a, b in ((one, other), (other, one)):
-        for i in range(len(a)):
-            logits = [scale * float(a[i] @ b[j]) for j in range(len(b))]
-            total += math.log(sum(map(math.exp, logits))) - logits[i]
-    return total / (2 * len(one))
+def test_every_second_epoch_draws_its_own_bank() -> None:
+    text = unit(0, 500)
+    rows = {tuple(row.tolist()): place for place, row in enumerate(text)}
+
+    def banks(seed: int) -> list[set[int]]:
+        objective, found = BankObjective(0.02, 2), []
+        for epoch in range(5):
+            objective.begin_epoch(EpochStart(epoch, 500, seed, lambda: (text, text)))
+            found.append({rows[tuple(row.tolist())] for row in objective.bank})
+        return found
+
+    first = banks(0)
+    assert [len(bank) for bank in first] == [10, 0, 10, 0, 10]
+    assert first[0] != first[2] != first[4]
+    assert first == banks(0)
+    assert first != banks(1)
+
+
+def test_a_frozen_image_encoder_is_refused(encoder: DualEncoder, squares: PairDataset) -> None:
+    train = squares.select(split="train")
+    settings = TrainingSettings(trainable="text")
+    message = refusal(
+        RoClip().apply, encoder, train, prepare_pixels(encoder, train), settings, seed=0
+    )
+    assert message.startswith("roclip with trainable 'text': the text encoder gets no gradient")
+
+
+@pytest.mark.parametrize("trainable", ["both", "image"])
+def test_the_text_encoder_stays_in_an_epoch_with_a_bank(
+    encoder: DualEncoder, squares: PairDataset, trainable: Any
+) -> None:
+    """Three epochs of one step: the bank, the own captions, the bank."""
+    train = squares.select(split="train")
+    settings = TrainingSettings(
+        epochs=3, batch_size=140, learning_rate=1e-3, precision="fp32", trainable=trainable
+    )
+    weights = [encoder.module.state_dict()]
+
+    def record(_: Step, student: DualEncoder) -> None:
+        state = student.module.state_dict()
+        weights.append({name: value.clone() for name, value in state.items()})
+
+    inputs = prepare_pixels(encoder, train)
+    result = RoClip().apply(encoder, train, inputs, settings, seed=0, on_step=record)
+    assert result.objective == "roclip"
+    assert len(weights) == 4
+    for epoch in range(3):
+        before, after = weights[epoch : epoch + 2]
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert any(name.startswith("visual.") for name in moved)
+        text_moved = any(not name.startswith(("visual.", "logit_scale")) for name in moved)
+        assert text_moved == (epoch == 1 and trainable == "both")
+
+
+# -- safeclip --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("safe", [[0, 2, 3], [], [0, 1, 2, 3, 4, 5], [4]])
@@ -82,24 +148,16 @@ def test_the_pair_with_the_largest_cosine_is_safe() -> None:
     low, high = (two.shares[i] * norm.pdf(0.95, two.means[i], two.deviations[i]) for i in (0, 1))
     assert high / (low + high) < 0.1
     assert safe_pairs(cosines, 0.5, 0.0, 0.85)[-1]
-
-
-def test_equal_cosines_say_nothing() -> None:
+    # equal cosines say nothing
     assert safe_pairs(np.full(5, 0.3), 0.9, 0.0, 0.85).all()
 
 
 def test_phases_and_rates() -> None:
     objective = SafeClip(grow=0.1).objective(32)
-    assert objective.settings() == {
-        "warmup": 5,
-        "clip": 1,
-        "clip_rate": 0.01,
-        "safe": 0.9,
-        "grow": 0.1,
-        "most": 0.85,
-    }
+    shares = {"clip_rate": 0.01, "safe": 0.9, "grow": 0.1, "most": 0.85}
+    assert objective.settings() == {"warmup": 5, "clip": 1, **shares}
     assert [objective.rate(epoch) for epoch in range(8)] == [1.0] * 5 + [0.01, 1.0, 1.0]
-    text = F.normalize(torch.randn(200, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    text = unit(0, 200)
     cosine = torch.from_numpy(drawn_cosines()).float()
     across = F.normalize(unit(1, 200) - (unit(1, 200) * text).sum(1, keepdim=True) * text, dim=1)
     image = cosine[:, None] * text + (1 - cosine[:, None] ** 2).sqrt() * across
