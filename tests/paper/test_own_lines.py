@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmpoison.paper import Results, render_paper, write_paper
-from mmpoison.paper.own_numbers import is_compared, number_columns, on_own_lines
-from mmpoison.paper.write import dot_plot
+from mmpoison.paper.write import dot_plot, is_compared, number_columns, on_own_lines
 from mmpoison.reporting.table import Column, Compared, Table, cell_texts
 from mmpoison.statistics import summarize
 

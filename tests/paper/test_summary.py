@@ -22,7 +22,6 @@ from mmpoison.paper.verdicts import (
     LINES,
     SHOWN,
     ClaimAnswer,
-    ClaimNumber,
     Numbers,
     answer,
     answers,
@@ -31,6 +30,7 @@ from mmpoison.paper.verdicts import (
     summary_page,
     write_claims,
 )
+from mmpoison.reporting.results import Row
 
 Line = dict[str, Any]
 
@@ -38,8 +38,12 @@ NOTHING = answers(Results((), {}))
 """Every claim, without an answer."""
 
 
-def said(verdict: Verdict, seeds: int | None = None) -> ClaimResult:
-    return ClaimResult(verdict, "", (), seeds)
+def said(verdict: Verdict, seeds: int = 0) -> ClaimResult:
+    return ClaimResult(verdict, "", seeds_from(seeds))
+
+
+def seeds_from(seeds: int) -> tuple[Row, ...]:
+    return tuple({"seed": seed} for seed in range(seeds))
 
 
 def lines(
@@ -98,7 +102,9 @@ def test_every_table_and_figure_has_a_line_in_the_order_of_the_paper() -> None:
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_one_claim_on_one_data_set(verdict: Verdict) -> None:
-    line = lines({"claim-14": {"photos": said(verdict, 4)}})["Table 4"]
+    line = lines({"claim-14": {"photos": said(verdict, 0 if verdict is UNTESTED else 4)}})[
+        "Table 4"
+    ]
     assert line["photos"] == verdict
     assert line["seeds"] == (None if verdict is UNTESTED else "4")
     assert line["what came out"] == (
@@ -173,15 +179,13 @@ def test_a_single_answer_in_all_has_its_number() -> None:
     assert table.note.startswith("In all, photos: holds 1. ")
 
 
-def test_seeds_that_were_not_kept() -> None:
+def test_seeds_are_those_of_the_answers() -> None:
     found = lines(
         {
-            "claim-14": {"photos": said(HOLDS)},
-            "claim-34": {"photos": said(HOLDS), "scenes": said(FAILS, 3)},
+            "claim-34": {"photos": said(UNTESTED), "scenes": said(FAILS, 3)},
             "claim-24": {"photos": said(UNTESTED)},
         }
     )
-    assert found["Table 4"]["seeds"] == "not kept"
     assert found["Table 16"]["seeds"] == "3"
     assert found["Figure 3"]["seeds"] is None
     assert found["Table 3"]["seeds"] is None
@@ -269,7 +273,7 @@ def test_the_size_is_that_of_the_whole_data_set() -> None:
     balanced = on(facts(6500, 6.96, 0.1), "openmoji-b")
     part = facts(8125, 6.96, 0.1)
     every = replace(whole, rows=(*balanced.rows, *part.rows, *whole.rows))
-    assert numbers_of(every)["table-9"]["openmoji"].text == "32,500"
+    assert numbers_of(every)["table-9"]["openmoji"].number == "32,500"
 
 
 def test_several_models_of_a_data_set_are_a_range() -> None:
@@ -299,18 +303,13 @@ def test_without_runs_no_sentence_has_a_result() -> None:
     assert "needs attack II on several" not in lines({})["Figure 4"]["what came out"]
 
 
-def test_numbers_whose_seeds_were_not_kept() -> None:
+def test_an_answer_is_shown_in_place_of_numbers() -> None:
     numbers = {
-        "figure-8": {"photos": ClaimNumber("0.1, 0.2")},
-        "figure-1": {"photos": ClaimNumber("0.3", 2)},
+        "figure-1": {"photos": ClaimResult(UNTESTED, "0.3", seeds_from(2))},
+        "table-10": {"photos": ClaimResult(UNTESTED, "5.0", seeds_from(1))},
     }
-    found = lines({}, numbers)
-    assert found["Figure 8"]["seeds"] == "not kept"
-    assert found["Figure 1"]["seeds"] == "2"
-    # an answer is shown in place of numbers
-    found = lines(
-        {"claim-49": {"photos": said(HOLDS, 1)}}, {"table-10": {"photos": ClaimNumber("5.0", 1)}}
-    )
+    assert lines({}, numbers)["Figure 1"]["seeds"] == "2"
+    found = lines({"claim-49": {"photos": said(HOLDS, 1)}}, numbers)
     assert "5.0" not in found["Table 10"]["what came out"]
 
 
