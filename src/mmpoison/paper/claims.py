@@ -50,7 +50,7 @@ from mmpoison.paper.measured import (
     trained,
     with_model,
 )
-from mmpoison.paper.paper_values import paper
+from mmpoison.paper.paper_values import ENCODERS, paper
 from mmpoison.paper.tables import DEEP_HITS, FROZEN, RATE, REPAIR_RATE
 from mmpoison.reporting.results import (
     DISTANCE,
@@ -76,7 +76,7 @@ LIKE_CLEAN = 0.05
 UTILITY_LOSS = 0.02
 """What `sterilize` may cost, its default `--max-utility-loss`: a loss of no more counts as none."""
 
-ENCODERS = 3
+FEWEST_ENCODERS = 3
 """As many image encoders the paper compares: two sizes of one family say little of the kind of encoder."""
 
 MOST_CUT = 0.05
@@ -340,8 +340,8 @@ def _encoders_alike(results: Results) -> ClaimResult:
     ranks = {name: at.measured("min_rank") for name, at in by_name.items()}
     need(len(ranks) >= 2)
     need(
-        len(ranks) >= ENCODERS,
-        f"needs {ENCODERS} image encoders on the same seeds; measured: {', '.join(ranks)}",
+        len(ranks) >= FEWEST_ENCODERS,
+        f"needs {FEWEST_ENCODERS} image encoders on the same seeds; measured: {', '.join(ranks)}",
     )
     need_taken(max((at.measured("hit@10") for at in by_name.values()), key=mean))
     said = ", ".join(f"{name} {shown(rank, 1)}" for name, rank in ranks.items())
@@ -547,7 +547,7 @@ def _worst_rate(results: Results) -> ClaimResult:
 def _order_of_sizes(results: Results) -> ClaimResult:
     rows = results.where()
     sizes: dict[str, Mapping[str, Measured]] = {}
-    for name in ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14"):
+    for name in ENCODERS:
         of_model = rows.only(row for row in rows.rows if row.get("model.name") == name)
         # counts, the same in every run
         sizes[name] = {

@@ -16,14 +16,13 @@ import numpy.typing as npt
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage, read_small_jpeg
-from mmpoison.paper import figures, tables
+from mmpoison.paper import figures
 from mmpoison.paper.draw import sheet
 from mmpoison.paper.figures import Curves
-from mmpoison.paper.measured import ATTACK_1, ATTACK_2, ATTACK_3, attack_2, with_model
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper
-from mmpoison.paper.tables import DEEP_HITS, DEFENDED, FROZEN, DriftTable, HitTable
-from mmpoison.reporting.results import Results, is_balanced
+from mmpoison.paper.tables import TABLES
+from mmpoison.reporting.results import Results
 from mmpoison.reporting.summary import RANK_LIST_MODELS, classes, section
 from mmpoison.reporting.table import Cell, Column, Link
 
@@ -160,20 +159,6 @@ class Entry:
     render: Render
 
 
-def _of(attack: Callable[..., bool], *, balanced: bool = False, **keys: str) -> tables.Pick:
-    """Pick the rows of an attack, on whole data or on balanced data."""
-
-    def pick(results: Results) -> Results:
-        runs = results.where(attack, **keys)
-        return runs.where(is_balanced) if balanced else runs.whole_data()
-
-    return pick
-
-
-OTHER_GOALS = "Goals that are not the paper's are paired with its goals in order."
-NO_BASELINE = "The paper prints no baseline in this table."
-LESS_IS_BETTER = "The defence: ▲ where it leaves less of the attack than the paper's."
-ORDER = "Not all of it is poison: clean pairs in another order make the models drift too (study order-drift)."
 BY, AFTER = (
     "Hit@10 and MinRank {}.",
     "Hit@10 and MinRank of the attack after so many {} of the repair.",
@@ -181,29 +166,7 @@ BY, AFTER = (
 BY_EPOCH, BY_STEP = (partial(figures.by_repair, column=column) for column in ("epoch", "x"))
 
 RENDERERS: dict[str, Render] = {
-    "table-1": tables.utility_of_attacks,
-    "table-2": HitTable(_of(ATTACK_1)),
-    "table-3": HitTable(_of(ATTACK_2)),
-    "table-4": HitTable(_of(ATTACK_3), note=OTHER_GOALS),
-    "table-5": HitTable(_of(attack_2), FROZEN, DEEP_HITS, varies=("training.trainable",)),
-    "table-6": tables.transfer,
-    "table-7": tables.utility_after_repair,
-    "table-8": tables.repair_rates,
-    "table-9": tables.data_sizes,
-    "table-10": tables.model_sizes,
-    "table-11": DriftTable(_of(ATTACK_2, model="poisoned"), ORDER, tested=True),
-    "table-12": tables.frozen_over_seeds,
-    "table-13": HitTable(_of(ATTACK_2, balanced=True), note=NO_BASELINE),
-    "table-14": DriftTable(
-        _of(ATTACK_2, balanced=True, model="poisoned"), f"The paper's are of one run. {ORDER}"
-    ),
-    "table-15": tables.query_lengths,
-    "table-16": HitTable(
-        lambda results: with_model(_of(ATTACK_2)(results), "filtered"),
-        DEFENDED,
-        keep=("filter",),
-        note=LESS_IS_BETTER,
-    ),
+    **TABLES,
     "figure-1": figures.drift_bars,
     "figure-2": Curves(
         figures.by_rate, "poisoning rate (%)", BY.format("against the poisoning rate")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmpoison.paper.claim import Claim
-from mmpoison.paper.paper_values import rows_of
+from mmpoison.paper.paper_values import ENCODERS, rows_of
 from mmpoison.paper.tables import DEEP_HITS, RATE
 from mmpoison.reporting.results import MAIN, Results, Row
 
@@ -38,8 +38,6 @@ COLUMNS = {
 }
 """The paper's columns, and those of the long table."""
 
-ENCODERS = {"ViT-B/32": "clip-vit-b32", "ViT-B/16": "clip-vit-b16", "ViT-L/14": "clip-vit-l14"}
-
 NO_ORDER = {"order_drift.text": 0.0, "order_drift.image": 0.0}
 """The paper subtracts nothing from drift: that of another order counts as 0."""
 
@@ -56,7 +54,7 @@ def own_numbers(claim: Claim) -> Results:
 
 def printed_rows(table: str) -> Iterator[Row]:
     """Make rows of the long table of a table of the paper."""
-    for place, printed in enumerate(rows_of(table), 1):
+    for printed in rows_of(table):
         # "image-trainable (text frozen)", "both-frozen (pre-trained)"
         trained, _, state = str(printed.get("model", "both-trainable")).partition("-")
         model = MODELS.get(str(printed.get("method")), "poisoned")
@@ -70,12 +68,10 @@ def printed_rows(table: str) -> Iterator[Row]:
             "model": "pretrained" if state.startswith("frozen") else model,
             **{column: float(value) for column, value in cells.items() if value is not None},
         }
-        yield from map(_row, _as_measured(table, row, printed, place))
+        yield from map(_row, _as_measured(table, row, printed))
 
 
-def _as_measured(
-    table: str, row: Row, printed: Mapping[str, Any], place: int
-) -> Iterator[Mapping[str, Any]]:
+def _as_measured(table: str, row: Row, printed: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Add to a row what tells it from the others of its table."""
     if table == "table-8":
         # the text lost the rates: their places serve as names
@@ -84,9 +80,10 @@ def _as_measured(
         for rate in rates:
             yield {**row, "model": model, RATE: float(rate)}
     elif table == "table-10":
-        yield {**row, "model": "pretrained", "model.name": ENCODERS[printed["encoder"]]}
+        names = {encoder: name for name, encoder in ENCODERS.items()}
+        yield {**row, "model": "pretrained", "model.name": names[printed["encoder"]]}
     elif table == "table-15":
-        yield {**row, "study": "query-length", "x": float(place)}
+        yield {**row, "study": "query-length", "x": float(printed["times"])}
     else:
         yield {**row, **NO_ORDER} if "drift.text" in row else row
 

@@ -38,6 +38,10 @@ _SAME = {
 """Which data set of the paper one is compared with; the two for small machines have the shape of Flickr-PASCAL."""
 
 
+ENCODERS = {"clip-vit-b32": "ViT-B/32", "clip-vit-b16": "ViT-B/16", "clip-vit-l14": "ViT-L/14"}
+"""The paper's models, by the names that they have here."""
+
+
 @cache
 def paper() -> Mapping[str, Any]:
     """Return the paper's tables by id (`table-3`), and its `claims`."""

@@ -26,7 +26,7 @@ from mmpoison.paper.figures import silhouettes
 from mmpoison.paper.measured import ATTACK_2
 from mmpoison.paper.own_numbers import own_numbers
 from mmpoison.paper.page import Page, name_of
-from mmpoison.paper.paper_values import TITLES, paper
+from mmpoison.paper.paper_values import ENCODERS, TITLES, paper
 from mmpoison.paper.write import Written, write_page
 from mmpoison.reporting.results import Measured, Results, Row
 from mmpoison.reporting.table import Cell, Column, Link
@@ -43,8 +43,6 @@ OWN_DATA = {
 """The paper's data set that measured data are; all others are twins, whatever their shape."""
 
 PARTS_OF_COCO = ("coco-m", "coco-s")
-
-OWN_ENCODERS = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
 
 
 def groups_of(
@@ -67,7 +65,7 @@ def groups_of(
             continue
         own, model = OWN_DATA.get(base), str(row.get("model.name", ""))
         title = base if own is None else TITLES[own]
-        if own is not None and model not in OWN_ENCODERS:
+        if own is not None and model not in ENCODERS:
             title, own = f"{title}, {model}", None
         found.setdefault((title, own), []).append(row)
     for (name, own), rows in found.items():
