@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-from tests.paper.claim_cases import CASES, results, rows
+from tests.paper.claim_cases import CASES, on, results, rows
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
@@ -21,7 +20,6 @@ from mmpoison.paper.paper_values import paper
 from mmpoison.paper.verdicts import (
     LINES,
     SHOWN,
-    ClaimAnswer,
     Numbers,
     answer,
     answers,
@@ -46,13 +44,20 @@ def seeds_from(seeds: int) -> tuple[Row, ...]:
     return tuple({"seed": seed} for seed in range(seeds))
 
 
+def page_with(
+    twins: Mapping[str, Mapping[str, ClaimResult]], numbers: Numbers | None = None
+) -> Page:
+    """The page where these claims have these answers by data set, and all others none."""
+    assert set(twins) <= {one.claim.id for one in NOTHING}
+    given = [replace(one, twins=twins.get(one.claim.id, {})) for one in NOTHING]
+    return summary_page(given, numbers or {})
+
+
 def lines(
     twins: Mapping[str, Mapping[str, ClaimResult]], numbers: Numbers | None = None
 ) -> dict[str, Line]:
-    """The lines of the page by name, where these claims have these answers by data set, and all others none."""
-    given = [replace(one, twins=dict(twins.get(one.claim.id, {}))) for one in NOTHING]
-    assert set(twins) <= {one.claim.id for one in given}
-    return by_name(summary_page(given, numbers or {}))
+    """The lines of that page by name."""
+    return by_name(page_with(twins, numbers))
 
 
 def by_name(page: Page) -> dict[str, Line]:
@@ -100,18 +105,6 @@ def test_every_table_and_figure_has_a_line_in_the_order_of_the_paper() -> None:
 # -- the answers ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verdict", list(Verdict))
-def test_one_claim_on_one_data_set(verdict: Verdict) -> None:
-    line = lines({"claim-14": {"photos": said(verdict, 0 if verdict is UNTESTED else 4)}})[
-        "Table 4"
-    ]
-    assert line["photos"] == verdict
-    assert line["seeds"] == (None if verdict is UNTESTED else "4")
-    assert line["what came out"] == (
-        f"False pairs for two goals at once work for both goals: {verdict}."
-    )
-
-
 def test_claims_are_counted_for_each_data_set() -> None:
     line = lines(
         {
@@ -151,10 +144,9 @@ def test_what_is_not_counted_is_not_counted_here() -> None:
         assert line["scenes"] is None
     assert found["Figure 1"]["what came out"].startswith("Its claims are not counted")
     assert not found["Table 5"]["what came out"].startswith("Its claims")
-    (table,) = summary_page(
-        [replace(one, twins=dict(twins.get(one.claim.id, {}))) for one in NOTHING], {}
-    ).tables
-    assert "In all, scenes: no answer." in table.note
+    assert "In all, scenes: no answer." in page_with(twins).tables[0].note
+    one = {"claim-14": {"photos": said(HOLDS, 5)}}
+    assert page_with(one).tables[0].note.startswith("In all, photos: holds 1. ")
 
 
 def test_the_counts_are_those_of_the_page_of_claims() -> None:
@@ -168,15 +160,6 @@ def test_the_counts_are_those_of_the_page_of_claims() -> None:
     (number,) = re.findall(r"holds: (\d+); does", said_there)
     assert f"In all, openmoji: holds {number}" in table.note
     assert int(number) > 20
-
-
-def test_a_single_answer_in_all_has_its_number() -> None:
-    given = [
-        replace(one, twins={"photos": said(HOLDS, 5)} if one.claim.id == "claim-14" else {})
-        for one in NOTHING
-    ]
-    (table,) = summary_page(given, {}).tables
-    assert table.note.startswith("In all, photos: holds 1. ")
 
 
 def test_seeds_are_those_of_the_answers() -> None:
@@ -194,11 +177,6 @@ def test_seeds_are_those_of_the_answers() -> None:
 # -- rows of runs ----------------------------------------------------------------------------------------------
 
 
-def on(found: Results, data: str, model: str = "openmoji-small") -> Results:
-    given = tuple({**row, "data.name": data, "model.name": model} for row in found.rows)
-    return replace(found, rows=given)
-
-
 def test_the_papers_own_data_come_first_each_with_its_own_answer() -> None:
     cases = CASES["claim-19"]
     parts = [
@@ -206,29 +184,11 @@ def test_the_papers_own_data_come_first_each_with_its_own_answer() -> None:
         on(cases[FAILS], "coco-paper", "clip-vit-b32"),
         on(cases[HOLDS], "flickr-pascal", "clip-vit-b32"),
     ]
-    merged = Results(
-        tuple(
-            {**row, "run": f"{place}/{row['run']}"}
-            for place, part in enumerate(parts)
-            for row in part.rows
-        ),
-        {
-            f"{place}/{run}": parameters
-            for place, part in enumerate(parts)
-            for run, parameters in part.parameters.items()
-        },
-    )
+    merged = results(*(part.rows for part in parts))
     line = by_name(summary_page([answer(CLAIMS["claim-19"], merged)], {}))["Table 5"]
     assert list(line)[2:5] == ["Flickr-PASCAL", "COCO", "openmoji"]
     assert list(line.values())[2:5] == [HOLDS, FAILS, UNDECIDED]
     assert line["what came out"].endswith("holds on Flickr-PASCAL, does not hold on COCO.")
-
-
-def test_distinct_seeds_are_counted() -> None:
-    case = CASES["claim-01"][HOLDS]
-    twice = replace(case, rows=(*case.rows, *case.rows))
-    line = by_name(summary_page([answer(CLAIMS["claim-01"], on(twice, "openmoji"))], {}))["Table 2"]
-    assert line["seeds"] == "5"
 
 
 # -- tables and figures on which no claim is answered ----------------------------------------------------------
@@ -349,9 +309,3 @@ def test_a_name_of_data_cannot_do_harm(tmp_path: Path, make_run: Any) -> None:
     text = (tmp_path / "out/summary.md").read_text()
     assert all(row.count(" | ") == 5 - 1 for row in text.splitlines() if row.startswith("| Table"))
     assert written.page.id == "summary"
-
-
-def test_an_answer_is_of_its_own_data_and_of_others() -> None:
-    own, twin = said(HOLDS, 5), said(FAILS, 3)
-    one = ClaimAnswer(CLAIMS["claim-01"], own, {"openmoji": twin}, {"Flickr-PASCAL": own})
-    assert one.by_data == {"Flickr-PASCAL": own, "openmoji": twin}

@@ -13,12 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmpoison.paper.claim import Claim
-from mmpoison.paper.paper_values import ENCODERS, rows_of
+from mmpoison.paper.paper_values import ENCODERS, OWN_DATA, rows_of
 from mmpoison.paper.tables import DEEP_HITS, RATE
 from mmpoison.reporting.results import MAIN, Results, Row
-
-MEASURED_DATA = {"coco": "coco-paper", "coco-b": "coco-paper-b", "vg": "vg-pascal"}
-"""The names that the paper's data sets have here, where they have others."""
 
 ATTACKS = {
     "I": "single-target-image",
@@ -60,8 +57,9 @@ def printed_rows(table: str) -> Iterator[Row]:
         model = MODELS.get(str(printed.get("method")), "poisoned")
         cells = {COLUMNS[key]: value for key, value in printed.items() if key in COLUMNS}
         data = str(printed.get("train_dataset", printed.get("dataset", "flickr-pascal")))
+        base, balanced, _ = data.partition("-b")
         row = {
-            "data.name": MEASURED_DATA.get(data, data),
+            "data.name": next(name for name, own in OWN_DATA.items() if own == base) + balanced,
             "attack.name": ATTACKS[printed.get("attack") or "II"],
             "training.trainable": trained,
             "goal": printed.get("goal", "sheep2aeroplane"),

@@ -114,8 +114,11 @@ class PaperTable:
 
     Attributes:
         numbers: The columns of numbers.
-        blocks: Our rows that the table is about, by data set and setting.
-        lines: The lines of a block, from its rows and the paper's rows for its data.
+        runs: Our rows that the table is about.
+        lines: The lines of a data set and setting, from its rows and the paper's rows for the data.
+        varies: Parameters in which the lines differ.
+        keep: Parameters of defences that matter here.
+        group: Groups the rows by data set and setting.
         names: Headers of the first columns; `n`, the number of seeds, is last where it is there.
         note: What a reader must know.
         key: The paper's column that says of which data a row is.
@@ -125,8 +128,11 @@ class PaperTable:
     """
 
     numbers: Sequence[Number]
-    blocks: Callable[[Results], Iterable[Block]]
+    runs: Pick
     lines: Callable[[Results, Printed], Iterable[Line]]
+    varies: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    group: Callable[..., Iterable[Block]] = blocks
     names: Sequence[str] = ("measured on", "n")
     note: str = STRONGER
     key: str = "dataset"
@@ -138,7 +144,7 @@ class PaperTable:
         """Put the table on its page."""
         rows: list[tuple[Cell, ...]] = []
         covered = set()
-        for block in self.blocks(results):
+        for block in self.group(self.runs(results), varies=self.varies, keep=self.keep):
             data = self.data(block.data)
             for line in self.lines(block.results, rows_of(page.id, **{self.key: data})):
                 covered.add(data)
@@ -179,27 +185,17 @@ def _first(rows: Printed, **cells: Any) -> Mapping[str, Any]:
     return next((row for row in rows if cells.items() <= row.items()), {})
 
 
-def of_attack(attack: Callable[[Row], bool], *, balanced: bool = False, **keys: str) -> Pick:
-    """Pick the rows of an attack, on whole data or on balanced data."""
+def of_attack(
+    attack: Callable[[Row], bool], *, balanced: bool = False, having: str = "", **keys: str
+) -> Pick:
+    """Pick the rows of an attack, on whole data or on balanced data; of the runs alone that have a model."""
 
     def pick(results: Results) -> Results:
         runs = results.where(attack, **keys)
-        return runs.where(is_balanced) if balanced else runs.whole_data()
+        runs = runs.where(is_balanced) if balanced else runs.whole_data()
+        return with_model(runs, having) if having else runs
 
     return pick
-
-
-def block_of(
-    runs: Pick, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
-) -> Callable[[Results], Iterable[Block]]:
-    """Group some of the rows by data set and setting.
-
-    Args:
-        runs: Which rows.
-        varies: Parameters in which the lines of a table differ.
-        keep: Parameters of defences that matter here.
-    """
-    return lambda results: blocks(runs(results), varies=varies, keep=keep)
 
 
 # -- Tables of Hit@K and MinRank: a line a kind of model.
@@ -252,13 +248,12 @@ DEFENDED = (
 
 
 def hit_table(
-    found: Callable[[Results], Iterable[Block]],
+    runs: Pick,
     kinds: Sequence[Kind] = CLEAN_AND_POISONED,
     columns: Sequence[str] = HITS,
     *,
     note: str = "",
-    data: Callable[[str], str | None] = paper_data,
-    spread: bool = False,
+    **options: Any,
 ) -> PaperTable:
     """Declare a table of Hit@K and MinRank: a line for each goal and kind of model."""
 
@@ -277,10 +272,14 @@ def hit_table(
         names = [kind.name for kind in kinds if kind.printed.items() <= row.items()]
         return row["goal"], names[0] if names else str(row.get("method"))
 
-    names = ("measured on", "goal", "method", "n")
-    note = f"{STRONGER} {note}".strip()
     return PaperTable(
-        hit_numbers(columns), found, lines, names, note, data=data, absent=absent, spread=spread
+        hit_numbers(columns),
+        runs,
+        lines,
+        names=("measured on", "goal", "method", "n"),
+        note=f"{STRONGER} {note}".strip(),
+        absent=absent,
+        **options,
     )
 
 
@@ -296,26 +295,21 @@ def goals_of(results: Results, printed: Sequence[str]) -> list[tuple[str, Result
 
 def transfer(results: Results, page: Page) -> None:
     """Build table 6: a block for each data set trained on; the numbers are of the other data."""
-    attack = results.where(ATTACK_2)
-    tables = [
-        (
-            attack.where(lambda row: row.get("data.name") == "vg-pascal"),
-            "Trained on VG, tested on the test half of PASCAL.",
-        )
-    ]
+    of_vg = results.where(ATTACK_2).where(lambda row: row.get("data.name") == "vg-pascal")
+    tables = [(of_vg, "Trained on VG, tested on the test half of PASCAL.")]
     for other, rows in results.where(ATTACK_2, study="transfer").by("case"):
         note = f"Trained on the data named, tested on {other}; the paper trained on VG."
         tables.append((rows, note))
     for rows, note in tables:
-        hit_table(blocks, note=note, data=lambda name: "flickr-pascal")(rows, page)
+        hit_table(lambda found: found, note=note, data=lambda name: "flickr-pascal")(rows, page)
 
 
 def frozen_over_seeds(results: Results, page: Page) -> None:
     """Build table 12: a line for what was trained, with standard deviations; then paired t-tests."""
-    found = block_of(of_attack(attack_2), varies=("training.trainable",))
-    hit_table(found, FROZEN, DEEP_HITS, spread=True)(results, page)
+    varies = ("training.trainable",)
+    hit_table(of_attack(attack_2), FROZEN, DEEP_HITS, varies=varies, spread=True)(results, page)
     rows: list[tuple[Cell, ...]] = []
-    for block in found(results):
+    for block in blocks(of_attack(attack_2)(results), varies=varies):
         for one, other in itertools.combinations(FROZEN, 2):
             sides = one.pick(block.results), other.pick(block.results)
             tests = [paired(*sides, column) for column in DEEP_HITS]
@@ -381,19 +375,25 @@ def repair_rates(results: Results, page: Page) -> None:
 
     PaperTable(
         hit_numbers(HITS),
-        block_of(of_attack(ATTACK_2), varies=REPAIR_RATE, keep=("sterilize",)),
+        of_attack(ATTACK_2),
         lines,
-        ("measured on", "method, learning rate", "n"),
-        "The text of the paper does not print its three learning rates, so no measured line is compared with them. "
-        + STRONGER,
+        varies=REPAIR_RATE,
+        keep=("sterilize",),
+        names=("measured on", "method, learning rate", "n"),
+        note="The text of the paper does not print its three learning rates, so no measured line is compared with "
+        f"them. {STRONGER}",
         key="method",
         data=lambda name: "attack-ii",
         absent=lambda row: (f"paper's learning rate no. {row['lr_index']}",),
     )(results, page)
 
 
-def facts(of: str, numbers: Mapping[str, Number], **options: Any) -> PaperTable:
+def facts(of: str, runs: Pick, numbers: Mapping[str, Number], **options: Any) -> PaperTable:
     """Declare a table of facts of the data, or of the models; each number under its name in the long table."""
+
+    def by_name(results: Results, **settings: Sequence[str]) -> Iterator[Block]:
+        for name, rows in results.by(f"{of}.name"):
+            yield Block(str(name), "", rows)
 
     def lines(results: Results, printed: Printed) -> Iterator[Line]:
         measured = [results.measured(f"run.{of}.{fact}") for fact in numbers]
@@ -401,19 +401,13 @@ def facts(of: str, numbers: Mapping[str, Number], **options: Any) -> PaperTable:
             yield Line((), measured, _first(printed))
 
     return PaperTable(
-        list(numbers.values()), partial(_by_name, of), lines, ("measured",), **options
+        list(numbers.values()), runs, lines, group=by_name, names=("measured",), **options
     )
-
-
-def _by_name(of: str, results: Results) -> Iterator[Block]:
-    """Group rows by the name of the data, or of the model, whatever the setting."""
-    rows = results.where()
-    for name, named in (_with_flickr(rows) if of == "data" else rows).by(f"{of}.name"):
-        yield Block(str(name), "", named)
 
 
 def _with_flickr(results: Results) -> Results:
     """Add the sizes of Flickr, which cannot be run alone for it has no labels: Flickr-PASCAL less PASCAL."""
+    results = results.where()
     both, pascal = (
         results.only(row for row in results.rows if row.get("data.name") == name)
         for name in ("flickr-pascal", "pascal-sentences")
@@ -456,8 +450,8 @@ def drift(
         )
 
     numbers = [Number("text", "texts", 4, same=3), Number("image", "images", 4, same=3)]
+    PaperTable(numbers, runs, lines, note=f"{STRONGER} {note}".strip())(results, page)
     found = list(blocks(runs(results)))
-    PaperTable(numbers, lambda rows: found, lines, note=f"{STRONGER} {note}".strip())(results, page)
     without: list[tuple[Cell, ...]] = []
     for block in found:
         order = [block.results.measured(f"order_drift.{kind}") for kind in ("text", "image")]
@@ -502,21 +496,20 @@ TABLES: dict[str, Callable[[Results, Page], None]] = {
                 ("attack-iii", "Attack III"),
             )
         ],
-        block_of(_of_any_attack, varies=("attack",)),
+        _of_any_attack,
         utility_of_attacks,
-        ("measured on", "task", "n"),
-        f"Hit@10; TR: text retrieval, IR: image retrieval. {STRONGER}",
+        varies=("attack",),
+        names=("measured on", "task", "n"),
+        note=f"Hit@10; TR: text retrieval, IR: image retrieval. {STRONGER}",
         absent=lambda row: (row["task"].upper(),),
     ),
-    "table-2": hit_table(block_of(of_attack(ATTACK_1))),
-    "table-3": hit_table(block_of(of_attack(ATTACK_2))),
+    "table-2": hit_table(of_attack(ATTACK_1)),
+    "table-3": hit_table(of_attack(ATTACK_2)),
     "table-4": hit_table(
-        block_of(of_attack(ATTACK_3)),
+        of_attack(ATTACK_3),
         note="Goals that are not the paper's are paired with its goals in order.",
     ),
-    "table-5": hit_table(
-        block_of(of_attack(attack_2), varies=("training.trainable",)), FROZEN, DEEP_HITS
-    ),
+    "table-5": hit_table(of_attack(attack_2), FROZEN, DEEP_HITS, varies=("training.trainable",)),
     "table-6": transfer,
     "table-7": PaperTable(
         [
@@ -524,17 +517,16 @@ TABLES: dict[str, Callable[[Results, Page], None]] = {
             for short, _ in TASKS
             for key, name in (("", "{} Hit@10"), ("_delta", "change of {}"))
         ],
-        block_of(
-            lambda results: with_model(of_attack(ATTACK_2)(results), "sterilized"),
-            varies=(REPAIR_CURVE,),
-            keep=("sterilize",),
-        ),
+        of_attack(ATTACK_2, having="sterilized"),
         utility_after_repair,
+        varies=(REPAIR_CURVE,),
+        keep=("sterilize",),
         note=f"Change: against the clean model, paired by seed. {STRONGER}",
     ),
     "table-8": repair_rates,
     "table-9": facts(
         "data",
+        _with_flickr,
         {
             "pairs": Number("pairs", "pairs", 0),
             "images": Number("images", "images", 0),
@@ -546,6 +538,7 @@ TABLES: dict[str, Callable[[Results, Page], None]] = {
     ),
     "table-10": facts(
         "model",
+        Results.where,
         {
             "flops_g": Number("flops_g", "FLOPs (10⁹)"),
             "parameters_m": Number("params_m", "parameters (10⁶)"),
@@ -558,7 +551,7 @@ TABLES: dict[str, Callable[[Results, Page], None]] = {
     "table-11": partial(drift, runs=of_attack(ATTACK_2, model="poisoned"), note=ORDER, tested=True),
     "table-12": frozen_over_seeds,
     "table-13": hit_table(
-        block_of(of_attack(ATTACK_2, balanced=True)),
+        of_attack(ATTACK_2, balanced=True),
         note="The paper prints no baseline in this table.",
     ),
     "table-14": partial(
@@ -568,16 +561,15 @@ TABLES: dict[str, Callable[[Results, Page], None]] = {
     ),
     "table-15": PaperTable(
         [Number("text_length", "words"), *hit_numbers(HITS)],
-        block_of(of_attack(ATTACK_1, study="query-length", model="poisoned")),
+        of_attack(ATTACK_1, study="query-length", model="poisoned"),
         query_lengths,
-        ("measured on", "said", "n"),
+        names=("measured on", "said", "n"),
         absent=lambda row: (f"{row['times']}x",),
     ),
     "table-16": hit_table(
-        block_of(
-            lambda results: with_model(of_attack(ATTACK_2)(results), "filtered"), keep=("filter",)
-        ),
+        of_attack(ATTACK_2, having="filtered"),
         DEFENDED,
+        keep=("filter",),
         note="The defence: ▲ where it leaves less of the attack than the paper's.",
     ),
 }

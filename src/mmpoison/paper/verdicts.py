@@ -26,21 +26,10 @@ from mmpoison.paper.figures import silhouettes
 from mmpoison.paper.measured import ATTACK_2
 from mmpoison.paper.own_numbers import own_numbers
 from mmpoison.paper.page import Page, name_of
-from mmpoison.paper.paper_values import ENCODERS, TITLES, paper
+from mmpoison.paper.paper_values import ENCODERS, OWN_DATA, TITLES, paper
 from mmpoison.paper.write import Written, write_page
 from mmpoison.reporting.results import Measured, Results, Row
 from mmpoison.reporting.table import Cell, Column, Link
-
-OWN_DATA = {
-    "flickr-pascal": "flickr-pascal",
-    "flickr-pascal-vg": "flickr-pascal",
-    "coco-paper": "coco",
-    "coco-paper-vg": "coco",
-    "coco-m": "coco",
-    "coco-s": "coco",
-    "vg-pascal": "vg",
-}
-"""The paper's data set that measured data are; all others are twins, whatever their shape."""
 
 PARTS_OF_COCO = ("coco-m", "coco-s")
 

@@ -14,10 +14,11 @@ from urllib.parse import quote
 from mmpoison.base.extras import is_installed
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
+from mmpoison.paper.claim import ends
 from mmpoison.paper.draw import Dots, dots
 from mmpoison.paper.entries import PAPER, find_entry
 from mmpoison.paper.page import Page
-from mmpoison.paper.paper_values import paper_data
+from mmpoison.paper.paper_values import STAND_INS, paper_data
 from mmpoison.reporting.figure import save, svg_address, template
 from mmpoison.reporting.html_report import page_table
 from mmpoison.reporting.results import Results
@@ -265,54 +266,43 @@ def on_own_lines(table: Table) -> list[Table]:
     if not is_compared(table):
         return [table]
     numbers = number_columns(table)
-    names = [at for at in range(numbers[0]) if at not in numbers]
     narrow = [at for at in numbers if table.columns[at].narrow]
     rest = [at for at in numbers if at not in narrow]
     if len(numbers) <= MOST_NUMBERS or not narrow or not rest:
-        return [_laid_out(table, names, numbers)]
-    first, second = _laid_out(table, names, narrow), _laid_out(table, names, rest)
+        return [_laid_out(table, numbers)]
+    first, second = _laid_out(table, narrow), _laid_out(table, rest)
     return [replace(first, note=""), replace(second, title=f"{table.title}: further numbers")]
 
 
-def _laid_out(table: Table, names: Sequence[int], numbers: Sequence[int]) -> Table:
+def _laid_out(table: Table, numbers: Sequence[int]) -> Table:
+    """Give lines of their own to some of the numbers of a table."""
+    names = range(number_columns(table)[0])
     spread = any(cell.spread for row in table.rows for cell in _compared(row, numbers))
-    rows = [
-        tuple(line) for row in table.rows for line in _lines(table, row, names, numbers, spread)
-    ]
     columns = [table.columns[at] for at in names]
     columns += [replace(table.columns[at], interval=not spread) for at in numbers]
-    return replace(table, columns=tuple(columns), rows=tuple(rows))
-
-
-def _lines(
-    table: Table, row: Sequence[Cell], names: Sequence[int], numbers: Sequence[int], spread: bool
-) -> Iterator[list[Cell]]:
-    cells = list(_compared(row, numbers))
-    measured = any(cell.measured is not None for cell in cells)
-    blank: list[Cell] = [""] * len(names)
-    if measured:
-        ours: list[Cell] = [replace(c, reference=None, reference_sd=None, arrow="") for c in cells]
-        yield [row[at] for at in names] + ours
-        if spread and any(cell.measured and cell.measured.low is not None for cell in cells):
-            yield ["95% interval", *blank[1:], *map(_interval, cells)]
-    if any(cell.reference is not None for cell in cells):
+    rows: list[tuple[Cell, ...]] = []
+    for row in table.rows:
+        cells = list(_compared(row, numbers))
         # what else a line of the paper alone is called; below a measured line it has that line's names
-        named = blank if measured else ["" if row[at] is None else row[at] for at in names]
-        shown = [_paper(c, table.columns[at].digits) for c, at in zip(cells, numbers, strict=True)]
-        yield [f"paper ({row[-1]})" if row[-1] else "paper", *named[1:], *shown]
+        named: list[Cell] = ["" if row[at] is None else row[at] for at in names]
+        if any(cell.measured is not None for cell in cells):
+            ours = (replace(c, reference=None, reference_sd=None, arrow="") for c in cells)
+            rows.append((*(row[at] for at in names), *ours))
+            named = [""] * len(names)
+            if spread and any(ends(cell.measured) for cell in cells):
+                intervals = (ends(cell.measured) or "" for cell in cells)
+                rows.append(("95% interval", *named[1:], *intervals))
+        if any(cell.reference is not None for cell in cells):
+            paper = f"paper ({row[-1]})" if row[-1] else "paper"
+            digits = (table.columns[at].digits for at in numbers)
+            rows.append((paper, *named[1:], *map(_paper, cells, digits)))
+    return replace(table, columns=tuple(columns), rows=tuple(rows))
 
 
 def _compared(row: Sequence[Cell], numbers: Sequence[int]) -> Iterator[Compared]:
     for at in numbers:
         cell = row[at]
         yield cell if isinstance(cell, Compared) else Compared(None)
-
-
-def _interval(cell: Compared) -> Cell:
-    summary = cell.measured
-    if summary is None or summary.low is None or summary.high is None:
-        return ""
-    return summary.low, summary.high
 
 
 def _paper(cell: Compared, digits: int) -> str:
@@ -338,10 +328,6 @@ CURVES = ("figure-3", "figure-6", "figure-7", "figure-9")
 
 NOT_SEVERAL = ("figure-8", "figure-10", "rank-lists")
 """What is shown run by run."""
-
-
-STAND_INS = ("openmoji", "rsicd-ucm")
-"""Data sets for small machines, which are compared with the paper's for the shape alone."""
 
 
 def paper_section(runs: Sequence[Path]) -> str:
