@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
 from mmpoison.errors import InputError
-from mmpoison.paper import PAPER, Measured, Page, Results, render_paper, write_paper
+from mmpoison.paper import CLAIMS, PAPER, Measured, Page, Results, render_paper, write_paper
 from mmpoison.paper.page import compare
 from mmpoison.paper.paper_values import paper, rows_of
+from mmpoison.paper.verdicts import answer
 from mmpoison.paper.write import is_compared, number_columns, on_own_lines
 from mmpoison.reporting.table import Compared, Table, cell_texts
 from mmpoison.statistics import summarize
@@ -160,8 +161,24 @@ def test_arrows(values: list[float], theirs: float, sense: Any) -> None:
     assert compare(Measured(None), theirs, sense, 3) == ""
 
 
+def test_classes_lie_apart_in_the_pretrained_model(scenes: list[Path]) -> None:
+    (table,) = render_paper("figure-8", Results.read(scenes)).tables
+    assert [mean(compared(table, 0, name)) for name in ("texts", "images")] == [0.36, 0.14]
+
+
+def test_the_poison_of_one_data_set_on_another_one(every_run: Path) -> None:
+    found = Results.read([every_run])
+    vg, scenes = render_paper("table-6", found).tables
+    assert ("VG" in vg.note, "tested on rsicd-ucm" in scenes.note) == (True, True)
+    assert (vg.rows[0][0], scenes.rows[0][:2]) == ("vg-pascal", ("openmoji", "airplane2beach"))
+    twins = answer(CLAIMS["claim-31"], found).twins
+    assert twins["openmoji"].number.startswith("Hit@5 0.6")
+
+
 def test_the_heat_map_has_each_goal(every_run: Path) -> None:
-    page = render_paper("figure-5b", Results.read([every_run / "goals"]))
+    page = render_paper(
+        "figure-5b", Results.read(list(every_run.glob("c*2*")) + list(every_run.glob("dog2*")))
+    )
     every = page.tables[-1]
     assert len(every.rows) == 6
     assert {row[0] for row in every.rows} >= {"cat2cow", "dog2cat"}
@@ -227,12 +244,12 @@ def test_a_page_keeps_its_sources_apart() -> None:
 
 
 def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
-    results = Results.read([every_run / "defended"])
+    results = Results.read(list(every_run.glob("defended-*")))
     (by_epoch,) = render_paper("figure-7", results).tables
     (by_step,) = render_paper("figure-9", results).tables
-    assert [row[1] for row in by_epoch.rows] == ["0", "1", "2", "3"] * 2
-    assert [row[1] for row in by_step.rows] == ["0", "1", "10", "50"] * 2
-    assert mean(compared(by_step, 0, "Hit@10")) == pytest.approx(0.6)
+    assert [row[1] for row in by_epoch.rows] == ["0", "1", "2"]
+    assert [row[1] for row in by_step.rows] == ["0", "1", "10", "50"]
+    assert mean(compared(by_step, 0, "Hit@10")) == pytest.approx(0.8, abs=0.05)
 
 
 def test_a_page_that_is_published_without_the_runs(every_run: Path, tmp_path: Path) -> None:

@@ -276,8 +276,8 @@ def test_an_answer_is_shown_in_place_of_numbers() -> None:
 # -- the command -----------------------------------------------------------------------------------------------
 
 
-def test_the_summary_is_printed_first_and_written(every_run: Path, tmp_path: Path) -> None:
-    call = ["report", str(every_run), "--claims", "--out", str(tmp_path / "out")]
+def test_the_summary_is_printed_first_and_written(scenes: list[Path], tmp_path: Path) -> None:
+    call = ["report", *map(str, scenes), "--claims", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, call, env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output
     assert {file.name for file in (tmp_path / "out").iterdir()} == {

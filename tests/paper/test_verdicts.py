@@ -69,8 +69,8 @@ def test_what_excludes_or_contains_another_is_counted_once() -> None:
     assert counted(found) == {HOLDS: 0, FAILS: 0, UNDECIDED: 0, UNTESTED: 30}
 
 
-def test_every_claim_has_a_verdict(every_run: Path, tmp_path: Path) -> None:
-    page = claims_page(Results.read([every_run]))
+def test_every_claim_has_a_verdict(scenes: list[Path], tmp_path: Path) -> None:
+    page = claims_page(Results.read(scenes))
     verdicts, compared, settings = page.tables
     claims = [row[2] for row in (*verdicts.rows, *settings.rows)]
     assert all(any(str(one["claim"]) in str(c) for c in claims) for one in paper()["claims"])
@@ -84,7 +84,7 @@ def test_every_claim_has_a_verdict(every_run: Path, tmp_path: Path) -> None:
         assert isinstance(cell, Link)
         assert cell.address.startswith("#claims-source-")
     done = CliRunner().invoke(
-        app, ["report", str(every_run), "--claims", "--out", str(tmp_path / "out")]
+        app, ["report", *map(str, scenes), "--claims", "--out", str(tmp_path / "out")]
     )
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "out/claims.json").read_text())
