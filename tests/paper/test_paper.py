@@ -21,7 +21,7 @@ from mmpoison.errors import InputError
 from mmpoison.paper import CLAIMS, PAPER, Measured, Page, Results, render_paper, write_paper
 from mmpoison.paper.page import compare
 from mmpoison.paper.paper_values import paper, rows_of
-from mmpoison.paper.verdicts import answer
+from mmpoison.paper.verdicts import answer, write_claims
 from mmpoison.paper.write import is_compared, number_columns, on_own_lines
 from mmpoison.reporting.table import Compared, Table, cell_texts
 from mmpoison.statistics import summarize
@@ -228,10 +228,14 @@ def test_the_command(every_run: Path, tmp_path: Path) -> None:
 
 
 def test_text_from_outside_is_harmless(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("run", data="<script>x</script>|[a](b)")
-    write_paper(["table-3"], [run], tmp_path / "out")
-    assert "<script>" not in (tmp_path / "out/table-3.html").read_text()
-    assert "\\|" in (tmp_path / "out/table-3.md").read_text()
+    run, out = make_run("run", data="<script>x</script>|[a](b)"), tmp_path / "out"
+    write_paper(["table-3"], [run], out)
+    write_claims([run], out)
+    assert not any("<script>" in page.read_text() for page in out.glob("*.html"))
+    assert "\\|" in (out / "table-3.md").read_text()
+    # the name of the data is the title of a column there
+    rows = [r for r in (out / "summary.md").read_text().splitlines() if r.startswith("| Table")]
+    assert {row.count(" | ") for row in rows} == {5 - 1}
 
 
 def test_a_page_keeps_its_sources_apart() -> None:

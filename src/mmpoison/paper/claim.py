@@ -127,10 +127,7 @@ def every(verdicts: Iterable[Verdict]) -> Verdict:
     ('undecided', 'does not hold', 'holds')
     """
     found = list(verdicts)
-    for first in (FAILS, UNTESTED, UNDECIDED):
-        if first in found:
-            return first
-    return HOLDS if found else UNTESTED
+    return _at_least(found, len(found))
 
 
 def most(verdicts: Iterable[Verdict]) -> Verdict:
@@ -140,12 +137,18 @@ def most(verdicts: Iterable[Verdict]) -> Verdict:
     ('holds', 'does not hold', 'undecided')
     """
     found = list(verdicts)
+    return _at_least(found, len(found) // 2 + 1)
+
+
+def _at_least(found: Sequence[Verdict], number: int) -> Verdict:
+    """Combine the parts of a claim of which so many must hold."""
     if not found:
         return UNTESTED
-    half = len(found) / 2
-    if found.count(HOLDS) > half:
+    if found.count(HOLDS) >= number:
         return HOLDS
-    return FAILS if len(found) - found.count(FAILS) <= half else UNDECIDED
+    if len(found) - found.count(FAILS) < number:
+        return FAILS
+    return UNTESTED if UNTESTED in found else UNDECIDED
 
 
 TAKEN = 0.5

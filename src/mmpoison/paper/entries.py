@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.registry import unknown_name
-from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage, read_small_jpeg
 from mmpoison.paper import figures
 from mmpoison.paper.draw import sheet
@@ -182,14 +180,3 @@ PAPER = {
     for name, render in RENDERERS.items()
 }
 """The tables and figures by name, in the order of the paper: tables first."""
-
-
-def find_entry(name: str) -> Entry:
-    """Return the table or figure of a name.
-
-    Raises:
-        InputError: If there is none.
-    """
-    if name not in PAPER:
-        raise InputError(unknown_name("table or figure", name, PAPER))
-    return PAPER[name]

@@ -52,11 +52,6 @@ def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
     return [row for row in paper()[table]["rows"] if all(row.get(k) == v for k, v in keys.items())]
 
 
-def title_of(table: str) -> str:
-    """Return the title of a table of the paper."""
-    return str(paper()[table]["title"])
-
-
 def paper_data(name: str) -> str | None:
     """Return the paper's data set that measured data are compared with; None for a user's own data.
 

@@ -23,7 +23,7 @@ from mmpoison.paper.measured import (
     with_model,
 )
 from mmpoison.paper.page import STRONGER, Page, Sense
-from mmpoison.paper.paper_values import ENCODERS, TITLES, paper_data, rows_of, title_of
+from mmpoison.paper.paper_values import ENCODERS, TITLES, paper_data, rows_of
 from mmpoison.reporting.results import (
     Measured,
     Results,
@@ -160,7 +160,7 @@ class PaperTable:
             *(Column(number.name, number.digits, number.narrow) for number in self.numbers),
             Column("paper's data" if self.names[0] == "measured on" else "paper"),
         )
-        page.table(title_of(page.id), header, rows, self.note)
+        page.table(page.title, header, rows, self.note)
 
     def _row(self, page: Page, title: str | None, line: Line) -> tuple[Cell, ...]:
         printed = line.printed

@@ -13,10 +13,11 @@ from urllib.parse import quote
 
 from mmpoison.base.extras import is_installed
 from mmpoison.base.files import atomic_file, write_json
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.paper.claim import ends
 from mmpoison.paper.draw import Dots, dots
-from mmpoison.paper.entries import PAPER, find_entry
+from mmpoison.paper.entries import PAPER
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import STAND_INS, paper_data
 from mmpoison.reporting.figure import save, svg_address, template
@@ -60,7 +61,7 @@ class Written:
     @property
     def tables(self) -> list[Table]:
         """The tables of the page."""
-        return list(self.page.tables)
+        return self.page.tables
 
 
 def render_paper(name: str, results: Results) -> Page:
@@ -73,9 +74,10 @@ def render_paper(name: str, results: Results) -> Page:
     Raises:
         InputError: If there is none of that name.
     """
-    made = find_entry(name)
-    page = Page(made.name, made.title)
-    made.render(results, page)
+    if name not in PAPER:
+        raise InputError(unknown_name("table or figure", name, PAPER))
+    page = Page(name, PAPER[name].title)
+    PAPER[name].render(results, page)
     return page
 
 
