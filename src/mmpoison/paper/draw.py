@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.reporting.figure import canvas, mark_threshold
+from mmpoison.reporting.table import Compared
 from mmpoison.reporting.text import visible
 from mmpoison.statistics import Summary
 
@@ -93,35 +94,19 @@ def curves(
     return figure
 
 
-@dataclass(frozen=True)
-class Dots:
-    """Measured numbers and the paper's, a pair for each line of a table.
-
-    Attributes:
-        name: What is measured.
-        pairs: Measured over seeds, and the paper's number; None where there is none.
-        log: A logarithmic axis, for ranks.
-        share: An axis from 0 to 1.
-    """
-
-    name: str
-    pairs: Sequence[tuple[Summary | None, float | None]]
-    log: bool = False
-    share: bool = False
-
-
-def dots(lines: Sequence[str], panels: Sequence[Dots]) -> Any:
+def dots(lines: Sequence[str], panels: Mapping[str, Sequence[Compared]]) -> Any:
     """Draw measured numbers with their 95% intervals, and the paper's numbers, on a line each.
 
     Args:
         lines: Names of the lines, from above.
-        panels: Side by side; each has a pair for every line.
+        panels: Side by side: what is measured, with a number for every line. Ranks are on a logarithmic axis, Hit@K on
+            one from 0 to 1.
     """
     figure, axes = canvas(len(panels))
     figure.set_size_inches(2.6 + 2.1 * len(panels), 1.1 + 0.3 * len(lines))
-    for number, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
-        ours = [(y, s) for y, (s, _) in enumerate(panel.pairs) if s is not None]
-        theirs = [(y, value) for y, (_, value) in enumerate(panel.pairs) if value is not None]
+    for number, (axis, (name, cells)) in enumerate(zip(axes, panels.items(), strict=True)):
+        ours = [(y, s) for y, cell in enumerate(cells) if (s := cell.measured) is not None]
+        theirs = [(y, v) for y, cell in enumerate(cells) if (v := cell.reference) is not None]
         if ours:
             axis.errorbar(
                 [s.mean for _, s in ours],
@@ -145,9 +130,9 @@ def dots(lines: Sequence[str], panels: Sequence[Dots]) -> Any:
                 markersize=6,
                 label="the paper",
             )
-        if panel.log:
+        if name == "MinRank":
             _logarithmic(axis)
-        elif panel.share:
+        elif name.startswith("Hit@"):
             # a dot at 0 or 1 is shown whole
             axis.set_xlim(-0.04, 1.04)
         axis.set_yticks(
@@ -157,7 +142,7 @@ def dots(lines: Sequence[str], panels: Sequence[Dots]) -> Any:
         axis.set_ylim(len(lines) - 0.5, -0.5)
         axis.grid(axis="y", color="0.9")
         axis.set_axisbelow(True)
-        axis.set_title(panel.name, fontsize=10)
+        axis.set_title(name, fontsize=10)
     handles, names = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(

@@ -16,7 +16,7 @@ from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.paper.claim import ends
-from mmpoison.paper.draw import Dots, dots
+from mmpoison.paper.draw import dots
 from mmpoison.paper.entries import PAPER
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import STAND_INS, paper_data
@@ -203,15 +203,10 @@ def dot_plot(table: Table) -> Any:
     if all(cell.reference is None for _, cells in lines for cell in cells):
         return None
     names = [at for at in range(columns[0]) if table.columns[at].name != "n"]
-    panels = [
-        Dots(
-            table.columns[at].name,
-            [(cells[place].measured, cells[place].reference) for _, cells in lines],
-            log=table.columns[at].name == "MinRank",
-            share=table.columns[at].name.startswith("Hit@"),
-        )
+    panels = {
+        table.columns[at].name: [cells[place] for _, cells in lines]
         for place, at in enumerate(columns)
-    ]
+    }
     # a long name is cut where it stands, so that the names after it distinguish the lines
     named = [
         ", ".join(shorten(str(row[at]), 28, placeholder=" …") for at in names if row[at])
