@@ -28,13 +28,18 @@ def about(mean: float, size: float, noise: Values = NOISE) -> list[float]:
     return [mean + size * one for one in noise]
 
 
+ATTACKS = {
+    "label": "single-target-label",
+    "image": "single-target-image",
+    "several": "multiple-target-labels",
+}
+NAMES = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
+TRAINED = "training.trainable"
+SETTINGS = ("data.name", "model.name", "attack.name", TRAINED, "attack.rate", RATE, REPAIR_EPOCHS)
+
+
 def rows(cells: Mapping[str, Values], model: str = "poisoned", /, **more: Any) -> list[Row]:
     """Rows of one model, one a seed; `cells` holds the numbers of each column."""
-    attacks = {
-        "label": "single-target-label",
-        "image": "single-target-image",
-        "several": "multiple-target-labels",
-    }
     goal, attack = str(more.pop("goal", "sheep2aeroplane")), more.pop("attack", "label")
     original, _, target = goal.partition("2")
     count = max(len(values) for values in cells.values())
@@ -42,26 +47,15 @@ def rows(cells: Mapping[str, Values], model: str = "poisoned", /, **more: Any) -
         "study": "main",
         "data.name": "flickr-pascal",
         "model.name": "clip-vit-b32",
-        "attack.name": attacks[attack],
-        "training.trainable": "both",
+        "attack.name": ATTACKS[attack],
+        TRAINED: "both",
         "goal": goal,
         "original": original,
         "target": target,
         "model": model,
         **more,
     }
-    settings = [
-        str(shared.get(key))
-        for key in (
-            "data.name",
-            "model.name",
-            "attack.name",
-            "training.trainable",
-            "attack.rate",
-            RATE,
-            REPAIR_EPOCHS,
-        )
-    ]
+    settings = [str(shared.get(key)) for key in SETTINGS]
     return [
         {
             **shared,
@@ -103,23 +97,26 @@ def columns(*names: str, model: str = "poisoned", **more: Any) -> Make:
     return lambda *values: results(rows(dict(zip(names, values, strict=True)), model, **more))
 
 
+def each(cells: Callable[[Values], Mapping[str, Values]], *settings: Row) -> Make:
+    """Rows of several settings: cells of each from its numbers."""
+    return lambda *values: results(
+        *(rows(cells(own), **keys) for own, keys in zip(values, settings, strict=True))
+    )
+
+
+def one_column(column: str, key: str, *values: Any, **more: Any) -> Make:
+    """A column at several values of a key."""
+    return each(lambda numbers: {column: numbers}, *({**more, key: value} for value in values))
+
+
 def models(column: str, **more: Any) -> Make:
     """The clean and the poisoned model."""
-    return lambda clean, poisoned: results(
-        rows({column: clean}, "clean_model", **more), rows({column: poisoned}, **more)
-    )
+    return one_column(column, "model", "clean_model", "poisoned", **more)
 
 
 def frozen(column: str, first: str, second: str) -> Make:
     """Two kinds of training."""
-
-    def make(one: Values, other: Values) -> Results:
-        kinds = {first: one, second: other}
-        return results(
-            *(rows({column: v}, **{"training.trainable": kind}) for kind, v in kinds.items())
-        )
-
-    return make
+    return one_column(column, TRAINED, first, second)
 
 
 def drifts(**more: Any) -> Make:
@@ -137,10 +134,8 @@ def drifts(**more: Any) -> Make:
     return make
 
 
-def lengths(once: Values, thrice: Values) -> Results:
-    said = {1.0: once, 3.0: thrice}
-    study = {"study": "query-length", "attack": "image"}
-    return results(*(rows({"hit@5": values}, x=x, **study) for x, values in said.items()))
+lengths = one_column("hit@5", "x", 1.0, 3.0, study="query-length", attack="image")
+"""Captions said once, and three times."""
 
 
 def curve(points: Mapping[float, tuple[int, Values]], **setting: Any) -> Results:
@@ -199,43 +194,33 @@ def filtered(rank: Values, hit: Values) -> Results:
 # -- several numbers ----------------------------------------------------------------------------------
 
 
-def three_models(both: Values, image: Values, text: Values) -> Results:
-    """Hit@K of three kinds of training, all K alike; MinRank is 10 less ten times that."""
-    kinds = {"both": both, "image": image, "text": text}
-    hits = [f"hit@{k}" for k in (1, 5, 10, 20, 30, 50)]
-    return results(
-        *(
-            rows(
-                {
-                    **dict.fromkeys(hits, values),
-                    "min_rank": [10 - 10 * value for value in values],
-                },
-                **{"training.trainable": kind},
-            )
-            for kind, values in kinds.items()
-        )
-    )
+HITS = [f"hit@{k}" for k in (1, 5, 10, 20, 30, 50)]
+
+three_models = each(
+    lambda hits: {**dict.fromkeys(HITS, hits), "min_rank": [10 - 10 * hit for hit in hits]},
+    *({TRAINED: kind} for kind in ("both", "image", "text")),
+)
+"""Hit@K of three kinds of training, all K alike; MinRank is 10 less ten times that."""
 
 
 def table_12(text_hit_1: Values, image: Values) -> Results:
     """Four lines of table 12; `image` is what the image encoder reaches in every column."""
-    hits = [f"hit@{k}" for k in (1, 5, 10, 20, 30, 50)]
 
     def line(level: float, noise: Values, **cells: Values) -> dict[str, Values]:
         return {
-            **{hit: about(level, 0.01, noise) for hit in hits},
+            **{hit: about(level, 0.01, noise) for hit in HITS},
             "min_rank": about(20 - 20 * level, 0.1, noise),
             **cells,
         }
 
-    of_image = {**dict.fromkeys(hits, image), "min_rank": [20 - 20 * v for v in image]}
+    of_image = {**dict.fromkeys(HITS, image), "min_rank": [20 - 20 * v for v in image]}
     return results(
         rows(line(0.8, NOISE)),
         rows(line(0.1, THIRD_NOISE), "pretrained"),
-        rows(of_image, **{"training.trainable": "image"}),
+        rows(of_image, **{TRAINED: "image"}),
         rows(
             line(0.6, OTHER_NOISE, **{"hit@1": text_hit_1}),
-            **{"training.trainable": "text"},
+            **{TRAINED: "text"},
         ),
     )
 
@@ -250,33 +235,19 @@ def poisoning(hits: Sequence[Values], ranks: Sequence[Values]) -> Results:
     return results(*parts)
 
 
-def epochs(*hits: Values) -> Results:
-    return results(
-        *(rows({"hit@10": hit}, study="epochs", x=float(x)) for x, hit in enumerate(hits))
-    )
+epochs = one_column("hit@10", "x", 0.0, 1.0, 2.0, 3.0, study="epochs")
 
+encoders = each(
+    lambda ranks: {"min_rank": ranks, "hit@10": [0.9] * 5}, *({"model.name": n} for n in NAMES)
+)
 
-def encoders(*ranks: Values) -> Results:
-    names = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
-    return results(
-        *(
-            rows({"min_rank": rank, "hit@10": [0.9] * 5}, **{"model.name": name})
-            for name, rank in zip(names, ranks, strict=False)
-        )
-    )
-
-
-def sizes(*hits: Values) -> Results:
-    names = ("coco-s", "coco-m", "coco-paper")
-    return results(
-        *(
-            rows(
-                {"hit@10": hit},
-                **{"data.name": name, "attack.rate": 0.0024, "run.training_pairs": size},
-            )
-            for name, size, hit in zip(names, (1e5, 2e5, 4e5), hits, strict=True)
-        )
-    )
+sizes = each(
+    lambda hits: {"hit@10": hits},
+    *(
+        {"data.name": name, "attack.rate": 0.0024, "run.training_pairs": size}
+        for name, size in (("coco-s", 1e5), ("coco-m", 2e5), ("coco-paper", 4e5))
+    ),
+)
 
 
 CLASSES = (*"abcdefghij", "person")
@@ -311,20 +282,11 @@ def hit_1(clean: Values, poisoned: Values, rank: Values = (10.0, 11, 9, 10, 12))
     )
 
 
-def model_sizes(
-    *sizes: tuple[float, float],
-) -> Results:
-    names = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
-    return results(
-        *(
-            rows(
-                {"run.model.flops_g": [flops], "run.model.parameters_m": [parameters]},
-                "pretrained",
-                **{"model.name": name},
-            )
-            for name, (flops, parameters) in zip(names, sizes, strict=True)
-        )
-    )
+model_sizes = each(
+    lambda size: {"run.model.flops_g": size[:1], "run.model.parameters_m": size[1:]},
+    *({"model.name": name, "model": "pretrained"} for name in NAMES),
+)
+"""Operations and parameters of each model."""
 
 
 def both(rank: Values, other_rank: Values, hit: Values, other_hit: Values) -> Results:
