@@ -4,8 +4,8 @@ Where a number of Table 3 comes from:
 
 - `recipes/table-3.yaml`: the runs. `mmpoison run table-3 --on openmoji` makes them.
 - `paper_values.json`, key `table-3`: the paper's own numbers, as they are printed.
-- `entries.py`, the line of table 3: which rows of the runs it is made of, and by which form of `tables.py`
-  (`figures.py` and `draw.py` for figures). `mmpoison report RUNS --paper table-3` makes it.
+- `tables.py`, the line of table 3 in `TABLES`: which rows of the runs it is made of, and how (`figures.py` and
+  `draw.py` for figures; `entries.py` lists all). `mmpoison report RUNS --paper table-3` makes it.
 - `measured.py`: how rows become a number: the mean over seeds of `metrics.json`.
 - `claims.py`: the rule of each claim, decided by `claim.py` on paired intervals. `verdicts.py` binds each claim to its
   data and to its table or figure; `mmpoison report RUNS --claims`.

@@ -31,7 +31,6 @@ from mmpoison.reporting.results import (
     change,
     difference,
     is_balanced,
-    paired,
 )
 from mmpoison.reporting.table import Cell, Column
 
@@ -312,11 +311,9 @@ def frozen_over_seeds(results: Results, page: Page) -> None:
     for block in blocks(of_attack(attack_2)(results), varies=varies):
         for one, other in itertools.combinations(FROZEN, 2):
             sides = one.pick(block.results), other.pick(block.results)
-            tests = [paired(*sides, column) for column in DEEP_HITS]
-            if any(tests):
-                n = max(test.n for test in tests if test)
-                cells = (test.t_p if test else None for test in tests)
-                rows.append((block.title, f"{one.name}, {other.name}", n, *cells))
+            changes = [difference(*sides, column) for column in DEEP_HITS]
+            if n := max((c.summary.n for c in changes if c.summary), default=0):
+                rows.append((block.title, f"{one.name}, {other.name}", n, *map(p_of, changes)))
     header = (
         *map(Column, ("measured on", "models", "n")),
         *(Column(NAMES[c], 4) for c in DEEP_HITS),
@@ -467,12 +464,13 @@ def drift(
     columns = (*names, Column("texts", 4), Column("images", 4), Column("p", 4))
     page.table("Drift without poison, and what poison adds", columns, without, BEYOND)
     for block in found if tested else ():
-        test = paired(block.results, block.results, "drift.image", "drift.text")
-        if test is not None and test.t_p is not None:
-            more = "texts" if test.mean > 0 else "images"
+        text, image = (block.results.measured(f"drift.{kind}") for kind in ("text", "image"))
+        farther = change(image, text)
+        if farther.mean is not None and (p := p_of(farther)) is not None:
+            more = "texts" if farther.mean > 0 else "images"
             page.notes.append(
-                f"{block.title}: in all, the {more} moved more, paired two-tailed t-test over {test.n} seeds, "
-                f"p = {test.t_p:.2g}; the paper: texts, p = 0.0071."
+                f"{block.title}: in all, the {more} moved more, paired two-tailed t-test over {len(farther.by_seed)} "
+                f"seeds, p = {p:.2g}; the paper: texts, p = 0.0071."
             )
 
 
