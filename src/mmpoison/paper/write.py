@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
@@ -13,10 +13,11 @@ from urllib.parse import quote
 
 from mmpoison.base.extras import is_installed
 from mmpoison.base.files import atomic_file, write_json
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.paper.draw import Dots, dots
-from mmpoison.paper.entries import PAPER, find_entry
-from mmpoison.paper.own_numbers import MOST_NUMBERS, is_compared, number_columns, on_own_lines
+from mmpoison.paper.claim import ends
+from mmpoison.paper.draw import dots
+from mmpoison.paper.entries import PAPER
 from mmpoison.paper.page import Page
 from mmpoison.reporting.figure import save, template
 from mmpoison.reporting.html_report import page_table
@@ -28,7 +29,7 @@ from mmpoison.reporting.table import (
     Table,
     markdown,
 )
-from mmpoison.reporting.text import visible
+from mmpoison.reporting.text import decimal, visible
 
 ALL = "all"
 
@@ -59,7 +60,7 @@ class Written:
     @property
     def tables(self) -> list[Table]:
         """The tables of the page."""
-        return list(self.page.tables)
+        return self.page.tables
 
 
 def render_paper(name: str, results: Results) -> Page:
@@ -72,9 +73,10 @@ def render_paper(name: str, results: Results) -> Page:
     Raises:
         InputError: If there is none of that name.
     """
-    made = find_entry(name)
-    page = Page(made.name, made.title)
-    made.render(results, page)
+    if name not in PAPER:
+        raise InputError(unknown_name("table or figure", name, PAPER))
+    page = Page(name, PAPER[name].title)
+    PAPER[name].render(results, page)
     return page
 
 
@@ -193,32 +195,23 @@ def dot_plot(table: Table) -> Any:
     if not is_compared(table) or not is_installed("matplotlib"):
         return None
     columns = [at for at in number_columns(table) if table.columns[at].narrow][:MOST_NUMBERS]
-    lines = [(row, [_compared(row[at]) for at in columns]) for row in table.rows]
+    lines = [(row, list(_compared(row, columns))) for row in table.rows]
     lines = [(row, cells) for row, cells in lines if any(cell.measured for cell in cells)]
     if not 0 < len(lines) <= MOST_DOTS:
         return None
     if all(cell.reference is None for _, cells in lines for cell in cells):
         return None
     names = [at for at in range(columns[0]) if table.columns[at].name != "n"]
-    panels = [
-        Dots(
-            table.columns[at].name,
-            [(cells[place].measured, cells[place].reference) for _, cells in lines],
-            log=table.columns[at].name == "MinRank",
-            share=table.columns[at].name.startswith("Hit@"),
-        )
+    panels = {
+        table.columns[at].name: [cells[place] for _, cells in lines]
         for place, at in enumerate(columns)
-    ]
+    }
     # a long name is cut where it stands, so that the names after it distinguish the lines
     named = [
         ", ".join(shorten(str(row[at]), 28, placeholder=" …") for at in names if row[at])
         for row, _ in lines
     ]
     return dots(named, panels)
-
-
-def _compared(cell: Cell) -> Compared:
-    return cell if isinstance(cell, Compared) else Compared(None)
 
 
 def _alone(table: Table) -> Table:
@@ -231,3 +224,90 @@ def _alone(table: Table) -> Table:
         for row in table.rows
     )
     return replace(table, rows=rows)
+
+
+# -- Gives measured numbers and the paper's lines of their own in a table, so that no cell wraps.
+
+
+PAPER_COLUMNS = ("paper's data", "paper")
+"""Names of the last column of a table that has the paper's numbers: of which data they are."""
+
+MOST_NUMBERS = 4
+"""A table of more numbers is two: those that a narrow terminal shows, then the others."""
+
+
+def is_compared(table: Table) -> bool:
+    """Return whether a table has the paper's numbers next to measured ones."""
+    return table.columns[-1].name in PAPER_COLUMNS and bool(number_columns(table))
+
+
+def number_columns(table: Table) -> list[int]:
+    """Return the places of the columns of compared numbers."""
+    places = range(len(table.columns))
+    return [at for at in places if any(isinstance(row[at], Compared) for row in table.rows)]
+
+
+def on_own_lines(table: Table) -> list[Table]:
+    """Give measured numbers and the paper's lines of their own; a table of something else stays as it is.
+
+    A line of a table becomes up to three: the measured numbers with their intervals, the intervals alone where standard
+    deviations are shown too, and the paper's numbers with how they compare.
+
+    Args:
+        table: Its last column says of which data the paper's numbers are.
+
+    Returns:
+        One table, or two where there are more numbers than fit next to each other.
+    """
+    if not is_compared(table):
+        return [table]
+    numbers = number_columns(table)
+    narrow = [at for at in numbers if table.columns[at].narrow]
+    rest = [at for at in numbers if at not in narrow]
+    if len(numbers) <= MOST_NUMBERS or not narrow or not rest:
+        return [_laid_out(table, numbers)]
+    first, second = _laid_out(table, narrow), _laid_out(table, rest)
+    return [replace(first, note=""), replace(second, title=f"{table.title}: further numbers")]
+
+
+def _laid_out(table: Table, numbers: Sequence[int]) -> Table:
+    """Give lines of their own to some of the numbers of a table."""
+    names = range(number_columns(table)[0])
+    spread = any(cell.spread for row in table.rows for cell in _compared(row, numbers))
+    columns = [table.columns[at] for at in names]
+    columns += [replace(table.columns[at], interval=not spread) for at in numbers]
+    rows: list[tuple[Cell, ...]] = []
+    for row in table.rows:
+        cells = list(_compared(row, numbers))
+        # what else a line of the paper alone is called; below a measured line it has that line's names
+        named: list[Cell] = ["" if row[at] is None else row[at] for at in names]
+        if any(cell.measured is not None for cell in cells):
+            ours = (replace(c, reference=None, reference_sd=None, arrow="") for c in cells)
+            rows.append((*(row[at] for at in names), *ours))
+            named = [""] * len(names)
+            if spread and any(ends(cell.measured) for cell in cells):
+                intervals = (ends(cell.measured) or "" for cell in cells)
+                rows.append(("95% interval", *named[1:], *intervals))
+        if any(cell.reference is not None for cell in cells):
+            paper = f"paper ({row[-1]})" if row[-1] else "paper"
+            digits = (table.columns[at].digits for at in numbers)
+            rows.append((paper, *named[1:], *map(_paper, cells, digits)))
+    return replace(table, columns=tuple(columns), rows=tuple(rows))
+
+
+def _compared(row: Sequence[Cell], numbers: Sequence[int]) -> Iterator[Compared]:
+    for at in numbers:
+        cell = row[at]
+        yield cell if isinstance(cell, Compared) else Compared(None)
+
+
+def _paper(cell: Compared, digits: int) -> str:
+    """Write the paper's number with how it compares with the measured one.
+
+    >>> _paper(Compared(None, 0.28, "≈"), 3), _paper(Compared(None, 0.28, reference_sd=0.05), 2)
+    ('≈ 0.280', '0.28 (0.05)')
+    """
+    if cell.reference is None:
+        return ""
+    sd = "" if cell.reference_sd is None else f" ({decimal(cell.reference_sd, digits)})"
+    return f"{cell.arrow} {decimal(cell.reference, digits)}{sd}".strip()
