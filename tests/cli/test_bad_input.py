@@ -25,6 +25,7 @@ FILTER = "scan squares --encoder model --out out --method relevance-filter"
 EVALUATE = "evaluate --data squares"
 CHECK = "check model --data squares"
 SEARCH = "search --models model --data squares"
+DECOYS = f"{POISON} {GOAL} --attack decoys --samples 1"
 ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 
 # an option that is given twice counts as it was given last
@@ -58,6 +59,17 @@ CASES = {
         (f"{POISON} --from-manifest nowhere.json {GOAL}", "--goal and --from-manifest both say"),
         (f"{POISON} {GOAL} --preset release", "unknown preset 'release'"),
         (f"{POISON} {GOAL} --preset reference-release --mode add", "sets mode=replace"),
+        (f"{DECOYS} --set decoy=3", "--decoy: attack 'decoys': unknown option 'decoy': did you"),
+        (f"{DECOYS} --set goal=a2b", "unknown option 'goal'"),
+        (f"{DECOYS} --set seed=3", "unknown option 'seed'"),
+        (f"{DECOYS} --set decoys", "KEY=VALUE is needed"),
+        (f"{DECOYS} --set decoys=0", "decoys 0 is not a whole number"),
+        (f"{DECOYS} --mode replace", "--mode: attack 'decoys': unknown option 'mode'"),
+        (f"{DECOYS} --rate 0.1", "--rate: attack 'decoys': unknown option 'rate'"),
+        (
+            f"{POISON} {GOAL} --samples 1 --attack nearest-assigned",
+            "attack 'nearest-assigned' needs embeddings here",
+        ),
         (f"{POISON} {GOAL} --samples 2 --out full", "full: is not empty"),
         (f"{POISON} {GOAL} --samples 2 --out full/thesis.txt", "is a file"),
     ],
@@ -65,16 +77,17 @@ CASES = {
         (f"{TRAIN} --data nowhere", "nowhere: no such folder"),
         (f"{TRAIN} --out full", "full: is not empty"),
         (f"{TRAIN} --set epoch=1", "unknown key 'epoch': did you mean"),
-        (f"{TRAIN} --set epochs=x", "--set: epochs: "),
+        (f"{TRAIN} --set epochs=x", "training setting: epochs: "),
         (f"{TRAIN} --set epochs={{e", "the value is not valid YAML"),
-        (f"{TRAIN} --set epochs=0", "--set: epochs: 0 epochs train nothing: give 1 to 100,000\n"),
+        (f"{TRAIN} --set epochs=0", "epochs: 0 epochs train nothing: give 1 to 100,000\n"),
+        (f"{TRAIN} --set seed=1", "training setting: unknown key 'seed'"),
         (f"{TRAIN} --model mod/el", "mod/el: no such checkpoint folder"),
         (f"{TRAIN} --model openmoji-smal", "did you mean 'openmoji-small'"),
     ],
     "sterilize": [
         (f"{STERILIZE} --out full", "full: is not empty"),
         (f"{STERILIZE} --split vla", "unknown split 'vla': did you mean 'val'"),
-        (f"{STERILIZE} --set epochs=0", "--set: epochs: 0 epochs train nothing: give 1 to 100,000"),
+        (f"{STERILIZE} --set epochs=0", "epochs: 0 epochs train nothing: give 1 to 100,000"),
         (f"{STERILIZE} --max-utility-loss 2", "max_utility_loss 2.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 1", "held-out share 1.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 0 --canary-goal sheep2sofa", "without held-out pairs nothing"),
@@ -83,7 +96,7 @@ CASES = {
         (f"{STERILIZE} --goal sheep", "goal 'sheep' is not of the form A2B"),
         (
             f"{STERILIZE} --set learning_rate=1e-3 --learning-rate 1e-3",
-            "--learning-rate and --set learning_rate are two ways",
+            "learning_rate and settings with a learning_rate both say how fast",
         ),
     ],
     "scan": [
@@ -114,6 +127,7 @@ CASES = {
         (f"{FILTER} --method local-density --false-alarms 0.1", "finds no groups"),
         (f"{FILTER} --method local-density --set q=3", "unknown option 'q'"),
         (f"{FILTER} --auto --set k=3", "unknown option 'k'"),
+        (f"{FILTER} --auto --set lose=0.1", "--set lose: give --lose instead"),
     ],
     "review": [
         ("review no-folder --labels x.csv", "no such file; `mmpoison scan DATA"),

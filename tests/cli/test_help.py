@@ -14,10 +14,11 @@ import pytest
 import typer
 from typer.main import get_command
 
+import mmpoison
 from mmpoison import __version__
 from mmpoison.cli.app import app
 from mmpoison.cli.console import console
-from mmpoison.cli.help import declared
+from mmpoison.cli.verb import declared
 from mmpoison.runs.recipe_files import list_recipes, recipe_files
 
 README = Path(__file__).parents[2] / "README.md"
@@ -160,6 +161,21 @@ def test_an_option_that_nothing_describes_is_refused() -> None:
 
     with pytest.raises(LookupError, match="verb: nothing says what odd is"):
         declared(verb)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "scan", "check", "sterilize"])
+def test_an_option_is_a_parameter_of_python(name: str) -> None:
+    """What Python takes, the terminal takes, under the same name and with the same default."""
+    options = {one.name: one for one in get_command(app).commands[name].params}  # type: ignore[attr-defined]
+    taken = {"pairs": "data", "options": "option"}
+    for parameter in inspect.signature(getattr(mmpoison, name)).parameters.values():
+        if parameter.name in ("progress", "settings"):
+            continue
+        changes = parameter.kind is parameter.VAR_KEYWORD
+        option = options["changes" if changes else taken.get(parameter.name, parameter.name)]
+        if option.required or option.name in ("changes", "workers"):
+            continue
+        assert option.default == (parameter.default if parameter.default != () else None)
 
 
 def test_a_docstring_says_group_and_help() -> None:

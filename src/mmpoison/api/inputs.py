@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
-from mmpoison.attacks.catalogue import Attack, build_attack, run_attack
-from mmpoison.datasets.catalogue import NamedData, load_dataset, load_pairs
 from mmpoison.errors import InputError
-from mmpoison.pairs.folder import ImagePolicy, save_pairs
-from mmpoison.pairs.table import PairDataset
 
 if TYPE_CHECKING:
+    from mmpoison.attacks.catalogue import Attack
     from mmpoison.attacks.surrogate import Surrogate
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.pairs.folder import ImagePolicy
+    from mmpoison.pairs.table import PairDataset
     from mmpoison.runs.progress import RunProgress
     from mmpoison.training.settings import TrainingSettings
 
-
-Pairs = PairDataset | str | Path | NamedData
-"""A data set, or its name or path; a `Path` is never taken for a name. `NamedData` says how it is read, too."""
+    # a `Path` is never taken for a name; `NamedData` says how a data set is read, too
+    Pairs = PairDataset | str | Path | NamedData
 
 
 def load(
@@ -53,6 +52,8 @@ def load(
         pairs = mmpoison.load("openmoji", unlabelled=400, held_out=100, per_class=10)
         ```
     """
+    from mmpoison.datasets.catalogue import load_dataset, load_pairs
+
     if isinstance(data, Path):
         return load_pairs(data, images=root, format=format, seed=seed, **options)
     return load_dataset(data, root, seed=seed, options=options, format=format)
@@ -68,9 +69,11 @@ def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
     Raises:
         InputError: If there is no such data set, or it cannot be read.
     """
-    if isinstance(pairs, NamedData):
-        return pairs.load()
-    return pairs if isinstance(pairs, PairDataset) else load(pairs, format=format)
+    if isinstance(pairs, str | Path):
+        return load(pairs, format=format)
+    from mmpoison.datasets.catalogue import NamedData
+
+    return pairs.load() if isinstance(pairs, NamedData) else pairs
 
 
 def as_encoder(model: DualEncoder | str | Path, *, device: str = "auto") -> DualEncoder:
@@ -104,7 +107,7 @@ def training_settings(
     if settings is not None and not changes:
         return settings
     given = {} if settings is None else settings.model_dump(exclude_unset=True)
-    return parse_training({**given, **changes}, "settings")
+    return parse_training({**given, **changes}, "training setting")
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
@@ -160,6 +163,9 @@ def poison(
         poisoned = mmpoison.poison(pairs, "sheep2aeroplane", samples=25, seed=0)
         ```
     """
+    from mmpoison.attacks.catalogue import build_attack, run_attack
+    from mmpoison.pairs.folder import save_pairs
+
     if not isinstance(attack, str | None):
         if goal is not None or options:
             raise InputError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmpoison.cli.console import hold_output, live_progress, say
-from mmpoison.cli.options import SEEDS, Changes, Images, named_data
+from mmpoison.cli.options import READING, SEEDS, Changes, Images, named_data
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def poison(
     carrier: Literal["existing", "own"] | None = None,
     target_image: str | None = None,
     encoder: str | None = None,
-    parameters: Changes = None,
+    changes: Changes = None,
     preset: str | None = None,
     from_manifest: Path | None = None,
     seed: Annotated[int | None, typer.Option(min=0, max=SEEDS)] = None,
@@ -83,7 +83,7 @@ def poison(
             attacker's own and have only his captions (own, default of attackers who know the filters).
         target_image: Attack I: random (default), centre, or the id of a test image of B.
         encoder: For --target-image centre and attackers who know a surrogate: a model's name or folder.
-        parameters: An option of the attack, e.g. decoys=10.
+        changes: An option of the attack, e.g. decoys=10.
 
     Rebuild:
         from_manifest: Rebuild the poisoned set of this manifest.json from the clean set.
@@ -98,23 +98,12 @@ def poison(
     context.params |= {"data": data, "positional": None}
     hold_output(context, out)
     named = named_data(data, format, data_root, option)
-    given = {
-        "goal": goal or None,
-        "attack": attack,
-        "samples": samples,
-        "pairs": pairs,
-        "rate": rate,
-        "share": share,
-        "mode": mode,
-        "spread": spread,
-        "carrier": carrier,
-        "target-image": target_image,
-        "encoder": encoder,
-        "preset": preset,
-        "seed": seed,
-        "set": parameters or None,
+    other = {"out", "data", "positional", "from_manifest", "images", "device", *READING}
+    chosen = {
+        name: value
+        for name, value in context.params.items()
+        if name not in other and value not in (None, (), [])
     }
-    chosen = {name: value for name, value in given.items() if value is not None}
     if from_manifest is not None:
         poisoned = _again(from_manifest, chosen, named.load)
     else:
@@ -157,7 +146,7 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
 
     if chosen:
         raise InputError(
-            f"--{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
+            f"--{next(iter(chosen)).replace('_', '-')} and --from-manifest both say what to poison: give one of them"
         )
     manifest = PoisonManifest.read(file)
     return rebuild(load(), manifest, file.parent)
@@ -174,8 +163,7 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
         raise InputError("give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE")
     usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
     name, seed = chosen.pop("attack", usual), chosen.pop("seed", 0)
-    options = parse_changes(chosen.pop("set", []))
-    options |= {option.replace("-", "_"): value for option, value in chosen.items()}
-    attack = build_attack(name, goals, options, "--")
+    options = parse_changes(chosen.pop("changes", []))
+    attack = build_attack(name, goals, {**options, **chosen}, "--")
     with live_progress() as progress:
         return api.poison(load(), attack=attack, seed=seed, device=device, progress=progress)
