@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpoison.api.defenses import check as check_model
-from mmpoison.cli.console import echo, print_tables, say
+from mmpoison.cli.console import print_json, print_tables, say
 from mmpoison.cli.options import As, AsJson, Format
 from mmpoison.cli.verb import verb
 from mmpoison.errors import InputError
@@ -57,7 +56,7 @@ def _print(found: CheckedModel, method: str, out: Path | None, form: Format) -> 
     from mmpoison.runs.check_model import CHECK_FILE
 
     if form == "json":
-        echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
         return
     rows = [one.to_json() for one in found.result.findings[:SHOWN]]
     table = Table(

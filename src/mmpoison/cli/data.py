@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import console, hold_output, live_progress, say
+from mmpoison.cli.console import console, hold_output, live_progress, print_json, say
 from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import AsJson, Images, Seed, Workers, parse_options
 from mmpoison.errors import InputError
@@ -40,9 +39,9 @@ def list_(
 
     known = known_data(name)
     if as_json:
-        typer.echo(json.dumps(known, indent=2))
+        print_json(known)
     else:
-        show_known_data(known, console, details=long or name is not None)
+        show_known_data(known, details=long or name is not None)
 
 
 @app.command()
@@ -264,8 +263,8 @@ def verify(
     if out is not None:
         write_json(out, found.to_json())
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     else:
-        show_verification(found, console)
+        show_verification(found)
     if found.problems:
         raise typer.Exit(1)

@@ -126,6 +126,15 @@ def named_data(
     return NamedData(str(data), data_root, format, parse_options(option))
 
 
+def changed_options(context: typer.Context) -> dict[str, Any]:
+    """Return the options of a verb that are not at their default, by what they are called on the command line."""
+    return {
+        one.opts[0]: value
+        for one in context.command.params
+        if (value := context.params.get(str(one.name))) not in (one.default, None, (), [])
+    }
+
+
 def data_changes(root: Path | None, options: Sequence[str] | None) -> dict[str, Any]:
     """Return what `--data-root` and `--option` change of a recipe.
 

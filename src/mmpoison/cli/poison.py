@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmpoison.cli.console import hold_output, live_progress, say
-from mmpoison.cli.options import READING, SEEDS, Changes, Images, named_data
+from mmpoison.cli.options import SEEDS, Changes, Images, changed_options, named_data
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.pairs.manifest import PoisonManifest
     from mmpoison.pairs.table import PairDataset
+
+OTHER = (
+    *("positional", "--out", "--data", "--from-manifest", "--images", "--device"),
+    *("--format", "--data-root", "--option"),
+)
+"""Options that do not say what to poison."""
 
 
 def poison(
@@ -98,12 +104,7 @@ def poison(
     context.params |= {"data": data, "positional": None}
     hold_output(context, out)
     named = named_data(data, format, data_root, option)
-    other = {"out", "data", "positional", "from_manifest", "images", "device", *READING}
-    chosen = {
-        name: value
-        for name, value in context.params.items()
-        if name not in other and value not in (None, (), [])
-    }
+    chosen = {name: value for name, value in changed_options(context).items() if name not in OTHER}
     if from_manifest is not None:
         poisoned = _again(from_manifest, chosen, named.load)
     else:
@@ -146,7 +147,7 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
 
     if chosen:
         raise InputError(
-            f"--{next(iter(chosen)).replace('_', '-')} and --from-manifest both say what to poison: give one of them"
+            f"{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
         )
     manifest = PoisonManifest.read(file)
     return rebuild(load(), manifest, file.parent)
@@ -158,12 +159,13 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
     from mmpoison.attacks.catalogue import build_attack
     from mmpoison.base.untrusted import parse_changes
 
-    goals = chosen.pop("goal", None)
+    goals = chosen.pop("--goal", None)
     if goals is None:
         raise InputError("give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE")
     usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
-    name, seed = chosen.pop("attack", usual), chosen.pop("seed", 0)
-    options = parse_changes(chosen.pop("changes", []))
-    attack = build_attack(name, goals, {**options, **chosen}, "--")
+    name, seed = chosen.pop("--attack", usual), chosen.pop("--seed", 0)
+    options = parse_changes(chosen.pop("--set", []))
+    options |= {flag[2:].replace("-", "_"): value for flag, value in chosen.items()}
+    attack = build_attack(name, goals, options, "--")
     with live_progress() as progress:
         return api.poison(load(), attack=attack, seed=seed, device=device, progress=progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ from mmpoison.api.data_scan import scan as scan_pairs
 from mmpoison.api.data_scan import work_folder
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import cores
-from mmpoison.cli.console import echo, hold_output, say, stderr
+from mmpoison.cli.console import hold_output, print_json, say, stderr
 from mmpoison.cli.options import AsJson, Workers
 from mmpoison.cli.verb import verb
 from mmpoison.reporting.text import percent, visible
@@ -81,7 +80,7 @@ def scan(
     for shard in done.failed:
         stderr(f"mmpoison: warning: shard {shard.shard}: {shard.reason}")
     if as_json:
-        echo(json.dumps(done.to_json(), indent=2, ensure_ascii=False))
+        print_json(done.to_json())
     else:
         for line in _lines(done, out, kept):
             say(line)

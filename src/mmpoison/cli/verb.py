@@ -93,7 +93,7 @@ def declared(command: F) -> F:
     @wraps(command)
     def run(**given: Any) -> Any:
         if data is not None:
-            given[data] = options.named_data(given[data], *map(given.pop, options.READING))
+            given[data] = options.named_data(given[data] or "", *map(given.pop, options.READING))
         if function is None:
             return command(**given)
         arguments = _arguments(function, given)
