@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import hold_output, live_progress, say
-from mmpoison.cli.options import SEEDS, Changes, Images, changed_options, named_data
+from mmpoison.api.inputs import ONE_GOAL, SEVERAL_GOALS
+from mmpoison.api.inputs import poison as poison_pairs
+from mmpoison.cli.console import hold_output, say
+from mmpoison.cli.options import Changes, Images, changed_options
+from mmpoison.cli.verb import verb
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
+    from mmpoison.attacks.catalogue import Attack
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.pairs.manifest import PoisonManifest
     from mmpoison.pairs.table import PairDataset
 
 OTHER = (
-    *("positional", "--out", "--data", "--from-manifest", "--images", "--device"),
+    *("positional", "--out", "--data", "--from-manifest", "--images", "--device", "--seed"),
     *("--format", "--data-root", "--option"),
 )
 """Options that do not say what to poison."""
 
 
+@verb(poison_pairs)
 def poison(
+    call: Callable[..., PairDataset],
     context: typer.Context,
     out: Path,
-    data: Path | None = None,
+    data: NamedData | None = None,
     positional: Annotated[str | None, typer.Argument(metavar="DATA", hidden=True)] = None,
-    goal: list[str] | None = None,
-    attack: str | None = None,
     samples: int | None = None,
     pairs: int | None = None,
     rate: float | None = None,
@@ -38,16 +44,10 @@ def poison(
     spread: Literal["captions", "samples", "one-image"] | None = None,
     carrier: Literal["existing", "own"] | None = None,
     target_image: str | None = None,
-    encoder: str | None = None,
     changes: Changes = None,
     preset: str | None = None,
     from_manifest: Path | None = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=SEEDS)] = None,
     images: Images = "link",
-    device: str = "auto",
-    format: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
 ) -> None:
     """Write a poisoned copy of a data set, with a manifest of every false pair.
 
@@ -93,23 +93,19 @@ def poison(
 
     Rebuild:
         from_manifest: Rebuild the poisoned set of this manifest.json from the clean set.
-
-    Compute:
-        seed: Seed of everything random.
     """
-    from mmpoison.pairs.folder import save_pairs
-
-    data = _one_data(data, positional)
-    # both spellings are one command
-    context.params |= {"data": data, "positional": None}
+    assert data is not None, "how it is read is known, if not what"
+    if bool(data.data) == (positional is not None):
+        raise InputError("which data? give --data FOLDER, FILE or NAME, once")
+    # named with `--data` or, as in earlier versions, without it: both are one command
+    data = replace(data, data=data.data or str(positional))
+    context.params |= {"data": data.data, "positional": None}
     hold_output(context, out)
-    named = named_data(data, format, data_root, option)
     chosen = {name: value for name, value in changed_options(context).items() if name not in OTHER}
     if from_manifest is not None:
-        poisoned = _again(from_manifest, chosen, named.load)
+        poisoned = _again(from_manifest, chosen, data, out, images)
     else:
-        poisoned = _attack(chosen, named.load, device)
-    save_pairs(poisoned, out, images=images)
+        poisoned = call(pairs=data, attack=_attack(chosen), goal=None, encoder=None)
     manifest = poisoned.manifest
     assert manifest is not None
     say(
@@ -125,13 +121,6 @@ def poison(
         say(line)
 
 
-def _one_data(data: Path | None, positional: str | None) -> Path:
-    """Return the data set, which is named with `--data` or, as in earlier versions, without it."""
-    if (data is None) == (positional is None):
-        raise InputError("which data? give --data FOLDER, FILE or NAME, once")
-    return data if data is not None else Path(str(positional))
-
-
 def gallery_notes(manifest: PoisonManifest) -> list[str]:
     """List what readers must know of poison on gallery images (attack I), one line each."""
     return [
@@ -141,8 +130,11 @@ def gallery_notes(manifest: PoisonManifest) -> list[str]:
     ]
 
 
-def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
+def _again(
+    file: Path, chosen: dict[str, Any], clean: NamedData, out: Path, images: Images
+) -> PairDataset:
     from mmpoison.attacks.injection import rebuild
+    from mmpoison.pairs.folder import save_pairs
     from mmpoison.pairs.manifest import PoisonManifest
 
     if chosen:
@@ -150,12 +142,12 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
             f"{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
         )
     manifest = PoisonManifest.read(file)
-    return rebuild(load(), manifest, file.parent)
+    poisoned = rebuild(clean.load(), manifest, file.parent)
+    save_pairs(poisoned, out, images=images)
+    return poisoned
 
 
-def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str) -> PairDataset:
-    from mmpoison.api import inputs as api
-    from mmpoison.api.inputs import ONE_GOAL, SEVERAL_GOALS
+def _attack(chosen: dict[str, Any]) -> Attack:
     from mmpoison.attacks.catalogue import build_attack
     from mmpoison.base.untrusted import parse_changes
 
@@ -163,9 +155,7 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
     if goals is None:
         raise InputError("give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE")
     usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
-    name, seed = chosen.pop("--attack", usual), chosen.pop("--seed", 0)
+    name = chosen.pop("--attack", usual)
     options = parse_changes(chosen.pop("--set", []))
     options |= {flag[2:].replace("-", "_"): value for flag, value in chosen.items()}
-    attack = build_attack(name, goals, options, "--")
-    with live_progress() as progress:
-        return api.poison(load(), attack=attack, seed=seed, device=device, progress=progress)
+    return build_attack(name, goals, options, "--")

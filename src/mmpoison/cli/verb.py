@@ -77,6 +77,8 @@ def declared(command: F) -> F:
     if data is not None:
         reading = _parameters(options.named_data)
         every |= {name: reading[name] for name in options.READING}
+    groups = [FIRST_GROUP, *(group for place in places for group, _ in place.values())]
+    ranks = dict.fromkeys(every, 0)
     for name, one in every.items():
         if one.annotation is typer.Context:
             continue
@@ -84,7 +86,9 @@ def declared(command: F) -> F:
         info = copy(given) or typer.Option(*_flag(one))
         found = [place[name] for place in places if name in place]
         if found:
-            info.rich_help_panel = None if found[0][0] == FIRST_GROUP else found[0][0]
+            group = found[0][0]
+            ranks[name] = groups.index(group)
+            info.rich_help_panel = None if group == FIRST_GROUP else group
             info.help = next((help for _, help in found if help), None)
         elif not info.hidden:
             raise LookupError(f"{command.__name__}: nothing says what {name} is")
@@ -96,7 +100,8 @@ def declared(command: F) -> F:
             given[data] = options.named_data(given[data] or "", *map(given.pop, options.READING))
         if function is None:
             return command(**given)
-        arguments = _arguments(function, given)
+        changes = [] if "changes" in own else given.get("changes") or []
+        arguments = _arguments(function, given, changes)
         on_stderr = given.get("as_json") or given.get("shown", "table") != "table"
 
         def call(**more: Any) -> Any:
@@ -106,7 +111,9 @@ def declared(command: F) -> F:
 
         return command(call, **{name: given[name] for name in own})
 
-    vars(run)["__signature__"] = inspect.Signature([*every.values()])
+    vars(run)["__signature__"] = inspect.Signature(
+        sorted(every.values(), key=lambda one: ranks[one.name])
+    )
     run.__annotations__ = {name: one.annotation for name, one in every.items()}
     run.__doc__ = text
     return cast("F", run)
@@ -179,7 +186,9 @@ def _plain(kind: Any) -> Any:
     return kind | None if NoneType in members else kind
 
 
-def _arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+def _arguments(
+    function: Callable[..., Any], given: dict[str, Any], assignments: list[str]
+) -> dict[str, Any]:
     """Return the arguments of a function of the Python API for the options that are given.
 
     Raises:
@@ -191,7 +200,7 @@ def _arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str,
     known = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
     arguments = {name: given.get("data" if name == "pairs" else name) for name in known}
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    changes = parse_changes(given.get("changes") or [])
+    changes = parse_changes(assignments)
     if twice := {key: changes.pop(key) for key in known & changes.keys()}:
         if "settings" not in known:
             raise InputError(f"--set {min(twice)}: give --{min(twice).replace('_', '-')} instead")
