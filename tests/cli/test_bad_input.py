@@ -32,7 +32,7 @@ ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 CASES = {
     "poison": [
         (f"{POISON.replace('squares', 'nowhere')} {GOAL} --samples 2", "nowhere: no such folder"),
-        (POISON, "give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE"),
+        (POISON, "which goal? give one, A2B, for example sheep2aeroplane"),
         (f"{POISON} --goal sheep --samples 2", "goal 'sheep' is not of the form A2B"),
         (f"{POISON} --goal shep2sofa --samples 2", "unknown class 'shep': did you mean"),
         (f"{POISON} {GOAL}", "exactly one of samples, pairs, rate and share says how much"),
@@ -46,7 +46,7 @@ CASES = {
         (f"{POISON} {GOAL} --samples 2 --attack single-target-lable", "did you mean"),
         (
             f"{POISON} {GOAL} --samples 2 --target-image x",
-            "--target-image: attack 'single-target-label': unknown option 'target_image'",
+            "target_image: attack 'single-target-label': unknown option 'target_image'",
         ),
         (
             f"{POISON} --goal sheep2sofa {GOAL} --attack single-target-label --samples 2",
@@ -59,13 +59,12 @@ CASES = {
         (f"{POISON} --from-manifest nowhere.json {GOAL}", "--goal and --from-manifest both say"),
         (f"{POISON} {GOAL} --preset release", "unknown preset 'release'"),
         (f"{POISON} {GOAL} --preset reference-release --mode add", "sets mode=replace"),
-        (f"{DECOYS} --set decoy=3", "--decoy: attack 'decoys': unknown option 'decoy': did you"),
-        (f"{DECOYS} --set goal=a2b", "unknown option 'goal'"),
-        (f"{DECOYS} --set seed=3", "unknown option 'seed'"),
+        (f"{DECOYS} --set decoy=3", "decoy: attack 'decoys': unknown option 'decoy': did you"),
+        (f"{DECOYS} --set goal=a2b", "--set goal: give --goal instead"),
         (f"{DECOYS} --set decoys", "KEY=VALUE is needed"),
         (f"{DECOYS} --set decoys=0", "decoys 0 is not a whole number"),
-        (f"{DECOYS} --mode replace", "--mode: attack 'decoys': unknown option 'mode'"),
-        (f"{DECOYS} --rate 0.1", "--rate: attack 'decoys': unknown option 'rate'"),
+        (f"{DECOYS} --mode replace", "mode: attack 'decoys': unknown option 'mode'"),
+        (f"{DECOYS} --rate 0.1", "rate: attack 'decoys': unknown option 'rate'"),
         (
             f"{POISON} {GOAL} --samples 1 --attack nearest-assigned",
             "attack 'nearest-assigned' needs embeddings here",

@@ -125,6 +125,7 @@ ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
 
 def poison(
     pairs: Pairs,
+    /,
     goal: str | Sequence[str] | None = None,
     *,
     attack: str | Attack | None = None,
@@ -139,7 +140,7 @@ def poison(
     """Add false pairs to a clean data set, or replace pairs by them, as an attack does.
 
     Args:
-        pairs: The clean data set, or its name or path.
+        pairs: The clean data set, or its name or path; always the first argument, `pairs=13` is an option of attacks.
         goal: `A2B`: captions of class A are to find images of class B; several for several goals at once.
         attack: A registered name, `single-target-label` by default (`multiple-target-labels` for several goals); or an
             attack with its options, without `goal`.
@@ -175,7 +176,7 @@ def poison(
     else:
         goals = as_list(goal)
         if not goals:
-            raise InputError("which goal? name one, A2B, for example sheep2aeroplane")
+            raise InputError("which goal? give one, A2B, for example sheep2aeroplane")
         if encoder is not None:
             options["encoder"] = encoder if isinstance(encoder, str) else encoder.name
         usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.api.inputs import ONE_GOAL, SEVERAL_GOALS
 from mmpoison.api.inputs import poison as poison_pairs
 from mmpoison.cli.console import hold_output, say
-from mmpoison.cli.options import Changes, Images, changed_options
+from mmpoison.cli.options import Images, changed_options
 from mmpoison.cli.verb import verb
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.attacks.catalogue import Attack
     from mmpoison.datasets.catalogue import NamedData
     from mmpoison.pairs.manifest import PoisonManifest
     from mmpoison.pairs.table import PairDataset
@@ -44,7 +42,6 @@ def poison(
     spread: Literal["captions", "samples", "one-image"] | None = None,
     carrier: Literal["existing", "own"] | None = None,
     target_image: str | None = None,
-    changes: Changes = None,
     preset: str | None = None,
     from_manifest: Path | None = None,
     images: Images = "link",
@@ -105,7 +102,8 @@ def poison(
     if from_manifest is not None:
         poisoned = _again(from_manifest, chosen, data, out, images)
     else:
-        poisoned = call(pairs=data, attack=_attack(chosen), goal=None, encoder=None)
+        own = {name[2:].replace("-", "_"): value for name, value in chosen.items()}
+        poisoned = call(data, **{name: own[name] for name in own.keys() - {"set"}})
     manifest = poisoned.manifest
     assert manifest is not None
     say(
@@ -145,17 +143,3 @@ def _again(
     poisoned = rebuild(clean.load(), manifest, file.parent)
     save_pairs(poisoned, out, images=images)
     return poisoned
-
-
-def _attack(chosen: dict[str, Any]) -> Attack:
-    from mmpoison.attacks.catalogue import build_attack
-    from mmpoison.base.untrusted import parse_changes
-
-    goals = chosen.pop("--goal", None)
-    if goals is None:
-        raise InputError("give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE")
-    usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
-    name = chosen.pop("--attack", usual)
-    options = parse_changes(chosen.pop("--set", []))
-    options |= {flag[2:].replace("-", "_"): value for flag, value in chosen.items()}
-    return build_attack(name, goals, options, "--")

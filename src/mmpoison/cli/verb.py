@@ -11,6 +11,7 @@ from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
+    TYPE_CHECKING,
     Annotated,
     Any,
     Literal,
@@ -28,6 +29,9 @@ from mmpoison.api.inputs import training_settings
 from mmpoison.cli import options
 from mmpoison.cli.console import live_progress
 from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    from mmpoison.datasets.catalogue import NamedData
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,14 +104,15 @@ def declared(command: F) -> F:
             given[data] = options.named_data(given[data] or "", *map(given.pop, options.READING))
         if function is None:
             return command(**given)
-        changes = [] if "changes" in own else given.get("changes") or []
-        arguments = _arguments(function, given, changes)
+        arguments = _arguments(function, given)
         on_stderr = given.get("as_json") or given.get("shown", "table") != "table"
 
-        def call(**more: Any) -> Any:
+        def call(*pairs: NamedData, **more: Any) -> Any:
+            if pairs:
+                arguments.pop("pairs")
             # standard output is for the result alone where a program reads it
             with live_progress(on_stderr=on_stderr) as progress:
-                return function(**{**arguments, **more}, progress=progress)
+                return function(*pairs, **{**arguments, **more}, progress=progress)
 
         return command(call, **{name: given[name] for name in own})
 
@@ -140,10 +145,10 @@ def _on_terminal(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters that a function of the Python API has on a terminal; `--set` has its `**keywords`."""
     found = {}
     for name, one in _parameters(function).items():
-        if name in ELSEWHERE:
-            continue
         if inspect.signature(function).parameters[name].kind is one.VAR_KEYWORD:
             found["changes"] = one.replace(name="changes", annotation=options.Changes, default=None)
+            continue
+        if name in ELSEWHERE:
             continue
         kind = one.annotation if _is_data(one.annotation) else _plain(one.annotation)
         kind = options.ON_TERMINAL.get(name, kind)
@@ -186,9 +191,7 @@ def _plain(kind: Any) -> Any:
     return kind | None if NoneType in members else kind
 
 
-def _arguments(
-    function: Callable[..., Any], given: dict[str, Any], assignments: list[str]
-) -> dict[str, Any]:
+def _arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a function of the Python API for the options that are given.
 
     Raises:
@@ -200,7 +203,7 @@ def _arguments(
     known = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
     arguments = {name: given.get("data" if name == "pairs" else name) for name in known}
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    changes = parse_changes(assignments)
+    changes = parse_changes(given.get("changes") or [])
     if twice := {key: changes.pop(key) for key in known & changes.keys()}:
         if "settings" not in known:
             raise InputError(f"--set {min(twice)}: give --{min(twice).replace('_', '-')} instead")
