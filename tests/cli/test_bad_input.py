@@ -25,6 +25,7 @@ FILTER = "scan squares --encoder model --out out --method relevance-filter"
 EVALUATE = "evaluate --data squares"
 CHECK = "check model --data squares"
 SEARCH = "search --models model --data squares"
+ONE_RUN = "openmoji is one run, in one process; for several: --seeds"
 DECOYS = f"{POISON} {GOAL} --attack decoys --samples 1"
 ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 
@@ -71,6 +72,7 @@ CASES = {
         ),
         (f"{POISON} {GOAL} --samples 2 --out full", "full: is not empty"),
         (f"{POISON} {GOAL} --samples 2 --out full/thesis.txt", "is a file"),
+        (f"{POISON} {GOAL} --samples 2 --mode swap", "'swap'"),
     ],
     "train": [
         (f"{TRAIN} --data nowhere", "nowhere: no such folder"),
@@ -180,6 +182,15 @@ CASES = {
         ("run openmoji --out out --set training.epochs=1,many", "training.epochs: "),
         ("run openmoji --out out --seeds a", "--seeds 'a': numbers are needed"),
         ("run openmoji --out out --goals ,", "--goals ',' names no goal"),
+        ("run openmoji --workers 2 --out out", f"--workers: {ONE_RUN}"),
+        ("run openmoji --seeds 3 --retries 3 --out out", f"--retries: {ONE_RUN}"),
+        ("run openmoji --seeds 3 --ray local --out out", f"--ray: {ONE_RUN}"),
+        ("run openmoji --rows x", "--rows: is for a matrix"),
+        ("run openmoji --goals 2", "--goals: is for a matrix"),
+        ("run openmoji --tuning", "--tuning: is for a matrix"),
+        ("run openmoji --from x", "--from: is for a matrix"),
+        ("run openmoji --nonsense", "No such option: --nonsense"),
+        ("poisn", "No such command 'poisn'"),
     ],
     "report": [
         ("report nowhere", "nowhere"),
@@ -378,24 +389,6 @@ def test_a_folder_that_may_not_be_written(
 
     monkeypatch.setattr(files, "_open_new", refuse)
     assert "Permission denied" in refused(f"{POISON} {GOAL} --samples 2")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        f"{POISON} {GOAL} --samples 2 --mode swap",
-        f"{POISON} {GOAL} --samples 2 --seed -1",
-        f"{POISON} {GOAL} --samples two",
-        "poisn",
-        "run openmoji --nonsense",
-    ],
-)
-def test_a_command_that_is_not_understood(cli: Cli, work: Path, command: str) -> None:
-    """These are typer's own: exit code 2, no traceback, nothing written."""
-    result = cli(*command.split())
-    assert result.code == 2
-    assert "Traceback" not in result.err
-    assert not (work / "out").exists()
 
 
 def test_a_diverged_loss_is_one_line_too(

@@ -151,19 +151,6 @@ def test_conversion_says_what_other_programs_do_not_see(
         assert ("see them in split test" in made.out) == says
 
 
-def test_another_clean_set(
-    cli: Cli, poison: Callable[..., dict[str, Any]], own_square_folder: Path, tmp_path: Path
-) -> None:
-    poison(*GOAL, "--samples", "3")
-    file = own_square_folder / "captions.jsonl"
-    file.write_text(file.read_text().replace("a sheep", "two sheep", 1))
-    manifest = tmp_path / "out" / "manifest.json"
-    command = ("poison", own_square_folder, "--from-manifest", manifest)
-    result = cli(*command, "--out", tmp_path / "again")
-    assert result.code == 2
-    assert "the clean set is not the one that the manifest was made from" in result.err
-
-
 # -- recipes
 
 
