@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -87,12 +88,19 @@ def test_plugins_are_found_by_importing_the_package(
         "from mmpoison.base.registry import Registry\nTOYS = Registry('toy', 'a_plugin_package')\n"
     )
     (package / "ball.py").write_text(
-        "from a_plugin_package import TOYS\nTOYS.register('ball')('a ball')\n"
+        "from a_plugin_package import TOYS\nTOYS.register(\"ball\")('a ball')\n"
+    )
+    (package / "top.py").write_text(
+        "from a_plugin_package import TOYS\nTOYS.register('t' + 'op')('a top')  \n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     from a_plugin_package import TOYS  # type: ignore[import-not-found]
 
-    assert dict(TOYS) == {"ball": "a ball"}
+    # a name that is written out needs its own module alone
+    assert "ball" in TOYS
+    assert TOYS["ball"] == "a ball"
+    assert "a_plugin_package.top" not in sys.modules
+    assert dict(TOYS) == {"ball": "a ball", "top": "a top"}
 
 
 # -- every attack ----------------------------------------------------------------------------------

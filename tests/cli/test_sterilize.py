@@ -59,7 +59,6 @@ def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_
     assert done.err == ""
     curve = json.loads((out / "sterilize-curve.json").read_text())
     assert curve["held_out"] == {"images": 20, "pairs": 40, "hit_at": 1}
-    assert curve["kinds"] == "classes"
     assert [branch["learning_rate"] for branch in curve["branches"]] == [1e-5, 1e-3]
     assert sum(branch["chosen"] for branch in curve["branches"]) == 1
     for branch in curve["branches"]:
@@ -69,7 +68,7 @@ def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_
     assert "chosen" in done.out
     assert "sheep2aeroplane" in done.out
     assert (out / "logs" / "learning-rate-0.001" / "steps.jsonl").is_file()
-    assert not list(out.rglob("step-*")) + list(out.rglob("probes.jsonl"))
+    assert not list(out.rglob("step-*")) + list(out.rglob("probes.json"))
     assert "poisoned" not in load_checkpoint(out).config["mmpoison"]
     assert "utility lost on 20 held-out images" in (out / "README.md").read_text()
     pytest.importorskip("matplotlib")

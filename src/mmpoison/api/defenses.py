@@ -34,7 +34,6 @@ def sterilize(
     max_utility_loss: float | None = None,
     reference: DualEncoder | str | Path | None = None,
     canary_goal: str | Sequence[str] = (),
-    stop: bool = True,
     evaluate_every: int | None = None,
     goal: str | Sequence[str] = (),
     track: Sequence[str] = (),
@@ -59,8 +58,7 @@ def sterilize(
             nothing.
         max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
         reference: The clean model that the suspect was made from, to check the model before and after (`checks`).
-        canary_goal: A goal that is known to be in the suspect: stop when it is gone.
-        stop: Stop when associations are no longer changing.
+        canary_goal: A goal that is known to be in the suspect: take the learning rate that leaves least of it.
         evaluate_every: Evaluate every so many steps too.
         goal: `A2B` to measure on the test part; those of the manifest by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
@@ -85,7 +83,7 @@ def sterilize(
     """
     from mmpoison.attacks.goal import Goal
     from mmpoison.defenses.catalogue import split_options
-    from mmpoison.defenses.repairs.repair_watch import RepairRule
+    from mmpoison.defenses.repairs.repair_meter import RepairRule
     from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
     from mmpoison.runs.sterilize_model import sterilize_model
 
@@ -99,10 +97,9 @@ def sterilize(
     data = as_pairs(pairs)
     rule = None
     canaries = as_list(canary_goal)
-    if max_utility_loss is not None or canaries or evaluate_every is not None or not stop:
+    if max_utility_loss is not None or canaries or evaluate_every is not None:
         rule = RepairRule(
             RepairRule.max_utility_loss if max_utility_loss is None else max_utility_loss,
-            stop,
             tuple(Goal.parse(text, data.classes) for text in canaries),
             evaluate_every,
         )

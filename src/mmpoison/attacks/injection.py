@@ -12,7 +12,9 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.settings import Mode
 from mmpoison.errors import InputError
 from mmpoison.images.triggers import Trigger, trigger_record
-from mmpoison.pairs.manifest import AddedImage, PoisonedPair, PoisonManifest
+from mmpoison.pairs.manifest import AddedImage
+from mmpoison.pairs.manifest import PoisonedPair as PoisonedPair
+from mmpoison.pairs.manifest import PoisonManifest as PoisonManifest
 from mmpoison.pairs.poison_record import inject, restore_new_images
 from mmpoison.pairs.table import IntArray, PairDataset
 

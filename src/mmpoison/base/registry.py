@@ -1,8 +1,8 @@
 """The registry of plug-ins: attacks, defences, data sets and models.
 
-A plug-in is one file in its package that decorates one class or function; nothing else has to be edited. The registry
-imports the package's modules when a name is first looked up. A plug-in may also be in another installed package, which
-names its module as an entry point:
+A plug-in is one file in its package that decorates one class or function; nothing else has to be edited. Where a name
+is looked up, the registry imports the one module whose source registers it; a list of all names needs every module. A
+plug-in may also be in another installed package, which names its module as an entry point:
 
 ```toml
 [project.entry-points."mmpoison.attacks"]
@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from mmpoison.errors import InputError, MmpoisonWarning
@@ -29,7 +31,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Names to plug-ins of one kind, found by importing every module of a package and of its sub-packages.
+    """Names to plug-ins of one kind, found in the modules of a package and of its sub-packages.
 
     Args:
         kind: Kind of the plug-ins, for messages ("attack").
@@ -37,7 +39,6 @@ class Registry(Mapping[str, T], Generic[T]):
         listed_by: The command that lists the names, if they are too many for a message.
         group: Group of entry points for plug-ins of other installed packages; empty for none.
         needs: Attributes that every plug-in of another package must have.
-        first: Modules of the package that are looked into first: a name in them needs no other to be imported.
     """
 
     def __init__(
@@ -48,14 +49,12 @@ class Registry(Mapping[str, T], Generic[T]):
         *,
         group: str = "",
         needs: Collection[str] = (),
-        first: Collection[str] = (),
     ) -> None:
         self.kind = kind
         self.listed_by = listed_by
         self._package = package
         self._group = group
         self._needs = tuple(needs)
-        self._first = tuple(first)
         self._items: dict[str, T] = {}
         self._unusable: dict[str, str] = {}
         self._discovered = False
@@ -74,6 +73,24 @@ class Registry(Mapping[str, T], Generic[T]):
             return item
 
         return decorate
+
+    def _find(self, name: str) -> bool:
+        """Import what registers a name, or all modules; return whether the name is known."""
+        for module in [] if name in self._items else self._modules_with(name):
+            importlib.import_module(module)
+        if name not in self._items:
+            self._discover()
+        return name in self._items
+
+    def _modules_with(self, name: str) -> Iterator[str]:
+        """Yield the modules of the package that register something and contain a name."""
+        package = importlib.util.find_spec(self._package)
+        for folder in (package and package.submodule_search_locations) or ():
+            for file in sorted(Path(folder).rglob("*.py")):
+                text = file.read_text("utf-8")
+                if "register(" in text and f'"{name}"' in text:
+                    inside = file.relative_to(folder).with_suffix("").parts
+                    yield ".".join((self._package, *inside))
 
     def _discover(self) -> None:
         if self._discovered:
@@ -112,15 +129,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         """Return the plug-in of a name; an unknown name is an `InputError` with the nearest one."""
-        for module in self._first:
-            importlib.import_module(module)
-        if name not in self._items or not self._first:
-            self._discover()
-        try:
+        if self._find(name):
             return self._items[name]
-        except KeyError:
-            self.refuse_unusable(name)
-            raise InputError(unknown_name(self.kind, name, self._items, self.listed_by)) from None
+        self.refuse_unusable(name)
+        raise InputError(unknown_name(self.kind, name, self._items, self.listed_by))
 
     def refuse_unusable(self, name: str) -> None:
         """Refuse the name of a plug-in that is installed but unusable, before the name is read in another way.
@@ -133,8 +145,7 @@ class Registry(Mapping[str, T], Generic[T]):
             raise InputError(self._unusable[name])
 
     def __contains__(self, name: object) -> bool:
-        self._discover()
-        return name in self._items
+        return isinstance(name, str) and self._find(name)
 
     def __iter__(self) -> Iterator[str]:
         self._discover()

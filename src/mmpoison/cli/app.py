@@ -114,6 +114,7 @@ MOVED = {
     "No such command 'sweep'": "it is part of `mmpoison run` now",
     "No such option: --suspect": "it is `mmpoison check MODEL` now",
     "No such option: --trust": "a checkpoint's code is never run",
+    "No such option: --no-stop": "a repair does all its steps",
 }
 """What verbs and options of 0.1 that are gone are answered with."""
 

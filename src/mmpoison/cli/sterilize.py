@@ -29,7 +29,7 @@ def sterilize(
     Other learning rates: [bold]mmpoison sterilize --data scenes --model model --out candidate
     --learning-rate 3e-6 --learning-rate 3e-5[/bold]
 
-    The associations that weakened, and the utility, are in OUT/sterilize-curve.json. No model is saved (exit code 1)
+    The utility on the way is in OUT/sterilize-curve.json. No model is saved (exit code 1)
     if all of them lost more than --max-utility-loss.
 
     Options:
@@ -40,7 +40,7 @@ def sterilize(
         held_out: Share of the clean images to judge by, never trained on; 0: train on all, judge nothing.
         max_utility_loss: Save no model that lost more Hit@K on the held-out images; 0.02 unless given.
         reference: The clean model that the suspect was made from: the model check runs before and after.
-        canary_goal, stop
+        canary_goal
         evaluate_every: Measure after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.
         goal: A2B to show on the test part; those of the manifest by default.
     """
@@ -52,7 +52,7 @@ def sterilize(
     if done.curve is not None:
         console.print(terminal([repair_table(done.curve)]))
     lines = [f"{b.label}: {b.ended}" for b in done.branches if b.chosen or not b.probes]
-    lines += [*done.weakened(), *done.notes, *done.checked()]
+    lines += [*done.notes, *done.checked()]
     if not done.checks:
         check = shlex.join(["mmpoison", "check", str(out), "--data", str(data)])
         lines.append(

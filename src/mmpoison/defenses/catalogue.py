@@ -52,8 +52,6 @@ DEFENSES: Registry[type[Defense]] = Registry(
     "mmpoison.defenses",
     group="mmpoison.defenses",
     needs=("name", "kind", "source", "summary", "parameters", "cost"),
-    # scans of embeddings start without torch
-    first=("mmpoison.defenses.filters.group_filter", "mmpoison.defenses.filters.similarity"),
 )
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from mmpoison.base.seeding import generator
 from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet
 from mmpoison.images.decode import read_image
-from mmpoison.records.run_files import ConfusingImage, RankedImage, RankedQuery, RankLists
+from mmpoison.records.run_files import ConfusingImage, RankedImage, RankedQuery
+from mmpoison.records.run_files import RankLists as RankLists
 
 CONFUSING = 8
 """Images of other classes that are listed for a goal."""

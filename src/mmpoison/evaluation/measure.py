@@ -44,14 +44,14 @@ from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import UNLABELLED, IntArray, PairDataset
 from mmpoison.records.run_files import (
     EmbeddingMap,
-    GoalRow,
-    Metrics,
     ModelMap,
     RankSpread,
     Silhouettes,
     Study,
-    Utility,
 )
+from mmpoison.records.run_files import GoalRow as GoalRow
+from mmpoison.records.run_files import Metrics as Metrics
+from mmpoison.records.run_files import Utility as Utility
 
 # -- Embeddings that do not depend on the attack, cached for the next run with the same model and data.
 

@@ -1,16 +1,5 @@
 """The one place that reads image files."""
 
-from mmpoison.images.decode import BrokenImage, decode_images, read_image, read_image_bytes
-from mmpoison.images.preparation import Preparation
-from mmpoison.images.store import PixelStore
-from mmpoison.images.thumbnails import thumbnail
+import lazy_loader
 
-__all__ = [
-    "BrokenImage",
-    "PixelStore",
-    "Preparation",
-    "decode_images",
-    "read_image",
-    "read_image_bytes",
-    "thumbnail",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

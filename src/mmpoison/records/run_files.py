@@ -267,6 +267,7 @@ class ProbeRecord(Record):
         training_loss: Loss of its batch.
         test: The test part.
         utility: Of what the curve judges by: the test part, or held-out pairs.
+        utility_loss: Of a repair: how much of the utility on held-out pairs is lost since its start.
     """
 
     step: int
@@ -275,6 +276,7 @@ class ProbeRecord(Record):
     training_loss: Number | None = None
     test: OrEmpty[ProbedTest] = ProbedTest()
     utility: OrEmpty[Utility] = Utility()
+    utility_loss: Number | None = None
 
 
 class RepairBranch(Record):

@@ -16,7 +16,7 @@ MARKS = ("o", "s", "^", "D", "v", "x")
 def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
     """Draw the effect of the poison and the utility against the steps, as PNG and SVG.
 
-    Left are the goals of the test part, or the known goals, or else the largest rise of a rank; right image and text
+    Left are the goals of the test part, or the known goals, or else the drift of the embeddings; right image and text
     retrieval of the held-out pairs. A learning rate has its own line and mark, so that the figure can be read without
     colour.
 
@@ -139,5 +139,5 @@ def _poison(probes: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[float]]
         name = next(key for row in canaries.values() for key in row if key.startswith("hit@"))
         lines = {goal: [probe["canary_goals"][goal][name] for probe in probes] for goal in canaries}
         return lines, f"{name.capitalize()} of the known goal"
-    rises = [probe.get("largest_z", 0.0) for probe in probes]
-    return {"largest": rises}, "largest rise of a rank (robust z)"
+    lines = {f"{kind}s": [probe["drift"][kind] for probe in probes] for kind in ("text", "image")}
+    return lines, "drift from the suspect"

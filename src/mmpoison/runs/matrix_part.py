@@ -54,7 +54,6 @@ class MatrixColumn(BaseModel):
         encoder: The judge of a filter; by default that of the recipe's `filter`.
         as_many_as: For a filter: drop as many pairs as the filter of this column does, by `clean_loss`.
         training: How a repair trains; by default as the recipe's `sterilize`.
-        learning_rates: Of a repair: try each, and take the highest that keeps the utility on held-out clean pairs.
         needs: What it needs that its kind does not say, for example augmentation.
     """
 
@@ -64,7 +63,6 @@ class MatrixColumn(BaseModel):
     encoder: str | None = None
     as_many_as: str | None = None
     training: TrainingSettings | None = None
-    learning_rates: list[Annotated[float, Field(gt=0, le=1e30)]] = Field(default_factory=list)
     needs: list[str] = Field(default_factory=list)
 
     @property

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -91,6 +90,25 @@ def repair_pairs(pairs: PairDataset, part: SterilizePart, seed: int) -> PairData
     return clean.where(mask)
 
 
+def filled(train: PairDataset, keep: BoolArray, seed: int) -> PairDataset:
+    """Fill the places of dropped pairs with pairs that stayed, drawn at random.
+
+    So a filtered set has as many pairs as the set it was made from, and its training has the same number of optimiser
+    steps, with the same learning rate at each.
+
+    Args:
+        train: The training pairs.
+        keep: Which of them stay, shape `(N,)`.
+        seed: Seed of the run.
+    """
+    stays = np.flatnonzero(keep)
+    again = generator(seed, "matrix/filled").choice(stays, int((~keep).sum()))
+    rows = np.sort(np.concatenate([stays, again]))
+    return replace(
+        train, captions=train.captions[rows], image=train.image[rows], source=train.source[rows]
+    )
+
+
 @dataclass(frozen=True)
 class Transfer:
     """Another data set on which the models are measured.
@@ -118,6 +136,7 @@ class PreparedRun:
         goal_targets: The goals with their target sets.
         start: The model that is named in the recipe.
         device: Where to compute.
+        halves: Seed by which model and judge share the clean images, where both are aligned on them.
     """
 
     recipe: Recipe
@@ -127,24 +146,7 @@ class PreparedRun:
     goal_targets: Sequence[GoalTarget]
     start: DualEncoder
     device: torch.device
-
-    @cached_property
-    def input_pairs(self) -> PairDataset:
-        """The pairs that models need inputs of: the clean ones, and poisoned ones with what an attack wrote or made.
-
-        An image has the same index here as in the clean and in the poisoned set.
-        """
-        clean, poisoned = self.pairs, self.poisoned
-        known = set(clean.captions)
-        added = np.array([caption not in known for caption in poisoned.captions], dtype=bool)
-        added |= poisoned.image >= len(clean.images)
-        if not added.any():
-            return clean
-        return PairDataset.build(
-            poisoned.images,
-            np.concatenate([clean.captions, poisoned.captions[added]]),
-            np.concatenate([clean.image, poisoned.image[added]]),
-        )
+    halves: int | None = None
 
     @property
     def on_features(self) -> bool:
@@ -203,7 +205,8 @@ def prepare_run(
         load_transfer(part, goal_targets, recipe, run_cache)
     start = run_cache.encoder(model.name, device=device)
     _check_models(recipe, start, run_cache, device)
-    return PreparedRun(recipe, pairs, poisoned, test, goal_targets, start, device)
+    halves = halves_of(recipe)
+    return PreparedRun(recipe, pairs, poisoned, test, goal_targets, start, device, halves)
 
 
 def load_transfer(

@@ -111,7 +111,7 @@ def override(
 
 
 FILTER, USUAL_METHOD = "filter", "relevance-filter"
-OF_EVERY_FILTER = ("method", "encoder", "trusted", "force")
+OF_EVERY_FILTER = ("method", "encoder", "trusted", "force", "equal_steps")
 """Keys of a filter that are no options of its method."""
 CUTS = ("threshold", "clean_loss", "automatic", "labels")
 """Keys of which one says where a filter cuts; `clean_loss` may also bound what labels drop."""
@@ -244,6 +244,8 @@ class FilterPart(BaseModel):
         trusted: Which pairs are known to be clean, for a defence that can use them (`clean_loss`): the clean split
             `val`, or `none`, where `val` is of another kind or the judge was trained on it.
         force: Use a judge that cannot distinguish true from shuffled pairs of the set.
+        equal_steps: Draw pairs that stay once more in the place of those that are dropped, so that the filtered model
+            is trained for as many steps as the others.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -253,6 +255,7 @@ class FilterPart(BaseModel):
     align: TrainingSettings | None = None
     trusted: Literal["val", "none"] = "val"
     force: bool = False
+    equal_steps: bool = False
 
     @model_validator(mode="after")
     def _aligned_once(self) -> FilterPart:
@@ -268,6 +271,8 @@ class FilterPart(BaseModel):
         value: dict[str, Any] = handler(self)
         if self.align is None:
             value.pop("align", None)
+        if not self.equal_steps:
+            value.pop("equal_steps", None)
         return value
 
     @property
@@ -315,7 +320,7 @@ class SterilizePart(_MethodPart):
         labelled: Take only pairs whose image has a label: of the kind that is attacked, where others are in `val` too.
         curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
             each epoch (figures 7 and 9).
-        every: With `curve`: in the first epoch after so many steps too.
+        every: With `curve`: after so many steps too.
     """
 
     method: str = CLEAN_FINETUNE

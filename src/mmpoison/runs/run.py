@@ -144,8 +144,7 @@ def _make_run(
     if recipe.filter is not None:
         verdicts = stages.verdicts(pretrained.encoder)
         defences["filter"] = measures.judged(verdicts, out / "suspicious_pairs.json")
-        kept = run.poisoned.select(split="train").where(verdicts.keep)
-        models["filtered"] = stages.trained("filtered", pretrained.encoder, kept)
+        models["filtered"] = stages.filtered(pretrained.encoder, verdicts)
     if (robust := recipe.robust_training) is not None:
         train = run.poisoned.select(split="train")
         models["robust"] = stages.trained("robust", pretrained.encoder, train)

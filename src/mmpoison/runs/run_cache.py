@@ -21,6 +21,7 @@ from mmpoison.models.embedding import embed_captions, embed_images, embed_texts
 from mmpoison.models.inputs import (
     PairInputs,
     ProgressFor,
+    add_missing,
     files_digest,
     prepare_features,
     prepare_pixels,
@@ -93,6 +94,7 @@ class RunCache:
         self,
         encoder: DualEncoder,
         pairs: PairDataset,
+        poisoned: PairDataset | None = None,
         *,
         on_features: bool,
         progress: ProgressFor | None = None,
@@ -102,7 +104,8 @@ class RunCache:
 
         Args:
             encoder: The model.
-            pairs: The set; a poisoned one has the inputs of its clean one.
+            pairs: The clean set; what is made of it serves all poisoned ones.
+            poisoned: The same with poison: captions and images that only it has are added.
             on_features: Outputs of the trunks.
             progress: Gives a progress callback for a named step.
             reuse_from: Inputs of the same set for another model, whose pixels may serve.
@@ -120,10 +123,16 @@ class RunCache:
                 reuse_from=reuse_from,
             )
 
-        clean = pairs.manifest.clean_fingerprint if pairs.manifest else pairs.fingerprint
         identity = self.identity(encoder)
-        where = [identity, str(encoder.device), on_features, clean, str(pairs.root)]
-        return self._get("inputs", where, prepare)
+        where = [identity, str(encoder.device), on_features, pairs.fingerprint, str(pairs.root)]
+        known = self._get("inputs", where, prepare)
+        if poisoned is None:
+            return known
+        return self._get(
+            "poisoned inputs",
+            [*where, poisoned.fingerprint],
+            lambda: add_missing(known, encoder, poisoned, progress=progress),
+        )
 
     def surrogate(
         self,

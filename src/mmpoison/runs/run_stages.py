@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import SterilizeFacts
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.prepared_run import PreparedRun, alignment_pairs, halves_of, repair_pairs
+from mmpoison.runs.prepared_run import PreparedRun, alignment_pairs, filled, repair_pairs
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import CLEAN_FINETUNE, FilterPart
 from mmpoison.runs.run_cache import RunCache
@@ -43,14 +43,17 @@ from mmpoison.runs.trained_models import (
     store_verdicts,
     weights_bytes,
 )
-from mmpoison.runs.training_probe import TrainingProbe
+from mmpoison.runs.training_probe import measure_of_test
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, chain_callbacks, finetune
 from mmpoison.training.plan import Plan, autocast
+from mmpoison.training.probes import Probes
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
 SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
+OWN = (*SUSPECTS, "filter")
+"""Stages of the poison of one run."""
 
 LARGEST_CACHED = 64 << 20
 """Models of one run alone that store more bytes of weights leave the cache with it, where `evict` says so."""
@@ -105,7 +108,7 @@ class _Keys:
                 if part.align is not None:
                     keys["judge"] = self._alignment("judge", encoder, part.align)
                     judge = keys["judge"].digest
-            asked = part.model_dump(mode="json", exclude={"encoder", "align"})
+            asked = part.model_dump(mode="json", exclude={"encoder", "align", "equal_steps"})
             keys["filter"] = CacheKey(
                 "stages/filter",
                 {
@@ -128,6 +131,7 @@ class _Keys:
                 size,
                 recipe.training,
                 kept_by=keys["filter"].digest,
+                equal_steps=part.equal_steps or None,
             )
         if (robust := recipe.robust_training) is not None:
             keys["robust"] = self._training(
@@ -209,10 +213,10 @@ class _Keys:
     def _alignment(self, name: str, encoder: DualEncoder, settings: TrainingSettings) -> CacheKey:
         return self._training(
             *(name, self.run_cache.identity(encoder), self.run.pairs, "val"),
-            len(alignment_pairs(self.run.pairs, name, halves_of(self.run.recipe))),
+            len(alignment_pairs(self.run.pairs, name, self.run.halves)),
             settings,
             encoder=encoder,
-            half=None if halves_of(self.run.recipe) is None else name,
+            half=None if self.run.halves is None else name,
         )
 
     def _fed_features(self, name: str, settings: TrainingSettings) -> bool:
@@ -236,18 +240,18 @@ class RunStages:
 
     Attributes:
         run: What they work on.
-        out: The run folder.
+        out: The run folder; None for stages of which nothing but the cache is written.
         store: The content cache.
         run_cache: What this process has loaded.
         progress: Reports the progress.
         save_models: Save the checkpoints in the run folder too.
         seconds: Of each stage that was made here.
         made: For each stage its key, and whether it was `made` here, or found in the `cache` or the `run folder`.
-        evict: No other run needs the models of this one's poison: `evict_own` may delete them.
+        evict: No other run needs what this one makes of its poison: `evict_own` may delete it.
     """
 
     run: PreparedRun
-    out: Path
+    out: Path | None
     store: ContentCache
     run_cache: RunCache
     progress: RunProgress
@@ -263,7 +267,7 @@ class RunStages:
         if not self.evict:
             return keys
         return {
-            name: replace(key, note={**key.note, OF_ONE_RUN: True}) if name in SUSPECTS else key
+            name: replace(key, note={**key.note, OF_ONE_RUN: True}) if name in OWN else key
             for name, key in keys.items()
         }
 
@@ -273,7 +277,8 @@ class RunStages:
         begun = time.perf_counter()
         inputs = self.run_cache.inputs(
             self.run.start,
-            self.run.input_pairs,
+            self.run.pairs,
+            self.run.poisoned,
             on_features=self.run.on_features,
             progress=self.progress.progress,
         )
@@ -290,7 +295,7 @@ class RunStages:
             # the trunks are still the original ones, so their features serve even if they will be trained later
             if settings.heads_only and not run.on_features:
                 return self.run_cache.inputs(
-                    run.start, run.input_pairs, on_features=True, progress=self.progress.progress
+                    run.start, run.pairs, on_features=True, progress=self.progress.progress
                 )
             return self.inputs
 
@@ -306,9 +311,9 @@ class RunStages:
         run, new_name = self.run, f"{start.name}-aligned"
         shown = "aligning the towers" + (" of the judge" if name == "judge" else "")
 
-        def align(_: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
+        def align(_: Probes | None, services: TrainingServices) -> TrainingResult:
             services["name"], services["on_step"] = new_name, self.progress.training(shown)
-            clean = alignment_pairs(run.pairs, name, halves_of(run.recipe))
+            clean = alignment_pairs(run.pairs, name, run.halves)
             return finetune(start, clean, inputs(), settings, seed=run.recipe.seed, **services)
 
         return self._model(name, start, align, data=run.pairs, settings=settings, new_name=new_name)
@@ -322,12 +327,12 @@ class RunStages:
         new_name = f"{run.recipe.name}-{name}"
         part = run.recipe.robust_training if name == "robust" else None
 
-        def make_probe(file: Path) -> TrainingProbe | None:
+        def make_probe(file: Path) -> Probes | None:
             if "epochs" not in run.recipe.study or name in ("filtered", "robust", REORDERED):
                 return None
             return self._probe(file, start, len(train), settings)
 
-        def fit(probe: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
+        def fit(probe: Probes | None, services: TrainingServices) -> TrainingResult:
             shown = self.progress.training(f"training {name.replace('_', ' ')}")
             services["name"], services["on_step"] = new_name, chain_callbacks(shown, probe)
             seed, given = run.recipe.seed, (start, train, self.inputs, settings)
@@ -352,7 +357,7 @@ class RunStages:
         run, part = self.run, self.run.recipe.filter
         assert part is not None
         train = run.poisoned.select(split="train")
-        judge, inputs_of_judge = self.judge(part, pretrained)
+        judge, inputs_of_judge = self._judge(part, pretrained)
 
         def make(folder: Path) -> None:
             inputs = inputs_of_judge()
@@ -379,29 +384,33 @@ class RunStages:
         self._tell("filter", "cache" if found else "made")
         return verdicts
 
-    def judge(
-        self, part: FilterPart, pretrained: DualEncoder, *, on_features: bool = False
-    ) -> tuple[DualEncoder, Callable[[], PairInputs]]:
-        """Return the judge of a filter, aligned if the recipe asks for it, and what prepares its inputs.
+    def filtered(self, pretrained: DualEncoder, verdicts: Verdicts) -> TrainedModel:
+        """Train a model on what the filter keeps."""
+        run, part = self.run, self.run.recipe.filter
+        assert part is not None
+        train = run.poisoned.select(split="train")
+        if part.equal_steps:
+            return self.trained(
+                "filtered", pretrained, filled(train, verdicts.keep, run.recipe.seed)
+            )
+        return self.trained("filtered", pretrained, train.where(verdicts.keep))
 
-        Args:
-            part: Which judge, and how it is aligned.
-            pretrained: The model that the run starts from.
-            on_features: Feed a judge that is not aligned with features of its trunks, which several poisoned sets
-                share, where it has heads.
-        """
+    def _judge(
+        self, part: FilterPart, pretrained: DualEncoder
+    ) -> tuple[DualEncoder, Callable[[], PairInputs]]:
+        """Return the judge of a filter, aligned if the recipe asks for it, and what prepares its inputs."""
         if part.encoder == "pretrained":
             return pretrained, lambda: self.inputs
         run, align = self.run, part.align
         judge = self.run_cache.encoder(part.encoder, device=run.device)
-        fed = on_features and judge.has_heads
-        if align is not None:
-            fed = align.heads_only
+        # all poisoned sets share the features of a judge's trunks
+        fed = judge.has_heads if align is None else align.heads_only
 
         def inputs() -> PairInputs:
             return self.run_cache.inputs(
                 judge,
-                run.input_pairs,
+                run.pairs,
+                run.poisoned,
                 on_features=fed,
                 progress=self.progress.progress,
                 reuse_from=None if run.on_features else self.inputs,
@@ -422,12 +431,12 @@ class RunStages:
             "post-training", part.method, part.options, settings=part.training
         )
 
-        def make_probe(file: Path) -> TrainingProbe | None:
+        def make_probe(file: Path) -> Probes | None:
             if not part.curve:
                 return None
             return self._probe(file, suspect, len(clean), settings, within=True, every=part.every)
 
-        def fit(probe: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
+        def fit(probe: Probes | None, services: TrainingServices) -> TrainingResult:
             shown = self.progress.training("sterilizing")
             services["name"], services["on_step"] = new_name, chain_callbacks(shown, probe)
             given = (suspect, clean, self.inputs)
@@ -452,21 +461,35 @@ class RunStages:
             facts["learning_rate"] = part.training.learning_rate
         return model, SterilizeFacts.of(facts)
 
-    def evict_own(self) -> None:
-        """Delete large models of this run's poison from the cache, if it made them for itself; the run is complete.
+    def evict_own(self, *, small: bool = False, keep: Collection[str] = ()) -> None:
+        """Delete what this run made of its poison for itself from the cache; the run is complete.
 
-        One that another command made or resumed for itself stays. A model in use by another process is made again
-        there.
+        What another command made or resumed for itself stays. A model in use by another process is made again there.
+
+        Args:
+            small: Delete verdicts and small models too.
+            keep: Stages that stay.
         """
         if not self.evict:
             return
-        for name in SUSPECTS:
-            entry = self.store.entry(self.keys[name]) if name in self.keys else None
-            if entry is None or weights_bytes(entry.path) <= LARGEST_CACHED:
+        for name in OWN:
+            entry = None
+            if name in self.keys and name not in keep:
+                entry = self.store.entry(self.keys[name])
+            if entry is None or not (small or weights_bytes(entry.path) > LARGEST_CACHED):
                 continue
             note = entry.about.get("note")
             if isinstance(note, dict) and note.get(OF_ONE_RUN) is True:
                 self.store.delete(entry)
+
+    def took(self, name: str) -> float | None:
+        """Return the seconds of a stage, here or where its cached result was made; None where that is not known."""
+        here = self.seconds.get("filter" if name == "filter" else f"train_{name}")
+        if here is not None:
+            return here
+        entry = self.store.entry(self.keys[name])
+        seconds = None if entry is None else entry.about.get("seconds")
+        return seconds if isinstance(seconds, float) else None
 
     # -- one model ------------------------------------------------------------------------------------------------
 
@@ -474,15 +497,15 @@ class RunStages:
         self,
         name: str,
         start: DualEncoder,
-        train: Callable[[TrainingProbe | None, TrainingServices], TrainingResult],
+        train: Callable[[Probes | None, TrainingServices], TrainingResult],
         *,
         data: PairDataset,
         settings: TrainingSettings | None,
         new_name: str,
-        make_probe: Callable[[Path], TrainingProbe | None] = lambda file: None,
+        make_probe: Callable[[Path], Probes | None] = lambda file: None,
     ) -> TrainedModel:
-        own = self.out / "models" / name
-        if own.is_dir():
+        own = None if self.out is None else self.out / "models" / name
+        if own is not None and own.is_dir():
             self._tell(name, "run folder")
             return TrainedModel.of_checkpoint(load_checkpoint(own).to(self.run.device))
 
@@ -508,9 +531,10 @@ class RunStages:
             say=self.progress.say,
         )
         self._tell(name, "cache" if found else "made")
-        link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
         model = TrainedModel(result.encoder, result.summary(), probes)
-        if self.save_models:
+        if self.out is not None:
+            link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
+        if own is not None and self.save_models:
             recipe = self.run.recipe
             card = model_card(
                 model.encoder,
@@ -540,12 +564,15 @@ class RunStages:
         *,
         within: bool = False,
         every: int | None = None,
-    ) -> TrainingProbe:
+    ) -> Probes:
         run = self.run
         steps = Plan(pairs, settings, run.recipe.seed).steps_per_epoch
-        return TrainingProbe(
-            *(run.test, run.goal_targets, self.inputs, steps, file),
-            start=start,
+        measure = measure_of_test(run.test, run.goal_targets, self.inputs)
+        return Probes(
+            measure,
+            lambda: measure(start, {"step": 0, "epoch": 0}),
+            steps,
+            file,
             within=within,
             every=every,
         )

@@ -11,7 +11,6 @@ from typing import Any
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.processes import is_main_process
 from mmpoison.defenses.catalogue import defense_parameters, require_clean
-from mmpoison.defenses.checks.canary import Rise
 from mmpoison.defenses.repairs.repair import (
     PROBES_FILE,
     Branch,
@@ -20,7 +19,7 @@ from mmpoison.defenses.repairs.repair import (
     repair_branches,
     run_repair,
 )
-from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
+from mmpoison.defenses.repairs.repair_meter import RepairMeter, RepairRule, hold_out
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, TestSet
 from mmpoison.models.checkpoint import save_checkpoint
@@ -63,14 +62,6 @@ class Sterilized:
 
     def __repr__(self) -> str:
         return f"Sterilized({self.result.encoder.name!r}, {self.summary()})"
-
-    def weakened(self) -> list[str]:
-        """Say which associations of the suspect the chosen model lost, a line each; poison is likely among them."""
-        chosen = next(branch for branch in self.branches if branch.chosen)
-        if not chosen.probes or "weakened" not in chosen.probes[-1].record:
-            return []
-        found = [str(Rise(**rise)) for rise in chosen.probes[-1].record["weakened"][:SHOWN]]
-        return found or ["no association weakened unusually much"]
 
     def checked(self) -> list[str]:
         """Say what the checks before and after found; empty without a reference."""
@@ -179,11 +170,7 @@ def sterilize_model(
     meter = None
     if held is not None and is_main_process():
         rule = rule or RepairRule()
-        meter = RepairMeter(
-            suspect, inputs, held, rule, seed=seed, test=test, goal_targets=goal_targets
-        )
-        if meter.note:
-            notes.append(f"it does not stop by itself: {meter.note}")
+        meter = RepairMeter(suspect, inputs, held, rule, test=test, goal_targets=goal_targets)
     result = run_repair(
         suspect,
         train,
@@ -263,12 +250,11 @@ def _hold_out(
 
 
 def _curve(meter: RepairMeter, branches: Sequence[Branch]) -> dict[str, Any]:
-    rule, kinds = meter.rule, meter.kinds
+    rule = meter.rule
     return {
         "rule": {
             "choice": choice(branches, meter),
             "max_utility_loss": rule.max_utility_loss,
-            "stop": rule.stop,
             "canary_goals": [str(goal) for goal in rule.canary_goals],
         },
         "held_out": {
@@ -276,7 +262,6 @@ def _curve(meter: RepairMeter, branches: Sequence[Branch]) -> dict[str, Any]:
             "pairs": len(meter.held_out.pairs),
             "hit_at": meter.k,
         },
-        "kinds": None if kinds is None else kinds.of,
         "branches": [branch.to_json() for branch in branches],
     }
 
@@ -295,7 +280,7 @@ def _facts(method: str, chosen: Branch, meter: RepairMeter | None) -> tuple[str,
     facts = [] if method == DEFAULT_REPAIR else [f"repair: {method}"]
     if meter is not None:
         facts += [
-            f"utility lost on {len(meter.held_out.gallery)} held-out images: {chosen.probes[-1].loss:.3f} of "
+            f"utility lost on {len(meter.held_out.gallery)} held-out images: {chosen.utility_loss:.3f} of "
             f"Hit@{meter.k}",
         ]
     return (*facts, f"ended: {chosen.ended}")

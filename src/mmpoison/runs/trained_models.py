@@ -33,7 +33,7 @@ class TrainedModel:
     Attributes:
         encoder: The model.
         training: How it was trained; None where that is not known.
-        probes: Records of `TrainingProbe`.
+        probes: Records of `Probes`.
     """
 
     encoder: DualEncoder

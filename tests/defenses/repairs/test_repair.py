@@ -1,4 +1,4 @@
-"""A repair that is watched: the same training; when it is probed, when it stops, and which model is chosen."""
+"""A repair that is measured: the same training; when it is probed, and which model is chosen."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ from mmpoison.attacks import Goal
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES
 from mmpoison.defenses.repairs.repair import Branch, refusal, repair_branches, run_repair
-from mmpoison.defenses.repairs.repair_watch import (
-    Probe,
-    RepairMeter,
-    RepairRule,
-    RepairWatch,
-    hold_out,
-)
+from mmpoison.defenses.repairs.repair_meter import RepairMeter, RepairRule, hold_out
 from mmpoison.errors import InputError
 from mmpoison.evaluation import GoalTarget, TestSet
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 from mmpoison.training import Step, TrainingResult, TrainingSettings, finetune
+from mmpoison.training.probes import Probes
 
 Make = Callable[..., DualEncoder]
 QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision="fp32")
@@ -76,25 +71,28 @@ def test_probing_changes_nothing(
     """Also not the modes of what is frozen and what is not: batch normalisation learns on."""
     settings = QUICK.model_copy(update={"trainable": trainable})
     train, held = parts
-    meter = RepairMeter(make_encoder(), inputs, held, RepairRule(stop=False), seed=0)
-    watch = RepairWatch(meter, 5)
+    meter = RepairMeter(make_encoder(), inputs, held, RepairRule())
+    watch = probes_of(meter, 5)
     one = finetune(make_encoder(), train, inputs, settings, seed=0, on_step=watch)
     two = finetune(make_encoder(), train, inputs, settings, seed=0)
     expected = two.encoder.module.state_dict()
     for name, value in one.encoder.module.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    assert len(watch.probes) > 3
+    assert len(watch.records) > 3
+
+
+def probes_of(meter: RepairMeter, epoch: int, file: Path | None = None, **when: Any) -> Probes:
+    return Probes(meter.measure, meter.start, epoch, file, within=True, **when)
 
 
 def test_probes_are_in_the_first_epoch_and_after_each(
     make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs
 ) -> None:
-    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule(), seed=0)
+    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule())
 
     def steps(every: int | None = None) -> list[int]:
-        meter.rule = RepairRule(every=every)
-        watch = RepairWatch(meter, 130)
-        return [n for n in range(1, 401) if watch.due(step(n, 400))]
+        probes = probes_of(meter, 130, every=every)
+        return [n for n in range(1, 401) if probes.due(step(n, 400))]
 
     assert steps() == [1, 2, 5, 10, 20, 50, 100, 130, 260, 390, 400]
     assert steps(150) == [1, 2, 5, 10, 20, 50, 100, 130, 150, 260, 300, 390, 400]
@@ -107,24 +105,24 @@ def test_what_a_probe_measures(
     inputs = prepare_pixels(make_encoder(), squares)
     rule = RepairRule(canary_goals=(Goal("sheep", "aeroplane"),))
     meter = RepairMeter(
-        make_encoder(), inputs, parts[1], rule, seed=0, test=test, goal_targets=[goal_target]
+        make_encoder(), inputs, parts[1], rule, test=test, goal_targets=[goal_target]
     )
-    start = meter.start.record
+    start = meter.start().to_json()
     assert start["step"] == 0
     assert start["utility_loss"] == 0
     assert start["drift"] == {"text": 0, "image": 0}
     assert set(start["test"]["goal"]) == {"sheep2sofa"}
     canary = start["canary_goals"]["sheep2aeroplane"]
     assert set(canary) == {"hit@1", "others", "gone"}
-    assert meter.start.goals_left == (not canary["gone"])
-    other = meter.probe(step(7, 9), make_encoder(3))
-    assert other.step == 7
-    assert other.record["drift"]["text"] > 0
+    assert canary["gone"] == (canary["hit@1"] <= canary["others"] + 0.05)
+    other = meter.measure(make_encoder(3), {"step": 7}).to_json()
+    assert other["step"] == 7
+    assert other["drift"]["text"] > 0
     lost = [
-        start["utility"][way]["hit@1"] - other.record["utility"][way]["hit@1"]
+        start["utility"][way]["hit@1"] - other["utility"][way]["hit@1"]
         for way in ("image_retrieval", "text_retrieval")
     ]
-    assert other.loss == pytest.approx(max(lost))
+    assert other["utility_loss"] == pytest.approx(max(lost))
 
 
 def test_a_canary_goal_needs_held_out_images(
@@ -132,82 +130,11 @@ def test_a_canary_goal_needs_held_out_images(
 ) -> None:
     rule = RepairRule(canary_goals=(Goal("sheep", "cow"),))
     with pytest.raises(InputError, match="unknown class 'cow'"):
-        RepairMeter(make_encoder(), inputs, parts[1], rule, seed=0)
-
-
-# -- stopping --------------------------------------------------------------------------------------
+        RepairMeter(make_encoder(), inputs, parts[1], rule)
 
 
 def step(number: int, steps: int = 1000) -> Step:
     return Step(number, steps, 0, 1.0, 1e-3, 10.0)
-
-
-class Played:
-    """A meter that plays probes back."""
-
-    def __init__(self, rule: RepairRule, probes: dict[int, tuple[float, int]]) -> None:
-        self.rule, self._probes, self.kinds = rule, probes, None
-        self.start = Probe(record={"step": 0}, ranks=None, loss=0.0, goals_left=1)
-
-    def probe(self, at: Step, _: Any) -> Probe:
-        loss, left = self._probes[at.step]
-        record = {"step": at.step, "still_weakening": [{"z": 9.0}] * left}
-        return Probe(record=record, ranks=None, loss=loss, goals_left=left)
-
-
-QUIET = "Stopped: associations are no longer changing. This does not show that the poison is gone."
-
-
-def stopped_at(
-    rule: RepairRule, probes: dict[int, tuple[float, int]], why: str = QUIET
-) -> int | None:
-    watch = RepairWatch(Played(rule, probes), 1000)  # type: ignore[arg-type]
-    for number in range(1, 1001):
-        if watch(step(number), None):  # type: ignore[arg-type]
-            assert watch.stopped == why
-            return number
-    return None
-
-
-SERIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-
-
-@pytest.mark.parametrize(
-    ("noisy", "lossy", "expected"),
-    [
-        # two quiet probes in a row from step 50 on
-        ((5, 10), (), 100),
-        ((), (), 100),
-        ((50,), (), 200),
-        ((50, 200), (), 1000),
-        # not while too much utility is lost
-        ((), (100, 200), 500),
-    ],
-)
-def test_it_stops_when_associations_no_longer_change(
-    noisy: tuple[int, ...], lossy: tuple[int, ...], expected: int
-) -> None:
-    probes = {n: (0.5 if n in lossy else 0.0, int(n in noisy)) for n in SERIES}
-    # the last step ends by itself
-    assert stopped_at(RepairRule(), probes) == (None if expected == 1000 else expected)
-    assert stopped_at(RepairRule(stop=False), probes) is None
-
-
-def test_known_goals_decide_alone() -> None:
-    rule = RepairRule(canary_goals=(Goal("sheep", "sofa"),))
-    gone = "Stopped: the known goals are gone. Poison of other goals may be left."
-    assert stopped_at(rule, {n: (0.0, int(n < 20)) for n in SERIES}, gone) == 20
-    assert stopped_at(rule, dict.fromkeys(SERIES, (0.0, 1))) is None
-
-
-def test_without_kinds_it_goes_on(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs
-) -> None:
-    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule(), seed=0)
-    meter.kinds = None
-    watch = RepairWatch(meter, 1000)
-    for number in (50, 100, 200):
-        assert not watch(step(number), make_encoder())
 
 
 # -- branches --------------------------------------------------------------------------------------
@@ -227,7 +154,7 @@ def run_branches(
 ) -> tuple[list[Branch], TrainingResult | None, RepairMeter]:
     train, held = parts
     encoder = make_encoder()
-    meter = RepairMeter(encoder, inputs, held, RepairRule(most_lost), seed=0)
+    meter = RepairMeter(encoder, inputs, held, RepairRule(most_lost))
     branches = repair_branches(method, {}, settings, rates)
     result = run_repair(
         encoder, train, inputs, branches, seed=0, meter=meter, work=work, first=first
@@ -251,7 +178,7 @@ def test_the_highest_rate_that_keeps_the_utility_is_chosen(
     # the same probes without training again, and no model is chosen when nothing may be lost
     again, none, _ = run_branches(*given, rates=rates, most_lost=0.0)
     assert [b.probes for b in again] == [b.probes for b in branches]
-    lost = [branch.probes[-1].loss for branch in again]
+    lost = [branch.utility_loss for branch in again]
     assert [branch.keeps_utility for branch in again] == [loss <= 0 for loss in lost]
     assert (none is None) == all(loss > 0 for loss in lost)
 
@@ -289,7 +216,7 @@ def test_a_refusal_says_what_was_lost(
     branches, _, meter = run_branches(make_encoder, parts, inputs, tmp_path, most_lost=0.0)
     message = str(refusal(branches, meter, tmp_path))
     assert message.startswith("no model is saved: all lost more than 0 of their Hit@1 on 20")
-    assert f"at learning rate 0.001 {branches[0].probes[-1].loss:.3f}" in message
+    assert f"at learning rate 0.001 {branches[0].utility_loss:.3f}" in message
     assert "\n" not in message
 
 
@@ -328,7 +255,7 @@ def test_a_repair_that_calls_nobody_is_measured_when_it_is_done(
     assert branch.to_json()["learning_rate"] is None
     assert not list(tmp_path.iterdir())
     refused = run_branches(make_encoder, parts, inputs, tmp_path, most_lost=0.0, **options)[0][0]
-    assert refused.keeps_utility == (branch.probes[-1].loss <= 0)
+    assert refused.keeps_utility == (branch.utility_loss <= 0)
     with pytest.raises(InputError, match="--learning-rate: defence 'silent' takes no training"):
         repair_branches("silent", {}, None, [1e-3])
 
@@ -356,29 +283,43 @@ def test_rules_that_cannot_be(options: dict[str, Any]) -> None:
 def test_probes_are_saved_for_a_repair_that_resumes(
     make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
 ) -> None:
-    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule(), seed=0)
-    first = RepairWatch(meter, 1000, tmp_path / "probes")
+    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule())
+    first = probes_of(meter, 1000, tmp_path / "probes")
     for number in (1, 2, 5):
         first(step(number), make_encoder(number))
     # it resumes after step 2: what was probed later is probed again
-    second = RepairWatch(meter, 1000, tmp_path / "probes")
+    second = probes_of(meter, 1000, tmp_path / "probes")
     second(step(3), make_encoder())
-    assert [probe.step for probe in second.probes] == [0, 1, 2]
+    assert [probe.step for probe in second.records] == [0, 1, 2, 5]
     second(step(5), make_encoder(5))
-    assert second.probes == first.probes
+    assert second.records == first.records
 
 
-@pytest.mark.parametrize(
-    "line", ["[1]", '{"record": {}, "ranks": null, "loss": 0, "goals_left": 0}', '{"loss": "x"}']
-)
-def test_a_broken_probe_is_one_line(
+@pytest.mark.parametrize("text", ["{}", '[{"epoch": 1}]', '[{"step": 1, "utility": "x"}]', "["])
+def test_a_broken_file_of_probes_is_one_line(
     make_encoder: Make,
     parts: tuple[PairDataset, TestSet],
     inputs: PixelInputs,
     tmp_path: Path,
-    line: str,
+    text: str,
 ) -> None:
-    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule(), seed=0)
-    (tmp_path / "probes").write_text(line + "\n")
-    with pytest.raises(InputError, match="line 1: not a probe of a repair: delete the file"):
-        RepairWatch(meter, 1000, tmp_path / "probes")
+    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule())
+    (tmp_path / "probes").write_text(text)
+    with pytest.raises(InputError, match=r"probes.*: delete the file and train again"):
+        probes_of(meter, 1000, tmp_path / "probes")
+
+
+def test_the_known_goal_that_is_found_least_decides(
+    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
+) -> None:
+    train, held = parts
+    encoder = make_encoder()
+    rule = RepairRule(1.0, canary_goals=(Goal("sheep", "sofa"),))
+    meter = RepairMeter(encoder, inputs, held, rule)
+    branches = repair_branches("clean-finetune", {}, QUICK, [1e-5, 1e-2])
+    run_repair(encoder, train, inputs, branches, seed=0, meter=meter, work=tmp_path)
+    left = [
+        branch.probes[-1].to_json()["canary_goals"]["sheep2sofa"]["hit@1"] for branch in branches
+    ]
+    assert left[0] != left[1]
+    assert branches[left.index(min(left))].chosen

@@ -105,7 +105,6 @@ def test_a_control_comes_after_the_filter_that_it_is_compared_with() -> None:
         ("columns", {"method": "clean-finetune", "sped": 2}, "unknown option 'sped'"),
         ("columns", {"method": "relevance-filter"}, "exactly one of threshold"),
         ("columns", {"method": "clean-finetune", "encoder": "x"}, "encoder: defence 'clean-finetune' is of kind"),
-        ("columns", {"method": "rank-gain", "learning_rates": [0.1]}, "learning_rates: defence 'rank-gain'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_found_first(

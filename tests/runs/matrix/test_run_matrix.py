@@ -13,27 +13,33 @@ from tests.runs.matrix.conftest import HEADS, PART, matrix_value
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.repairs import repair_watch
-from mmpoison.defenses.repairs.repair import run_repair
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.models import DualEncoder, load_encoder, prepare_features
 from mmpoison.models.inputs import add_missing
 from mmpoison.records.matrix import MatrixCell, read_cells, read_matrix, write_cells
-from mmpoison.runs.matrix import measure_piece
-from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer, filled
+from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer
 from mmpoison.runs.matrix.plan import chosen_part
 from mmpoison.runs.matrix.run_matrix import _claim, plan_matrix, unpack_into
 from mmpoison.runs.matrix_part import MatrixPart
+from mmpoison.runs.prepared_run import filled
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import Recipe, parse_recipe
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache
+from mmpoison.runs.run_stages import OF_ONE_RUN
 from mmpoison.training import finetune
 
 
 def cells_of(task: PieceTask) -> dict[str, MatrixCell]:
     return {cell.column: cell for cell in read_cells([task.file(name) for name in task.columns])}
+
+
+def own_models() -> set[str]:
+    """Names of what pieces made for themselves and left in the cache."""
+    entries = ContentCache().entries("stages/finetune")
+    return {entry.about["name"] for entry in entries if entry.about["note"].get(OF_ONE_RUN)}
 
 
 def tasks_of(recipe: Recipe, out: Path) -> dict[str, PieceTask]:
@@ -46,7 +52,7 @@ def test_a_piece_gives_what_a_training_by_hand_gives(
     task = tasks_of(matrix_recipe, tmp_path)["II-own"]
     task.run(RunCache, SilentProgress())
     cells = cells_of(task)
-    assert not (task.out / ".work").exists()
+    assert {file.suffix for file in task.out.iterdir()} == {".parquet"}
     assert list(cells) == ["clean model", "none", "relevance-filter", "clean-finetune", "rank-gain"]
     assert all(cell.note == "" for cell in cells.values())
 
@@ -131,9 +137,10 @@ def test_a_killed_piece_resumes_by_column(
     with pytest.raises(KeyboardInterrupt):
         again.run(RunCache, SilentProgress())
     assert again.missing == again.columns[3:]
-    # the undefended model is not trained again
-    assert list((again.out / ".work").glob("*/undefended/training.json"))
+    # the undefended model is not trained again, and leaves the cache with the piece
+    assert own_models() == {"poisoned"}
     again.run(RunCache, SilentProgress())
+    assert own_models() == set()
     assert asked == [*again.columns[:4], *again.columns[3:]]
     assert not again.missing
     timeless: dict[str, Any] = {"defence_seconds": None, "training_seconds": None}
@@ -224,36 +231,6 @@ def test_a_control_drops_as_many_pairs(
     assert cells["control"].dropped == cells["filter"].dropped
 
 
-def test_a_learning_rate_is_chosen_on_held_out_pairs(
-    square_folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    columns = {"repair": {"method": "clean-finetune", "learning_rates": [1e-5, 1e-3]}}
-    rows = {"clean": {"attack": None}}
-    value = matrix_value(square_folder, checkpoint, columns=columns, rows=rows)
-    recipe = parse_recipe(value, "test")
-    (task,) = plan_matrix(recipe, tmp_path / "few").tasks
-    task.run(RunCache, SilentProgress())
-    # 12 clean images are too few to hold some out
-    assert "20 are needed" in cells_of(task)["repair"].note
-    seen: dict[str, Any] = {}
-
-    def repair(suspect: Any, clean: PairDataset, inputs: Any, branches: Any, **more: Any) -> Any:
-        seen.update(clean=clean, rates=[branch.learning_rate for branch in branches], **more)
-        return run_repair(suspect, clean, inputs, branches, **more)
-
-    monkeypatch.setattr(repair_watch, "FEWEST_HELD_OUT", 2)
-    monkeypatch.setattr(measure_piece, "run_repair", repair)
-    (task,) = plan_matrix(recipe, tmp_path / "enough").tasks
-    task.run(RunCache, SilentProgress())
-    assert seen["rates"] == [1e-5, 1e-3]
-    held_out = seen["meter"].held_out.pairs
-    assert len(held_out)
-    assert not set(held_out.image) & set(seen["clean"].image)
-    # no goal is known to it, and all branches have equal steps
-    assert seen["meter"].goal_targets == ()
-    assert not seen["meter"].rule.stop
-
-
 def test_the_places_of_dropped_pairs_are_filled(squares: PairDataset) -> None:
     train = squares.select(split="train")
     keep = np.arange(len(train)) % 3 != 0
@@ -292,6 +269,8 @@ def test_inputs_of_new_captions_are_added(make_encoder: Any, squares: PairDatase
 
 def test_a_folder_of_another_matrix_is_refused(matrix_recipe: Recipe, tmp_path: Path) -> None:
     _claim(matrix_recipe, tmp_path / "out", False)
+    listing = tmp_path / "out" / "matrix.yaml"  # 0.1.0 wrote an option that is gone
+    listing.write_text(listing.read_text().replace("    needs: []", "    needs: []\n    gone: []"))
     plan_matrix(matrix_recipe, tmp_path / "out")
     assert matrix_recipe.matrix is not None
     longer = matrix_recipe.model_copy(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.check_result import CheckResult
-from mmpoison.defenses.checks.canary import Kinds, Table, association
+from mmpoison.defenses.checks.kinds import Kinds, Table, association
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder

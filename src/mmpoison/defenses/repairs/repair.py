@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,16 @@ from pydantic import ValidationError
 
 from mmpoison.base.processes import process_count
 from mmpoison.defenses.catalogue import ModelRepair, build_defense, services_of, train_with
-from mmpoison.defenses.repairs.repair_watch import NOT_SHOWN, Probe, RepairMeter, RepairWatch
+from mmpoison.defenses.repairs.repair_meter import NOT_SHOWN, RepairMeter
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import ProbeRecord
 from mmpoison.training.log import DivergedError, LogOptions
 from mmpoison.training.loop import OnStep, TrainingResult, chain_callbacks
 from mmpoison.training.plan import Plan
+from mmpoison.training.probes import Probes
 from mmpoison.training.processes import Processes
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
@@ -27,7 +30,7 @@ CHOSEN_BY_RATE = (
     "the highest learning rate that keeps the utility: it weakens most, and no goal has to be known"
 )
 CHOSEN_BY_CANARY = "of those that keep the utility, the one whose known goals find least"
-PROBES_FILE = "probes.jsonl"
+PROBES_FILE = "probes.json"
 
 LEARNING_RATES = (1e-3, 1e-4, 1e-5)
 """Tried where none is given: from those of small models down to the paper's for CLIP."""
@@ -50,7 +53,7 @@ class Branch:
     repair: ModelRepair
     settings: TrainingSettings | None
     result: TrainingResult | None = None
-    probes: list[Probe] = field(default_factory=list)
+    probes: list[ProbeRecord] = field(default_factory=list)
     ended: str = "not tried, because a higher learning rate keeps the utility"
     keeps_utility: bool | None = None
     chosen: bool = False
@@ -69,6 +72,12 @@ class Branch:
             else f"learning rate {self.settings.learning_rate:g}"
         )
 
+    @property
+    def utility_loss(self) -> float:
+        """How much utility its model lost; 0 where nothing is held out."""
+        lost = self.probes[-1].utility_loss if self.probes else 0.0
+        return math.inf if lost is None else lost
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the curve file."""
         return {
@@ -76,7 +85,7 @@ class Branch:
             "ended": self.ended,
             "keeps_utility": self.keeps_utility,
             "chosen": self.chosen,
-            "looks": [probe.record for probe in self.probes],
+            "looks": [probe.to_json() for probe in self.probes],
         }
 
 
@@ -138,8 +147,8 @@ def run_repair(
 ) -> TrainingResult | None:
     """Run each branch from the suspect, store its results in it, and choose one.
 
-    A repair that takes `on_step` is probed during training and ended by the rule; another one is measured when it
-    is done. The utility guard judges both. One that takes `checkpoints` resumes after a kill.
+    A repair that takes `on_step` is probed during training; another one is measured when it is done. The utility guard
+    judges both. One that takes `checkpoints` resumes after a kill.
 
     Args:
         suspect: The suspect; unchanged.
@@ -167,7 +176,7 @@ def run_repair(
             break
         # the work folder itself where there is only one
         folder = work if len(branches) == 1 else work / branch.label.replace(" ", "-")
-        watch = None
+        probes = None
         if meter is not None:
             steps = None
             if branch.settings is not None:
@@ -175,30 +184,35 @@ def run_repair(
                 steps = plan.steps_per_epoch
             # probes on disk are of a training that resumes
             resumes = {"checkpoints", "on_step"} <= services_of(branch.repair)
-            watch = RepairWatch(meter, steps, folder / PROBES_FILE if resumes else None)
+            probes = Probes(
+                meter.measure,
+                meter.start,
+                steps,
+                folder / PROBES_FILE if resumes else None,
+                within=True,
+                every=meter.rule.every,
+            )
         try:
             result = train_with(
                 branch.repair,
                 *(suspect, clean_pairs, inputs),
                 seed=seed,
                 services={
-                    "on_step": chain_callbacks(shown(branch) if shown else None, watch),
+                    "on_step": chain_callbacks(shown(branch) if shown else None, probes),
                     "checkpoints": Checkpoints(folder),
                     "log": LogOptions(folder, tuple(trackers)),
                     "progress": progress,
                 },
             )
-            if watch is not None:
-                branch.probes = watch.finish(result.encoder, result.steps)
+            if probes is not None:
+                branch.probes = probes.finish(result.encoder, result.steps)
         except DivergedError as error:
             if len(branches) == 1:
                 raise
             branch.ended, branch.keeps_utility = f"diverged: {error}", False
             continue
-        branch.ended = (watch and watch.stopped) or f"All steps are done. {NOT_SHOWN}"
-        branch.keeps_utility = (
-            meter is None or branch.probes[-1].loss <= meter.rule.max_utility_loss
-        )
+        branch.ended = f"All steps are done. {NOT_SHOWN}"
+        branch.keeps_utility = meter is None or branch.utility_loss <= meter.rule.max_utility_loss
         # only the best model stays in memory
         if branch.keeps_utility and (best is None or _merit(branch) > _merit(best)):
             if best is not None:
@@ -215,8 +229,7 @@ def run_repair(
 def refusal(branches: Sequence[Branch], meter: RepairMeter, work: Path) -> ResultError:
     """Explain why no model is saved; `work` is the folder of the states and logs."""
     lost = "; ".join(
-        f"at {branch.label} "
-        + (f"{branch.probes[-1].loss:.3f}" if branch.probes else "it diverged")
+        f"at {branch.label} " + (f"{branch.utility_loss:.3f}" if branch.probes else "it diverged")
         for branch in branches
     )
     return ResultError(
@@ -235,8 +248,8 @@ def choice(branches: Sequence[Branch], meter: RepairMeter) -> str:
 
 def _merit(branch: Branch) -> tuple[float, ...]:
     """Rank a branch, larger is better; needs no goal, and uses known ones if given."""
-    goals = branch.probes[-1].record.get("canary_goals", {}) if branch.probes else {}
+    goals = branch.probes[-1].to_json().get("canary_goals", {}) if branch.probes else {}
     if goals:
         found = [value for row in goals.values() for key, value in row.items() if "hit@" in key]
-        return (-sum(found) / len(found), -branch.probes[-1].loss)
+        return (-sum(found) / len(found), -branch.utility_loss)
     return (branch.learning_rate or 0.0,)

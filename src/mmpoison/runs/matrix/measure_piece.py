@@ -1,8 +1,7 @@
-"""Measures one piece of a matrix: poisons once, trains the undefended model once, then every column."""
+"""Measures one piece of a matrix: the stages of a run, with the defence of one column after the other."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,37 +16,17 @@ from mmpoison._version import __version__
 from mmpoison.attacks.catalogue import build_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.surrogate import Surrogate, nearest_classes
-from mmpoison.base.content_cache import ContentCache, digest_of
-from mmpoison.base.files import plain_name
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.processes import find_device
-from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import (
-    DEFENSES,
-    Kind,
-    ModelCheck,
-    TrainingServices,
-    build_defense,
-    train_with,
-)
-from mmpoison.defenses.filters.filter_result import (
-    FilterResult,
-    auroc,
-    average_precision,
-    recall_at,
-)
-from mmpoison.defenses.filters.judging import filter_pairs
-from mmpoison.defenses.filters.score_filter import build_filter
-from mmpoison.defenses.repairs.repair import repair_branches, run_repair
-from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
+from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.filters.filter_result import auroc, average_precision, recall_at
 from mmpoison.errors import InputError, ResultError
 from mmpoison.evaluation.measure import triggered_success
 from mmpoison.evaluation.rows import goal_row, utility_row
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.images.triggers import read_trigger
-from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, add_missing
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.records.matrix import (
     CLEAN_MODEL,
     CLEAN_ROW,
@@ -58,22 +37,15 @@ from mmpoison.records.matrix import (
     read_cells,
     write_cells,
 )
-from mmpoison.runs.matrix.plan import MatrixPiece, column_order, repair_settings
-from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
-from mmpoison.runs.prepared_run import PreparedRun, prepare_run, repair_pairs
+from mmpoison.runs.check_model import check_models
+from mmpoison.runs.matrix.plan import MatrixPiece, column_order, column_recipe
+from mmpoison.runs.matrix_part import MatrixPart, MatrixRow
+from mmpoison.runs.prepared_run import PreparedRun, halves_of, prepare_run
 from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.recipe import AttackPart, FilterPart, Recipe, SterilizePart
+from mmpoison.runs.recipe import AttackPart, Recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import RunStages
-from mmpoison.runs.trained_models import read_model, store_model
-from mmpoison.training.loop import TrainingResult, finetune
-from mmpoison.training.states import Checkpoints
-
-WORK = ".work"
-FLAGGED = 0.01
-"""A check flags what clean models show at most this often."""
-HELD_OUT = 0.2
-"""Share of the clean images of a repair that chooses among learning rates."""
+from mmpoison.runs.trained_models import TrainedModel, Verdicts
 
 NEEDS: dict[Kind, tuple[str, ...]] = {
     "pre-training": ("judge",),
@@ -157,7 +129,8 @@ class PieceTask:
         for column in missing:
             progress.progress(f"{self.id}: {column}")
             write_cells(self.file(column), [measurer.cell(column)])
-        measurer.clear()
+        if not self.part.keep_models:
+            measurer.stages.evict_own(small=True)
 
 
 def row_recipe(recipe: Recipe, row: MatrixRow, piece: MatrixPiece) -> Recipe:
@@ -204,7 +177,8 @@ def _prepared(
     pairs = run_cache.pairs(recipe.data, recipe.seed)
     if row.attack is None:
         start = run_cache.encoder(recipe.model.name, device=device)
-        return PreparedRun(recipe, pairs, pairs, TestSet.of(pairs), (), start, device)
+        test = TestSet.of(pairs)
+        return PreparedRun(recipe, pairs, pairs, test, (), start, device, halves_of(recipe))
 
     def surrogate(name: str, of: PairDataset) -> Surrogate:
         return run_cache.surrogate(name, of, progress=progress.progress)
@@ -244,90 +218,53 @@ def _empty(task: PieceTask, column: str) -> MatrixCell:
 
 
 class _Measurer:
-    """Trains and measures the models of one piece; what columns share is made once."""
+    """Runs the stages of a piece and measures its models; the content cache makes each stage once."""
 
     def __init__(
         self, task: PieceTask, run: PreparedRun, run_cache: RunCache, progress: RunProgress
     ) -> None:
         self.task, self.run, self.run_cache, self.progress = task, run, run_cache, progress
-        self.recipe, self.seed, self.training = task.recipe, run.recipe.seed, run.recipe.training
         self.train = run.poisoned.select(split="train")
-        computed = compute_environment(run.device)
-        made_of = [run.recipe.model_dump(mode="json"), run.poisoned.fingerprint, computed]
-        self.work = task.out / WORK / digest_of(made_of)[:12]
+        self.stages = self._stages(run.recipe)
 
-    def clear(self) -> None:
-        """Delete what only a piece that was stopped needs."""
-        if not self.task.part.keep_models:
-            shutil.rmtree(self.task.out / WORK, ignore_errors=True)
+    def _stages(self, recipe: Recipe) -> RunStages:
+        run = replace(self.run, recipe=recipe)
+        return RunStages(
+            run, None, ContentCache(), self.run_cache, self.progress, False, evict=True
+        )
 
     # -- what columns share ---------------------------------------------------------------------------------------
-
-    @cached_property
-    def stages(self) -> RunStages:
-        """The stages of the clean set, which all pieces of a seed share through the content cache."""
-        clean = replace(self.run, poisoned=self.run.pairs)
-        return RunStages(clean, self.work, ContentCache(), self.run_cache, self.progress, False)
 
     @cached_property
     def start(self) -> DualEncoder:
         return self.stages.pretrained().encoder
 
     @cached_property
-    def clean_model(self) -> DualEncoder:
-        train = self.run.pairs.select(split="train")
-        return self.stages.trained("clean_model", self.start, train).encoder
-
-    @cached_property
-    def inputs(self) -> PairInputs:
-        return add_missing(
-            self.stages.inputs, self.run.start, self.run.poisoned, progress=self.progress.progress
-        )
-
-    @cached_property
     def undefended(self) -> DualEncoder:
         """The model that is trained on all of the poisoned set."""
-        if self.task.row.attack is None:
-            return self.clean_model
-        folder = self.work / "undefended"
-        name = f"{self.recipe.name}-undefended"
-        try:
-            return read_model(folder, self.start, name)[0].encoder
-        except InputError:
-            result = self._finetuned(self.train, "undefended")
-        store_model(folder, self.start, result, [])
-        return result.encoder
+        return self._control_model(UNDEFENDED)
 
-    def _finetuned(self, pairs: PairDataset, name: str) -> TrainingResult:
-        states = Checkpoints(self.work / "states" / plain_name(name))
-        result = finetune(
-            *(self.start, pairs, self.inputs, self.training),
-            seed=self.seed,
-            name=f"{self.recipe.name}-{plain_name(name)}",
-            on_step=self.progress.training(f"{self.task.id}: training {name}"),
-            checkpoints=states,
-        )
-        states.clear()
-        return result
+    def _control_model(self, column: str) -> DualEncoder:
+        clean = column == CLEAN_MODEL or self.task.row.attack is None
+        name, pairs = ("clean_model", self.run.pairs) if clean else ("poisoned", self.run.poisoned)
+        return self.stages.trained(name, self.start, pairs.select(split="train")).encoder
 
     # -- one column -----------------------------------------------------------------------------------------------
 
     def cell(self, column: str) -> MatrixCell:
         """Measure one column; what a defence refuses becomes a note."""
         about = replace(_empty(self.task, column), **self._about())
+        self.stages.inputs  # noqa: B018 - features are made once for all pieces, and not timed
         try:
-            return replace(about, **self._measures()[about.kind](column))
+            if about.kind == "control":
+                model = self._control_model(column)
+                name = "clean_model" if column == CLEAN_MODEL else "poisoned"
+                found = {**self._numbers(model), "training_seconds": self.stages.took(name)}
+            else:
+                found = self._defended(column, about.kind)
+            return replace(about, **found)
         except (InputError, ResultError) as error:
             return replace(about, note=" ".join(str(error).split()))
-
-    def _measures(self) -> dict[str, Callable[[str], dict[str, Any]]]:
-        return {
-            "control": self._control,
-            "pre-training": self._filtered,
-            "in-training": self._robust,
-            "post-training": self._repaired,
-            "check": self._checked,
-        }
 
     def _about(self) -> dict[str, Any]:
         """Describe the poison."""
@@ -351,133 +288,69 @@ class _Measurer:
             "poisoned_images": len(np.unique(poisoned)),
         }
 
-    def _control(self, column: str) -> dict[str, Any]:
-        self.inputs  # noqa: B018 - features are made once for all pieces, and not timed
-        begun = time.perf_counter()
-        model = self.clean_model if column == CLEAN_MODEL else self.undefended
-        seconds = time.perf_counter() - begun
-        return {**self._numbers(model), "training_seconds": seconds}
-
-    def _filtered(self, name: str) -> dict[str, Any]:
-        column = self.task.part.columns[name]
-        judged = self._judge(column)  # features are made once for all pieces, and not timed
-        begun = time.perf_counter()
-        result = self._verdicts(column, *judged)
-        found: dict[str, Any] = {"defence_seconds": time.perf_counter() - begun}
-        keep = np.ones(len(self.train), dtype=bool) if result is None else result.keep
-        if result is not None:
-            found |= _filter_numbers(result, self.train.poisoned)
-        else:
-            found |= {"dropped": 0, "clean_lost": 0.0, "note": f"{column.as_many_as} drops nothing"}
-        if keep.all():
-            return {**found, **self._numbers(self.undefended)}
-        begun = time.perf_counter()
-        trained = self._finetuned(filled(self.train, keep, self.seed), name)
-        found["training_seconds"] = time.perf_counter() - begun
-        return {**found, **self._numbers(trained.encoder), "steps": trained.steps}
-
-    def _judge(self, column: MatrixColumn) -> tuple[DualEncoder, PairInputs]:
-        """Return the judge of a filter, with inputs of the poisoned set."""
-        part = self.recipe.filter
-        if column.encoder is not None:  # of its own: not aligned
-            part = FilterPart(encoder=column.encoder)
-        judge, known = self.stages.judge(
-            part or FilterPart(encoder="pretrained"), self.start, on_features=True
-        )
-        if judge is self.start:
-            return judge, self.inputs
-        return judge, add_missing(
-            known(), judge, self.run.poisoned, progress=self.progress.progress
-        )
-
-    def _verdicts(
-        self, column: MatrixColumn, judge: DualEncoder, inputs: PairInputs
-    ) -> FilterResult | None:
-        """Filter the poisoned set; None where the filter it is compared with drops nothing."""
-        options = column.options
+    def _defended(self, name: str, kind: str) -> dict[str, Any]:
+        """Run the stage of a defence, and measure what it gives."""
+        column, dropped = self.task.part.columns[name], None
         if column.as_many_as is not None:
             (other,) = read_cells([self.task.file(column.as_many_as)])
             if not other.dropped:
-                return None
-            options["clean_loss"] = other.dropped / len(self.train)
-        part = self.recipe.filter
-        return filter_pairs(
-            *(self.run.poisoned, judge, build_filter(column.method, options)),
-            trusted=part.trusted if part is not None else "val",
-            force=bool(part and part.force),
-            inputs=inputs,
-            seed=self.seed,
-        )
-
-    def _robust(self, name: str) -> dict[str, Any]:
-        column = self.task.part.columns[name]
-        states = Checkpoints(self.work / "states" / plain_name(name))
-        services: TrainingServices = {
-            "name": f"{self.recipe.name}-{plain_name(name)}",
-            "on_step": self.progress.training(f"{self.task.id}: training {name}"),
-            "checkpoints": states,
+                nothing = {"dropped": 0, "clean_lost": 0.0, **self._numbers(self.undefended)}
+                return {**nothing, "note": f"{column.as_many_as} drops nothing"}
+            dropped = other.dropped / len(self.train)
+        stages = self._stages(column_recipe(self.task.recipe, self.run.recipe, column, dropped))
+        measures = {
+            "pre-training": self._filtered,
+            "in-training": self._robust,
+            "post-training": self._repaired,
+            "check": self._checked,
         }
-        begun = time.perf_counter()
-        result = train_with(
-            build_defense("in-training", column.method, column.options),
-            *(self.start, self.train, self.inputs, self.training),
-            seed=self.seed,
-            services=services,
-        )
-        seconds = time.perf_counter() - begun
-        states.clear()
-        numbers = self._numbers(result.encoder)
-        return {**numbers, "steps": result.steps, "defence_seconds": seconds}
+        found = measures[kind](stages)
+        stages.evict_own(small=True, keep=("poisoned",))
+        return found
 
-    def _repaired(self, name: str) -> dict[str, Any]:
-        column, suspect = self.task.part.columns[name], self.undefended
-        settings = repair_settings(self.recipe, column)
-        part = SterilizePart.model_validate(
-            {
-                "method": column.method,
-                "training": settings or self.training,
-                "pairs": self.task.part.repair_pairs,
-            }
-        )
-        clean, meter = repair_pairs(self.run.poisoned, part, self.run.recipe.seed), None
-        if column.learning_rates:
-            clean, held_out = hold_out(clean, HELD_OUT, self.seed)
-            rule = RepairRule(stop=False)
-            meter = RepairMeter(suspect, self.inputs, held_out, rule, seed=self.seed)
-        begun = time.perf_counter()
-        result = run_repair(
-            *(suspect, clean, self.inputs),
-            repair_branches(column.method, column.options, settings, column.learning_rates),
-            seed=self.seed,
-            meter=meter,
-            work=self.work / "repairs" / plain_name(name),
-            shown=lambda branch: self.progress.training(f"{self.task.id}: {name}, {branch.label}"),
-        )
-        seconds = time.perf_counter() - begun
-        if result is None:
-            return {"note": "no learning rate keeps the utility", "defence_seconds": seconds}
-        numbers = self._numbers(result.encoder)
-        return {**numbers, "steps": result.steps, "defence_seconds": seconds}
+    def _filtered(self, stages: RunStages) -> dict[str, Any]:
+        verdicts = stages.verdicts(self.start)
+        found = _filter_numbers(verdicts, self.train.poisoned)
+        found["defence_seconds"] = stages.took("filter")
+        if verdicts.keep.all():
+            return {**found, **self._numbers(self.undefended)}
+        model = self._trained(stages.filtered(self.start, verdicts))
+        return {**found, **model, "training_seconds": stages.took("filtered")}
 
-    def _checked(self, name: str) -> dict[str, Any]:
-        column = self.task.part.columns[name]
-        checker: ModelCheck = build_defense("check", column.method, column.options)
+    def _robust(self, stages: RunStages) -> dict[str, Any]:
+        model = stages.trained("robust", self.start, self.train)
+        return self._trained(model) | {"defence_seconds": stages.took("robust")}
+
+    def _repaired(self, stages: RunStages) -> dict[str, Any]:
+        model, _ = stages.sterilized(self.undefended)
+        return self._trained(model) | {"defence_seconds": stages.took("sterilized")}
+
+    def _trained(self, model: TrainedModel) -> dict[str, Any]:
+        steps = None if model.training is None else model.training.steps
+        return {**self._numbers(model.encoder), "steps": steps}
+
+    def _checked(self, stages: RunStages) -> dict[str, Any]:
+        part = stages.run.recipe.check
+        assert part is not None
+        models = {"pretrained": self.start, "poisoned": self.undefended}
         begun = time.perf_counter()
-        result = checker.apply(
-            *(self.undefended, self.run.test, self.inputs), reference=self.start, seed=self.seed
-        )
-        found: dict[str, Any] = {"defence_seconds": time.perf_counter() - begun}
-        first = result.findings[0].to_json() if result.findings else {}
+        check = check_models(
+            models, self.run.test, stages.inputs, part, self.run.recipe.seed, self.progress
+        )["poisoned"]
+        seconds = time.perf_counter() - begun
+        findings = check.result.findings
+        first = findings[0].to_json() if findings else {}
         goals = [str(goal_target) for goal_target in self.run.goal_targets]
-        return found | {
-            "alarms": len(result.flagged(FLAGGED)),
-            "p_value": min((one.p_value for one in result.findings), default=1.0),
+        return {
+            "alarms": len(check.flagged),
+            "p_value": min((one.p_value for one in findings), default=1.0),
             "named": f"{first.get('captions')}2{first.get('images')}" in goals if goals else None,
+            "defence_seconds": seconds,
         }
 
     def _numbers(self, model: DualEncoder) -> dict[str, Any]:
         """Measure a model on the goals and its utility."""
-        embeddings = TestEmbeddings.of(model, self.inputs, self.run.test)
+        embeddings = TestEmbeddings.of(model, self.stages.inputs, self.run.test)
         rows = [goal_row(embeddings, self.run.test, one) for one in self.run.goal_targets]
         utility = utility_row(embeddings, self.run.test)
         image, text = utility.image_retrieval, utility.text_retrieval
@@ -495,39 +368,20 @@ class _Measurer:
         if manifest is None or not manifest.trigger:
             return []
         test, trigger = self.run.test, read_trigger(manifest.trigger)
+        seed = self.run.recipe.seed
         return [
-            triggered_success(model, embeddings, test, one, trigger, seed=self.seed).hit_10
+            triggered_success(model, embeddings, test, one, trigger, seed=seed).hit_10
             for one in self.run.goal_targets
         ]
 
 
-def filled(train: PairDataset, keep: np.ndarray[Any, np.dtype[np.bool_]], seed: int) -> PairDataset:
-    """Fill the places of dropped pairs with pairs that stayed, drawn at random.
-
-    So a filtered set has as many pairs as the set it was made from, and its training has the same number of optimiser
-    steps, with the same learning rate at each.
-
-    Args:
-        train: The training pairs.
-        keep: Which of them stay, shape `(N,)`.
-        seed: Seed of the run.
-    """
-    stays = np.flatnonzero(keep)
-    again = generator(seed, "matrix/filled").choice(stays, int((~keep).sum()))
-    rows = np.sort(np.concatenate([stays, again]))
-    return replace(
-        train, captions=train.captions[rows], image=train.image[rows], source=train.source[rows]
-    )
-
-
-def _filter_numbers(
-    result: FilterResult, bad: np.ndarray[Any, np.dtype[np.bool_]]
-) -> dict[str, Any]:
-    gone, scores = ~result.keep, result.scores
+def _filter_numbers(verdicts: Verdicts, bad: BoolArray) -> dict[str, Any]:
+    gone, scores = ~verdicts.keep, verdicts.distances
+    goals = verdicts.facts.get("suspected_goals")
     found: dict[str, Any] = {
         "dropped": int(gone.sum()),
         "clean_lost": float(gone[~bad].mean()) if not bad.all() else None,
-        "alarms": None if result.goals is None else len(result.goals),
+        "alarms": None if goals is None else len(goals),
     }
     if bad.any() and not bad.all():
         poison, clean = scores[bad], scores[~bad]

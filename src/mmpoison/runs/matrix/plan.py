@@ -17,7 +17,13 @@ from mmpoison.defenses.filters.score_filter import build_filter
 from mmpoison.errors import InputError
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, piece_folder
 from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
-from mmpoison.runs.recipe import Recipe
+from mmpoison.runs.recipe import (
+    CheckPart,
+    FilterPart,
+    Recipe,
+    RobustTrainingPart,
+    SterilizePart,
+)
 from mmpoison.training.settings import TrainingSettings
 
 SAMPLES = 25
@@ -25,6 +31,9 @@ SAMPLES = 25
 
 CLEAN_LOSS = 0.02
 """Of a filter that is named on the command line alone and has no cut of its own."""
+
+FLAGGED = 0.01
+"""A check flags what clean models show at most this often."""
 
 
 @dataclass(frozen=True)
@@ -246,11 +255,43 @@ def check_column(recipe: Recipe, name: str, column: MatrixColumn) -> None:
         "encoder": (column.encoder, "pre-training"),
         "as_many_as": (column.as_many_as, "pre-training"),
         "training": (column.training, "post-training"),
-        "learning_rates": (column.learning_rates, "post-training"),
     }
     for key, (value, wanted) in given.items():
         if value and kind != wanted:
             raise InputError(f"{where}{key}: defence {column.method!r} is of kind {kind}")
+
+
+def column_recipe(
+    recipe: Recipe, piece: Recipe, column: MatrixColumn, dropped: float | None = None
+) -> Recipe:
+    """Return the recipe of a piece with the defence of one column.
+
+    Args:
+        recipe: The recipe of the matrix.
+        piece: The recipe of the piece, without defences.
+        column: The column.
+        dropped: For `as_many_as`: the share of the pairs that the other filter drops.
+    """
+    own = {"method": column.method, **column.options}
+    kind = DEFENSES[column.method].kind
+    if kind == "pre-training":
+        judge = recipe.filter or FilterPart(encoder="pretrained")
+        own |= {"trusted": judge.trusted, "force": judge.force, "equal_steps": True}
+        own["encoder"] = column.encoder or judge.encoder
+        if column.encoder is None:  # one of its own is not aligned
+            own["align"] = judge.align
+        if dropped is not None:
+            own["clean_loss"] = dropped
+        return piece.model_copy(update={"filter": FilterPart.model_validate(own)})
+    if kind == "in-training":
+        robust = RobustTrainingPart.model_validate(own)
+        return piece.model_copy(update={"robust_training": robust})
+    if kind == "post-training":
+        assert recipe.matrix is not None
+        own |= {"training": repair_settings(recipe, column), "pairs": recipe.matrix.repair_pairs}
+        return piece.model_copy(update={"sterilize": SterilizePart.model_validate(own)})
+    check = CheckPart.model_validate({**own, "false_alarms": FLAGGED})
+    return piece.model_copy(update={"check": check})
 
 
 def repair_settings(recipe: Recipe, column: MatrixColumn) -> TrainingSettings | None:

@@ -201,10 +201,15 @@ def _check_same(found: Mapping[str, Any], recipe: Recipe, tuning: bool, where: P
             )
     for kind in ("rows", "columns"):
         for name, options in new[kind].items():
-            if found[kind].get(name, options) != options:
+            if _given(found[kind].get(name, options)) != _given(options):
                 raise InputError(
                     f"{where}: holds {kind[:-1]} {name!r} with other options: rename it, or choose another --out"
                 )
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are given: an older version writes names of others too."""
+    return {name: value for name, value in options.items() if value not in (None, [])}
 
 
 def _described(recipe: Recipe, tuning: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The canary: associations that a repair weakens, and others that merely move."""
+"""Kinds of captions and images, and how far down captions of one find images of another."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.defenses.checks.canary import (
-    Kinds,
-    Rise,
-    association,
-    conspicuous,
-    rises,
-    still_weakening,
-)
+from mmpoison.defenses.checks.kinds import Kinds, association
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.pairs.table import ImageTable, PairDataset
@@ -74,60 +67,16 @@ def test_association_equals_counting() -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_the_poison_weakens_most(labelled: bool) -> None:
+def test_poison_stands_nearest(labelled: bool) -> None:
+    """Of all kinds of captions those of the poison find its images first, named by their words without labels."""
     test, poisoned = held_out(labelled=labelled), embed(poison=1.2)
     kinds = Kinds.find(test, poisoned, 0)
     assert kinds.of == ("classes" if labelled else "neighbours")
-    before = association(poisoned, test, kinds)
-    found = conspicuous(rises(before, association(embed(noise=1), test, kinds), kinds))
-    assert found
-    assert "kind3" in found[0].captions
-    assert "kind7" in found[0].images
-    assert found[0].after > 2 * found[0].before
-    assert all("kind3" in one.captions for one in found)
-
-
-@pytest.mark.parametrize("labelled", [True, False])
-def test_in_a_clean_model_nothing_is_unusual(labelled: bool) -> None:
-    test, start = held_out(labelled=labelled), embed()
-    kinds = Kinds.find(test, start, 0)
-    before = association(start, test, kinds)
-    for noise in range(1, 6):
-        found = rises(before, association(embed(noise=noise), test, kinds), kinds)
-        assert found
-        assert not conspicuous(found)
-    assert not conspicuous(rises(before, before, kinds))
-
-
-def test_what_nobody_sees_does_not_count() -> None:
-    before = np.array([[0.0, 6.0], [0.2, 6.1]])
-    kinds = Kinds(np.eye(2), np.array([0, 1]), ("a", "b"), ("A", "B"), "classes")
-    after = before + np.array([[0.0, 9.0], [0.1, 0.0]])
-    assert {one.images for one in rises(before, after, kinds)} == {"A"}
-    assert rises(before + 9, after + 9, kinds) == []
-
-
-def test_still_weakening_until_nothing_moves() -> None:
-    test, poisoned = held_out(labelled=True), embed(poison=1.2)
-    kinds = Kinds.find(test, poisoned, 0)
-    start, half, now = (
-        association(embed(poison=poison, noise=noise), test, kinds)
-        for poison, noise in ((1.2, 0), (0.6, 1), (0.0, 2))
-    )
-    still = still_weakening(start, half, now, kinds)
-    assert [one.captions for one in still] == ["kind3"]
-    assert still[0].images == "kind7"
-    assert still[0].before == pytest.approx(2 ** half[3, 7] - 1)
-    # as far from the start, but no more than half the steps ago
-    assert still_weakening(start, now, now, kinds) == []
-    # and what moves now but was not found before is nothing to wait for
-    assert "kind7" not in {one.images for one in still_weakening(now, now, start, kinds)}
-
-
-def test_a_small_rise_is_none_however_still_the_others_are() -> None:
-    assert conspicuous([Rise("a", "b", 3.0, 9.0, 50.0)])
-    assert not conspicuous([Rise("a", "b", 3.0, 6.0, 50.0)])
-    assert not conspicuous([Rise("a", "b", 3.0, 90.0, 5.0)])
+    table = association(poisoned, test, kinds)
+    named = [at for at, name in enumerate(kinds.image_names) if "kind7" in name]
+    others = [at for at, name in enumerate(kinds.caption_names) if "kind7" not in name]
+    first = min(others, key=lambda kind: table[kind, named].min())
+    assert "kind3" in kinds.caption_names[first]
 
 
 def test_too_few_images() -> None:

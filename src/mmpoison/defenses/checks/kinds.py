@@ -1,14 +1,8 @@
-"""Measures how strongly kinds of captions retrieve kinds of images, and which of these associations a repair weakens.
-
-Poison makes captions of one kind find images of another among the first. A fine-tune on clean pairs weakens that
-association within few steps, and few others that were as strong. So an owner who does not know the goal does not ask
-how far anything has moved, but whether twice the steps still weaken an association that has weakened unusually much.
-"""
+"""Measures how strongly kinds of captions retrieve kinds of images, where the goal of an attack is not known."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,22 +16,6 @@ from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 Table = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
-CONSPICUOUS = 6.0
-"""A rise of the rank is unusual from so many robust standard deviations of all rises on."""
-
-SUSPECT = 4.0
-"""As `CONSPICUOUS`, for training on: a step too many costs little, one too few leaves poison."""
-
-STILL = 0.5
-"""In doublings of the rank: less than that is no movement."""
-
-LEAST_RISE = 1.0
-"""In doublings of the rank: a smaller rise never stands out, however still all the others are."""
-
-SEEN = 10
-"""Only associations with a typical rank of at most this count: nobody sees what is further down."""
-
-LEAST_SPREAD = 0.05
 NEIGHBOURS = 8
 IMAGES_A_CLUSTER = 5
 MOST_CLUSTERS = 60
@@ -119,31 +97,6 @@ class Kinds:
         )
 
 
-@dataclass(frozen=True)
-class Rise:
-    """A rise of the rank at which captions of one kind find images of another.
-
-    Attributes:
-        captions: The kind of caption, a class or the words that set it apart.
-        images: The kind of image.
-        before: Typical rank of the first such image before (geometric mean, 0-based).
-        after: The same after.
-        z: How far the rise stands out from the others, in robust standard deviations.
-    """
-
-    captions: str
-    images: str
-    before: float
-    after: float
-    z: float
-
-    def __str__(self) -> str:
-        return (
-            f"captions of {self.captions} no longer retrieve images of {self.images} first: "
-            f"typical rank {self.before:.1f} before, {self.after:.1f} after"
-        )
-
-
 def association(embeddings: TestEmbeddings, held_out: TestSet, kinds: Kinds) -> Table:
     """Measure how far down captions of each kind find the first image of each kind.
 
@@ -167,77 +120,6 @@ def association(embeddings: TestEmbeddings, held_out: TestSet, kinds: Kinds) -> 
     per_image = _by_image(np.log2(1 + ranks), owner, len(held_out.gallery))
     per_image /= np.bincount(owner, minlength=len(held_out.gallery))[:, None]
     return np.asarray(kinds.captions @ per_image)
-
-
-def rises(before: Table, after: Table, kinds: Kinds) -> list[Rise]:
-    """Give, for each kind of image that was among the first, the largest rise of its rank; the most unusual first.
-
-    Args:
-        before: `association` before, shape `(A, B)`.
-        after: And after.
-        kinds: The kinds.
-    """
-    z = _z(before, after)
-    return _by_kind_of_image(z, before, after, z, kinds)
-
-
-def still_weakening(start: Table, half: Table, now: Table, kinds: Kinds) -> list[Rise]:
-    """Give associations that have weakened unusually much since the start, and still weaken since half the steps.
-
-    Args:
-        start: `association` of the suspect, shape `(A, B)`.
-        half: After half the steps.
-        now: After all of them.
-        kinds: The kinds.
-    """
-    z = _z(start, now)
-    moving = np.where((z > SUSPECT) & (now - half >= STILL), z, -np.inf)
-    return _by_kind_of_image(moving, half, now, z, kinds)
-
-
-def _z(before: Table, after: Table) -> Table:
-    """Convert rises to robust standard deviations of all rises of associations seen before; -inf if there were none."""
-    rise, seen = after - before, before <= np.log2(1 + SEEN)
-    return np.where(seen, robust_z(rise, rise[seen]), -np.inf) if seen.any() else seen - np.inf
-
-
-def _by_kind_of_image(
-    order: Table, before: Table, after: Table, z: Table, kinds: Kinds
-) -> list[Rise]:
-    # kinds of captions overlap: one of them represents the similar ones
-    found = [
-        Rise(
-            kinds.caption_names[a],
-            kinds.image_names[b],
-            float(2 ** before[a, b] - 1),
-            float(2 ** after[a, b] - 1),
-            float(z[a, b]),
-        )
-        for b, a in enumerate(order.argmax(axis=0))
-        if order[a, b] > -np.inf
-    ]
-    return sorted(found, key=lambda one: -one.z)
-
-
-def conspicuous(found: Iterable[Rise]) -> list[Rise]:
-    """Keep the rises that are unusual: far from all others, and at least a doubling of the rank."""
-    return [
-        one
-        for one in found
-        if one.z > CONSPICUOUS and np.log2((1 + one.after) / (1 + one.before)) >= LEAST_RISE
-    ]
-
-
-def robust_z(values: npt.ArrayLike, usual: npt.ArrayLike) -> Table:
-    """Give values in robust standard deviations (1.4826 times the median absolute deviation) of usual ones.
-
-    >>> robust_z([2.0, 104.0], [0.0, 1.0, 2.0, 3.0, 104.0]).round(2).tolist()
-    [0.0, 68.8]
-    """
-    table, others = np.asarray(values, dtype=np.float64), np.asarray(usual, dtype=np.float64)
-    centre = np.median(others)
-    spread = 1.4826 * float(np.median(np.abs(others - centre)))
-    return np.asarray((table - centre) / max(spread, LEAST_SPREAD))
 
 
 def _by_image(rows: Table, owner: npt.NDArray[np.int64], images: int) -> Table:

@@ -1,0 +1,185 @@
+"""Measures a repair on held-out clean pairs while it runs: what it costs, and whether goals that are known are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmpoison.attacks.goal import Goal
+from mmpoison.base.seeding import generator
+from mmpoison.errors import InputError
+from mmpoison.evaluation.rows import goal_row, utility_row
+from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet, drift_between
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs
+from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import ProbeRecord, Utility
+from mmpoison.training.log import DivergedError
+
+MOST_HELD_OUT = 1000
+FEWEST_HELD_OUT = 20
+"""Images. With fewer, one that is found or not decides everything."""
+
+NOT_SHOWN = "This does not show that the poison is gone."
+
+GONE_MARGIN = 0.05
+"""A canary goal counts as gone when its captions find the target at most this much more often than others do."""
+
+
+@dataclass(frozen=True)
+class RepairRule:
+    """The rule that accepts or refuses the model of a repair; nothing in it needs to know the goal.
+
+    Attributes:
+        max_utility_loss: A model that lost more of its held-out Hit@K, in either direction of retrieval, is not saved.
+        canary_goals: Goals that are known to be in the suspect, to choose by.
+        every: Probe after so many steps too.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    max_utility_loss: float = 0.02
+    canary_goals: tuple[Goal, ...] = ()
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_utility_loss <= 1:
+            raise InputError(f"max_utility_loss {self.max_utility_loss} is not between 0 and 1")
+        if self.every is not None and self.every < 1:
+            raise InputError(f"every {self.every}: at least 1 step is needed between two probes")
+
+
+def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, TestSet]:
+    """Split clean pairs by image into those to train on and those to judge by, which are never trained on.
+
+    Args:
+        pairs: The clean pairs.
+        share: Of their images, in (0, 1); no more than `MOST_HELD_OUT` images are taken.
+        seed: Seed of the run.
+
+    Raises:
+        InputError: If the share is out of range, or gives fewer than `FEWEST_HELD_OUT` images.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"held-out share {share} is not between 0 and 1")
+    images = pairs.used_images()
+    count = min(round(share * len(images)), MOST_HELD_OUT)
+    if count < FEWEST_HELD_OUT:
+        raise InputError(
+            f"{share:g} of {len(images)} clean images are {count} to judge by, {FEWEST_HELD_OUT} are needed"
+        )
+    chosen = np.sort(generator(seed, "sterilize/held-out").permutation(images)[:count])
+    held = np.isin(pairs.image, chosen)
+    return pairs.where(~held), TestSet(pairs.where(held), chosen.astype(np.int32))
+
+
+def utility_k(images: int) -> int:
+    """Give the K of the Hit@K that guards the utility: 10 as in the paper, less where all of a small gallery are hits.
+
+    >>> utility_k(20), utility_k(50), utility_k(99), utility_k(100)
+    (1, 5, 5, 10)
+    """
+    return 10 if images >= 100 else 5 if images >= 50 else 1
+
+
+class RepairMeter:
+    """Measures a model on the held-out pairs, which decide, and on a test part, which is only shown.
+
+    Args:
+        suspect: The model before the repair.
+        inputs: Prepared inputs of all that is measured.
+        held_out: The held-out pairs.
+        rule: What decides.
+        test: A test part.
+        goal_targets: Goals to measure on it.
+
+    Attributes:
+        k: The K of the Hit@K that guards the utility.
+    """
+
+    def __init__(
+        self,
+        suspect: DualEncoder,
+        inputs: PairInputs,
+        held_out: TestSet,
+        rule: RepairRule,
+        *,
+        test: TestSet | None = None,
+        goal_targets: Sequence[GoalTarget] = (),
+    ) -> None:
+        self.inputs, self.held_out, self.rule = inputs, held_out, rule
+        self.test, self.goal_targets = test, tuple(goal_targets)
+        self.k = utility_k(len(held_out.gallery))
+        for goal in rule.canary_goals:
+            held_out.check_goal(goal)
+        self._before = TestEmbeddings.of(suspect, inputs, held_out)
+        self._utility = self._hits(utility_row(self._before, held_out))
+        self._start = self._measure(suspect, self._before, {"step": 0, "epoch": 0})
+
+    def start(self) -> ProbeRecord:
+        """Return what was measured of the suspect."""
+        return self._start
+
+    def measure(self, encoder: DualEncoder, where: Mapping[str, float]) -> ProbeRecord:
+        """Measure a model, which is left as it was; `where` says after which `step`.
+
+        Besides what every probe has there are `utility_loss` (since the start, the larger of both directions of
+        retrieval; negative where it gained), `drift`, and `canary_goals` where there are some.
+
+        Raises:
+            DivergedError: If its embeddings are no numbers.
+        """
+        held = TestEmbeddings.of(encoder, self.inputs, self.held_out)
+        if not (np.isfinite(held.images).all() and np.isfinite(held.texts).all()):
+            raise DivergedError(f"the embeddings are no numbers at step {where['step']}")
+        return self._measure(encoder, held, where)
+
+    def _measure(
+        self, encoder: DualEncoder, held: TestEmbeddings, where: Mapping[str, float]
+    ) -> ProbeRecord:
+        utility = utility_row(held, self.held_out)
+        hits = self._hits(utility)
+        loss = max(before - now for before, now in zip(self._utility, hits, strict=True))
+        record: dict[str, Any] = {
+            **where,
+            "utility": utility.to_json(),
+            "utility_loss": loss,
+            "drift": drift_between(self._before, held).to_json(),
+        }
+        if goals := self.rule.canary_goals:
+            record["canary_goals"] = {str(goal): self._canary(held, goal) for goal in goals}
+        if self.test is not None:
+            seen = TestEmbeddings.of(encoder, self.inputs, self.test)
+            record["test"] = {
+                "goal": {
+                    str(goal_target): goal_row(seen, self.test, goal_target).to_json()
+                    for goal_target in self.goal_targets
+                },
+                "utility": utility_row(seen, self.test).to_json(),
+            }
+        return ProbeRecord.of(record)
+
+    def _hits(self, utility: Utility) -> tuple[float, float]:
+        name = f"hit@{self.k}"
+        image, text = utility.image_retrieval.number(name), utility.text_retrieval.number(name)
+        assert image is not None
+        assert text is not None
+        return image, text
+
+    def _canary(self, held: TestEmbeddings, goal: Goal) -> dict[str, Any]:
+        """Measure how often captions of the original class find the target class, and how often other captions do."""
+        targets = self.held_out.targets(goal.target)
+        codes = self.held_out.caption_class
+        hits = {}
+        for code in np.unique(codes[codes >= 0]):
+            name = self.held_out.pairs.classes[code]
+            if name != goal.target:
+                rows = np.flatnonzero(codes == code).astype(np.int32)
+                hits[name] = float((held.ranks(rows, targets)[0] < self.k).mean())
+        own = hits.pop(goal.original)
+        others = float(np.median(list(hits.values()))) if hits else 0.0
+        return {f"hit@{self.k}": own, "others": others, "gone": own <= others + GONE_MARGIN}

@@ -1,0 +1,15 @@
+from .catalogue import EMBEDDED_FORMATS as EMBEDDED_FORMATS
+from .catalogue import EmbeddedFormat as EmbeddedFormat
+from .catalogue import open_embedded as open_embedded
+from .checks import ShardFacts as ShardFacts
+from .checks import check_shard as check_shard
+from .checks import notes_on as notes_on
+from .keep_lists import KeepFilter as KeepFilter
+from .keep_lists import keep_filter as keep_filter
+from .results import ResultWriter as ResultWriter
+from .results import ShardVerdict as ShardVerdict
+from .results import write_results as write_results
+from .source import EmbeddedSource as EmbeddedSource
+from .source import IdKind as IdKind
+from .source import Shard as Shard
+from .source import ShardError as ShardError

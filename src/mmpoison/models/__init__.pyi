@@ -1,0 +1,16 @@
+from .catalogue import MODELS as MODELS
+from .catalogue import ModelSource as ModelSource
+from .checkpoint import load_checkpoint as load_checkpoint
+from .checkpoint import save_checkpoint as save_checkpoint
+from .dual_encoder import DualEncoder as DualEncoder
+from .embedding import Embedder as Embedder
+from .embedding import embed_images as embed_images
+from .embedding import embed_texts as embed_texts
+from .export import ExportFormat as ExportFormat
+from .export import export_model as export_model
+from .inputs import FeatureInputs as FeatureInputs
+from .inputs import PairInputs as PairInputs
+from .inputs import PixelInputs as PixelInputs
+from .inputs import prepare_features as prepare_features
+from .inputs import prepare_pixels as prepare_pixels
+from .loading import load_encoder as load_encoder

@@ -1,0 +1,14 @@
+from .log import DivergedError as DivergedError
+from .log import LogOptions as LogOptions
+from .loop import OnStep as OnStep
+from .loop import Step as Step
+from .loop import TrainingResult as TrainingResult
+from .loop import chain_callbacks as chain_callbacks
+from .loop import finetune as finetune
+from .objective import Embedded as Embedded
+from .objective import EpochStart as EpochStart
+from .objective import Objective as Objective
+from .objective import contrastive_loss as contrastive_loss
+from .settings import TrainingSettings as TrainingSettings
+from .states import Checkpoints as Checkpoints
+from .states import copy_logs as copy_logs
