@@ -98,24 +98,24 @@ def test_poison_refuses(squares: PairDataset, arguments: dict[str, Any], says: s
 # -- models ----------------------------------------------------------------------------------------
 
 
-def test_finetune_evaluate_scan(
+def test_train_evaluate_scan(
     poisoned: PairDataset, checkpoint: Path, judge_checkpoint: Path, tmp_path: Path
 ) -> None:
     start = mmpoison.load_encoder(checkpoint)
     before = start.digest()
-    trained = mmpoison.finetune(start, poisoned, **BRIEF)
+    trained = mmpoison.train(start, poisoned, **BRIEF)
     assert start.digest() == before
     assert repr(trained).startswith("TrainingResult(")
     assert "pixels" in repr(trained.encoder)
     # a path in, a folder out: the same weights
     out = tmp_path / "model"
-    mmpoison.finetune(str(checkpoint), poisoned, out=out, **BRIEF)
+    mmpoison.train(str(checkpoint), poisoned, out=out, **BRIEF)
     assert mmpoison.load_encoder(out).digest() == trained.encoder.digest()
     assert not out.with_name("model.training").exists()
     with pytest.raises(InputError, match="did you mean 'epochs'"):
-        mmpoison.finetune(start, poisoned, epoch=2)
+        mmpoison.train(start, poisoned, epoch=2)
     with pytest.raises(InputError, match="no pairs to train on"):
-        mmpoison.finetune(start, poisoned.select(split="test"))
+        mmpoison.train(start, poisoned.select(split="test"))
 
     measured = mmpoison.evaluate(
         trained.encoder, poisoned, reference=checkpoint, out=tmp_path / "measured"

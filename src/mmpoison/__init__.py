@@ -2,7 +2,7 @@
 
 pairs = mmpoison.load("my-pairs")
 poisoned = mmpoison.poison(pairs, "sheep2aeroplane", samples=25)
-trained = mmpoison.finetune("openmoji-small", poisoned)
+trained = mmpoison.train("openmoji-small", poisoned)
 mmpoison.evaluate(trained.encoder, poisoned)
 """
 

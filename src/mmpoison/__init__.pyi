@@ -7,6 +7,7 @@ from .api.inputs import load as load
 from .api.inputs import poison as poison
 from .api.running import run as run
 from .api.training import finetune as finetune
+from .api.training import train as train
 from .attacks.paper import MultipleTargetLabels as MultipleTargetLabels
 from .attacks.paper import SingleTargetImage as SingleTargetImage
 from .attacks.paper import SingleTargetLabel as SingleTargetLabel

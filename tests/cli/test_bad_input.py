@@ -25,13 +25,15 @@ FILTER = "scan squares --encoder model --out out --method relevance-filter"
 EVALUATE = "evaluate --data squares"
 CHECK = "check model --data squares"
 SEARCH = "search --models model --data squares"
+ONE_RUN = "openmoji is one run, in one process; for several: --seeds"
+DECOYS = f"{POISON} {GOAL} --attack decoys --samples 1"
 ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 
 # an option that is given twice counts as it was given last
 CASES = {
     "poison": [
         (f"{POISON.replace('squares', 'nowhere')} {GOAL} --samples 2", "nowhere: no such folder"),
-        (POISON, "give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE"),
+        (POISON, "which goal? give one, A2B, for example sheep2aeroplane"),
         (f"{POISON} --goal sheep --samples 2", "goal 'sheep' is not of the form A2B"),
         (f"{POISON} --goal shep2sofa --samples 2", "unknown class 'shep': did you mean"),
         (f"{POISON} {GOAL}", "exactly one of samples, pairs, rate and share says how much"),
@@ -45,7 +47,7 @@ CASES = {
         (f"{POISON} {GOAL} --samples 2 --attack single-target-lable", "did you mean"),
         (
             f"{POISON} {GOAL} --samples 2 --target-image x",
-            "--target-image: attack 'single-target-label': unknown option 'target_image'",
+            "target_image: attack 'single-target-label': unknown option 'target_image'",
         ),
         (
             f"{POISON} --goal sheep2sofa {GOAL} --attack single-target-label --samples 2",
@@ -58,23 +60,35 @@ CASES = {
         (f"{POISON} --from-manifest nowhere.json {GOAL}", "--goal and --from-manifest both say"),
         (f"{POISON} {GOAL} --preset release", "unknown preset 'release'"),
         (f"{POISON} {GOAL} --preset reference-release --mode add", "sets mode=replace"),
+        (f"{DECOYS} --set decoy=3", "decoy: attack 'decoys': unknown option 'decoy': did you"),
+        (f"{DECOYS} --set goal=a2b", "--set goal: give --goal instead"),
+        (f"{DECOYS} --set decoys", "KEY=VALUE is needed"),
+        (f"{DECOYS} --set decoys=0", "decoys 0 is not a whole number"),
+        (f"{DECOYS} --mode replace", "mode: attack 'decoys': unknown option 'mode'"),
+        (f"{DECOYS} --rate 0.1", "rate: attack 'decoys': unknown option 'rate'"),
+        (
+            f"{POISON} {GOAL} --samples 1 --attack nearest-assigned",
+            "attack 'nearest-assigned' needs embeddings here",
+        ),
         (f"{POISON} {GOAL} --samples 2 --out full", "full: is not empty"),
         (f"{POISON} {GOAL} --samples 2 --out full/thesis.txt", "is a file"),
+        (f"{POISON} {GOAL} --samples 2 --mode swap", "'swap'"),
     ],
     "train": [
         (f"{TRAIN} --data nowhere", "nowhere: no such folder"),
         (f"{TRAIN} --out full", "full: is not empty"),
         (f"{TRAIN} --set epoch=1", "unknown key 'epoch': did you mean"),
-        (f"{TRAIN} --set epochs=x", "--set: epochs: "),
+        (f"{TRAIN} --set epochs=x", "training setting: epochs: "),
         (f"{TRAIN} --set epochs={{e", "the value is not valid YAML"),
-        (f"{TRAIN} --set epochs=0", "--set: epochs: 0 epochs train nothing: give 1 to 100,000\n"),
+        (f"{TRAIN} --set epochs=0", "epochs: 0 epochs train nothing: give 1 to 100,000\n"),
+        (f"{TRAIN} --set seed=1", "training setting: unknown key 'seed'"),
         (f"{TRAIN} --model mod/el", "mod/el: no such checkpoint folder"),
         (f"{TRAIN} --model openmoji-smal", "did you mean 'openmoji-small'"),
     ],
     "sterilize": [
         (f"{STERILIZE} --out full", "full: is not empty"),
         (f"{STERILIZE} --split vla", "unknown split 'vla': did you mean 'val'"),
-        (f"{STERILIZE} --set epochs=0", "--set: epochs: 0 epochs train nothing: give 1 to 100,000"),
+        (f"{STERILIZE} --set epochs=0", "epochs: 0 epochs train nothing: give 1 to 100,000"),
         (f"{STERILIZE} --max-utility-loss 2", "max_utility_loss 2.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 1", "held-out share 1.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 0 --canary-goal sheep2sofa", "without held-out pairs nothing"),
@@ -83,7 +97,7 @@ CASES = {
         (f"{STERILIZE} --goal sheep", "goal 'sheep' is not of the form A2B"),
         (
             f"{STERILIZE} --set learning_rate=1e-3 --learning-rate 1e-3",
-            "--learning-rate and --set learning_rate are two ways",
+            "learning_rate and settings with a learning_rate both say how fast",
         ),
     ],
     "scan": [
@@ -114,6 +128,7 @@ CASES = {
         (f"{FILTER} --method local-density --false-alarms 0.1", "finds no groups"),
         (f"{FILTER} --method local-density --set q=3", "unknown option 'q'"),
         (f"{FILTER} --auto --set k=3", "unknown option 'k'"),
+        (f"{FILTER} --auto --set lose=0.1", "--set lose: give --lose instead"),
     ],
     "review": [
         ("review no-folder --labels x.csv", "no such file; `mmpoison scan DATA"),
@@ -167,6 +182,15 @@ CASES = {
         ("run openmoji --out out --set training.epochs=1,many", "training.epochs: "),
         ("run openmoji --out out --seeds a", "--seeds 'a': numbers are needed"),
         ("run openmoji --out out --goals ,", "--goals ',' names no goal"),
+        ("run openmoji --workers 2 --out out", f"--workers: {ONE_RUN}"),
+        ("run openmoji --seeds 3 --retries 3 --out out", f"--retries: {ONE_RUN}"),
+        ("run openmoji --seeds 3 --ray local --out out", f"--ray: {ONE_RUN}"),
+        ("run openmoji --rows x", "--rows: is for a matrix"),
+        ("run openmoji --goals 2", "--goals: is for a matrix"),
+        ("run openmoji --tuning", "--tuning: is for a matrix"),
+        ("run openmoji --from x", "--from: is for a matrix"),
+        ("run openmoji --nonsense", "No such option: --nonsense"),
+        ("poisn", "No such command 'poisn'"),
     ],
     "report": [
         ("report nowhere", "nowhere"),
@@ -365,24 +389,6 @@ def test_a_folder_that_may_not_be_written(
 
     monkeypatch.setattr(files, "_open_new", refuse)
     assert "Permission denied" in refused(f"{POISON} {GOAL} --samples 2")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        f"{POISON} {GOAL} --samples 2 --mode swap",
-        f"{POISON} {GOAL} --samples 2 --seed -1",
-        f"{POISON} {GOAL} --samples two",
-        "poisn",
-        "run openmoji --nonsense",
-    ],
-)
-def test_a_command_that_is_not_understood(cli: Cli, work: Path, command: str) -> None:
-    """These are typer's own: exit code 2, no traceback, nothing written."""
-    result = cli(*command.split())
-    assert result.code == 2
-    assert "Traceback" not in result.err
-    assert not (work / "out").exists()
 
 
 def test_a_diverged_loss_is_one_line_too(

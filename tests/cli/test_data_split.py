@@ -27,19 +27,8 @@ def test_a_split_is_shown(cli: Cli, work: Path) -> None:
 
 def test_a_split_is_made_saved_and_taken(cli: Cli, work: Path) -> None:
     made = cli(
-        *[
-            "data",
-            "split",
-            "squares",
-            "--per-class",
-            "7",
-            "--seed",
-            "3",
-            "--save",
-            "s.json",
-            "--out",
-            "a",
-        ]
+        *("data", "split", "squares", "--per-class", "7", "--seed", "3"),
+        *("--save", "s.json", "--out", "a"),
     )
     assert made.code == 0, made.err
     assert "28 train, 0 val, 28 test images, 4 classes" in made.out

@@ -51,20 +51,6 @@ def test_notes_alone_leave_it_0(cli: Cli, own_square_folder: Path) -> None:
     assert "no format errors" in result.out
 
 
-def test_all_broken_lines_are_named(cli: Cli, own_square_folder: Path) -> None:
-    file = own_square_folder / "captions.jsonl"
-    lines = file.read_text().splitlines()
-    lines[6] = "{"
-    lines[20] = json.dumps({"image": "../x.png", "captions": []})
-    file.write_text("\n".join(lines) + "\n")
-    result = cli("data", "verify", own_square_folder)
-    assert result.code == 1
-    assert result.err == ""
-    assert result.out.count("WRONG: ") == 2
-    assert "captions.jsonl line 7: not valid JSON" in result.out
-    assert "captions.jsonl line 21: image path" in result.out
-
-
 def test_many_of_a_kind_are_cut(cli: Cli, own_square_folder: Path) -> None:
     for path in (own_square_folder / "sofa").iterdir():
         path.unlink()
@@ -83,15 +69,6 @@ def test_a_manifest_that_does_not_fit(cli: Cli, square_folder: Path, tmp_path: P
     file = out / "captions.jsonl"
     file.write_text(file.read_text().replace("a sheep", "a goat"))
     result = cli("data", "verify", out)
-    assert result.code == 1
-    assert "manifest and captions differ" in result.out
-    # and beside shards
-    cli("poison", square_folder, "--goal", "sheep2sofa", "--samples", "3", "--out", tmp_path / "b")
-    shards = tmp_path / "shards"
-    cli("data", "convert", tmp_path / "b", "--out", shards, "--to", "webdataset")
-    assert cli("data", "verify", shards).code == 0
-    (shards / "manifest.json").write_text((out / "manifest.json").read_text())
-    result = cli("data", "verify", shards)
     assert result.code == 1
     assert "manifest and captions differ" in result.out
 

@@ -14,10 +14,11 @@ import pytest
 import typer
 from typer.main import get_command
 
+import mmpoison
 from mmpoison import __version__
 from mmpoison.cli.app import app
 from mmpoison.cli.console import console
-from mmpoison.cli.help import declared
+from mmpoison.cli.verb import declared
 from mmpoison.runs.recipe_files import list_recipes, recipe_files
 
 README = Path(__file__).parents[2] / "README.md"
@@ -35,10 +36,12 @@ def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 VERBS = sorted(verbs(get_command(app)))
 
 
-def test_the_verbs_are_there() -> None:
-    wanted = {"demo", "poison", "train", "evaluate", "scan", "sterilize", "run", "report"}
-    assert wanted <= {path[0] for path in VERBS}
-    assert {("data", "list"), ("data", "build"), ("data", "verify")} <= set(VERBS)
+def command_of(path: tuple[str, ...]) -> Any:
+    """Return the command of a verb."""
+    command: Any = get_command(app)
+    for name in path:
+        command = command.commands[name]
+    return command
 
 
 @pytest.mark.parametrize("path", VERBS, ids=" ".join)
@@ -160,6 +163,21 @@ def test_an_option_that_nothing_describes_is_refused() -> None:
 
     with pytest.raises(LookupError, match="verb: nothing says what odd is"):
         declared(verb)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "scan", "check", "sterilize"])
+def test_an_option_is_a_parameter_of_python(name: str) -> None:
+    """What Python takes, the terminal takes, under the same name and with the same default."""
+    options = {one.name: one for one in command_of((name,)).params}
+    taken = {"pairs": "data", "options": "option"}
+    for parameter in inspect.signature(getattr(mmpoison, name)).parameters.values():
+        if parameter.name in ("progress", "settings"):
+            continue
+        changes = parameter.kind is parameter.VAR_KEYWORD
+        option = options["changes" if changes else taken.get(parameter.name, parameter.name)]
+        if option.required or option.name in ("changes", "workers"):
+            continue
+        assert option.default == (parameter.default if parameter.default != () else None)
 
 
 def test_a_docstring_says_group_and_help() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,15 +129,6 @@ def test_seeds_that_nothing_is_paired_on_are_named(
     assert said[1] == "seeds 5,7 are not both there and in this run: nothing can be paired on them"
     assert "are not both" not in cli(*command, "5-6").out
     assert not (work / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "option", [["--rows", "x"], ["--goals", "2"], ["--tuning"], ["--from", "x"]]
-)
-def test_options_of_a_matrix_are_for_a_matrix(
-    refused: Callable[..., str], work: Path, option: list[str]
-) -> None:
-    assert re.search(rf"{option[0]}[ 2]*: is for a matrix", refused(["run", "openmoji", *option]))
 
 
 def test_python_says_which_command_runs_it(recipe: str) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import typer
 from pydantic import BaseModel
+from tests.cli.test_help import VERBS, command_of
 
 from mmpoison.attacks import ATTACKS, build_attack
-from mmpoison.cli.app import app
 from mmpoison.defenses import DEFENSES
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe, load_recipe, resolve_recipe
@@ -25,19 +24,10 @@ Cli = Callable[..., Any]
 NONSENSE = ("-1", "nan", "inf", "-inf", "1e999", "9" * 400, "x", "")
 
 
-def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All verbs with their paths."""
-    for name, inner in getattr(command, "commands", {}).items():
-        if hasattr(inner, "commands"):
-            yield from commands(inner, (*path, name))
-        else:
-            yield (*path, name), inner
-
-
 def numbers() -> Iterator[tuple[tuple[str, ...], str, Any]]:
     """Every option of every verb that takes numbers."""
-    for path, command in commands(typer.main.get_command(app)):
-        for parameter in command.params:
+    for path in VERBS:
+        for parameter in command_of(path).params:
             descriptor = getattr(parameter, "type_descriptor", None)
             annotation = getattr(descriptor, "annotation", None)
             if {annotation, *get_args(annotation)} & {int, float}:

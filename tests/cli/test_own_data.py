@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.test_help import VERBS
-from typer.main import get_command
+from tests.cli.test_help import VERBS, command_of
 
-from mmpoison.cli.app import app
 from mmpoison.datasets import load_dataset
 from mmpoison.pairs.folder import save_pairs
 
@@ -30,18 +28,12 @@ NO_DATA: dict[tuple[str, ...], str] = {
 """Verbs near data that take no path of pairs, and why."""
 
 
-COMMAND: Any = get_command(app)
-
-
 def takes_data(path: tuple[str, ...]) -> bool:
     """Whether a verb takes pairs of any format: by an option `--data`, or an argument that says so."""
-    command = COMMAND
-    for name in path:
-        command = command.commands[name]
     return any(
         "--data" in parameter.opts
         or any(words in (getattr(parameter, "help", "") or "") for words in NAMES_OF_DATA)
-        for parameter in command.params
+        for parameter in command_of(path).params
     )
 
 

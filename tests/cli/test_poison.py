@@ -1,15 +1,23 @@
-"""`mmpoison poison`: the three attacks, presets, and a set made again from its manifest."""
+"""`mmpoison poison`: every attack, presets, a set made again from its manifest, and recipes with other attackers."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tests.conftest import few, squares_recipe
 
-from mmpoison.datasets import load_pairs
+from mmpoison.errors import InputError
+from mmpoison.runs.prepared_run import prepare_run
+from mmpoison.runs.progress import SilentProgress
+from mmpoison.runs.recipe import parse_recipe
+from mmpoison.runs.run import run_recipe
+from mmpoison.runs.run_cache import RunCache
 
 Cli = Callable[..., Any]
 GOAL = ("--goal", "sheep2aeroplane")
@@ -69,32 +77,65 @@ def test_a_preset_is_named_in_the_manifest(poison: Callable[..., dict[str, Any]]
     assert (made["mode"], made["options"]["spread"]) == ("replace", "samples")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--attack", "single-target-image", "--mode", "replace"),
-        ("--attack", "single-target-label", "--mode", "replace"),
-        ("--carrier", "own"),
-        ("--goal", "sofa2bird", "--carrier", "own", "--mode", "replace"),
-    ],
-)
-def test_made_again_from_its_manifest(
+MADE_AGAIN: list[tuple[str, ...]] = [
+    ("single-target-image", "--samples", "3", "--mode", "replace"),
+    ("single-target-label", "--samples", "3", "--mode", "replace"),
+    ("single-target-label", "--samples", "3", "--carrier", "own"),
+    ("multiple-target-labels", "--goal", "sofa2bird", "--samples", "3", "--carrier", "own"),
+    ("self-vouched", "--share", "0.5"),
+    ("orphan", "--samples", "3", "--carrier", "existing"),
+    ("decoys", "--samples", "2", "--set", "decoys=2", "--set", "decoy_samples=1"),
+    ("both-names", "--pairs", "7"),
+    ("nearest-assigned", "--samples", "2", "--set", "unseen=1", "--encoder", "MODEL"),
+    ("nearest-goal", "--samples", "2", "--encoder", "MODEL"),
+    ("toxic-text", "--pairs", "6", "--spread", "captions", "--encoder", "MODEL"),
+    ("under-the-grid", "--goal", "bird2sofa", "--samples", "4", "--encoder", "MODEL"),
+    ("patch-backdoor", "--rate", "0.1", "--set", "place=random"),
+    ("blend-backdoor", "--samples", "3", "--mode", "add", "--set", "noise=per-image"),
+    ("badclip", "--samples", "2", "--set", "steps=3", "--encoder", "MODEL"),
+    ("feature-collision", "--samples", "2", "--set", "steps=3", "--encoder", "MODEL"),
+]
+IMAGES = {"patch-backdoor", "blend-backdoor", "badclip", "feature-collision"}
+"""Attacks that add images."""
+NOTED = {"under-the-grid", "toxic-text", "badclip", "feature-collision"}
+"""Attacks that say something of themselves."""
+
+
+@pytest.mark.parametrize("given", MADE_AGAIN, ids=lambda given: given[0])
+def test_it_is_verified_and_made_again_from_its_manifest(
     cli: Cli,
     poison: Callable[..., dict[str, Any]],
     square_folder: Path,
+    checkpoint: Path,
     tmp_path: Path,
-    arguments: tuple[str, ...],
+    fresh_cache: Path,
+    given: tuple[str, ...],
 ) -> None:
-    made = poison(*arguments, *GOAL, "--samples", "3", "--seed", "4")
-    assert ("lost their honest training captions" in made["printed"]) == ("own" in arguments)
-    assert (made["options"].get("carrier") == "own") == ("own" in arguments)
-    manifest = tmp_path / "out" / "manifest.json"
-    made = poison("--from-manifest", manifest, out="again")
-    assert load_pairs(tmp_path / "again").fingerprint == load_pairs(tmp_path / "out").fingerprint
-    made.pop("printed")
-    assert json.loads(manifest.read_text()) == made
-    again = cli("data", "verify", tmp_path / "again", "--clean", square_folder)
-    assert again.code == 0
+    given = tuple(str(checkpoint) if word == "MODEL" else word for word in given)
+    made = poison("--attack", *given, *GOAL, "--seed", "4")
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert (made["attack"], made["seed"]) == (given[0], 4)
+    replaces = "replace" in given or given[0] in ("patch-backdoor", "badclip")
+    assert (made["mode"] == "replace") == replaces
+    assert ("lost their honest training captions" in made["printed"]) == bool(
+        made.get("dropped_images")
+    )
+    if "--carrier" in given:
+        assert made["options"]["carrier"] == given[given.index("--carrier") + 1]
+    if "-target-" in given[0]:
+        assert ("dropped_images" in made) == ("own" in given)
+    notes = made.get("notes", [])
+    assert bool(notes) >= (given[0] in NOTED)
+    assert all(note in " ".join(made["printed"].split()) for note in notes)
+    added = {str(path.relative_to(out)) for path in out.glob("added/*")}
+    assert added == set(made.get("added_images", []))
+    assert (len(added) >= 2) == (given[0] in IMAGES)
+    # what was computed is not needed
+    shutil.rmtree(fresh_cache, ignore_errors=True)
+    assert cli("data", "verify", out, "--clean", square_folder).code == 0
+    poison("--from-manifest", out / "manifest.json", out="again")
+    for file in ("manifest.json", "captions.jsonl", *added):
+        assert (again / file).read_bytes() == (out / file).read_bytes()
 
 
 @pytest.mark.parametrize("to", ["parquet", "pairs-folder"])
@@ -110,14 +151,99 @@ def test_conversion_says_what_other_programs_do_not_see(
         assert ("see them in split test" in made.out) == says
 
 
-def test_another_clean_set(
-    cli: Cli, poison: Callable[..., dict[str, Any]], own_square_folder: Path, tmp_path: Path
+# -- recipes
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "nearest-assigned": {"unseen": 1},
+    "decoys": {"decoys": 2, "decoy_samples": 1},
+    "both-names": {"connector": "nearest"},
+    "orphan": {},
+    "nearest-goal": {},
+    "toxic-text": {"synonym_rate": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", few(OPTIONS, "decoys", "toxic-text"))
+def test_a_recipe_measures_its_goal_alone(
+    square_folder: Path, checkpoint: Path, tmp_path: Path, fresh_cache: Path, name: str
 ) -> None:
-    poison(*GOAL, "--samples", "3")
-    file = own_square_folder / "captions.jsonl"
-    file.write_text(file.read_text().replace("a sheep", "two sheep", 1))
-    manifest = tmp_path / "out" / "manifest.json"
-    command = ("poison", own_square_folder, "--from-manifest", manifest)
-    result = cli(*command, "--out", tmp_path / "again")
-    assert result.code == 2
-    assert "the clean set is not the one that the manifest was made from" in result.err
+    attack = {"name": name, "samples": 2, "goal": "sheep2aeroplane", **OPTIONS[name]}
+    value = squares_recipe(square_folder, checkpoint, attack=attack, study=["queries"])
+    said: list[str] = []
+
+    class Listens(SilentProgress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    recipe = parse_recipe(value, "test")
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False, progress=Listens())
+    assert list(metrics["goal"]) == ["sheep2aeroplane"]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert metrics["run"]["attack_options"] == manifest["options"]
+    assert metrics["run"]["poisoned_pairs"] == len(manifest["pairs"])
+    assert set(manifest.get("notes", [])) <= set(said)
+
+
+def test_a_recipe_measures_the_goal_that_the_attack_chose(
+    square_folder: Path, checkpoint: Path, tmp_path: Path, fresh_cache: Path
+) -> None:
+    attack = {"name": "nearest-goal", "goal": "sheep2auto", "samples": 2}
+    recipe = parse_recipe(squares_recipe(square_folder, checkpoint, attack=attack), "test")
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False, progress=SilentProgress())
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert list(metrics["goal"]) == metrics["run"]["goals"] == manifest["goals"]
+    assert manifest["goals"][0] in {f"sheep2{name}" for name in ("aeroplane", "bird", "sofa")}
+    # an attack that cannot choose says so
+    attack["name"] = "single-target-label"
+    recipe = parse_recipe(squares_recipe(square_folder, checkpoint, attack=attack), "test")
+    with pytest.raises(InputError, match="unknown class 'auto'"):
+        run_recipe(recipe, tmp_path / "no", save_models=False, progress=SilentProgress())
+
+
+def test_a_run_measures_it_with_and_without_the_trigger(
+    square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    recipe = squares_recipe(
+        square_folder,
+        checkpoint,
+        attack={"name": "patch-backdoor", "goal": "sheep2aeroplane", "samples": 4},
+        filter={"encoder": "pretrained", "clean_loss": 0.1},
+    )
+    out = tmp_path / "run"
+    run_recipe(parse_recipe(recipe, "test"), out, save_models=False, progress=SilentProgress())
+    metrics = json.loads((out / "metrics.json").read_text())
+    rows = metrics["with_trigger"]["sheep2aeroplane"]
+    assert set(rows) == {"pretrained", "clean_model", "poisoned", "filtered"}
+    assert set(rows) <= set(metrics["goal"]["sheep2aeroplane"])
+    assert all(row["targets"] == 4 for row in rows.values())
+    # the model was trained on the new images, which only the manifest and the cache have
+    assert metrics["run"]["poisoned_pairs"] == 20
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert len(manifest["added_images"]) == 4
+
+
+def test_a_recipe_uses_its_model_and_computes_once(
+    square_folder: Path, checkpoint: Path, fresh_cache: Path
+) -> None:
+    named: list[str] = []
+
+    class Recorder(SilentProgress):
+        def progress(self, what: str) -> Callable[[int, int], None]:
+            named.append(what)
+            return super().progress(what)
+
+    recipe = squares_recipe(
+        square_folder,
+        checkpoint,
+        attack={"name": "badclip", "goal": "sheep2aeroplane", "samples": 2, "steps": 3},
+    )
+    runs = [
+        prepare_run(parse_recipe(recipe, "test"), RunCache(), Recorder(), torch.device("cpu"))
+        for _ in range(2)
+    ]
+    assert named.count("badclip: optimising the patch") == 1
+    first, second = (run.poisoned.manifest for run in runs)
+    assert first is not None
+    assert first == second
+    assert first.notes[0].startswith("surrogate tiny")

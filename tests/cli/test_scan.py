@@ -69,17 +69,12 @@ def test_a_shard_that_cannot_be_read_makes_exit_code_1(
     ("command", "says"),
     [
         ("scan nothing --out out", "nothing: no such folder or file, and no data set of that name"),
-        ("scan source --out out --lose 2", "clean_loss 2.0 is not a share between 0 and 1"),
-        ("scan source --out out --false-alarms 0", "false_alarms 0.0 is not between 0 and 1"),
-        ("scan source --out out --option caption", "--option 'caption': KEY=VALUE is needed"),
         ("scan source --out out --option q=3", "has no option 'q'"),
         ("scan source --out out --option caption=text", "text"),
         (
             "scan source --out out --encoder openmoji-mini",
             "has embeddings, which need no --encoder",
         ),
-        ("scan source --out source", "is not empty"),
-        ("scan source --out out --format nothing", "nothing"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -117,49 +117,6 @@ def test_images_none_and_replace(cli: Cli, square_folder: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["mode"] == "replace"
 
 
-# -- verify ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def poisoned(cli: Cli, square_folder: Path, tmp_path: Path) -> Path:
-    out = tmp_path / "poisoned"
-    cli(
-        *("poison", square_folder, "--goal", "sheep2aeroplane", "--samples", "3"),
-        *("--images", "copy", "--out", out),
-    )
-    return out
-
-
-def test_verify_finds_a_broken_image(cli: Cli, poisoned: Path, cut_jpeg: bytes) -> None:
-    (poisoned / "sofa" / "03.png").write_bytes(cut_jpeg)
-    (poisoned / "sofa" / "04.png").unlink()
-    result = cli("data", "verify", poisoned)
-    assert result.code == 1
-    assert result.out.count("WRONG: ") == 2
-    assert "sofa/03.png: broken image" in result.out
-    assert "no format errors" not in result.out
-    found = cli("data", "verify", poisoned, "--json")
-    assert found.code == 1
-    assert len(json.loads(found.out)["problems"]) == 2
-
-
-def test_verify_finds_a_manifest_that_was_tampered_with(cli: Cli, poisoned: Path) -> None:
-    file = poisoned / "manifest.json"
-    manifest = json.loads(file.read_text())
-    manifest["clean_fingerprint"] = "0" * 64
-    file.write_text(json.dumps(manifest))
-    result = cli("data", "verify", poisoned)
-    assert result.code == 1
-    assert "WRONG: " in result.out
-
-
-def test_verify_finds_other_captions(cli: Cli, poisoned: Path, square_folder: Path) -> None:
-    file = poisoned / "captions.jsonl"
-    file.write_text(file.read_text().replace("a sofa", "a settee", 1))
-    assert cli("data", "verify", poisoned).code == 1
-    assert cli("data", "verify", poisoned, "--clean", square_folder).code == 1
-
-
 # -- what reaches the terminal ---------------------------------------------------------------------
 
 EVIL = "\x1b[31mred\x1b[0m \x1b]0;title\x07 [red]markup[/nope] \u202egnp"

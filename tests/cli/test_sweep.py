@@ -104,17 +104,6 @@ def test_seed_is_that_of_one_run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     assert said == {"seed": 11}
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("--workers", "2"), ("--retries", "3"), ("--ray", "local")]
-)
-def test_one_run_is_not_shared_out(cli: Cli, option: str, value: str, tmp_path: Path) -> None:
-    for seeds in ((), ("--seeds", "3")):
-        refused = cli("run", "openmoji", *seeds, option, value, "--out", tmp_path / "out")
-        assert refused.code == 2
-        assert f"{option}: openmoji is one run, in one process; for several: --seeds" in refused.err
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_sweep_without_a_terminal_is_never_silent(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The functions behind `import mmpoison`: load, poison, finetune, evaluate, scan, check, sterilize, run.
+"""The functions behind `import mmpoison`: load, poison, train, evaluate, scan, check, sterilize, run.
 
 The command line calls them too. Each takes names, paths or objects, and returns an object with a short repr.
 """

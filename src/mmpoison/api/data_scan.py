@@ -8,31 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_address, refuse_occupied
-from mmpoison.datasets.catalogue import NamedData
 from mmpoison.errors import InputError
-from mmpoison.pairs.folder import ImagePolicy
-from mmpoison.pairs.table import PairDataset
-from mmpoison.runs.progress import RunProgress
 
 if TYPE_CHECKING:
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.defenses.filters.judging import Trusted
     from mmpoison.defenses.filters.score_filter import ScoreFilter
     from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.pairs.folder import ImagePolicy
+    from mmpoison.pairs.table import PairDataset
     from mmpoison.records.data_scan import DataScan
+    from mmpoison.runs.progress import RunProgress
 
 
 def scan(
     source: str | Path | NamedData | PairDataset,
     *,
     out: str | Path,
-    encoder: str | Path | DualEncoder | None = None,
     method: str | ScoreFilter = "suspicious-groups",
-    lose: float | None = None,
-    planted: bool = True,
-    trusted: Trusted = "val",
-    force: bool = False,
     kept: str | Path | None = None,
     images: ImagePolicy = "link",
+    planted: bool = True,
+    threshold: float | None = None,
+    lose: float | None = None,
+    automatic: bool = False,
+    labels: str | Path | None = None,
+    false_alarms: float | None = None,
+    encoder: str | Path | DualEncoder | None = None,
+    trusted: Trusted = "val",
+    force: bool = False,
     seed: int = 0,
     format: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -50,16 +54,20 @@ def scan(
             are embedded first. `NamedData` has format and options itself.
         out: New folder: `drop.parquet` and `drop.csv`, `scores.parquet`, the list of pairs that stay (`keep.npy` for
             uids, `keep/` for keys), `groups.json`, `scan.json` and the page `scan.html`.
-        encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
         method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
-        lose: Share of clean pairs that may be dropped, measured on the split `val` where there is one and the method
-            can use it, otherwise that share of all pairs: those of likely groups first.
-        planted: Whether to plant goals into a copy of some pairs, to say what would have been found.
+        kept: New folder for the pairs that stay, as a data set with its images; for pairs that are embedded here.
+        images: With `kept`: hard links (`link`), copies (`copy`), or the table alone (`none`).
+        planted: Plant goals into a copy of some pairs as a test, to say what would have been found.
+        threshold: Drop pairs with a larger score.
+        lose: The share of clean pairs that may be dropped, measured on the split `val` where there is one and the
+            method can use it, otherwise that share of all pairs: those of likely groups first.
+        automatic: Cut by the scores alone.
+        labels: A CSV of verdicts, with the columns pair and verdict.
+        false_alarms: How often clean data may raise an alarm, for a method that finds groups; 0.01 by default.
+        encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
         trusted: What `lose` is measured on; `none`: the judged pairs.
         force: Use a model that cannot distinguish true from shuffled pairs; otherwise a method that compares captions
             with images refuses it.
-        kept: New folder for the pairs that stay, as a data set; for pairs that are embedded here.
-        images: With `kept`: hard links (`link`), copies (`copy`), or the table alone (`none`).
         seed: Seed of everything random.
         format: Name of the format, where it is not recognised.
         options: Options of the format.
@@ -67,8 +75,7 @@ def scan(
         ray: Address of a Ray cluster whose workers do the shards, or `local`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **parameters: Where to cut (`threshold=0.8`, `automatic=True`, `labels="labels.csv"`, `false_alarms=0.01`), and
-            parameters of the method.
+        **parameters: Parameters of the method.
 
     Returns:
         The verdict with all that the page shows; `failed` lists shards that could not be read.
@@ -83,13 +90,21 @@ def scan(
         print(found.verdict, *found.summary)
         ```
     """
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.defenses.filters.pair_labels import read_labels
     from mmpoison.defenses.filters.score_filter import build_filter
     from mmpoison.runs.data_scan.drop import KeptFolder
     from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
     from mmpoison.runs.data_scan.sources import open_source
 
-    given = {**parameters, **({} if lose is None else {"clean_loss": lose})}
+    cut = {
+        "threshold": threshold,
+        "clean_loss": lose,
+        "automatic": automatic or None,
+        "labels": labels,
+        "false_alarms": false_alarms,
+    }
+    given = {**parameters, **{name: value for name, value in cut.items() if value is not None}}
     chosen = build_filter(method, given) if isinstance(method, str) else method
     if given and chosen is method:
         raise InputError("a method that is given as an object has its parameters already")

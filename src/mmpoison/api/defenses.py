@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs, training_settings
+from mmpoison.api.inputs import as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
-from mmpoison.attacks.goal import Goal
-from mmpoison.defenses.catalogue import split_options
-from mmpoison.defenses.repairs.repair_meter import RepairRule
 from mmpoison.errors import InputError
-from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.runs.check_model import DEFAULT_CHECK, CheckedModel, check_model
-from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, Sterilized, sterilize_model
-from mmpoison.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from mmpoison.api.inputs import Pairs
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.runs.check_model import CheckedModel
+    from mmpoison.runs.progress import RunProgress
+    from mmpoison.runs.sterilize_model import Sterilized
+    from mmpoison.training.settings import TrainingSettings
 
 
 def sterilize(
@@ -28,7 +27,7 @@ def sterilize(
     out: str | Path | None = None,
     split: str = "val",
     seed: int = 0,
-    method: str = DEFAULT_REPAIR,
+    method: str = "clean-finetune",
     settings: TrainingSettings | None = None,
     learning_rate: float | Sequence[float] | None = None,
     held_out: float = 0.2,
@@ -49,9 +48,9 @@ def sterilize(
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: The data set, or its name or path.
         out: New folder for the checkpoint and the curve of the repair.
-        split: The clean split.
+        split: The clean split to train on.
         seed: Seed of everything random.
-        method: A registered repair (`mmpoison defenses` shows them); by default a fine-tune on the clean pairs.
+        method: A registered repair (`mmpoison defenses` shows them).
         settings: How to train; the paper's settings by default.
         learning_rate: One or several; of several the best by the stated rule is chosen. By default, where the settings
             have none, 1e-3, 1e-4 and 1e-5 are tried in turn, until one keeps the utility.
@@ -59,7 +58,7 @@ def sterilize(
             nothing.
         max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
         reference: The clean model that the suspect was made from, to check the model before and after (`checks`).
-        canary_goal: `A2B` that is known to be in the suspect: take the learning rate that leaves least of it.
+        canary_goal: A goal that is known to be in the suspect: take the learning rate that leaves least of it.
         evaluate_every: Evaluate every so many steps too.
         goal: `A2B` to measure on the test part; those of the manifest by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
@@ -82,9 +81,19 @@ def sterilize(
         done.checks["after"].flagged
         ```
     """
+    from mmpoison.attacks.goal import Goal
+    from mmpoison.defenses.catalogue import split_options
+    from mmpoison.defenses.repairs.repair_meter import RepairRule
+    from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
+    from mmpoison.runs.sterilize_model import sterilize_model
+
     rates = [learning_rate] if isinstance(learning_rate, int | float) else learning_rate or ()
     options, changes = split_options("post-training", method, changes)
     chosen = training_settings(settings, changes) if settings or changes else None
+    if rates and chosen is not None and "learning_rate" in chosen.model_fields_set:
+        raise InputError(
+            "learning_rate and settings with a learning_rate both say how fast: give one"
+        )
     data = as_pairs(pairs)
     rule = None
     canaries = as_list(canary_goal)
@@ -125,7 +134,7 @@ def check(
     pairs: Pairs,
     *,
     reference: DualEncoder | str | Path | None = None,
-    method: str = DEFAULT_CHECK,
+    method: str = "rank-gain",
     clean: Sequence[str | Path] = (),
     clean_runs: int = 0,
     settings: TrainingSettings | None = None,
@@ -141,9 +150,9 @@ def check(
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: A clean data set, or its name or path; its test part is measured on.
-        reference: A model without poison, from which the suspect was made; not every check needs it.
+        reference: The clean model that the suspect was made from; the check rank-gain needs it.
         method: A registered check (`mmpoison defenses` shows them).
-        clean: Clean fine-tunes of the reference, to compare with; two at least say most.
+        clean: Clean fine-tunes of the reference, to compare with; several, two at least say most.
         clean_runs: Make so many clean fine-tunes here, on split `val`.
         settings: How to make them; the more like the suspect's training, the better.
         false_alarms: How often a clean model may be flagged.
@@ -165,6 +174,9 @@ def check(
         found.flagged
         ```
     """
+    from mmpoison.defenses.catalogue import split_options
+    from mmpoison.runs.check_model import check_model
+
     options, changes = split_options("check", method, changes, clean_runs)
     if settings is not None and not clean_runs:
         raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")

@@ -6,27 +6,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
+from mmpoison.api.inputs import as_encoder, as_list, as_pairs
 from mmpoison.api.progress import shown
-from mmpoison.attacks.goal import Goal
-from mmpoison.base.extras import require
-from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.errors import InputError
-from mmpoison.evaluation.measure import Subject, measure
-from mmpoison.evaluation.names import parse_studies
-from mmpoison.evaluation.test_set import GoalTarget, TestSet, goal_targets_of
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import prepare_pixels
-from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.table import PairDataset
-from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFacts, Utility
-from mmpoison.reporting.figure import canvas, html_tables
-from mmpoison.reporting.seeds import metrics_tables
-from mmpoison.reporting.summary import computed_models, goal_title, named_models
-from mmpoison.reporting.text import decimal
-from mmpoison.runs.progress import RunProgress
+
+if TYPE_CHECKING:
+    from mmpoison.api.inputs import Pairs
+    from mmpoison.evaluation.measure import Subject
+    from mmpoison.evaluation.test_set import GoalTarget
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.pairs.manifest import PoisonManifest
+    from mmpoison.pairs.table import PairDataset
+    from mmpoison.records.run_files import EmbeddingMap, Metrics
+    from mmpoison.runs.progress import RunProgress
 
 _ROLE = re.compile(r"\b(poisoned|clean_model|pretrained)$")
 """The row of a model at the end of the name of a step."""
@@ -45,6 +39,8 @@ class Evaluation:
     embedding_map: EmbeddingMap | None = None
 
     def __repr__(self) -> str:
+        from mmpoison.reporting.text import decimal
+
         parts = [
             f"{goal} {model}: Hit@10 {decimal(row.hit_10)}, MinRank {decimal(row.min_rank, 1)}"
             for goal, rows in self.metrics.goal.items()
@@ -54,6 +50,10 @@ class Evaluation:
         return f"Evaluation({'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
+        from mmpoison.reporting.figure import html_tables
+        from mmpoison.reporting.seeds import metrics_tables
+        from mmpoison.reporting.summary import goal_title
+
         title = ", ".join(map(goal_title, self.metrics.goal))
         tables = metrics_tables(self.metrics)
         return html_tables([replace(t, title=title) if t.of_models else t for t in tables])
@@ -67,6 +67,10 @@ class Evaluation:
         Raises:
             InputError: If pandas is not installed.
         """
+        from mmpoison.base.extras import require
+        from mmpoison.records.run_files import Utility
+        from mmpoison.reporting.summary import computed_models
+
         pandas = require("pandas", "Evaluation.to_pandas needs pandas")
         rows = []
         for goal in self.metrics.goal:
@@ -96,6 +100,9 @@ class Evaluation:
         Raises:
             InputError: If the extra `figures` is missing.
         """
+        from mmpoison.reporting.figure import canvas
+        from mmpoison.reporting.summary import computed_models, goal_title, named_models
+
         goals = list(self.metrics.goal)
         figure, axes = canvas(len(goals) + 1)
         for axis, goal in zip(axes, goals, strict=False):
@@ -143,8 +150,8 @@ def evaluate(
         goal: `A2B`, or several; those of the manifest by default.
         target_image: The id of one test image that is the whole target set (attack I); the manifest's by default.
         manifest: What to measure, if not by the data's own manifest.
-        reference: A clean model: a second row, and the drift from it.
-        pretrained: The model before any fine-tuning: a third row.
+        reference: A clean model, to compare with and to measure drift from.
+        pretrained: The model before any fine-tuning, as a third baseline.
         study: Measure more: names of `mmpoison.evaluation.STUDIES`, or `all`.
         seed: Seed of what is drawn at random.
         out: New folder for `metrics.json`.
@@ -163,6 +170,14 @@ def evaluate(
         measured.metrics.row("sheep2aeroplane", "poisoned").hit_10
         ```
     """
+    from mmpoison.base.files import atomic_folder, write_json
+    from mmpoison.evaluation.measure import Subject, measure
+    from mmpoison.evaluation.names import parse_studies
+    from mmpoison.evaluation.test_set import TestSet
+    from mmpoison.models.inputs import prepare_pixels
+    from mmpoison.pairs.manifest import PoisonManifest
+    from mmpoison.records.run_files import DataFacts, Metrics, RunFacts
+
     studies = parse_studies(as_list(study))
     if "epochs" in studies:
         raise InputError("study epochs measures during a training: only `mmpoison run` has it")
@@ -242,6 +257,9 @@ def _goal_targets(
     target_image: str | None,
 ) -> list[GoalTarget]:
     """Choose what to measure: the named goals, else those of the manifest, with the target images of either."""
+    from mmpoison.attacks.goal import Goal
+    from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
+
     listed = goal_targets_of(manifest, pairs) if manifest else ()
     of_manifest = {str(target): target for target in listed}
     if not goals and not of_manifest:

@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
-from mmpoison.attacks.catalogue import Attack, build_attack, run_attack
-from mmpoison.datasets.catalogue import NamedData, load_dataset, load_pairs
 from mmpoison.errors import InputError
-from mmpoison.pairs.folder import ImagePolicy, save_pairs
-from mmpoison.pairs.table import PairDataset
 
 if TYPE_CHECKING:
+    from mmpoison.attacks.catalogue import Attack
     from mmpoison.attacks.surrogate import Surrogate
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.pairs.folder import ImagePolicy
+    from mmpoison.pairs.table import PairDataset
     from mmpoison.runs.progress import RunProgress
     from mmpoison.training.settings import TrainingSettings
 
-
-Pairs = PairDataset | str | Path | NamedData
-"""A data set, or its name or path; a `Path` is never taken for a name. `NamedData` says how it is read, too."""
+    # a `Path` is never taken for a name; `NamedData` says how a data set is read, too
+    Pairs = PairDataset | str | Path | NamedData
 
 
 def load(
@@ -53,6 +52,8 @@ def load(
         pairs = mmpoison.load("openmoji", unlabelled=400, held_out=100, per_class=10)
         ```
     """
+    from mmpoison.datasets.catalogue import load_dataset, load_pairs
+
     if isinstance(data, Path):
         return load_pairs(data, images=root, format=format, seed=seed, **options)
     return load_dataset(data, root, seed=seed, options=options, format=format)
@@ -68,9 +69,11 @@ def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
     Raises:
         InputError: If there is no such data set, or it cannot be read.
     """
-    if isinstance(pairs, NamedData):
-        return pairs.load()
-    return pairs if isinstance(pairs, PairDataset) else load(pairs, format=format)
+    if isinstance(pairs, str | Path):
+        return load(pairs, format=format)
+    from mmpoison.datasets.catalogue import NamedData
+
+    return pairs.load() if isinstance(pairs, NamedData) else pairs
 
 
 def as_encoder(model: DualEncoder | str | Path, *, device: str = "auto") -> DualEncoder:
@@ -104,7 +107,7 @@ def training_settings(
     if settings is not None and not changes:
         return settings
     given = {} if settings is None else settings.model_dump(exclude_unset=True)
-    return parse_training({**given, **changes}, "settings")
+    return parse_training({**given, **changes}, "training setting")
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
@@ -122,6 +125,7 @@ ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
 
 def poison(
     pairs: Pairs,
+    /,
     goal: str | Sequence[str] | None = None,
     *,
     attack: str | Attack | None = None,
@@ -136,7 +140,7 @@ def poison(
     """Add false pairs to a clean data set, or replace pairs by them, as an attack does.
 
     Args:
-        pairs: The clean data set, or its name or path.
+        pairs: The clean data set, or its name or path; always the first argument, `pairs=13` is an option of attacks.
         goal: `A2B`: captions of class A are to find images of class B; several for several goals at once.
         attack: A registered name, `single-target-label` by default (`multiple-target-labels` for several goals); or an
             attack with its options, without `goal`.
@@ -160,6 +164,9 @@ def poison(
         poisoned = mmpoison.poison(pairs, "sheep2aeroplane", samples=25, seed=0)
         ```
     """
+    from mmpoison.attacks.catalogue import build_attack, run_attack
+    from mmpoison.pairs.folder import save_pairs
+
     if not isinstance(attack, str | None):
         if goal is not None or options:
             raise InputError(
@@ -169,7 +176,7 @@ def poison(
     else:
         goals = as_list(goal)
         if not goals:
-            raise InputError("which goal? name one, A2B, for example sheep2aeroplane")
+            raise InputError("which goal? give one, A2B, for example sheep2aeroplane")
         if encoder is not None:
             options["encoder"] = encoder if isinstance(encoder, str) else encoder.name
         usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL

@@ -116,30 +116,27 @@ class LiveProgress:
         self._open_bar = open_bar
         self.say = say
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
-        """Return a bar for (done, total)."""
+    def progress(self, what: str) -> Callable[..., None]:
+        """Return a bar for (done, total), and a detail and a last line."""
         bar: Bar | None = None
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int, detail: str = "", last: str = "") -> None:
             nonlocal bar
             bar = bar or self._open_bar(what, total)
-            bar.show(done, total, "")
+            bar.show(done, total, detail)
             if done >= total:
-                bar.end(f"{what}: {total:,}")
+                bar.end(f"{what}: {last or f'{total:,}'}")
 
         return update
 
     def training(self, what: str) -> OnStep:
         """Return a bar for the steps of a fine-tune, with loss and rate."""
-        bar: Bar | None = None
+        show = self.progress(what)
 
         def update(step: Step, _: DualEncoder) -> None:
-            nonlocal bar
-            bar = bar or self._open_bar(what, step.steps)
-            rate = f"{step.pairs_per_second:,.0f} pairs/s"
-            bar.show(step.step, step.steps, f"loss {step.loss:.3f}  {rate}")
-            if step.step == step.steps:
-                bar.end(f"{what}: {step.steps} steps, loss {step.loss:.3f}, {rate}")
+            loss, rate = f"loss {step.loss:.3f}", f"{step.pairs_per_second:,.0f} pairs/s"
+            last = f"{step.steps} steps, {loss}, {rate}"
+            show(step.step, step.steps, f"{loss}  {rate}", last)
 
         return update
 

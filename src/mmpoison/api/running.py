@@ -100,13 +100,10 @@ def run(
         raise InputError("a Recipe object is complete: change it with load_recipe(name, changes)")
     else:
         chosen = recipe
-    if chosen.sweep is not None:
+    if chosen.sweep is not None or chosen.matrix is not None:
+        many = "sweep of many runs" if chosen.matrix is None else "matrix of many trainings"
         raise InputError(
-            f"recipe {chosen.name}: is a sweep of many runs: run it with `mmpoison run {chosen.name}`"
-        )
-    if chosen.matrix is not None:
-        raise InputError(
-            f"recipe {chosen.name}: is a matrix of many trainings: run it with `mmpoison run {chosen.name}`"
+            f"recipe {chosen.name}: is a {many}: run it with `mmpoison run {chosen.name}`"
         )
     folder = run_folder(chosen) if out is None else Path(out)
     with shown(progress) as reporter:

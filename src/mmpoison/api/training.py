@@ -1,37 +1,28 @@
-"""`finetune`: trains a model on the training pairs of a data set."""
+"""`train`: trains a model on the training pairs of a data set."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmpoison.api.inputs import Pairs, as_encoder, as_pairs, training_settings
+from mmpoison.api.inputs import as_encoder, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_occupied
 from mmpoison.base.processes import is_main_process
-from mmpoison.defenses.catalogue import (
-    RobustTraining,
-    TrainingServices,
-    build_defense,
-    split_options,
-    train_with,
-)
 from mmpoison.errors import InputError
-from mmpoison.models.checkpoint import save_checkpoint
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import prepare_pixels
-from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import RunProgress
-from mmpoison.training import loop
-from mmpoison.training.log import LogOptions
-from mmpoison.training.loop import TrainingResult
-from mmpoison.training.settings import TrainingSettings
-from mmpoison.training.states import Checkpoints, copy_logs
+
+if TYPE_CHECKING:
+    from mmpoison.api.inputs import Pairs
+    from mmpoison.defenses.catalogue import RobustTraining, TrainingServices
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.runs.progress import RunProgress
+    from mmpoison.training.loop import TrainingResult
+    from mmpoison.training.settings import TrainingSettings
 
 
-def finetune(
+def train(
     model: DualEncoder | str | Path,
     pairs: Pairs,
     *,
@@ -74,10 +65,18 @@ def finetune(
 
     Example:
         ```python
-        result = mmpoison.finetune("openmoji-small", poisoned, epochs=2, seed=0)
+        result = mmpoison.train("openmoji-small", poisoned, epochs=2, seed=0)
         encoder = result.encoder
         ```
     """
+    from mmpoison.defenses.catalogue import build_defense, split_options, train_with
+    from mmpoison.models.checkpoint import save_checkpoint
+    from mmpoison.models.inputs import prepare_pixels
+    from mmpoison.runs.cards import model_card
+    from mmpoison.training import loop
+    from mmpoison.training.log import LogOptions
+    from mmpoison.training.states import Checkpoints, copy_logs
+
     options: dict[str, Any] = {}
     robust: RobustTraining | None = None
     if defense is not None:
@@ -135,3 +134,7 @@ def finetune(
     )
     shutil.rmtree(work, ignore_errors=True)
     return result
+
+
+finetune = train
+"""The older name of `train`."""

@@ -268,10 +268,8 @@ def build_attack(
     plug_in = ATTACKS[name]
     names = sorted(set(inspect.signature(plug_in).parameters) - {"goal", "goals"})
     if unknown := [option for option in options if option not in names]:
-        # on the command line as it was typed
-        shown = unknown[0].replace("_", "-") if where == "--" else unknown[0]
         raise InputError(
-            f"{where}{shown}: attack {name!r}: {unknown_name('option', unknown[0], names)}"
+            f"{where}{unknown[0]}: attack {name!r}: {unknown_name('option', unknown[0], names)}"
         )
     if takes_several_goals(name):
         return plug_in(goals=list(goals), **options)

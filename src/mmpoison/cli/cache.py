@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mmpoison.cli.console import console, echo, say
+from mmpoison.cli.console import console, print_json, say
 from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import AsJson
 from mmpoison.errors import InputError
@@ -41,7 +40,7 @@ def list_(
             kind: {"items": len(found), "bytes": sum(e.bytes for e in found)}
             for kind, found in sorted(kinds.items())
         }
-        echo(json.dumps({"folder": str(cache.folder), "kinds": rows}, indent=2))
+        print_json({"folder": str(cache.folder), "kinds": rows})
         return
     table = Table()
     for name in ("what", "items", "MB", "last used"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.status import Status
+from rich.table import Table as Grid
+from rich.text import Text
 
 from mmpoison.api.progress import LiveProgress, console_progress
 from mmpoison.base.extras import require
@@ -89,6 +92,21 @@ def echo(text: str) -> None:
     """Print text on standard output unchanged, whatever the width of the terminal."""
     if is_main_process():
         typer.echo(text, nl=not text.endswith("\n"))
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on standard output."""
+    echo(json.dumps(value, indent=2))
+
+
+def print_entries(entries: Iterable[tuple[str, str]]) -> None:
+    """Print names, and what there is to say of each, so that nothing is cut."""
+    table = Grid.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in entries:
+        table.add_row(Text(name), Text("\n".join(map(visible, text.split("\n")))))
+    console.print(table, highlight=False)
 
 
 def say(line: str) -> None:

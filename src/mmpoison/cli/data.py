@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import console, hold_output, live_progress, say
+from mmpoison.cli.console import console, hold_output, live_progress, print_json, say
 from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import AsJson, Images, Seed, Workers, parse_options
 from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    from mmpoison.datasets.catalogue import NamedData
 
 Keywords = Annotated[list[str] | None, typer.Option(metavar="LABEL=WORD|WORD")]
 
@@ -37,9 +39,9 @@ def list_(
 
     known = known_data(name)
     if as_json:
-        typer.echo(json.dumps(known, indent=2))
+        print_json(known)
     else:
-        show_known_data(known, console, details=long or name is not None)
+        show_known_data(known, details=long or name is not None)
 
 
 @app.command()
@@ -86,7 +88,7 @@ def build(
 @app.command()
 def split(
     context: typer.Context,
-    data: Annotated[str, typer.Argument()],
+    data: Annotated[NamedData, typer.Argument()],
     labels: Path | None = None,
     keywords: Keywords = None,
     per_class: Annotated[int | None, typer.Option(min=1, max=10_000_000)] = None,
@@ -97,9 +99,6 @@ def split(
     ids: Literal["path", "name"] = "path",
     out: Path | None = None,
     images: Images = "link",
-    format: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
 ) -> None:
     """Show, make, save or take the split of a data set; equal sha256 means equal split and labels.
 
@@ -118,7 +117,6 @@ def split(
         save: Write the split to a new file.
         out: Write the set as a new pairs folder.
     """
-    from mmpoison.datasets.catalogue import load_dataset
     from mmpoison.pairs.folder import save_pairs
     from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
     from mmpoison.pairs.splits import FrozenSplit, find_split, split_per_class
@@ -129,7 +127,7 @@ def split(
         raise InputError(f"{save}: exists already: choose another --save")
     if out is not None:
         hold_output(context, out)
-    pairs = load_dataset(data, data_root, options=parse_options(option), format=format)
+    pairs = data.load()
     if labels is not None:
         pairs = labels_from_csv(pairs, labels)
     if keywords:
@@ -142,7 +140,7 @@ def split(
     # those of loading were warned of
     for problem in pairs.problems[len(before) :]:
         say(problem)
-    frozen = FrozenSplit.of(pairs, Path(data).name, ids)
+    frozen = FrozenSplit.of(pairs, Path(str(data)).name, ids)
     counts = frozen.counts()
     parts = ", ".join(f"{counts[part]:,} {part}" for part in ("train", "val", "test"))
     console.print(
@@ -160,12 +158,9 @@ def split(
 @app.command()
 def convert(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="SRC")],
+    source: Annotated[NamedData, typer.Argument(metavar="SRC")],
     out: Path,
     to: Literal["pairs-folder", "parquet", "webdataset"],
-    format: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
     images: Images = "link",
     workers: Workers = None,
     images_per_shard: Annotated[int, typer.Option(min=1, max=10_000)] = 10_000,
@@ -196,12 +191,12 @@ def convert(
     hold_output(context, out, work=work_folder(out))
     with live_progress() as progress:
         done = convert_pairs(
-            source,
+            source.data,
             out,
             to=to,
-            format=format,
-            root=data_root,
-            options=parse_options(option),
+            format=source.format,
+            root=source.root,
+            options=source.options,
             images=images,
             workers=workers,
             images_per_shard=images_per_shard,
@@ -224,11 +219,8 @@ def convert(
 
 @app.command()
 def verify(
-    data: Annotated[str, typer.Argument()],
+    data: Annotated[NamedData, typer.Argument()],
     clean: Path | None = None,
-    format: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
     images: bool = True,
     near_duplicates: Annotated[int, typer.Option(min=0, max=10)] = 4,
     as_json: AsJson = False,
@@ -255,7 +247,7 @@ def verify(
     from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 
     pairs, name, manifest_faults = load_to_verify(
-        data, format=format, root=data_root, options=parse_options(option)
+        data.data, format=data.format, root=data.root, options=data.options
     )
     # standard output is for JSON alone where a program reads it
     with live_progress(on_stderr=as_json) as progress:
@@ -271,8 +263,8 @@ def verify(
     if out is not None:
         write_json(out, found.to_json())
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     else:
-        show_verification(found, console)
+        show_verification(found)
     if found.problems:
         raise typer.Exit(1)

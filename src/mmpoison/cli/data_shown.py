@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import open_bytes
+from mmpoison.cli.console import console, print_entries, say
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
 from mmpoison.datasets.fetch.builds import ways_to_get
 from mmpoison.datasets.options import option_kinds
@@ -28,7 +28,7 @@ COUNTED = 256 * 2**20
 """The captions file of an available data set is counted up to this size; the list should not take seconds."""
 
 
-def show_verification(found: Verification, console: Console) -> None:
+def show_verification(found: Verification) -> None:
     """Print facts, what is wrong, and notes."""
     table = Table(show_header=False, box=box.SIMPLE, pad_edge=False)
     table.add_column(no_wrap=True)
@@ -39,15 +39,12 @@ def show_verification(found: Verification, console: Console) -> None:
     console.print(table)
     for kind, lines in found.wrong.items():
         for line in lines[:SHOWN]:
-            console.print(f"WRONG: {safe_text(line)}", soft_wrap=True, highlight=False)
+            say(f"WRONG: {line}")
         if len(lines) > SHOWN:
-            console.print(
-                f"WRONG: {len(lines) - SHOWN:,} more of the kind '{kind}' (--json or --out FILE names them all)",
-                soft_wrap=True,
-                highlight=False,
-            )
+            more = f"{len(lines) - SHOWN:,} more of the kind '{kind}'"
+            say(f"WRONG: {more} (--json or --out FILE names them all)")
     for line in found.notes:
-        console.print(f"note: {safe_text(line)}", soft_wrap=True, highlight=False)
+        say(f"note: {line}")
     if not found.problems:
         console.print("no format errors")
 
@@ -105,28 +102,26 @@ GROUPS = (
 )
 
 
-def show_known_data(known: dict[str, Any], console: Console, *, details: bool = False) -> None:
+def show_known_data(known: dict[str, Any], *, details: bool = False) -> None:
     """Print the known data sets and formats, so that nothing is cut at 80 columns.
 
     Args:
         known: As `known_data` gives it.
-        console: Where to.
         details: Say of each where it is from, on what terms, and what options it takes.
     """
     for how, title in GROUPS:
         # one part that has to be fetched by hand is what a user must know
         of_kind = [entry for entry in known["data_sets"] if _hardest(entry) == how]
-        _show_entries(title, of_kind, console, details)
-    _show_entries("Formats of your own data", known["formats"], console, details)
+        _show_entries(title, of_kind, details)
+    _show_entries("Formats of your own data", known["formats"], details)
     stored = known["stored_pixels"]
     if stored:
         console.print("[bold]Cached decoded images[/bold] (may be deleted)")
         for entry in stored:
-            line = (
+            say(
                 f"  {file_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "
                 f"{entry['images_of']}: {entry['folder']}"
             )
-            console.print(safe_text(line), highlight=False, soft_wrap=True)
         console.print()
     if not details:
         console.print(
@@ -141,15 +136,11 @@ def _hardest(entry: dict[str, Any]) -> str:
     return next(how for how in ("by hand", "download", "made") if how in hows)
 
 
-def _show_entries(
-    title: str, entries: list[dict[str, Any]], console: Console, details: bool
-) -> None:
+def _show_entries(title: str, entries: list[dict[str, Any]], details: bool) -> None:
     if not entries:
         return
     console.print(f"[bold]{title}[/bold]", highlight=False)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    shown = []
     for entry in entries:
         lines = [entry["what"], *_ways(entry, details)]
         derived = any(way["name"] != entry["name"] for way in entry.get("get", ()))
@@ -161,8 +152,8 @@ def _show_entries(
             if details and entry.get(key):
                 lines.append(f"{what}: {', '.join(entry[key])}")
         lines += [f"here: {_place(place)}" for place in entry.get("here", ())]
-        table.add_row(f"  {entry['name']}", "\n".join(map(safe_text, lines)))
-    console.print(table, highlight=False)
+        shown.append((f"  {entry['name']}", "\n".join(lines)))
+    print_entries(shown)
     console.print()
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from mmpoison.cli.console import console
+from mmpoison.cli.console import console, print_entries, print_json
 from mmpoison.cli.options import AsJson
 
 
@@ -23,7 +21,7 @@ def defenses(
 ) -> None:
     """Show the defences: when each acts, where it was published, what can be set, what it costs.
 
-    By kind: pre-training for `filter --method` (in a recipe `filter.method`), in-training for `train --defense`
+    By kind: pre-training for `scan --method` (in a recipe `filter.method`), in-training for `train --defense`
     (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), check for
     `check MODEL --method`.
 
@@ -50,7 +48,7 @@ def defenses(
         for defense in known
     ]
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     if name is None and not whole:
         _show_names(known)
@@ -76,12 +74,7 @@ def _show_names(known: Sequence[Any]) -> None:
         if not of_kind:
             continue
         console.print(f"[bold]{kind}[/bold]: {escape(where)}", highlight=False)
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for defense in of_kind:
-            table.add_row(f"  {defense.name}", Text(defense.summary))
-        console.print(table)
+        print_entries((f"  {defense.name}", defense.summary) for defense in of_kind)
         console.print()
     console.print(
         "`mmpoison defenses NAME` says what can be set and what it costs (--all: of all)",
@@ -114,7 +107,7 @@ def _words(value: Any) -> str:
 
 
 KINDS = {
-    "pre-training": "mmpoison filter --method NAME",
+    "pre-training": "mmpoison scan --method NAME",
     "in-training": "mmpoison train --defense NAME",
     "post-training": "mmpoison sterilize --method NAME",
     "check": "mmpoison check MODEL --method NAME",

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from mmpoison.cli.console import hold_output, live_progress
-from mmpoison.cli.options import As, AsJson, Format, Seed, Whole, named_data
+from mmpoison.api.evaluation import evaluate as evaluate_model
+from mmpoison.cli.console import hold_output
+from mmpoison.cli.options import As, AsJson, Whole
 from mmpoison.cli.report import print_metrics
+from mmpoison.cli.verb import verb
+
+if TYPE_CHECKING:
+    from mmpoison.api.evaluation import Evaluation
 
 
+@verb(evaluate_model)
 def evaluate(
+    call: Callable[[], Evaluation],
     context: typer.Context,
-    data: str,
-    model: str,
-    goal: list[str] | None = None,
-    target_image: str | None = None,
-    manifest: Path | None = None,
-    reference: str | None = None,
-    pretrained: str | None = None,
-    study: list[str] | None = None,
-    seed: Seed = 0,
     out: Path | None = None,
     shown: As = "table",
     as_json: AsJson = False,
     whole: Whole = False,
-    device: str = "auto",
-    format: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
 ) -> None:
     """Measure what captions of A retrieve, and the model's usual quality.
 
@@ -49,31 +45,11 @@ def evaluate(
         target_image: One test image by its path in the data: the whole target set (attack I). The manifest's by
             default.
         manifest: A manifest.json (of a poisoned folder or a run) that says what to measure, if not the data's own.
-        reference: A clean model, to compare with and to measure drift from.
-        pretrained: The model before any fine-tuning, as a third baseline.
+        reference, pretrained
 
     Output:
         out: Write metrics.json here.
     """
-    form: Format = "json" if as_json else shown
-    named = named_data(data, format, data_root, option)
-    from mmpoison.api import evaluation as api
-
     if out is not None:
         hold_output(context, out)
-    with live_progress(on_stderr=form != "table") as progress:
-        metrics = api.evaluate(
-            model,
-            named,
-            goal=goal or (),
-            target_image=target_image,
-            manifest=manifest,
-            reference=reference,
-            pretrained=pretrained,
-            study=study or (),
-            seed=seed,
-            out=out,
-            device=device,
-            progress=progress,
-        ).metrics
-    print_metrics(metrics, form, whole=whole)
+    print_metrics(call().metrics, "json" if as_json else shown, whole=whole)

@@ -6,22 +6,23 @@ import inspect
 import re
 from collections.abc import Callable
 from copy import copy
-from functools import wraps
-from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from mmpoison.cli import options
+from mmpoison.cli.verb import declared
 
 VALUES = {
     "--data": "DATA",
     "--goal": "A2B",
+    "--canary-goal": "A2B",
     "--goals": "A2B,C2D",
     "--seeds": "0-4",
     "--out": "DIR",
     "--data-root": "DIR",
     "--run": "DIR",
+    "--kept": "DIR",
     "--set": "KEY=VALUE",
     "--option": "KEY=VALUE",
     "--against": "DIR",
@@ -106,68 +107,6 @@ class PlainTyper(typer.Typer):
             return function
 
         return decorate
-
-
-FIRST_GROUP = "Options"
-"""Options without a heading of their own."""
-
-
-def declared(function: F) -> F:
-    """Give each option of a verb the help and the group that its docstring says, or that of `options` if it says none.
-
-    A docstring has the options below a heading a group, as the help has, and arguments below any.
-
-    Raises:
-        LookupError: If neither describes an option.
-    """
-    text, described = described_options(inspect.getdoc(function) or "")
-    described = {**described_options(options.__doc__ or "")[1], **described}
-    hints = get_type_hints(function, include_extras=True)
-    parameters = []
-    for parameter in inspect.signature(function).parameters.values():
-        kind = hints[parameter.name]
-        if kind is not typer.Context:
-            plain, given = (
-                (*get_args(kind), None)[:2] if hasattr(kind, "__metadata__") else (kind, None)
-            )
-            info = copy(given) or typer.Option(*_flag(parameter))
-            if parameter.name in described:
-                group, info.help = described[parameter.name]
-                info.rich_help_panel = None if group == FIRST_GROUP else group
-            elif not info.hidden:
-                raise LookupError(f"{function.__name__}: nothing says what {parameter.name} is")
-            kind = Annotated[plain, info]
-        parameters.append(parameter.replace(annotation=kind))
-
-    @wraps(function)
-    def verb(*args: Any, **given: Any) -> Any:
-        return function(*args, **given)
-
-    vars(verb)["__signature__"] = inspect.Signature(parameters)
-    verb.__annotations__ = {one.name: one.annotation for one in parameters}
-    verb.__doc__ = text
-    return cast("F", verb)
-
-
-def _flag(parameter: inspect.Parameter) -> list[str]:
-    """Return the name of a flag that is off by default: nobody turns it off."""
-    return [f"--{parameter.name.replace('_', '-')}"] if parameter.default is False else []
-
-
-def described_options(docstring: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Split a docstring into its text, and group and help of each option that it describes.
-
-    >>> described_options("Scan.\\n\\nCut:\\n    lose: A share.\\n        Of all.")
-    ('Scan.', {'lose': ('Cut', 'A share. Of all.')})
-    """
-    text, *rest = re.split(r"^(?=\S[^\n]*:\n    \w)", docstring, flags=re.MULTILINE)
-    found: dict[str, tuple[str, str]] = {}
-    for section in rest:
-        group, _, body = section.partition(":\n")
-        for entry in re.split(r"^    (?=\w)", body, flags=re.MULTILINE)[1:]:
-            name, _, said = entry.partition(": ")
-            found[name] = (group, " ".join(said.split()))
-    return text.rstrip(), found
 
 
 def simplified(command: C, ctx: Any) -> C:

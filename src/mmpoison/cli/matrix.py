@@ -19,6 +19,7 @@ from mmpoison.reporting.text import safe_text
 if TYPE_CHECKING:
     from mmpoison.records.matrix import MatrixCell
     from mmpoison.runs.matrix.run_matrix import MatrixPlan
+    from mmpoison.runs.recipe import Recipe
     from mmpoison.runs.sweeps.workers import Placement
 
 
@@ -39,41 +40,45 @@ def names_of(text: str | None) -> list[str]:
 
 
 def run_the_matrix(
-    name: str,
-    changes: dict[str, Any],
+    recipe: Recipe,
     out: Path,
+    part: tuple[list[str], list[str], int | None, list[int] | None],
+    place: dict[str, Any],
     *,
-    rows: str | None,
-    columns: str | None,
-    goals: int | None,
-    seeds: list[int] | None,
     tuning: bool,
-    workers: int | None,
     retries: int,
-    ray: str | None,
-    device: str,
     dry_run: bool,
     form: Format,
     measured: Path | None = None,
 ) -> None:
-    """Run a matrix, or say what it would do; then write its pages and print its tables."""
+    """Run a matrix, or say what it would do; then write its pages and print its tables.
+
+    Args:
+        recipe: The recipe with the matrix.
+        out: Its folder.
+        part: Rows, columns, goals and seeds of it, as for `chosen_part`.
+        place: Where it runs, as for `place_workers`.
+        tuning: Only the goal and seed on which settings are chosen.
+        retries: How often a piece that crashed is tried again.
+        dry_run: Only say what would be done.
+        form: How to print.
+        measured: A file of measurements of the same settings.
+    """
     from mmpoison.runs.matrix.plan import chosen_part
     from mmpoison.runs.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
-    from mmpoison.runs.recipe import load_recipe
     from mmpoison.runs.sweeps.workers import place_workers
 
-    recipe = load_recipe(name, changes)
     assert recipe.matrix is not None
-    part = chosen_part(recipe.matrix, names_of(rows), names_of(columns), goals, seeds)
-    recipe = recipe.model_copy(update={"matrix": part})
-    placement = place_workers(workers, device, ray=ray)
+    chosen = chosen_part(recipe.matrix, *part)
+    recipe = recipe.model_copy(update={"matrix": chosen})
+    placement = place_workers(**place)
     known: dict[Path, MatrixCell] = {}
     if measured is not None:
         with busy("reading measurements"):
             known = unpack_into(measured, recipe, out, tuning=tuning, dry_run=dry_run)
         theirs = {cell.seed for cell in known.values()}
         say(f"{measured}: {count_of(len(known), 'measurement')}, seeds {_listed(theirs)}")
-        if not tuning and (alone := theirs ^ {*part.seeds}):
+        if not tuning and (alone := theirs ^ {*chosen.seeds}):
             say(
                 f"seeds {_listed(alone)} are not both there and in this run: nothing can be paired on them"
             )
@@ -84,21 +89,14 @@ def run_the_matrix(
     if dry_run:
         return
     console.print(
-        f"[bold]{safe_text(recipe.name)}[/bold]: {count_of(len(part.rows), 'row')}, "
-        f"{count_of(len(part.columns), 'column')}, {count_of(1 if tuning else part.goals, 'goal')}, "
-        f"{count_of(1 if tuning else len(part.seeds), 'seed')}",
+        f"[bold]{safe_text(recipe.name)}[/bold]: {count_of(len(chosen.rows), 'row')}, "
+        f"{count_of(len(chosen.columns), 'column')}, {count_of(1 if tuning else chosen.goals, 'goal')}, "
+        f"{count_of(1 if tuning else len(chosen.seeds), 'seed')}",
         highlight=False,
     )
     with shown() as on_change:
         state = run_matrix(
-            recipe,
-            out,
-            workers=workers,
-            retries=retries,
-            ray=ray,
-            device=device,
-            tuning=tuning,
-            on_change=on_change,
+            recipe, out, retries=retries, tuning=tuning, on_change=on_change, **place
         )
     tell_failures(state)
     if state.found or state.done:

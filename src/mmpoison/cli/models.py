@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from mmpoison.cli.console import console, hold_output, say
+from mmpoison.cli.console import console, hold_output, print_entries, print_json, say
 from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import AsJson
-from mmpoison.reporting.text import safe_text
 
 app = PlainTyper(help="List, describe, download and export models.", no_args_is_help=True)
 
@@ -44,23 +41,21 @@ def list_(
     known = _architectures() if architectures else _registered()
     known = [entry for entry in known if containing.lower() in entry["name"].lower()]
     if as_json:
-        typer.echo(json.dumps(known, indent=2))
+        print_json(known)
         return
     for entry in known if architectures else []:
         tags = ", ".join([*entry["weights"], "random"])
         say(f"{entry['name']} ({entry['activation']}): {tags}")
     if architectures:
         return
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for entry in known:
-        size = f"{entry['megabytes']:,.0f} MB, " if entry["megabytes"] else ""
-        here = "on this machine" if entry["on_this_machine"] else "not downloaded"
-        lines = (entry["summary"], f"{size}{here}; licence: {entry['licence']}")
-        table.add_row(entry["name"], "\n".join(map(safe_text, lines)))
-    console.print(table, highlight=False)
+    print_entries((entry["name"], _about(entry)) for entry in known)
     console.print(f"\n{WAYS}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _about(entry: dict[str, Any]) -> str:
+    size = f"{entry['megabytes']:,.0f} MB, " if entry["megabytes"] else ""
+    here = "on this machine" if entry["on_this_machine"] else "not downloaded"
+    return f"{entry['summary']}\n{size}{here}; licence: {entry['licence']}"
 
 
 @app.command()
@@ -77,7 +72,7 @@ def show(
 
     facts = encoder_facts(load_encoder(model))
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     for key, value in facts.items():
         say(f"{key.replace('_', ' ')}: {_in_words(value)}")

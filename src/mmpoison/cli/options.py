@@ -1,4 +1,4 @@
-"""Options that several verbs share, and the values of `--set` for a defence.
+"""Options that several verbs share.
 
 A verb that says nothing of one of these options has its help from here:
 
@@ -57,13 +57,14 @@ from mmpoison.errors import InputError
 if TYPE_CHECKING:
     # torch takes seconds to import
     from mmpoison.datasets.catalogue import NamedData
-    from mmpoison.defenses.catalogue import Kind
-    from mmpoison.training.settings import TrainingSettings
 
 SEEDS = 2**63 - 1
 """The largest seed."""
 WORKERS = 4096
 """The most processes or threads of one command."""
+
+READING = ("format", "data_root", "option")
+"""The options that say how data are read."""
 
 Format = Literal["table", "markdown", "latex", "csv", "json"]
 As = Annotated[Literal["table", "markdown", "latex", "csv"], typer.Option("--as")]
@@ -77,6 +78,16 @@ Port = Annotated[int, typer.Option(min=0, max=65535)]
 Open = Annotated[bool, typer.Option("--open/--no-open")]
 Retries = Annotated[int, typer.Option(min=0, max=1000)]
 Images = Literal["link", "copy", "none"]
+ON_TERMINAL: dict[str, Any] = {
+    "seed": Seed,
+    "images": Images,
+    "trusted": Literal["val", "none"],
+    "automatic": Annotated[bool, typer.Option("--auto")],
+    "clean": list[str] | None,
+    "clean_runs": Annotated[int, typer.Option(min=0, max=1000)],
+    "evaluate_every": Annotated[int | None, typer.Option(min=1, max=10**9)],
+}
+"""What a terminal says more of parameters of Python: their bounds, choices and flags."""
 
 
 def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
@@ -101,9 +112,9 @@ def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
 
 def named_data(
     data: str | Path,
-    format: str | None,
-    root: Path | None,
-    options: Sequence[str] | None,
+    format: str | None = None,
+    data_root: Path | None = None,
+    option: list[str] | None = None,
 ) -> NamedData:
     """Return the data set of `--data`, `--format`, `--data-root` and `--option`; nothing is read yet.
 
@@ -112,7 +123,16 @@ def named_data(
     """
     from mmpoison.datasets.catalogue import NamedData
 
-    return NamedData(str(data), root, format, parse_options(options))
+    return NamedData(str(data), data_root, format, parse_options(option))
+
+
+def changed_options(context: typer.Context) -> dict[str, Any]:
+    """Return the options of a verb that are not at their default, by what they are called on the command line."""
+    return {
+        one.opts[0]: value
+        for one in context.command.params
+        if (value := context.params.get(str(one.name))) not in (one.default, None, (), [])
+    }
 
 
 def data_changes(root: Path | None, options: Sequence[str] | None) -> dict[str, Any]:
@@ -126,34 +146,3 @@ def data_changes(root: Path | None, options: Sequence[str] | None) -> dict[str, 
     """
     changes = {f"data.options.{key}": value for key, value in parse_options(options).items()}
     return changes if root is None else {"data.root": str(root), **changes}
-
-
-def split_changes(
-    kind: Kind,
-    method: str | None,
-    changes: Sequence[str] | None,
-    clean_runs: int | None = None,
-) -> tuple[dict[str, Any], TrainingSettings | None]:
-    """Split the values of `--set` into options of a defence and training settings.
-
-    Args:
-        kind: When the defence acts.
-        method: Its name; None: all values are training settings.
-        changes: The values of `--set`, each KEY=VALUE.
-        clean_runs: As in `split_options`.
-
-    Returns:
-        The options, and the settings; None where none is given.
-
-    Raises:
-        InputError: If a value cannot be read, or a setting is unknown or out of range.
-    """
-    from mmpoison.base.untrusted import parse_changes
-    from mmpoison.defenses.catalogue import split_options
-    from mmpoison.runs.recipe import parse_training
-
-    options: dict[str, Any] = {}
-    rest = parse_changes(changes or [])
-    if method is not None:
-        options, rest = split_options(kind, method, rest, clean_runs)
-    return options, parse_training(rest) if rest else None

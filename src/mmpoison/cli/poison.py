@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import hold_output, live_progress, say
-from mmpoison.cli.options import SEEDS, Changes, Images, named_data
+from mmpoison.api.inputs import poison as poison_pairs
+from mmpoison.cli.console import hold_output, say
+from mmpoison.cli.options import Images, changed_options
+from mmpoison.cli.verb import verb
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.pairs.manifest import PoisonManifest
     from mmpoison.pairs.table import PairDataset
 
+OTHER = (
+    *("positional", "--out", "--data", "--from-manifest", "--images", "--device", "--seed"),
+    *("--format", "--data-root", "--option"),
+)
+"""Options that do not say what to poison."""
 
+
+@verb(poison_pairs)
 def poison(
+    call: Callable[..., PairDataset],
     context: typer.Context,
     out: Path,
-    data: Path | None = None,
+    data: NamedData | None = None,
     positional: Annotated[str | None, typer.Argument(metavar="DATA", hidden=True)] = None,
-    goal: list[str] | None = None,
-    attack: str | None = None,
     samples: int | None = None,
     pairs: int | None = None,
     rate: float | None = None,
@@ -32,16 +42,9 @@ def poison(
     spread: Literal["captions", "samples", "one-image"] | None = None,
     carrier: Literal["existing", "own"] | None = None,
     target_image: str | None = None,
-    encoder: str | None = None,
-    parameters: Changes = None,
     preset: str | None = None,
     from_manifest: Path | None = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=SEEDS)] = None,
     images: Images = "link",
-    device: str = "auto",
-    format: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
 ) -> None:
     """Write a poisoned copy of a data set, with a manifest of every false pair.
 
@@ -83,43 +86,24 @@ def poison(
             attacker's own and have only his captions (own, default of attackers who know the filters).
         target_image: Attack I: random (default), centre, or the id of a test image of B.
         encoder: For --target-image centre and attackers who know a surrogate: a model's name or folder.
-        parameters: An option of the attack, e.g. decoys=10.
+        changes: An option of the attack, e.g. decoys=10.
 
     Rebuild:
         from_manifest: Rebuild the poisoned set of this manifest.json from the clean set.
-
-    Compute:
-        seed: Seed of everything random.
     """
-    from mmpoison.pairs.folder import save_pairs
-
-    data = _one_data(data, positional)
-    # both spellings are one command
-    context.params |= {"data": data, "positional": None}
+    assert data is not None, "how it is read is known, if not what"
+    if bool(data.data) == (positional is not None):
+        raise InputError("which data? give --data FOLDER, FILE or NAME, once")
+    # named with `--data` or, as in earlier versions, without it: both are one command
+    data = replace(data, data=data.data or str(positional))
+    context.params |= {"data": data.data, "positional": None}
     hold_output(context, out)
-    named = named_data(data, format, data_root, option)
-    given = {
-        "goal": goal or None,
-        "attack": attack,
-        "samples": samples,
-        "pairs": pairs,
-        "rate": rate,
-        "share": share,
-        "mode": mode,
-        "spread": spread,
-        "carrier": carrier,
-        "target-image": target_image,
-        "encoder": encoder,
-        "preset": preset,
-        "seed": seed,
-        "set": parameters or None,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: value for name, value in changed_options(context).items() if name not in OTHER}
     if from_manifest is not None:
-        poisoned = _again(from_manifest, chosen, named.load)
+        poisoned = _again(from_manifest, chosen, data, out, images)
     else:
-        poisoned = _attack(chosen, named.load, device)
-    save_pairs(poisoned, out, images=images)
+        own = {name[2:].replace("-", "_"): value for name, value in chosen.items()}
+        poisoned = call(data, **{name: own[name] for name in own.keys() - {"set"}})
     manifest = poisoned.manifest
     assert manifest is not None
     say(
@@ -135,13 +119,6 @@ def poison(
         say(line)
 
 
-def _one_data(data: Path | None, positional: str | None) -> Path:
-    """Return the data set, which is named with `--data` or, as in earlier versions, without it."""
-    if (data is None) == (positional is None):
-        raise InputError("which data? give --data FOLDER, FILE or NAME, once")
-    return data if data is not None else Path(str(positional))
-
-
 def gallery_notes(manifest: PoisonManifest) -> list[str]:
     """List what readers must know of poison on gallery images (attack I), one line each."""
     return [
@@ -151,31 +128,18 @@ def gallery_notes(manifest: PoisonManifest) -> list[str]:
     ]
 
 
-def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
+def _again(
+    file: Path, chosen: dict[str, Any], clean: NamedData, out: Path, images: Images
+) -> PairDataset:
     from mmpoison.attacks.injection import rebuild
+    from mmpoison.pairs.folder import save_pairs
     from mmpoison.pairs.manifest import PoisonManifest
 
     if chosen:
         raise InputError(
-            f"--{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
+            f"{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
         )
     manifest = PoisonManifest.read(file)
-    return rebuild(load(), manifest, file.parent)
-
-
-def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str) -> PairDataset:
-    from mmpoison.api import inputs as api
-    from mmpoison.api.inputs import ONE_GOAL, SEVERAL_GOALS
-    from mmpoison.attacks.catalogue import build_attack
-    from mmpoison.base.untrusted import parse_changes
-
-    goals = chosen.pop("goal", None)
-    if goals is None:
-        raise InputError("give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE")
-    usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
-    name, seed = chosen.pop("attack", usual), chosen.pop("seed", 0)
-    options = parse_changes(chosen.pop("set", []))
-    options |= {option.replace("-", "_"): value for option, value in chosen.items()}
-    attack = build_attack(name, goals, options, "--")
-    with live_progress() as progress:
-        return api.poison(load(), attack=attack, seed=seed, device=device, progress=progress)
+    poisoned = rebuild(clean.load(), manifest, file.parent)
+    save_pairs(poisoned, out, images=images)
+    return poisoned

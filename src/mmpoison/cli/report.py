@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +12,8 @@ from mmpoison.cli.console import (
     busy,
     command_for_all,
     console,
-    echo,
     print_first,
+    print_json,
     print_tables,
     say,
     say_the_rest,
@@ -177,7 +176,7 @@ def print_metrics(
     from mmpoison.reporting.terminal_tables import hides, terminal_table
 
     if form == "json":
-        echo(json.dumps(metrics.to_json(), indent=2))
+        print_json(metrics.to_json())
     elif form != "table":
         print_tables(metrics_tables(metrics), form)
     else:

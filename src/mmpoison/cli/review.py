@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,22 +16,20 @@ from mmpoison.cli.console import (
     live_progress,
     say,
 )
-from mmpoison.cli.options import Open, Port, named_data
+from mmpoison.cli.options import Open, Port
 
 if TYPE_CHECKING:
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.defenses.filters.pair_labels import LabelFile
 
 
 def review(
     result: Annotated[Path, typer.Argument()],
     labels: Path,
-    data: str | None = None,
+    data: NamedData | None = None,
     count: Annotated[int, typer.Option(min=1, max=100_000)] = 200,
     random: bool = False,
     encoder: str | None = None,
-    format: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
     device: str = "auto",
     host: str = "127.0.0.1",
     port: Port = DEFAULT_PORT,
@@ -67,8 +66,8 @@ def review(
     )
 
     found = read_scan(result)
-    source = data if data is not None else source_of(found, result)
-    pieces = PairPieces(named_data(source, format, data_root, option))
+    assert data is not None, "how it is read is known, if not what"
+    pieces = PairPieces(replace(data, data=data.data or source_of(found, result)))
     pairs = scanned_pairs(result, pieces, count, random=random)
     if encoder is not None:
         from mmpoison.base.processes import find_device
@@ -78,7 +77,7 @@ def review(
         with live_progress() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
     with LabelFile(labels, (pair.pair for pair in pairs)) as file:
-        title = f"Suspicious pairs of {data or found.source}"
+        title = f"Suspicious pairs of {data.data or found.source}"
         app = review_app(
             pairs, file, title=title, scan=found, members=group_members(result), host=host
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from mmpoison.cli.console import (
     print_first,
     stderr_console,
 )
-from mmpoison.cli.matrix import run_the_matrix
+from mmpoison.cli.matrix import names_of, run_the_matrix
 from mmpoison.cli.options import (
     SEEDS,
     As,
@@ -27,6 +28,7 @@ from mmpoison.cli.options import (
     Seed,
     Threads,
     Workers,
+    changed_options,
     data_changes,
 )
 from mmpoison.cli.report import show_run
@@ -65,6 +67,7 @@ def demo(
 
 
 def run(
+    context: typer.Context,
     recipe: Annotated[str | None, typer.Argument()] = None,
     out: Path | None = None,
     on: Annotated[str | None, typer.Option(metavar="DATA")] = None,
@@ -172,54 +175,37 @@ def run(
     if seed is not None and seeds is not None:
         raise InputError("--seed and --seeds both say which seed: give only one of them")
     chosen_seeds = parse_seeds(seeds) if seed is None else [seed]
+    place = {"workers": workers, "threads": threads, "ray": ray, "device": device}
+    folder = out if out is not None else Path("runs") / folder_name(recipe)
     value, _ = read_recipe(recipe)
     if value.get("matrix"):
-        one_run = {
-            "--attack": attack,
-            "--goal": goal,
-            "--mode": mode,
-            "--preset": preset,
-            "--study": study,
-        }
-        _refuse(one_run, "a matrix draws its goals, and --rows says which attacks")
+        one_run = ("--attack", "--goal", "--mode", "--preset", "--study")
+        _refuse(context, one_run, "a matrix draws its goals, and --rows says which attacks")
         if grid:
             raise InputError(f"--set {next(iter(grid))}: one value for a matrix")
+        number = None if goals is None else _number_of_goals(goals)
         run_the_matrix(
-            recipe,
-            changed,
-            out if out is not None else Path("runs") / folder_name(recipe),
-            rows=rows,
-            columns=columns,
-            goals=None if goals is None else _number_of_goals(goals),
-            seeds=chosen_seeds or None,
+            load_recipe(recipe, changed),
+            folder,
+            (names_of(rows), names_of(columns), number, chosen_seeds or None),
+            place,
             tuning=tuning,
-            workers=workers,
             retries=retries,
-            ray=ray,
-            device=device,
             dry_run=dry_run,
             form=form,
             measured=measured,
         )
         return
-    of_matrix = {
-        "--rows": rows,
-        "--columns": columns,
-        f"--goals {goals}": goals is not None and goals.isdecimal(),
-        "--tuning": tuning,
-        "--from": measured,
-    }
-    _refuse(of_matrix, f"is for a matrix, and recipe {recipe} is none")
+    of_matrix = ["--rows", "--columns", "--tuning", "--from"]
+    if goals is not None and goals.isdecimal():
+        of_matrix.append("--goals")
+    _refuse(context, of_matrix, f"is for a matrix, and recipe {recipe} is none")
     many = bool(grid) or goals is not None or bool(value.get("sweep"))
     several = many or len(chosen_seeds) > 1
     if not several:
-        shared_out = {
-            "--workers": workers is not None,
-            "--threads": threads != 1,
-            "--retries": retries != RETRIES,
-            "--ray": ray is not None,
-        }
-        _refuse(shared_out, f"{recipe} is one run, in one process; for several: --seeds 0-4")
+        shared_out = ("--workers", "--threads", "--retries", "--ray")
+        why = f"{recipe} is one run, in one process; for several: --seeds 0-4"
+        _refuse(context, shared_out, why)
     if dry_run or several:
         sweep = read_sweep(
             recipe,
@@ -228,16 +214,12 @@ def run(
             seeds=chosen_seeds or None,
             goals=None if goals is None else parse_goals(goals),
         )
-        where = out if out is not None else Path("runs") / folder_name(recipe)
         run_all(
             sweep,
-            where,
-            workers=workers,
-            threads=threads,
+            folder,
+            place,
             retries=retries,
-            ray=ray,
             save_models=save_models if many else save_models is not False,
-            device=device,
             dry_run=dry_run,
             form=form,
             tables=not many,
@@ -253,9 +235,9 @@ def run(
     )
 
 
-def _refuse(options: dict[str, Any], why: str) -> None:
-    for name, given in options.items():
-        if given:
+def _refuse(context: typer.Context, names: Collection[str], why: str) -> None:
+    for name in changed_options(context):
+        if name in names:
             raise InputError(f"{name}: {why}")
 
 

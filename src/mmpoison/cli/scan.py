@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-from json import dumps
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmpoison.api.data_scan import scan as scan_pairs
+from mmpoison.api.data_scan import work_folder
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import cores
-from mmpoison.cli.console import (
-    echo,
-    hold_output,
-    live_progress,
-    say,
-    stderr,
-)
-from mmpoison.cli.options import Changes, Images, Seed, Workers, named_data
+from mmpoison.cli.console import hold_output, print_json, say, stderr
+from mmpoison.cli.options import AsJson, Workers
+from mmpoison.cli.verb import verb
 from mmpoison.reporting.text import percent, visible
 
 if TYPE_CHECKING:
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.records.data_scan import DataScan
 
 INCOMPLETE = 1
 """Exit code of a scan in which a shard could not be read."""
 
-CUT, JUDGE = "Cut (give one)", "Model"
 
-
+@verb(scan_pairs)
 def scan(
+    call: Callable[..., DataScan],
     context: typer.Context,
-    source: Annotated[str, typer.Argument()],
+    source: Annotated[NamedData, typer.Argument()],
     out: Path,
-    method: str = "suspicious-groups",
-    parameters: Changes = None,
     kept: Path | None = None,
-    images: Images = "link",
-    planted: bool = True,
-    threshold: float | None = None,
-    lose: float | None = None,
-    auto: bool = False,
-    labels: Path | None = None,
-    false_alarms: float | None = None,
-    encoder: str | None = None,
-    trusted: Literal["val", "none"] = "val",
-    force: bool = False,
-    format: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
-    seed: Seed = 0,
     workers: Workers = None,
-    ray: str | None = None,
-    device: str = "auto",
-    json: bool = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look for signs of poisoning in pairs: a verdict in plain words, a page, and lists of what to drop and keep.
 
@@ -74,19 +54,17 @@ def scan(
             gs://, hf://), or pairs in any format, or a data set's name.
         method: A defence before training (`mmpoison defenses` shows them), for example relevance-filter: drop pairs
             whose image and caption do not match.
-        parameters: A parameter of the method, e.g. k=32.
-        kept: New folder for the pairs that stay, as a data set with its images.
-        planted: Plant goals into a copy of some pairs as a test, to say what would have been found.
+        changes: A parameter of the method, e.g. k=32.
         seed: Seed of samples and folds.
         workers: Processes, each with a shard at a time; as many as cores by default.
         ray: Address of a Ray cluster (HOST:PORT, auto), or local, that does the shards.
-        json: Print scan.json.
+        as_json: Print scan.json.
 
     Cut (give one):
-        threshold: Drop pairs with a larger score.
+        threshold
         lose: The share of clean pairs you are ready to lose, measured on split val where there is one and the
             method can use it, otherwise that share of all pairs; with --labels, the largest share.
-        auto: By the scores alone; drops 1% if all is well.
+        automatic: By the scores alone; drops 1% if all is well.
         labels: Your verdicts, a CSV with the columns pair and verdict (keep or drop), as `mmpoison review` writes:
             they are final, and a method without groups learns from them where to cut.
         false_alarms: How often clean data may raise an alarm, 0.01 unless given; for a method that finds groups.
@@ -94,45 +72,15 @@ def scan(
     Model:
         encoder: The model that embeds pairs (efficientnet-minilm unless given), another one than you train;
             embeddings that exist need none.
-        trusted: What --lose is measured on; none: the judged pairs themselves.
+        trusted: What --lose is measured on; none: the judged pairs.
         force: Use a model that cannot distinguish true from shuffled pairs; refused otherwise, where it matters.
     """
-    from mmpoison.api.data_scan import scan as run_scan
-    from mmpoison.api.data_scan import work_folder
-    from mmpoison.base.untrusted import parse_changes
-    from mmpoison.defenses.filters.score_filter import build_filter
-
     hold_output(context, out, work=work_folder(out))
-    cut = {
-        "threshold": threshold,
-        "clean_loss": lose,
-        "automatic": auto or None,
-        "labels": labels,
-        "false_alarms": false_alarms,
-    }
-    given = {name: value for name, value in cut.items() if value is not None}
-    chosen = build_filter(method, {**parse_changes(parameters or []), **given})
-    with live_progress(on_stderr=json) as progress:
-        done = run_scan(
-            named_data(source, format, data_root, option),
-            out=out,
-            encoder=encoder,
-            method=chosen,
-            planted=planted,
-            trusted=trusted,
-            force=force,
-            kept=kept,
-            images=images,
-            seed=seed,
-            workers=workers or cores(),
-            ray=ray,
-            device=device,
-            progress=progress,
-        )
+    done = call(workers=workers or cores())
     for shard in done.failed:
         stderr(f"mmpoison: warning: shard {shard.shard}: {shard.reason}")
-    if json:
-        echo(dumps(done.to_json(), indent=2, ensure_ascii=False))
+    if as_json:
+        print_json(done.to_json())
     else:
         for line in _lines(done, out, kept):
             say(line)

@@ -17,7 +17,7 @@ from mmpoison.cli.console import (
     open_in_browser,
     say,
 )
-from mmpoison.cli.options import Open, Port, named_data
+from mmpoison.cli.options import Open, Port, changed_options, named_data
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ PATIENCE = 10.0
 
 
 def search(
+    context: typer.Context,
     models: Annotated[
         list[str] | None, typer.Option("--model", "--models", metavar="MODEL...")
     ] = None,
@@ -72,13 +73,8 @@ def search(
     from mmpoison.pages.search.engine import Engine
     from mmpoison.pages.search.library import Library
 
-    belongs_to_data = {
-        "--manifest": manifest,
-        "--format": format,
-        "--data-root": data_root,
-        "--option": option,
-    }
-    if not data and (alone := [name for name, value in belongs_to_data.items() if value]):
+    of_data = ("--manifest", "--format", "--data-root", "--option")
+    if not data and (alone := [name for name in changed_options(context) if name in of_data]):
         raise InputError(f"{alone[0]} needs --data")
     named = [_model(text) for text in [*(models or []), *(more or [])]]
     sets = [
@@ -132,12 +128,13 @@ def _model(text: str) -> Source:
     if "/" in rest and not any(sign in rest for sign in ":@") and not Path(rest).exists():
         raise InputError(f"{rest}: no such checkpoint folder or file")
 
-    def load() -> object:
-        from mmpoison.models.loading import load_encoder
+    return Source(name or Path(rest).resolve().name, partial(_load, rest))
 
-        return load_encoder(rest)
 
-    return Source(name or Path(rest).resolve().name, load)
+def _load(model: str | Path) -> object:
+    from mmpoison.models.loading import load_encoder
+
+    return load_encoder(model)
 
 
 def _data(named: NamedData, manifest: Path | None) -> Source:
@@ -174,16 +171,9 @@ def _of_run(run: Path) -> tuple[list[Source], Source]:
     from mmpoison.pages.search.library import Source
     from mmpoison.runs.run_folder import run_checkpoints, run_data
 
-    def load_model(folder: Path) -> object:
-        from mmpoison.models.loading import load_encoder
-
-        return load_encoder(folder)
-
     def load_data() -> Collection:
         pairs, manifest = run_data(run)
         return Collection(run.resolve().name, pairs, manifest)
 
-    models = [
-        Source(name, partial(load_model, folder)) for name, folder in run_checkpoints(run).items()
-    ]
+    models = [Source(name, partial(_load, folder)) for name, folder in run_checkpoints(run).items()]
     return models, Source(run.resolve().name, load_data)

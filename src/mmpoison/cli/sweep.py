@@ -144,18 +144,17 @@ def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
 def run_all(
     sweep: Sweep,
     out: Path,
+    place: dict[str, Any],
     *,
-    workers: int | None,
-    threads: int,
     retries: int,
-    ray: str | None,
     save_models: bool | None,
-    device: str,
     dry_run: bool,
     form: Format,
     tables: bool,
 ) -> None:
     """Run a sweep, or say what it would do; exit with 1 if a run failed.
+
+    `place` says where it runs, as for `place_workers`.
 
     With `tables` the results are printed at the end, in the chosen form, otherwise the command that prints them.
     """
@@ -163,9 +162,10 @@ def run_all(
     from mmpoison.runs.sweeps.sweep import plan_sweep, run_sweep
     from mmpoison.runs.sweeps.workers import place_workers
 
-    placement = place_workers(workers, device, threads=threads, ray=ray)
+    placement = place_workers(**place)
+    threads = placement.threads
     if dry_run:
-        where = str(find_device(device))
+        where = str(find_device(place["device"]))
         with live_progress() as progress:
             looking = progress.progress("looking at runs")
             plan = plan_sweep(
@@ -175,24 +175,16 @@ def run_all(
         return
     # standard output is for the result alone where a program reads it
     tell = say if form == "table" else stderr
-    place = console if form == "table" else stderr_console()
-    place.print(
+    shown_on = console if form == "table" else stderr_console()
+    shown_on.print(
         f"[bold]{safe_text(sweep.base.name)}[/bold]: {safe_text(sweep.base.description)}; "
         f"{count_of(len(sweep.runs), 'run')}, {placement.describe()}, {count_of(threads, 'thread')} each; "
         f"{safe_text(str(out))}",
         highlight=False,
     )
-    with shown(place, tell) as on_change:
+    with shown(shown_on, tell) as on_change:
         state = run_sweep(
-            sweep,
-            out,
-            workers=workers,
-            threads=threads,
-            retries=retries,
-            ray=ray,
-            device=device,
-            save_models=save_models,
-            on_change=on_change,
+            sweep, out, retries=retries, save_models=save_models, on_change=on_change, **place
         )
     tell_failures(state, tell)
     tell(

@@ -1,0 +1,234 @@
+"""Makes a verb of the command line of the Python function that does its work, so that an option is declared once."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import wraps
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import typer
+
+from mmpoison.api.inputs import training_settings
+from mmpoison.cli import options
+from mmpoison.cli.console import live_progress
+from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    from mmpoison.datasets.catalogue import NamedData
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FIRST_GROUP = "Options"
+"""Options without a heading of their own."""
+ELSEWHERE = ("progress", "settings", "format", "options")
+"""Parameters of Python that a terminal has in another way."""
+
+
+def verb(function: Callable[..., Any]) -> Callable[[F], F]:
+    """Make a verb of a function of the Python API: each parameter of it is an option, with its type, default and help.
+
+    The decorated function prints the result. It gets `call`, which runs the Python function on what the terminal gave
+    and shows its progress, and then its own parameters: what only a terminal has, and options of the Python function
+    that it looks at, or that are arguments or needed on a terminal.
+    """
+
+    def decorate(command: F) -> F:
+        vars(command)["function"] = function
+        return command
+
+    return decorate
+
+
+def declared(command: F) -> F:
+    """Turn a verb into what typer takes: its options with their types, and the group and help of each.
+
+    A docstring has the options below a heading a group, as the help has, and arguments below any. One that is named
+    there without a text, or not at all, has that of `options`, or of the Python function. `NamedData` is one option
+    for the data, and three for how they are read.
+
+    Raises:
+        LookupError: If nothing describes an option.
+    """
+    function = vars(command).get("function")
+    own = _parameters(command)
+    own.pop("call", None)
+    every = {**(_on_terminal(function) if function else {}), **own}
+    text, said = described_options(inspect.getdoc(command) or "")
+    of_python = described_options(inspect.getdoc(function) or "")[1] if function else {}
+    places = (
+        said,
+        described_options(options.__doc__ or "")[1],
+        {name: (FIRST_GROUP, help) for name, (group, help) in of_python.items() if group == "Args"},
+    )
+    data = next((name for name, one in every.items() if _is_data(one.annotation)), None)
+    if data is not None:
+        reading = _parameters(options.named_data)
+        every |= {name: reading[name] for name in options.READING}
+    groups = [FIRST_GROUP, *(group for place in places for group, _ in place.values())]
+    ranks = dict.fromkeys(every, 0)
+    for name, one in every.items():
+        if one.annotation is typer.Context:
+            continue
+        kind, given = _split(one.annotation)
+        info = copy(given) or typer.Option(*_flag(one))
+        found = [place[name] for place in places if name in place]
+        if found:
+            group = found[0][0]
+            ranks[name] = groups.index(group)
+            info.rich_help_panel = None if group == FIRST_GROUP else group
+            info.help = next((help for _, help in found if help), None)
+        elif not info.hidden:
+            raise LookupError(f"{command.__name__}: nothing says what {name} is")
+        every[name] = one.replace(annotation=Annotated[str if name == data else kind, info])
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        if data is not None:
+            given[data] = options.named_data(given[data] or "", *map(given.pop, options.READING))
+        if function is None:
+            return command(**given)
+        arguments = _arguments(function, given)
+        on_stderr = given.get("as_json") or given.get("shown", "table") != "table"
+
+        def call(*pairs: NamedData, **more: Any) -> Any:
+            if pairs:
+                arguments.pop("pairs")
+            # standard output is for the result alone where a program reads it
+            with live_progress(on_stderr=on_stderr) as progress:
+                return function(*pairs, **{**arguments, **more}, progress=progress)
+
+        return command(call, **{name: given[name] for name in own})
+
+    vars(run)["__signature__"] = inspect.Signature(
+        sorted(every.values(), key=lambda one: ranks[one.name])
+    )
+    run.__annotations__ = {name: one.annotation for name, one in every.items()}
+    run.__doc__ = text
+    return cast("F", run)
+
+
+class _Names(dict[str, Any]):
+    """Names of a module; what it imports for type checkers alone is a class of that name."""
+
+    def __missing__(self, name: str) -> Any:
+        return type(name, (), {})
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a function by name, with their types, for calls by name."""
+    names = _Names({**vars(builtins), **getattr(function, "__globals__", {})})
+    hints = get_type_hints(function, localns=names, include_extras=True)
+    return {
+        one.name: one.replace(annotation=hints[one.name], kind=one.KEYWORD_ONLY)
+        for one in inspect.signature(function).parameters.values()
+    }
+
+
+def _on_terminal(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters that a function of the Python API has on a terminal; `--set` has its `**keywords`."""
+    found = {}
+    for name, one in _parameters(function).items():
+        if inspect.signature(function).parameters[name].kind is one.VAR_KEYWORD:
+            found["changes"] = one.replace(name="changes", annotation=options.Changes, default=None)
+            continue
+        if name in ELSEWHERE:
+            continue
+        kind = one.annotation if _is_data(one.annotation) else _plain(one.annotation)
+        kind = options.ON_TERMINAL.get(name, kind)
+        name = "data" if name == "pairs" else name
+        default = None if one.default == () else one.default
+        found[name] = one.replace(name=name, annotation=kind, default=default)
+    return found
+
+
+def _split(kind: Any) -> tuple[Any, Any]:
+    """Split a type into the plain one and what typer is to know of it."""
+    return get_args(kind)[:2] if get_origin(kind) is Annotated else (kind, None)
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _is_data(kind: Any) -> bool:
+    """Return whether a type is that of a data set, which a terminal names."""
+    return any(
+        getattr(one, "__name__", "") in ("NamedData", "Pairs") for one in _members(_split(kind)[0])
+    )
+
+
+def _plain(kind: Any) -> Any:
+    """Return what a terminal gives for a type of Python: a number, a choice, or text, such as a name or a path.
+
+    >>> _plain(float | Sequence[float] | None), _plain(int), _plain(bytes | str | None)
+    (list[float] | None, <class 'int'>, str | None)
+    """
+    members = _members(kind)
+    for one in members:
+        if get_origin(one) is Sequence:
+            return list[_plain(get_args(one)[0])] | None  # type: ignore[misc]
+    plain = (one for one in members if one in (bool, int, float) or get_origin(one) is Literal)
+    # what may be an object or a name in Python is a name here
+    names = any(getattr(one, "__name__", "") == "DualEncoder" for one in members)
+    kind = next(plain, Path if Path in members and not names else str)
+    return kind | None if NoneType in members else kind
+
+
+def _arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a function of the Python API for the options that are given.
+
+    Raises:
+        InputError: If `--set` has a parameter that is an option.
+    """
+    from mmpoison.base.untrusted import parse_changes
+
+    parameters = inspect.signature(function).parameters.values()
+    known = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
+    arguments = {name: given.get("data" if name == "pairs" else name) for name in known}
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    changes = parse_changes(given.get("changes") or [])
+    if twice := {key: changes.pop(key) for key in known & changes.keys()}:
+        if "settings" not in known:
+            raise InputError(f"--set {min(twice)}: give --{min(twice).replace('_', '-')} instead")
+        arguments["settings"] = training_settings(None, twice)
+    return arguments | changes
+
+
+def _flag(parameter: inspect.Parameter) -> list[str]:
+    """Return the name of a flag that is off by default: nobody turns it off."""
+    return [f"--{parameter.name.replace('_', '-')}"] if parameter.default is False else []
+
+
+def described_options(docstring: str) -> tuple[str, dict[str, tuple[str, str]]]:
+    """Split a docstring into its text, and group and help of each option that it describes.
+
+    >>> described_options("Scan.\\n\\nCut:\\n    lose: A share.\\n        Of all.\\n    labels, auto")
+    ('Scan.', {'lose': ('Cut', 'A share. Of all.'), 'labels': ('Cut', ''), 'auto': ('Cut', '')})
+    """
+    text, *rest = re.split(r"^(?=\S[^\n]*:\n    [\w*])", docstring, flags=re.MULTILINE)
+    found: dict[str, tuple[str, str]] = {}
+    for section in rest:
+        group, _, body = section.partition(":\n")
+        for entry in re.split(r"^    (?=[\w*])", body, flags=re.MULTILINE)[1:]:
+            names, _, said = entry.partition(": ")
+            for name in re.findall(r"\w+", names):
+                # the first counts: arguments come before what is returned
+                found.setdefault(name, (group, " ".join(said.split())))
+    return text.rstrip(), found
