@@ -170,7 +170,7 @@ REFUSED: list[tuple[str, str, Callable[[Path], Any], dict[str, str], str]] = [
     (CLIP, "text_emb/*", Path.unlink, {}, "has no text_emb/text_emb_*.npy"),
     (CLIP, "metadata/*", Path.unlink, {"id": "uid"}, "option id='uid': no table"),
     (CLIP, "text_emb/*", lambda f: cut(f, 1), {}, "cannot be read) (none of 3 shards"),
-    ("datacomp", "", Path.exists, {"model": "h14"}, "none of l14, b32"),
+    ("datacomp", "", Path.exists, {"model": "h14"}, "must be 'l14' or 'b32'"),
     ("datacomp", "*.npz", only_b32, {"model": "l14"}, "has no array 'l14_txt', it has b32_img"),
     (
         "datacomp",
