@@ -19,7 +19,7 @@ from rich.text import Text
 from typer.core import TyperOption
 from typer.main import get_command
 
-from mmpoison.cli.app import GROUPS, NAMES, app
+from mmpoison.cli.app import GROUPS, VERBS, app, command_of
 from mmpoison.cli.help import simplified
 
 REFERENCE = ROOT / "docs/reference"
@@ -31,8 +31,8 @@ def pages() -> dict[Path, str]:
     """Make all pages of the command line, by file; pages of verbs that there are no more are empty."""
     root: Any = get_command(app)
     made = {REFERENCE / "cli.md": _index(root)}
-    for name in NAMES:
-        made[REFERENCE / "cli" / f"{name}.md"] = _verb(name, root.commands[name])
+    for name in VERBS:
+        made[REFERENCE / "cli" / f"{name}.md"] = _verb(name, command_of(name))
     return dict.fromkeys(sorted((REFERENCE / "cli").glob("*.md")), "") | made
 
 
@@ -47,10 +47,9 @@ def _index(root: Any) -> str:
         "| group | verb | what it does |",
         "|---|---|---|",
     ]
-    for group, entries in GROUPS.items():
-        for entry in entries:
-            name = entry[0] if isinstance(entry, tuple) else entry.__name__.rstrip("_")
-            summary = _plain(root.commands[name].help).split("\n\n")[0]
+    for group, verbs in GROUPS.items():
+        for name in verbs:
+            summary = _plain(command_of(name).help).split("\n\n")[0]
             lines.append(f"| {group} | [`{name}`](cli/{name}.md) | {_cell(summary)} |")
     return "\n".join([*lines, "", _plain(root.epilog), ""])
 

@@ -12,11 +12,10 @@ from typing import Annotated, Any, get_args
 
 import pytest
 import typer
-from typer.main import get_command
 
 import mmpoison
 from mmpoison import __version__
-from mmpoison.cli.app import app
+from mmpoison.cli.app import VERBS, command_of
 from mmpoison.cli.console import console
 from mmpoison.cli.verb import declared
 from mmpoison.runs.recipe_files import list_recipes, recipe_files
@@ -24,27 +23,23 @@ from mmpoison.runs.recipe_files import list_recipes, recipe_files
 README = Path(__file__).parents[2] / "README.md"
 
 
-def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """All commands that are no groups."""
-    for name, child in getattr(command, "commands", {}).items():
-        if getattr(child, "commands", None):
-            yield from verbs(child, (*path, name))
-        else:
-            yield (*path, name)
+def named(path: tuple[str, ...]) -> Any:
+    """Return the command of a verb, such as `scan` or `data list`."""
+    command = command_of(path[0])
+    return command.commands[path[1]] if path[1:] else command
 
 
-VERBS = sorted(verbs(get_command(app)))
+def paths() -> Iterator[tuple[str, ...]]:
+    """All verbs that are no groups."""
+    for name in VERBS:
+        inside = getattr(command_of(name), "commands", {})
+        yield from ((name, verb) for verb in inside) if inside else [(name,)]
 
 
-def command_of(path: tuple[str, ...]) -> Any:
-    """Return the command of a verb."""
-    command: Any = get_command(app)
-    for name in path:
-        command = command.commands[name]
-    return command
+PATHS = sorted(paths())
 
 
-@pytest.mark.parametrize("path", VERBS, ids=" ".join)
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
 def test_help_has_an_example(cli: Callable[..., Any], path: tuple[str, ...]) -> None:
     result = cli(*path, "--help")
     assert result.code == 0
@@ -58,7 +53,7 @@ def test_help_has_an_example(cli: Callable[..., Any], path: tuple[str, ...]) -> 
 
 def test_help_has_no_noise(cli: Callable[..., Any]) -> None:
     """No types that say nothing, no bounds that nobody reaches, at most a screen of an old spelling."""
-    for path in ((), ("data",), *VERBS):
+    for path in ((), ("data",), *PATHS):
         text = cli(*path, "--help").out
         for noise in (
             "<bool>",
@@ -168,7 +163,7 @@ def test_an_option_that_nothing_describes_is_refused() -> None:
 @pytest.mark.parametrize("name", ["train", "evaluate", "scan", "check", "sterilize"])
 def test_an_option_is_a_parameter_of_python(name: str) -> None:
     """What Python takes, the terminal takes, under the same name and with the same default."""
-    options = {one.name: one for one in command_of((name,)).params}
+    options = {one.name: one for one in command_of(name).params}
     taken = {"pairs": "data", "options": "option"}
     for parameter in inspect.signature(getattr(mmpoison, name)).parameters.values():
         if parameter.name in ("progress", "settings"):

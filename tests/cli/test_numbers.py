@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
-from tests.cli.test_help import VERBS, command_of
+from tests.cli.test_help import PATHS, named
 
 from mmpoison.attacks import ATTACKS, build_attack
 from mmpoison.defenses import DEFENSES
@@ -26,8 +26,8 @@ NONSENSE = ("-1", "nan", "inf", "-inf", "1e999", "9" * 400, "x", "")
 
 def numbers() -> Iterator[tuple[tuple[str, ...], str, Any]]:
     """Every option of every verb that takes numbers."""
-    for path in VERBS:
-        for parameter in command_of(path).params:
+    for path in PATHS:
+        for parameter in named(path).params:
             descriptor = getattr(parameter, "type_descriptor", None)
             annotation = getattr(descriptor, "annotation", None)
             if {annotation, *get_args(annotation)} & {int, float}:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.test_help import VERBS, command_of
+from tests.cli.test_help import PATHS, named
 
 from mmpoison.datasets import load_dataset
 from mmpoison.pairs.folder import save_pairs
@@ -33,11 +33,11 @@ def takes_data(path: tuple[str, ...]) -> bool:
     return any(
         "--data" in parameter.opts
         or any(words in (getattr(parameter, "help", "") or "") for words in NAMES_OF_DATA)
-        for parameter in command_of(path).params
+        for parameter in named(path).params
     )
 
 
-TAKE_DATA = {path for path in VERBS if takes_data(path)}
+TAKE_DATA = {path for path in PATHS if takes_data(path)}
 NOTICE = "columns: image = Datei, caption = Satz (found by their values)"
 
 
@@ -74,10 +74,10 @@ def test_the_verbs_that_take_data_are_found() -> None:
     assert found == TAKE_DATA
     # whoever adds --data to one of these takes it from the exceptions
     assert not TAKE_DATA & set(NO_DATA)
-    assert set(NO_DATA) <= set(VERBS)
+    assert set(NO_DATA) <= set(PATHS)
 
 
-@pytest.mark.parametrize("path", sorted(set(VERBS) - TAKE_DATA - set(NO_DATA)), ids=" ".join)
+@pytest.mark.parametrize("path", sorted(set(PATHS) - TAKE_DATA - set(NO_DATA)), ids=" ".join)
 def test_no_other_verb_says_how_data_are_read(cli: Cli, path: tuple[str, ...]) -> None:
     """A verb that reads data under another name is found by the options that only data have."""
     assert "--data-root" not in cli(*path, "--help").out

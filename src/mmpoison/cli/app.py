@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache as once
 from typing import Any, TextIO
 
@@ -14,37 +15,56 @@ from typer.main import get_command
 
 from mmpoison._version import __version__
 from mmpoison.base.processes import end_processes
-from mmpoison.cli import (
-    cache,
-    check,
-    data,
-    defenses,
-    evaluate,
-    models,
-    poison,
-    report,
-    review,
-    run,
-    scan,
-    search,
-    sterilize,
-    train,
-)
 from mmpoison.cli.console import console, say, stderr
 from mmpoison.cli.help import START, PlainGroup, PlainTyper
 from mmpoison.errors import AlreadyDone, MmpoisonNotice, MmpoisonWarning
 
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "Start": {"demo": "run", "run": "run"},
+    "Data": {"data": "data"},
+    "Attack": {"poison": "poison"},
+    "Train and measure": {"models": "models", "train": "train", "evaluate": "evaluate"},
+    "Defend": {
+        "scan": "scan",
+        "review": "review",
+        "check": "check",
+        "sterilize": "sterilize",
+        "defenses": "defenses",
+    },
+    "Look": {"report": "report", "search": "search", "cache": "cache"},
+}
+"""The verbs in the order of the help, each with its module; a group of verbs is the `app` of its module."""
+VERBS = {verb: (panel, module) for panel, verbs in GROUPS.items() for verb, module in verbs.items()}
+
 
 class _Root(PlainGroup):
-    """The application, with its verbs in the order of `GROUPS`: typer puts groups last."""
+    """The application: a command imports the module of its verb alone."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=NAMES.index)
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return command_of(cmd_name) if cmd_name in VERBS else None
+
+
+@once
+def command_of(name: str) -> Any:
+    """Make the command of a verb, or of a group of verbs."""
+    panel, place = VERBS[name]
+    module = importlib.import_module(f"mmpoison.cli.{place}")
+    group: PlainTyper | None = getattr(module, "app", None)
+    if group is None:
+        group = PlainTyper(rich_markup_mode="rich")
+        group.command(name)(getattr(module, name))
+    command = get_command(group)
+    vars(command).update(name=name, rich_help_panel=panel)
+    return command
 
 
 app = PlainTyper(
     name="mmpoison",
     cls=_Root,
+    add_completion=True,
     help="Study, measure and defeat data poisoning of multimodal encoders such as CLIP.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
@@ -53,32 +73,6 @@ app = PlainTyper(
     epilog="Exit codes: 0 done, 1 no usable result or a failure, 2 bad input or a full disk, 130 Ctrl-C, 143 SIGTERM. "
     "The stack trace of a bug is saved to a file in the cache folder; MMPOISON_TRACEBACK=1 prints it.",
 )
-GROUPS: Mapping[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
-    "Start": (run.demo, run.run),
-    "Data": (("data", data.app),),
-    "Attack": (poison.poison,),
-    "Train and measure": (("models", models.app), train.train, evaluate.evaluate),
-    "Defend": (
-        scan.scan,
-        review.review,
-        check.check,
-        sterilize.sterilize,
-        defenses.defenses,
-    ),
-    "Look": (report.report, search.search, ("cache", cache.app)),
-}
-"""The verbs, and groups of verbs by name, in the order of the help."""
-NAMES = [
-    entry[0] if isinstance(entry, tuple) else entry.__name__.rstrip("_")
-    for entries in GROUPS.values()
-    for entry in entries
-]
-for panel, entries in GROUPS.items():
-    for entry in entries:
-        if isinstance(entry, tuple):
-            app.add_typer(entry[1], name=entry[0], rich_help_panel=panel)
-        else:
-            app.command(entry.__name__.rstrip("_"), rich_help_panel=panel)(entry)
 
 
 def _show_version(wanted: bool) -> None:

@@ -96,7 +96,7 @@ class PlainTyper(typer.Typer):
     """An application with such a help; its options are those of `typer.Typer`."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"cls": PlainGroup, **options})
+        super().__init__(**{"cls": PlainGroup, "add_completion": False, **options})
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
         """Register a verb, as `typer.Typer.command` does; its docstring says what its options are (`declared`)."""
