@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.browser.conftest import ESCAPES, SCRIPT
 from tests.conftest import few, write_jsonl, write_square_pairs
+from tests.pages.search.conftest import start
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import load_pairs
 from mmpoison.models import load_encoder
-from mmpoison.pages.search import Collection, Engine, Library, Source
+from mmpoison.pages.search import Collection, Engine
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -45,19 +46,17 @@ def engine(
     """Two models over two data sets, of which the first one has a manifest."""
     pairs = load_pairs(hostile_folder)
     manifest = SingleTargetLabel(goal="sheep2aeroplane", samples=3).poison(pairs).manifest
-    library = Library(
-        [
-            Source("clean", lambda: load_encoder(checkpoint)),
-            Source("poisoned", lambda: load_encoder(judge_checkpoint)),
-        ],
-        [
-            Source("hostile", lambda: Collection("hostile", pairs, manifest)),
-            Source("plain", lambda: Collection("plain", load_pairs(square_folder))),
-        ],
-        device="cpu",
-        cache=tmp_path_factory.mktemp("embeddings"),
+    library = start(
+        {
+            "clean": lambda: load_encoder(checkpoint),
+            "poisoned": lambda: load_encoder(judge_checkpoint),
+        },
+        {
+            "hostile": lambda: Collection("hostile", pairs, manifest),
+            "plain": lambda: Collection("plain", load_pairs(square_folder)),
+        },
+        tmp_path_factory.mktemp("embeddings"),
     )
-    library.start()
     library.wait()
     # broken only once it is in the gallery, as when a disk fails
     (hostile_folder / "sofa" / "11.png").write_bytes(b"no image")

@@ -152,13 +152,12 @@ def test_link_shares_the_bytes_and_copy_does_not(
         assert (out / image_id).read_bytes() == (square_folder / image_id).read_bytes()
 
 
-def test_notices_and_extra_files_go_along(own_square_folder: Path, tmp_path: Path) -> None:
+def test_notices_go_along(own_square_folder: Path, tmp_path: Path) -> None:
     (own_square_folder / "README.md").write_text("whose pictures these are")
     (own_square_folder / "private.txt").write_text("not listed")
     pairs = load_pairs(own_square_folder)
-    out = save_pairs(pairs, tmp_path / "out", extra={"verdicts.jsonl": "{}\n"})
+    out = save_pairs(pairs, tmp_path / "out")
     assert (out / "README.md").read_text() == "whose pictures these are"
-    assert (out / "verdicts.jsonl").read_text() == "{}\n"
     assert not (out / "private.txt").exists()
 
 
@@ -379,6 +378,7 @@ def test_pairs_that_lost_their_poison(poisoned_folder: Path, squares: PairDatase
         lambda manifest: manifest["counts"].update(training_pairs=0),
         lambda manifest: manifest["counts"].update(training_pairs="many"),
         lambda manifest: manifest.update(seed="none"),
+        lambda manifest: manifest.update(mode="add\n"),
         lambda manifest: manifest["pairs"][0].pop("goal"),
         lambda manifest: manifest.pop("clean_fingerprint"),
     ],

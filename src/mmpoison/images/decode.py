@@ -257,13 +257,12 @@ def orientation(image: Image.Image) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def read_small_jpeg(data: bytes, side: int, *, name: str = "the picture") -> Pixels:
+def read_small_jpeg(data: bytes, side: int) -> Pixels:
     """Read a JPEG that is small or nothing, such as a thumbnail in a file from outside.
 
     Args:
         data: The bytes of the file.
         side: A picture with a longer side is refused before it is decoded.
-        name: What to call it in messages.
 
     Returns:
         RGB, shape `(height, width, 3)`.
@@ -271,7 +270,7 @@ def read_small_jpeg(data: bytes, side: int, *, name: str = "the picture") -> Pix
     Raises:
         BrokenImage: If it is no JPEG, too large, or broken.
     """
-    with _opened(io.BytesIO(data), name, side * side, ("JPEG",), side) as image:
+    with _opened(io.BytesIO(data), "the picture", side * side, ("JPEG",), side) as image:
         return np.array(image.convert("RGB"))
 
 

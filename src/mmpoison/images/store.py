@@ -83,7 +83,6 @@ class PixelStore:
         broken: Literal["raise", "drop"] = "raise",
         workers: int | None = None,
         progress: Progress | None = None,
-        say: Callable[[str], None] | None = None,
         cache: Path | None = None,
         in_memory: int = IN_MEMORY,
     ) -> PixelStore:
@@ -97,7 +96,6 @@ class PixelStore:
                 `broken`, and its pairs are the caller's to drop.
             workers: Threads; the number of cores by default.
             progress: Called with (done, total).
-            say: Called with one line when another process decodes them and this one waits.
             cache: Folder of a content cache; the usual one by default.
             in_memory: Up to so many bytes of pixels nothing is written.
 
@@ -124,7 +122,7 @@ class PixelStore:
         else:
             entry = _PixelEntry(ContentCache(cache), pairs.root, ids, before, preparation)
             folder = entry.folder
-            reasons, passing = entry.make(workers, progress, say)
+            reasons, passing = entry.make(workers, progress)
             pixels = _open(folder, len(ids), preparation.image_size)
         if reasons and broken == "raise":
             count = f"{len(reasons):,} of {count_of(len(ids), 'image')} cannot be read"
@@ -227,23 +225,15 @@ class _PixelEntry:
         return states if sound else None
 
     def make(
-        self,
-        workers: int | None,
-        progress: Progress | None,
-        say: Callable[[str], None] | None,
+        self, workers: int | None, progress: Progress | None
     ) -> tuple[dict[int, str], set[int]]:
         """Decode what is not decoded yet; returns what is wrong with broken images, by row, and which may pass."""
         states = self.states()
         if states is not None and states.all():
             touch(self.folder)
             return _reasons(self.folder, states), set()
-        waiting = False
 
-        def on_wait(owner: str) -> None:
-            nonlocal waiting
-            if say is not None and not waiting:
-                say(f"{owner} is decoding these {self.count:,} images, waiting for it")
-            waiting = True
+        def on_wait(_: str) -> None:
             now = self.states()
             if progress is not None and now is not None:
                 # never all: the bar is finished below, by whoever sees the last one

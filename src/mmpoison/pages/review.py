@@ -162,6 +162,7 @@ class _Scores:
 Floats = npt.NDArray[np.float32]
 
 NEAREST = 4
+"""How many neighbours of each kind are shown."""
 
 
 def add_neighbours(
@@ -169,7 +170,6 @@ def add_neighbours(
     pieces: PairPieces,
     encoder: DualEncoder,
     *,
-    nearest: int = NEAREST,
     progress: ProgressFor | None = None,
 ) -> list[ShownPair]:
     """Add to the shown pairs the training pairs that are nearest to them, by caption and by image.
@@ -183,7 +183,6 @@ def add_neighbours(
         shown: The pairs, `n` of them.
         pieces: The set they are from.
         encoder: Measures what resembles what.
-        nearest: How many neighbours of each kind.
         progress: Gives a progress callback for a named step; it counts images.
 
     Raises:
@@ -215,7 +214,7 @@ def add_neighbours(
     ) -> tuple[Neighbour, ...]:
         others = among[image_of[among] != pair.image]
         distance = 1 - vectors[others] @ vectors[rows[pair.image, pair.caption]]
-        best = np.argsort(distance, kind="stable")[:nearest]
+        best = np.argsort(distance, kind="stable")[:NEAREST]
         return tuple(
             replace(every[others[i]], distance=float(np.clip(distance[i], 0, 2))) for i in best
         )

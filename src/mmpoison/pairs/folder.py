@@ -122,32 +122,21 @@ class ManifestMisfit(InputError):
         self.pairs = pairs
 
 
-def load_pairs_folder(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    strict: bool = True,
-    own_columns: bool = False,
-) -> PairDataset:
+def load_pairs_folder(path: str | Path) -> PairDataset:
     """Load a pairs folder.
 
     Args:
         path: Folder with `captions.jsonl` (and `manifest.json` where the set is poisoned).
-        images: Folder that the relative image paths start from; the pairs folder itself by default.
-        strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
-        own_columns: Read the keys of a line that have no meaning here too, so that `save_pairs` writes them again.
 
     Returns:
         The pairs in file order; poisoned pairs are recognised by the manifest in the folder.
 
     Raises:
         ManifestMisfit: If the manifest is broken or does not describe the pairs.
-        InputError: If the folder or file is missing, or (strict) a line is broken, a path leaves the folder or an image
-            occurs twice.
+        InputError: If the folder or file is missing, a line is broken, a path leaves the folder or an image occurs
+            twice.
     """
-    return table_of(
-        open_pairs_folder(Path(path), images=images, strict=strict, own_columns=own_columns)
-    )
+    return table_of(open_pairs_folder(Path(path)))
 
 
 def open_pairs_folder(
@@ -157,7 +146,14 @@ def open_pairs_folder(
     strict: bool = True,
     own_columns: bool = False,
 ) -> PairRows:
-    """Open a pairs folder; arguments as for `load_pairs_folder`."""
+    """Open a pairs folder.
+
+    Args:
+        folder: As for `load_pairs_folder`.
+        images: Folder that the relative image paths start from; the pairs folder itself by default.
+        strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
+        own_columns: Read the keys of a line that have no meaning here too, so that `save_pairs` writes them again.
+    """
     entries = (
         _entry(raw, f"{folder / CAPTIONS_FILE} line {number}", own_columns)
         for number, raw in _numbered_lines(folder)
@@ -176,7 +172,6 @@ def save_pairs(
     out: str | Path,
     *,
     images: ImagePolicy = "link",
-    extra: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a pairs folder that stands by itself.
 
@@ -186,7 +181,6 @@ def save_pairs(
         images: `link` makes hard links (the same bytes on disk; a copy only where the file system cannot link), `copy`
             copies, `none` writes the table alone. Images that lie in tar, Parquet or Arrow files are written as files,
             and get a new id.
-        extra: More text files for the folder, by name.
 
     Raises:
         InputError: If `out` holds something already or an image is missing.
@@ -198,8 +192,6 @@ def save_pairs(
             pairs = append_pairs(pairs, folder, stream, images)
         if pairs.manifest is not None:
             pairs.manifest.write(folder / MANIFEST_FILE)
-        for name, text in (extra or {}).items():
-            (folder / name).write_text(text, encoding="utf-8")
         copy_notices(root, folder)
         if pairs.manifest is not None:
             write_data_card(folder, pairs.manifest, len(pairs))

@@ -21,7 +21,14 @@ from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
-from mmpoison.pages.review import add_neighbours, group_members, read_scan, scanned_pairs, source_of
+from mmpoison.pages.review import (
+    NEAREST,
+    add_neighbours,
+    group_members,
+    read_scan,
+    scanned_pairs,
+    source_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +202,7 @@ def test_neighbours_are_the_nearest_on_other_images(
     result: Path, square_folder: Path, squares: PairDataset, judge: DualEncoder
 ) -> None:
     pieces = PairPieces(square_folder, images_at_once=7)
-    shown = add_neighbours(scanned_pairs(result, pieces, 6), pieces, judge, nearest=3)
+    shown = add_neighbours(scanned_pairs(result, pieces, 6), pieces, judge)
     train = squares.select(split="train")
     text, image = embed_pairs(judge, prepare_pixels(judge, train), train)
     ids = train.images.ids[train.image]
@@ -211,8 +218,8 @@ def test_neighbours_are_the_nearest_on_other_images(
                 distance = distance[np.unique(train.image, return_index=True)[1]]
             np.testing.assert_allclose(
                 [other.distance for other in found],
-                np.clip(np.sort(distance)[:3], 0, 2),
+                np.clip(np.sort(distance)[:NEAREST], 0, 2),
                 atol=1e-5,
             )
             assert pair.image not in [other.image for other in found]
-        assert len({other.image for other in pair.by_image}) == 3
+        assert len({other.image for other in pair.by_image}) == NEAREST

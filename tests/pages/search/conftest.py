@@ -54,6 +54,21 @@ def make_library(tmp_path: Path) -> Iterator[Callable[[Sources, Sources], Librar
         library.stop()
 
 
+@pytest.fixture
+def one_model(
+    make_library: Callable[[Sources, Sources], Library], checkpoint: Path
+) -> Callable[[Collection], Engine]:
+    """A function that makes a data set ready under one model, called tiny."""
+
+    def ready(collection: Collection) -> Engine:
+        tiny: Sources = {"tiny": lambda: load_encoder(checkpoint)}
+        library = make_library(tiny, {collection.name: lambda: collection})
+        library.wait()
+        return Engine(library)
+
+    return ready
+
+
 @pytest.fixture(scope="session")
 def two_models(checkpoint: Path, judge_checkpoint: Path) -> Sources:
     """Two random encoders."""

@@ -156,10 +156,8 @@ def test_the_first_model_answers_before_the_second_is_there(
 
 
 def test_embeddings_are_kept_for_the_next_session(
-    make_library: Callable[..., Library],
+    one_model: Callable[[Collection], Engine],
     own_square_folder: Path,
-    checkpoint: Path,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mmpoison.models import embedding
@@ -174,12 +172,7 @@ def test_embeddings_are_kept_for_the_next_session(
     monkeypatch.setattr(embedding, "embed_images", counted)
 
     def session() -> Engine:
-        collection = Collection("squares", load_pairs(own_square_folder))
-        library = make_library(
-            {"tiny": lambda: load_encoder(checkpoint)}, {"squares": lambda: collection}
-        )
-        library.wait()
-        return Engine(library)
+        return one_model(Collection("squares", load_pairs(own_square_folder)))
 
     def answer(engine: Engine) -> object:
         return engine.images_for(engine.library.collections["squares"], "test", QUERY, shown=9)
@@ -195,37 +188,29 @@ def test_embeddings_are_kept_for_the_next_session(
 
 
 def test_broken_images_are_left_out_and_counted(
-    make_library: Callable[..., Library],
-    own_square_folder: Path,
-    checkpoint: Path,
-    cut_jpeg: bytes,
+    one_model: Callable[[Collection], Engine], own_square_folder: Path, cut_jpeg: bytes
 ) -> None:
     (own_square_folder / "sheep" / "08.png").write_bytes(cut_jpeg)
     (own_square_folder / "sheep" / "09.png").unlink()
     collection = Collection("squares", load_pairs(own_square_folder))
-    library = make_library(
-        {"tiny": lambda: load_encoder(checkpoint)}, {"squares": lambda: collection}
-    )
-    library.wait()
-    answer = Engine(library).images_for(collection, "test", QUERY, shown=20)
+    engine = one_model(collection)
+    answer = engine.images_for(collection, "test", QUERY, shown=20)
     assert answer.columns["tiny"].size == 14
-    (note,) = library.notes(collection, "test")
+    (note,) = engine.library.notes(collection, "test")
     assert note.startswith("2 of 16 images cannot be read")
     ids = list(collection.pairs.images.ids)
-    facts, fault = Engine(library).pair_facts(collection, ids.index("sheep/08.png"))
+    facts, fault = engine.pair_facts(collection, ids.index("sheep/08.png"))
     assert len(facts) == 5
     assert facts[0].distance == {}
     assert "08.png" in fault
 
 
 def test_a_gallery_without_a_readable_image_fails_alone(
-    make_library: Callable[..., Library], write_lines: Callable[..., Path], checkpoint: Path
+    one_model: Callable[[Collection], Engine], write_lines: Callable[..., Path]
 ) -> None:
     line = {"image": "a.png", "captions": ["a"], "label": None, "split": "test"}
     collection = Collection("none", load_pairs(write_lines(line)))
-    library = make_library({"tiny": lambda: load_encoder(checkpoint)}, {"none": lambda: collection})
-    library.wait()
-    answer = Engine(library).images_for(collection, "test", QUERY, shown=3)
+    answer = one_model(collection).images_for(collection, "test", QUERY, shown=3)
     assert answer.waiting["tiny"].state == "failed"
     assert "none of the 1 images can be read" in answer.waiting["tiny"].message
 
@@ -259,11 +244,9 @@ def test_what_a_library_refuses(make_library: Callable[..., Library], squares: P
 
 
 def test_stopping_ends_the_thread(
-    make_library: Callable[..., Library], squares: PairDataset, checkpoint: Path
+    one_model: Callable[[Collection], Engine], squares: PairDataset
 ) -> None:
-    library = make_library(
-        {"tiny": lambda: load_encoder(checkpoint)}, {"a": lambda: Collection("a", squares)}
-    )
+    library = one_model(Collection("a", squares)).library
     library.stop()
     assert library._thread is not None
     assert not library._thread.is_alive()

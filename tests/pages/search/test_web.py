@@ -14,9 +14,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from mmpoison.datasets import load_pairs
-from mmpoison.models import load_encoder
 from mmpoison.pages.local_app import STATIC
-from mmpoison.pages.search import Collection, Engine, Library
+from mmpoison.pages.search import Collection, Engine
 from mmpoison.pages.search.app import images_answer, search_app
 from mmpoison.pages.search.library import Job
 
@@ -30,10 +29,7 @@ def client(engine: Engine) -> TestClient:
 
 @pytest.fixture
 def hostile(
-    make_library: Callable[..., Library],
-    own_square_folder: Path,
-    checkpoint: Path,
-    cut_jpeg: bytes,
+    one_model: Callable[[Collection], Engine], own_square_folder: Path, cut_jpeg: bytes
 ) -> TestClient:
     """Captions with markup and escapes, a class with a control character, a broken image."""
     file = own_square_folder / "captions.jsonl"
@@ -44,11 +40,7 @@ def hostile(
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (own_square_folder / "sofa" / "08.png").write_bytes(cut_jpeg)
     collection = Collection("a\x1b[1mb", load_pairs(own_square_folder))
-    library = make_library(
-        {"tiny": lambda: load_encoder(checkpoint)}, {"a\x1b[1mb": lambda: collection}
-    )
-    library.wait()
-    return TestClient(search_app(Engine(library)), base_url=HOST)
+    return TestClient(search_app(one_model(collection)), base_url=HOST)
 
 
 def key(client: TestClient) -> str:

@@ -191,13 +191,12 @@ class Collection:
         """Return whether poison added captions to an image."""
         return image in self._added
 
-    def suggestions(self, part: str, label: str | None, count: int = SUGGESTED) -> list[str]:
+    def suggestions(self, part: str, label: str | None) -> list[str]:
         """Return a few captions of a gallery's images as queries, the same ones each time.
 
         Args:
             part: The gallery.
             label: A class, or None for captions of any image.
-            count: How many.
 
         Raises:
             InputError: If the gallery or the class is unknown.
@@ -209,11 +208,11 @@ class Collection:
         rng = generator(0, f"suggestions/{part}/{label}")
         found: dict[str, None] = {}
         # one caption per image, drawn by the seed: no selection of flattering ones
-        for image in rng.permutation(images)[: 4 * count]:
+        for image in rng.permutation(images)[: 4 * SUGGESTED]:
             own = [c.text for c in self.captions(int(image)) if not c.poisoned and c.text.strip()]
             if own:
                 found[str(own[int(rng.integers(len(own)))])] = None
-            if len(found) == count:
+            if len(found) == SUGGESTED:
                 break
         return list(found)
 
