@@ -22,7 +22,7 @@ from mmpoison.cli.data_shown import is_format
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.options import option_kinds
 from mmpoison.defenses import DEFENSES
-from mmpoison.defenses.catalogue import Defense, Kind
+from mmpoison.defenses.catalogue import Kind
 from mmpoison.errors import InputError
 from mmpoison.models import MODELS, load_encoder
 from mmpoison.pairs.table import ImageTable
@@ -162,18 +162,35 @@ def poison(attack: Attack, clean: PairDataset, seed: int = 0) -> PairDataset:
     return run_attack(attack, clean, seed, lambda name: toy(noise=3.0))
 
 
+REGISTRIES: list[tuple[Any, tuple[str, ...], Any]] = [
+    (ATTACKS, ("source", "section", "summary"), AttackKind),
+    (DEFENSES, ("source", "summary", "cost"), Kind),
+    (DATASETS, ("summary", "where_from"), None),
+    (MODELS, ("summary",), None),
+]
+
+
+@pytest.mark.parametrize(
+    ("registry", "texts", "kinds", "name"),
+    [(*each, name) for each in REGISTRIES for name in each[0]],
+)
+def test_a_plug_in_says_what_it_is(
+    registry: Any, texts: tuple[str, ...], kinds: Any, name: str
+) -> None:
+    plug_in = registry[name]
+    assert plug_in.name == name
+    assert all(one_line(getattr(plug_in, text)) for text in texts)
+    assert getattr(plug_in, "attribution", None) is None or one_line(plug_in.attribution)
+    if kinds is not None:
+        assert plug_in.kind in get_args(kinds)
+        assert inspect.getdoc(plug_in)
+
+
 @pytest.mark.parametrize("name", list(ATTACKS))
 class TestAttack:
-    def test_says_what_it_is(self, name: str) -> None:
-        attack = ATTACKS[name]
-        assert attack.name == name
-        assert attack.kind in get_args(AttackKind)
-        assert one_line(attack.source)
-        assert one_line(attack.section)
-        assert one_line(attack.summary)
-        assert inspect.getdoc(attack)
+    def test_takes_a_goal_or_goals(self, name: str) -> None:
         # recipes and the command line give goals by one of these names
-        assert len({"goal", "goals"} & set(inspect.signature(attack).parameters)) == 1
+        assert len({"goal", "goals"} & set(inspect.signature(ATTACKS[name]).parameters)) == 1
 
     def test_returns_a_new_table_that_carries_its_manifest(self, name: str, root: Path) -> None:
         clean = small_pairs(root)
@@ -243,15 +260,6 @@ APPLY = {
 
 @pytest.mark.parametrize("name", list(DEFENSES))
 class TestDefense:
-    def test_says_what_it_is(self, name: str) -> None:
-        defense: type[Defense] = DEFENSES[name]
-        assert defense.name == name
-        assert defense.kind in get_args(Kind)
-        assert one_line(defense.source)
-        assert one_line(defense.summary)
-        assert one_line(defense.cost)
-        assert inspect.getdoc(defense)
-
     def test_names_its_parameters(self, name: str) -> None:
         defense: Any = DEFENSES[name]
         parameters = inspect.signature(defense).parameters.values()
@@ -278,13 +286,6 @@ class TestDefense:
 
 @pytest.mark.parametrize("name", list(DATASETS))
 class TestDataset:
-    def test_says_what_it_is(self, name: str) -> None:
-        source = DATASETS[name]
-        assert source.name == name
-        assert one_line(source.summary)
-        assert one_line(source.where_from)
-        assert source.attribution is None or one_line(source.attribution)
-
     def test_takes_the_options_it_names(self, name: str) -> None:
         source = DATASETS[name]
         for function in (source.load, source.build):
@@ -316,10 +317,8 @@ class TestDataset:
 
 @pytest.mark.parametrize("name", list(MODELS))
 class TestModel:
-    def test_says_what_it_is(self, name: str) -> None:
+    def test_loads_without_arguments(self, name: str) -> None:
         source = MODELS[name]
-        assert source.name == name
-        assert one_line(source.summary)
         assert not any(
             parameter.default is inspect.Parameter.empty
             for parameter in inspect.signature(source.load).parameters.values()

@@ -171,16 +171,6 @@ def test_silhouettes_equal_sample_by_sample(models: dict[str, Studied], test_set
         assert got[f"{kind}_silhouette"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_silhouettes_of_classes_that_separate(test_set: TestSet) -> None:
-    codes = test_set.pairs.images.class_codes
-    apart = TestEmbeddings(
-        np.eye(4, dtype=np.float32)[codes[test_set.gallery]],
-        np.eye(4, dtype=np.float32)[codes[test_set.pairs.image]],
-    )
-    got = silhouettes(apart, test_set, seed=0)
-    assert got["text_silhouette"] == got["image_silhouette"] == pytest.approx(1)
-
-
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_a_map_is_plain_and_drawn_by_the_seed(
     models: dict[str, Studied], test_set: TestSet, method: Any, monkeypatch: pytest.MonkeyPatch

@@ -39,10 +39,6 @@ def test_quantiles_interpolate_between_sorted_ranks(ranks: list[int], q: list[fl
     assert rank_quantiles(ranks, q).tolist() == pytest.approx(expected, abs=1e-9)
 
 
-def test_quartiles_by_default() -> None:
-    assert rank_quantiles([0, 1, 2, 3, 4]).tolist() == [1.0, 2.0, 3.0]
-
-
 @pytest.mark.parametrize(
     "function", [lambda r: hit_at_k(r, 1), hit_table, min_rank, rank_quantiles]
 )

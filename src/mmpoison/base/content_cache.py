@@ -18,7 +18,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -259,19 +259,16 @@ class ContentCache:
             made = made or dict(make())
             return tuple(made[name] for name in names)
 
-    @contextmanager
     def locked(
         self, key: CacheKey, on_wait: Callable[[str], None] = lambda owner: None
-    ) -> Iterator[Path]:
+    ) -> AbstractContextManager[Path]:
         """Hold the lock of an entry and yield its folder, which need not exist.
 
         Args:
             key: The entry.
             on_wait: Called with the owner's name each time that another process has the lock; it may raise to give up.
         """
-        target = self.path(key)
-        with self._lock(target, on_wait):
-            yield target
+        return self._lock(self.path(key), on_wait)
 
     def describe(
         self,
@@ -294,7 +291,7 @@ class ContentCache:
         write_json(folder / ENTRY_FILE, entry, default=str)
 
     @contextmanager
-    def _lock(self, target: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    def _lock(self, target: Path, on_wait: Callable[[str], None]) -> Iterator[Path]:
         # all locks lie in one folder and stay there: a process may hold one that it has opened and not locked yet
         name = str(target.relative_to(self.folder)).removesuffix(WORK).replace(os.sep, "-")
         locks = self.folder / LOCKS
@@ -313,7 +310,7 @@ class ContentCache:
         try:
             with suppress(OSError):
                 owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
-            yield
+            yield target
         finally:
             with suppress(OSError):
                 owner.unlink(missing_ok=True)

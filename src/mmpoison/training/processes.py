@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from mmpoison.base.processes import process_count
 from mmpoison.models.inputs import Rows
-from mmpoison.training.objective import contrastive_loss
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -87,8 +86,6 @@ class Processes:
             scale: exp(tau).
             batch: Pairs in the whole batch.
         """
-        if self.count == 1:
-            return contrastive_loss(text, image, scale)
         shares = self.shares(batch)
         start = sum(shares[: self.rank])
         own = torch.arange(start, start + shares[self.rank], device=text.device)
