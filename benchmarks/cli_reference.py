@@ -48,8 +48,7 @@ def _index(root: Any) -> str:
         "|---|---|---|",
     ]
     for group, entries in GROUPS.items():
-        for entry in entries:
-            name = entry[0] if isinstance(entry, tuple) else entry.__name__.rstrip("_")
+        for name in entries:
             summary = _plain(root.commands[name].help).split("\n\n")[0]
             lines.append(f"| {group} | [`{name}`](cli/{name}.md) | {_cell(summary)} |")
     return "\n".join([*lines, "", _plain(root.epilog), ""])

@@ -53,32 +53,32 @@ app = PlainTyper(
     epilog="Exit codes: 0 done, 1 no usable result or a failure, 2 bad input or a full disk, 130 Ctrl-C, 143 SIGTERM. "
     "The stack trace of a bug is saved to a file in the cache folder; MMPOISON_TRACEBACK=1 prints it.",
 )
-GROUPS: Mapping[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
-    "Start": (run.demo, run.run),
-    "Data": (("data", data.app),),
-    "Attack": (poison.poison,),
-    "Train and measure": (("models", models.app), train.train, evaluate.evaluate),
-    "Defend": (
-        scan.scan,
-        review.review,
-        check.check,
-        sterilize.sterilize,
-        defenses.defenses,
-    ),
-    "Look": (report.report, search.search, ("cache", cache.app)),
+GROUPS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
+    "Start": {"demo": run.demo, "run": run.run},
+    "Data": {"data": data.app},
+    "Attack": {"poison": poison.poison},
+    "Train and measure": {
+        "models": models.app,
+        "train": train.train,
+        "evaluate": evaluate.evaluate,
+    },
+    "Defend": {
+        "scan": scan.scan,
+        "review": review.review,
+        "check": check.check,
+        "sterilize": sterilize.sterilize,
+        "defenses": defenses.defenses,
+    },
+    "Look": {"report": report.report, "search": search.search, "cache": cache.app},
 }
-"""The verbs, and groups of verbs by name, in the order of the help."""
-NAMES = [
-    entry[0] if isinstance(entry, tuple) else entry.__name__.rstrip("_")
-    for entries in GROUPS.values()
-    for entry in entries
-]
+"""The verbs, and groups of verbs, in the order of the help."""
+NAMES = [name for entries in GROUPS.values() for name in entries]
 for panel, entries in GROUPS.items():
-    for entry in entries:
-        if isinstance(entry, tuple):
-            app.add_typer(entry[1], name=entry[0], rich_help_panel=panel)
+    for name, entry in entries.items():
+        if isinstance(entry, typer.Typer):
+            app.add_typer(entry, name=name, rich_help_panel=panel)
         else:
-            app.command(entry.__name__.rstrip("_"), rich_help_panel=panel)(entry)
+            app.command(name, rich_help_panel=panel)(entry)
 
 
 def _show_version(wanted: bool) -> None:
