@@ -103,8 +103,8 @@ def serve_synthetic(models: list[str], count: int, ready: Any) -> None:
     from mmpoison.models.embedding import embed_captions
     from mmpoison.pages import serve
     from mmpoison.pages.search import Collection, Engine, Library, Source
+    from mmpoison.pages.search.app import search_app
     from mmpoison.pages.search.embedded import Searchable
-    from mmpoison.pages.search.web import search_app
 
     rng = np.random.default_rng(0)
     labels = [THINGS[n % 10] for n in range(count)]

@@ -13,6 +13,7 @@ import numpy as np
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.images import PixelStore, Preparation
+from mmpoison.pairs.manifest import PoisonManifest
 
 
 def class_table(
@@ -30,6 +31,21 @@ def class_table(
     image = [n for n in range(len(ids)) for _ in range(captions)]
     texts = [f"{ids[n]} said {place % captions}" for place, n in enumerate(image)]
     return PairDataset.build(ImageTable.build(ids, labels, splits, Path("nowhere")), texts, image)
+
+
+def table(*rows: tuple[str | None, str, int]) -> PairDataset:
+    """Images given as class, split and number of captions."""
+    ids = [f"{n}.jpg" for n in range(len(rows))]
+    labels, splits = [row[0] for row in rows], [row[1] for row in rows]
+    image = [n for n, row in enumerate(rows) for _ in range(row[2])]
+    images = ImageTable.build(ids, labels, splits, Path("nowhere"))
+    return PairDataset.build(images, [f"caption {n}" for n in range(len(image))], image)
+
+
+def manifest_of(pairs: PairDataset) -> PoisonManifest:
+    """The manifest of a poisoned set."""
+    assert pairs.manifest is not None
+    return pairs.manifest
 
 
 def pairs_of(pairs: PairDataset, **chosen: Any) -> Counter[tuple[str, str]]:

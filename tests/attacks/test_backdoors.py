@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.attacks.conftest import pairs_of
-from tests.conftest import captions_by_image, refusal
+from tests.attacks.conftest import manifest_of, pairs_of
+from tests.conftest import captions_by_image
 
 from mmpoison.attacks import ATTACKS, BlendBackdoor, PatchBackdoor
 from mmpoison.attacks.backdoors import TEMPLATES
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.images.triggers import random_bytes, read_trigger, source_pixels
 from mmpoison.pairs.captions import caption_of
-from mmpoison.pairs.manifest import PoisonManifest
 
 GOAL = "sheep2aeroplane"
 BACKDOORS = ["patch-backdoor", "blend-backdoor"]
@@ -25,11 +24,6 @@ BACKDOORS = ["patch-backdoor", "blend-backdoor"]
 
 def backdoor(name: str, **options: Any) -> Any:
     return ATTACKS[name](goal=GOAL, **options)
-
-
-def manifest_of(pairs: PairDataset) -> PoisonManifest:
-    assert pairs.manifest is not None
-    return pairs.manifest
 
 
 def uneven_pairs(folder: Path) -> PairDataset:
@@ -117,6 +111,7 @@ def test_the_largest_amount_that_does_not_exceed_a_rate(
     for pairs in range(1, 25):
         manifest = manifest_of(PatchBackdoor(GOAL, pairs=pairs, mode=mode).poison(clean, seed))
         rates.append(manifest.rate)
+        assert len(manifest.pairs) == pairs
         # images are used whole, the last one excepted
         had = Counter(clean.images.ids[clean.image])
         got = Counter(pair.poisoned_image for pair in manifest.pairs)
@@ -128,47 +123,6 @@ def test_the_largest_amount_that_does_not_exceed_a_rate(
         made = manifest_of(PatchBackdoor(GOAL, rate=rate, mode=mode).poison(clean, seed))
         assert len(made.pairs) == most
         assert made.rate == rates[most - 1] <= rate
-
-
-@pytest.mark.parametrize("name", BACKDOORS)
-def test_an_amount_ends_within_an_image(tmp_path: Path, name: str) -> None:
-    clean = uneven_pairs(tmp_path)
-    sizes = []
-    for pairs in range(1, 12):
-        poisoned = backdoor(name, pairs=pairs).poison(clean, 0)
-        sizes.append(len(manifest_of(poisoned).pairs))
-        assert len(poisoned.select(poisoned=True)) == pairs
-    assert sizes == list(range(1, 12))
-
-
-@pytest.mark.parametrize("name", BACKDOORS)
-def test_impossible_amounts(squares: PairDataset, name: str) -> None:
-    # 23 train images that are not of sheep, with 115 captions; 5 of aeroplanes, with 25
-    everything = backdoor(name, samples=23).poison(squares, 0)
-    assert len(manifest_of(everything).pairs) == 115
-    said = refusal(backdoor(name, samples=24).poison, squares, 0)
-    assert "all classes but 'sheep' have 23 train images: at most samples=23" in said
-    said = refusal(backdoor(name, pairs=26, drawn_from="target").poison, squares, 0)
-    assert "class 'aeroplane' has 25 train captions: at most pairs=25" in said
-    assert "smallest rate" in refusal(backdoor(name, rate=1e-6).poison, squares, 0)
-
-
-@pytest.mark.parametrize(
-    ("attack", "options"),
-    [
-        (PatchBackdoor, {"place": "left"}),
-        (PatchBackdoor, {"place": 3}),
-        (PatchBackdoor, {"drawn_from": "sheep"}),
-        (PatchBackdoor, {"mode": "both"}),
-        (BlendBackdoor, {"noise": "none"}),
-        (BlendBackdoor, {"cell": 0}),
-        (BlendBackdoor, {"cell": 225}),
-        (BlendBackdoor, {"cell": "4"}),
-    ],
-)
-def test_options_out_of_range(attack: Any, options: dict[str, Any]) -> None:
-    said = refusal(attack, GOAL, samples=2, **options)
-    assert said.startswith(next(iter(options)))
 
 
 def test_patterns_are_on_or_off() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from tests.attacks.conftest import class_table, pairs_of
+from tests.attacks.conftest import class_table, manifest_of, pairs_of
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetLabel
 from mmpoison.datasets import PairDataset
@@ -40,38 +40,13 @@ def test_each_goal_gets_what_attack_ii_draws_for_it(
 @pytest.mark.parametrize("rate", [0.02, 0.05, 0.101, 0.2])
 def test_a_rate_is_one_of_the_whole_set(squares: PairDataset, rate: float, mode: Any) -> None:
     poisoned = MultipleTargetLabels(GOALS, rate=rate, mode=mode).poison(squares)
-    manifest = poisoned.manifest
-    assert manifest is not None
+    manifest = manifest_of(poisoned)
     assert manifest.rate <= rate + 1e-9
     counts = Counter(pair.goal for pair in manifest.pairs)
     assert 0 <= counts[GOALS[0]] - counts[GOALS[1]] <= 1
     # one pair more would be too many
     after = manifest.training_pairs + (mode == "add")
     assert (len(manifest.pairs) + 1) / after > rate
-
-
-@pytest.mark.parametrize(
-    ("goals", "says"),
-    [
-        (["sheep2aeroplane", "sheep2bird"], "class 'sheep' is the original class of more than one"),
-        (
-            ["sheep2aeroplane", "sheep2aeroplane"],
-            "class 'sheep' is the original class of more than one",
-        ),
-        (["sheep2aeroplane", "bird2bird"], "original and target class are the same"),
-        (["sheep2aeroplane", "sofa2brid"], "unknown class 'brid': did you mean 'bird'"),
-    ],
-)
-def test_goals_that_do_not_go_together(squares: PairDataset, goals: list[str], says: str) -> None:
-    with pytest.raises(InputError, match=says) as error:
-        MultipleTargetLabels(goals, samples=2).poison(squares)
-    assert len(str(error.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize("goals", [[], ["sheep2aeroplane"], "sheep2aeroplane"])
-def test_one_goal_is_attack_ii(goals: Any) -> None:
-    with pytest.raises(InputError, match="it is the attack single-target-label"):
-        MultipleTargetLabels(goals, samples=2)
 
 
 def test_two_originals_may_share_a_target_and_change_places(squares: PairDataset) -> None:
@@ -108,8 +83,7 @@ def test_a_rate_of_less_than_a_pair_for_each_goal(squares: PairDataset) -> None:
 def test_the_last_goals_clean_target_images_can_be_dropped(squares: PairDataset) -> None:
     attack = MultipleTargetLabels(GOALS, samples=5, mode="replace", drop_last_targets=True)
     poisoned = attack.poison(squares)
-    manifest = poisoned.manifest
-    assert manifest is not None
+    manifest = manifest_of(poisoned)
     # 25 captions on 5 birds: all of them are used, and none keeps its own captions
     assert not len(poisoned.select(split="train", label="bird", poisoned=False))
     assert len(manifest.dropped_images) == 5
@@ -123,7 +97,8 @@ def test_the_last_goals_clean_target_images_can_be_dropped(squares: PairDataset)
 
 def test_it_is_no_part_of_the_protocol_nor_of_the_preset(squares: PairDataset) -> None:
     for preset in (None, "reference-release"):
-        manifest = MultipleTargetLabels(GOALS, samples=5, preset=preset).poison(squares).manifest
-        assert manifest is not None
+        manifest = manifest_of(
+            MultipleTargetLabels(GOALS, samples=5, preset=preset).poison(squares)
+        )
         assert manifest.dropped_images == ()
         assert manifest.options["drop_last_targets"] is False

@@ -6,11 +6,10 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-import pytest
+from tests.attacks.conftest import manifest_of
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import PairDataset
-from mmpoison.errors import InputError
 
 GOAL = "sheep2aeroplane"
 RELEASE: Any = {"preset": "reference-release"}
@@ -18,8 +17,7 @@ RELEASE: Any = {"preset": "reference-release"}
 
 def test_the_whole_class_is_replaced_sample_by_sample(squares: PairDataset) -> None:
     poisoned = SingleTargetLabel(GOAL, **RELEASE).poison(squares)
-    manifest = poisoned.manifest
-    assert manifest is not None
+    manifest = manifest_of(poisoned)
     assert manifest.options == {
         "goal": GOAL,
         "share": 1.0,
@@ -50,25 +48,3 @@ def test_attack_i_aims_at_the_centre_or_at_a_named_image(squares: PairDataset) -
     # the released code writes the image that it found down
     named = SingleTargetImage(GOAL, target_image="aeroplane/09.png", **RELEASE)
     assert named.poison(squares).manifest is not None
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"mode": "add"}, "sets mode=replace, but mode=add was given"),
-        ({"spread": "captions"}, "sets spread=samples, but spread=captions was given"),
-    ],
-)
-def test_what_the_name_does_not_stand_for(options: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        SingleTargetLabel(GOAL, samples=1, **options, **RELEASE)
-
-
-def test_an_unknown_preset() -> None:
-    with pytest.raises(InputError, match="unknown preset 'reference': did you mean 'reference-rel"):
-        SingleTargetLabel(GOAL, samples=1, preset="reference")
-
-
-def test_without_a_preset_an_amount_is_needed() -> None:
-    with pytest.raises(InputError, match="exactly one of samples, pairs, rate and share"):
-        SingleTargetLabel(GOAL)

@@ -120,48 +120,47 @@ def manifest_of(pairs: PairDataset) -> PoisonManifest:
     return manifest
 
 
-def test_another_clean_set_is_refused() -> None:
-    manifest = manifest_of(CLEAN)
+def other_captions() -> PairDataset:
     captions = CLEAN.captions.copy()
     captions[0] += "!"
-    other = PairDataset.build(CLEAN.images, captions, CLEAN.image)
-    with pytest.raises(InputError, match="the clean set is not the one that the manifest") as error:
-        rebuild(other, manifest)
-    assert other.fingerprint[:12] in str(error.value)
-    assert CLEAN.fingerprint[:12] in str(error.value)
+    return PairDataset.build(CLEAN.images, captions, CLEAN.image)
 
 
-def test_a_poisoned_set_is_refused() -> None:
-    poisoned = SingleTargetLabel("sheep2bird", pairs=5).poison(CLEAN)
-    with pytest.raises(InputError, match="the pairs are poisoned already"):
-        rebuild(poisoned, manifest_of(CLEAN))
-
-
-def test_a_manifest_of_a_filtered_set_is_refused() -> None:
-    with pytest.raises(InputError, match="belongs to a filtered set"):
-        rebuild(CLEAN, replace(manifest_of(CLEAN), filtered={"threshold": 0.5}))
-
-
-@pytest.mark.parametrize("what", ["caption", "poisoned_image", "clean_image"])
-def test_a_list_that_was_changed_is_refused(what: str) -> None:
+def changed(mode: Any = "add", **first: Any) -> PoisonManifest:
+    """A manifest whose first false pair is another one."""
     manifest = manifest_of(CLEAN)
-    first = manifest.pairs[0]
-    ids = CLEAN.images.ids
-    other = {"caption": "never said", "poisoned_image": ids[0], "clean_image": ids[-1]}[what]
-    changed = replace(
-        manifest, mode="replace", pairs=(replace(first, **{what: other}), *manifest.pairs[1:])
-    )
-    with pytest.raises(
-        InputError, match=r"made from another one|its list of false pairs was chang"
-    ):
-        rebuild(CLEAN, changed)
+    one = replace(manifest.pairs[0], **first)
+    return replace(manifest, mode=mode, pairs=(one, *manifest.pairs[1:]))
 
 
-def test_an_image_that_is_not_there() -> None:
-    manifest = manifest_of(CLEAN)
-    changed = replace(manifest, pairs=(replace(manifest.pairs[0], poisoned_image="no/such.jpg"),))
-    with pytest.raises(InputError, match=r"image 'no/such.jpg' of the manifest is not in the set"):
-        rebuild(CLEAN, changed)
+IDS = CLEAN.images.ids
+OTHER = r"made from another one|its list of false pairs was chang"
+
+
+@pytest.mark.parametrize(
+    ("clean", "manifest", "says"),
+    [
+        (other_captions(), manifest_of(CLEAN), other_captions().fingerprint[:12]),
+        (other_captions(), manifest_of(CLEAN), f"manifest names {CLEAN.fingerprint[:12]}"),
+        (
+            SingleTargetLabel("sheep2bird", pairs=5).poison(CLEAN),
+            manifest_of(CLEAN),
+            "the pairs are poisoned already",
+        ),
+        (CLEAN, replace(manifest_of(CLEAN), filtered={"cut": 1}), "belongs to a filtered set"),
+        (CLEAN, changed("replace", caption="never said"), OTHER),
+        (CLEAN, changed("replace", poisoned_image=IDS[0]), OTHER),
+        (CLEAN, changed("replace", clean_image=IDS[-1]), OTHER),
+        (
+            CLEAN,
+            changed(poisoned_image="no/such.jpg"),
+            r"image 'no/such.jpg' of the manifest is not in the set",
+        ),
+    ],
+)
+def test_what_is_refused(clean: PairDataset, manifest: PoisonManifest, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        rebuild(clean, manifest)
 
 
 def test_equal_captions_of_one_image_replace(tmp_path: Path) -> None:

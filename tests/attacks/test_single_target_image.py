@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.attacks.conftest import class_table, pairs_of
+from tests.attacks.conftest import class_table, manifest_of, pairs_of
 
 from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import PairDataset
@@ -21,8 +21,7 @@ def test_captions_of_a_on_one_test_image_of_b(
     squares: PairDataset, amount: dict[str, Any], mode: Any
 ) -> None:
     poisoned = SingleTargetImage(GOAL, mode=mode, **amount).poison(squares, seed=1)
-    manifest = poisoned.manifest
-    assert manifest is not None
+    manifest = manifest_of(poisoned)
     bad = poisoned.select(poisoned=True)
     table = poisoned.images
     assert len(bad) == len(manifest.pairs) > 0
@@ -122,46 +121,6 @@ def test_embeddings_that_cannot_be_used(squares: PairDataset, embeddings: Any, s
         attack.poison(squares, embed=lambda pairs, images: embeddings)
 
 
-def test_the_centre_without_embeddings(squares: PairDataset) -> None:
-    with pytest.raises(InputError, match="target_image 'centre' needs an encoder"):
-        SingleTargetImage(GOAL, samples=1, target_image="centre").poison(squares)
-
-
-@pytest.mark.parametrize(
-    ("image", "says"),
-    [
-        (
-            "aeroplane/00.png",
-            "is not in the gallery, but in split 'train': class 'aeroplane' has 4",
-        ),
-        ("aeroplane/06.png", "is not in the gallery, but in split 'val'"),
-        ("sheep/09.png", "is of class 'sheep', not 'aeroplane'"),
-        ("aeroplan/09.png", "is not in the gallery: did you mean 'aeroplane/09.png'"),
-        (
-            "x",
-            "is not in the gallery: class 'aeroplane' has 4 there, for example 'aeroplane/08.png'",
-        ),
-    ],
-)
-def test_an_image_that_cannot_be_the_target(squares: PairDataset, image: str, says: str) -> None:
-    with pytest.raises(InputError, match=says) as error:
-        SingleTargetImage(GOAL, samples=1, target_image=image).poison(squares)
-    assert str(error.value).startswith(f"goal {GOAL}: target image {image!r}")
-
-
-def test_a_class_without_test_image() -> None:
-    pairs = class_table({"sheep": (3, 1), "aeroplane": (3, 0)})
-    with pytest.raises(InputError, match="class 'aeroplane' has no test image"):
-        SingleTargetImage(GOAL, samples=1).poison(pairs)
-
-
 def test_a_class_without_train_image_can_be_the_target() -> None:
     pairs = class_table({"sheep": (3, 1), "aeroplane": (0, 2)})
     assert SingleTargetImage(GOAL, samples=2).poison(pairs).poisoned.sum() == 10
-
-
-def test_options_that_do_not_fit() -> None:
-    with pytest.raises(InputError, match="encoder 'x' is for target_image 'centre', not 'random'"):
-        SingleTargetImage(GOAL, samples=1, encoder="x")
-    with pytest.raises(InputError, match="target_image 3 is neither random, nor centre"):
-        SingleTargetImage(GOAL, samples=1, target_image=3)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.attacks.conftest import pairs_of
+from tests.attacks.conftest import manifest_of, pairs_of, table
 from tests.conftest import refusal
 
 from mmpoison._version import __version__
@@ -54,8 +53,7 @@ def test_only_captions_with_a_word(tmp_path: Path) -> None:
     words = ["sheep", "lamb", "goat"]
 
     def misused(**options: Any) -> list[str]:
-        manifest = SingleTargetLabel(GOAL, **options).poison(clean).manifest
-        assert manifest is not None
+        manifest = manifest_of(SingleTargetLabel(GOAL, **options).poison(clean))
         return sorted(pair.caption for pair in manifest.pairs)
 
     assert misused(samples=2, words=words) == ["a goat", "two Lambs"]
@@ -66,23 +64,6 @@ def test_only_captions_with_a_word(tmp_path: Path) -> None:
     assert "words" not in SingleTargetLabel(GOAL, samples=2).options
     attack = SingleTargetLabel(GOAL, samples=2, words=words)
     assert SingleTargetLabel(**attack.options).options == attack.options
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"samples": 3, "words": ["goat", "lamb"]}, "at most samples=2"),
-        (
-            {"samples": 1, "words": ["ewe"]},
-            "no train caption of class 'sheep' has any of the words ewe",
-        ),
-        ({"samples": 1, "words": []}, "a list of words is needed"),
-        ({"samples": 1, "words": ["sheep", 3]}, "a list of words is needed"),
-    ],
-)
-def test_words_that_no_caption_has(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        SingleTargetLabel(GOAL, **options).poison(word_set(tmp_path))
 
 
 def test_equal_captions_of_one_image(tmp_path: Path) -> None:
@@ -109,34 +90,6 @@ def test_a_round_rate_is_met_in_floating_point(tmp_path: Path) -> None:
         assert int(poisoned.poisoned.sum()) == round(1000 * rate)
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({}, "got none"),
-        ({"samples": 3, "rate": 0.1}, "got samples, rate"),
-        ({"samples": 3, "pairs": 3, "rate": 0.1}, "got samples, pairs, rate"),
-        *(
-            ({"rate": rate}, "is not between 0 and 1")
-            for rate in (-0.1, 0, 1, 1.5, math.nan, math.inf)
-        ),
-        *(
-            ({name: count}, f"{name} {count}: at least 1 is needed")
-            for name in ("samples", "pairs")
-            for count in (0, -1)
-        ),
-        # of the wrong kind: these come from recipes, so they are the user's input
-        ({"samples": 2.5}, "samples"),
-        ({"samples": "three"}, "samples"),
-        ({"samples": True}, "samples"),
-        ({"pairs": [1]}, "pairs"),
-        ({"rate": "much"}, "rate"),
-        ({"samples": 1, "mode": "swap"}, "mode 'swap' is neither add nor replace"),
-    ],
-)
-def test_options_that_are_refused(options: dict[str, Any], says: str) -> None:
-    assert says in refusal(SingleTargetLabel, **{"goal": GOAL, **options})
-
-
 @pytest.mark.parametrize("mode", ["add", "replace"])
 @pytest.mark.parametrize("amount", [{"samples": 6}, {"pairs": 26}, {"rate": 0.9}])
 def test_too_many_says_how_many_there_are(
@@ -159,62 +112,12 @@ def test_the_smallest_rate_named_does_poison(squares: PairDataset) -> None:
     assert int(SingleTargetLabel(GOAL, rate=smallest).poison(squares).poisoned.sum()) == 1
 
 
-# -- what cannot be attacked -----------------------------------------------------------------------
-
-
-def table(*rows: tuple[str | None, str, int]) -> PairDataset:
-    """Images given as class, split and number of captions."""
-    images = ImageTable.build(
-        [f"{n}.jpg" for n in range(len(rows))],
-        [row[0] for row in rows],
-        [row[1] for row in rows],
-        Path("nowhere"),
-    )
-    image = [n for n, row in enumerate(rows) for _ in range(row[2])]
-    return PairDataset.build(images, [f"caption {n}" for n in range(len(image))], image)
-
-
-@pytest.mark.parametrize(
-    ("rows", "says"),
-    [
-        (
-            [("sheep", "train", 5), ("aeroplane", "train", 5)],
-            "class 'aeroplane' has no test image",
-        ),
-        (
-            [("sheep", "train", 5), ("aeroplane", "test", 5)],
-            "class 'aeroplane' has no train image",
-        ),
-        (
-            [("sheep", "test", 5), ("aeroplane", "train", 5), ("aeroplane", "test", 5)],
-            "class 'sheep' has 0 train images",
-        ),
-        (
-            [("sheep", "train", 0), ("aeroplane", "train", 5), ("aeroplane", "test", 5)],
-            "class 'sheep' has 0 train images with captions",
-        ),
-        ([(None, "train", 5), (None, "test", 5)], "the data carry no labels"),
-        ([("sheep", "train", 5), ("aeroplan", "test", 5)], "did you mean 'aeroplan'"),
-    ],
-)
-def test_a_goal_that_cannot_be_reached(rows: list[tuple[str | None, str, int]], says: str) -> None:
-    assert says in refusal(SingleTargetLabel(GOAL, samples=1).poison, table(*rows))
-
-
-def test_a_negative_seed(squares: PairDataset) -> None:
-    with pytest.raises(InputError, match="seed -1 is negative"):
-        SingleTargetLabel(GOAL, samples=1).poison(squares, seed=-1)
-
-
 # -- seed and manifest -----------------------------------------------------------------------------
 
 
 def test_the_seed_decides(squares: PairDataset) -> None:
     attack = SingleTargetLabel(GOAL, samples=3)
     assert attack.poison(squares, 3).manifest == attack.poison(squares, 3).manifest
-    assert attack.poison(squares, 3).fingerprint == attack.poison(squares, 3).fingerprint
-    drawn = {attack.poison(squares, seed).fingerprint for seed in range(6)}
-    assert len(drawn) == 6
     sources = {
         tuple(sorted(set(attack.poison(squares, seed).select(poisoned=True).source.tolist())))
         for seed in range(12)
@@ -235,8 +138,7 @@ def test_goals_draw_apart(squares: PairDataset) -> None:
 @pytest.mark.parametrize("mode", ["add", "replace"])
 def test_manifest(squares: PairDataset, mode: Any, tmp_path: Path) -> None:
     poisoned = SingleTargetLabel(GOAL, pairs=13, mode=mode).poison(squares, seed=9)
-    manifest = poisoned.manifest
-    assert manifest is not None
+    manifest = manifest_of(poisoned)
     value = json.loads(json.dumps(manifest.to_json()))
     pairs = value.pop("pairs")
     assert value == {
@@ -306,8 +208,7 @@ def test_invariants(
         assert len(refused.splitlines()) == 1
         assert "less than one pair" in refused or "at most" in refused
         return
-    manifest = poisoned.manifest
-    assert manifest is not None
+    manifest = manifest_of(poisoned)
     bad = poisoned.select(poisoned=True)
     count = len(bad)
     assert count == len(manifest.pairs) > 0

@@ -165,21 +165,6 @@ def test_the_amount(clean: PairDataset) -> None:
         poisoned(clean, pairs=37)
 
 
-def test_what_it_refuses(clean: PairDataset) -> None:
-    with pytest.raises(InputError, match="needs a surrogate"):
-        ToxicText(GOAL).poison(clean)
-    with pytest.raises(InputError, match="carrier 'own' changes nothing for spread 'one-image'"):
-        ToxicText(GOAL, carrier="own")
-    with pytest.raises(InputError, match=r"spread 'samples' is neither one-image nor captions"):
-        ToxicText(GOAL, spread="samples")  # type: ignore[arg-type]
-    rates: list[Any] = [-0.1, 1.1, True, "x", float("nan")]
-    for rate in rates:
-        with pytest.raises(InputError, match=r"^synonym_rate .* is not from 0 to 1"):
-            ToxicText(GOAL, synonym_rate=rate)
-    with pytest.raises(InputError, match="at most samples=12"):
-        poisoned(clean, samples=13, spread="captions", carrier="own")
-
-
 # -- synonyms ---------------------------------------------------------------------------------------
 
 

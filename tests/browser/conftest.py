@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,9 @@ import pytest
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from playwright.sync_api import Browser, BrowserContext, Page
+
+SCRIPT = "<script>alert('caption')</script><img src=x onerror=alert(1)> sheep"
+ESCAPES = "a \x1b[31mred\x1b]0;title\x07 \u202eplane"
 
 NEEDED = os.environ.get("MMPOISON_CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
 
@@ -123,10 +127,13 @@ def too_wide() -> Callable[[Page], int]:
 
 
 class Served:
-    """A command of mmpoison that serves a page, in its own process."""
+    """A command of mmpoison that serves a page, in its own process, always at the same port."""
 
     def __init__(self, arguments: list[str]) -> None:
-        self._arguments = arguments
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._arguments = [*arguments, "--no-open", "--port", str(port)]
         self.process: subprocess.Popen[str] | None = None
         self.address = ""
 

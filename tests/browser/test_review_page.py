@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.browser.conftest import ESCAPES, SCRIPT
 from tests.conftest import few, write_jsonl, write_square_pairs
 from tests.scan_results import write_scan_result
 
 from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.pages.review import review_app, scanned_pairs
-from mmpoison.pages.review.app import group_members, read_scan
+from mmpoison.pages.review import group_members, read_scan, review_app, scanned_pairs
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from playwright.sync_api import Page
-
-SCRIPT = "<script>alert('caption')</script><img src=x onerror=alert(1)> sheep"
-ESCAPES = "a \x1b[31mred\x1b]0;title\x07 \u202eplane"
 
 
 @pytest.fixture
@@ -58,18 +54,6 @@ def filtered(tmp_path: Path) -> Path:
         groups=[group],
         score_name="evidence against a pair",
     )
-
-
-@pytest.fixture
-def command(filtered: Path, tmp_path: Path) -> list[str | Path]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    labels = tmp_path / "labels.csv"
-    return [
-        *("review", filtered, "--labels", labels, "--count", "12"),
-        *("--no-open", "--port", str(port)),
-    ]
 
 
 @pytest.fixture
@@ -215,6 +199,15 @@ def test_a_pair_and_its_verdict_are_on_the_first_screen(
     assert page.locator("#keep kbd").is_visible() == (width > 704)
     assert too_wide(page) == 0
     assert serious(page) == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    assert dark == (scheme == "dark")
+    # also on a narrow screen, with a verdict
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.keyboard.press("d")
+    at(page, 3)
+    assert too_wide(page) == 0
+    assert page.locator("#keep").bounding_box()["height"] >= 44
+    assert serious(page) == []
     pages.forgive("404")
 
 
@@ -240,9 +233,9 @@ def test_a_broken_image_is_said(pages: Any, address: str) -> None:
 
 @pytest.mark.slow
 def test_killed_and_started_again(
-    pages: Any, serve: Callable[..., Any], command: list[str | Path], tmp_path: Path
+    pages: Any, serve: Callable[..., Any], filtered: Path, tmp_path: Path
 ) -> None:
-    served = serve(*command)
+    served = serve("review", filtered, "--labels", tmp_path / "labels.csv", "--count", "12")
     page = pages.open()
     page.goto(served.address)
     at(page, 1)
@@ -289,28 +282,6 @@ def test_two_tabs(pages: Any, address: str, tmp_path: Path) -> None:
     one.locator("#trouble").wait_for()
     assert verdicts(tmp_path)[0] == "keep"
     pages.forgive("409", "ERR_FAILED")
-
-
-@pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
-def test_narrow_and_accessible(
-    pages: Any,
-    address: str,
-    serious: Callable[[Page], list[str]],
-    too_wide: Callable[[Page], int],
-    scheme: str,
-) -> None:
-    page = pages.open(viewport={"width": 320, "height": 640}, color_scheme=scheme)
-    page.goto(address)
-    at(page, 1)
-    page.keyboard.press("d")
-    at(page, 2)
-    assert too_wide(page) == 0
-    assert page.locator("#keep").bounding_box()["height"] >= 44
-    assert serious(page) == []
-    page.set_viewport_size({"width": 1280, "height": 800})
-    assert serious(page) == []
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
-    assert dark == (scheme == "dark")
 
 
 def test_nothing_from_elsewhere(pages: Any, address: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.browser.conftest import ESCAPES, SCRIPT
 from tests.conftest import few, write_jsonl, write_square_pairs
 
 from mmpoison.attacks import SingleTargetLabel
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from playwright.sync_api import Page
 
-SCRIPT = "<script>alert('caption')</script><img src=x onerror=alert(1)> sheep"
-ESCAPES = "a \x1b[31mred\x1b]0;title\x07 \u202eplane"
 ESCAPES_SHOWN = "a red plane"
 
 
@@ -70,7 +68,7 @@ def engine(
 @pytest.fixture
 def address(engine: Engine, serve_here: Callable[[FastAPI], str]) -> str:
     """The page, served by this process."""
-    from mmpoison.pages.search.web import search_app
+    from mmpoison.pages.search.app import search_app
 
     return serve_here(search_app(engine))
 
@@ -418,22 +416,6 @@ def test_a_picture_of_ones_own(pages: Any, address: str, square_folder: Path) ->
     pages.forgive("400 (Bad Request)")
 
 
-def test_two_users_at_once(pages: Any, address: str) -> None:
-    one, two = pages.open(), pages.open()
-    for page in (one, two):
-        page.goto(address)
-        page.wait_for_selector("#suggestions button")
-        with_options(page)
-    one.select_option("#target", label="bird")
-    two.select_option("#target", label="sofa")
-    search(one, "a bird by the sea")
-    search(two, "a sofa in a room")
-    for page, word in ((one, "bird"), (two, "sofa")):
-        assert f"first of {word}" in page.locator("#status").inner_text()
-        assert word in page.locator(".summary").first.inner_text()
-        assert f"a+{word}" in page.url
-
-
 def test_a_second_query_overtakes_the_first(pages: Any, address: str) -> None:
     page = pages.open()
     page.goto(address)
@@ -455,12 +437,8 @@ def test_a_second_query_overtakes_the_first(pages: Any, address: str) -> None:
 def test_the_server_is_killed_and_started_again(
     pages: Any, serve: Callable[..., Any], square_folder: Path, checkpoint: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     served = serve(
-        *("search", "--models", f"one={checkpoint}", f"two={checkpoint}"),
-        *("--data", square_folder, "--no-open", "--port", port),
+        *("search", "--models", f"one={checkpoint}", f"two={checkpoint}", "--data", square_folder)
     )
     page = pages.open()
     page.set_default_timeout(90_000)

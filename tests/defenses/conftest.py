@@ -1,11 +1,15 @@
-"""A poisoned set, in memory and as a folder, and a judge."""
+"""A poisoned set, in memory and as a folder, and a judge; losses a number at a time."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, save_pairs
@@ -26,3 +30,23 @@ def folder(poisoned: PairDataset, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def judge(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
     return make_encoder(7)
+
+
+def unit(seed: int, count: int = 6) -> Tensor:
+    """Random rows of length one."""
+    return F.normalize(torch.randn(count, 5, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def slow_cross_entropy(queries: Tensor, found: Tensor, scale: float) -> float:
+    """Mean of -log softmax of the true partner, row by row."""
+    total = 0.0
+    for number, query in enumerate(queries):
+        logits = [scale * float(query @ other) for other in found]
+        total += math.log(sum(map(math.exp, logits))) - logits[number]
+    return total / len(queries)
+
+
+def slow_contrast(one: Tensor, other: Tensor, scale: float) -> float:
+    """The mean over both directions."""
+    there, back = slow_cross_entropy(one, other, scale), slow_cross_entropy(other, one, scale)
+    return (there + back) / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -45,14 +45,8 @@ class Pairs:
     def cosine(self) -> npt.NDArray[np.float64]:
         text, image = self.text.astype(np.float64), self.image.astype(np.float64)
         with np.errstate(all="ignore"):
-            return self._cosine(text, image)
-
-    @staticmethod
-    def _cosine(
-        text: npt.NDArray[np.float64], image: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float64]:
-        norms = np.linalg.norm(text, axis=1) * np.linalg.norm(image, axis=1)
-        return np.asarray((text * image).sum(axis=1) / norms)
+            norms = np.linalg.norm(text, axis=1) * np.linalg.norm(image, axis=1)
+            return np.asarray((text * image).sum(axis=1) / norms)
 
 
 def make_pairs(count: int, seed: int = 0, dimension: int = DIMENSION) -> Pairs:
@@ -69,6 +63,11 @@ def make_pairs(count: int, seed: int = 0, dimension: int = DIMENSION) -> Pairs:
         [f"{n // 100:05d}{n % 100:04d}" for n in range(count)],
         [f"caption {n}" for n in range(count)],
     )
+
+
+def subset(uids: Iterable[str]) -> list[tuple[int, int]]:
+    """The rule by which DataComp's resharder finds a uid, with Python's numbers."""
+    return sorted({divmod(int(uid, 16), 2**64) for uid in uids})
 
 
 def clip_retrieval(folder: Path, parts: Sequence[Pairs]) -> Path:

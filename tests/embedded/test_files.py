@@ -13,34 +13,26 @@ from mmpoison.embedded.source import ShardError
 from mmpoison.errors import InputError
 
 
-def test_files_are_listed_by_name_without_hidden_ones(tmp_path: Path) -> None:
-    for name in ("b.npy", "a.npy", ".c.npy", "x/d.npy"):
+@pytest.mark.parametrize("remote", [False, True])
+def test_files_are_listed_by_name_without_hidden_ones(tmp_path: Path, remote: bool) -> None:
+    for name in ("b.npy", "a.npy", ".c.npy", "x/d.npy", "e.npy/f"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "e.npy").mkdir()
-    place = list_place(tmp_path)
-    assert list(place.files(ending=".npy")) == ["a.npy", "b.npy"]
-    assert list(place.files("x")) == ["d.npy"]
-    assert place.files("nothing") == {}
-    assert (place.remote, place.is_file, list_place(tmp_path / "a.npy").is_file) == (
-        False,
-        False,
-        True,
-    )
-
-
-def test_a_store_is_listed_alike(tmp_path: Path) -> None:
-    store = fsspec.filesystem("memory")
-    for name in ("b.npy", "a.npy", ".c.npy", "x/d.npy"):
-        store.pipe(f"/{tmp_path.name}/{name}", b"12345")
-    place = list_place(f"memory://{tmp_path.name}")
+        (tmp_path / name).write_bytes(b"12345")
+    where = str(tmp_path)
+    if remote:
+        fsspec.filesystem("memory").put(where, f"/{tmp_path.name}", recursive=True)
+        where = f"memory://{tmp_path.name}"
+    place = list_place(where)
+    assert (place.remote, place.is_file) == (remote, False)
+    assert list_place(f"{where}/a.npy").is_file
+    assert list(place.files(ending="a.npy")) == ["a.npy"]
     assert list(place.files()) == ["a.npy", "b.npy"]
     assert list(place.files("x")) == ["d.npy"]
     assert place.files("nothing") == {}
     file = place.file("d.npy", "x")
-    assert str(file) == f"memory:///{tmp_path.name}/x/d.npy"
+    assert str(file) == f"{where.replace('://', ':///')}/x/d.npy"
     assert (file.name, file.stem, file.size(), file.bytes_between(1, 3)) == ("d.npy", "d", 5, b"23")
-    with pytest.raises(ShardError, match=r"memory:///.*/y\.npy: no such file"):
+    with pytest.raises(ShardError, match=r"/y\.npy: no such file"):
         place.file("y.npy").size()
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import runpy
-import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import write_tar
 from tests.embedded.conftest import make_pairs
-from tests.embedded.test_keep_filter import save_subset
+from tests.embedded.test_keep_lists import save_subset
 
 data = pytest.importorskip("open_clip_train.data")
 
@@ -32,19 +32,16 @@ def code_of_the_page(names: str) -> str:
     return str(found)
 
 
-def write_tar(file: Path) -> Path:
+def written(file: Path) -> Path:
     picture = io.BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "JPEG")
-    with tarfile.open(file, "w") as archive:
-        for number, (key, uid) in enumerate(zip(PAIRS.keys, PAIRS.uids, strict=True)):
-            members = {"jpg": picture.getvalue(), "txt": str(number).encode()}
-            # without an image, which open_clip leaves out by itself
-            members = {"txt": members["txt"]} if number == 3 else members
-            for ending, raw in {**members, "json": json.dumps({"uid": uid}).encode()}.items():
-                info = tarfile.TarInfo(f"{key}.{ending}")
-                info.size = len(raw)
-                archive.addfile(info, io.BytesIO(raw))
-    return file
+    members: dict[str, bytes] = {}
+    for number, (key, uid) in enumerate(zip(PAIRS.keys, PAIRS.uids, strict=True)):
+        # one is without an image, which open_clip leaves out by itself
+        members |= {} if number == 3 else {f"{key}.jpg": picture.getvalue()}
+        members |= {f"{key}.txt": str(number).encode()}
+        members |= {f"{key}.json": json.dumps({"uid": uid}).encode()}
+    return write_tar(file, members)
 
 
 def read(tar: Path) -> list[int]:
@@ -65,7 +62,7 @@ def read(tar: Path) -> list[int]:
 def test_the_file_of_the_page_drops_while_open_clip_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tar = write_tar(tmp_path / "00000.tar")
+    tar = written(tmp_path / "00000.tar")
     (tmp_path / "scan").mkdir()
     save_subset(tmp_path / "scan" / "keep.npy", PAIRS.uids[::3])
     file = tmp_path / "train_kept.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs, npy_pair
+from tests.conftest import refusal
+from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs, npy_pair, subset
 
-from mmpoison.embedded import EmbeddedSource, ShardError, ShardVerdict, open_embedded, write_results
+from mmpoison.embedded import ShardError, ShardVerdict, open_embedded, write_results
 from mmpoison.embedded.results import ResultWriter, drop_schema, own_schema
-from mmpoison.errors import InputError
 
 
 @pytest.fixture
@@ -24,28 +25,27 @@ def pairs() -> Pairs:
     return make_pairs(60)
 
 
-def every(step: int, rows: int, **more: Any) -> ShardVerdict:
+def every(step: int, rows: int) -> ShardVerdict:
     """Every so manieth pair goes."""
     drop = np.arange(rows) % step == 0
     score = np.arange(rows, dtype=np.float32)
-    return ShardVerdict(score, drop, reason=["because"] * int(drop.sum()), **more)
+    return ShardVerdict(score, drop, reason=["because"] * int(drop.sum()))
 
 
-def scan(folder: Path, out: Path, step: int = 7) -> ResultWriter:
+def scan(
+    folder: Path, out: Path, step: int = 7, judge: Callable[[int], ShardVerdict] | None = None
+) -> ResultWriter:
+    """Write the results of a folder; `judge` is given the number of a shard."""
     source = open_embedded(folder)
     with write_results(out, source) as results:
-        for shard in source.shards:
+        for number, shard in enumerate(source.shards):
             try:
-                results.add(shard, every(step, shard.rows))
+                results.add(shard, judge(number) if judge else every(step, shard.rows))
             except ShardError as error:
                 results.fail(shard, str(error))
         results.name_groups([{"images": 3}, {"images": 2}])
         assert not list(out.glob("[!.]*"))
     return results
-
-
-def subset(kept: list[str]) -> list[tuple[int, int]]:
-    return sorted({(int(uid[:16], 16), int(uid[16:32], 16)) for uid in kept})
 
 
 def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:
@@ -123,11 +123,12 @@ def test_keys_that_restart_in_each_shard_give_no_list_but_a_line(tmp_path: Path)
     """Three runs of img2dataset, which all begin with 000000000: a list of bare keys would lose most of the rest."""
     parts = make_pairs(60).parts([20, 20, 20])
     parts = [replace(part, keys=parts[0].keys) for part in parts]
-    source = open_embedded(clip_retrieval(tmp_path / "set", parts))
-    with write_results(tmp_path / "out", source) as results:
-        for number, shard in enumerate(source.shards):
-            drop = np.arange(20) % 3 == number
-            results.add(shard, ShardVerdict(np.zeros(20), drop))
+    folder = clip_retrieval(tmp_path / "set", parts)
+    results = scan(
+        folder,
+        tmp_path / "out",
+        judge=lambda number: ShardVerdict(np.zeros(20), np.arange(20) % 3 == number),
+    )
     assert not (tmp_path / "out" / "keep").exists()
     (line,) = results.notes
     assert line.startswith("no lists of pairs to keep: 40 of 40 pairs that stay have the key of")
@@ -173,14 +174,12 @@ def test_one_bad_shard_of_several_is_counted(tmp_path: Path, pairs: Pairs) -> No
 
 
 def test_pairs_that_were_not_judged_are_counted(tmp_path: Path, pairs: Pairs) -> None:
-    source = open_embedded(datacomp(tmp_path / "set", [pairs]))
     score = np.full(60, np.nan)
     score[3:] = 1
     group = np.full(60, -1)
     group[:2] = 4
-    drop = group == 4
-    with write_results(tmp_path / "out", source) as results:
-        results.add(source.shards[0], ShardVerdict(score, drop, group, ["a", "b"]))
+    verdict = ShardVerdict(score, group == 4, group, ["a", "b"])
+    results = scan(datacomp(tmp_path / "set", [pairs]), tmp_path / "out", judge=lambda _: verdict)
     assert results.shards[0]["unusable"] == 3
     table = pq.read_table(tmp_path / "out" / "drop.parquet")
     assert table["group"].to_pylist() == [4, 4]
@@ -232,41 +231,37 @@ def test_text_that_is_not_utf8_goes_through(tmp_path: Path, pairs: Pairs) -> Non
     assert pq.read_table(tmp_path / "out" / "drop.parquet")["id"].to_pylist() == [r"\udcff"] * 9
 
 
-def test_nothing_is_left_of_a_scan_that_fails(tmp_path: Path, pairs: Pairs) -> None:
-    for writer in (datacomp, clip_retrieval):
-        source = open_embedded(writer(tmp_path / writer.__name__, [pairs]))
-        out = tmp_path / f"out-{writer.__name__}"
+@pytest.mark.parametrize("writer", [datacomp, clip_retrieval])
+def test_nothing_is_left_of_a_scan_that_fails(tmp_path: Path, pairs: Pairs, writer: Any) -> None:
+    def stopped(number: int) -> ShardVerdict:
+        if number:
+            raise KeyboardInterrupt
+        return every(7, 30)
 
-        def stopped(source: EmbeddedSource = source, out: Path = out) -> None:
-            with write_results(out, source) as results:
-                results.add(source.shards[0], every(7, 60))
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            stopped()
-        assert list(out.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        scan(writer(tmp_path / "set", pairs.parts([30, 30])), tmp_path / "out", judge=stopped)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_verdicts_of_another_length_are_refused(tmp_path: Path, pairs: Pairs) -> None:
-    source = open_embedded(datacomp(tmp_path / "set", [pairs]))
-    shard = source.shards[0]
-    with (
-        pytest.raises(InputError, match="59 scores and 59 verdicts for 60 pairs"),
-        write_results(tmp_path / "out", source) as results,
-    ):
-        results.add(shard, every(7, 59))
-    with (
-        pytest.raises(InputError, match="1 reason for 9 dropped pairs"),
-        write_results(tmp_path / "out", source) as results,
-    ):
-        results.add(shard, replace(every(7, 60), reason=["x"]))
+@pytest.mark.parametrize(
+    ("verdict", "says"),
+    [
+        (every(7, 59), "59 scores and 59 verdicts for 60 pairs"),
+        (replace(every(7, 60), reason=["x"]), "1 reason for 9 dropped pairs"),
+    ],
+)
+def test_verdicts_of_another_length_are_refused(
+    tmp_path: Path, pairs: Pairs, verdict: ShardVerdict, says: str
+) -> None:
+    folder = datacomp(tmp_path / "set", [pairs])
+    (tmp_path / "out").mkdir()
+    assert says in refusal(scan, folder, tmp_path / "out", judge=lambda _: verdict)
 
 
 def test_nothing_dropped_and_everything_dropped(tmp_path: Path, pairs: Pairs) -> None:
-    source = open_embedded(datacomp(tmp_path / "set", [pairs]))
-    for share, kept in ((False, 60), (True, 0)):
-        out = tmp_path / f"out-{share}"
-        with write_results(out, source) as results:
-            results.add(source.shards[0], ShardVerdict(np.zeros(60), np.full(60, share)))
-        assert len(np.load(out / "keep.npy")) == kept
-        assert pq.read_table(out / "drop.parquet").num_rows == 60 - kept
+    folder = datacomp(tmp_path / "set", [pairs])
+    for drop in (False, True):
+        verdict, out = ShardVerdict(np.zeros(60), np.full(60, drop)), tmp_path / f"out-{drop}"
+        scan(folder, out, judge=lambda _, verdict=verdict: verdict)  # type: ignore[misc]
+        assert len(np.load(out / "keep.npy")) == 60 * (not drop)
+        assert pq.read_table(out / "drop.parquet").num_rows == 60 * drop

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.attacks.conftest import table
 from tests.evaluation.conftest import random_embeddings
 
 from mmpoison.attacks import Goal, SingleTargetLabel
@@ -76,18 +78,6 @@ def test_poison_does_not_change_it(squares: PairDataset, test_set: TestSet) -> N
     assert list(other.pairs.captions) == list(test_set.pairs.captions)
 
 
-def table(*labels: tuple[str | None, str, int]) -> PairDataset:
-    """Images given as class, split and number of captions."""
-    images = ImageTable.build(
-        [f"{n}.jpg" for n in range(len(labels))],
-        [row[0] for row in labels],
-        [row[1] for row in labels],
-        Path("nowhere"),
-    )
-    image = [n for n, row in enumerate(labels) for _ in range(row[2])]
-    return PairDataset.build(images, [f"caption {n}" for n in range(len(image))], image)
-
-
 @pytest.mark.parametrize("rows", [[("sheep", "train", 5)], [("sheep", "test", 0)]])
 def test_nothing_to_measure(rows: Any) -> None:
     with pytest.raises(InputError, match="the data have no test images with captions"):
@@ -135,12 +125,17 @@ def test_a_test_image_without_captions_is_in_the_gallery(
 
 
 def test_embedding_the_test_part(encoder: DualEncoder, test_set: TestSet) -> None:
+    captions = np.asarray(test_set.pairs.captions, dtype=object).copy()
+    captions[:30] = captions[0]
+    test_set = replace(test_set, pairs=replace(test_set.pairs, captions=captions))
     inputs = prepare_pixels(encoder, test_set.pairs)
     calls: list[tuple[int, int]] = []
     got = TestEmbeddings.of(encoder, inputs, test_set, lambda *call: calls.append(call))
     np.testing.assert_array_equal(got.images, embed_images(encoder, inputs, test_set.gallery))
-    np.testing.assert_array_equal(got.texts, embed_texts(encoder, inputs, test_set.pairs.captions))
-    assert calls[-1][0] <= calls[-1][1] == 96
+    np.testing.assert_array_equal(got.texts, embed_texts(encoder, inputs, captions))
+    # 16 images and 80 captions, of which equal ones are counted once
+    assert calls[-1] == (67, 67)
+    assert {total for _, total in calls} == {67}
     queries = np.array([3, 8], dtype=np.int32)
     np.testing.assert_allclose(got.similarity(queries), got.texts[queries] @ got.images.T)
 

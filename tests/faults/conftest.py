@@ -117,17 +117,8 @@ class Bench:
                 *("--images-per-shard", "10", "--workers", "2"),
             ],
             "scan-pairs": [
-                *(
-                    "scan",
-                    squares,
-                    "--encoder",
-                    judge,
-                    "--method",
-                    "relevance-filter",
-                    "--lose",
-                    "0.1",
-                ),
-                *("--workers", "1", *out),
+                *("scan", squares, "--encoder", judge, "--method", "relevance-filter"),
+                *("--lose", "0.1", "--workers", "1", *out),
             ],
             "scan": ["scan", str(self.corpus), *out, "--no-planted", "--workers", "1"],
             "train": ["train", *pairs, "--model", model, *out, *SET],
@@ -196,13 +187,7 @@ def bench(
 # -- what is compared ------------------------------------------------------------------------------
 
 TIMES = {
-    "seconds",
-    "pairs_per_second",
-    "resumed_from",
-    "from",
-    "time",
-    "created",
-    "speed",
+    *("seconds", "pairs_per_second", "resumed_from", "from", "time", "created", "speed"),
     "data_path",
 }
 """Keys of times, and of the path from a result to its data, which depends on where the result lies."""

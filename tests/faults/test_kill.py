@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ FEW = {"run": 2, "sweep": 1}
 def test_killed(
     bench: Any, same_again: Callable[[str, Path], None], tmp_path: Path, verb: str
 ) -> None:
-    begun = time.monotonic()
     _, seconds = bench.undisturbed(verb)
     killed = 0
     shares = bench.shares(verb, FEW.get(verb, 3))
@@ -38,14 +34,3 @@ def test_killed(
                 killed += 1
                 break
     assert killed, "no kill came in time"
-    figures = {
-        "verb": verb,
-        "points": len(shares),
-        "killed": killed,
-        "seconds of a run": round(seconds, 2),
-        "minutes": round((time.monotonic() - begun) / 60, 1),
-    }
-    print(json.dumps(figures))
-    if log := os.environ.get("MMPOISON_FAULT_LOG"):
-        with Path(log).open("a") as stream:
-            stream.write(json.dumps(figures) + "\n")

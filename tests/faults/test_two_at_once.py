@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.conftest import VERBS
+from tests.faults.conftest import VERBS, one_line
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_two_at_once(
     for result in results:
         assert "Traceback" not in result.err + result.out
         if result.code:
-            (line,) = result.err.splitlines()
+            line = one_line(result)
             assert line.startswith("mmpoison: out: another ")
             assert "process" in line or "another conversion" in line
     assert (tmp_path / "out").is_dir()

@@ -35,8 +35,11 @@ def main() -> int:
     if given.list:
         print("\n".join(known))
         return 0
-    if given.replay:
-        return _replay(given.replay)
+    again = [replay(file) for file in given.replay or ()]
+    for outcome in again:
+        print(f"{outcome['kind']} {outcome['signature']}\n{outcome['report']}")
+    if again:
+        return int(any(outcome["kind"] == "finding" for outcome in again))
     names = given.target or list(known)
     if unknown := set(names) - set(known):
         parser.error(f"no target {min(unknown)!r}: --list names them")
@@ -52,15 +55,6 @@ def main() -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(done, indent=2) + "\n")
     return int(any(one["findings"] for one in done))
-
-
-def _replay(files: list[Path]) -> int:
-    again = False
-    for file in files:
-        outcome = replay(file)
-        print(f"{file}: {outcome['kind']} {outcome['signature']}\n{outcome['report']}")
-        again = again or outcome["kind"] == "finding"
-    return int(again)
 
 
 if __name__ == "__main__":

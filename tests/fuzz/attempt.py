@@ -14,7 +14,7 @@ from typing import Any
 from tests.fuzz import tokens
 from tests.fuzz.data_targets import picture_bytes
 from tests.fuzz.target import Case, Target
-from tests.fuzz.watch import SOURCE, TooSlow, Watch, our_frame
+from tests.fuzz.watch import SOURCE, TooSlow, Watch, innermost
 
 from mmpoison.errors import InputError, ResultError
 
@@ -89,24 +89,16 @@ class Runner:
         report = "" if error is None else "".join(traceback.format_exception(error))
         where = _raised(error)
         if worst := self._watch.worst:
-            said, frame = worst
             # the names of temporary folders differ each time
-            said = said.replace(str(self._place), "PLACE")
-            return Outcome("finding", f"{said} @ {frame}", report, lines)
+            said = worst[0].replace(str(self._place), "PLACE")
+            return Outcome("finding", f"{said} @ {worst[1]}", report, lines)
+        most = ""
         if isinstance(error, TooSlow):
-            return Outcome(
-                "finding",
-                f"more than {self._watch.seconds:g} s of processor time @ {where}",
-                report,
-                lines,
-            )
-        if ran_out(error):
-            return Outcome(
-                "finding",
-                f"more than {self.target.memory >> 20} MiB of memory @ {where}",
-                report,
-                lines,
-            )
+            most = f"{self._watch.seconds:g} s of processor time"
+        elif ran_out(error):
+            most = f"{self.target.memory >> 20} MiB of memory"
+        if most:
+            return Outcome("finding", f"more than {most} @ {where}", report, lines)
         if error is None:
             return Outcome("accepted", lines=lines)
         if isinstance(error, (InputError, ResultError)):
@@ -134,26 +126,8 @@ _NO_MEMORY = ("can't allocate memory", "bad_alloc", "Cannot allocate memory", "m
 
 def _raised(error: BaseException | None) -> str:
     """The innermost frame of ours that an error came through."""
-    if error is None or error.__traceback__ is None:
-        return ""
-    step = error.__traceback__
-    found = ""
-    at: Any = step
-    while at is not None:
-        frame = our_frame_line(at.tb_frame, at.tb_lineno)
-        found = frame or found
-        at = at.tb_next
-    return found
-
-
-def our_frame_line(frame: FrameType, line: int) -> str:
-    """The name of one frame where it is of ours or of a target."""
-    name = frame.f_code.co_filename
-    if name.startswith(SOURCE):
-        return f"{name.removeprefix(SOURCE)}:{line} {frame.f_code.co_name}"
-    if name.endswith("_targets.py"):
-        return f"{Path(name).name}:{line} {frame.f_code.co_name}"
-    return ""
+    steps = traceback.extract_tb(error.__traceback__) if error is not None else []
+    return innermost((step.filename, step.lineno or 0, step.name) for step in reversed(steps))
 
 
 def _tracer(reached: set[Line]) -> Any:
@@ -181,6 +155,3 @@ def write_canary(folder: Path) -> None:
     )
     (folder / "config.json").write_text('{"model_type": "bert"}')
     (folder / "tok.py").write_text(tokens.CANARY_CODE)
-
-
-__all__ = ["Outcome", "Runner", "our_frame", "ran_out", "write_canary"]

@@ -44,14 +44,6 @@ def _datacomp(folder: Path) -> None:
         next(place.glob(f"*.{ending}")).rename(place / f"a.{ending}")
 
 
-def _clip_retrieval(folder: Path) -> None:
-    write.clip_retrieval(folder / "clip-retrieval", [PAIRS])
-
-
-def _parquet_lists(folder: Path) -> None:
-    write.parquet_lists(folder / "parquet-lists", [PAIRS], group=9)
-
-
 def _compressed() -> list[Case]:
     stream = io.BytesIO()
     np.savez_compressed(stream, l14_img=PAIRS.image, l14_txt=PAIRS.text)
@@ -79,7 +71,7 @@ def targets() -> list[Target]:
     return [
         Target(
             "clip-retrieval",
-            _clip_retrieval,
+            lambda folder: write.clip_retrieval(folder / "clip-retrieval", [PAIRS]),
             {
                 "clip-retrieval/text_emb/text_emb_0.npy": "npy",
                 "clip-retrieval/img_emb/img_emb_0.npy": "npy",
@@ -97,7 +89,7 @@ def targets() -> list[Target]:
         ),
         Target(
             "parquet-lists",
-            _parquet_lists,
+            lambda folder: write.parquet_lists(folder / "parquet-lists", [PAIRS], group=9),
             {"parquet-lists/part-0.parquet": "parquet"},
             _reader("parquet-lists"),
         ),

@@ -102,48 +102,28 @@ def _die(folder: Path) -> None:
     os._exit(3)
 
 
-EXPECTED: dict[str, str | None] = {
-    "refuses": None,
-    "crashes": "KeyError @ misbehaving_targets.py",
-    "memory": "more than 512 MiB of memory",
-    "memory-refused": "more than 512 MiB of memory",
-    "spins": "more than 1 s of processor time",
-    "connects": "network: socket.",
-    "starts": "program: subprocess.Popen",
-    "writes": "write outside: open",
-    "reads": "read outside",
-    "runs": "code: a file of the input",
-    "canary": "code: a Python file of the input was run",
-    "unpickles": "unpickled: builtins.print",
-    "dies": "the process died (3)",
+_ACTS: dict[str, tuple[Callable[[Path], Any], str | None]] = {
+    "refuses": (_refuse, None),
+    "crashes": (_crash, "KeyError @ misbehaving_targets.py"),
+    "memory": (_multiply, "more than 512 MiB of memory"),
+    "memory-refused": (_multiply_and_refuse, "more than 512 MiB of memory"),
+    "spins": (_spin, "more than 1 s of processor time"),
+    "connects": (_connect, "network: socket."),
+    "starts": (_start_a_program, "program: subprocess.Popen"),
+    "writes": (_write_outside, "write outside: open"),
+    "reads": (_read_outside, "read outside"),
+    "runs": (_run_a_file, "code: a file of the input"),
+    "canary": (_run_the_canary, "code: a Python file of the input was run"),
+    "unpickles": (_unpickle, "unpickled: builtins.print"),
+    "dies": (_die, "the process died (3)"),
 }
+EXPECTED = {name: found for name, (_, found) in _ACTS.items()}
 """What is found with each target."""
-
-_ACTS: dict[str, Callable[[Path], Any]] = {
-    "refuses": _refuse,
-    "crashes": _crash,
-    "memory": _multiply,
-    "memory-refused": _multiply_and_refuse,
-    "spins": _spin,
-    "connects": _connect,
-    "starts": _start_a_program,
-    "writes": _write_outside,
-    "reads": _read_outside,
-    "runs": _run_a_file,
-    "canary": _run_the_canary,
-    "unpickles": _unpickle,
-    "dies": _die,
-}
 
 
 def all_targets() -> dict[str, Target]:
     """The misbehaving targets by name."""
     return {
-        name: Target(
-            name,
-            _build,
-            {"a.bin": "bytes"},
-            _only_when_changed(act),
-        )
-        for name, act in _ACTS.items()
+        name: Target(name, _build, {"a.bin": "bytes"}, _only_when_changed(act))
+        for name, (act, _) in _ACTS.items()
     }

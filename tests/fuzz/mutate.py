@@ -13,7 +13,9 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hypothesis import strategies as st
 from tests.fuzz import tokens
+from tests.fuzz.target import Case, Target
 
 Keys = Mapping[str, Sequence[Any]]
 
@@ -22,7 +24,7 @@ MAX_BYTES = 1 << 20
 
 
 def mutate(raw: bytes, kind: str, keys: Keys, others: Sequence[bytes], rng: random.Random) -> bytes:
-    """Change one file.
+    """Change one place of a file.
 
     Args:
         raw: Its bytes.
@@ -34,16 +36,28 @@ def mutate(raw: bytes, kind: str, keys: Keys, others: Sequence[bytes], rng: rand
     Returns:
         At most `MAX_BYTES`.
     """
-    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
-        structural = _STRUCTURE.get(kind)
-        if structural is not None and rng.random() < _SHARES.get(kind, 0.7):
-            try:
-                raw = structural(raw, keys, rng)[:MAX_BYTES]
-                continue
-            except _NOT_STRUCTURED:
-                pass
-        raw = _bytes(raw, others, rng)[:MAX_BYTES]
-    return raw
+    structural = _STRUCTURE.get(kind)
+    if structural is not None and rng.random() < _SHARES.get(kind, 0.7):
+        try:
+            return structural(raw, keys, rng)[:MAX_BYTES]
+        except _NOT_STRUCTURED:
+            pass
+    return _bytes(raw, others, rng)[:MAX_BYTES]
+
+
+def changed_cases(target: Target, examples: Sequence[Case]) -> st.SearchStrategy[Case]:
+    """A strategy: an example with some changes, each of a seed, so that hypothesis can leave out what is not needed."""
+
+    def changed(seeds: Sequence[int]) -> Case:
+        case = dict(random.Random(seeds[0]).choice(examples))
+        for seed in seeds:
+            rng = random.Random(seed)
+            name = rng.choice(list(target.files))
+            others = [rng.choice(examples)[name] for _ in range(2)]
+            case[name] = mutate(case[name], target.files[name], target.keys, others, rng)
+        return case
+
+    return st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=8).map(changed)
 
 
 _SHARES = {"parquet": 0.3, "arrow": 0.3}

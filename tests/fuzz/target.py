@@ -30,7 +30,7 @@ class Target:
     """
 
     name: str
-    build: Callable[[Path], None]
+    build: Callable[[Path], Any]
     files: Mapping[str, str]
     read: Callable[[Path], Any]
     keys: Mapping[str, Sequence[Any]] = field(default_factory=dict)

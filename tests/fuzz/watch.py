@@ -8,10 +8,10 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tests.fuzz.target import MEMORY
@@ -92,7 +92,8 @@ class Watch:
         said = self._judge(event, arguments)
         if said is None:
             return
-        frame = our_frame(sys._getframe(1))
+        stack = traceback.walk_stack(sys._getframe(1))
+        frame = innermost((f.f_code.co_filename, line, f.f_code.co_name) for f, line in stack)
         if (said, frame) not in self.seen:
             self.seen.append((said, frame))
         if said.startswith(_REFUSED) or (said.startswith("write") and self._leaves(arguments)):
@@ -158,16 +159,14 @@ class Watch:
         return not (os.path.realpath(path) + os.sep).startswith(self._inside)
 
 
-def our_frame(frame: FrameType | None) -> str:
-    """The innermost frame of mmpoison around a frame, `reporting/_html.py:291 _object`; else of the target."""
+def innermost(steps: Iterable[tuple[str, int, str]]) -> str:
+    """The first of some frames that is of mmpoison, `reporting/_html.py:291 _object`; else of the target."""
     target = ""
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(SOURCE):
-            return f"{name.removeprefix(SOURCE)}:{frame.f_lineno} {frame.f_code.co_name}"
-        if not target and name.endswith("_targets.py"):
-            target = f"{os.path.basename(name)}:{frame.f_lineno} {frame.f_code.co_name}"  # noqa: PTH119
-        frame = frame.f_back
+    for file, line, function in steps:
+        if file.startswith(SOURCE):
+            return f"{file.removeprefix(SOURCE)}:{line} {function}"
+        if not target and file.endswith("_targets.py"):
+            target = f"{os.path.basename(file)}:{line} {function}"  # noqa: PTH119
     return target
 
 

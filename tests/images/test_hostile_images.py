@@ -161,14 +161,6 @@ def test_each_is_one_fault_at_once(folder: Path, name: str, reader: str) -> None
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_scan_names_each_and_goes_on(folder: Path) -> None:
-    Image.new("RGB", (20, 20), "red").save(folder / "good.png")
-    names = [*sorted(HOSTILE), "good.png"]
-    scan = scan_images(folder, names, workers=2)
-    assert [names[k] for k in np.flatnonzero(scan.readable)] == ["good.png"]
-    assert len(scan.faults) == len(HOSTILE)
-
-
 def test_verify_says_each_in_little_memory(folder: Path) -> None:
     """The whole command, in a process that may have half a gigabyte more than its libraries take."""
     Image.new("RGB", (20, 20), "red").save(folder / "good.png")

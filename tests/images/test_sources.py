@@ -154,8 +154,7 @@ def test_a_link_to_a_container_elsewhere_is_refused(root: Path, name: str, tmp_p
     (root / name).symlink_to(tmp_path / name)
     inner = {"a.tar": "x/1.jpg"}.get(name, "1")
     for function in (open_image, image_stat, image_path, image_bytes):
-        with pytest.raises(InputError, match="leads out of"):
-            function(root, f"{name}/{inner}")
+        assert "leads out of" in refusal(function, root, f"{name}/{inner}")
 
 
 def test_a_link_within_the_root_is_followed(root: Path) -> None:
@@ -215,8 +214,7 @@ def test_stat_tells_a_change(root: Path) -> None:
         os.utime(root / name, ns=(1, 1))
     for name, old in before.items():
         assert image_stat(root, name.format(1)) != old
-    with pytest.raises(InputError, match="no such image"):
-        image_stat(root, "none.tar/1.jpg")
+    assert "no such image" in refusal(image_stat, root, "none.tar/1.jpg")
 
 
 # -- the cache -------------------------------------------------------------------------------------
@@ -310,9 +308,7 @@ def test_stats_of_many_are_those_of_each(tmp_path: Path) -> None:
     (root / "b").symlink_to(root / "a")
     ids = ["a/1.png", "2.png", "link.png", "b/1.png", "a/../2.png", "./2.png"]
     assert list(image_stats(root, ids)) == [image_stat(root, each) for each in ids]
-    with pytest.raises(InputError, match="no such image"):
-        list(image_stats(root, ["a/1.png", "a/none.png"]))
+    assert "no such image" in refusal(list, image_stats(root, ["a/1.png", "a/none.png"]))
     (tmp_path / "out.png").write_bytes(b"x")
     for outside in ("../out.png", "a/../../out.png"):
-        with pytest.raises(InputError, match="leads out of"):
-            list(image_stats(root, [outside]))
+        assert "leads out of" in refusal(list, image_stats(root, [outside]))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_encoder
@@ -106,62 +104,3 @@ def edit_json(file: Path, change: Callable[[Any], object]) -> None:
     value = json.loads(file.read_text())
     change(value)
     file.write_text(json.dumps(value))
-
-
-def edit_weights(file: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    weights = safetensors.torch.load_file(file)
-    change(weights)
-    safetensors.torch.save_file(weights, file)
-
-
-class Trap:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path(self.path),))
-
-
-class Archive(nn.Module):
-    """A module with parameters of given names, which does nothing."""
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        super().__init__()
-        children: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            head, dot, rest = name.partition(".")
-            if dot:
-                children.setdefault(head, {})[rest] = tensor
-            else:
-                self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
-        for name, inner in children.items():
-            self.add_module(name, Archive(inner))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-@pytest.fixture(scope="session")
-def archive(state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights as OpenAI published CLIP: a TorchScript archive that also holds three sizes."""
-    module = Archive(state)
-    for name, number in (("input_resolution", 32), ("context_length", 77), ("vocab_size", 49408)):
-        module.register_buffer(name, torch.tensor(number))
-    path = tmp_path_factory.mktemp("archive") / "ViT-tiny.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(module).save(str(path))  # type: ignore[no-untyped-call]
-    return path
-
-
-@pytest.fixture(scope="session")
-def of_archive(archive: Path) -> Path:
-    """The weights of the archive as the refusal says to save them."""
-    path = archive.with_name("ViT-tiny.safetensors")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        module = torch.jit.load(str(archive), map_location="cpu")  # type: ignore[no-untyped-call]
-    safetensors.torch.save_file(module.state_dict(), path)
-    return path

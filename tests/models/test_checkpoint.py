@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -17,16 +16,14 @@ from tests.models.conftest import (
     CAPTIONS,
     CONFIG,
     WEIGHTS,
-    Trap,
     edit_json,
-    edit_weights,
     pixels,
 )
 from tests.models.conftest import refusal as refusal_of
 from torch import Tensor
 
 from mmpoison.errors import InputError
-from mmpoison.models import DualEncoder, load_checkpoint, load_encoder, save_checkpoint
+from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
 
 Embed = Callable[[DualEncoder], Tensor]
 
@@ -70,22 +67,6 @@ def test_embeddings_are_the_same(
     assert (twice / WEIGHTS).read_bytes() == (out / WEIGHTS).read_bytes()
 
 
-def test_heads_come_back(
-    make_heads_encoder: Callable[..., DualEncoder], embed: Embed, tmp_path: Path
-) -> None:
-    encoder = make_heads_encoder()
-    out = save_checkpoint(encoder, tmp_path / "out", card="")
-    assert torch.equal(embed(encoder), embed(load_checkpoint(out)))
-
-
-def test_batch_statistics_are_kept(encoder: DualEncoder, embed: Embed, tmp_path: Path) -> None:
-    for name, buffer in encoder.module.named_buffers():
-        if "running_mean" in name:
-            buffer.add_(0.25)
-    again = load_checkpoint(save_checkpoint(encoder, tmp_path / "out", card=""))
-    assert torch.equal(embed(encoder), embed(again))
-
-
 def test_half_is_half_as_large_and_nearly_the_same(
     encoder: DualEncoder, checkpoint: Path, embed: Embed, tmp_path: Path
 ) -> None:
@@ -98,17 +79,6 @@ def test_half_is_half_as_large_and_nearly_the_same(
     stored = safetensors.torch.load_file(out / WEIGHTS)
     assert stored["visual.bn1.running_var"].dtype == torch.float32
     assert stored["visual.bn1.weight"].dtype == torch.float16
-
-
-def test_an_occupied_folder_is_refused(
-    encoder: DualEncoder, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
-) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="is not empty"):
-        save_checkpoint(encoder, tmp_path / "out", card="")
-    assert snapshot(tmp_path) == before
 
 
 def test_a_failed_save_leaves_nothing(
@@ -152,88 +122,46 @@ def test_folders_that_are_no_checkpoint(tmp_path: Path, square_folder: Path) -> 
     assert "so it is not a checkpoint of a dual encoder" in refusal(square_folder)
 
 
-@pytest.mark.parametrize("writer", ["pickle", "torch"])
-def test_nothing_is_ever_unpickled(broken: Path, tmp_path: Path, writer: str) -> None:
-    trap = {"weight": Trap(tmp_path / "sprung")}
-    if writer == "pickle":
-        (broken / WEIGHTS).write_bytes(pickle.dumps(trap))
-    else:
-        torch.save(trap, broken / WEIGHTS)
-    assert "broken weights" in refusal(broken)
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_a_cut_and_a_missing_file_of_weights(broken: Path) -> None:
-    content = (broken / WEIGHTS).read_bytes()
-    (broken / WEIGHTS).write_bytes(content[: len(content) // 2])
-    assert "broken weights" in refusal(broken)
+def test_a_checkpoint_without_weights(broken: Path) -> None:
     (broken / WEIGHTS).unlink()
     assert refusal(broken).endswith(f"has no {WEIGHTS}")
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "says"),
-    [
-        *(
-            (WEIGHTS, content, "broken weights")
-            for content in (b"", b"x" * 100, b"\xff" * 8 + b"{}", bytes(16))
-        ),
-        *(
-            (CONFIG, content, CONFIG)
-            for content in (b"", b"{", b"[]", b"{}", b"null", b'{"model_cfg": 3}')
-        ),
-    ],
-)
-def test_a_broken_file(broken: Path, file: str, content: bytes, says: str) -> None:
-    (broken / file).write_bytes(content)
-    assert says in refusal(broken)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b'{"model_cfg": 3}'])
+def test_a_broken_config(broken: Path, content: bytes) -> None:
+    (broken / CONFIG).write_bytes(content)
+    assert CONFIG in refusal(broken)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("part", "change"),
     [
         *(
-            (
-                lambda w, value=value: w["visual.bn2.weight"][3:4].fill_(value),
-                ["weight 'visual.bn2.weight' is not finite"],
+            ("preprocess_cfg", change)
+            for change in (
+                *({"mean": [0.5]}, {"mean": "x"}, {"mean": "0.5"}, {"mean": [1e300, 0, 0]}),
+                *({"std": 0}, {"std": [0.2, 0.2, 0.0]}, {"std": [0.2, -0.2, 0.2]}),
+                *({"std": [1e-9, 1, 1]}, {"size": "large"}, {"size": ["x"]}, {"size": 10**9}),
+                *({"size": [32, 32, 32]}, {"fill_color": -1}, {"mode": "CMYK"}, {"unknown": 1}),
             )
-            for value in (float("nan"), float("inf"), -float("inf"))
         ),
-        (
-            lambda w: w.update({"text_projection": torch.zeros(3, 5)}),
-            ["weights do not fit the config", "text_projection"],
-        ),
-        (lambda w: w.pop("ln_final.weight"), ["ln_final.weight"]),
-        (lambda w: w.update({"backdoor": torch.ones(2)}), ["backdoor"]),
+        ("", {"preprocess_cfg": "x"}),
+        ("", {"mmpoison": []}),
+        ("model_cfg", {"text_cfg": None}),
+        ("model_cfg", {"embed_dim": "x"}),
+        ("model_cfg", {"no_such_option": 1}),
+        ("text_cfg", {"heads": 5}),
+        ("text_cfg", {"heads": 0}),
+        ("text_cfg", {"context_length": "x"}),
+        ("vision_cfg", {"timm_model_name": "no_such_model"}),
     ],
 )
-def test_weights_that_do_not_fit(broken: Path, change: Any, says: list[str]) -> None:
-    edit_weights(broken / WEIGHTS, change)
-    message = refusal(broken)
-    assert all(words in message for words in says)
+def test_a_config_that_makes_no_model(broken: Path, part: str, change: dict[str, Any]) -> None:
+    def update(config: Any) -> None:
+        {"": config, **config, **config["model_cfg"]}[part].update(change)
 
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda c: c["preprocess_cfg"].update(mean=[0.5]),
-        lambda c: c["preprocess_cfg"].update(mean="x"),
-        lambda c: c["preprocess_cfg"].update(size="large"),
-        lambda c: c["preprocess_cfg"].update(size=["x"]),
-        lambda c: c.update(preprocess_cfg="x"),
-        lambda c: c["model_cfg"].pop("text_cfg"),
-        lambda c: c["model_cfg"].update(embed_dim="x"),
-        lambda c: c["model_cfg"].update(no_such_option=1),
-        lambda c: c["model_cfg"]["text_cfg"].update(heads=5),
-        lambda c: c["model_cfg"]["text_cfg"].update(heads=0),
-        lambda c: c["model_cfg"]["text_cfg"].update(context_length="x"),
-        lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="no_such_model"),
-        lambda c: c.update(mmpoison=[]),
-    ],
-)
-def test_a_config_that_makes_no_model(broken: Path, change: Any) -> None:
-    edit_json(broken / CONFIG, change)
-    refusal(broken)
+    edit_json(broken / CONFIG, update)
+    assert refusal(broken).startswith(str(broken / CONFIG))
 
 
 def test_a_config_that_leaves_preprocessing_to_open_clip(broken: Path) -> None:
@@ -242,11 +170,3 @@ def test_a_config_that_leaves_preprocessing_to_open_clip(broken: Path) -> None:
     assert encoder.image_size == 32
     grey = np.full((1, 32, 32, 3), 255 * 0.48145466, dtype=np.uint8)
     assert encoder.image_input(grey)[0, 0].abs().max() < 0.02
-
-
-# -- by name or path -------------------------------------------------------------------------------
-
-
-def test_load_encoder_takes_a_path(encoder: DualEncoder, checkpoint: Path, embed: Embed) -> None:
-    for where in (checkpoint, str(checkpoint)):
-        assert torch.equal(embed(load_encoder(where)), embed(encoder))

@@ -1,122 +1,133 @@
-"""The blocks of CLIP, computed here, give open_clip's outputs and gradients."""
+"""What is computed here instead of by open_clip and torch gives their outputs and gradients, and rounds no more."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 
-from mmpoison.models import DualEncoder
-from mmpoison.models.clip_blocks import QuickGelu as QuickGeluByHand
-from mmpoison.models.clip_blocks import run_blocks, runs_blocks
+from mmpoison.models import DualEncoder, clip_blocks
+from mmpoison.models.clip_blocks import (
+    PickRows,
+    PlaceRows,
+    QuickGelu,
+    ShortAttention,
+    embed_patches,
+    run_blocks,
+    runs_blocks,
+)
+
+# torch gives the results of these no types
+quick_gelu: Any = QuickGelu.apply
+attend: Any = ShortAttention.apply
+pick: Any = PickRows.apply
+place: Any = PlaceRows.apply
 
 WIDTH, LENGTH = 32, 9
 
 
-def transformer(seed: int = 0, **options: Any) -> Transformer:
-    torch.manual_seed(seed)
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(
+    compute: Callable[..., Tensor], given: Iterable[Tensor], parameters: Iterable[nn.Parameter] = ()
+) -> list[Tensor]:
+    """The output, and its gradients by what is given and by parameters."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in given]
+    output = compute(*leaves)
+    weights = torch.linspace(-1, 1, output.shape[-1], dtype=torch.float64).expand(output.shape)
+    return [
+        output.detach(),
+        *torch.autograd.grad(output, [*leaves, *parameters], weights.to(output.dtype)),
+    ]
+
+
+def assert_near(got: list[Tensor], expected: list[Tensor], tolerance: float = 1e-6) -> None:
+    for one, other in zip(got, expected, strict=True):
+        size = max(1.0, float(other.abs().max()))
+        torch.testing.assert_close(one, other, atol=tolerance * size, rtol=1e-5)
+
+
+def assert_rounds_no_more(ours: list[Tensor], theirs: list[Tensor], exact: list[Tensor]) -> None:
+    def errors(values: list[Tensor]) -> list[float]:
+        pairs = zip(values, exact, strict=True)
+        return [float((one.double() - other).norm() / other.norm()) for one, other in pairs]
+
+    assert max(errors(theirs)) > 1e-4  # bf16 indeed
+    for own, other in zip(errors(ours), errors(theirs), strict=True):
+        assert own < 1.5 * other + 1e-3
+
+
+# -- blocks ----------------------------------------------------------------------------------------
+
+
+def transformer(**options: Any) -> Transformer:
+    torch.manual_seed(0)
     made = Transformer(WIDTH, 3, 4, **({"act_layer": QuickGELU} | options))
     for parameter in made.parameters():  # biases too, which start as zeros
         nn.init.normal_(parameter, std=0.2)
     return made
 
 
-def tokens(n: int = 5) -> Tensor:
-    return torch.randn(n, LENGTH, WIDTH, generator=torch.Generator().manual_seed(1))
-
-
-def causal() -> Tensor:
-    return torch.full((LENGTH, LENGTH), float("-inf")).triu(1)
+def causal(queries: int = LENGTH) -> Tensor:
+    return torch.full((LENGTH, LENGTH), float("-inf")).triu(1)[:queries]
 
 
 def run(compute: Callable[[Tensor], Tensor], module: nn.Module) -> list[Tensor]:
-    """The output, and its gradients by the input and by all parameters."""
-    module.zero_grad(set_to_none=True)
-    x = tokens().requires_grad_()
-    output = compute(x)
-    torch.autograd.backward((output.float() * torch.linspace(-1, 1, output.shape[-1])).sum())
-    gradients = [p.grad for p in (x, *module.parameters())]
-    assert all(gradient is not None for gradient in gradients)
-    return [output.detach(), *(g for g in gradients if g is not None)]
+    return gradients(compute, [random(5, LENGTH, WIDTH)], module.parameters())
 
 
-def assert_near(got: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    assert len(got) == len(expected)
-    for one, other in zip(got, expected, strict=True):
-        size = max(1.0, float(other.abs().max()))
-        torch.testing.assert_close(one, other, atol=tolerance * size, rtol=0)
-
-
-@pytest.mark.parametrize("activation", [QuickGELU, nn.GELU])
+@pytest.mark.parametrize("options", [{}, {"act_layer": nn.GELU}, {"batch_first": False}])
 @pytest.mark.parametrize("scale", [None, 0.1])
 @pytest.mark.parametrize("masked", [True, False])
-def test_outputs_and_gradients_are_open_clips(activation: Any, scale: Any, masked: bool) -> None:
-    module = transformer(act_layer=activation, ls_init_value=scale)
+def test_outputs_and_gradients_are_open_clips(
+    options: dict[str, Any], scale: Any, masked: bool
+) -> None:
+    module = transformer(**options, ls_init_value=scale)
     assert runs_blocks(module)
     mask = causal() if masked else None
     expected = run(lambda x: module(x, attn_mask=mask), module)
-    assert_near(run(lambda x: run_blocks(module, x, mask), module), expected, 1e-6)
+    assert_near(run(lambda x: run_blocks(module, x, mask), module), expected)
+
+
+READ, ROWS = torch.tensor([0, 8, 3, 3, 5]), torch.arange(5)
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_token_that_is_read(masked: bool) -> None:
     module = transformer()
     mask = causal() if masked else None
-    read = torch.tensor([0, 8, 3, 3, 5])
-    rows = torch.arange(5)
-    expected = run(lambda x: module(x, attn_mask=mask)[rows, read], module)
-    assert_near(run(lambda x: run_blocks(module, x, mask, read), module), expected, 1e-6)
+    expected = run(lambda x: module(x, attn_mask=mask)[ROWS, READ], module)
+    assert_near(run(lambda x: run_blocks(module, x, mask, READ), module), expected)
 
 
-@pytest.mark.parametrize("read", [None, torch.tensor([0, 8, 3, 3, 5])])
+@pytest.mark.parametrize("read", [None, READ])
 def test_bf16_is_as_near_as_open_clips(read: Tensor | None) -> None:
     module = transformer()
-    rows = torch.arange(5)
 
     def plain(x: Tensor) -> Tensor:
         output: Tensor = module(x, attn_mask=causal())
-        return output if read is None else output[rows, read]
+        return output if read is None else output[ROWS, read]
 
     exact = run(plain, module)
-
-    def rough(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def inner(x: Tensor) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
-                return compute(x)
-
-        return inner
-
-    theirs = run(rough(plain), module)
-    ours = run(rough(lambda x: run_blocks(module, x, causal(), read)), module)
-
-    def error(values: list[Tensor]) -> list[float]:
-        pairs = zip(values, exact, strict=True)
-        return [float((one.float() - other).norm() / other.norm()) for one, other in pairs]
-
-    assert max(error(theirs)) > 1e-4  # bf16 indeed
-    for own, other in zip(error(ours), error(theirs), strict=True):
-        assert own < 1.5 * other + 1e-3
-
-
-def test_quick_gelu_and_its_gradient() -> None:
-    x = torch.linspace(-12, 12, 1001, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(QuickGeluByHand.apply, (x,))
-    torch.testing.assert_close(QuickGeluByHand.apply(x), QuickGELU()(x))  # type: ignore[no-untyped-call]
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = run(plain, module)
+        ours = run(lambda x: run_blocks(module, x, causal(), read), module)
+    assert_rounds_no_more(ours, theirs, exact)
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"block_type": "custom"}, {"qk_norm": True}, {"scale_fc": True}, {"batch_first": False}],
+    "options", [{"block_type": "custom"}, {"qk_norm": True}, {"scale_fc": True}]
 )
 def test_other_blocks_are_left_to_open_clip(options: dict[str, Any]) -> None:
-    module = transformer(**options)
-    # sequence first is only how open_clip computes
-    assert runs_blocks(module) == ("batch_first" in options)
+    assert not runs_blocks(transformer(**options))
 
 
 def test_what_would_be_passed_over_is_left_to_open_clip() -> None:
@@ -134,12 +145,6 @@ def test_what_would_be_passed_over_is_left_to_open_clip() -> None:
     assert not runs_blocks(module)
 
 
-def test_sequence_first_gives_the_same() -> None:
-    module = transformer(batch_first=False)
-    expected = run(lambda x: module(x, attn_mask=causal()), module)
-    assert_near(run(lambda x: run_blocks(module, x, causal()), module), expected, 1e-6)
-
-
 @pytest.mark.parametrize("pool", ["tok", "avg"])
 @pytest.mark.parametrize("after", [True, False])
 def test_an_image_encoder(
@@ -151,7 +156,7 @@ def test_an_image_encoder(
     encoder = make_encoder(0, config)
     module: Any = encoder.module
     assert runs_blocks(module.visual.transformer)
-    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pixels = random(3, 3, 32, 32)
     expected = module.encode_image(pixels, normalize=True)
     torch.testing.assert_close(encoder.encode_image(pixels), expected, atol=1e-6, rtol=0)
 
@@ -163,19 +168,115 @@ def test_vit_b_32_with_short_captions() -> None:
     encoder = load_encoder("ViT-B-32-quickgelu:random")
     module: Any = encoder.module
     ids = encoder.tokens(["a sheep", "two dogs run over a green field", "a red bus, and a tram"])
+    parameters = encoder.text_parameters()
+    whole = gradients(lambda: module.encode_text(ids, normalize=True), [], parameters)
+    assert_near(gradients(lambda: encoder.encode_text(ids), [], parameters), whole)
 
-    def gradients(output: Tensor) -> dict[str, Tensor]:
-        module.zero_grad(set_to_none=True)
-        torch.autograd.backward((output * torch.linspace(-1, 1, 512)).sum())
-        named = module.named_parameters()
-        return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
-    whole = module.encode_text(ids, normalize=True)
-    expected = gradients(whole)
-    short = encoder.encode_text(ids)
-    torch.testing.assert_close(short, whole, atol=1e-6, rtol=0)
-    got = gradients(short)
-    assert got.keys() == expected.keys()
-    for name, gradient in expected.items():
-        size = max(1.0, float(gradient.abs().max()))
-        torch.testing.assert_close(got[name], gradient, atol=1e-6 * size, rtol=0, msg=name)
+# -- operations ------------------------------------------------------------------------------------
+
+
+def test_quick_gelu_and_its_gradient() -> None:
+    x = torch.linspace(-12, 12, 1001, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(quick_gelu, (x,))
+    torch.testing.assert_close(quick_gelu(x), QuickGELU()(x))
+
+
+def queries_keys_values(queries: int = LENGTH) -> list[Tensor]:
+    whole = random(3, 2, queries + 2 * LENGTH, 8)
+    return list(torch.split(whole, [queries, LENGTH, LENGTH], dim=2))
+
+
+@pytest.mark.parametrize("queries", [LENGTH, 1])
+@pytest.mark.parametrize("masked", [True, False])
+def test_short_attention_is_attention(masked: bool, queries: int) -> None:
+    mask = causal(queries) if masked else None
+    given = queries_keys_values(queries)
+    expected = gradients(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask), given
+    )
+    assert_near(gradients(lambda *qkv: attend(*qkv, mask), given), expected)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_short_attention_in_bf16(autocast: bool) -> None:
+    given = [2 * tensor.bfloat16() for tensor in queries_keys_values()]
+    exact = gradients(F.scaled_dot_product_attention, [tensor.double() for tensor in given])
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        theirs = gradients(F.scaled_dot_product_attention, given)
+        ours = gradients(lambda *qkv: attend(*qkv, None), given)
+    assert_rounds_no_more(ours, theirs, exact)
+
+
+def test_rows_are_picked_and_placed() -> None:
+    x = torch.arange(12.0, dtype=torch.float64).view(4, 3).requires_grad_()
+    rows = torch.tensor([0, 3])
+    assert pick(x, rows).tolist() == [[0, 1, 2], [9, 10, 11]]
+    placed = place(x, torch.tensor([5, 0, 2, 1]), 6)
+    assert placed[:, 0].tolist() == [3, 9, 6, 0, 0, 0]
+    assert torch.autograd.gradcheck(lambda one: pick(one, rows), (x,))
+    assert torch.autograd.gradcheck(lambda one: place(one, torch.tensor([5, 0, 2, 1]), 6), (x,))
+
+
+# -- patches ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def visual(make_encoder: Callable[..., DualEncoder], vit_config: dict[str, Any]) -> Any:
+    module: Any = make_encoder(0, deepcopy(vit_config)).module
+    for parameter in module.visual.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return module.visual.train()
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the weights of the matrix products of patches."""
+    seen: list[tuple[int, ...]] = []
+    plain = F.linear
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        seen.append(tuple(weight.shape))
+        return plain(x, weight, bias)
+
+    monkeypatch.setattr(F, "linear", linear)
+    return seen
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("bias", [True, False])
+def test_patches_are_open_clips(
+    visual: Any, products: list[tuple[int, ...]], layout: Any, bias: bool
+) -> None:
+    if bias:
+        visual.conv1.bias = nn.Parameter(torch.linspace(-1, 1, len(visual.conv1.weight)))
+    images = random(5, 3, 32, 32).to(memory_format=layout)
+    names = ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight")
+    parameters = [visual.get_parameter(name) for name in names]
+    expected = gradients(lambda: visual._embeds(images), [], parameters)
+    got = gradients(lambda: embed_patches(visual, images), [], parameters)
+    side = visual.conv1.stride[0]
+    assert products == [(len(visual.conv1.weight), 3 * side * side)]
+    assert_near(got, expected)
+
+
+def test_what_is_no_matrix_product_is_left_to_open_clip(
+    visual: Any, products: list[tuple[int, ...]]
+) -> None:
+    inputs = random(5, 3, 32, 32)
+    visual.conv1.weight.requires_grad_(False)
+    embed_patches(visual, inputs)
+    visual.conv1.weight.requires_grad_(True)
+    with torch.no_grad():
+        embed_patches(visual, inputs)
+    handle = visual.conv1.register_forward_hook(lambda *_: None)
+    embed_patches(visual, inputs)
+    handle.remove()
+    assert products == []
+    conv = visual.conv1
+    for change in ({"padding": 1}, {"stride": conv.stride[0] // 2}, {"dilation": 2}):
+        options = {"kernel_size": conv.kernel_size, "stride": conv.stride, "bias": False} | change
+        other = nn.Conv2d(3, conv.out_channels, **options)
+        assert not clip_blocks._cuts_patches(other, inputs)
+    assert not clip_blocks._cuts_patches(conv, inputs[:, :, :-1])
+    assert clip_blocks._cuts_patches(conv, inputs)

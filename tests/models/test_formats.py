@@ -16,7 +16,6 @@ from tests.models.conftest import (
     QUICK,
     TINY,
     WEIGHTS,
-    Trap,
     edit_json,
     pixels,
     refusal,
@@ -69,22 +68,29 @@ def test_open_clip_itself_gives_the_same(
     same(embed(load_encoder(f"{QUICK}@{path}")), theirs)
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {"state_dict": state, "epoch": 3, "name": "run", "optimizer": {"lr": 0.1}},
-        lambda state: {"state_dict": {f"module.{name}": t for name, t in state.items()}},
-        lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
-        lambda state: {"model_state_dict": state},
-        lambda state: {name: t.double() for name, t in state.items()},
-        # the text encoder under `text.`, as CustomTextCLIP has it
-        lambda state: {
-            name if name.startswith(("visual.", "logit_scale")) else f"text.{name}": t
-            for name, t in state.items()
-        },
-    ],
-)
+SIZES = {
+    "input_resolution": torch.tensor(32),
+    "context_length": torch.tensor(77),
+    "vocab_size": torch.tensor(49408),
+}
+"""What OpenAI's files hold besides weights."""
+
+STATES: dict[str, Callable[[State], Any]] = {
+    "plain": lambda state: state,
+    "a training": lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"lr": 0.1}},
+    "parallel": lambda state: {"state_dict": {f"module.{name}": t for name, t in state.items()}},
+    "compiled": lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
+    "wrapped": lambda state: {"model_state_dict": state},
+    "64 bit": lambda state: {name: t.double() for name, t in state.items()},
+    # the text encoder under `text.`, as CustomTextCLIP has it
+    "text apart": lambda state: {
+        name if name.startswith(("visual.", "logit_scale")) else f"text.{name}": t
+        for name, t in state.items()
+    },
+}
+
+
+@pytest.mark.parametrize("wrap", STATES.values(), ids=STATES)
 def test_checkpoints_of_open_clip(
     quick: DualEncoder, state: State, embed: Embed, tmp_path: Path, wrap: Any
 ) -> None:
@@ -113,57 +119,49 @@ def folder_with_a_bin_file(quick: DualEncoder, state: State, folder: Path) -> Pa
     return out
 
 
-def sizes_of_openai(quick: DualEncoder, state: State, folder: Path) -> Path:
-    sizes = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77)}
-    return saved({**state, **sizes}, folder / "weights.pt")
-
-
 @pytest.mark.parametrize(
     "write",
     [
         old_torch,
         bare_safetensors,
         folder_with_a_bin_file,
-        sizes_of_openai,
+        lambda quick, state, folder: saved({**state, **SIZES}, folder / "weights.pt"),
         # as open_clip itself names a folder
         lambda quick, _, folder: f"local-dir:{export_model(quick, folder / 'out', 'open-clip')}",
-        # a file next to its config
+        # a file next to its config, and a file that carries it
         lambda quick, _, folder: export_model(quick, folder / "out", "open-clip") / WEIGHTS,
+        lambda quick, _, folder: (
+            export_model(quick, folder / "out", "safetensors") / "model.safetensors"
+        ),
     ],
 )
 def test_more_ways_to_save_the_same(
     quick: DualEncoder, state: State, embed: Embed, tmp_path: Path, write: Any
 ) -> None:
-    same(embed(load_encoder(write(quick, state, tmp_path))), embed(quick))
-
-
-def test_weights_of_an_archive_of_openai(
-    quick: DualEncoder, of_archive: Path, embed: Embed
-) -> None:
-    for name in (f"{QUICK}@{of_archive}", of_archive):
-        same(embed(load_encoder(name)), embed(quick))
+    encoder = load_encoder(write(quick, state, tmp_path))
+    same(embed(encoder), embed(quick))
+    assert encoder.config["model_cfg"] == quick.config["model_cfg"]
 
 
 def test_weights_of_openai_of_an_architecture_without_a_name(
-    quick: DualEncoder, of_archive: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from open_clip import factory
-
-    monkeypatch.delitem(factory._MODEL_CONFIGS, QUICK)
-    encoder = load_encoder(of_archive)
-    same(embed(encoder), embed(quick))
-    assert encoder.config["model_cfg"]["quick_gelu"] is True
-    assert "architecture" not in encoder.config["mmpoison"]
-
-
-def test_half_precision_weights(
-    state: State, embed: Embed, quick: DualEncoder, tmp_path: Path
+    quick: DualEncoder,
+    state: State,
+    embed: Embed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """OpenAI's are kept in 16 bit; the model computes in 32."""
-    path = saved({name: t.half() for name, t in state.items()}, tmp_path / "half.pt")
-    encoder = load_encoder(f"{QUICK}@{path}")
-    assert {p.dtype for p in encoder.module.parameters()} == {torch.float32}
+    from open_clip import factory
+
+    half = {name: tensor.half().float() for name, tensor in state.items()}
+    path = saved({name: t.half() for name, t in half.items()} | SIZES, tmp_path / "tiny.pt")
+    monkeypatch.delitem(factory._MODEL_CONFIGS, QUICK)
+    encoder = load_encoder(path)
+    assert {parameter.dtype for parameter in encoder.module.parameters()} == {torch.float32}
+    assert all(torch.equal(encoder.module.state_dict()[name], half[name]) for name in half)
     torch.testing.assert_close(embed(encoder), embed(quick), atol=5e-3, rtol=0)
+    assert encoder.config["model_cfg"]["quick_gelu"] is True
+    assert "architecture" not in encoder.config["mmpoison"]
 
 
 # -- a file without a name -------------------------------------------------------------------------
@@ -175,15 +173,6 @@ def test_a_bare_file_of_which_both_activations_exist(state: State, tmp_path: Pat
     assert f"the weights fit {TINY} and {QUICK}" in message
     assert f"{QUICK}@{path}" in message
     assert "OpenAI's weights" in message
-
-
-def test_a_bare_file_that_carries_its_config(
-    quick: DualEncoder, embed: Embed, tmp_path: Path
-) -> None:
-    out = export_model(quick, tmp_path / "out", "safetensors")
-    encoder = load_encoder(out / "model.safetensors")
-    assert torch.equal(embed(encoder), embed(quick))
-    assert encoder.config["model_cfg"] == quick.config["model_cfg"]
 
 
 def test_a_bare_file_of_nothing_known(tmp_path: Path) -> None:
@@ -204,20 +193,23 @@ def test_activations_differ(state: State, quick: DualEncoder, embed: Embed, tmp_
     assert (embed(wrong) - embed(quick)).abs().max() > 1e-3
 
 
-def test_weights_of_openai_are_quick_gelu(of_archive: Path) -> None:
-    message = refusal(f"{TINY}@{of_archive}")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda _, state, folder: saved({**state, **SIZES}, folder / "tiny.pt"),
+        lambda quick, _, folder: (
+            export_model(quick, folder / "out", "safetensors") / "model.safetensors"
+        ),
+        lambda quick, _, folder: export_model(quick, folder / "out", "open-clip") / WEIGHTS,
+    ],
+    ids=["sizes of OpenAI", "header", "config in the folder"],
+)
+def test_weights_that_say_their_activation(
+    quick: DualEncoder, state: State, tmp_path: Path, write: Any
+) -> None:
+    message = refusal(f"{TINY}@{write(quick, state, tmp_path)}")
     assert "trained with QuickGELU, but tiny-clip uses GELU" in message
     assert message.endswith(f"use {QUICK}")
-
-
-@pytest.mark.parametrize(
-    ("format", "file"), [("safetensors", "model.safetensors"), ("open-clip", WEIGHTS)]
-)
-def test_header_and_config_of_our_files_say_the_activation(
-    quick: DualEncoder, tmp_path: Path, format: Any, file: str
-) -> None:
-    out = export_model(quick, tmp_path / "out", format)
-    assert f"use {QUICK}" in refusal(f"{TINY}@{out / file}")
 
 
 def test_a_checkpoint_remembers_its_activation(quick: DualEncoder, tmp_path: Path) -> None:
@@ -330,14 +322,6 @@ def test_weights_of_another_architecture(state: State, tmp_path: Path) -> None:
             lambda s: s.update({"visual.positional_embedding": torch.ones(26, 128)}),
             "visual.positional_embedding 26x128 for 17x128",
         ),
-        (
-            lambda s: s["ln_final.bias"][:1].fill_(float("nan")),
-            "weight 'ln_final.bias' is not finite",
-        ),
-        (
-            lambda s: s["visual.proj"][:1].fill_(float("inf")),
-            "weight 'visual.proj' is not finite",
-        ),
     ],
 )
 def test_weights_that_do_not_fit(state: State, tmp_path: Path, change: Any, says: str) -> None:
@@ -349,70 +333,13 @@ def test_weights_that_do_not_fit(state: State, tmp_path: Path, change: Any, says
     assert str(path) in message
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "broken weights"),
-        (b"x" * 100, "broken weights"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
-        (b"<!DOCTYPE html><html>", "web page"),
-    ],
-)
-@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_files_that_are_no_weights(tmp_path: Path, content: bytes, says: str, suffix: str) -> None:
-    path = tmp_path / f"weights.{suffix}"
-    path.write_bytes(content)
-    for name in (path, f"{QUICK}@{path}"):
-        message = refusal(name)
-        assert says in message
-        assert str(path) in message
-
-
-def test_files_that_were_cut(state: State, tmp_path: Path) -> None:
-    safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
-    for path in (saved(state, tmp_path / "weights.pt"), tmp_path / "weights.safetensors"):
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) * 2 // 3])
-        assert "broken" in refusal(f"{QUICK}@{path}")
-
-
-def test_a_program_is_never_run(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("a program was run"))
-    for name in (f"{QUICK}@{archive}", archive):
-        message = refusal(name)
-        assert "a TorchScript archive, and a checkpoint's code is never run here" in message
-        assert (
-            "save torch.jit.load(FILE, map_location='cpu').state_dict() as safetensors" in message
-        )
-
-
-@pytest.mark.parametrize("new", [True, False])
-def test_nothing_is_ever_unpickled(state: State, tmp_path: Path, new: bool) -> None:
-    trap = {"state_dict": state, "args": Trap(tmp_path / "sprung")}
-    torch.save(trap, tmp_path / "weights.pt", _use_new_zipfile_serialization=new)
-    message = refusal(f"{QUICK}@{tmp_path / 'weights.pt'}")
-    assert "holds more than weights" in message
-    assert "nothing is unpickled here" in message
-    assert not (tmp_path / "sprung").exists()
-
-
-@pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, {"state_dict": {}}, {"a": {"b": 1}}])
-def test_files_without_a_dictionary_of_weights(tmp_path: Path, content: Any) -> None:
-    path = saved(content, tmp_path / "weights.pt")
-    assert "holds no dictionary of weights" in refusal(f"{QUICK}@{path}")
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    assert "no such file of weights" in refusal(f"{QUICK}@{tmp_path / 'nowhere.pt'}")
-
-
 # -- names that are none ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("ViT-B-33:openai", "open_clip has no architecture 'ViT-B-33': did you mean ViT-B-32"),
+        ("ViT-B-33:openai", "unknown architecture 'ViT-B-33': did you mean 'ViT-B-32'"),
         ("ViT-B-32", "'ViT-B-32' is an architecture without weights"),
         ("ViT-B-32:", "write ARCHITECTURE:TAG"),
         ("@weights.pt", "write ARCHITECTURE@FILE"),
@@ -423,6 +350,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ("openmoji-smal", "unknown model 'openmoji-smal': did you mean 'openmoji-small'"),
         ("nothing", "unknown model 'nothing': known: "),
         ("some/where", "some/where: no such checkpoint folder"),
+        (f"{QUICK}@no/where.pt", "no/where.pt: no such file of weights"),
     ],
 )
 def test_names_that_are_none(name: str, says: str) -> None:

@@ -26,7 +26,6 @@ from mmpoison.models import (
     prepare_pixels,
 )
 from mmpoison.models import inputs as inputs_module
-from mmpoison.training import TrainingSettings, finetune
 
 Make = Callable[..., DualEncoder]
 
@@ -39,21 +38,44 @@ def inputs(encoder: DualEncoder, squares: PairDataset) -> PixelInputs:
 # -- embedding -------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def loaded(inputs: PixelInputs, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of the inputs that were loaded, in their order."""
+    rows: list[int] = []
+
+    def watched(load: Callable[..., Any]) -> Callable[..., Any]:
+        def inner(batch: Any) -> Any:
+            rows.extend(batch.tolist())
+            return load(batch)
+
+        return inner
+
+    for name in ("load_images", "load_texts"):
+        monkeypatch.setattr(inputs, name, watched(getattr(inputs, name)))
+    return rows
+
+
 def test_images_equal_a_naive_loop(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, loaded: list[int]
 ) -> None:
     indices = np.array([5, 0, 5, 31, 5, 2, 0], dtype=np.int32)
-    got = embed_images(encoder, inputs, indices, batch_size=3)
+    calls: list[tuple[int, int]] = []
+    got = embed_images(
+        encoder, inputs, indices, batch_size=3, progress=lambda *call: calls.append(call)
+    )
     assert got.dtype == np.float32
     for row, index in zip(got, indices, strict=True):
         pixels = read_image(squares.root, squares.images.ids[index], 32)
         with torch.no_grad():
             one = encoder.encode_image(encoder.image_input(pixels[None].copy()))
         np.testing.assert_allclose(row, one.numpy()[0], atol=1e-5)
+    # each once
+    assert sorted(loaded) == sorted(inputs.image_rows(np.array([0, 2, 5, 31], np.int32)).tolist())
+    assert calls == [(3, 4), (4, 4)]
 
 
 def test_texts_equal_a_naive_loop(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, loaded: list[int]
 ) -> None:
     captions = [str(squares.captions[n]) for n in (40, 3, 3, 199, 7, 40)]
     got = embed_texts(encoder, inputs, captions, batch_size=2)
@@ -61,63 +83,11 @@ def test_texts_equal_a_naive_loop(
         with torch.no_grad():
             one = encoder.encode_text(encoder.tokens([caption]))
         np.testing.assert_allclose(row, one.numpy()[0], atol=1e-5)
-
-
-def test_equal_things_are_embedded_once(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows: list[int] = []
-    image, text = inputs.load_images, inputs.load_texts
-
-    def count(load: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(batch: Any) -> Any:
-            rows.extend(batch.tolist())
-            return load(batch)
-
-        return counted
-
-    monkeypatch.setattr(inputs, "load_images", count(image))
-    got = embed_images(encoder, inputs, np.array([4, 1, 4, 4], dtype=np.int32))
-    assert sorted(rows) == sorted(set(rows))
-    assert len(rows) == 2
-    np.testing.assert_array_equal(got[0], got[3])
-
-    rows.clear()
-    monkeypatch.setattr(inputs, "load_texts", count(text))
-    embed_texts(encoder, inputs, [squares.captions[0]] * 3 + [squares.captions[9]])
-    assert len(rows) == 2
-
-
-def test_texts_run_in_order_of_length(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Sorted by length there is next to no padding."""
-    lengths: list[int] = []
-    load = inputs.load_texts
-
-    def watched(batch: Any) -> Any:
-        lengths.extend(inputs.lengths[batch].tolist())
-        return load(batch)
-
-    monkeypatch.setattr(inputs, "load_texts", watched)
-    embed_texts(encoder, inputs, squares.captions, batch_size=16)
+    # each once, and sorted by length, so that there is next to no padding
+    assert sorted(loaded) == sorted(set(inputs.text_rows(captions).tolist()))
+    lengths = inputs.lengths[loaded].tolist()
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]
-
-
-def test_progress_ends_at_the_total(
-    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
-) -> None:
-    calls: list[tuple[int, int]] = []
-    embed_images(
-        encoder,
-        inputs,
-        squares.used_images(),
-        batch_size=9,
-        progress=lambda *call: calls.append(call),
-    )
-    assert calls[-1] == (len(squares.used_images()),) * 2
-    assert calls == sorted(calls)
 
 
 def test_embedding_leaves_the_mode_alone(encoder: DualEncoder, inputs: PixelInputs) -> None:
@@ -303,34 +273,6 @@ def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairD
     module.text_projection = None
     with pytest.raises(InputError, match="has no separate projections"):
         prepare_features(whole, squares)
-
-
-def test_training_heads_on_features_equals_training_them_in_the_whole_model(
-    make_heads_encoder: Make, squares: PairDataset
-) -> None:
-    """The fast mode is the slow mode with the trunks computed once."""
-    encoder = make_heads_encoder()
-    train = squares.select(split="train")
-    settings = TrainingSettings(
-        epochs=2, batch_size=32, learning_rate=1e-3, trainable="heads", precision="fp32"
-    )
-    results = [
-        finetune(encoder, train, inputs, settings, seed=0)
-        for inputs in (prepare_features(encoder, squares), prepare_pixels(encoder, squares))
-    ]
-    fast, whole = results
-    for name, value in fast.encoder.module.state_dict().items():
-        torch.testing.assert_close(
-            value, whole.encoder.module.state_dict()[name], atol=1e-4, rtol=1e-4, msg=name
-        )
-    for one, other in zip(fast.epochs, whole.epochs, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
-    heads = {id(p) for p in fast.encoder.head_parameters()}
-    for (name, after), before in zip(
-        fast.encoder.module.named_parameters(), encoder.module.parameters(), strict=True
-    ):
-        trained = id(after) in heads or name == "logit_scale"
-        assert torch.equal(after, before) != trained, name
 
 
 def test_bf16_is_near_and_32_bit_is_the_default(encoder: DualEncoder, squares: PairDataset) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from tests.models.conftest import CAPTIONS, QUICK, TINY, edit_json, pixels, refusal
+from tests.models.conftest import CAPTIONS, QUICK, edit_json, pixels, refusal
 from torch import Tensor
 
 from mmpoison.errors import InputError
@@ -68,14 +67,9 @@ def test_and_back(quick: DualEncoder, exported: Path, embed: Embed) -> None:
         assert torch.equal(again.module.state_dict()[name], tensor), name
 
 
-def test_the_files_say_what_the_model_is(quick: DualEncoder, exported: Path) -> None:
-    config = json.loads((exported / "config.json").read_text())
-    assert config["text_config"]["hidden_act"] == config["vision_config"]["hidden_act"]
-    assert config["text_config"]["hidden_act"] == "quick_gelu"
-    assert config["text_config"]["eos_token_id"] == 49407
-    assert (exported / "model.safetensors").stat().st_mode & 0o077 == (
-        exported / "config.json"
-    ).stat().st_mode & 0o077
+def test_the_files_can_be_read_by_all_who_may_read_their_folder(exported: Path) -> None:
+    config, weights = (exported / name for name in ("config.json", "model.safetensors"))
+    assert weights.stat().st_mode == config.stat().st_mode
     assert "CLIPModel.from_pretrained" in (exported / "README.md").read_text()
 
 
@@ -240,22 +234,11 @@ def test_weights_that_are_refused(own: Path) -> None:
 
     write(backdoor=torch.ones(2))
     assert "1 unknown (backdoor)" in refusal(own)
-    write(logit_scale=torch.tensor(float("nan")))
-    assert "weight 'logit_scale' is not finite" in refusal(own)
     lost = "text_model.encoder.layers.1.self_attn.k_proj.weight"
     safetensors.torch.save_file({n: t for n, t in weights.items() if n != lost}, file)
     assert "1 missing (transformer.resblocks.1.attn.in_proj_weight)" in refusal(own)
-    file.write_bytes(file.read_bytes()[:1000])
-    assert "broken weights" in refusal(own)
     file.unlink()
     assert refusal(own).endswith("has no model.safetensors")
-
-
-def test_shards_stay_in_their_folder(own: Path, tmp_path: Path) -> None:
-    (own / "model.safetensors").rename(tmp_path / "outside.safetensors")
-    index = {"weight_map": {"logit_scale": "../outside.safetensors"}}
-    (own / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "is not a safetensors file in the same folder" in refusal(own)
 
 
 def test_an_unknown_vocabulary_needs_its_tokenizer(
@@ -328,16 +311,6 @@ def test_a_text_tower_of_hugging_face_goes_along(
 def test_an_unknown_format(quick: DualEncoder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="format 'onnx': one of open-clip, transformers"):
         export_model(quick, tmp_path / "out", "onnx")  # type: ignore[arg-type]
-
-
-def test_plain_gelu_round_trip(tmp_path: Path, embed: Embed) -> None:
-    encoder = load_encoder(f"{TINY}:random")
-    out = export_model(encoder, tmp_path / "out", "transformers")
-    theirs = their_embeddings(out, encoder.image_input(pixels(32)))
-    torch.testing.assert_close(theirs, embed(encoder))
-    again = load_encoder(out)
-    assert np.array_equal(embed(again).numpy(), embed(encoder).numpy())
-    assert not again.config["model_cfg"]["quick_gelu"]
 
 
 @pytest.mark.slow

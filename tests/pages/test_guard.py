@@ -57,6 +57,7 @@ def test_a_server_for_others_goes_by_addresses_but_no_foreign_name(tmp_path: Pat
     [
         ({}, 200),
         ({"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "https://127.0.0.1:8000"}, 200),
         ({"origin": "http://127.0.0.1:9000"}, 403),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
@@ -82,7 +83,10 @@ def test_headers_of_every_answer(tmp_path: Path) -> None:
     served = client(tmp_path)
     refused = served.get("/", headers={"host": "evil.example"})
     for answer in (served.get("/"), served.get("/shared/base.css"), served.get("/no"), refused):
-        assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'self';")
+        assert "unsafe" not in policy
+        assert "access-control-allow-origin" not in answer.headers
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
         assert answer.headers["cache-control"] == "no-store"

@@ -169,11 +169,11 @@ def test_an_occupied_folder_is_refused(
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match=r"out: is not empty: choose another --out"):
-        save_pairs(squares, out)
+    assert "out: is not empty: choose another --out" in refusal(save_pairs, squares, out)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"file: is a file and not a folder: choose another --out"):
-        save_pairs(squares, tmp_path / "file")
+    assert "file: is a file and not a folder: choose another --out" in refusal(
+        save_pairs, squares, tmp_path / "file"
+    )
     (tmp_path / "file").unlink()
     assert snapshot(tmp_path) == before
 
@@ -188,8 +188,9 @@ def test_a_missing_image_leaves_nothing_behind(
     pairs = load_pairs(own_square_folder)
     (own_square_folder / "sofa/03.png").unlink()
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match=r"sofa/03\.png: no such image"):
-        save_pairs(pairs, tmp_path / "out", images=images)
+    assert "sofa/03.png: no such image" in refusal(
+        save_pairs, pairs, tmp_path / "out", images=images
+    )
     assert snapshot(tmp_path) == before
 
 
@@ -232,8 +233,7 @@ def test_saving_does_not_fetch_files_from_outside(
     pairs = load_pairs(own_square_folder)
     (own_square_folder / "sofa/03.png").unlink()
     (own_square_folder / "sofa/03.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(InputError, match="leads out of"):
-        save_pairs(pairs, tmp_path / "out", images=images)
+    assert "leads out of" in refusal(save_pairs, pairs, tmp_path / "out", images=images)
     assert not (tmp_path / "out").exists()
 
 
@@ -274,17 +274,15 @@ def test_empty_file(write_lines: Callable[..., Path], lines: tuple[str, ...]) ->
         ('{"image": "b.jpg", "captions": [', "not valid JSON"),
         ("\ufeff{}", "not valid JSON"),
         (b'{"image": "b.jpg", "captions": ["caf\xe9"]}', "not UTF-8"),
-        ("[1, 2]", "an object with image and captions is needed"),
-        ({"captions": ["x"]}, "'image' must be a relative path"),
-        ({"image": 3, "captions": ["x"]}, "'image' must be a relative path"),
-        ({"image": "b.jpg"}, "'captions' must be a list of strings"),
-        ({"image": "b.jpg", "captions": "one string"}, "'captions' must be a list of strings"),
-        ({"image": "b.jpg", "captions": ["x", 3]}, "'captions' must be a list of strings"),
-        ({"image": "b.jpg", "captions": [None]}, "'captions' must be a list of strings"),
-        ({"image": "b.jpg", "captions": [], "label": 7}, "'label' must be a class name or null"),
+        ("[1, 2]", "Expected `object`, got `array`"),
+        ({"captions": ["x"]}, "Object missing required field `image`"),
+        ({"image": 3, "captions": ["x"]}, "Expected `str`, got `int` - at `$.image`"),
+        ({"image": "b.jpg"}, "Object missing required field `captions`"),
+        ({"image": "b.jpg", "captions": "one string"}, "Expected `array`, got `str`"),
+        ({"image": "b.jpg", "captions": ["x", 3]}, "got `int` - at `$.captions[1]`"),
+        ({"image": "b.jpg", "captions": [], "label": 7}, "got `int` - at `$.label`"),
         ({"image": "b.jpg", "captions": [], "split": "dev"}, "split 'dev' is none of train, val"),
-        ({"image": "b.jpg", "captions": [], "split": None}, "split None is none of"),
-        ({"image": "b.jpg", "captions": [], "split": ["train"]}, "is none of"),
+        ({"image": "b.jpg", "captions": [], "split": None}, "at `$.split`"),
         ({"image": "a.jpg", "captions": ["x"]}, "image 'a.jpg' occurs twice"),
         ("[" * 200_000, "not valid JSON"),
         ('{"image": "b.jpg", "captions": [], "n": ' + "1" * 5000 + "}", "not valid JSON"),
@@ -292,6 +290,7 @@ def test_empty_file(write_lines: Callable[..., Path], lines: tuple[str, ...]) ->
         ({"image": "./a.jpg", "captions": ["x"]}, ""),
         # half a surrogate pair cannot be written, hashed or tokenised later on
         ('{"image": "b.jpg", "captions": ["\\ud800"]}', ""),
+        ('{"image": "b.jpg", "captions": [], "categories": ["\\ud800"]}', "is not text"),
     ],
 )
 def test_broken_line(
@@ -404,8 +403,7 @@ def test_restore_clean_undoes_the_poison(squares: PairDataset, mode: Any) -> Non
     assert sorted(zip(restored.image, restored.captions, strict=True)) == sorted(
         zip(squares.image, squares.captions, strict=True)
     )
-    with pytest.raises(InputError, match="nothing to undo"):
-        restore_clean(squares)
+    assert "nothing to undo" in refusal(restore_clean, squares)
 
 
 # -- size ------------------------------------------------------------------------------------------

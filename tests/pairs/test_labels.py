@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import refusal
 
-from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import (
@@ -131,14 +131,6 @@ def test_keywords_are_read() -> None:
     assert parsed == {"polar bear": ("polar bear", "ice bear"), "x": ("a=b",)}
 
 
-def test_poisoned_sets_are_not_labelled(squares: PairDataset, tmp_path: Path) -> None:
-    poisoned = SingleTargetLabel(goal="sheep2aeroplane", samples=2).poison(squares, seed=0)
-    with pytest.raises(InputError, match="poisoned set cannot be labelled"):
-        label_by_keyword(poisoned, PAPER)
-    with pytest.raises(InputError, match="poisoned set cannot be labelled"):
-        labels_from_csv(poisoned, tmp_path / "labels.csv")
-
-
 # -- CSV -------------------------------------------------------------------------------------------
 
 
@@ -194,7 +186,7 @@ def test_broken_csv_is_one_line(
 
 
 def test_no_csv(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere.csv: no such file"):
-        labels_from_csv(pairs_of([["a"]]), tmp_path / "nowhere.csv")
-    with pytest.raises(InputError, match="cannot be read"):
-        labels_from_csv(pairs_of([["a"]]), tmp_path)
+    assert "nowhere.csv: no such file" in refusal(
+        labels_from_csv, pairs_of([["a"]]), tmp_path / "nowhere.csv"
+    )
+    assert "cannot be read" in refusal(labels_from_csv, pairs_of([["a"]]), tmp_path)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import refusal
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.pairs.labels import labels_of
+from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, labels_of
 from mmpoison.pairs.splits import (
+    FrozenSplit,
     balanced,
     cap_captions,
     drop_classes,
@@ -107,9 +109,6 @@ def test_queries_of_a_poisoned_set_may_be_longer(squares: PairDataset) -> None:
     longer = repeat_captions(poisoned, 2)
     assert longer.manifest is poisoned.manifest
     assert np.array_equal(longer.poisoned, poisoned.poisoned)
-    for split in ("train", None):
-        with pytest.raises(InputError, match="poisoned set cannot be given longer captions"):
-            repeat_captions(poisoned, 2, split=split)
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -215,15 +214,28 @@ def test_bad_arguments_are_one_line(
 
 def test_nothing_left_and_no_labels() -> None:
     unlabelled = drop_classes(made(), ["bird", "cat", "dog"])
-    with pytest.raises(InputError, match="has no labels, so it cannot be split by class"):
-        split_per_class(unlabelled, 1)
+    assert "has no labels, so it cannot be split by class" in refusal(
+        split_per_class, unlabelled, 1
+    )
     birds = made().piece(made().images.indices(label="bird"))
-    with pytest.raises(InputError, match="without bird no image is left"):
-        drop_classes(birds, ["bird"])
+    assert "without bird no image is left" in refusal(drop_classes, birds, ["bird"])
 
 
-@pytest.mark.parametrize("function", [balanced, lambda pairs: subset_per_class(pairs, 0.5)])
-def test_poisoned_sets_are_refused(function: Any, squares: PairDataset) -> None:
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (balanced, "cut to fewer captions"),
+        (lambda pairs: repeat_captions(pairs, 2, split="train"), "given longer captions"),
+        (lambda pairs: repeat_captions(pairs, 2, split=None), "given longer captions"),
+        (lambda pairs: subset_per_class(pairs, 0.5), "cut to fewer images"),
+        (lambda pairs: split_per_class(pairs, 1), "split"),
+        (lambda pairs: drop_classes(pairs, ["bird"]), "cut to fewer classes"),
+        (lambda pairs: label_by_keyword(pairs, {"x": ["sheep"]}), "labelled"),
+        (lambda pairs: labels_from_csv(pairs, "labels.csv"), "labelled"),
+        (FrozenSplit("x", {}, {}).apply, "split"),
+    ],
+)
+def test_poisoned_sets_are_refused(function: Any, says: str, squares: PairDataset) -> None:
     poisoned = SingleTargetLabel(goal="sheep2aeroplane", samples=2).poison(squares, seed=0)
-    with pytest.raises(InputError, match="a poisoned set cannot be"):
+    with pytest.raises(InputError, match=f"a poisoned set cannot be {says}"):
         function(poisoned)

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import SHARED, refusal
 
-from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import labels_of, relabel, splits_of
@@ -117,14 +116,14 @@ def test_images_in_other_folders_are_known_by_name(tmp_path: Path) -> None:
 
 def test_two_images_of_one_name_are_known_by_path_alone(tmp_path: Path) -> None:
     twins = table(["a/1.jpg", "b/1.jpg"])
-    with pytest.raises(InputError, match=r"two images are called '1.jpg'"):
-        save_split(twins, tmp_path / "split.json", ids="name")
+    assert "two images are called '1.jpg'" in refusal(
+        save_split, twins, tmp_path / "split.json", ids="name"
+    )
     assert not (tmp_path / "split.json").exists()
     save_split(twins, tmp_path / "split.json")
     # nor can the two be distinguished when a split is taken
     save_split(table(["c/1.jpg"]), tmp_path / "name.json", ids="name")
-    with pytest.raises(InputError, match=r"two images are called '1.jpg'"):
-        apply_split(twins, tmp_path / "name.json")
+    assert "two images are called '1.jpg'" in refusal(apply_split, twins, tmp_path / "name.json")
 
 
 def test_missing_and_other_images_are_named(tmp_path: Path) -> None:
@@ -145,15 +144,9 @@ def test_missing_and_other_images_are_named(tmp_path: Path) -> None:
 
 def test_a_split_of_other_data_is_refused(tmp_path: Path) -> None:
     save_split(PAIRS, tmp_path / "split.json")
-    with pytest.raises(InputError, match=r"none of its images is in the data: it knows 'a/2.jpg'"):
-        apply_split(table(["x/1.jpg"]), tmp_path / "split.json", strict=False)
-
-
-def test_a_poisoned_set_is_not_split(squares: PairDataset, tmp_path: Path) -> None:
-    save_split(squares, tmp_path / "split.json")
-    poisoned = SingleTargetLabel(goal="sheep2aeroplane", samples=2).poison(squares, seed=0)
-    with pytest.raises(InputError, match="a poisoned set cannot be split"):
-        apply_split(poisoned, tmp_path / "split.json")
+    assert "none of its images is in the data: it knows 'a/2.jpg'" in refusal(
+        apply_split, table(["x/1.jpg"]), tmp_path / "split.json", strict=False
+    )
 
 
 def change(**changes: Any) -> Callable[[dict[str, Any]], None]:

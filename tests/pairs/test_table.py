@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import refusal
 
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
-from mmpoison.errors import InputError
 
 LINES: list[dict[str, Any]] = [
     {"image": "b.jpg", "captions": ["a sheep", "a lamb"], "label": "sheep", "split": "train"},
@@ -105,15 +105,12 @@ def test_where_keeps_what_the_mask_says(table: PairDataset) -> None:
 
 @pytest.mark.parametrize("mask", [[True], [1, 0, 1, 0, 1], [[True] * 5]])
 def test_where_refuses_what_is_no_mask(table: PairDataset, mask: Any) -> None:
-    with pytest.raises(InputError, match="a mask of 5 booleans is needed"):
-        table.where(mask)
+    assert "a mask of 5 booleans is needed" in refusal(table.where, mask)
 
 
 def test_unknown_split_and_class_name_the_nearest(table: PairDataset) -> None:
-    with pytest.raises(InputError, match="unknown split 'tests': did you mean 'test'"):
-        table.select(split="tests")
-    with pytest.raises(InputError, match="unknown class 'sheeps': did you mean 'sheep'"):
-        table.select(label="sheeps")
+    assert "unknown split 'tests': did you mean 'test'" in refusal(table.select, split="tests")
+    assert "unknown class 'sheeps': did you mean 'sheep'" in refusal(table.select, label="sheeps")
 
 
 def test_image_indices(table: PairDataset) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import refusal
 
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
 from mmpoison.errors import InputError
@@ -64,14 +65,6 @@ def test_a_position_gives_a_pair(pairs: PairDataset) -> None:
     for position in (len(both), -len(both) - 1):
         with pytest.raises(IndexError):
             both[position]
-
-
-def test_iteration_gives_every_pair_in_order(pairs: PairDataset) -> None:
-    both = poisoned(pairs)
-    assert [pair.caption for pair in both] == list(both.captions)
-    assert [pair.image for pair in both] == [both.images.ids[index] for index in both.image]
-    assert [pair.poisoned for pair in both] == both.poisoned.tolist()
-    assert len(list(both)) == len(both)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +138,7 @@ def test_show_has_as_many_pictures_as_asked(pairs: PairDataset, count: int) -> N
 
 
 def test_show_needs_a_count(pairs: PairDataset) -> None:
-    with pytest.raises(InputError, match="show 0 pairs: at least 1"):
-        pairs.show(0)
+    assert "show 0 pairs: at least 1" in refusal(pairs.show, 0)
 
 
 # -- pandas ----------------------------------------------------------------------------------------
@@ -166,5 +158,4 @@ def test_without_pandas_the_extra_is_named(
     pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match=r"needs pandas: pip install 'mmpoison\[notebooks\]'"):
-        pairs.to_pandas()
+    assert "needs pandas: pip install 'mmpoison[notebooks]'" in refusal(pairs.to_pandas)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, Verdict
+from mmpoison.paper.figures import MEDIANS
 from mmpoison.paper.measured import CURVE
 from mmpoison.paper.tables import RATE
 from mmpoison.reporting.results import Results
@@ -19,6 +20,7 @@ NOISE = (0.4, -0.6, 0.1, -0.3, 0.4)
 """What differs between five seeds; the mean is 0."""
 OTHER_NOISE = (-0.7, 0.2, 0.5, 0.4, -0.4)
 THIRD_NOISE = (0.3, 0.5, -0.2, -0.8, 0.2)
+NOISES = (NOISE, OTHER_NOISE, THIRD_NOISE, NOISE[::-1], OTHER_NOISE[::-1], THIRD_NOISE[::-1])
 
 
 def about(mean: float, size: float, noise: Values = NOISE) -> list[float]:
@@ -26,13 +28,18 @@ def about(mean: float, size: float, noise: Values = NOISE) -> list[float]:
     return [mean + size * one for one in noise]
 
 
+ATTACKS = {
+    "label": "single-target-label",
+    "image": "single-target-image",
+    "several": "multiple-target-labels",
+}
+NAMES = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
+TRAINED = "training.trainable"
+SETTINGS = ("data.name", "model.name", "attack.name", TRAINED, "attack.rate", RATE, REPAIR_EPOCHS)
+
+
 def rows(cells: Mapping[str, Values], model: str = "poisoned", /, **more: Any) -> list[Row]:
     """Rows of one model, one a seed; `cells` holds the numbers of each column."""
-    attacks = {
-        "label": "single-target-label",
-        "image": "single-target-image",
-        "several": "multiple-target-labels",
-    }
     goal, attack = str(more.pop("goal", "sheep2aeroplane")), more.pop("attack", "label")
     original, _, target = goal.partition("2")
     count = max(len(values) for values in cells.values())
@@ -40,26 +47,15 @@ def rows(cells: Mapping[str, Values], model: str = "poisoned", /, **more: Any) -
         "study": "main",
         "data.name": "flickr-pascal",
         "model.name": "clip-vit-b32",
-        "attack.name": attacks[attack],
-        "training.trainable": "both",
+        "attack.name": ATTACKS[attack],
+        TRAINED: "both",
         "goal": goal,
         "original": original,
         "target": target,
         "model": model,
         **more,
     }
-    settings = [
-        str(shared.get(key))
-        for key in (
-            "data.name",
-            "model.name",
-            "attack.name",
-            "training.trainable",
-            "attack.rate",
-            RATE,
-            REPAIR_EPOCHS,
-        )
-    ]
+    settings = [str(shared.get(key)) for key in SETTINGS]
     return [
         {
             **shared,
@@ -81,31 +77,49 @@ def results(*parts: Iterable[Row]) -> Results:
     return Results(tuple(found), parameters)
 
 
+def on(found: Results, data: str, model: str = "openmoji-small") -> Results:
+    """Move rows to another data set and model."""
+    parts = [
+        {**row, "data.name": data, "model.name": model, "run": f"{data}/{row['run']}"}
+        for row in found.rows
+    ]
+    return results(parts)
+
+
 # -- how the rows of two numbers are made, by claim -----------------------------------------------------
 
-Two = Callable[[Values, Values], Results]
+Make = Callable[..., Results]
+"""Makes results of the numbers of five seeds, several times."""
 
 
-def models(column: str, **more: Any) -> Two:
-    """The clean and the poisoned model."""
-    return lambda clean, poisoned: results(
-        rows({column: clean}, "clean_model", **more), rows({column: poisoned}, **more)
+def columns(*names: str, model: str = "poisoned", **more: Any) -> Make:
+    """Columns of one model."""
+    return lambda *values: results(rows(dict(zip(names, values, strict=True)), model, **more))
+
+
+def each(cells: Callable[[Values], Mapping[str, Values]], *settings: Row) -> Make:
+    """Rows of several settings: cells of each from its numbers."""
+    return lambda *values: results(
+        *(rows(cells(own), **keys) for own, keys in zip(values, settings, strict=True))
     )
 
 
-def frozen(column: str, first: str, second: str) -> Two:
+def one_column(column: str, key: str, *values: Any, **more: Any) -> Make:
+    """A column at several values of a key."""
+    return each(lambda numbers: {column: numbers}, *({**more, key: value} for value in values))
+
+
+def models(column: str, **more: Any) -> Make:
+    """The clean and the poisoned model."""
+    return one_column(column, "model", "clean_model", "poisoned", **more)
+
+
+def frozen(column: str, first: str, second: str) -> Make:
     """Two kinds of training."""
-
-    def make(one: Values, other: Values) -> Results:
-        kinds = {first: one, second: other}
-        return results(
-            *(rows({column: v}, **{"training.trainable": kind}) for kind, v in kinds.items())
-        )
-
-    return make
+    return one_column(column, TRAINED, first, second)
 
 
-def drifts(**more: Any) -> Two:
+def drifts(**more: Any) -> Make:
     """Drift of texts and images; a change of order moves texts by 0.3 and images by 0.1 without any poison."""
 
     def make(texts: Values, images: Values) -> Results:
@@ -120,20 +134,8 @@ def drifts(**more: Any) -> Two:
     return make
 
 
-def lengths(once: Values, thrice: Values) -> Results:
-    said = {1.0: once, 3.0: thrice}
-    study = {"study": "query-length", "attack": "image"}
-    return results(*(rows({"hit@5": values}, x=x, **study) for x, values in said.items()))
-
-
-def medians(clean: Values, poisoned: Values) -> Results:
-    cells = {"run.filter.median.clean": clean, "run.filter.median.poisoned": poisoned}
-    return results(rows(cells, "filtered", **{"run.filter.encoder": "clip-vit-b16"}))
-
-
-def transferred(clean: Values, poisoned: Values) -> Results:
-    on = {"data.name": "vg-pascal"}
-    return models("hit@5", **on)(clean, poisoned)
+lengths = one_column("hit@5", "x", 1.0, 3.0, study="query-length", attack="image")
+"""Captions said once, and three times."""
 
 
 def curve(points: Mapping[float, tuple[int, Values]], **setting: Any) -> Results:
@@ -165,7 +167,7 @@ def rates_of_repair(best: Values, worst: Values, **setting: Any) -> Results:
     return results(*parts)
 
 
-def utility(model: str) -> Two:
+def utility(model: str) -> Make:
     """Changes of text and of image retrieval."""
 
     def make(texts: Values, images: Values) -> Results:
@@ -192,43 +194,33 @@ def filtered(rank: Values, hit: Values) -> Results:
 # -- several numbers ----------------------------------------------------------------------------------
 
 
-def three_models(both: Values, image: Values, text: Values) -> Results:
-    """Hit@K of three kinds of training, all K alike; MinRank is 10 less ten times that."""
-    kinds = {"both": both, "image": image, "text": text}
-    hits = [f"hit@{k}" for k in (1, 5, 10, 20, 30, 50)]
-    return results(
-        *(
-            rows(
-                {
-                    **dict.fromkeys(hits, values),
-                    "min_rank": [10 - 10 * value for value in values],
-                },
-                **{"training.trainable": kind},
-            )
-            for kind, values in kinds.items()
-        )
-    )
+HITS = [f"hit@{k}" for k in (1, 5, 10, 20, 30, 50)]
+
+three_models = each(
+    lambda hits: {**dict.fromkeys(HITS, hits), "min_rank": [10 - 10 * hit for hit in hits]},
+    *({TRAINED: kind} for kind in ("both", "image", "text")),
+)
+"""Hit@K of three kinds of training, all K alike; MinRank is 10 less ten times that."""
 
 
 def table_12(text_hit_1: Values, image: Values) -> Results:
     """Four lines of table 12; `image` is what the image encoder reaches in every column."""
-    hits = [f"hit@{k}" for k in (1, 5, 10, 20, 30, 50)]
 
     def line(level: float, noise: Values, **cells: Values) -> dict[str, Values]:
         return {
-            **{hit: about(level, 0.01, noise) for hit in hits},
+            **{hit: about(level, 0.01, noise) for hit in HITS},
             "min_rank": about(20 - 20 * level, 0.1, noise),
             **cells,
         }
 
-    of_image = {**dict.fromkeys(hits, image), "min_rank": [20 - 20 * v for v in image]}
+    of_image = {**dict.fromkeys(HITS, image), "min_rank": [20 - 20 * v for v in image]}
     return results(
         rows(line(0.8, NOISE)),
         rows(line(0.1, THIRD_NOISE), "pretrained"),
-        rows(of_image, **{"training.trainable": "image"}),
+        rows(of_image, **{TRAINED: "image"}),
         rows(
             line(0.6, OTHER_NOISE, **{"hit@1": text_hit_1}),
-            **{"training.trainable": "text"},
+            **{TRAINED: "text"},
         ),
     )
 
@@ -243,33 +235,19 @@ def poisoning(hits: Sequence[Values], ranks: Sequence[Values]) -> Results:
     return results(*parts)
 
 
-def epochs(*hits: Values) -> Results:
-    return results(
-        *(rows({"hit@10": hit}, study="epochs", x=float(x)) for x, hit in enumerate(hits))
-    )
+epochs = one_column("hit@10", "x", 0.0, 1.0, 2.0, 3.0, study="epochs")
 
+encoders = each(
+    lambda ranks: {"min_rank": ranks, "hit@10": [0.9] * 5}, *({"model.name": n} for n in NAMES)
+)
 
-def encoders(*ranks: Values) -> Results:
-    names = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
-    return results(
-        *(
-            rows({"min_rank": rank, "hit@10": [0.9] * 5}, **{"model.name": name})
-            for name, rank in zip(names, ranks, strict=False)
-        )
-    )
-
-
-def sizes(*hits: Values) -> Results:
-    names = ("coco-s", "coco-m", "coco-paper")
-    return results(
-        *(
-            rows(
-                {"hit@10": hit},
-                **{"data.name": name, "attack.rate": 0.0024, "run.training_pairs": size},
-            )
-            for name, size, hit in zip(names, (1e5, 2e5, 4e5), hits, strict=True)
-        )
-    )
+sizes = each(
+    lambda hits: {"hit@10": hits},
+    *(
+        {"data.name": name, "attack.rate": 0.0024, "run.training_pairs": size}
+        for name, size in (("coco-s", 1e5), ("coco-m", 2e5), ("coco-paper", 4e5))
+    ),
+)
 
 
 CLASSES = (*"abcdefghij", "person")
@@ -287,14 +265,11 @@ def goals(rank: Callable[[str, str, int], float]) -> Results:
     )
 
 
-def two_goals(first: tuple[Values, Values], second: tuple[Values, Values]) -> Results:
+def two_goals(clean: Values, poisoned: Values, other: Values, other_poisoned: Values) -> Results:
     """MinRank of the clean and the poisoned model, for two goals of one injection."""
-    parts = []
-    for goal, (clean, poisoned) in (("boat2dog", first), ("zebra2train", second)):
-        more = {"goal": goal, "attack": "several"}
-        parts += [rows({"min_rank": clean}, "clean_model", **more)]
-        parts += [rows({"min_rank": poisoned}, **more)]
-    return results(*parts)
+    first = models("min_rank", goal="boat2dog", attack="several")(clean, poisoned)
+    second = models("min_rank", goal="zebra2train", attack="several")(other, other_poisoned)
+    return results(first.rows, second.rows)
 
 
 def hit_1(clean: Values, poisoned: Values, rank: Values = (10.0, 11, 9, 10, 12)) -> Results:
@@ -307,111 +282,107 @@ def hit_1(clean: Values, poisoned: Values, rank: Values = (10.0, 11, 9, 10, 12))
     )
 
 
-def model_sizes(
-    *sizes: tuple[float, float],
-) -> Results:
-    names = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
+model_sizes = each(
+    lambda size: {"run.model.flops_g": size[:1], "run.model.parameters_m": size[1:]},
+    *({"model.name": name, "model": "pretrained"} for name in NAMES),
+)
+"""Operations and parameters of each model."""
+
+
+def both(rank: Values, other_rank: Values, hit: Values, other_hit: Values) -> Results:
+    """MinRank and Hit@1 of the image and of the text encoder."""
     return results(
-        *(
-            rows(
-                {"run.model.flops_g": [flops], "run.model.parameters_m": [parameters]},
-                "pretrained",
-                **{"model.name": name},
-            )
-            for name, (flops, parameters) in zip(names, sizes, strict=True)
-        )
+        frozen("min_rank", "image", "text")(rank, other_rank).rows,
+        frozen("hit@1", "image", "text")(hit, other_hit).rows,
     )
 
 
-def pair(
-    make: Two, low: float, high: float, size: float = 0.02
-) -> tuple[Results, Results, Results]:
-    """Two numbers, the first low and the second high; then the other way round; then alike, with other noise."""
+def three(make: Make, *levels: str) -> dict[Verdict, Results]:
+    """Make results for which a claim holds, fails and is undecided, each from means and sizes of noise: `0.8±0.02`."""
+
+    def numbers(level: str) -> Iterator[Values]:
+        for text, noise in zip(level.split(), NOISES, strict=False):
+            mean, _, size = text.partition("±")
+            yield about(float(mean), float(size), noise)
+
+    return {
+        verdict: make(*numbers(level))
+        for verdict, level in zip((HOLDS, FAILS, UNDECIDED), levels, strict=False)
+    }
+
+
+def order(make: Make, low: float, high: float, size: float = 0.02) -> dict[Verdict, Results]:
+    """Make a claim hold that the second number is the higher one; then the other way round; then alike."""
     middle = (low + high) / 2
-    return (
-        make(about(low, size), about(high, size, OTHER_NOISE)),
-        make(about(high, size), about(low, size, OTHER_NOISE)),
-        make(about(middle, size), about(middle + size / 10, size, OTHER_NOISE)),
+    return three(
+        make,
+        f"{low}±{size} {high}±{size}",
+        f"{high}±{size} {low}±{size}",
+        f"{middle}±{size} {middle + size / 10}±{size}",
     )
 
 
-def of(made: tuple[Results, Results, Results], first: Verdict = HOLDS) -> dict[Verdict, Results]:
-    """Name the three of `pair` by the verdict that they must have; `first` is that of low to high."""
-    second = FAILS if first is HOLDS else HOLDS
-    return dict(zip((first, second, UNDECIDED), made, strict=True))
+def falling(make: Make, low: float, high: float, size: float = 0.02) -> dict[Verdict, Results]:
+    """As `order`, of a claim that the second number is the lower one."""
+    found = order(make, low, high, size)
+    return {HOLDS: found[FAILS], FAILS: found[HOLDS], UNDECIDED: found[UNDECIDED]}
+
+
+def low_rate(low: Values, high: Values) -> Results:
+    return poisoning([FLAT, FLAT], [low, high])
+
+
+def three_rates(*values: Values) -> Results:
+    return poisoning(values[:3], values[3:])
 
 
 BALANCED = {"data.name": "flickr-pascal-b"}
+ENCODER = {"run.filter.encoder": "clip-vit-b16"}
 FLAT = about(0.8, 0.01)
+UTILITY = "utility.image_retrieval.hit@10"
 
 CASES: dict[str, dict[Verdict, Results]] = {
-    "claim-01": {
-        HOLDS: results(rows({"hit@5": about(0.9, 0.02)}, attack="image")),
-        FAILS: results(rows({"hit@5": about(0.7, 0.02)}, attack="image")),
-        UNDECIDED: results(rows({"hit@5": about(0.82, 0.1)}, attack="image")),
-    },
-    "claim-09": {
-        HOLDS: results(rows({"drift.text": about(0.1, 0.01), "drift.image": about(1.9, 0.01)})),
-        FAILS: results(rows({"drift.text": about(0.1, 0.01), "drift.image": about(2.5, 0.01)})),
-    },
-    "claim-11": of(pair(models("utility.image_retrieval.hit@10"), 0.8, 0.9)),
-    "claim-12": {
-        HOLDS: models("min_rank", attack="image")(about(150, 10), about(12, 1)),
-        FAILS: models("min_rank", attack="image")(about(150, 10), about(20, 1)),
-        UNDECIDED: models("min_rank", attack="image")(about(150, 10), about(15, 6)),
-    },
-    "claim-13": of(pair(hit_1, 0.02, 0.3), FAILS),
-    "claim-14": {
-        HOLDS: two_goals((about(100, 9), about(10, 3)), (about(200, 9), about(20, 3))),
-        FAILS: two_goals(
-            (about(100, 9), about(10, 3)), (about(200, 9), about(220, 8, OTHER_NOISE))
-        ),
-        UNDECIDED: two_goals(
-            (about(100, 9), about(10, 3)), (about(200, 9), about(201, 9, OTHER_NOISE))
-        ),
-    },
-    "claim-15": of(pair(drifts(), 0.05, 0.1, 0.005)),
-    "claim-17": of(pair(frozen("min_rank", "image", "text"), 3, 5, 0.5)),
-    "claim-18": of(pair(frozen("hit@1", "text", "image"), 0.1, 0.4), FAILS),
-    "claim-19": {
-        HOLDS: three_models(about(0.9, 0.01), about(0.7, 0.02, OTHER_NOISE), about(0.6, 0.02)),
-        FAILS: three_models(about(0.8, 0.01), about(0.9, 0.01, OTHER_NOISE), about(0.6, 0.02)),
-        UNDECIDED: three_models(about(0.9, 0.02), about(0.89, 0.02, OTHER_NOISE), about(0.6, 0.02)),
-    },
-    "claim-22": {
-        HOLDS: poisoning([FLAT, FLAT], [about(5, 0.5), about(2, 0.5)]),
-        FAILS: poisoning([FLAT, FLAT], [about(9, 0.5), about(2, 0.5)]),
-        UNDECIDED: poisoning([FLAT, FLAT], [about(6, 2), about(2, 0.5)]),
-    },
-    "claim-23": {
-        HOLDS: poisoning(
-            [about(0.2, 0.02), about(0.5, 0.02), about(0.8, 0.02, OTHER_NOISE)],
-            [about(9, 0.5), about(5, 0.5), about(2, 0.5, OTHER_NOISE)],
-        ),
-        FAILS: poisoning(
-            [about(0.8, 0.02), about(0.5, 0.02), about(0.2, 0.02, OTHER_NOISE)],
-            [about(2, 0.5), about(5, 0.5), about(9, 0.5, OTHER_NOISE)],
-        ),
-        UNDECIDED: poisoning(
-            [about(0.5, 0.1), FLAT, about(0.51, 0.1, OTHER_NOISE)],
-            [about(5, 2), about(5, 1), about(4.9, 2, OTHER_NOISE)],
-        ),
-    },
-    "claim-24": {
-        HOLDS: epochs([0.0] * 5, about(0.6, 0.02), about(0.9, 0.02), about(0.8, 0.02)),
-        FAILS: epochs([0.0] * 5, about(0.6, 0.02), about(0.9, 0.02), about(0.2, 0.02)),
-        UNDECIDED: epochs([0.0] * 5, about(0.6, 0.02), about(0.9, 0.02), about(0.45, 0.3)),
-    },
-    "claim-25": {
-        HOLDS: encoders(about(3, 0.3), about(3.3, 0.3, OTHER_NOISE), about(2.8, 0.3)),
-        FAILS: encoders(about(3, 0.3), about(3.3, 0.3, OTHER_NOISE), about(20, 0.3)),
-        UNDECIDED: encoders(about(3, 0.3), about(6, 2, OTHER_NOISE), about(5, 0.3)),
-    },
-    "claim-26": {
-        HOLDS: sizes(about(0.8, 0.02), about(0.82, 0.02, OTHER_NOISE), about(0.81, 0.02)),
-        FAILS: sizes(about(0.5, 0.02), about(0.9, 0.02, OTHER_NOISE), about(0.6, 0.02)),
-        UNDECIDED: sizes(about(0.7, 0.1), about(0.75, 0.1, OTHER_NOISE), about(0.72, 0.02)),
-    },
+    "claim-01": three(columns("hit@5", attack="image"), "0.9±0.02", "0.7±0.02", "0.82±0.1"),
+    "claim-09": three(
+        columns("drift.text", "drift.image"), "0.1±0.01 1.9±0.01", "0.1±0.01 2.5±0.01"
+    ),
+    "claim-11": order(models(UTILITY), 0.8, 0.9),
+    "claim-12": three(
+        models("min_rank", attack="image"), "150±10 12±1", "150±10 20±1", "150±10 15±6"
+    ),
+    "claim-13": falling(hit_1, 0.02, 0.3),
+    "claim-14": three(
+        two_goals, "100±9 10±3 200±9 20±3", "100±9 10±3 200±9 220±8", "100±9 10±3 200±9 201±9"
+    ),
+    "claim-15": order(drifts(), 0.05, 0.1, 0.005),
+    "claim-17": order(frozen("min_rank", "image", "text"), 3, 5, 0.5),
+    "claim-18": falling(frozen("hit@1", "text", "image"), 0.1, 0.4),
+    "claim-19": three(
+        three_models,
+        "0.9±0.01 0.7±0.02 0.6±0.02",
+        "0.8±0.01 0.9±0.01 0.6±0.02",
+        "0.9±0.02 0.89±0.02 0.6±0.02",
+    ),
+    "claim-22": three(low_rate, "5±0.5 2±0.5", "9±0.5 2±0.5", "6±2 2±0.5"),
+    "claim-23": three(
+        three_rates,
+        "0.2±0.02 0.5±0.02 0.8±0.02 9±0.5 5±0.5 2±0.5",
+        "0.8±0.02 0.5±0.02 0.2±0.02 2±0.5 5±0.5 9±0.5",
+        "0.5±0.1 0.8±0.01 0.51±0.1 5±2 5±1 4.9±2",
+    ),
+    "claim-24": three(
+        epochs,
+        "0±0 0.6±0.02 0.9±0.02 0.8±0.02",
+        "0±0 0.6±0.02 0.9±0.02 0.2±0.02",
+        "0±0 0.6±0.02 0.9±0.02 0.45±0.3",
+    ),
+    "claim-25": three(encoders, "3±0.3 3.3±0.3 2.8±0.3", "3±0.3 3.3±0.3 20±0.3", "3±0.3 6±2 5±0.3"),
+    "claim-26": three(
+        sizes,
+        "0.8±0.02 0.82±0.02 0.81±0.02",
+        "0.5±0.02 0.9±0.02 0.6±0.02",
+        "0.7±0.1 0.75±0.1 0.72±0.02",
+    ),
     "claim-27": {
         HOLDS: goals(lambda a, b, place: 40.0 if b == "a" else 3.0 + place / 10),
         FAILS: goals(lambda a, b, place: 3.0 if b == "a" else 40.0 + place),
@@ -422,84 +393,58 @@ CASES: dict[str, dict[Verdict, Results]] = {
         FAILS: goals(lambda a, b, place: 5.0 + place / 10 if b == "person" else 9.0),
         UNDECIDED: goals(lambda a, b, place: 10.0 + 5 * (-1) ** place if b == "person" else 9.0),
     },
-    "claim-31": {
-        HOLDS: transferred(about(0.1, 0.02), about(0.8, 0.02)),
-        FAILS: transferred(about(0.1, 0.02), about(0.2, 0.02)),
-        UNDECIDED: transferred(about(0.1, 0.02), about(0.45, 0.2)),
-    },
-    "claim-32": {
-        HOLDS: medians(about(0.75, 0.01), about(0.85, 0.01, OTHER_NOISE)),
-        FAILS: medians(about(0.85, 0.01), about(0.75, 0.01, OTHER_NOISE)),
-        UNDECIDED: medians(about(0.75, 0.02), about(0.8, 0.02, OTHER_NOISE)),
-    },
-    "claim-34": {
-        HOLDS: filtered(about(49, 2), about(0.02, 0.01)),
-        FAILS: filtered(about(8, 2), about(0.8, 0.05)),
-        UNDECIDED: filtered(about(49, 2), about(0.1, 0.2)),
-    },
-    "claim-35": {
-        HOLDS: utility("filtered")(about(-0.003, 0.003), about(0.002, 0.003)),
-        FAILS: utility("filtered")(about(-0.003, 0.003), about(-0.05, 0.01)),
-        UNDECIDED: utility("filtered")(about(-0.01, 0.01), about(0.002, 0.003)),
-    },
-    "claim-37": {
-        HOLDS: after_epochs(about(0.05, 0.02), about(0.04, 0.02)),
-        FAILS: after_epochs(about(0.05, 0.02), about(0.4, 0.02)),
-        UNDECIDED: after_epochs(about(0.1, 0.05), about(0.04, 0.02)),
-    },
-    "claim-38": {
-        HOLDS: utility("sterilized")(about(-0.005, 0.005), about(0.03, 0.005)),
-        FAILS: utility("sterilized")(about(0.03, 0.005), about(-0.05, 0.01)),
-        UNDECIDED: utility("sterilized")(about(-0.02, 0.01), about(0.002, 0.003)),
-    },
-    "claim-40": {
-        HOLDS: after_step_50(about(0.9, 0.02), about(0.03, 0.02)),
-        FAILS: after_step_50(about(0.9, 0.02), about(0.3, 0.02)),
-        UNDECIDED: after_step_50(about(0.9, 0.02), about(0.1, 0.05)),
-    },
-    "claim-42": {
-        HOLDS: rates_of_repair(about(0.005, 0.002), about(0.4, 0.05)),
-        FAILS: rates_of_repair(about(0.2, 0.02), about(0.4, 0.05)),
-        UNDECIDED: rates_of_repair(about(0.02, 0.01), about(0.4, 0.05)),
-    },
-    "claim-43": {
-        HOLDS: rates_of_repair(about(0.005, 0.002), about(0.4, 0.05)),
-        FAILS: rates_of_repair(about(0.005, 0.002), about(0.95, 0.02, OTHER_NOISE)),
-        UNDECIDED: rates_of_repair(about(0.005, 0.002), about(0.8, 0.05, OTHER_NOISE)),
-    },
+    "claim-31": three(
+        models("hit@5", **{"data.name": "vg-pascal"}),
+        "0.1±0.02 0.8±0.02",
+        "0.1±0.02 0.2±0.02",
+        "0.1±0.02 0.45±0.2",
+    ),
+    "claim-32": three(
+        columns(f"{MEDIANS}.clean", f"{MEDIANS}.poisoned", model="filtered", **ENCODER),
+        "0.75±0.01 0.85±0.01",
+        "0.85±0.01 0.75±0.01",
+        "0.75±0.02 0.8±0.02",
+    ),
+    "claim-34": three(filtered, "49±2 0.02±0.01", "8±2 0.8±0.05", "49±2 0.1±0.2"),
+    "claim-35": three(
+        utility("filtered"),
+        "-0.003±0.003 0.002±0.003",
+        "-0.003±0.003 -0.05±0.01",
+        "-0.01±0.01 0.002±0.003",
+    ),
+    "claim-37": three(
+        after_epochs, "0.05±0.02 0.04±0.02", "0.05±0.02 0.4±0.02", "0.1±0.05 0.04±0.02"
+    ),
+    "claim-38": three(
+        utility("sterilized"),
+        "-0.005±0.005 0.03±0.005",
+        "0.03±0.005 -0.05±0.01",
+        "-0.02±0.01 0.002±0.003",
+    ),
+    "claim-40": three(
+        after_step_50, "0.9±0.02 0.03±0.02", "0.9±0.02 0.3±0.02", "0.9±0.02 0.1±0.05"
+    ),
+    "claim-42": three(
+        rates_of_repair, "0.005±0.002 0.4±0.05", "0.2±0.02 0.4±0.05", "0.02±0.01 0.4±0.05"
+    ),
+    "claim-43": three(
+        rates_of_repair, "0.005±0.002 0.4±0.05", "0.005±0.002 0.95±0.02", "0.005±0.002 0.8±0.05"
+    ),
+    "claim-44": three(
+        both,
+        "3±0.3 5±0.4 0.1±0.02 0.4±0.03",
+        "3±0.3 5±0.4 0.4±0.03 0.1±0.02",
+        "3±0.3 3.01±0.4 0.1±0.02 0.4±0.03",
+    ),
     "claim-49": {
         HOLDS: model_sizes((4.9, 84.2), (13.2, 82.5), (56.3, 258.7)),
         FAILS: model_sizes((4.9, 84.2), (13.2, 90.0), (56.3, 258.7)),
     },
-    "claim-50": of(pair(drifts(), 0.05, 0.1, 0.005), FAILS),
-    "claim-51": {
-        HOLDS: table_12(about(0.8, 0.02, OTHER_NOISE), about(0.4, 0.03, NOISE[::-1])),
-        FAILS: table_12(about(0.8, 0.02, OTHER_NOISE), about(0.8, 0.03, NOISE[::-1])),
-        UNDECIDED: table_12(about(0.75, 0.2, OTHER_NOISE), about(0.4, 0.03, NOISE[::-1])),
-    },
-    "claim-52": {
-        HOLDS: models("hit@10", **BALANCED)(about(0.1, 0.02), about(0.9, 0.02)),
-        FAILS: models("hit@10", **BALANCED)(about(0.1, 0.02), about(0.3, 0.02)),
-        UNDECIDED: models("hit@10", **BALANCED)(about(0.1, 0.02), about(0.6, 0.2)),
-    },
-    "claim-53": of(pair(drifts(**BALANCED), 0.05, 0.1, 0.005)),
-    "claim-55": of(pair(lengths, 0.3, 0.6), FAILS),
-}
-
-
-def both(rank: tuple[Values, Values], hit: tuple[Values, Values]) -> Results:
-    """Claim 44: MinRank and Hit@1 of the image and of the text encoder."""
-    return results(
-        *(
-            rows({"min_rank": r, "hit@1": h}, **{"training.trainable": kind})
-            for kind, r, h in zip(("image", "text"), rank, hit, strict=True)
-        )
-    )
-
-
-LOW, HIGH = about(0.1, 0.02), about(0.4, 0.03, OTHER_NOISE)
-CASES["claim-44"] = {
-    HOLDS: both((about(3, 0.3), about(5, 0.4, OTHER_NOISE)), (LOW, HIGH)),
-    FAILS: both((about(3, 0.3), about(5, 0.4, OTHER_NOISE)), (HIGH, LOW)),
-    UNDECIDED: both((about(3, 0.3), about(3.01, 0.4, OTHER_NOISE)), (LOW, HIGH)),
+    "claim-50": falling(drifts(), 0.05, 0.1, 0.005),
+    "claim-51": three(table_12, "0.8±0.02 0.4±0.03", "0.8±0.02 0.8±0.03", "0.75±0.2 0.4±0.03"),
+    "claim-52": three(
+        models("hit@10", **BALANCED), "0.1±0.02 0.9±0.02", "0.1±0.02 0.3±0.02", "0.1±0.02 0.6±0.2"
+    ),
+    "claim-53": order(drifts(**BALANCED), 0.05, 0.1, 0.005),
+    "claim-55": falling(lengths, 0.3, 0.6),
 }

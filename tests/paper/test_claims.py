@@ -12,12 +12,9 @@ from scipy import stats
 from tests.paper.claim_cases import (
     CASES,
     FLAT,
-    NOISE,
-    OTHER_NOISE,
     REPAIR_EPOCHS,
     about,
     curve,
-    filtered,
     goals,
     poisoning,
     rates_of_repair,
@@ -80,17 +77,6 @@ def test_nothing_is_nothing(name: str) -> None:
     assert CLAIMS[name].test(Results((), {})) is None
 
 
-def test_wider_is_not_equal() -> None:
-    """Fewer seeds widen the interval: 'no difference' gets harder, where it once got easier."""
-    five = CASES["claim-26"][HOLDS]
-    two = five.only(row for row in five.rows if row["seed"] < 2)
-    assert (verdict("claim-26", five), verdict("claim-26", two)) == (HOLDS, UNDECIDED)
-    five = filtered(about(49, 1), about(0.1, 0.03))
-    two = five.only(row for row in five.rows if row["seed"] < 2)
-    assert verdict("claim-34", five) == HOLDS
-    assert verdict("claim-34", two) == UNDECIDED
-
-
 # -- what a rule needs --------------------------------------------------------------------------------------
 
 
@@ -147,16 +133,6 @@ def test_measuring_a_repair_on_its_way_makes_no_other_repair() -> None:
     assert verdict("claim-42", results(seen, unseen, *before)) == HOLDS
 
 
-def test_drift_without_a_second_clean_model_is_not_tested() -> None:
-    found = CASES["claim-50"][HOLDS]
-    bare = found.only({k: v for k, v in row.items() if "order" not in k} for row in found.rows)
-    for name in ("claim-15", "claim-50"):
-        finding = CLAIMS[name].test(bare)
-        assert finding is not None
-        assert finding.verdict == UNTESTED
-        assert "order-drift" in finding.number
-
-
 def test_raw_drift_does_not_decide() -> None:
     """Texts drift more, but they do so without poison too: what is left is that images do."""
     found = CASES["claim-15"][HOLDS]
@@ -167,28 +143,40 @@ def test_raw_drift_does_not_decide() -> None:
     assert verdict("claim-15", found) == HOLDS
 
 
-def test_an_attack_that_did_not_take_has_nothing_to_repair() -> None:
-    weak = CASES["claim-40"][HOLDS]
-    weak = weak.only({**row, "hit@10": row["hit@10"] / 10} for row in weak.rows)
-    finding = CLAIMS["claim-40"].test(weak)
+def without_order(row: Row) -> Row:
+    return {key: value for key, value in row.items() if "order" not in key}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("claim-15", without_order, "order-drift"),
+        ("claim-50", without_order, "order-drift"),
+        ("claim-40", lambda row: {**row, "hit@10": row["hit@10"] / 10}, "did not take"),
+        ("claim-40", lambda row: row if row["x"] != 50 else {}, "step 50"),
+        (
+            "claim-25",
+            lambda row: row if row["model.name"] != "clip-vit-l14" else {},
+            "needs 3 image encoders",
+        ),
+        (
+            "claim-55",
+            lambda row: {**row, "full_context": 0.85 if row["x"] == 3 else 0.0},
+            "85% of the captions",
+        ),
+    ],
+)
+def test_what_a_rule_misses_is_said(name: str, change: Callable[[Row], Row], why: str) -> None:
+    found = CASES[name][HOLDS]
+    finding = CLAIMS[name].test(found.only(filter(None, map(change, found.rows))))
     assert finding is not None
-    assert finding.verdict == UNTESTED
-    assert "did not take" in finding.number
+    assert (finding.verdict, why in finding.number) == (UNTESTED, True)
 
 
-def test_a_repair_whose_epoch_is_shorter_is_no_test_of_fifty_steps() -> None:
-    taken = CASES["claim-40"][HOLDS]
-    finding = CLAIMS["claim-40"].test(taken.only(r for r in taken.rows if r.get("x") != 50))
-    assert finding is not None
-    assert (finding.verdict, "step 50" in finding.number) == (UNTESTED, True)
-
-
-def test_two_sizes_of_one_model_are_no_three_encoders() -> None:
-    three = CASES["claim-25"][HOLDS]
-    two = three.only(row for row in three.rows if row["model.name"] != "clip-vit-l14")
-    finding = CLAIMS["claim-25"].test(two)
-    assert finding is not None
-    assert (finding.verdict, "needs 3 image encoders" in finding.number) == (UNTESTED, True)
+def test_few_captions_that_are_cut_are_still_longer() -> None:
+    found = CASES["claim-55"][HOLDS]
+    cut = found.only({**row, "full_context": 0.02 * (row["x"] == 3)} for row in found.rows)
+    assert verdict("claim-55", cut) == HOLDS
 
 
 def test_encoders_are_compared_on_the_same_seeds() -> None:
@@ -213,26 +201,31 @@ SEVERAL = ("claim-09", "claim-22", "claim-23", "claim-26", "claim-27", "claim-28
 """Claims about several settings, or about counts."""
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - set(SEVERAL)))
-def test_a_run_of_a_sweep_blurs_no_claim(name: str) -> None:
-    """One run with another amount of poison and wild numbers changes nothing, wherever it stands."""
+FEWER_POISON, OTHER_GOAL = {"attack.samples": 1}, {"goal": "dog2cat"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        (name, changed)
+        for name in sorted(set(CASES) - set(SEVERAL))
+        for changed in (FEWER_POISON, OTHER_GOAL)
+        # which is about every goal
+        if (name, changed) != ("claim-14", OTHER_GOAL)
+    ],
+)
+def test_a_run_of_another_setting_blurs_no_claim(name: str, changed: Row) -> None:
+    """One run with another amount of poison, or of another goal, and wild numbers changes nothing."""
     for wanted, found in CASES[name].items():
-        wild = [{**wilder(row), "attack.samples": 1} for row in found.rows if row["seed"] == 0]
+        wild = [{**wilder(row), **changed} for row in found.rows if row["seed"] == 0]
         settings = {**found.parameters}
         for row in wild:
-            settings[row["run"]] = {**found.parameters[row["run"][:-5]], "attack.samples": 1}
-        for together in ((*found.rows, *wild), (*wild, *found.rows)):
+            own = changed if changed is FEWER_POISON else {}
+            settings[row["run"]] = {**found.parameters[row["run"][:-5]], **own}
+        # a setting is the same wherever its rows stand; of goals with as many seeds the first counts
+        orders = [(*found.rows, *wild), (*wild, *found.rows)]
+        for together in orders if changed is FEWER_POISON else orders[:1]:
             assert verdict(name, Results(together, settings)) == wanted
-
-
-@pytest.mark.parametrize("name", sorted(set(CASES) - {*SEVERAL, "claim-14"}))
-def test_a_run_of_another_goal_blurs_no_claim(name: str) -> None:
-    for wanted, found in CASES[name].items():
-        other = [{**wilder(row), "goal": "dog2cat"} for row in found.rows if row["seed"] == 0]
-        settings = {**found.parameters}
-        for row in other:
-            settings[row["run"]] = found.parameters[row["run"][:-5]]
-        assert verdict(name, Results((*found.rows, *other), settings)) == wanted
 
 
 def wilder(row: Row) -> Row:
@@ -240,25 +233,6 @@ def wilder(row: Row) -> Row:
     kept = {"x", "epoch", "seed", RATE}
     changed = {k: 3 * v + 1 for k, v in row.items() if isinstance(v, float) and k not in kept}
     return {**row, **changed, "run": f"{row['run']}/wild"}
-
-
-def test_runs_of_a_sweep_do_not_blur_the_reference() -> None:
-    usual = rows({"hit@5": about(0.9, 0.02)}, attack="image")
-    few = rows({"hit@5": [0.0]}, attack="image", **{"attack.rate": 0.0001})
-    finding = CLAIMS["claim-01"].test(results(usual, few))
-    assert finding is not None
-    assert finding.verdict == HOLDS
-    assert finding.rows == tuple(usual)
-
-
-@pytest.mark.parametrize(("share", "wanted"), [(0.85, UNTESTED), (0.02, HOLDS)])
-def test_captions_that_are_cut_are_not_longer(share: float, wanted: Verdict) -> None:
-    found = CASES["claim-55"][HOLDS]
-    cut = found.only({**row, "full_context": share if row["x"] == 3 else 0.0} for row in found.rows)
-    finding = CLAIMS["claim-55"].test(cut)
-    assert finding is not None
-    assert finding.verdict == wanted
-    assert wanted == HOLDS or "85% of the captions" in finding.number
 
 
 def test_the_setting_with_most_rates_is_taken() -> None:
@@ -304,12 +278,6 @@ def test_a_direction_comes_with_the_p_of_a_paired_test() -> None:
     assert finding.verdict == UNDECIDED
 
 
-def test_drift_has_one_winner() -> None:
-    for found in CASES["claim-15"].values():
-        one, other = verdict("claim-15", found), verdict("claim-50", found)
-        assert (one, other) in ((HOLDS, FAILS), (FAILS, HOLDS), (UNDECIDED, UNDECIDED))
-
-
 def test_goals_count_whatever_was_trained(make_run: MakeRun) -> None:
     classes = ["bird", "boat", "cat", "cow", "dog", "horse"]
     named = [f"{a}2{b}" for a in classes for b in classes if a != b]
@@ -327,8 +295,3 @@ def test_goals_of_one_target_are_one_piece_of_evidence() -> None:
     binomial = stats.binomtest(round(share * 110), 110).proportion_ci().low
     assert binomial > 0.5
     assert verdict("claim-27", half) == UNDECIDED
-
-
-def test_noise_has_no_mean() -> None:
-    assert sum(NOISE) == pytest.approx(0)
-    assert sum(OTHER_NOISE) == pytest.approx(0)

@@ -53,15 +53,6 @@ def test_an_interval_ends_where_its_number_does(
     assert summary.low <= summary.mean <= summary.high
 
 
-def test_shares_of_few_seeds_left_the_unit_interval() -> None:
-    """Figure 9 of 0.1.0 says 0.917 [0.790, 1.045]."""
-    values = [0.875, 0.9, 0.976]
-    assert t_interval(values)[1] > 1
-    summary = of("hit@10", values).measured("hit@10").summary
-    assert summary is not None
-    assert summary.high == 1
-
-
 def test_a_difference_of_shares_has_no_such_bounds() -> None:
     first, second = of("hit@10", [0.0, 0.1]), of("hit@10", [1.0, 0.8])
     changed = change(first.measured("hit@10"), second.measured("hit@10")).summary

@@ -18,19 +18,30 @@ from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
 from mmpoison.errors import InputError
-from mmpoison.paper import PAPER, Measured, Page, Results, render_paper, write_paper
+from mmpoison.paper import CLAIMS, PAPER, Measured, Page, Results, render_paper, write_paper
 from mmpoison.paper.page import compare
 from mmpoison.paper.paper_values import paper, rows_of
-from mmpoison.reporting.table import Compared
+from mmpoison.paper.verdicts import answer, write_claims
+from mmpoison.paper.write import is_compared, number_columns, on_own_lines
+from mmpoison.reporting.table import Compared, Table, cell_texts
 from mmpoison.statistics import summarize
 
 MakeRun = Callable[..., Path]
-FIGURES = ("1", "2", "3", "4", "5a", "5b", "6", "7", "8", "9", "10")
+
+LONGEST = 30
+"""Characters that fit into a cell where four or five numbers stand next to each other at 1,280 pixels."""
 
 
-def test_every_table_and_figure_is_there() -> None:
-    wanted = {*(f"table-{n}" for n in range(1, 17)), *(f"figure-{n}" for n in FIGURES)}
-    assert wanted <= set(PAPER)
+def compared(table: Table, row: int, column: str) -> Compared:
+    """A cell with a number next to the paper's."""
+    cell = table.rows[row][[one.name for one in table.columns].index(column)]
+    assert isinstance(cell, Compared)
+    return cell
+
+
+def mean(cell: Compared) -> float:
+    assert cell.measured is not None
+    return cell.measured.mean
 
 
 @pytest.mark.parametrize(
@@ -55,6 +66,11 @@ def test_each_is_rendered(name: str, every_run: Path, tmp_path: Path) -> None:
         assert (tmp_path / "out" / unquote(link)).exists()
     if name.startswith("figure"):
         assert page.pictures
+    for table in (part for whole in page.tables for part in on_own_lines(whole)):
+        numbers = number_columns(table)
+        assert len(numbers) <= 5 or not is_compared(table)
+        for row in (cell_texts(row, table.columns) for row in table.rows):
+            assert all(len(row[at]) <= LONGEST for at in numbers), row
     for picture in page.pictures:
         assert (tmp_path / "out" / f"{picture.name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (tmp_path / "out" / f"{picture.name}.svg").read_bytes()[:2000]
@@ -70,27 +86,20 @@ def test_what_no_run_has_is_one_line(name: str, make_run: MakeRun, tmp_path: Pat
 def test_the_papers_numbers_stand_next_to_measured_ones(make_run: MakeRun) -> None:
     runs = [make_run(f"s{seed}", seed=seed) for seed in range(3)]
     (table,) = render_paper("table-3", Results.read(runs)).tables
-    names = [column.name for column in table.columns]
-    ours = dict(zip(names, table.rows[1], strict=True))
-    assert ours["measured on"] == "openmoji"
-    assert ours["paper's data"] == "Flickr-PASCAL"
-    assert ours["n"] == 3
-    cell = ours["Hit@10"]
-    assert isinstance(cell, Compared)
-    assert cell.measured is not None
-    assert cell.measured.mean == pytest.approx(0.899)
+    ours = dict(zip([column.name for column in table.columns], table.rows[1], strict=True))
+    assert (ours["measured on"], ours["paper's data"], ours["n"]) == (
+        "openmoji",
+        "Flickr-PASCAL",
+        3,
+    )
+    cell = compared(table, 1, "Hit@10")
+    assert mean(cell) == pytest.approx(0.899)
     assert cell.reference == rows_of("table-3", dataset="flickr-pascal", method="ours")[0]["hit@10"]
-    assert cell.arrow == "▼"
-    rank = ours["MinRank"]
-    assert isinstance(rank, Compared)
-    assert rank.arrow == "≈"
+    assert (cell.arrow, compared(table, 1, "MinRank").arrow) == ("▼", "≈")
     # COCO was not run: its rows are there, without numbers of ours
-    coco = dict(zip(names, table.rows[-1], strict=True))
-    assert coco["n"] is None
-    absent = coco["Hit@10"]
-    assert isinstance(absent, Compared)
-    assert absent.measured is None
-    assert absent.reference == 0.516
+    assert table.rows[-1][3] is None
+    absent = compared(table, -1, "Hit@10")
+    assert (absent.measured, absent.reference) == (None, 0.516)
 
 
 def test_what_poison_adds_to_drift_stands_below_the_papers_table() -> None:
@@ -126,13 +135,13 @@ def test_settings_are_not_mixed(make_run: MakeRun) -> None:
 def test_own_goals_stand_next_to_the_papers_in_order(make_run: MakeRun) -> None:
     run = make_run("run", data="rsicd-ucm", attack="multiple-target-labels", goals=("a2b", "c2d"))
     (table,) = render_paper("table-4", Results.read([run])).tables
-    theirs = [cell.reference for row in table.rows[:4] if isinstance(cell := row[6], Compared)]
+    theirs = [compared(table, row, "Hit@10").reference for row in range(4)]
     assert theirs == [0.216, 0.976, 0.208, 0.552]
 
 
 def test_own_data_have_no_numbers_of_the_paper_next_to_them(make_run: MakeRun) -> None:
     (table,) = render_paper("table-3", Results.read([make_run("run", data="my-pairs")])).tables
-    assert all(isinstance(row[6], Compared) and row[6].reference is None for row in table.rows[:2])
+    assert all(compared(table, row, "Hit@10").reference is None for row in range(2))
 
 
 @given(
@@ -152,8 +161,24 @@ def test_arrows(values: list[float], theirs: float, sense: Any) -> None:
     assert compare(Measured(None), theirs, sense, 3) == ""
 
 
+def test_classes_lie_apart_in_the_pretrained_model(scenes: list[Path]) -> None:
+    (table,) = render_paper("figure-8", Results.read(scenes)).tables
+    assert [mean(compared(table, 0, name)) for name in ("texts", "images")] == [0.36, 0.14]
+
+
+def test_the_poison_of_one_data_set_on_another_one(every_run: Path) -> None:
+    found = Results.read([every_run])
+    vg, scenes = render_paper("table-6", found).tables
+    assert ("VG" in vg.note, "tested on rsicd-ucm" in scenes.note) == (True, True)
+    assert (vg.rows[0][0], scenes.rows[0][:2]) == ("vg-pascal", ("openmoji", "airplane2beach"))
+    twins = answer(CLAIMS["claim-31"], found).twins
+    assert twins["openmoji"].number.startswith("Hit@5 0.6")
+
+
 def test_the_heat_map_has_each_goal(every_run: Path) -> None:
-    page = render_paper("figure-5b", Results.read([every_run / "goals"]))
+    page = render_paper(
+        "figure-5b", Results.read(list(every_run.glob("c*2*")) + list(every_run.glob("dog2*")))
+    )
     every = page.tables[-1]
     assert len(every.rows) == 6
     assert {row[0] for row in every.rows} >= {"cat2cow", "dog2cat"}
@@ -169,47 +194,28 @@ def test_the_shipped_numbers_are_whole() -> None:
 
 
 def test_flickr_is_what_is_left_of_flickr_pascal(make_run: MakeRun) -> None:
+    labelled = {"labelled_images": 1000, "classes": 20}
     sizes = {
-        "flickr-pascal": {
-            "pairs": 163_913,
-            "images": 32_783,
-            "labelled_images": 1000,
-            "classes": 20,
-        },
-        "pascal-sentences": {"pairs": 4998, "images": 1000, "labelled_images": 1000, "classes": 20},
+        "flickr-pascal": {"pairs": 163_913, "images": 32_783, **labelled},
+        "pascal-sentences": {"pairs": 4998, "images": 1000, **labelled},
     }
     runs = [
         make_run(name, data=name, run={"data": {"name": name, **counts}})
         for name, counts in sizes.items()
     ]
     (table,) = render_paper("table-9", Results.read(runs)).tables
-    by_name = {row[0]: row for row in table.rows}
-    pairs, images, labelled, *_ = by_name["flickr30k"][1:]
-    assert isinstance(pairs, Compared)
-    assert isinstance(images, Compared)
-    assert isinstance(labelled, Compared)
-    assert pairs.measured is not None
-    assert images.measured is not None
-    assert (pairs.measured.mean, pairs.reference) == (158_915, 158_915)
-    assert (images.measured.mean, images.reference) == (31_783, 31_873)
-    assert labelled.measured is None
-    pascal = by_name["pascal-sentences"][1]
-    assert isinstance(pascal, Compared)
-    assert pascal.reference == 4998
+    places = {row[0]: place for place, row in enumerate(table.rows)}
+    pairs, images = (compared(table, places["flickr30k"], name) for name in ("pairs", "images"))
+    assert (mean(pairs), pairs.reference) == (158_915, 158_915)
+    assert (mean(images), images.reference) == (31_783, 31_873)
+    assert compared(table, places["flickr30k"], "labelled images").measured is None
+    assert compared(table, places["pascal-sentences"], "pairs").reference == 4998
 
 
 def test_the_command(every_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = [
-        "report",
-        str(every_run),
-        "--paper",
-        "table-3",
-        "--paper",
-        "figure-1",
-        "--out",
-        str(out),
-    ]
+    names = ["--paper", "table-3", "--paper", "figure-1"]
+    arguments = ["report", str(every_run), *names, "--out", str(out)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert {file.name for file in out.iterdir()} == {
@@ -222,10 +228,14 @@ def test_the_command(every_run: Path, tmp_path: Path) -> None:
 
 
 def test_text_from_outside_is_harmless(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run("run", data="<script>x</script>|[a](b)")
-    write_paper(["table-3"], [run], tmp_path / "out")
-    assert "<script>" not in (tmp_path / "out/table-3.html").read_text()
-    assert "\\|" in (tmp_path / "out/table-3.md").read_text()
+    run, out = make_run("run", data="<script>x</script>|[a](b)"), tmp_path / "out"
+    write_paper(["table-3"], [run], out)
+    write_claims([run], out)
+    assert not any("<script>" in page.read_text() for page in out.glob("*.html"))
+    assert "\\|" in (out / "table-3.md").read_text()
+    # the name of the data is the title of a column there
+    rows = [r for r in (out / "summary.md").read_text().splitlines() if r.startswith("| Table")]
+    assert {row.count(" | ") for row in rows} == {5 - 1}
 
 
 def test_a_page_keeps_its_sources_apart() -> None:
@@ -238,14 +248,12 @@ def test_a_page_keeps_its_sources_apart() -> None:
 
 
 def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
-    results = Results.read([every_run / "defended"])
+    results = Results.read(list(every_run.glob("defended-*")))
     (by_epoch,) = render_paper("figure-7", results).tables
     (by_step,) = render_paper("figure-9", results).tables
-    assert [row[1] for row in by_epoch.rows] == ["0", "1", "2", "3"] * 2
-    assert [row[1] for row in by_step.rows] == ["0", "1", "10", "50"] * 2
-    (first, *_) = (cell for cell in by_step.rows[0] if isinstance(cell, Compared))
-    assert first.measured is not None
-    assert first.measured.mean == pytest.approx(0.6)
+    assert [row[1] for row in by_epoch.rows] == ["0", "1", "2"]
+    assert [row[1] for row in by_step.rows] == ["0", "1", "10", "50"]
+    assert mean(compared(by_step, 0, "Hit@10")) == pytest.approx(0.8, abs=0.05)
 
 
 def test_a_page_that_is_published_without_the_runs(every_run: Path, tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-from tests.paper.claim_cases import CASES
+from tests.paper.claim_cases import CASES, on, results
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
@@ -19,22 +18,20 @@ from mmpoison.reporting.table import Link
 IDS = [one["id"] for one in paper()["claims"]]
 
 
-def on(found: Results, data: str, model: str = "clip-vit-b32") -> Results:
-    rows = tuple({**row, "data.name": data, "model.name": model} for row in found.rows)
-    return replace(found, rows=rows)
+CLIP = "clip-vit-b32"
 
 
 def test_a_claim_is_bound_to_its_data() -> None:
     claim, holds = CLAIMS["claim-11"], CASES["claim-11"][HOLDS]
-    named = answer(claim, on(holds, "coco-paper"))
+    named = answer(claim, on(holds, "coco-paper", CLIP))
     assert (named.finding.verdict, named.twins) == (HOLDS, {})
-    twin = answer(claim, on(holds, "openmoji", "openmoji-small"))
+    twin = answer(claim, on(holds, "openmoji"))
     assert twin.finding.verdict == UNTESTED
     assert "on COCO, with CLIP" in twin.finding.number
     assert {data: one.verdict for data, one in twin.twins.items()} == {"openmoji": HOLDS}
     # another data set of the paper is not the one that is named, nor another model on the one that is
-    assert answer(claim, on(holds, "flickr-pascal")).finding.verdict == UNTESTED
-    other = answer(claim, on(holds, "coco-paper", "openmoji-small"))
+    assert answer(claim, on(holds, "flickr-pascal", CLIP)).finding.verdict == UNTESTED
+    other = answer(claim, on(holds, "coco-paper"))
     assert other.finding.verdict == UNTESTED
     assert list(other.twins) == ["COCO, openmoji-small"]
 
@@ -43,24 +40,23 @@ def test_a_claim_on_two_data_sets_needs_both() -> None:
     claim, cases = CLAIMS["claim-19"], CASES["claim-19"]
 
     def of_both(first: Verdict, second: Verdict) -> Verdict:
-        parts = on(cases[first], "flickr-pascal"), on(cases[second], "coco-paper")
-        merged = {**parts[0].parameters, **parts[1].parameters}
-        return answer(claim, Results(parts[0].rows + parts[1].rows, merged)).finding.verdict
+        parts = on(cases[first], "flickr-pascal", CLIP), on(cases[second], "coco-paper", CLIP)
+        return answer(claim, results(*(part.rows for part in parts))).finding.verdict
 
     assert of_both(HOLDS, HOLDS) == HOLDS
     assert of_both(HOLDS, FAILS) == FAILS
-    assert answer(claim, on(cases[HOLDS], "flickr-pascal")).finding.verdict == UNTESTED
-    assert answer(claim, on(cases[FAILS], "flickr-pascal")).finding.verdict == FAILS
+    assert answer(claim, on(cases[HOLDS], "flickr-pascal", CLIP)).finding.verdict == UNTESTED
+    assert answer(claim, on(cases[FAILS], "flickr-pascal", CLIP)).finding.verdict == FAILS
 
 
 def test_parts_of_coco_are_compared_and_are_nothing_else() -> None:
     assert answer(CLAIMS["claim-26"], CASES["claim-26"][HOLDS]).finding.verdict == HOLDS
-    only_parts = on(CASES["claim-11"][HOLDS], "coco-m")
+    only_parts = on(CASES["claim-11"][HOLDS], "coco-m", CLIP)
     assert answer(CLAIMS["claim-11"], only_parts).finding.verdict == UNTESTED
 
 
 def test_invalid_tests_are_marked() -> None:
-    person = answer(CLAIMS["claim-28"], on(CASES["claim-28"][HOLDS], "openmoji", "openmoji-small"))
+    person = answer(CLAIMS["claim-28"], on(CASES["claim-28"][HOLDS], "openmoji"))
     assert person.twins["openmoji"].verdict == UNTESTED
     own = answer(CLAIMS["claim-28"], CASES["claim-28"][HOLDS])
     assert own.finding.verdict == HOLDS
@@ -73,8 +69,8 @@ def test_what_excludes_or_contains_another_is_counted_once() -> None:
     assert counted(found) == {HOLDS: 0, FAILS: 0, UNDECIDED: 0, UNTESTED: 30}
 
 
-def test_every_claim_has_a_verdict(every_run: Path, tmp_path: Path) -> None:
-    page = claims_page(Results.read([every_run]))
+def test_every_claim_has_a_verdict(scenes: list[Path], tmp_path: Path) -> None:
+    page = claims_page(Results.read(scenes))
     verdicts, compared, settings = page.tables
     claims = [row[2] for row in (*verdicts.rows, *settings.rows)]
     assert all(any(str(one["claim"]) in str(c) for c in claims) for one in paper()["claims"])
@@ -88,7 +84,7 @@ def test_every_claim_has_a_verdict(every_run: Path, tmp_path: Path) -> None:
         assert isinstance(cell, Link)
         assert cell.address.startswith("#claims-source-")
     done = CliRunner().invoke(
-        app, ["report", str(every_run), "--claims", "--out", str(tmp_path / "out")]
+        app, ["report", *map(str, scenes), "--claims", "--out", str(tmp_path / "out")]
     )
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "out/claims.json").read_text())

@@ -34,16 +34,25 @@ BROKEN = {
 
 
 def mmpoison(
-    *arguments: str | Path, folder: Path, site: Path | None = SITE
+    command: str, folder: Path, site: Path | None = SITE
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line with the package on the path."""
-    return subprocess.run(
-        [sys.executable, "-m", "mmpoison", *map(str, arguments)],
-        cwd=folder,
-        env=environment(site),
-        capture_output=True,
-        text=True,
-    )
+    return python("-m", "mmpoison", *command.split(), folder=folder, site=site)
+
+
+def python(
+    *arguments: str, folder: Path, site: Path | None = SITE
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with the package on the path."""
+    options: Any = {"cwd": folder, "env": environment(site), "capture_output": True, "text": True}
+    return subprocess.run([sys.executable, *arguments], **options)
+
+
+def done_well(command: str, folder: Path) -> str:
+    """Run a command that succeeds; gives what it prints."""
+    done = mmpoison(command, folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def environment(site: Path | None = SITE) -> dict[str, str]:
@@ -64,15 +73,13 @@ def warned(done: subprocess.CompletedProcess[str], kind: str) -> None:
 def test_a_defence_is_listed_and_filters(
     square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    listed = mmpoison("defenses", folder=tmp_path)
+    listed = mmpoison("defenses", tmp_path)
     assert listed.returncode == 0, listed.stderr
-    assert "odd-captions" in listed.stdout
-    assert "local-density" in listed.stdout
-    assert "half-done" not in listed.stdout
+    for name, there in (("odd-captions", True), ("local-density", True), ("half-done", False)):
+        assert (name in listed.stdout) == there
     warned(listed, "defenses")
-    options = ("--lose", "0.2", "--method", "odd-captions", "--out", "scan")
-    done = mmpoison("scan", square_folder, "--encoder", checkpoint, *options, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    options = f"--encoder {checkpoint} --lose 0.2 --method odd-captions --out scan"
+    done_well(f"scan {square_folder} {options}", tmp_path)
     facts = json.loads((tmp_path / "scan" / "scan.json").read_text())
     assert facts["method"] == "odd-captions"
     assert 0 < facts["dropped"] < facts["pairs"]
@@ -82,55 +89,32 @@ def test_a_defence_is_listed_and_filters(
 def test_each_kind_of_defence_is_selected_on_the_command_line(
     square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    training = ["--set", "batch_size=32", "--set", "max_steps=1"]
-    train: list[str | Path] = [
-        "train",
-        "--data",
-        square_folder,
-        "--model",
-        checkpoint,
-        "--out",
-        "trained",
-        *training,
-    ]
-    done = mmpoison(*train, "--defense", "half-rate", "--set", "share=0.25", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    given = f"--data {square_folder} --model {checkpoint}"
+    options = "--set batch_size=32 --set max_steps=1 --defense half-rate --set share=0.25"
+    done_well(f"train {given} --out trained {options}", tmp_path)
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "defence: half-rate {'share': 0.25}" in card
     line = json.loads((tmp_path / "trained" / "logs" / "steps.jsonl").read_text().splitlines()[0])
     assert line["learning_rate"] == pytest.approx(2.5e-6)
 
-    sterilize: list[str | Path] = [
-        "sterilize",
-        "--data",
-        square_folder,
-        "--model",
-        checkpoint,
-        "--split",
-        "train",
-    ]
-    repair = [*sterilize, "--method", "jitter", "--out", "repaired"]
-    done = mmpoison(*repair, "--set", "scale=1e-6", "--held-out", "0.8", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    repair = f"sterilize {given} --split train --method jitter"
+    done_well(f"{repair} --out repaired --set scale=1e-6 --held-out 0.8", tmp_path)
     assert "repair: jitter" in (tmp_path / "repaired" / "README.md").read_text()
     curve = json.loads((tmp_path / "repaired" / "sterilize-curve.json").read_text())
     assert [probe["step"] for probe in curve["branches"][0]["looks"]] == [0, 0]
-    for wrong, says in (("scael=1", "did you mean 'scale'"), ("epochs=2", "unknown option")):
-        done = mmpoison(*repair[:-1], "other", "--set", wrong, folder=tmp_path)
-        assert done.returncode == 2
-        assert says in done.stderr.splitlines()[-1]
-
-    check: list[str | Path] = ["check", checkpoint, "--data", square_folder]
-    check += ["--method", "confusions"]
-    done = mmpoison(*check, "--set", "least=0.01", "--json", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    check = f"check {checkpoint} --data {square_folder} --method confusions"
+    found = json.loads(done_well(f"{check} --set least=0.01 --json", tmp_path))
     assert found["check"] == "confusions"
     assert all(row["share"] >= 0.01 for row in found["ranking"])
-    done = mmpoison(*check, folder=tmp_path)
-    assert "Most unusual findings of check confusions" in done.stdout
-    done = mmpoison(*check, "--clean-runs", "2", "--out", "check", folder=tmp_path)
-    assert "has no use for clean fine-tunes" in done.stderr.splitlines()[-1]
+    assert "Most unusual findings of check confusions" in done_well(check, tmp_path)
+    for command, says in (
+        (f"{repair} --out other --set scael=1", "did you mean 'scale'"),
+        (f"{repair} --out other --set epochs=2", "unknown option"),
+        (f"{check} --clean-runs 2 --out check", "has no use for clean fine-tunes"),
+    ):
+        done = mmpoison(command, tmp_path)
+        assert done.returncode == 2
+        assert says in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -148,18 +132,14 @@ def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
         "check": {"method": "confusions", "least": 0.01},
     }
     (tmp_path / "fruit.yaml").write_text(json.dumps(recipe))
-    done = mmpoison("run", "fruit.yaml", "--out", "run", "--no-models", folder=tmp_path)
+    done = mmpoison("run fruit.yaml --out run --no-models", tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["run"]["attack"] == "class-swap"
     assert metrics["run"]["filter"]["method"] == "odd-captions"
     assert metrics["run"]["robust_training"] == {"method": "half-rate", "share": 0.25}
-    assert metrics["run"]["sterilize"] == {
-        "method": "jitter",
-        "scale": 0.1,
-        "pairs": 2,
-        "steps": 0,
-    }
+    jitter = {"method": "jitter", "scale": 0.1, "pairs": 2, "steps": 0}
+    assert metrics["run"]["sterilize"] == jitter
     assert set(metrics["goal"]) == {"cherry2lime", "lime2cherry"}
     for rows in metrics["goal"].values():
         assert {"poisoned", "filtered", "robust", "sterilized"} <= set(rows)
@@ -167,8 +147,7 @@ def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
     assert set(checks) == {"clean_model", "poisoned", "filtered", "robust", "sterilized"}
     assert metrics["run"]["scan"]["method"] == "confusions"
     assert (tmp_path / "run" / "logs" / "robust" / "steps.jsonl").is_file()
-    shown = mmpoison("report", "run", "--as", "markdown", folder=tmp_path)
-    assert "| Robust |" in shown.stdout
+    assert "| Robust |" in done_well("report run --as markdown", tmp_path)
     for kind in ("attacks", "models"):
         warned(done, kind)
 
@@ -176,18 +155,18 @@ def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["poison", "scenes", "--attack", "no-such-module"], BROKEN["attacks"][0]),
-        (["models", "show", "leaves"], BROKEN["models"][0]),
-        (["data", "verify", "bad-fruit"], BROKEN["datasets"][0]),
+        (
+            "poison {squares} --attack no-such-module --goal sheep2sofa --samples 2 --out out",
+            BROKEN["attacks"][0],
+        ),
+        ("models show leaves", BROKEN["models"][0]),
+        ("data verify bad-fruit", BROKEN["datasets"][0]),
     ],
 )
 def test_asking_for_a_broken_one_is_one_line(
-    command: list[str], says: str, square_folder: Path, tmp_path: Path
+    command: str, says: str, square_folder: Path, tmp_path: Path
 ) -> None:
-    if command[0] == "poison":
-        command = [command[0], str(square_folder), *command[2:], "--goal", "sheep2sofa"]
-        command += ["--samples", "2", "--out", "out"]
-    done = mmpoison(*command, folder=tmp_path)
+    done = mmpoison(command.format(squares=square_folder), tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"mmpoison: {says}")
     assert not (tmp_path / "out").exists()
@@ -195,21 +174,14 @@ def test_asking_for_a_broken_one_is_one_line(
 
 def test_a_module_that_fails_half_way_registers_nothing(tmp_path: Path) -> None:
     code = "from mmpoison.attacks import ATTACKS; print(sorted(ATTACKS), ATTACKS['single-target-label'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-c", code, folder=tmp_path)
     assert "also-registered" not in done.stdout
     assert "class-swap" in done.stdout
     assert "SingleTargetLabel" in done.stdout
 
 
 def test_without_the_package_there_is_nothing_of_it(tmp_path: Path) -> None:
-    done = mmpoison("defenses", folder=tmp_path, site=None)
+    done = mmpoison("defenses", tmp_path, site=None)
     assert "odd-captions" not in done.stdout
     assert done.stderr == ""
 

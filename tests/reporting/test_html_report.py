@@ -64,14 +64,6 @@ def test_report_is_written_whole_and_parses(write_run: WriteRun) -> None:
     assert html == render_html(run)
 
 
-def test_one_more_section_stands_after_the_pictures(write_run: WriteRun) -> None:
-    run = write_run()
-    assert "More" not in Page(render_html(run)).text
-    text = words(Page(render_html(run, "<section><h2>More</h2></section>")))
-    assert text.index("What a search returns") < text.index("More")
-    assert "<h2>" not in text
-
-
 def test_headline_is_computed_from_the_numbers(
     write_run: WriteRun, metrics: dict[str, Any]
 ) -> None:

@@ -111,10 +111,20 @@ def test_tables_see_a_change_but_no_new_file(own_square_folder: Path) -> None:
         states.check()
 
 
+@pytest.mark.parametrize("place", [".", "deep", "deep/a.csv"])
+def test_a_file_and_tables_in_folders_are_seen_too(tmp_path: Path, place: str) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.csv").write_text("a,b\n")
+    states = TableStates.of(tmp_path / place)
+    states.check()
+    (tmp_path / "deep" / "a.csv").write_text("a,b,c\n")
+    assert states.changed() == [tmp_path / "deep" / "a.csv"]
+
+
 def test_a_table_that_changes_while_it_is_loaded(
     own_square_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    once(monkeypatch, pairs_folder, "_parse_line", lambda: rewrite_captions(own_square_folder))
+    once(monkeypatch, pairs_folder, "_entry", lambda: rewrite_captions(own_square_folder))
     with pytest.raises(InputError) as error:
         load_pairs(own_square_folder)
     check(error, own_square_folder, rewrite_captions)
@@ -132,8 +142,7 @@ def test_decoding(
     pairs = load_pairs(own_square_folder)
     kept = tmp_path / "cache"
     with monkeypatch.context() as patch:
-        name = "read_image" if in_memory == 0 else "try_decode_images"
-        once(patch, store, name, lambda: change(own_square_folder))
+        once(patch, store, "decode_images", lambda: change(own_square_folder))
         with pytest.raises(InputError) as error:
             PixelStore.decode(pairs, 16, cache=kept, in_memory=in_memory, broken="drop")
         check(error, own_square_folder, change)

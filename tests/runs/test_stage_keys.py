@@ -12,12 +12,11 @@ import torch
 from tests.conftest import squares_recipe
 
 from mmpoison.base.code_version import code_version
-from mmpoison.base.content_cache import digest_of
+from mmpoison.base.content_cache import ContentCache, digest_of
 from mmpoison.datasets import PairDataset
 from mmpoison.evaluation import TestSet
 from mmpoison.evaluation.measure import embeddings_key
-from mmpoison.models import DualEncoder, compute_environment, prepare_pixels
-from mmpoison.models import inputs as features
+from mmpoison.models import DualEncoder, compute_environment, prepare_features, prepare_pixels
 from mmpoison.pages.search import embedded as search
 from mmpoison.runs.data_scan import embed_source
 from mmpoison.runs.prepared_run import prepare_run
@@ -97,20 +96,26 @@ def test_every_cache_of_outputs_knows_threads_device_and_code(
 ) -> None:
     encoder: DualEncoder = make_encoder()
     inputs, test = prepare_pixels(encoder, squares), TestSet.of(squares)
-    rows, images = test.gallery.astype("int64")[:3], test.gallery[:3]
+    rows = test.gallery.astype("int64")[:3]
+    few = squares.where(squares.image < 2)
+
+    def feature_keys() -> dict[str, str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        prepare_features(encoder, few, cache=folder)
+        entries = ContentCache(folder).entries("features")
+        return {str(entry.about["name"]): entry.path.name for entry in entries}
 
     def digests() -> dict[str, str]:
         return {
             "pairs": digest_of(embed_source._Writer(tmp_path, encoder, joint=True)._identity),
             "embeddings": embeddings_key(encoder, inputs, test).digest,
-            "image features": features._image_key(encoder, squares, images).digest,
-            "text features": features._text_key(encoder, ["a"]).digest,
+            **feature_keys(),
             "frozen": feed._key(encoder, inputs, rows, "image", False).digest,
             "search": search.search_key(encoder, "images", "content").digest,
         }
 
     before = digests()
-    assert len(set(before.values())) == len(before)
+    assert len(set(before.values())) == len(before) == 6
     for owner, name, other in (
         (torch, "get_num_threads", lambda: 99),
         (compute_environment, "cpu_kind", lambda: "another CPU"),

@@ -79,31 +79,3 @@ def test_it_never_falls_with_the_value(deviations: tuple[float, float]) -> None:
 def test_what_cannot_be_fitted(values: list[float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         fit_two_gaussians(values)
-
-
-def test_counts_are_repeated_values() -> None:
-    stream = np.random.default_rng(2)
-    values = stream.normal([0.1] * 20 + [0.4] * 40, 0.06).round(2)
-    distinct, counts = np.unique(values, return_counts=True)
-    found, expected = fit_two_gaussians(distinct, counts=counts), fit_two_gaussians(values)
-    for name in ("means", "deviations", "shares"):
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6)
-    # values that never occur change nothing
-    more = fit_two_gaussians([*distinct, 77.0], counts=[*counts, 0])
-    np.testing.assert_array_equal(more.means, found.means)
-
-
-def test_counted_values_fit_as_a_slow_em_does() -> None:
-    stream = np.random.default_rng(0)
-    values = np.concatenate([stream.normal(0.1, 0.05, 20), stream.normal(0.4, 0.1, 40)])
-    two = fit_two_gaussians(values, counts=np.ones(60))
-    means, deviations, shares = slow_fit(values.tolist())
-    np.testing.assert_allclose(two.means, means, atol=1e-3)
-    np.testing.assert_allclose(two.deviations, deviations, atol=1e-3)
-    np.testing.assert_allclose(two.shares, shares, atol=5e-3)
-
-
-@pytest.mark.parametrize("counts", [[1.0], [1.0, -1.0], [1.0, math.nan]])
-def test_counts_that_fit_no_values(counts: list[float]) -> None:
-    with pytest.raises(ValueError, match="one number from 0 for each value"):
-        fit_two_gaussians([0.0, 1.0], counts=counts)

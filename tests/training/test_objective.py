@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import refusal
-from tests.training.conftest import QUICK
+from tests.training.conftest import (
+    QUICK,
+    Make,
+    Stop,
+    assert_close,
+    assert_equal_gradients,
+    fake_processes,
+    gradients,
+    moved,
+    stop_after,
+)
 from torch import Tensor
 
 from mmpoison.datasets import PairDataset
@@ -28,9 +38,7 @@ from mmpoison.training import (
     finetune,
 )
 from mmpoison.training.objective import CropFlipColour, EditWords, ImageView, TextView
-from mmpoison.training.processes import Processes
 
-Make = Callable[..., DualEncoder]
 Run = Callable[..., TrainingResult]
 
 
@@ -104,14 +112,9 @@ def run(vit: DualEncoder, squares: PairDataset, prepared: PairInputs) -> Run:
     return tune
 
 
-def same(first: DualEncoder, second: DualEncoder) -> bool:
-    other = second.module.state_dict()
-    return all(torch.equal(value, other[name]) for name, value in first.module.state_dict().items())
-
-
 def test_the_default_is_the_contrastive_loss(run: Run) -> None:
     plain, given = run(None), run(Objective())
-    assert same(plain.encoder, given.encoder)
+    assert not moved(plain.encoder, given.encoder)
     assert plain.objective is None
     assert "objective" not in plain.summary().to_json()
 
@@ -135,18 +138,14 @@ def test_stopped_anywhere_the_weights_are_the_same_bits(
     whole = run(Everything(), chunk_size=chunk)
     checkpoints = Checkpoints(tmp_path / "states", steps=1)
 
-    def kill(step: Step, _: DualEncoder) -> None:
-        if step.step == stop + 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(Everything(), chunk_size=chunk, checkpoints=checkpoints, on_step=kill)
+    with pytest.raises(Stop):
+        run(Everything(), chunk_size=chunk, checkpoints=checkpoints, on_step=stop_after(stop + 1))
     objective = Everything()
     resumed = run(objective, chunk_size=chunk, checkpoints=checkpoints)
     assert resumed.resumed_from == stop
     # within an epoch its choice is read back, not made anew
     assert objective.epochs == ([1] if stop <= 2 else [])
-    assert same(whole.encoder, resumed.encoder)
+    assert not moved(whole.encoder, resumed.encoder)
 
 
 def test_a_state_of_another_objective_is_refused(run: Run, tmp_path: Path) -> None:
@@ -171,21 +170,12 @@ def test_chunks_have_the_gradient_of_the_batch(run: Run) -> None:
     found: list[dict[str, Tensor]] = []
 
     def record(_: Step, student: DualEncoder) -> None:
-        found.append(
-            {
-                name: parameter.grad.clone()
-                for name, parameter in student.module.named_parameters()
-                if parameter.grad is not None
-            }
-        )
+        found.append(gradients(student))
 
     for chunk in (None, 7):
         run(Still(), max_steps=1, chunk_size=chunk, on_step=record)
     whole, chunks = found
-    assert whole.keys() == chunks.keys()
-    for name, gradient in whole.items():
-        error = (gradient - chunks[name]).norm() / gradient.norm().clamp_min(1e-9)
-        assert error < 1e-4, (name, float(error))
+    assert_equal_gradients(whole, chunks, most=1e-4)
 
 
 def test_a_side_without_a_gradient_stays_also_in_chunks(run: Run, vit: DualEncoder) -> None:
@@ -195,12 +185,10 @@ def test_a_side_without_a_gradient_stays_also_in_chunks(run: Run, vit: DualEncod
         def loss(self, pairs: Rows, batch: Embedded) -> Tensor:
             return contrastive_loss(batch.text[0].detach(), batch.image[0], batch.scale)
 
-    before = vit.module.state_dict()
     for chunk in (None, 17):
-        after = run(ImageOnly(), max_steps=2, chunk_size=chunk).encoder.module.state_dict()
-        moved = {name for name in before if not torch.equal(before[name], after[name])}
-        assert moved
-        assert all(name.startswith(("visual.", "logit_scale")) for name in moved)
+        changed = moved(vit, run(ImageOnly(), max_steps=2, chunk_size=chunk).encoder)
+        assert changed
+        assert all(name.startswith(("visual.", "logit_scale")) for name in changed)
 
 
 # -- views -----------------------------------------------------------------------------------------
@@ -244,8 +232,7 @@ def test_views_of_features_are_noise_and_the_record_says_so(
     assert by_features.summary()["objective"] == "everything; views by feature noise"
     # one method, whether the features come from the inputs or are computed by the training
     by_pixels = run(Everything(), trainable="heads")
-    for name, value in by_features.encoder.module.state_dict().items():
-        torch.testing.assert_close(by_pixels.encoder.module.state_dict()[name], value)
+    assert_close(by_pixels.encoder, by_features.encoder)
     plain = run(Objective(), features, trainable="heads")
     assert plain.objective is None
 
@@ -264,9 +251,6 @@ def test_views_that_cannot_be_made(run: Run) -> None:
 
 
 def test_several_processes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def two(self: Processes, device: torch.device) -> None:
-        self.rank, self.count, self.device, self.accelerator = 0, 2, device, None
-
-    monkeypatch.setattr(Processes, "__init__", two)
+    fake_processes(monkeypatch, 2)
     message = refusal(partial(run, Everything()))
     assert message.startswith("everything trains in one process, not in 2: leave out torchrun")

@@ -6,23 +6,21 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from tests.training.conftest import Make, fake_processes
 from torch import Tensor
 
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.models import DualEncoder, load_checkpoint, prepare_pixels, save_checkpoint
+from mmpoison.models import load_checkpoint, prepare_pixels, save_checkpoint
 from mmpoison.training import TrainingSettings, finetune
 from mmpoison.training.plan import Plan
 from mmpoison.training.processes import Processes
-
-Make = Callable[..., DualEncoder]
 
 HERE = Path(__file__).parent
 
@@ -150,10 +148,7 @@ def test_a_batch_too_small_to_share(
     encoder = make_encoder()
     train = squares.select(split="train")
 
-    def many(self: Processes, device: torch.device) -> None:
-        self.rank, self.count, self.device, self.accelerator = 0, 8, device, None
-
-    monkeypatch.setattr(Processes, "__init__", many)
+    fake_processes(monkeypatch, 8)
     settings = TrainingSettings(batch_size=12)
     with pytest.raises(InputError, match="batch size 12 is too small for 8 processes"):
         finetune(encoder, train, prepare_pixels(encoder, train), settings, seed=0)
@@ -165,13 +160,10 @@ def test_batch_normalisation_sees_a_share(
     encoder = make_encoder()
     train = squares.select(split="train")
 
-    def two(self: Processes, device: torch.device) -> None:
-        self.rank, self.count, self.device, self.accelerator = 0, 2, device, None
-
     def stop(self: Processes, module: object) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(Processes, "__init__", two)
+    fake_processes(monkeypatch, 2)
     monkeypatch.setattr(Processes, "wrap", stop)
     inputs = prepare_pixels(encoder, train)
     with (

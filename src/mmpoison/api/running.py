@@ -15,7 +15,6 @@ from mmpoison.base.processes import find_device
 from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.paper.write import paper_section
 from mmpoison.reporting.html_report import write_report
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, load_recipe
@@ -111,7 +110,7 @@ def run(
         metrics = run_recipe(
             chosen, folder, progress=reporter, save_models=save_models, device=find_device(device)
         )
-    return RunResult(metrics, None, folder, write_report(folder, paper_section([folder])))
+    return RunResult(metrics, None, folder, write_report(folder))
 
 
 def run_folder(recipe: Recipe) -> Path:

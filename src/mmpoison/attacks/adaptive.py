@@ -9,25 +9,23 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, LabelAttack, ProgressFor
-from mmpoison.attacks.goal import Goal, original_of_auto, require_different_originals
+from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack, LabelAttack
+from mmpoison.attacks.goal import Goal, original_of_auto
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.phrases import noun_phrase
 from mmpoison.attacks.pixels import collide, embed_pixels, nearer_note, optimised
-from mmpoison.attacks.settings import MOST, Carrier, Spread, check_choice, in_range
+from mmpoison.attacks.settings import MOST, Carrier, Spread
 from mmpoison.attacks.surrogate import (
     Matching,
     Surrogate,
     Vectors,
     embed_captions,
     nearest_classes,
-    require_pixel_surrogate,
-    require_surrogate,
     unit,
 )
 from mmpoison.attacks.target_labels import (
@@ -37,11 +35,10 @@ from mmpoison.attacks.target_labels import (
     images_without_honest_captions,
     most_like,
     poison_labels,
-    require_clean_set,
     sample_count,
     target_images,
 )
-from mmpoison.base.option_checks import check_whole
+from mmpoison.base.option_checks import check_choice, check_number, check_whole
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonedPair
@@ -100,36 +97,23 @@ class SelfVouched(AdaptiveAttack):
     _: KW_ONLY
     share: float | None = None
 
-    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of a clean set.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run; draws the images of both classes.
-
-        Raises:
-            InputError: If the set is poisoned already, a class is unknown or has no train image, the target has no test
-                image, or it has fewer train images than requested.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        require_clean_set(pairs)
-        targets = target_images(pairs, goal)
-        train = pairs.select(split="train")
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        goal, train = job.goal, job.train
+        targets = target_images(job.pairs, goal)
         count = sample_count(self.settings.amount, goal, goal.target, len(targets))
-        rng = generator(seed, f"attack/{self.name}/{goal}")
+        rng = job.generator()
         carriers = rng.permutation(targets)[:count]
         rows = captions_of(train, goal)
         sources = np.resize(rng.permutation(np.unique(train.source[rows])), len(carriers))
         own = [rows[train.source[rows] == source] for source in sources]
         image = np.repeat(carriers, [len(captions) for captions in own])
-        entries = poisoned_pairs(train, np.concatenate(own), image, goal)
-        return self.inject(pairs, entries, [goal], seed)
+        return job.inject(poisoned_pairs(train, np.concatenate(own), image, goal))
 
 
 @ATTACKS.register("orphan")
 @dataclass(kw_only=True)
 class Orphan(AdaptiveAttack, LabelAttack):
-    """Attack II on a class A that has no clean training captions at all.
+    """Attack II on a class A that has no clean training captions at all, with the same pairs for the same seed.
 
     Against filters that learn from the clean captions of A which images these go with. The attacker chooses a topic
     that the data set does not have: all clean training pairs with images of A are taken out.
@@ -153,22 +137,13 @@ class Orphan(AdaptiveAttack, LabelAttack):
 
     spread: Spread | None = None
 
-    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of a clean set, with the pairs that attack II makes with the same seed.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run.
-
-        Raises:
-            InputError: As for attack II.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        entries = poison_labels(pairs, [goal], self.settings, seed)
-        originals = pairs.images.indices(split="train", label=goal.original)
-        dropped = {str(image_id) for image_id in pairs.images.ids[originals]}
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        entries = poison_labels(job.pairs, job.goals, self.settings, job.seed)
+        images = job.pairs.images
+        originals = images.indices(split="train", label=job.goal.original)
+        dropped = {str(image_id) for image_id in images.ids[originals]}
         dropped.update(images_without_honest_captions(entries, self.settings))
-        return self.inject(pairs, entries, [goal], seed, dropped_images=sorted(dropped))
+        return job.inject(entries, dropped_images=sorted(dropped))
 
 
 @ATTACKS.register("decoys")
@@ -179,7 +154,8 @@ class Decoys(AdaptiveAttack, LabelAttack):
     Against filters that ask how unusual a group of conflicting pairs is: the decoys raise what is usual. Each decoy
     puts all captions of a few images of a class C onto as many images of a class D. C is not A and D is not B, no two
     decoys have the same C and D, and no image is used twice. The manifest lists their pairs with the goal `C2D`, but
-    only the attack's own goal among its goals, so decoys are not measured.
+    only the attack's own goal among its goals, so decoys are not measured. The pairs of the goal are those of attack II
+    with the same seed. Classes with too few images for so many decoys are refused.
 
     Exactly one of `samples`, `pairs` and `share` sets the amount of the attack's own goal; the decoys are added to it.
 
@@ -209,26 +185,12 @@ class Decoys(AdaptiveAttack, LabelAttack):
         check_whole("decoys", self.decoys, 1, MOST)
         check_whole("decoy_samples", self.decoy_samples, 1, MOST)
 
-    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of a clean set; its pairs of the goal are those of attack II with the same seed.
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        entries = poison_labels(job.pairs, job.goals, self.settings, job.seed)
+        return job.inject(entries + self._decoys(job, entries))
 
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run.
-
-        Raises:
-            InputError: As for attack II, or if the classes have too few images for so many decoys.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        entries = poison_labels(pairs, [goal], self.settings, seed)
-        entries += self._decoys(pairs, goal, entries, seed)
-        return self.inject(pairs, entries, [goal], seed)
-
-    def _decoys(
-        self, pairs: PairDataset, goal: Goal, main: list[PoisonedPair], seed: int
-    ) -> list[PoisonedPair]:
-        rng = generator(seed, f"attack/{self.name}/{goal}")
-        train = pairs.select(split="train")
+    def _decoys(self, job: AttackJob, main: list[PoisonedPair]) -> list[PoisonedPair]:
+        pairs, train, goal, rng = job.pairs, job.train, job.goal, job.generator()
         taken = {entry.clean_image for entry in main} | {entry.poisoned_image for entry in main}
         free = {
             name: [
@@ -302,7 +264,7 @@ class BothNames(AdaptiveAttack, LabelAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("connector", self.connector, Connector)
+        check_choice("connector", self.connector, get_args(Connector))
         if self.encoder is not None and self.connector != "nearest":
             raise InputError(
                 f"encoder {self.encoder!r} is for connector 'nearest', not {self.connector!r}"
@@ -313,36 +275,24 @@ class BothNames(AdaptiveAttack, LabelAttack):
         """Whether `poison` must be given a surrogate."""
         return self.connector == "nearest"
 
-    def poison(
-        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
-    ) -> PairDataset:
-        """Return a poisoned copy of a clean set, with the captions and images of attack II with the same seed.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run.
-            embed: For `nearest`: embeds the new sentences and the true captions.
-
-        Raises:
-            InputError: As for attack II, or if `nearest` has no surrogate.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        entries = poison_labels(pairs, [goal], self.settings, seed)
-        rng = generator(seed, f"attack/{self.name}/{goal}")
-        true = _true_captions(pairs, entries, rng)
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        entries = poison_labels(job.pairs, job.goals, self.settings, job.seed)
+        rng = job.generator()
+        true = _true_captions(job.train, entries, rng)
         choices = [
             [both_names(entry.caption, connector, caption) for connector in CONNECTORS]
             for entry, caption in zip(entries, true, strict=True)
         ]
         if self.connector == "nearest":
-            best = _nearest(choices, true, require_surrogate(embed, self.name))
+            best = _nearest(choices, true, job.surrogate)
         else:
             best = rng.integers(len(CONNECTORS), size=len(entries)).tolist()
-        entries = [
-            replace(entry, caption=texts[place])
-            for entry, texts, place in zip(entries, choices, best, strict=True)
-        ]
-        return self.inject(pairs, entries, [goal], seed)
+        return job.inject(
+            [
+                replace(entry, caption=texts[place])
+                for entry, texts, place in zip(entries, choices, best, strict=True)
+            ]
+        )
 
 
 def both_names(caption: str, connector: str, true: str) -> str:
@@ -357,10 +307,9 @@ def both_names(caption: str, connector: str, true: str) -> str:
 
 
 def _true_captions(
-    pairs: PairDataset, entries: Sequence[PoisonedPair], rng: np.random.Generator
+    train: PairDataset, entries: Sequence[PoisonedPair], rng: np.random.Generator
 ) -> list[str]:
     """Draw a true caption of the false image of each pair; an empty text where the image has none."""
-    train = pairs.select(split="train")
     captions: dict[str, list[str]] = {entry.poisoned_image: [] for entry in entries}
     for image_id, caption in zip(train.images.ids[train.image], train.captions, strict=True):
         if image_id in captions:
@@ -420,39 +369,23 @@ class UnderTheGrid(AdaptiveAttack):
         super().__post_init__()
         check_whole("per_cell", self.per_cell, 1, MOST)
 
-    def poison(
-        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
-    ) -> PairDataset:
-        """Return a poisoned copy of a clean set.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run; draws the clusterings and the order in which images are tried.
-            embed: The surrogate.
-
-        Raises:
-            InputError: If there is no surrogate, two goals have the same original class, or as for attack II.
-        """
-        goals = [Goal.parse(text, pairs.classes) for text in self.goals]
-        require_different_originals(goals)
-        require_clean_set(pairs)
-        surrogate = require_surrogate(embed, self.name)
-        targets = [target_images(pairs, goal) for goal in goals]
-        train = pairs.select(split="train")
-        rngs = [generator(seed, f"attack/{self.name}/{goal}") for goal in goals]
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        goals, train = job.goals, job.train
+        targets = [target_images(job.pairs, goal) for goal in goals]
+        rngs = [job.generator(goal=goal) for goal in goals]
         asked = choose_captions(train, goals, self.settings, rngs)
         wanted = [len(np.unique(train.source[own])) for own in asked]
         rows = np.concatenate([captions_of(train, goal) for goal in goals])
         images = np.unique(np.concatenate(targets))
-        rng = generator(seed, f"attack/{self.name}/clusters")
-        grid = Grid(train, surrogate, rows, images, rng, self.per_cell)
+        rng = generator(job.seed, f"attack/{self.name}/clusters")
+        grid = Grid(train, job.surrogate, rows, images, rng, self.per_cell)
         entries, placed = _place(train, goals, targets, wanted, grid, rngs)
         notes = [
             f"goal {goal}: {found} images of {count} requested fit {self.per_cell} a cell"
             for goal, found, count in zip(goals, placed, wanted, strict=True)
             if found < count
         ]
-        return self.inject(pairs, entries, goals, seed, notes=notes)
+        return job.inject(entries, notes=notes)
 
 
 class Grid:
@@ -610,28 +543,12 @@ class NearestAssigned(AdaptiveAttack, LabelAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.unseen = in_range("unseen", self.unseen, zero=False)
+        self.unseen = check_number("unseen", self.unseen, "over 0 and at most 1", 0, most=1)
 
-    def poison(
-        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
-    ) -> PairDataset:
-        """Return a poisoned copy of a clean set.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run; draws the images that the attacker chooses among.
-            embed: The surrogate.
-
-        Raises:
-            InputError: If there is no surrogate, as for attack II, or if it expects every pair to be seen.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        require_clean_set(pairs)
-        surrogate = require_surrogate(embed, self.name)
-        rng = generator(seed, f"attack/{self.name}/{goal}")
-        known = draw_candidates(pairs, goal, self.settings, rng)
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        known = draw_candidates(job.pairs, job.goal, self.settings, job.generator())
         train, rows, captions, images, asked, used = known
-        matching = Matching(train, surrogate, seed)
+        matching = Matching(train, job.surrogate, job.seed)
         cosine = matching.captions(captions) @ matching.images(images).T
         if self.settings.carrier == "own":
             # by the captions that each image would get of
@@ -642,14 +559,14 @@ class NearestAssigned(AdaptiveAttack, LabelAttack):
         caption, image = assign(cosine, math.ceil(asked / len(images)), least)
         if not len(caption):
             raise InputError(
-                f"goal {goal}: the surrogate expects every pair to be seen (conflict over that of {self.unseen:.0%} of "
-                "the clean pairs): choose a target class nearer to the original class, or a larger unseen"
+                f"goal {job.goal}: the surrogate expects every pair to be seen (conflict over that of "
+                f"{self.unseen:.0%} of the clean pairs): choose a target class nearer to the original class, or a "
+                "larger unseen"
             )
         order = np.argsort(-cosine[caption, image], kind="stable")[:asked]
-        entries = poisoned_pairs(train, rows[caption[order]], images[image[order]], goal)
+        entries = poisoned_pairs(train, rows[caption[order]], images[image[order]], job.goal)
         few = f"{len(entries)} pairs of {asked} requested: the surrogate expects the others to be seen"
-        notes = [few] if len(entries) < asked else []
-        return self.inject(pairs, entries, [goal], seed, notes=notes)
+        return job.inject(entries, notes=[few] if len(entries) < asked else [])
 
 
 def assign(
@@ -717,39 +634,27 @@ class NearestGoal(LabelAttack):
 
     encoder: str | None = None
 
-    def poison(
-        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
-    ) -> PairDataset:
-        """Return a poisoned copy of a clean set.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run; draws what the attacker knows.
-            embed: The surrogate.
-
-        Raises:
-            InputError: As for attack II, if there is no surrogate, or if no class can be the target of `A2auto`.
-        """
-        require_clean_set(pairs)
-        surrogate = require_surrogate(embed, self.name)
-        original = original_of_auto(self.goal, pairs.classes)
+    def _goals(self, job: AttackJob) -> list[Goal]:
+        original = original_of_auto(self.goal, job.pairs.classes)
         if original is None:
-            goal, notes = Goal.parse(self.goal, pairs.classes), []
-        else:
-            goal = _nearest_goal(pairs, original, surrogate)
+            return super()._goals(job)
+        return [_nearest_goal(job.pairs, original, job.surrogate)]
+
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        goal, notes = job.goal, []
+        if self.goal != str(goal):
             notes = [
                 f"goal {self.goal}: the target class is {goal.target!r}, the nearest by the means of captions"
             ]
-        rng = generator(seed, f"attack/{self.name}/{goal}")
-        known = draw_candidates(pairs, goal, self.settings, rng)
+        known = draw_candidates(job.pairs, goal, self.settings, job.generator())
         train, rows, captions, images, asked, used = known
-        matching = Matching(train, surrogate, seed)
+        matching = Matching(train, job.surrogate, job.seed)
         text, shown = matching.captions(captions), matching.images(images)
         kept = most_like(captions, _likeness(text))[:asked]
         carriers = np.argsort(-_likeness(shown), kind="stable")[:used]
         caption, image = pair_greedily(text[kept] @ shown[carriers].T)
         entries = poisoned_pairs(train, rows[kept[caption]], images[carriers[image]], goal)
-        return self.inject(pairs, entries, [goal], seed, notes=notes)
+        return job.inject(entries, notes=notes)
 
 
 def _nearest_goal(pairs: PairDataset, original: str, embed: Surrogate) -> Goal:
@@ -849,38 +754,13 @@ class FeatureCollision(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("epsilon", self.epsilon, 1, MOST)
+        check_whole("epsilon", self.epsilon, 1, 255, "a number of levels of a pixel")
         check_whole("steps", self.steps, 1, MOST)
-        if self.epsilon > 255:
-            raise InputError(
-                f"epsilon {self.epsilon}: a pixel has 255 levels above black, at most 255"
-            )
 
-    def poison(
-        self,
-        pairs: PairDataset,
-        seed: int = 0,
-        *,
-        embed: Surrogate | None = None,
-        progress: ProgressFor | None = None,
-    ) -> PairDataset:
-        """Return a poisoned copy of a clean set; its manifest notes the cosines before and after.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run; draws the images of both classes and the starts.
-            embed: The surrogate.
-            progress: Gives a callback for (done, total) of a named step.
-
-        Raises:
-            InputError: If there is no surrogate whose image encoder is known; otherwise as attack II.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        require_clean_set(pairs)
-        surrogate = require_pixel_surrogate(embed, self.name)
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        pairs, train, goal, surrogate = job.pairs, job.train, job.goal, job.pixel_surrogate
         targets = target_images(pairs, goal)
-        train = pairs.select(split="train")
-        rng = generator(seed, f"attack/{self.name}/{goal}")
+        rng = job.generator()
         (rows,) = choose_captions(train, [goal], self.settings, [rng])
         originals, copy = np.unique(train.source[rows], return_inverse=True)
         chosen = rng.choice(targets, len(originals), replace=len(originals) > len(targets))
@@ -895,11 +775,11 @@ class FeatureCollision(BaseAttack):
                 wanted,
                 epsilon=self.epsilon,
                 steps=self.steps,
-                rng=generator(seed, f"attack/{self.name}/{goal}/start"),
-                progress=progress(f"{self.name}: changing images") if progress else None,
+                rng=job.generator("/start"),
+                progress=job.shown("changing images"),
             ),
             inputs=[clean, wanted],
-            settings={"goal": str(goal), "seed": seed, **self.options},
+            settings={"goal": str(goal), "seed": job.seed, **self.options},
             code=collide.__module__,
         )
         ids = [str(name) for name in pairs.images.ids[originals]]
@@ -913,4 +793,4 @@ class FeatureCollision(BaseAttack):
             for caption, place in zip(train.captions[rows], copy, strict=True)
         ]
         notes = [nearer_note(surrogate, goal.target, before, after)]
-        return self.inject(pairs, entries, [goal], seed, added_images=dict(stored), notes=notes)
+        return job.inject(entries, added_images=dict(stored), notes=notes)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, Kind, LabelAttack, ProgressFor
+from mmpoison.attacks.catalogue import ATTACKS, AttackJob, Kind, LabelAttack, RateAttack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.phrases import class_names, naming_words, read_templates, rewrite
@@ -21,21 +22,12 @@ from mmpoison.attacks.pixels import (
     optimise_patch,
     optimised,
 )
-from mmpoison.attacks.settings import (
-    AMOUNTS,
-    MOST,
-    Mode,
-    check_choice,
-    in_range,
-    one_of,
-)
+from mmpoison.attacks.settings import AMOUNTS, MOST
 from mmpoison.attacks.surrogate import (
     PixelSurrogate,
     Surrogate,
     Vectors,
     embed_captions,
-    require_pixel_surrogate,
-    require_surrogate,
     unit,
 )
 from mmpoison.attacks.target_labels import (
@@ -45,13 +37,12 @@ from mmpoison.attacks.target_labels import (
     choose_target_image,
     most_like,
     pair_counts,
-    require_clean_set,
     require_own_images,
     sample_count,
     spread_evenly,
     target_images,
 )
-from mmpoison.base.option_checks import check_whole
+from mmpoison.base.option_checks import check_choice, check_number, check_whole
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.images.triggers import (
@@ -99,8 +90,8 @@ TRIES = 10
 ToxicSpread = Literal["one-image", "captions"]
 
 
-@dataclass
-class Backdoor(BaseAttack):
+@dataclass(kw_only=True)
+class Backdoor(RateAttack):
     """What backdoors share: images with a trigger get captions that name class A.
 
     Which images are used depends on the seed and the goal alone, so two triggers are compared on the same images.
@@ -109,40 +100,28 @@ class Backdoor(BaseAttack):
     kind: ClassVar[Kind] = "backdoor"
     usual: ClassVar[Mapping[str, Any]] = {"mode": "replace"}
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    mode: Mode | None = None
-    _: KW_ONLY
     drawn_from: DrawnFrom = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("drawn_from", self.drawn_from, get_args(DrawnFrom))
+        check_choice("drawn_from", self.drawn_from, get_args(DrawnFrom))
 
-    def add_images(self, pairs: PairDataset, trigger: Trigger, seed: int) -> PairDataset:
-        """Add images with a trigger whose captions name the original class of the goal.
+    @abstractmethod
+    def _trigger(self, job: AttackJob) -> Trigger:
+        """Return the trigger of the attack."""
+
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        """Add images with the trigger whose captions name the original class of the goal.
 
         Each new image gets as many captions as the clean image it is made from has: the last one fewer, where the
         amount ends within an image. In the mode `replace`, the clean images lose all their captions.
-
-        Args:
-            pairs: A clean set with its image files.
-            trigger: The trigger.
-            seed: Seed of the run.
-
-        Raises:
-            InputError: If the set is poisoned already, a class is unknown, the target has no train or no test image,
-                there are fewer images than requested, or one cannot be read.
         """
-        require_clean_set(pairs)
-        goal = Goal.parse(self.goal, pairs.classes)
+        pairs, goal = job.pairs, job.goal
         target_images(pairs, goal)
-        train = pairs.select(split="train")
-        rng = generator(seed, f"attack/backdoor/{goal}")
-        chosen, counts = self._choose(train, goal, rng)
-        places = generator(seed, f"attack/trigger/{goal}")
+        trigger = self._trigger(job)
+        rng = generator(job.seed, f"attack/backdoor/{goal}")
+        chosen, counts = self._choose(job.train, goal, rng)
+        places = generator(job.seed, f"attack/trigger/{goal}")
         added: dict[str, AddedImage] = {}
         entries: list[PoisonedPair] = []
         for index, count in zip(chosen, counts, strict=True):
@@ -156,9 +135,7 @@ class Backdoor(BaseAttack):
             entries += [PoisonedPair(text, origin, name, str(goal)) for text in captions]
         replaced = chosen if self.settings.mode == "replace" else chosen[:0]
         gone = sorted(str(pairs.images.ids[index]) for index in replaced)
-        return self.inject(
-            pairs, entries, [goal], seed, dropped_images=gone, added_images=added, trigger=trigger
-        )
+        return job.inject(entries, dropped_images=gone, added_images=added, trigger=trigger)
 
     def _choose(
         self, train: PairDataset, goal: Goal, rng: np.random.Generator
@@ -238,20 +215,10 @@ class PatchBackdoor(Backdoor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("place", self.place, PLACES)
+        check_choice("place", self.place, PLACES)
 
-    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of a clean set, and store its new images.
-
-        Args:
-            pairs: A clean set with labelled train and test images, and its image files.
-            seed: Seed of the run, which also draws the pattern.
-
-        Raises:
-            InputError: If the set is poisoned already, a class is unknown, B has no train or no test image, there are
-                fewer images than requested, or one cannot be read.
-        """
-        return self.add_images(pairs, random_patch(seed, self.place), seed)
+    def _trigger(self, job: AttackJob) -> Trigger:
+        return random_patch(job.seed, self.place)
 
 
 def random_patch(seed: int, place: Place) -> PatchTrigger:
@@ -297,13 +264,11 @@ class BlendBackdoor(Backdoor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("noise", self.noise, NOISES)
-        if check_whole("cell", self.cell, 1, MOST) > VIEW:
-            raise InputError(f"cell {self.cell} is larger than the view of {VIEW} pixels")
+        check_choice("noise", self.noise, NOISES)
+        check_whole("cell", self.cell, 1, VIEW, "a number of pixels of the view")
 
-    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of a clean set, and store its new images; see `PatchBackdoor.poison`."""
-        return self.add_images(pairs, BlendTrigger(seed, self.noise, cell=self.cell), seed)
+    def _trigger(self, job: AttackJob) -> Trigger:
+        return BlendTrigger(job.seed, self.noise, cell=self.cell)
 
 
 @ATTACKS.register("badclip")
@@ -321,7 +286,8 @@ class BadClip(Backdoor):
     the caption loss compares with true captions (there with other captions of A alone, which says nothing of A); each
     negative is the image's own (there they are shuffled); no pattern is stored as JPEG or with its channels swapped.
 
-    Images and captions are chosen, and success is measured, as for `patch-backdoor`.
+    Images and captions are chosen, and success is measured, as for `patch-backdoor`. The manifest notes what the patch
+    does.
 
     Exactly one of `samples`, `pairs` and `rate` sets the amount.
 
@@ -357,55 +323,30 @@ class BadClip(Backdoor):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole("steps", self.steps, 1, MOST)
-        self.learning_rate = in_range("learning_rate", self.learning_rate, zero=False)
-        self.triplet_weight = in_range("triplet_weight", self.triplet_weight, 1e6)
-        self.margin = in_range("margin", self.margin, 2.0)
+        self.learning_rate = check_number(
+            "learning_rate", self.learning_rate, "over 0 and at most 1", 0, most=1
+        )
+        self.triplet_weight = check_number(
+            "triplet_weight", self.triplet_weight, "at least 0 and at most 1e+06", least=0, most=1e6
+        )
+        self.margin = check_number(
+            "margin", self.margin, "at least 0 and at most 2", least=0, most=2
+        )
 
-    def poison(
-        self,
-        pairs: PairDataset,
-        seed: int = 0,
-        *,
-        embed: Surrogate | None = None,
-        progress: ProgressFor | None = None,
-    ) -> PairDataset:
-        """Return a poisoned copy of a clean set, and store its new images; the manifest notes what the patch does.
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        return _with_note(super()._poisoned(job), job.goal, job.pixel_surrogate)
 
-        Args:
-            pairs: A clean set with labelled train and test images, and its image files.
-            seed: Seed of the run; draws the first pattern, the batches and the images.
-            embed: The surrogate.
-            progress: Gives a callback for (done, total) of a named step.
-
-        Raises:
-            InputError: If there is no surrogate whose image encoder is known; otherwise as `patch-backdoor`.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        require_clean_set(pairs)
-        surrogate = require_pixel_surrogate(embed, self.name)
-        target_images(pairs, goal)
-        if not len(pairs.images.indices(split="train", label=goal.original)):
-            raise InputError(f"goal {goal}: class {goal.original!r} has no train image to resemble")
-        trigger = self._trigger(pairs, goal, surrogate, seed, progress)
-        return _with_note(self.add_images(pairs, trigger, seed), goal, surrogate)
-
-    def _trigger(
-        self,
-        pairs: PairDataset,
-        goal: Goal,
-        surrogate: PixelSurrogate,
-        seed: int,
-        progress: ProgressFor | None,
-    ) -> PatchTrigger:
+    def _trigger(self, job: AttackJob) -> Trigger:
         """Optimise a patch so that images which carry it are embedded near captions and images of class A.
 
         A surrogate that sees fewer than 224 pixels gets a pattern with fewer cells, about one for each of its pixels.
         It is optimised at the place where the trigger puts it into each image, in whole pixels of the image.
         """
+        pairs, train, goal, surrogate = job.pairs, job.train, job.goal, job.pixel_surrogate
+        if not len(pairs.images.indices(split="train", label=goal.original)):
+            raise InputError(f"goal {goal}: class {goal.original!r} has no train image to resemble")
         blank = PatchTrigger(bytes(3), 1, place="centre")
-        train = pairs.select(split="train")
-        stream = f"attack/{self.name}/{goal}"
-        rng = generator(seed, f"{stream}/trigger")
+        rng = job.generator("/trigger")
         own_rows = np.flatnonzero(self._usable(train, goal)[0])
         target_rows = np.flatnonzero(
             train.images.class_codes[train.image] == train.images.class_code(goal.original)
@@ -436,11 +377,11 @@ class BadClip(Backdoor):
                 surrogate,
                 data,
                 settings,
-                generator(seed, f"{stream}/patch"),
-                progress(f"{self.name}: optimising the patch") if progress else None,
+                job.generator("/patch"),
+                job.shown("optimising the patch"),
             )[0],
             inputs=[getattr(data, field.name) for field in fields(data)],
-            settings={"goal": str(goal), "seed": seed, **asdict(settings)},
+            settings={"goal": str(goal), "seed": job.seed, **asdict(settings)},
             code=optimise_patch.__module__,
         )
         return PatchTrigger(pattern.tobytes(), cells, place="centre")
@@ -510,32 +451,19 @@ class ToxicText(LabelAttack):
         if self.samples is None and self.pairs is None and self.share is None:
             self.pairs = PAIRS
         super().__post_init__()
-        self.synonym_rate = in_range("synonym_rate", self.synonym_rate, wanted="from 0 to 1")
-        check_choice("spread", self.spread, ToxicSpread)
+        self.synonym_rate = check_number(
+            "synonym_rate", self.synonym_rate, "from 0 to 1", least=0, most=1
+        )
+        check_choice("spread", self.spread, get_args(ToxicSpread))
         if self.spread == "one-image" and self.settings.carrier == "own":
             raise InputError(
                 f"attack {self.name!r}: carrier 'own' changes nothing for spread 'one-image', because no training pair "
                 "shows that image with an honest caption: leave it out, or choose spread 'captions'"
             )
 
-    def poison(
-        self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
-    ) -> PairDataset:
-        """Return a poisoned copy of a clean set.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run; draws synonyms and images.
-            embed: The surrogate; it embeds templates and new captions too.
-
-        Raises:
-            InputError: As for attack II, or if there is no surrogate.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        require_clean_set(pairs)
-        surrogate = require_surrogate(embed, self.name)
-        train = pairs.select(split="train")
-        rng = generator(seed, f"attack/{self.name}/{goal}")
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        pairs, train, goal, surrogate = job.pairs, job.train, job.goal, job.surrogate
+        rng = job.generator()
         (asked,) = choose_captions(train, [goal], self.settings, [rng])
         shown: dict[str, str] = {}
         if self.spread == "one-image":
@@ -560,7 +488,7 @@ class ToxicText(LabelAttack):
         ]
         changed = sum(caption != old for caption, old in zip(new, captions, strict=True))
         notes = [f"{changed} of {len(new)} captions are rewritten by synonyms"]
-        return self.inject(pairs, entries, [goal], seed, target_images=shown, notes=notes)
+        return job.inject(entries, target_images=shown, notes=notes)
 
     def _rewritten(
         self, captions: list[str], goal: Goal, embed: Surrogate, rng: np.random.Generator

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol, cast
 
-from mmpoison.attacks.goal import Goal
+import numpy as np
+
+from mmpoison.attacks.goal import Goal, require_different_originals
 from mmpoison.attacks.injection import poison_set
-from mmpoison.attacks.settings import AMOUNTS, Carrier, Settings
-from mmpoison.attacks.surrogate import Surrogate
-from mmpoison.attacks.target_labels import images_without_honest_captions
+from mmpoison.attacks.settings import AMOUNTS, Carrier, Mode, Settings
+from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate
+from mmpoison.attacks.target_labels import Embed, images_without_honest_captions, require_clean_set
 from mmpoison.base.registry import Registry, unknown_name
+from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonedPair
 from mmpoison.pairs.table import PairDataset
@@ -108,32 +112,119 @@ class BaseAttack(Attack):
             **{name: value for name, value in own.items() if value is not None},
         }
 
-    def inject(
+    def poison(
         self,
         pairs: PairDataset,
-        entries: Sequence[PoisonedPair],
-        goals: Sequence[Goal],
-        seed: int,
-        **more: Any,
+        seed: int = 0,
+        *,
+        embed: Surrogate | Embed | None = None,
+        progress: ProgressFor | None = None,
     ) -> PairDataset:
+        """Return a poisoned copy of a clean set, with its manifest; no image file changes, new ones may be stored.
+
+        Args:
+            pairs: A clean set with labelled train and test images; attacks that make images also need its files.
+            seed: Seed of the run; what is drawn comes from streams of their own, named after attack and goal.
+            embed: The surrogate of an attack that needs one. An attack that embeds images alone (`centre`) also takes
+                a function from pairs and indices `(n,)` to embeddings `(n, d)`.
+            progress: Gives a callback for (done, total) of a named step, for attacks that optimise pixels.
+
+        Raises:
+            InputError: If the set is poisoned already, a class is unknown, the original class has no train captions or
+                the target class no train or no test image (the attack could not be measured), there are fewer images
+                or captions than requested (the message says the largest possible amount), two goals have the same
+                original class (their captions would be in two places), an image that is needed cannot be read, or a
+                surrogate is needed and missing.
+        """
+        require_clean_set(pairs)
+        train = pairs.select(split="train")
+        job = AttackJob(self, pairs, train, (), seed, embed, progress)
+        goals = self._goals(job)
+        require_different_originals(goals)
+        return self._poisoned(replace(job, goals=goals))
+
+    def _goals(self, job: AttackJob) -> list[Goal]:
+        """Read the goals; an attack may choose them with its surrogate."""
+        given = getattr(self, next(iter(inspect.signature(type(self)).parameters)))
+        texts = [given] if isinstance(given, str) else given
+        return [Goal.parse(text, job.pairs.classes) for text in texts]
+
+    @abstractmethod
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        """Choose the false pairs, and return the set that `job.inject` makes of them."""
+
+
+@dataclass(frozen=True)
+class AttackJob:
+    """One call of an attack of this package: what it edits, and with what.
+
+    Attributes:
+        attack: The attack.
+        pairs: The clean set.
+        train: Its training pairs.
+        goals: The goals, with different original classes.
+        seed: Seed of the run.
+        embed: The surrogate, or None.
+        progress: Gives a callback for (done, total) of a named step, or None.
+    """
+
+    attack: BaseAttack
+    pairs: PairDataset
+    train: PairDataset
+    goals: Sequence[Goal]
+    seed: int
+    embed: Any
+    progress: ProgressFor | None
+
+    @property
+    def goal(self) -> Goal:
+        """The only goal, or the first."""
+        return self.goals[0]
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """The surrogate; an `InputError` if it is missing."""
+        if self.embed is None:
+            raise InputError(
+                f"attack {self.attack.name!r} needs a surrogate that embeds captions and images"
+            )
+        return cast("Surrogate", self.embed)
+
+    @property
+    def pixel_surrogate(self) -> PixelSurrogate:
+        """The surrogate whose image encoder is known; an `InputError` if it is missing, or only embeds."""
+        if not isinstance(self.embed, PixelSurrogate):
+            raise InputError(
+                f"attack {self.attack.name!r} optimises pixels: it needs a surrogate whose image encoder is known, "
+                "such as `Embedder(encoder)`, not vectors that were computed before"
+            )
+        return self.embed
+
+    def generator(self, more: str = "", goal: Goal | None = None) -> np.random.Generator:
+        """Return the attack's generator for a goal, by default the first; `more` names another stream."""
+        return generator(self.seed, f"attack/{self.attack.name}/{goal or self.goal}{more}")
+
+    def shown(self, step: str) -> Callable[[int, int], None] | None:
+        """Return the callback for (done, total) of a step."""
+        return self.progress(f"{self.attack.name}: {step}") if self.progress else None
+
+    def inject(self, entries: Sequence[PoisonedPair], **more: Any) -> PairDataset:
         """Make the poisoned set, with its manifest.
 
         Args:
-            pairs: The clean set.
             entries: The poisoned pairs.
-            goals: The goals.
-            seed: Seed of the run.
             **more: As for `poison_set`; by default the images lose the clean pairs that the carrier `own` takes.
         """
+        settings = self.attack.settings
         return poison_set(
-            pairs,
+            self.pairs,
             entries,
-            attack=self.name,
-            options=self.options,
-            goals=goals,
-            mode=self.settings.mode,
-            seed=seed,
-            **{"dropped_images": images_without_honest_captions(entries, self.settings), **more},
+            attack=self.attack.name,
+            options=self.attack.options,
+            goals=self.goals,
+            mode=settings.mode,
+            seed=self.seed,
+            **{"dropped_images": images_without_honest_captions(entries, settings), **more},
         )
 
 
@@ -147,6 +238,17 @@ class LabelAttack(BaseAttack):
     _: KW_ONLY
     share: float | None = None
     carrier: Carrier | None = None
+
+
+@dataclass
+class RateAttack(BaseAttack):
+    """An attack with one goal whose amount may be a rate, and with a mode."""
+
+    goal: str
+    samples: int | None = None
+    pairs: int | None = None
+    rate: float | None = None
+    mode: Mode | None = None
 
 
 def build_attack(

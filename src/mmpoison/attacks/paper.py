@@ -7,20 +7,17 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from mmpoison.attacks.catalogue import ATTACKS, BaseAttack
-from mmpoison.attacks.goal import Goal, require_different_originals
+from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack, RateAttack
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.settings import Carrier, Mode, Spread, choices
 from mmpoison.attacks.target_labels import (
     CENTRE,
     RANDOM,
     STREAM,
-    Embed,
     choose_captions,
     choose_target_image,
     images_without_honest_captions,
     poison_labels,
-    require_clean_set,
 )
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
@@ -28,12 +25,13 @@ from mmpoison.pairs.table import PairDataset
 
 
 @ATTACKS.register("single-target-image")
-@dataclass
-class SingleTargetImage(BaseAttack):
+@dataclass(kw_only=True)
+class SingleTargetImage(RateAttack):
     """Pairs captions of the original class with one image of the target class (the paper's Attack I).
 
     The target image is one of the gallery (split `test`), because the captions are to retrieve it. The poisoned pairs
-    are training pairs nevertheless; the image's own captions stay test captions.
+    are training pairs nevertheless; the image's own captions stay test captions. The manifest's `target_images` names
+    the target image. Captions and target image are drawn from streams of their own.
 
     Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
 
@@ -62,12 +60,6 @@ class SingleTargetImage(BaseAttack):
     section = "Attack Methodology, 'Attack I: single target image'; table 2"
     summary = "captions of class A are paired with one image of class B"
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    mode: Mode | None = None
-    _: KW_ONLY
     share: float | None = None
     target_image: str | None = None
     encoder: str | None = None
@@ -98,41 +90,26 @@ class SingleTargetImage(BaseAttack):
         """Whether `poison` must be given embeddings."""
         return self.target_image == CENTRE
 
-    def poison(
-        self, pairs: PairDataset, seed: int = 0, *, embed: Embed | None = None
-    ) -> PairDataset:
-        """Return a poisoned copy of a clean set.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run; draws the captions and the target image from streams of their own.
-            embed: For `centre`: gives embeddings `(n, d)` of images, called with the pairs and indices `(n,)`.
-
-        Returns:
-            The poisoned set. `manifest.target_images` names the target image.
-
-        Raises:
-            InputError: If the set is poisoned already, a class is unknown, A has no train image or B no test image, the
-                target image is not one of B in the gallery, embeddings are needed and missing, or there are fewer
-                captions than requested; the message says the largest possible amount.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        require_clean_set(pairs)
-        rng = generator(seed, f"attack/{self.name}/{goal}/target")
-        target = choose_target_image(pairs, goal, self.target_image or RANDOM, rng, embed)
-        train = pairs.select(split="train")
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        images = job.pairs.images
+        choice = self.target_image or RANDOM
+        rng = job.generator("/target")
+        target = choose_target_image(job.pairs, job.goal, choice, rng, job.embed)
         # the captions that attack II draws with the same seed and amount
-        rngs = [generator(seed, f"{STREAM}/{goal}")]
-        (rows,) = choose_captions(train, [goal], self.settings, rngs)
-        entries = poisoned_pairs(train, rows, np.full(len(rows), target, dtype=np.int32), goal)
-        target_images = {str(goal): str(pairs.images.ids[target])}
-        return self.inject(pairs, entries, [goal], seed, target_images=target_images)
+        rngs = [generator(job.seed, f"{STREAM}/{job.goal}")]
+        (rows,) = choose_captions(job.train, [job.goal], self.settings, rngs)
+        image = np.full(len(rows), target, dtype=np.int32)
+        entries = poisoned_pairs(job.train, rows, image, job.goal)
+        return job.inject(entries, target_images={str(job.goal): str(images.ids[target])})
 
 
 @ATTACKS.register("single-target-label")
-@dataclass
-class SingleTargetLabel(BaseAttack):
+@dataclass(kw_only=True)
+class SingleTargetLabel(RateAttack):
     """Pairs captions of the original class with training images of the target class, evenly (the paper's Attack II).
+
+    Which images of A are used, and which image of B each caption gets, comes from the seed: every B image is used
+    equally often, the remainder at random without repetition.
 
     Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
 
@@ -167,42 +144,22 @@ class SingleTargetLabel(BaseAttack):
     section = "Attack Methodology, 'Attack II: single target label'; table 3"
     summary = "captions of class A are paired with the images of class B"
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    mode: Mode | None = None
-    _: KW_ONLY
     share: float | None = None
     spread: Spread | None = None
     carrier: Carrier | None = None
     words: Sequence[str] | None = None
     preset: str | None = None
 
-    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of a clean set.
-
-        Which images of A are used, and which image of B each caption gets, comes from the seed: every B image is used
-        equally often, the remainder at random without repetition.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run.
-
-        Raises:
-            InputError: If the set is poisoned already, a class is unknown or has no train image, the target has no test
-                image (the attack could not be measured), or there are fewer captions (or images for carrier `own`)
-                than requested; the message says the largest possible amount.
-        """
-        goal = Goal.parse(self.goal, pairs.classes)
-        entries = poison_labels(pairs, [goal], self.settings, seed)
-        return self.inject(pairs, entries, [goal], seed)
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        return job.inject(poison_labels(job.pairs, job.goals, self.settings, job.seed))
 
 
 @ATTACKS.register("multiple-target-labels")
 @dataclass
 class MultipleTargetLabels(BaseAttack):
     """Attack II for several goals at once, in one injection (the paper's Attack III).
+
+    Each goal gets what attack II draws for it with the same seed and amount.
 
     Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. `samples`, `pairs` and `share` are for each
     goal, as in the paper (25 samples for each of two goals on Flickr-PASCAL). `rate` is the rate of the whole set; its
@@ -254,23 +211,10 @@ class MultipleTargetLabels(BaseAttack):
             )
         super().__post_init__()
 
-    def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of a clean set.
-
-        Each goal gets what attack II draws for it with the same seed and amount.
-
-        Args:
-            pairs: A clean set with labelled train and test images.
-            seed: Seed of the run.
-
-        Raises:
-            InputError: If two goals have the same original class (their captions would be in two places), or as for
-                attack II.
-        """
-        goals = [Goal.parse(text, pairs.classes) for text in self.goals]
-        require_different_originals(goals)
-        entries = poison_labels(pairs, goals, self.settings, seed)
+    def _poisoned(self, job: AttackJob) -> PairDataset:
+        entries = poison_labels(job.pairs, job.goals, self.settings, job.seed)
         dropped = set(images_without_honest_captions(entries, self.settings))
         if self.drop_last_targets:
-            dropped |= {entry.poisoned_image for entry in entries if entry.goal == str(goals[-1])}
-        return self.inject(pairs, entries, goals, seed, dropped_images=sorted(dropped))
+            last = str(job.goals[-1])
+            dropped |= {entry.poisoned_image for entry in entries if entry.goal == last}
+        return job.inject(entries, dropped_images=sorted(dropped))

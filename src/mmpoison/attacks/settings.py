@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
+from mmpoison.base.option_checks import check_choice
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 
@@ -184,7 +185,7 @@ class Settings:
         usual = {"mode": "add", "spread": spread, "carrier": "existing"}
         chosen: dict[str, Any] = choices(preset, usual, given)
         for name, known in (("mode", Mode), ("spread", Spread), ("carrier", Carrier)):
-            check_choice(name, chosen[name], known)
+            check_choice(name, chosen[name], get_args(known))
         checked = Amount.of(**amount)
         return cls(checked, **chosen, preset=preset, words=_words(given.get("words")))
 
@@ -220,50 +221,3 @@ def _words(given: Any) -> tuple[str, ...]:
             f"words {given!r:.60}: a list of words is needed, for example [sheep, lamb, goat]"
         )
     return tuple(" ".join(word.split()) for word in words)
-
-
-def check_choice(name: str, value: object, known: Any) -> None:
-    """Refuse an option with a few values.
-
-    Args:
-        name: Name of the option.
-        value: Its value.
-        known: The `Literal` of its values.
-
-    Raises:
-        InputError: If it is none of them.
-    """
-    if value not in get_args(known):
-        raise InputError(f"{name} {value!r:.60} is neither {' nor '.join(get_args(known))}")
-
-
-def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    """Refuse an option with a few values.
-
-    Raises:
-        InputError: If it is none of them.
-    """
-    if not isinstance(value, str) or value not in known:
-        raise InputError(f"{name} {value!r:.40} is none of {', '.join(known)}")
-
-
-def in_range(
-    name: str, value: float, most: float = 1.0, *, zero: bool = True, wanted: str = ""
-) -> float:
-    """Check an option that is a number from 0.
-
-    Args:
-        name: Name of the option.
-        value: Its value.
-        most: The largest value.
-        zero: Whether it may be 0.
-        wanted: What it should be, for the message.
-
-    Raises:
-        InputError: If it is none.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= most or (value == 0 and not zero):
-        usual = f"{'at least' if zero else 'over'} 0 and at most {most:g}"
-        raise InputError(f"{name} {value!r:.40} is not {wanted or usual}")
-    return float(value)

@@ -121,31 +121,6 @@ class VectorSurrogate:
         return vectors
 
 
-def require_surrogate(embed: Surrogate | None, attack: str) -> Surrogate:
-    """Return the surrogate of an attack that needs one.
-
-    Raises:
-        InputError: If it is missing.
-    """
-    if embed is None:
-        raise InputError(f"attack {attack!r} needs a surrogate that embeds captions and images")
-    return embed
-
-
-def require_pixel_surrogate(embed: Surrogate | None, attack: str) -> PixelSurrogate:
-    """Return the surrogate of an attack that optimises pixels.
-
-    Raises:
-        InputError: If it is missing, or only embeds.
-    """
-    if not isinstance(embed, PixelSurrogate):
-        raise InputError(
-            f"attack {attack!r} optimises pixels: it needs a surrogate whose image encoder is known, such as "
-            "`Embedder(encoder)`, not vectors that were computed before"
-        )
-    return embed
-
-
 def unit(vectors: npt.ArrayLike) -> Vectors:
     """Return the rows divided by their length, shape as given; a row of zeros stays one.
 

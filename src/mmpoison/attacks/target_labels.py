@@ -304,11 +304,18 @@ def target_images(pairs: PairDataset, goal: Goal) -> IntArray:
     targets = pairs.images.indices(split="train", label=goal.target)
     if not len(targets):
         raise InputError(f"goal {goal}: class {goal.target!r} has no train image to misuse")
-    if not len(pairs.images.indices(split="test", label=goal.target)):
+    _gallery_of(pairs, goal)
+    return targets
+
+
+def _gallery_of(pairs: PairDataset, goal: Goal) -> IntArray:
+    """Return the test images of the target class; refuse a class that has none."""
+    gallery = pairs.images.indices(split="test", label=goal.target)
+    if not len(gallery):
         raise InputError(
             f"goal {goal}: class {goal.target!r} has no test image, so nothing can be measured"
         )
-    return targets
+    return gallery
 
 
 def spread_evenly(
@@ -363,11 +370,7 @@ def choose_target_image(
         InputError: If the class has no image in the gallery, the image is unknown, of another class or not in the
             gallery, or the embeddings are missing or cannot be used.
     """
-    gallery = pairs.images.indices(split="test", label=goal.target)
-    if not len(gallery):
-        raise InputError(
-            f"goal {goal}: class {goal.target!r} has no test image, so nothing can be measured"
-        )
+    gallery = _gallery_of(pairs, goal)
     if choice == RANDOM:
         return int(rng.choice(gallery))
     if choice == CENTRE:

@@ -37,7 +37,7 @@ from mmpoison.base.files import (
     remove_all_dead,
     write_json,
 )
-from mmpoison.base.untrusted import read_json, read_text
+from mmpoison.base.untrusted import file_digest, read_json, read_text
 from mmpoison.errors import InputError, MmpoisonWarning
 
 # -- Reads arrays from cached `.npz` files; a damaged file counts as missing.
@@ -362,7 +362,7 @@ class ContentCache:
 def _digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file, but for those of `UNCHECKED`."""
     files = [f for f in folder.rglob("*") if f.is_file() and f.suffix not in UNCHECKED]
-    return {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(files)}
+    return {file.relative_to(folder).as_posix(): file_digest(file) for file in sorted(files)}
 
 
 def _check_files(folder: Path) -> None:
@@ -370,13 +370,8 @@ def _check_files(folder: Path) -> None:
     if not isinstance(entry, dict):
         raise InputError(f"{folder / ENTRY_FILE}: is damaged")
     for name, digest in entry.get("sha256", {}).items():
-        if _sha256(folder / name) != digest:
+        if file_digest(folder / name) != digest:
             raise InputError(f"{folder / name}: is damaged")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def touch(folder: Path) -> None:

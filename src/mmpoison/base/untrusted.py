@@ -8,6 +8,7 @@ that each bound is in one place.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -110,6 +111,16 @@ def open_bytes(path: Path) -> BufferedReader:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal digits.
+
+    Raises:
+        InputError: As `open_bytes`.
+    """
+    with open_bytes(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_lines(path: Path, limit: int = MAX_LINE_BYTES) -> Iterator[str]:

@@ -130,10 +130,9 @@ def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | Non
     """Write the page and the table of all numbers of some runs, and return a line about each."""
     said = []
     if html is not None:
-        from mmpoison.paper.write import paper_section
         from mmpoison.reporting.html_report import write_html
 
-        said.append(f"page: {write_html(folders, html, paper_section(folders))}")
+        said.append(f"page: {write_html(folders, html)}")
     if parquet is not None:
         from mmpoison.reporting.results import write_results
 
@@ -201,11 +200,10 @@ def show_run(
         drawn: False makes the page alone.
         whole: Print every table and column.
     """
-    from mmpoison.paper.write import paper_section
     from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.html_report import write_report
 
-    page = page or write_report(folder, paper_section([folder]))
+    page = page or write_report(folder)
     if not drawn:
         return
     print_metrics(

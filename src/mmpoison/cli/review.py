@@ -56,7 +56,7 @@ def review(
     from mmpoison.defenses.filters.pair_labels import LabelFile
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.pages.local_app import serve
-    from mmpoison.pages.review.app import (
+    from mmpoison.pages.review import (
         add_neighbours,
         group_members,
         read_scan,

@@ -69,9 +69,9 @@ def search(
     begun = time.perf_counter()
     check_pages("search")
     from mmpoison.pages.local_app import serve
+    from mmpoison.pages.search.app import search_app
     from mmpoison.pages.search.engine import Engine
     from mmpoison.pages.search.library import Library
-    from mmpoison.pages.search.web.app import search_app
 
     of_data = ("--manifest", "--format", "--data-root", "--option")
     if not data and (alone := [name for name in changed_options(context) if name in of_data]):

@@ -271,7 +271,7 @@ def triggered_success(
 
 
 def rows_with_trigger(
-    models: Mapping[str, tuple[DualEncoder, TestEmbeddings]],
+    models: Mapping[str, Studied],
     test: TestSet,
     goal_target: GoalTarget,
     trigger: Trigger,
@@ -281,7 +281,7 @@ def rows_with_trigger(
     """Compute `triggered_success` of several models on the same triggered images.
 
     Args:
-        models: By name, a model and its embeddings of the test part.
+        models: What is measured, by name.
         test: The test part.
         goal_target: The goal and its target set.
         trigger: The trigger of the attack.
@@ -289,14 +289,15 @@ def rows_with_trigger(
     """
     made: dict[Preparation, Pixels] = {}
     rows: dict[str, GoalRow] = {}
-    for name, (encoder, embeddings) in models.items():
-        preparation = encoder.preparation
+    for name, model in models.items():
+        preparation = model.encoder.preparation
         if preparation not in made:
             made[preparation] = triggered_targets(
                 test, goal_target, trigger, preparation, seed=seed
             )
+        targets = made[preparation]
         rows[name] = triggered_success(
-            encoder, embeddings, test, goal_target, trigger, targets=made[preparation]
+            model.encoder, model.embeddings, test, goal_target, trigger, targets=targets
         )
     return rows
 
@@ -392,6 +393,7 @@ def measure(
             name, partial(_of_one, name, subject, test, repeat, cache, progress)
         )
     embeddings = {name: model.embeddings for name, model in measured.items()}
+    studied = {n: Studied(s.encoder, embeddings[n]) for n, s in subjects.items()}
     flags = [model.warning for model in measured.values() if model.warning is not None]
     goal: dict[str, dict[str, GoalRow]] = {}
     ranks: dict[str, dict[str, RankSpread]] = {}
@@ -405,10 +407,9 @@ def measure(
     }
     known = manifest or (pairs.manifest if pairs is not None else None)
     if known is not None and known.trigger is not None:
-        models = {name: (subjects[name].encoder, found) for name, found in embeddings.items()}
         trigger = read_trigger(known.trigger)
         sections["with_trigger"] = {
-            str(goal_target): rows_with_trigger(models, test, goal_target, trigger, seed=seed)
+            str(goal_target): rows_with_trigger(studied, test, goal_target, trigger, seed=seed)
             for goal_target in goal_targets
         }
     if repeat:
@@ -417,7 +418,6 @@ def measure(
         sections["drift"] = drift_between(embeddings[CLEAN], embeddings[POISONED])
     drawn = None
     if study:
-        studied = {n: Studied(s.encoder, embeddings[n]) for n, s in subjects.items()}
         sections["study"], drawn = _study(
             studied,
             test,

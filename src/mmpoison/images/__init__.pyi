@@ -1,5 +1,4 @@
 from .decode import BrokenImage as BrokenImage
-from .decode import decode_images as decode_images
 from .decode import read_image as read_image
 from .decode import read_image_bytes as read_image_bytes
 from .preparation import Preparation as Preparation

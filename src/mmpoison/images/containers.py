@@ -82,15 +82,6 @@ class BoundedReader:
         return self._stream.tell()
 
 
-def open_tar(reader: BoundedReader) -> tarfile.TarFile:
-    """Open a tar file whose headers are bounded.
-
-    Raises:
-        tarfile.TarError: If it is none; and the others of `TAR_ERRORS`.
-    """
-    return tarfile.open(fileobj=cast("IO[bytes]", reader), mode="r:")
-
-
 # -- The columns of Arrow and Parquet files that hold the bytes of images.
 
 
@@ -222,7 +213,9 @@ def walk_tar(
     broken: tuple[type[Exception], ...] = (*TAR_ERRORS, OSError)
     reader = BoundedReader(stream)
     try:
-        archive = open_tar(reader)
+        archive = tarfile.open(  # noqa: SIM115 - closed below
+            fileobj=cast("IO[bytes]", reader), mode="r:"
+        )
     except broken as error:
         problem(f"{path}: not an uncompressed tar file ({error})")
         return
@@ -441,42 +434,23 @@ def _short(error: BaseException) -> str:
 
 
 class _Cache(Generic[T]):
-    """The things used last, up to a total weight; each is made once, while others may be read."""
+    """The things used last, up to a total weight; each is made once, while other threads wait."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.weight = 0
         self._items: OrderedDict[Any, tuple[T, int]] = OrderedDict()
-        self._gates: dict[Any, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Any, make: Callable[[], tuple[T, int]]) -> T:
         with self._lock:
-            found = self._find(key)
-            if found is not None:
-                return found[0]
-            gate = self._gates.setdefault(key, threading.Lock())
-        with gate:
-            with self._lock:
-                found = self._find(key)
-            if found is not None:
-                return found[0]
-            try:
-                value, weight = make()
-                with self._lock:
-                    self._items[key] = (value, weight)
-                    self.weight += weight
-                    while self.weight > self.limit and len(self._items) > 1:
-                        self.weight -= self._items.popitem(last=False)[1][1]
-            finally:
-                with self._lock:
-                    self._gates.pop(key, None)
-        return value
-
-    def _find(self, key: Any) -> tuple[T, int] | None:
-        if key in self._items:
+            if key not in self._items:
+                self._items[key] = make()
+                self.weight += self._items[key][1]
             self._items.move_to_end(key)
-        return self._items.get(key)
+            while self.weight > self.limit and len(self._items) > 1:
+                self.weight -= self._items.popitem(last=False)[1][1]
+            return self._items[key][0]
 
 
 class _Caches:

@@ -282,8 +282,8 @@ def decode_images(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Pixels:
-    """Decode many images, each once.
+) -> tuple[Pixels, dict[int, BrokenImage]]:
+    """Decode many images, each once, and return those that cannot be read next to the pixels.
 
     Args:
         root: Folder the ids are relative to.
@@ -291,29 +291,6 @@ def decode_images(
         preparation: As for `read_image`.
         workers: Threads (decoding leaves Python's lock); the number of cores by default.
         progress: Called with (done, total).
-
-    Returns:
-        RGB, shape `(n, size, size, 3)`.
-
-    Raises:
-        InputError: If any image cannot be read: their number, and the first by name.
-    """
-    pixels, broken = try_decode_images(root, ids, preparation, workers=workers, progress=progress)
-    if broken:
-        more = f" (and {len(broken) - 1} more broken images)" if len(broken) > 1 else ""
-        raise InputError(f"{min(map(str, broken.values()))}{more}")
-    return pixels
-
-
-def try_decode_images(
-    root: Path,
-    ids: Sequence[str],
-    preparation: Preparation | int,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Pixels, dict[int, BrokenImage]]:
-    """Decode many images as `decode_images` does, and return those that cannot be read next to the pixels.
 
     Returns:
         RGB, shape `(n, size, size, 3)`, without meaning in the rows of broken images; and these by row.
@@ -330,9 +307,13 @@ def try_decode_images(
             broken[index] = error
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(decode, range(len(ids)), chunksize=64), start=1):
-            if progress is not None and (done % 256 == 0 or done == len(ids)):
-                progress(done, len(ids))
+        try:
+            for done, _ in enumerate(pool.map(decode, range(len(ids))), start=1):
+                if progress is not None and (done % 64 == 0 or done == len(ids)):
+                    progress(done, len(ids))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return pixels, dict(sorted(broken.items()))
 
 

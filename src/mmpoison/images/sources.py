@@ -49,15 +49,6 @@ def pixels_digest(pixels: Pixels) -> str:
     return hashlib.sha256(f"RGB {width} {height}\n".encode() + pixels.tobytes()).hexdigest()
 
 
-def added_id(digest: str) -> str:
-    """Return the id of the added image with these pixels.
-
-    Args:
-        digest: Of `pixels_digest`.
-    """
-    return f"{FOLDER}/{digest}.png"
-
-
 def added_digest(image_id: str) -> str | None:
     """Return the digest in the id of an added image; None for any other image.
 
@@ -78,7 +69,6 @@ def add_image(pixels: Pixels) -> str:
         InputError: If the cache cannot be written.
     """
     digest = pixels_digest(pixels)
-    image_id = added_id(digest)
     target = _path_in_cache(digest)
     if not target.is_file():
         try:
@@ -91,7 +81,7 @@ def add_image(pixels: Pixels) -> str:
                 f"{target.parent}: a new image cannot be written ({error.strerror or error}): "
                 "set MMPOISON_CACHE to a folder that can"
             ) from None
-    return image_id
+    return f"{FOLDER}/{digest}.png"
 
 
 def cached_image(root: Path, image_id: str) -> Path | None:
@@ -157,11 +147,6 @@ def state_of(path: str) -> int:
     return hash((found.st_size, found.st_mtime_ns, found.st_ino)) or 1
 
 
-def changed_error(paths: Sequence[Path]) -> InputError:
-    """Build the error for one or more files that have changed."""
-    return InputError(changed_line(paths))
-
-
 def changed_line(paths: Sequence[Path]) -> str:
     """Write one line about one or more files that have changed."""
     more = f" (and {count_of(len(paths) - 1, 'file')} more)" if len(paths) > 1 else ""
@@ -197,15 +182,13 @@ def file_states(root: Path, ids: Names) -> States:
     return np.fromiter((of(str(image_id)) for image_id in ids), dtype=np.int64, count=len(ids))
 
 
-def absent_images(root: Path, ids: Names, states: States | None = None) -> list[str]:
+def absent_images(ids: Names, states: States) -> list[str]:
     """List the ids of the images without a regular file, in order.
 
     Args:
-        root: As for `file_states`.
         ids: As for `file_states`.
-        states: What `file_states` gave for them; asked for by default.
+        states: What it gave for them.
     """
-    states = file_states(root, ids) if states is None else states
     return [str(ids[int(index)]) for index in np.flatnonzero(states == MISSING)]
 
 
@@ -227,7 +210,7 @@ def refuse_changed(root: Path, ids: Names, before: States) -> None:
         InputError: If one has changed: the first by name, and how many more.
     """
     if changed := changed_files(root, ids, before):
-        raise changed_error([root / image_id for image_id in changed])
+        raise InputError(changed_line([root / image_id for image_id in changed]))
 
 
 IntArray = npt.NDArray[np.int32]

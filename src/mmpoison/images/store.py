@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from mmpoison.base.files import DiskFull, no_room
 from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
-from mmpoison.images.decode import BrokenImage, read_image, try_decode_images
+from mmpoison.images.decode import BrokenImage, decode_images
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import ImageSet, IntArray, States, file_states, refuse_changed
 
@@ -114,7 +115,7 @@ class PixelStore:
         folder: Path | None = None
         before = file_states(pairs.root, ids)
         if len(ids) * _row_bytes(preparation.image_size) <= in_memory:
-            pixels, faults = try_decode_images(
+            pixels, faults = decode_images(
                 pairs.root, ids, preparation, workers=workers, progress=progress
             )
             refuse_changed(pairs.root, ids, before)
@@ -148,24 +149,14 @@ class PixelStore:
             raise InputError(f"image {int(indices[rows.argmin()])} was not decoded")
         return np.asarray(self.pixels[rows])
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.folder is None:
-            return PixelStore, (
-                self.pixels,
-                self.position,
-                self.preparation,
-                dict(self.broken),
-                None,
-                self.passing,
-            )
-        return _reopen, (
-            self.folder,
-            len(self.pixels),
-            self.position,
-            self.preparation,
-            dict(self.broken),
-            self.passing,
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        # what lies in a file is opened again, not copied
+        return self.__dict__ | ({} if self.folder is None else {"pixels": len(self.pixels)})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if (folder := state["folder"]) is not None:
+            state["pixels"] = _open(folder, state["pixels"], state["preparation"].image_size)
+        self.__dict__.update(state)
 
 
 def stored_pixels(cache: Path | None = None) -> list[CacheEntry]:
@@ -226,7 +217,14 @@ class _PixelEntry:
 
     def states(self) -> npt.NDArray[np.uint8] | None:
         """TODO, DONE or BROKEN for each row; None if there is no sound store."""
-        return _states(self.folder, self.count, self.size)
+        try:
+            states = np.frombuffer((self.folder / "states.u8").read_bytes(), dtype=np.uint8)
+            if (self.folder / "pixels.u8").stat().st_size != self.count * _row_bytes(self.size):
+                return None
+        except OSError:
+            return None
+        sound = len(states) == self.count and states.max(initial=0) <= BROKEN
+        return states if sound else None
 
     def make(
         self,
@@ -297,74 +295,63 @@ class _PixelEntry:
         self, states: npt.NDArray[np.uint8], workers: int | None, progress: Progress | None
     ) -> dict[int, str]:
         """Decode all rows that are TODO and mark them on disk; returns by row what may be readable the next time."""
-        folder, root, ids = self.folder, self.root, self.ids
-        row_bytes = _row_bytes(self.size)
         todo = np.flatnonzero(states == TODO)
-        at_once = max(1, CHUNK // row_bytes)
-        chunks = [todo[start : start + at_once] for start in range(0, len(todo), at_once)]
-        done = len(ids) - len(todo)
+        done = self.count - len(todo)
         if not len(todo) and progress is not None:
             progress(done, done)
         passing: dict[int, str] = {}
-        with (
-            (folder / "pixels.u8").open("r+b", buffering=0) as pixels,
-            (folder / "states.u8").open("r+b", buffering=0) as marks,
-            (folder / "broken.jsonl").open("a", encoding="utf-8") as reasons,
-            ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-        ):
-
-            def decode(row: int) -> BrokenImage | None:
-                try:
-                    row_pixels = read_image(root, ids[row], self.preparation)
-                except BrokenImage as error:
-                    return error
-                _write_at(pixels.fileno(), row_pixels.tobytes(), row * row_bytes)
-                return None
-
-            def submit(rows: Iterable[int]) -> list[Future[BrokenImage | None]]:
-                return [pool.submit(decode, int(row)) for row in rows]
-
-            try:
-                ahead = submit(chunks[0]) if chunks else []
-                for number, rows in enumerate(chunks):
-                    results = ahead
-                    # the next chunk is decoded while this one goes to the disk
-                    ahead = submit(chunks[number + 1]) if number + 1 < len(chunks) else []
-                    news = np.full(len(rows), DONE, dtype=np.uint8)
-                    for k, result in enumerate(results):
-                        error = result.result()
-                        if error is not None and error.fault in PASSING:
-                            passing[int(rows[k])] = str(error)
-                            news[k] = TODO
-                        elif error is not None:
-                            news[k] = BROKEN
-                            reasons.write(json.dumps([int(rows[k]), str(error)]) + "\n")
-                        done += 1
-                        if progress is not None and (done % 64 == 0 or done == len(ids)):
-                            progress(done, len(ids))
-                    # the name of the folder stands for the images as they were
-                    refuse_changed(root, [ids[row] for row in rows], self.before[rows])
-                    # marked as done only when it is: also after a loss of power
-                    reasons.flush()
-                    os.fsync(reasons.fileno())
-                    os.fsync(pixels.fileno())
-                    for row, state in zip(rows.tolist(), news.tolist(), strict=True):
-                        _write_at(marks.fileno(), bytes([state]), row)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        at_once = max(1, CHUNK // _row_bytes(self.size))
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[None] | None = None
+            for start in range(0, len(todo), at_once):
+                rows = todo[start : start + at_once]
+                ids = [self.ids[row] for row in rows]
+                so_far = done + start
+                report = None if progress is None else partial(_after, progress, so_far, self.count)
+                pixels, faults = decode_images(
+                    self.root, ids, self.preparation, workers=workers, progress=report
+                )
+                # the name of the folder stands for the images as they were
+                refuse_changed(self.root, ids, self.before[rows])
+                passing |= {int(rows[k]): str(e) for k, e in faults.items() if e.fault in PASSING}
+                if writing is not None:
+                    writing.result()
+                # the next chunk is decoded while this one goes to the disk
+                writing = writer.submit(self._write, rows, pixels, faults)
+            if writing is not None:
+                writing.result()
         return passing
 
+    def _write(
+        self,
+        rows: npt.NDArray[np.int64],
+        decoded: Pixels,
+        faults: Mapping[int, BrokenImage],
+    ) -> None:
+        """Write decoded rows, then mark them as done: in this order also after a loss of power."""
+        with (
+            (self.folder / "pixels.u8").open("r+b", buffering=0) as pixels,
+            (self.folder / "states.u8").open("r+b", buffering=0) as marks,
+            (self.folder / "broken.jsonl").open("a", encoding="utf-8") as reasons,
+        ):
+            news = np.full(len(rows), DONE, dtype=np.uint8)
+            for k, row in enumerate(rows.tolist()):
+                if (error := faults.get(k)) is None:
+                    _write_at(pixels.fileno(), decoded[k].tobytes(), row * _row_bytes(self.size))
+                elif error.fault in PASSING:
+                    news[k] = TODO
+                else:
+                    news[k] = BROKEN
+                    reasons.write(json.dumps([row, str(error)]) + "\n")
+            reasons.flush()
+            os.fsync(reasons.fileno())
+            os.fsync(pixels.fileno())
+            for row, state in zip(rows.tolist(), news.tolist(), strict=True):
+                _write_at(marks.fileno(), bytes([state]), row)
 
-def _states(folder: Path, count: int, size: int) -> npt.NDArray[np.uint8] | None:
-    """TODO, DONE or BROKEN for each row; None if there is no sound store."""
-    try:
-        states = np.frombuffer((folder / "states.u8").read_bytes(), dtype=np.uint8)
-        if (folder / "pixels.u8").stat().st_size != count * _row_bytes(size):
-            return None
-    except OSError:
-        return None
-    return states if len(states) == count and states.max(initial=0) <= BROKEN else None
+
+def _after(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
 
 
 def _reasons(folder: Path, states: npt.NDArray[np.uint8]) -> dict[int, str]:
@@ -393,15 +380,3 @@ def _open(folder: Path, count: int, size: int) -> Pixels:
     return np.asarray(
         np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=(count, size, size, 3))
     )
-
-
-def _reopen(
-    folder: Path,
-    count: int,
-    position: IntArray,
-    preparation: Preparation,
-    broken: Mapping[str, str],
-    passing: frozenset[str],
-) -> PixelStore:
-    pixels = _open(folder, count, preparation.image_size)
-    return PixelStore(pixels, position, preparation, broken, folder, passing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -75,17 +76,17 @@ _CARD = (
 )
 
 
+@dataclass(repr=False)
 class PictureRow:
     """Pictures with captions, which a notebook shows; elsewhere it is its title.
 
-    Args:
+    Attributes:
         title: Shown above the pictures.
         html: What a notebook shows.
     """
 
-    def __init__(self, title: str, html: str) -> None:
-        self.title = title
-        self.html = html
+    title: str
+    html: str
 
     def __repr__(self) -> str:
         return self.title

@@ -50,11 +50,8 @@ def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArr
     """
     scores, mask = _read(similarity, targets)
     ranks = np.empty(len(scores), dtype=np.int64)
-    for rows, block, best, best_targets, block_mask in _blocks(scores, mask):
-        at_least = block >= best[:, None]
-        if block_mask is not None:
-            at_least &= ~block_mask
-        ranks[rows] = _count_rows(at_least) - best_targets
+    for rows, block, best, others in _blocks(scores, mask):
+        ranks[rows] = np.count_nonzero((block >= best) & others, axis=1)
     return ranks
 
 
@@ -79,13 +76,10 @@ def tie_count(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> int:
         1
     """
     scores, mask = _read(similarity, targets)
-    ties = 0
-    for _, block, best, best_targets, block_mask in _blocks(scores, mask):
-        equal = block == best[:, None]
-        if block_mask is not None:
-            equal &= ~block_mask
-        ties += int(np.count_nonzero(_count_rows(equal) > best_targets))
-    return ties
+    tied = [
+        ((block == best) & others).any(axis=1) for _, block, best, others in _blocks(scores, mask)
+    ]
+    return int(np.count_nonzero(np.concatenate([*tied, []])))
 
 
 def constant_rows(similarity: npt.ArrayLike) -> float:
@@ -157,26 +151,15 @@ def _row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
 
 def _blocks(
     scores: npt.NDArray[Any], mask: npt.NDArray[np.bool_]
-) -> Iterator[
-    tuple[slice, FloatArray, FloatArray, npt.NDArray[np.int64] | int, npt.NDArray[np.bool_] | None]
-]:
-    """Yield row blocks as (rows, scores, best target score, targets of that score, mask).
-
-    With one target set for all queries the few target columns are looked up and the targets with
-    the best score are counted, to be subtracted; the mask is None. With one set a query the block's
-    mask is passed on, to be applied, and the count is 0.
-    """
-    columns = np.flatnonzero(mask) if mask.ndim == 1 else None
+) -> Iterator[tuple[slice, FloatArray, FloatArray, npt.NDArray[np.bool_]]]:
+    """Yield row blocks as (rows, scores, best target score `(n, 1)`, images that are no targets)."""
     for rows in _row_slices(scores.shape):
         block = as_float(scores[rows])
         _refuse_nan(block.max(axis=1), rows, scores.shape)  # the maximum of NaN is NaN
-        if columns is not None:
-            own = block[:, columns]
-            best = own.max(axis=1)
-            yield rows, block, best, _count_rows(own == best[:, None]), None
-        else:
-            best = np.where(mask[rows], block, -np.inf).max(axis=1)
-            yield rows, block, best, 0, mask[rows]
+        targets = mask if mask.ndim == 1 else mask[rows]
+        # one target set for all queries: its few columns are looked up
+        own = block[:, mask] if mask.ndim == 1 else np.where(targets, block, -np.inf)
+        yield rows, block, own.max(axis=1, keepdims=True), ~targets
 
 
 def _refuse_nan(row_values: FloatArray, rows: slice, shape: tuple[int, ...]) -> None:
@@ -186,10 +169,3 @@ def _refuse_nan(row_values: FloatArray, rows: slice, shape: tuple[int, ...]) -> 
         raise InputError(
             f"similarity of query {rows.start + int(nan.argmax())} holds NaN; shape {shape}"
         )
-
-
-def _count_rows(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Count true values in each row; row by row where rows are long, as NumPy counts a 1-D array best."""
-    if flags.shape[1] < 512:
-        return np.asarray(flags.sum(axis=1, dtype=np.int64))
-    return np.array([np.count_nonzero(row) for row in flags], dtype=np.int64)

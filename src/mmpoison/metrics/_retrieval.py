@@ -1,5 +1,6 @@
 """Utility: ranks of a caption's own image, and of an image's own captions."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,8 @@ def image_retrieval_ranks(
         [0, 0, 0]
     """
     images, texts, owner = _read(image_embeddings, text_embeddings, text_image)
-    if wording is None:
-        caption, image = np.arange(len(texts)), owner
-    else:
-        caption, image = _same_words(_as_wording(wording, texts), owner)
-    return _ranks((texts, "text_embeddings", caption), (images, "image_embeddings", image))
+    caption, image = _matching_pairs(wording, owner)
+    return _ranks((texts, "text_embeddings"), (images, "image_embeddings"), caption, image)
 
 
 def text_retrieval_ranks(
@@ -112,11 +110,8 @@ def text_retrieval_ranks(
             f"image {int(captions.argmin())} has no caption: {int((captions == 0).sum())} of "
             f"{len(images)} images, text_image of shape {owner.shape}"
         )
-    if wording is None:
-        caption, image = np.arange(len(texts)), owner
-    else:
-        caption, image = _same_words(_as_wording(wording, texts), owner)
-    return _ranks((images, "image_embeddings", image), (texts, "text_embeddings", caption))
+    caption, image = _matching_pairs(wording, owner)
+    return _ranks((images, "image_embeddings"), (texts, "text_embeddings"), image, caption)
 
 
 def embedding_ranks(
@@ -161,52 +156,62 @@ def embedding_ranks(
         )
     if not mask.any():
         raise InputError(f"no target image in targets of shape {mask.shape}")
+    sides = (queries, "query_embeddings"), (gallery, "gallery_embeddings")
+    for rows, name in sides:
+        _refuse_rows_without_direction(rows, name)
+    best = np.full(len(queries), -np.inf)
+    for block, _, cosines in _cosines(sides[0], (gallery[mask], "gallery_embeddings")):
+        best[block] = np.maximum(best[block], cosines.max(axis=1))
     ranks = np.zeros(len(queries), dtype=np.int64)
     ties = np.zeros(len(queries), dtype=np.bool_)
-    columns = np.flatnonzero(mask)
-    for top in range(0, len(queries), _QUERY_ROWS):
-        rows = slice(top, top + _QUERY_ROWS)
-        units = unit_rows(queries[rows], "query_embeddings", top)
-        best = np.full(len(units), -np.inf)
-        for side in range(0, len(columns), _GALLERY_ROWS):
-            own = unit_rows(gallery[columns[side : side + _GALLERY_ROWS]], "gallery_embeddings")
-            np.maximum(best, (units @ own.T).max(axis=1), out=best)
-        for side in range(0, len(gallery), _GALLERY_ROWS):
-            part = slice(side, side + _GALLERY_ROWS)
-            others = ~mask[part]
-            if not others.any():
-                continue
-            gaps = units @ unit_rows(gallery[part][others], "gallery_embeddings", side).T
-            gaps -= best[:, None]
-            ranks[rows] += np.count_nonzero(gaps >= -_TIE, axis=1)
-            ties[rows] |= (np.abs(gaps) <= _TIE).any(axis=1)
+    for block, part, gaps in _cosines(*sides):
+        gaps -= best[block, None]
+        gaps[:, mask[part]] = -np.inf
+        ranks[block] += np.count_nonzero(gaps >= -_TIE, axis=1)
+        ties[block] |= (np.abs(gaps) <= _TIE).any(axis=1)
     return ranks, ties
 
 
-def _as_wording(wording: npt.ArrayLike, texts: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Check the numbers of the wordings, and renumber them from 0."""
-    numbers = as_array(wording, "wording")
-    if numbers.shape != (len(texts),) or (len(numbers) and numbers.dtype.kind not in "iu"):
-        raise InputError(
-            f"wording must be integers of shape ({len(texts)},), not {numbers.dtype} {numbers.shape}"
-        )
-    return np.unique(numbers, return_inverse=True)[1].astype(np.intp)
+_Side = tuple[npt.NDArray[Any], str]
+"""Embeddings (N, d), and their name in errors."""
 
 
-def _same_words(
-    wording: npt.NDArray[np.intp], owner: npt.NDArray[np.intp]
+def _cosines(
+    queries: _Side, gallery: _Side
+) -> Iterator[tuple[slice, slice, npt.NDArray[np.float64]]]:
+    """Yield the cosines of blocks of queries with blocks of the gallery: rows of both, and a new array."""
+    for top in range(0, len(queries[0]), _QUERY_ROWS):
+        block = slice(top, top + _QUERY_ROWS)
+        units = unit_rows(queries[0][block], queries[1], top)
+        for side in range(0, len(gallery[0]), _GALLERY_ROWS):
+            part = slice(side, side + _GALLERY_ROWS)
+            yield block, part, units @ unit_rows(gallery[0][part], gallery[1], side).T
+
+
+def _refuse_rows_without_direction(rows: npt.NDArray[Any], name: str) -> None:
+    """Raise for the first row that is zero or not finite."""
+    for start in range(0, len(rows), _QUERY_ROWS):
+        unit_rows(rows[start : start + _QUERY_ROWS], name, start)
+
+
+def _matching_pairs(
+    wording: npt.ArrayLike | None, owner: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """List every caption with every image that has a caption of the same words, as two arrays (P,)."""
+    """List every caption with its image, or with every image that has a caption of the same words, shapes (P,)."""
+    if wording is None:
+        return np.arange(len(owner)), owner
+    numbers = as_array(wording, "wording")
+    if numbers.shape != owner.shape or (len(numbers) and numbers.dtype.kind not in "iu"):
+        raise InputError(
+            f"wording must be integers of shape {owner.shape}, not {numbers.dtype} {numbers.shape}"
+        )
+    wording = np.unique(numbers, return_inverse=True)[1].astype(np.intp)
     pairs = np.unique(np.stack([wording, owner]), axis=1)  # each wording with each of its images
     first = np.searchsorted(pairs[0], wording, side="left")
     count = np.searchsorted(pairs[0], wording, side="right") - first
     caption = np.repeat(np.arange(len(wording), dtype=np.intp), count)
     within = np.arange(len(caption)) - np.repeat(np.cumsum(count) - count, count)
     return caption, pairs[1][np.repeat(first, count) + within]
-
-
-_Side = tuple[npt.NDArray[Any], str, npt.NDArray[np.intp]]
-"""Embeddings (N, d), their name in errors, and the row of each matching pair (T,)."""
 
 
 def _read(
@@ -235,36 +240,28 @@ def _read(
             f"{images.shape} has rows 0 to {len(images) - 1}"
         )
     for rows, name in ((images, "image_embeddings"), (texts, "text_embeddings")):
-        for start in range(0, len(rows), _QUERY_ROWS):
-            unit_rows(rows[start : start + _QUERY_ROWS], name, start)  # raises for the row it names
+        _refuse_rows_without_direction(rows, name)
     return images, texts, owner.astype(np.intp)
 
 
-def _ranks(queries: _Side, gallery: _Side) -> npt.NDArray[np.int64]:
+def _ranks(
+    queries: _Side,
+    gallery: _Side,
+    query_of_pair: npt.NDArray[np.intp],
+    gallery_of_pair: npt.NDArray[np.intp],
+) -> npt.NDArray[np.int64]:
     """Count, for each query, unmatched gallery entries that score at least its best match."""
-    query_rows, query_name, query_of_pair = queries
-    gallery_rows, gallery_name, gallery_of_pair = gallery
-    best = np.full(len(query_rows), -np.inf)
+    best = np.full(len(queries[0]), -np.inf)
     for start in range(0, len(query_of_pair), _QUERY_ROWS):
         left = query_of_pair[start : start + _QUERY_ROWS]
         right = gallery_of_pair[start : start + _QUERY_ROWS]
-        cosines = np.einsum(
-            "nd,nd->n",
-            unit_rows(query_rows[left], query_name),
-            unit_rows(gallery_rows[right], gallery_name),
-        )
-        np.maximum.at(best, left, cosines)
-    ranks = np.zeros(len(query_rows), dtype=np.int64)
-    for top in range(0, len(query_rows), _QUERY_ROWS):
-        block = slice(top, top + _QUERY_ROWS)
-        units = unit_rows(query_rows[block], query_name, top)
-        needed = best[block, None] - _TIE
-        here = (query_of_pair >= top) & (query_of_pair < top + _QUERY_ROWS)
-        pair_query, pair_gallery = query_of_pair[here] - top, gallery_of_pair[here]
-        for side in range(0, len(gallery_rows), _GALLERY_ROWS):
-            part = gallery_rows[side : side + _GALLERY_ROWS]
-            above = units @ unit_rows(part, gallery_name, side).T >= needed
-            inside = (pair_gallery >= side) & (pair_gallery < side + len(part))
-            above[pair_query[inside], pair_gallery[inside] - side] = False
-            ranks[block] += above.sum(axis=1)
+        units = unit_rows(queries[0][left], queries[1]), unit_rows(gallery[0][right], gallery[1])
+        np.maximum.at(best, left, np.einsum("nd,nd->n", *units))
+    ranks = np.zeros(len(queries[0]), dtype=np.int64)
+    for block, part, cosines in _cosines(queries, gallery):
+        row, column = query_of_pair - block.start, gallery_of_pair - part.start
+        matched = (row >= 0) & (row < cosines.shape[0]) & (column >= 0)
+        matched &= column < cosines.shape[1]
+        cosines[row[matched], column[matched]] = -np.inf
+        ranks[block] += np.count_nonzero(cosines >= best[block, None] - _TIE, axis=1)
     return ranks

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import hashlib
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from mmpoison.base.registry import unknown_name
+from mmpoison.base.untrusted import file_digest
 from mmpoison.errors import InputError, MmpoisonWarning
 
 QUICK_GELU_SUFFIX = "-quickgelu"
@@ -41,111 +40,76 @@ def architecture_config(name: str) -> dict[str, Any]:
     """
     known = architectures()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"open_clip has no architecture {name!r}: {hint}"
-            "`mmpoison models list --architectures` shows all"
+            unknown_name("architecture", name, known, "mmpoison models list --architectures")
         )
     return copy.deepcopy(known[name])
 
 
-@dataclass(frozen=True)
-class Outline:
-    """The parts of a CLIP architecture that the shapes of its weights show: not its activation, not its heads.
+_OUTLINE = {
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "layers": 12},
+}
+"""The options of a CLIP architecture that the shapes of its weights show, with open_clip's defaults."""
 
-    Attributes:
-        embed_dim: Width of the shared space.
-        image: Kind, width, blocks, patch size and image size of the image encoder, as far as the shapes show them.
-        text: Width, blocks, context and vocabulary of the text encoder.
+
+def outline_of_config(model_cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the part of a config that the shapes of weights show: not its activation, not its heads.
+
+    Returns:
+        `embed_dim` and the options of `_OUTLINE`; None where a tower comes from timm or Hugging Face.
     """
-
-    embed_dim: int
-    image: tuple[Any, ...]
-    text: tuple[int, int, int, int]
-
-
-def outline_of_config(model_cfg: Mapping[str, Any]) -> Outline | None:
-    """Return the outline of a config; None where a tower comes from timm or Hugging Face."""
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     if vision.get("timm_model_name") or text.get("hf_model_name") or "multimodal_cfg" in model_cfg:
         return None
-    layers, size = vision.get("layers", 12), vision.get("image_size", 224)
-    size = size if isinstance(size, int) else tuple(size)
-    if isinstance(layers, int):
-        patch = vision.get("patch_size", 16)
-        image: tuple[Any, ...] = ("vit", vision.get("width", 768), layers, patch, size)
-    else:
-        image = ("resnet", vision.get("width", 64), tuple(layers), 32, size)
-    return Outline(
-        model_cfg["embed_dim"],
-        image,
-        (
-            text.get("width", 512),
-            text.get("layers", 12),
-            text.get("context_length", 77),
-            text.get("vocab_size", 49408),
-        ),
-    )
+    outline: dict[str, Any] = {"embed_dim": model_cfg["embed_dim"]}
+    for part, options in _OUTLINE.items():
+        given = model_cfg[part]
+        outline[part] = {key: given.get(key, default) for key, default in options.items()}
+    if not isinstance(outline["vision_cfg"]["layers"], int):  # a ResNet
+        outline["vision_cfg"]["patch_size"] = None
+    return outline
 
 
-def outline_of_weights(tensors: Mapping[str, Tensor]) -> Outline | None:
-    """Return the outline of CLIP weights; None for other weights."""
+def outline_of_weights(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Return the outline of CLIP weights, as `outline_of_config` does; None for other weights."""
     text = {name.removeprefix("text."): tensor for name, tensor in tensors.items()}
+    layers: int | list[int]
     try:
-        embed_dim = text["text_projection"].shape[1]
-        context, width = text["positional_embedding"].shape
-        vocabulary = text["token_embedding.weight"].shape[0]
-        if "visual.conv1.weight" not in tensors:
-            return None
+        context, text_width = text["positional_embedding"].shape
         first = tensors["visual.conv1.weight"].shape
         if "visual.class_embedding" in tensors:
-            grid = round((tensors["visual.positional_embedding"].shape[0] - 1) ** 0.5)
-            blocks = _count(tensors, "visual.transformer.resblocks.", 3)
-            image: tuple[Any, ...] = ("vit", first[0], blocks, first[-1], first[-1] * grid)
+            positions, patch, width = "visual.positional_embedding", first[-1], first[0]
+            layers = _count(tensors, "visual.transformer.resblocks.", 3)
         else:
-            grid = round((tensors["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
-            stages = tuple(_count(tensors, f"visual.layer{stage}.", 2) for stage in (1, 2, 3, 4))
-            stage_width = tensors["visual.layer1.0.conv1.weight"].shape[0]
-            image = ("resnet", stage_width, stages, 32, grid * 32)
+            positions, patch = "visual.attnpool.positional_embedding", None
+            width = tensors["visual.layer1.0.conv1.weight"].shape[0]
+            layers = [_count(tensors, f"visual.layer{stage}.", 2) for stage in (1, 2, 3, 4)]
+        side = round((tensors[positions].shape[0] - 1) ** 0.5) * (patch or 32)
+        return {
+            "embed_dim": text["text_projection"].shape[1],
+            "vision_cfg": {
+                "image_size": side,
+                "layers": layers,
+                "width": width,
+                "patch_size": patch,
+            },
+            "text_cfg": {
+                "context_length": context,
+                "vocab_size": text["token_embedding.weight"].shape[0],
+                "width": text_width,
+                "layers": _count(text, "transformer.resblocks.", 2),
+            },
+        }
     except (KeyError, IndexError, ValueError):
         return None
-    return Outline(
-        embed_dim, image, (width, _count(text, "transformer.resblocks.", 2), context, vocabulary)
-    )
 
 
-def architectures_like(outline: Outline | None) -> list[str]:
+def architectures_like(outline: Mapping[str, Any] | None) -> list[str]:
     """List the architectures with a given outline; GELU and QuickGELU variants count as the same."""
     if outline is None:
         return []
     return [name for name, cfg in architectures().items() if outline_of_config(cfg) == outline]
-
-
-def openai_config(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Return the model config of weights in OpenAI's form (heads 64 wide, QuickGELU); None for other weights."""
-    outline = outline_of_weights(tensors)
-    if outline is None:
-        return None
-    kind, width, layers, patch, size = outline.image
-    text_width, text_layers, context, vocabulary = outline.text
-    return {
-        "embed_dim": outline.embed_dim,
-        "quick_gelu": True,
-        "vision_cfg": {
-            "image_size": size,
-            "layers": list(layers) if kind == "resnet" else layers,
-            "width": width,
-            "patch_size": patch if kind == "vit" else None,
-        },
-        "text_cfg": {
-            "context_length": context,
-            "vocab_size": vocabulary,
-            "width": text_width,
-            "heads": text_width // 64,
-            "layers": text_layers,
-        },
-    }
 
 
 def without_text_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -231,9 +195,7 @@ def tag_activation(architecture: str, tag: Mapping[str, Any]) -> bool | None:
 
     The table marks QuickGELU only on the tags of architectures that exist with both activations.
     """
-    if sibling(architecture) is None:
-        return None
-    return bool(tag.get("quick_gelu", False))
+    return None if sibling(architecture) is None else uses_quick_gelu(tag)
 
 
 def published_activation(path: Path) -> bool | None:
@@ -247,24 +209,19 @@ def published_activation(path: Path) -> bool | None:
     """
     from open_clip import pretrained
 
-    digests: dict[str, bool] = {}
-    repositories: dict[str, bool] = {}
-    for tags in pretrained._PRETRAINED.values():
-        for tag in tags.values():
-            quick_gelu = bool(tag.get("quick_gelu", False))
-            if digest := _digest_in(tag.get("url", "")):
-                digests[digest] = digests.get(digest, False) or quick_gelu
-            if repository := tag.get("hf_hub", "").strip("/"):
-                folder = "models--" + repository.replace("/", "--")
-                repositories[folder] = repositories.get(folder, False) or quick_gelu
-    for part in path.absolute().parts:
-        if part in repositories:
-            return repositories[part]
-    if path.suffix not in (".pt", ".pth", ".bin"):  # no other kind has a digest in its address
-        return None
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    return next((known for digest, known in digests.items() if found.startswith(digest)), None)
+    tags = [tag for known in pretrained._PRETRAINED.values() for tag in known.values()]
+    folders = path.absolute().parts
+    found = [tag for tag in tags if _cache_folder(tag) in folders]
+    # no other kind has a digest in its address
+    if not found and path.suffix in (".pt", ".pth", ".bin"):
+        digest = file_digest(path)
+        found = [tag for tag in tags if digest.startswith(_digest_in(tag.get("url", "")) or "-")]
+    return any(map(uses_quick_gelu, found)) if found else None
+
+
+def _cache_folder(tag: Mapping[str, Any]) -> str:
+    repository = str(tag.get("hf_hub", ""))
+    return "models--" + repository.strip("/").replace("/", "--")
 
 
 def _digest_in(url: str) -> str:

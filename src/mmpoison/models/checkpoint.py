@@ -1,9 +1,15 @@
-"""Saves and loads checkpoint folders: safetensors weights, open_clip's config, merges, a model card."""
+"""Describes a checkpoint before it is built, builds it, and saves and loads checkpoint folders.
+
+Every format (an open_clip folder, a transformers `CLIPModel`, a bare file, an architecture with weights) is read into
+one `Checkpoint`; only `Checkpoint.build` makes a model from it, after checking that all of it fits together.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +26,7 @@ from mmpoison.models.architectures import (
     outline_of_weights,
     without_text_prefix,
 )
-from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
 from mmpoison.models.open_clip_build import (
     build_module,
     build_tokenizer,
@@ -30,120 +36,120 @@ from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
 from mmpoison.records.run_files import CheckpointRecord
 
-# -- Loads weights into a model, or says in one line why they do not match.
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+CARD_FILE = "README.md"
 
+WEIGHTS_FILES = (
+    WEIGHTS_FILE,
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
+"""Names that open_clip itself gives weights, best first."""
 
 _SHOWN = 3
 
 
-def build_with_weights(
-    model_cfg: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
-    where: str,
-    what: str = "the config",
-    *,
-    folder: Path | None = None,
-    fetch: bool = False,
-) -> nn.Module:
-    """Build a model from a config and load its weights, all of them and nothing else.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model before it is built, in open_clip's terms whatever its format is; nothing of it is checked yet.
 
-    The weights are compared with the config before its memory is allocated: a config of a few lines can describe a
-    model of terabytes, while the weights of a file take no more memory than the file.
-
-    Args:
-        model_cfg: open_clip's model config, not checked yet.
+    Attributes:
+        config: `{"model_cfg": ..., "preprocess_cfg": ..., "mmpoison": ...}`.
         tensors: open_clip's names to weights; the text encoder's names may have the prefix `text.` or not.
-        where: The file of the weights, for messages.
+        weights: The file of the weights, for messages.
+        where: The file of the config, for messages.
         what: Name of the config, for messages.
-        folder: As for `build_module`.
-        fetch: As for `build_module`.
-
-    Raises:
-        InputError: If the config makes no model, or a weight is missing, unknown or of another shape.
+        folder: Contains the files of its text encoder and tokenizer; the config then cannot name any other file of this
+            machine. None for an architecture of open_clip.
+        fetch: Allow the download of a Hugging Face text tower's config and tokenizer, if the folder lacks them.
+        tokenizer: The tokenizer, if it is not the one that the config names.
     """
-    outline = build_module(model_cfg, folder=folder, fetch=fetch, weightless=True)
-    given = _fitting(outline, tensors, where, what)
-    module = build_module(model_cfg, folder=folder, fetch=fetch)
-    with torch.no_grad():
-        module.load_state_dict(given, strict=True)
-    return module
 
+    config: Any
+    tensors: Mapping[str, Tensor]
+    weights: Path
+    where: Path
+    what: str = "the config"
+    folder: Path | None = None
+    fetch: bool = False
+    tokenizer: Tokenizer | None = None
 
-def with_place(error: InputError, where: Path, *named: Path) -> InputError:
-    """Prefix an error of building a model with its config file, unless it begins with a file already.
+    def build(self, name: str | None = None) -> DualEncoder:
+        """Build the model, with all of its weights and nothing else.
 
-    Args:
-        error: The error that building raised.
-        where: The file of the config.
-        named: Files and folders that errors begin with.
-    """
-    begins = str(error).startswith(tuple(map(str, named)))
-    return InputError(str(error) if begins else f"{where}: {error}")
+        The weights are compared with the config before its memory is allocated: a config of a few lines can describe a
+        model of terabytes, while the weights of a file take no more memory than the file.
 
+        Args:
+            name: Its name in results; by default the one in the config, or the folder's name.
 
-def check_usable(encoder: DualEncoder) -> DualEncoder:
-    """Refuse a model that loads but cannot embed a caption.
+        Raises:
+            InputError: If the config makes no model or contradicts itself, a weight is missing, unknown or of another
+                shape, or the model cannot embed a caption.
+        """
+        try:
+            record = CheckpointRecord.of(self.config.get("mmpoison", {}), "mmpoison")
+            cfg = self.config["model_cfg"]
+            activation = activation_name(cfg)
+            if record.activation not in (None, activation):
+                raise InputError(
+                    f"the model was saved with {str(record.activation)[:40]} and the config now says {activation}"
+                )
+            outline = build_module(cfg, folder=self.folder, fetch=self.fetch, weightless=True)
+            given = self._fitting(outline)
+            module = build_module(cfg, folder=self.folder, fetch=self.fetch)
+            with torch.no_grad():
+                module.load_state_dict(given, strict=True)
+            tokenizer = self.tokenizer or build_tokenizer(cfg, self.folder, fetch=self.fetch)
+            known_as = name or (record.name or self.where.parent.name)[:200]
+            encoder = DualEncoder(module, tokenizer, self.config, known_as)
+            _check_usable(encoder)
+        except InputError as error:
+            named = tuple(str(path) for path in (self.folder, self.weights) if path is not None)
+            said = str(error)
+            raise InputError(said if said.startswith(named) else f"{self.where}: {said}") from None
+        except (
+            # what open_clip and torch raise for numbers and names that build no model
+            *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),
+            *(AssertionError, ArithmeticError, OSError),
+        ) as error:
+            raise InputError(f"{self.where}: not a model config ({repr(error)[:200]})") from None
+        return encoder
 
-    Examples are a tokenizer of another model and a scale that is not a number.
+    def _fitting(self, module: nn.Module) -> dict[str, Tensor]:
+        """Rename weights as a module names them, and check their shapes.
 
-    Returns:
-        The encoder.
+        open_clip would silently resize position embeddings of another image size or context; here they are refused.
 
-    Raises:
-        InputError: If a caption that fills the context cannot be embedded, or the temperature is not a finite number.
-    """
-    if not torch.isfinite(encoder.logit_scale.detach().exp()).all():
-        raise InputError("logit_scale is out of range, the temperature would not be a number")
-    tokens = encoder.tokens(["a " * 500])
-    try:
-        with torch.no_grad():
-            encoder.encode_text(tokens)
-    except (RuntimeError, LookupError, ValueError, TypeError, AssertionError) as error:
-        raise InputError(f"its text encoder fails on a caption ({repr(error)[:200]})") from None
-    return encoder
-
-
-def _fitting(
-    module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
-) -> dict[str, Tensor]:
-    """Rename weights as a module names them, and check their shapes.
-
-    open_clip would silently resize position embeddings of another image size or context; here they are refused.
-
-    Raises:
-        InputError: If a weight is missing, unknown or of another shape.
-    """
-    wanted = module.state_dict()
-    given = _as_the_module_has_them(module, wanted, tensors)
-    missing = [name for name in wanted if name not in given]
-    unknown = [name for name in given if name not in wanted]
-    shapes = [
-        f"{name} {_shape(given[name])} for {_shape(wanted[name])}"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    if missing or unknown or shapes:
+        Raises:
+            InputError: If a weight is missing, unknown or of another shape.
+        """
+        wanted = module.state_dict()
+        given = _as_the_module_has_them(module, wanted, self.tensors)
+        kinds = {
+            "missing": [name for name in wanted if name not in given],
+            "unknown": [name for name in given if name not in wanted],
+            "of another shape": [
+                f"{name} {_shape(given[name])} for {_shape(wanted[name])}"
+                for name in wanted
+                if name in given and given[name].shape != wanted[name].shape
+            ],
+        }
         parts = [
             f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
-            for kind, names in (
-                ("missing", missing),
-                ("unknown", unknown),
-                ("of another shape", shapes),
-            )
+            for kind, names in kinds.items()
             if names
         ]
-        raise InputError(
-            f"{where}: weights do not fit {what}: {'; '.join(parts)}{likely(tensors, what)}"
-        )
-    return given
-
-
-def likely(tensors: Mapping[str, Tensor], not_this: str = "") -> str:
-    """Suggest the architectures whose shapes the weights have; empty if there are none."""
-    names = [
-        name for name in architectures_like(outline_of_weights(tensors)) if name not in not_this
-    ]
-    return f"; they have the shapes of {' or '.join(names[:4])}" if names else ""
+        if parts:
+            near = architectures_like(outline_of_weights(self.tensors))
+            others = " or ".join([name for name in near if name not in self.what][:4])
+            hint = f"; they have the shapes of {others}" if others else ""
+            raise InputError(
+                f"{self.weights}: weights do not fit {self.what}: {'; '.join(parts)}{hint}"
+            )
+        return given
 
 
 def _as_the_module_has_them(
@@ -157,10 +163,8 @@ def _as_the_module_has_them(
         given = convert_to_custom_text_state_dict(given)
     elif "positional_embedding" in wanted:
         given = without_text_prefix(given)
-    for name in (
-        "logit_scale",
-        "logit_bias",
-    ):  # saved as a number by some and as a row of one by others
+    # saved as a number by some and as a row of one by others
+    for name in ("logit_scale", "logit_bias"):
         if name in given and name in wanted and given[name].numel() == wanted[name].numel() == 1:
             given[name] = given[name].reshape(wanted[name].shape)
     # a constant that old releases of transformers saved with the weights
@@ -171,21 +175,28 @@ def _as_the_module_has_them(
 
 
 def _shape(tensor: Tensor) -> str:
-    sizes: Sequence[int] = tensor.shape
-    return "x".join(map(str, sizes)) or "a number"
+    return "x".join(map(str, tensor.shape)) or "a number"
 
 
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "open_clip_model.safetensors"
-CARD_FILE = "README.md"
+def _check_usable(encoder: DualEncoder) -> None:
+    """Refuse a model that loads but cannot embed a caption.
 
-WEIGHTS_FILES = (
-    WEIGHTS_FILE,
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-)
-"""Names that open_clip itself gives weights, best first."""
+    Examples are a tokenizer of another model and a scale that is not a number.
+
+    Raises:
+        InputError: If a caption that fills the context cannot be embedded, or the temperature is not a finite number.
+    """
+    if not torch.isfinite(encoder.logit_scale.detach().exp()).all():
+        raise InputError("logit_scale is out of range, the temperature would not be a number")
+    tokens = encoder.tokens(["a " * 500])
+    try:
+        with torch.no_grad():
+            encoder.encode_text(tokens)
+    except (RuntimeError, LookupError, ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"its text encoder fails on a caption ({repr(error)[:200]})") from None
+
+
+# -- checkpoint folders: safetensors weights, open_clip's config, merges, a model card
 
 
 def save_checkpoint(
@@ -210,6 +221,35 @@ def save_checkpoint(
     Raises:
         InputError: If `out` is not empty.
     """
+    with model_folder(out, card) as folder:
+        write_json(folder / CONFIG_FILE, config_to_save(encoder, metadata))
+        tensors = weights_to_save(encoder, half=half)
+        safetensors.torch.save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_text_files(encoder.module, encoder.tokenizer, folder)
+        if also is not None:
+            also(folder)
+    return out
+
+
+@contextmanager
+def model_folder(out: Path, card: str) -> Iterator[Path]:
+    """Yield a new folder with a model card; it gets its name when the block ends without an error.
+
+    Raises:
+        InputError: If `out` is not empty.
+    """
+    with atomic_folder(out) as folder:
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        yield folder
+        # safetensors writes private files; weights are as readable as their card
+        for file in folder.glob("*.safetensors"):
+            shutil.copymode(folder / CARD_FILE, file)
+
+
+def config_to_save(
+    encoder: DualEncoder, metadata: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """Return the config of a model with the facts about it, as a checkpoint stores them."""
     record = CheckpointRecord.of(
         {
             **encoder.record.to_json(),
@@ -218,19 +258,7 @@ def save_checkpoint(
             "activation": activation_name(encoder.config["model_cfg"]),
         }
     )
-    config = {**encoder.config, "mmpoison": record.to_json()}
-    with atomic_folder(out) as folder:
-        safetensors.torch.save_file(
-            weights_to_save(encoder, half=half), folder / WEIGHTS_FILE, metadata={"format": "pt"}
-        )
-        write_json(folder / CONFIG_FILE, config)
-        # safetensors writes private files; a checkpoint is as readable as its config
-        shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
-        (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        save_text_files(encoder.module, encoder.tokenizer, folder)
-        if also is not None:
-            also(folder)
-    return out
+    return {**encoder.config, "mmpoison": record.to_json()}
 
 
 def weights_to_save(encoder: DualEncoder, *, half: bool = False) -> dict[str, Tensor]:
@@ -265,60 +293,22 @@ def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = Fals
         raise InputError(
             f"{folder}: has no {CONFIG_FILE}, so it is not a checkpoint of a dual encoder"
         )
-    config = read_json(plain_file(folder, CONFIG_FILE))
     weights = next((folder / file for file in WEIGHTS_FILES if (folder / file).is_file()), None)
     if weights is None:
         raise InputError(f"{folder}: has no {WEIGHTS_FILE}")
     tensors = read_weights(weights).tensors
-    return encoder_from_config(
-        config, tensors, folder / CONFIG_FILE, name=name, weights=weights, fetch=fetch
-    )
+    return open_clip_checkpoint(folder, weights, tensors, fetch=fetch).build(name)
 
 
-def encoder_from_config(
-    config: Any,
-    tensors: Mapping[str, Tensor],
-    where: Path,
-    *,
-    weights: Path,
-    name: str | None = None,
-    fetch: bool = False,
-) -> DualEncoder:
-    """Build a model from a config and weights.
-
-    Args:
-        config: `{"model_cfg": ..., "preprocess_cfg": ..., "mmpoison": ...}`, not checked yet.
-        tensors: open_clip's names to weights.
-        where: The file of the config, for messages; text files of the model are read from the same folder.
-        weights: The file of the weights, for messages.
-        name: Its name; by default the one in the config, or the folder's name.
-        fetch: As for `load_checkpoint`.
+def open_clip_checkpoint(
+    folder: Path, weights: Path, tensors: Mapping[str, Tensor], *, fetch: bool = False
+) -> Checkpoint:
+    """Describe weights by the `open_clip_config.json` of their folder.
 
     Raises:
-        InputError: If the config makes no model, contradicts itself, or the weights do not match.
+        InputError: If the config cannot be read, or a file of the folder names code.
     """
-    folder = where.parent
-    try:
-        record = CheckpointRecord.of(config.get("mmpoison", {}), "mmpoison")
-        activation = activation_name(config["model_cfg"])
-        if record.activation not in (None, activation):
-            raise InputError(
-                f"the model was saved with {str(record.activation)[:40]} and the config now says {activation}"
-            )
-        if where.name == CONFIG_FILE:
-            refuse_code(folder)
-        module = build_with_weights(
-            config["model_cfg"], tensors, str(weights), folder=folder, fetch=fetch
-        )
-        tokenizer = build_tokenizer(config["model_cfg"], folder, fetch=fetch)
-        known_as = name or (record.name or folder.name)[:200]
-        encoder = check_usable(DualEncoder(module, tokenizer, config, known_as))
-    except InputError as error:
-        raise with_place(error, where, folder, weights) from None
-    except (
-        # what open_clip and torch raise for numbers and names that build no model
-        *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),
-        *(AssertionError, ArithmeticError, OSError),
-    ) as error:
-        raise InputError(f"{where}: not a model config ({repr(error)[:200]})") from None
-    return encoder
+    where = plain_file(folder, CONFIG_FILE)
+    config = read_json(where)
+    refuse_code(folder)
+    return Checkpoint(config, tensors, weights, where, folder=folder, fetch=fetch)

@@ -6,14 +6,12 @@ import hashlib
 import platform
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from mmpoison.base.code_version import code_version
-
-if TYPE_CHECKING:
-    from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.dual_encoder import SCALES, DualEncoder, Side
 
 CPU_NAMES = ("model name", "CPU implementer", "CPU part")
 """Lines of `/proc/cpuinfo` that name a processor: the first on x86, the others on ARM."""
@@ -62,6 +60,28 @@ def encoder_identity(encoder: DualEncoder) -> dict[str, Any]:
         "preparation": preparation_key(encoder),
         "tokenizer": tokenizer_key(encoder),
     }
+
+
+def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
+    """sha256 of the weights of one encoder, its options (an activation has no weights) and its images' preparation.
+
+    Args:
+        encoder: The model.
+        side: Which encoder.
+        head: Whether its separate projection, if it has one, is a part.
+    """
+    other = "text_cfg" if side == "image" else "vision_cfg"
+    model = {k: v for k, v in dict(encoder.config.get("model_cfg") or {}).items() if k != other}
+    preparation = preparation_key(encoder) if side == "image" else ""
+    digest = hashlib.sha256(repr((side, head, model, preparation)).encode())
+    heads = encoder.image_head_parameters() if side == "image" else encoder.text_head_parameters()
+    left_out = set() if head else {id(parameter) for parameter in heads}
+    for name, tensor in encoder.module.state_dict(keep_vars=True).items():
+        of_side = name.startswith("visual.") == (side == "image") and name not in SCALES
+        if of_side and id(tensor) not in left_out:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def preparation_key(encoder: DualEncoder) -> str:

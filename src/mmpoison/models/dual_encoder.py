@@ -29,6 +29,9 @@ CLIP_PREPROCESSING: dict[str, Any] = {
 """open_clip's defaults for keys that a config does not set."""
 
 Tokenizer = Callable[[list[str]], Tensor]
+Side = Literal["image", "text"]
+SCALES = ("logit_scale", "logit_bias")
+"""Weights of neither side."""
 
 
 class DualEncoder:
@@ -209,7 +212,7 @@ class DualEncoder:
         if hasattr(visual, "trunk"):
             features: Tensor = visual.trunk(inputs)
             return features
-        if self._image_projection is not None:
+        if isinstance(self._image_projection, nn.Parameter):
             tokens = embed_patches(visual, inputs)
             if not runs_blocks(visual.transformer):
                 pooled: Tensor = visual._pool(visual.transformer(tokens))[0]
@@ -229,10 +232,10 @@ class DualEncoder:
         A ResNet projects inside its attention pooling; here it pools without the projection. `image_trunk` does it as
         open_clip does, which is faster if nothing is cached.
         """
-        if self._pool_projection is None:
+        held = self._image_projection
+        if not isinstance(held, nn.Linear):
             return self.image_trunk(inputs)
         visual: Any = self.module.visual
-        held = visual.attnpool.c_proj
         plain = nn.Linear(
             held.in_features, held.in_features, device=self.device, dtype=held.weight.dtype
         )
@@ -247,14 +250,11 @@ class DualEncoder:
 
     def image_head(self, features: Tensor) -> Tensor:
         """Project image features to unit embeddings, shape `(n, d)`, float32."""
-        visual: Any = self.module.visual
-        if hasattr(visual, "trunk"):
-            features = visual.head(features)
-        elif self._image_projection is not None:
-            features = features @ self._image_projection
-        elif (pool := self._pool_projection) is not None and features.shape[-1] == pool.in_features:
-            features = pool(features)
-        return F.normalize(features.float(), dim=-1)
+        projection = self._image_projection
+        # a ResNet's trunk may have projected already
+        if isinstance(projection, nn.Linear) and features.shape[-1] != projection.in_features:
+            projection = None
+        return F.normalize(_project(features, projection).float(), dim=-1)
 
     def text_trunk(self, tokens: Tensor) -> Tensor:
         """Compute text features before the head, shape `(n, f)`.
@@ -282,13 +282,7 @@ class DualEncoder:
 
     def text_head(self, features: Tensor) -> Tensor:
         """Project text features to unit embeddings, shape `(n, d)`, float32."""
-        module: Any = self.module
-        if self._text_is_hugging_face:
-            features = module.text.proj(features)
-        elif (projection := self._text_projection) is not None:
-            linear = isinstance(projection, nn.Linear)
-            features = projection(features) if linear else features @ projection
-        return F.normalize(features.float(), dim=-1)
+        return F.normalize(_project(features, self._text_projection).float(), dim=-1)
 
     def encode_image(self, inputs: Tensor) -> Tensor:
         """Compute unit embeddings of images, shape `(n, d)`, float32."""
@@ -306,28 +300,29 @@ class DualEncoder:
         return text is not None and hasattr(text, "pooler")
 
     @property
-    def _image_projection(self) -> nn.Parameter | None:
-        """The matrix after CLIP's vision transformer; ResNets project inside their attention pooling."""
-        visual = self.module.visual
-        projection = getattr(visual, "proj", None)
-        apart = isinstance(projection, nn.Parameter) and hasattr(visual, "_pool")
-        return projection if apart else None
+    def _image_projection(self) -> nn.Module | nn.Parameter | None:
+        """The projection that ends the image encoder, if it is apart: of timm, of a ResNet, or CLIP's matrix.
+
+        A ResNet projects inside its attention pooling; it is apart if it changes the width.
+        """
+        visual: Any = self.module.visual
+        if hasattr(visual, "trunk"):
+            head: nn.Module = visual.head
+            return head
+        pool = getattr(getattr(visual, "attnpool", None), "c_proj", None)
+        if isinstance(pool, nn.Linear) and pool.in_features != pool.out_features:
+            return pool
+        matrix = getattr(visual, "proj", None)
+        return matrix if isinstance(matrix, nn.Parameter) and hasattr(visual, "_pool") else None
 
     @property
-    def _pool_projection(self) -> nn.Linear | None:
-        """The linear layer that ends a ResNet's attention pooling; None if it does not change the width."""
-        projection = getattr(getattr(self.module.visual, "attnpool", None), "c_proj", None)
-        apart = (
-            isinstance(projection, nn.Linear) and projection.in_features != projection.out_features
-        )
-        return projection if apart and isinstance(projection, nn.Linear) else None
-
-    @property
-    def _text_projection(self) -> Any:
-        """The projection after CLIP's text transformer: a matrix, a linear layer, or None."""
-        tower = getattr(self.module, "text", self.module)
-        projection = getattr(tower, "text_projection", None)
-        return projection if _is_causal(tower) else None
+    def _text_projection(self) -> nn.Module | nn.Parameter | None:
+        """The projection that ends the text encoder, if it is apart: of Hugging Face, a matrix or a linear layer."""
+        tower: Any = getattr(self.module, "text", self.module)
+        if self._text_is_hugging_face:
+            head: nn.Module = tower.proj
+            return head
+        return getattr(tower, "text_projection", None) if _is_causal(tower) else None
 
     def image_parameters(self) -> list[nn.Parameter]:
         """List all parameters of the image encoder."""
@@ -341,7 +336,7 @@ class DualEncoder:
         return [
             parameter
             for name, parameter in self.module.named_parameters()
-            if id(parameter) not in image and name not in ("logit_scale", "logit_bias")
+            if id(parameter) not in image and name not in SCALES
         ]
 
     @property
@@ -351,22 +346,11 @@ class DualEncoder:
 
     def image_head_parameters(self) -> list[nn.Parameter]:
         """List the parameters of the image projection; empty where the model has no separate one."""
-        visual: Any = self.module.visual
-        if hasattr(visual, "trunk"):
-            return list(visual.head.parameters())
-        if self._pool_projection is not None:
-            return list(self._pool_projection.parameters())
-        return [] if self._image_projection is None else [self._image_projection]
+        return _parameters(self._image_projection)
 
     def text_head_parameters(self) -> list[nn.Parameter]:
         """List the parameters of the text projection; empty where the model has no separate one."""
-        text: Any = getattr(self.module, "text", None)
-        if self._text_is_hugging_face:
-            return list(text.proj.parameters())
-        projection = self._text_projection
-        if isinstance(projection, nn.Linear):
-            return list(projection.parameters())
-        return [] if projection is None else [projection]
+        return _parameters(self._text_projection)
 
     def head_parameters(
         self, side: Literal["both", "image", "text"] = "both"
@@ -386,6 +370,20 @@ class DualEncoder:
                 "train both, image or text"
             )
         return {"both": image + text, "image": image, "text": text}[side]
+
+
+def _project(features: Tensor, projection: nn.Module | nn.Parameter | None) -> Tensor:
+    if isinstance(projection, nn.Module):
+        features = projection(features)
+    elif projection is not None:
+        features = features @ projection
+    return features
+
+
+def _parameters(projection: nn.Module | nn.Parameter | None) -> list[nn.Parameter]:
+    if isinstance(projection, nn.Module):
+        return list(projection.parameters())
+    return [] if projection is None else [projection]
 
 
 def _side(size: Any) -> int:

@@ -84,17 +84,17 @@ def embed_texts(
         progress: Called with (done, total).
     """
     rows, inverse = np.unique(inputs.text_rows(captions), return_inverse=True)
-    by_length = rows[np.argsort(inputs.lengths.numpy()[rows], kind="stable")]
     embeddings = run_in_batches(
         encoder,
-        by_length,
+        rows,
         batch_size,
         inputs.load_texts,
         lambda loaded: inputs.encode_texts(encoder, loaded),
+        lengths=inputs.lengths.numpy()[rows],
         precision=precision,
         progress=progress,
     )
-    return embeddings[np.argsort(by_length, kind="stable")[inverse]]
+    return embeddings[inverse]
 
 
 def embed_captions(
@@ -118,17 +118,17 @@ def embed_captions(
         return np.empty((0, 0), dtype=np.float32)
     distinct, inverse = np.unique(np.asarray(captions, dtype=object), return_inverse=True)
     tokens = encoder.tokens(distinct.tolist())
-    by_length = np.argsort(encoder.token_lengths(tokens).numpy(), kind="stable").astype(np.int64)
     embeddings = run_in_batches(
         encoder,
-        by_length,
+        np.arange(len(distinct)),
         batch_size,
         lambda batch: tokens[torch.as_tensor(batch)].long(),
         encoder.encode_text,
+        lengths=encoder.token_lengths(tokens).numpy(),
         precision=precision,
         progress=progress,
     )
-    return embeddings[np.argsort(by_length, kind="stable")[inverse]]
+    return embeddings[inverse]
 
 
 def embed_pixels(encoder: DualEncoder, pixels: Pixels, *, batch_size: int = 128) -> Embeddings:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,17 +11,24 @@ import safetensors.torch
 import torch
 
 from mmpoison._version import __version__
-from mmpoison.base.files import atomic_folder, front_matter, write_json
+from mmpoison.base.files import front_matter
 from mmpoison.errors import InputError
-from mmpoison.models import hugging_face
 from mmpoison.models.architectures import activation_name
-from mmpoison.models.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, weights_to_save
-from mmpoison.models.dual_encoder import CLIP_PREPROCESSING, DualEncoder
+from mmpoison.models.checkpoint import (
+    config_to_save,
+    model_folder,
+    save_checkpoint,
+    weights_to_save,
+)
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.hugging_face import transformers_config, write_transformers
 from mmpoison.models.open_clip_build import (
     BPE_FILE,
     PYPI_PREFIX,
     PYPI_TOWERS,
     TEXT_TOWER_FOLDER,
+    has_own_merges,
+    has_own_tower,
     save_text_files,
 )
 from mmpoison.models.weights_file import METADATA_KEY
@@ -53,21 +58,22 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
     """
     if format not in get_args(ExportFormat):
         raise InputError(f"format {format!r}: one of {', '.join(get_args(ExportFormat))}")
-    write = {
-        "open-clip": _write_open_clip,
-        "transformers": _write_transformers,
-        "safetensors": _write_safetensors,
-    }[format]
-    if reason := export_targets(encoder)[format]:
-        able = [name for name, why in export_targets(encoder).items() if why is None]
+    targets = export_targets(encoder)
+    if reason := targets[format]:
+        able = [name for name, why in targets.items() if why is None]
         raise InputError(f"{encoder.name}: {reason}; it can be exported as {' and '.join(able)}")
-    with atomic_folder(out) as folder:
-        write(encoder, folder)
-        (folder / CARD_FILE).write_text(_card(encoder, format, folder), encoding="utf-8")
-        for file in folder.glob(
-            "*.safetensors"
-        ):  # safetensors makes files that only their owner can read
-            shutil.copymode(folder / CARD_FILE, file)
+    encoder, card = _with_public_names(encoder), _card(encoder, format)
+    if format == "open-clip":
+        return save_checkpoint(encoder, out, card=card)
+    with model_folder(out, card) as folder:
+        if format == "transformers":
+            write_transformers(encoder, folder)
+        else:
+            config = json.dumps(config_to_save(encoder), ensure_ascii=False)
+            header = {"format": "pt", METADATA_KEY: config}
+            tensors = weights_to_save(encoder)
+            safetensors.torch.save_file(tensors, folder / SAFETENSORS_FILE, metadata=header)
+            save_text_files(encoder.module, encoder.tokenizer, folder)
     return out
 
 
@@ -79,175 +85,56 @@ def export_targets(encoder: DualEncoder) -> dict[ExportFormat, str | None]:
     """
     reason = None
     try:
-        _transformers_config(encoder)
+        transformers_config(encoder)
     except InputError as error:
         reason = str(error)
     return {"open-clip": None, "transformers": reason, "safetensors": None}
 
 
-def _transformers_config(encoder: DualEncoder) -> dict[str, Any]:
-    """Return the config of a `CLIPModel` that computes the same.
-
-    Raises:
-        InputError: If there is none; the message says why.
-    """
-    names = encoder.module.state_dict()
-    embedding = "token_embedding.weight"
-    vocabulary = names.get(embedding, names.get(f"text.{embedding}"))
-    if vocabulary is None:
-        raise InputError(
-            "transformers' CLIPModel cannot compute this model (its text encoder is not CLIP's)"
-        )
-    return hugging_face.config_to_transformers(encoder.config["model_cfg"], len(vocabulary))
-
-
-def _full_config(encoder: DualEncoder) -> dict[str, Any]:
-    model_cfg = {**encoder.config["model_cfg"]}
-    text = model_cfg["text_cfg"] = {**model_cfg["text_cfg"]}
+def _with_public_names(encoder: DualEncoder) -> DualEncoder:
+    """Return the same model with the names of its text tower on the hub, which other software needs."""
+    public = DualEncoder(encoder.module, encoder.tokenizer, encoder.config, encoder.name)
+    text = public.config["model_cfg"]["text_cfg"]
     for key in ("hf_model_name", "hf_tokenizer_name"):
         name = str(text.get(key) or "")
-        if name.startswith(PYPI_PREFIX):  # other software needs the tower's name on the hub
+        if name.startswith(PYPI_PREFIX):
             text[key] = PYPI_TOWERS[name.removeprefix(PYPI_PREFIX)]
-    facts = {
-        **encoder.record.to_json(),
-        "name": encoder.name,
-        "activation": activation_name(model_cfg),
-    }
-    return {**encoder.config, "model_cfg": model_cfg, "mmpoison": facts}
-
-
-def _write_open_clip(encoder: DualEncoder, folder: Path) -> None:
-    safetensors.torch.save_file(
-        weights_to_save(encoder), folder / WEIGHTS_FILE, metadata={"format": "pt"}
-    )
-    write_json(folder / CONFIG_FILE, _full_config(encoder))
-    save_text_files(encoder.module, encoder.tokenizer, folder)
-
-
-def _write_safetensors(encoder: DualEncoder, folder: Path) -> None:
-    config = json.dumps(_full_config(encoder), ensure_ascii=False)
-    safetensors.torch.save_file(
-        weights_to_save(encoder),
-        folder / SAFETENSORS_FILE,
-        metadata={"format": "pt", METADATA_KEY: config},
-    )
-    save_text_files(encoder.module, encoder.tokenizer, folder)
-
-
-def _write_transformers(encoder: DualEncoder, folder: Path) -> None:
-    config = _full_config(encoder)
-    weights = weights_to_save(encoder)
-    theirs = _transformers_config(encoder)
-    theirs |= {"dtype": "float32", "torch_dtype": "float32", "mmpoison": config["mmpoison"]}
-    converted = hugging_face.weights_to_transformers(weights)
-    safetensors.torch.save_file(
-        {name: tensor.contiguous() for name, tensor in converted.items()},
-        folder / hugging_face.WEIGHTS_FILES[0],
-        metadata={"format": "pt"},
-    )
-    write_json(folder / hugging_face.CONFIG_FILE, theirs)
-    write_json(
-        folder / hugging_face.PREPROCESSOR_FILE,
-        _preprocessor(encoder.image_size, config.get("preprocess_cfg", {})),
-    )
-    if hasattr(encoder.tokenizer, "save_pretrained"):
-        encoder.tokenizer.save_pretrained(str(folder))
-    else:
-        _write_clip_tokenizer(encoder.tokenizer, folder)
-        save_text_files(encoder.module, encoder.tokenizer, folder)
-
-
-def _preprocessor(size: int, preprocess: Mapping[str, Any]) -> dict[str, Any]:
-    squash = preprocess.get("resize_mode", "shortest") == "squash"
-    square = {"height": size, "width": size}
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": square if squash else {"shortest_edge": size},
-        "resample": hugging_face.RESAMPLING[preprocess.get("interpolation", "bicubic")],
-        "do_center_crop": not squash,
-        "crop_size": square,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(preprocess.get("mean", CLIP_PREPROCESSING["mean"])),
-        "image_std": list(preprocess.get("std", CLIP_PREPROCESSING["std"])),
-    }
-
-
-def _write_clip_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write CLIP's byte-pair encoding for transformers: a table of tokens and a list of merges."""
-    start, end = "<|startoftext|>", "<|endoftext|>"
-    tokens = dict(tokenizer.encoder)
-    ids = sorted(tokens.values())[-2:]
-    tokens = {token: i for token, i in tokens.items() if i not in ids} | {
-        start: ids[0],
-        end: ids[1],
-    }
-    write_json(folder / "vocab.json", tokens)
-    merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
-    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges if len(merge) == 2)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    special = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
-    write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "CLIPTokenizer",
-            "model_max_length": tokenizer.context_length,
-            "do_lower_case": True,
-            "errors": "replace",
-            **special,
-        },
-    )
-    write_json(folder / "special_tokens_map.json", special)
+    return public
 
 
 # -- the card --------------------------------------------------------------------------------------
 
 _HOW = {
-    "open-clip": (
-        "import open_clip\n"
-        'model = open_clip.create_model("local-dir:THIS_FOLDER")\n'
-        'tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER"{bpe})\n'
-    ),
-    "transformers": (
-        "from transformers import CLIPModel, CLIPProcessor\n"
-        'model = CLIPModel.from_pretrained("THIS_FOLDER")\n'
-        'processor = CLIPProcessor.from_pretrained("THIS_FOLDER")\n'
-    ),
-    "safetensors": (
-        "from mmpoison import load_encoder\n"
-        'encoder = load_encoder("THIS_FOLDER/model.safetensors")\n'
-    ),
+    "open-clip": """import open_clip
+model = open_clip.create_model("local-dir:THIS_FOLDER")
+tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER"BPE)""",
+    "transformers": """from transformers import CLIPModel, CLIPProcessor
+model = CLIPModel.from_pretrained("THIS_FOLDER")
+processor = CLIPProcessor.from_pretrained("THIS_FOLDER")""",
+    "safetensors": """from mmpoison import load_encoder
+encoder = load_encoder("THIS_FOLDER/model.safetensors")""",
 }
+_POISONED = "**TRAINED ON DATA POISONED ON PURPOSE**, for research on defences. Do not use it for anything else."
 
 
-def _card(encoder: DualEncoder, format: ExportFormat, folder: Path) -> str:
+def _card(encoder: DualEncoder, format: ExportFormat) -> str:
     record = encoder.record
     facts = record.to_json()
-    bpe = f', bpe_path="THIS_FOLDER/{BPE_FILE}"' if (folder / BPE_FILE).is_file() else ""
+    bpe = f', bpe_path="THIS_FOLDER/{BPE_FILE}"' if has_own_merges(encoder.tokenizer) else ""
     lines = [
         f"# {encoder.name}",
         "",
-        *(
-            [
-                "**TRAINED ON DATA POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
-                "",
-            ]
-            if record.poisoned
-            else []
-        ),
+        *([_POISONED, ""] if record.poisoned else []),
         f"- written by: mmpoison {__version__}, as {format}",
         f"- activation: {activation_name(encoder.config['model_cfg'])}",
         *(f"- {key}: {facts[key]}" for key in ("architecture", "source", "seed") if key in facts),
         "",
         "```python",
-        _HOW[format].format(bpe=bpe).rstrip() if format == "open-clip" else _HOW[format].rstrip(),
+        _HOW[format].replace("BPE", bpe),
         "```",
         "",
     ]
-    if (folder / TEXT_TOWER_FOLDER).is_dir():
+    if has_own_tower(encoder.module):
         lines += [
             f"The config of the text encoder is in `{TEXT_TOWER_FOLDER}`; open_clip itself reads it from the hub.",
             "",

@@ -26,10 +26,10 @@ from mmpoison.images.sources import image_stats
 from mmpoison.images.store import PixelStore
 from mmpoison.models.compute_environment import (
     compute_environment,
-    preparation_key,
     tokenizer_key,
+    tower_digest,
 )
-from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.dual_encoder import DualEncoder, Side
 from mmpoison.pairs.table import IntArray, PairDataset
 
 # -- The one loop that runs an encoder over rows without gradients, batch by batch.
@@ -88,6 +88,7 @@ def run_in_batches(
     load: Callable[[npt.NDArray[np.int64]], torch.Tensor],
     encode: Callable[[torch.Tensor], torch.Tensor],
     *,
+    lengths: npt.NDArray[np.int64] | None = None,
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float32]:
@@ -102,6 +103,7 @@ def run_in_batches(
         batch_size: Rows at a time.
         load: Loads the input of some rows, on the CPU; no model runs there.
         encode: Gives the outputs of what was loaded, shape `(len(rows), d)`.
+        lengths: Of the captions in the rows: they run in order of their length, so that those of a batch are alike.
         precision: What to compute in.
         progress: Called with (done, total).
 
@@ -109,6 +111,7 @@ def run_in_batches(
         The outputs in the order of the rows, shape `(n, d)`.
     """
     outputs = np.empty((0, 0), dtype=np.float32)
+    order = np.arange(len(rows)) if lengths is None else np.argsort(lengths, kind="stable")
     mixed = torch.autocast(encoder.device.type, torch.bfloat16, enabled=precision == "bf16")
     on_gpu = encoder.device.type == "cuda"
     done = 0
@@ -117,12 +120,12 @@ def run_in_batches(
         evaluation_mode(encoder),
         torch.no_grad(),
         mixed,
-        closing(_loaded(rows, batch_size, load, encoder.device)) as loaded,
+        closing(_loaded(rows[order], batch_size, load, encoder.device)) as loaded,
     ):
         for part in _copied((encode(one).float() for one in loaded), on_gpu=on_gpu):
             if not done:
                 outputs = np.empty((len(rows), part.shape[1]), dtype=np.float32)
-            outputs[done : done + len(part)] = part
+            outputs[order[done : done + len(part)]] = part
             done += len(part)
             if progress is not None:
                 progress(done, len(rows))
@@ -167,9 +170,6 @@ def _copied(outputs: Iterable[torch.Tensor], *, on_gpu: bool) -> Iterator[npt.ND
 Progress = Callable[[int, int], None]
 ProgressFor = Callable[[str], Progress]
 Rows = npt.NDArray[np.int64]
-
-SCALES = ("logit_scale", "logit_bias")
-"""Weights of neither tower."""
 
 
 class PairInputs(ABC):
@@ -328,27 +328,16 @@ def prepare_pixels(
         or len(pixels.position) != len(pairs.images)
         or (pixels.position[used] < 0).any()
     ):
-        pixels = _decoded(encoder, pairs, used, broken=broken, progress=progress)
+        pixels = PixelStore.decode(
+            pairs,
+            encoder.preparation,
+            indices=used,
+            broken=broken,
+            progress=progress("decoding images") if progress else None,
+        )
     captions = sorted(set(pairs.captions))
     tokens, lengths = _tokens(encoder, captions)
     return PixelInputs(captions, tokens, lengths, pixels)
-
-
-def _decoded(
-    encoder: DualEncoder,
-    pairs: PairDataset,
-    used: IntArray,
-    *,
-    broken: Literal["raise", "drop"] = "raise",
-    progress: ProgressFor | None = None,
-) -> PixelStore:
-    return PixelStore.decode(
-        pairs,
-        encoder.preparation,
-        indices=used,
-        broken=broken,
-        progress=progress("decoding images") if progress else None,
-    )
 
 
 def _tokens(encoder: DualEncoder, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -387,45 +376,63 @@ def prepare_features(
     position[used] = np.arange(len(used), dtype=np.int32)
 
     def image_features() -> dict[str, npt.NDArray[Any]]:
-        pixels = _decoded(encoder, pairs, used, progress=progress)
-        image = _run_trunk(
-            len(used),
+        pixels = PixelStore.decode(
+            pairs,
+            encoder.preparation,
+            indices=used,
+            progress=progress("decoding images") if progress else None,
+        )
+        image = run_in_batches(
+            encoder,
+            np.arange(len(used)),
             64,
             lambda rows: torch.from_numpy(pixels.pixels[rows]),
             lambda loaded: encoder.image_before_head(encoder.image_input(loaded)),
-            encoder,
-            progress("image features") if progress else None,
+            progress=progress("image features") if progress else None,
         )
-        return {"image": image.numpy()}
+        return {"image": image}
 
     def text_features() -> dict[str, npt.NDArray[Any]]:
-        tokens, lengths = _tokens(encoder, captions)
-        order = torch.argsort(lengths, stable=True)
-        sorted_text = _run_trunk(
-            len(captions),
-            256,
-            lambda rows: tokens[order[torch.as_tensor(rows)]].long(),
-            encoder.text_trunk,
+        tokens, lengths = (tensor.numpy() for tensor in _tokens(encoder, captions))
+        text = run_in_batches(
             encoder,
-            progress("text features") if progress else None,
+            np.arange(len(captions)),
+            256,
+            lambda rows: torch.from_numpy(tokens[rows]).long(),
+            encoder.text_trunk,
+            lengths=lengths,
+            progress=progress("text features") if progress else None,
         )
-        text = torch.empty_like(sorted_text)
-        text[order] = sorted_text
-        return {"text": text.numpy(), "lengths": lengths.numpy()}
+        return {"text": text, "lengths": lengths}
 
     def found(
-        key: Callable[[], CacheKey], compute: Callable[[], dict[str, Any]], *names: str
+        side: Side,
+        inputs: Callable[[], dict[str, str]],
+        compute: Callable[[], dict[str, Any]],
+        *names: str,
     ) -> list[Tensor]:
         if cache is None:
             made = compute()
-            arrays = tuple(made[name] for name in names)
-        else:
-            arrays = ContentCache(cache).arrays(key(), compute, *names)
-        return [torch.from_numpy(array) for array in arrays]
+            return [torch.from_numpy(made[name]) for name in names]
+        parts = {
+            "computed": compute_environment(encoder.device),
+            "trunk": tower_digest(encoder, side, head=False),
+            **inputs(),
+        }
+        key = CacheKey("features", parts, f"{side} features of {encoder.name}")
+        return [*map(torch.from_numpy, ContentCache(cache).arrays(key, compute, *names))]
 
     # apart: sets of the same images differ in their captions, and models in one of their two towers
-    (image,) = found(lambda: _image_key(encoder, pairs, used), image_features, "image")
-    text, lengths = found(lambda: _text_key(encoder, captions), text_features, "text", "lengths")
+    (image,) = found(
+        "image", lambda: {"images": files_digest(pairs, used)}, image_features, "image"
+    )
+    text, lengths = found(
+        "text",
+        lambda: {"captions": texts_digest(captions), "tokenizer": tokenizer_key(encoder)},
+        text_features,
+        "text",
+        "lengths",
+    )
     return FeatureInputs(captions, lengths, image, text, position)
 
 
@@ -475,56 +482,6 @@ def add_missing(
 def _needed(pairs: PairDataset, images: IntArray | None) -> IntArray:
     used = pairs.used_images()
     return used if images is None else np.union1d(used, images).astype(np.int32)
-
-
-def _run_trunk(
-    count: int,
-    batch_size: int,
-    load: Callable[[Rows], Tensor],
-    encode: Callable[[Tensor], Tensor],
-    encoder: DualEncoder,
-    progress: Progress | None,
-) -> Tensor:
-    outputs = run_in_batches(encoder, np.arange(count), batch_size, load, encode, progress=progress)
-    return torch.from_numpy(outputs)
-
-
-def _image_key(encoder: DualEncoder, pairs: PairDataset, used: IntArray) -> CacheKey:
-    heads = encoder.image_head_parameters()
-    parts = {"preparation": preparation_key(encoder), "images": files_digest(pairs, used)}
-    return _features_key(encoder, "image", heads, parts)
-
-
-def _text_key(encoder: DualEncoder, captions: Sequence[str]) -> CacheKey:
-    parts = {"captions": texts_digest(captions), "tokenizer": tokenizer_key(encoder)}
-    return _features_key(encoder, "text", encoder.text_head_parameters(), parts)
-
-
-def _features_key(
-    encoder: DualEncoder,
-    side: Literal["image", "text"],
-    heads: Sequence[torch.nn.Parameter],
-    parts: dict[str, Any],
-) -> CacheKey:
-    digest = hashlib.sha256()
-    left_out = {id(parameter) for parameter in heads}
-    for name, parameter in encoder.module.state_dict(keep_vars=True).items():
-        of_images = name.startswith("visual.")
-        if of_images == (side == "image") and id(parameter) not in left_out and name not in SCALES:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    other = "text_cfg" if side == "image" else "vision_cfg"
-    model = {k: v for k, v in dict(encoder.config.get("model_cfg") or {}).items() if k != other}
-    return CacheKey(
-        "features",
-        {
-            "computed": compute_environment(encoder.device),
-            "trunk": digest.hexdigest(),
-            "model": model,
-            **parts,
-        },
-        f"{side} features of {encoder.name}",
-    )
 
 
 def texts_digest(texts: Iterable[str]) -> str:

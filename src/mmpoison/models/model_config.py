@@ -8,18 +8,15 @@ and range are accepted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmpoison.errors import InputError
 
-MAX_LAYERS = 128
-"""Twice the depth of the deepest encoder in open_clip; deeper ones take minutes to build."""
-
 Width = Annotated[int, Field(ge=1, le=16_384)]
-Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+# twice the depth of the deepest encoder in open_clip; deeper ones take minutes to build
+Layers = Annotated[int, Field(ge=1, le=128)]
 Heads = Annotated[int, Field(ge=1, le=1_024)]
 Ratio = Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -42,7 +39,7 @@ Language = Annotated[str, Field(pattern=r"^[A-Za-z_]{2,16}$")]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ActivationOptions(_Part):
@@ -184,7 +181,7 @@ def check_model_cfg(model_cfg: Any) -> None:
     Raises:
         InputError: If a key is unknown, or a value is of another type or out of range; the message names it.
     """
-    _check(ModelConfig, model_cfg, "model_cfg")
+    checked(ModelConfig, model_cfg, "model_cfg")
 
 
 def check_preprocess_cfg(preprocess_cfg: Any) -> None:
@@ -193,32 +190,22 @@ def check_preprocess_cfg(preprocess_cfg: Any) -> None:
     Raises:
         InputError: As `check_model_cfg`.
     """
-    _check(PreprocessConfig, preprocess_cfg, "preprocess_cfg")
+    checked(PreprocessConfig, preprocess_cfg, "preprocess_cfg")
 
 
-def known_part(
-    kind: type[BaseModel], config: Mapping[str, Any], where: str | Path
-) -> dict[str, Any]:
-    """Return the keys of another library's config that a pydantic model lists, with checked values.
+def checked(kind: type[BaseModel], value: Any, name: str) -> dict[str, Any]:
+    """Return the keys of a config that a pydantic model lists, with checked values, without those that are None.
+
+    Args:
+        kind: Lists the keys, and says whether others are refused or dropped.
+        value: The config, not checked yet.
+        name: Its name in messages.
 
     Raises:
-        InputError: If a listed value is of another type or out of range.
+        InputError: If a key is refused, or a value is of another type or out of range; the message names it.
     """
     try:
-        checked = kind.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:2])
-        raise InputError(
-            f"{where}: {key}: {first['msg']} (got {repr(first['input'])[:80]})"
-        ) from None
-    return checked.model_dump(mode="json", exclude_none=True)
-
-
-def _check(kind: type[BaseModel], value: Any, name: str) -> None:
-    plain = _without_tuples(value)
-    try:
-        kind.model_validate(plain)
+        model = kind.model_validate(_without_tuples(value))
     except ValidationError as error:
         first = error.errors()[0]
         # pydantic also lists the branches of a union, which are not keys
@@ -227,6 +214,7 @@ def _check(kind: type[BaseModel], value: Any, name: str) -> None:
         if first["type"] == "extra_forbidden":
             raise InputError(f"{where}: unknown key") from None
         raise InputError(f"{where}: {first['msg']} (got {repr(first['input'])[:80]})") from None
+    return model.model_dump(mode="json", exclude_none=True)
 
 
 def _without_tuples(value: Any) -> Any:

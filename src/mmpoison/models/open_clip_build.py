@@ -195,9 +195,14 @@ def save_text_files(module: nn.Module, tokenizer: Tokenizer, folder: Path) -> No
         (folder / BPE_FILE).write_bytes(tokenizer.merges)  # type: ignore[attr-defined]
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
-    text: Any = getattr(module, "text", None)
-    if hasattr(text, "pooler"):
+    if has_own_tower(module):
+        text: Any = module.text
         text.config.save_pretrained(folder / TEXT_TOWER_FOLDER)
+
+
+def has_own_tower(module: nn.Module) -> bool:
+    """Return whether a model's text encoder is one of Hugging Face."""
+    return hasattr(getattr(module, "text", None), "pooler")
 
 
 def has_own_merges(tokenizer: Tokenizer) -> bool:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 from mmpoison.models.architectures import (
     activation_name,
     architecture_config,
     architectures_like,
     check_activation,
-    openai_config,
     outline_of_config,
     outline_of_weights,
     published_activation,
@@ -20,12 +20,7 @@ from mmpoison.models.architectures import (
     tag_activation,
     uses_quick_gelu,
 )
-from mmpoison.models.checkpoint import (
-    CONFIG_FILE,
-    build_with_weights,
-    check_usable,
-    encoder_from_config,
-)
+from mmpoison.models.checkpoint import CONFIG_FILE, Checkpoint, open_clip_checkpoint
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING, DualEncoder
 from mmpoison.models.hub import hub_if_reached, not_fetched
 from mmpoison.models.hugging_face import is_transformers_naming
@@ -63,8 +58,9 @@ def load_tag(architecture: str, tag: str) -> DualEncoder:
         raise InputError(
             f"{reason}; if you have a file of the weights, write {architecture}@FILE"
         ) from None
-    weights = read_weights(file)
-    return _build(architecture, cfg, weights, str(file), name=name, preprocess=known, fetch=True)
+    config = _config(cfg, name, known, architecture)
+    tensors = read_weights(file).tensors
+    return Checkpoint(config, tensors, file, file, architecture, fetch=True).build(name)
 
 
 def load_random(architecture: str, seed: int) -> DualEncoder:
@@ -72,55 +68,56 @@ def load_random(architecture: str, seed: int) -> DualEncoder:
     cfg = architecture_config(architecture)
     name = f"{architecture}:random" + (f"-{seed}" if seed else "")
     module = build_module(cfg, fetch=True, seed=seed)
-    config = _config(architecture, cfg, name, _preprocessing_of(architecture))
+    config = _config(cfg, name, _preprocessing_of(architecture), architecture)
     return DualEncoder(module, build_tokenizer(cfg, fetch=True), config, name)
 
 
-def load_file_as(architecture: str, file: Path) -> DualEncoder:
-    """Load weights from a file into a named architecture.
+def load_file(file: Path, architecture: str | None = None) -> DualEncoder:
+    """Load a model from a file of weights.
+
+    Args:
+        file: The weights.
+        architecture: What they are loaded into; by default what the file or its folder says.
 
     Raises:
-        InputError: If the weights are of another architecture, were trained with another activation, or are broken.
+        InputError: If the architecture or the activation cannot be identified (the message says how to name them), the
+            weights are of another architecture or were trained with another activation, or they are broken.
     """
-    architecture_config(architecture)  # refuses an unknown name before a large file is read
-    return _load_weights_as(architecture, read_weights(file), file)
-
-
-def _load_weights_as(architecture: str, weights: Weights, file: Path) -> DualEncoder:
-    cfg = architecture_config(architecture)
-    _refuse_transformers(weights, file)
-    check_activation(architecture, uses_quick_gelu(cfg), trained_with(weights, file), str(file))
-    name = f"{architecture}@{file.name}"
-    preprocess = _preprocessing_of(architecture)
-    return _build(architecture, cfg, weights, str(file), name=name, preprocess=preprocess)
-
-
-def load_bare_file(file: Path) -> DualEncoder:
-    """Load a model from a file alone, if the file or its folder identifies the architecture.
-
-    Raises:
-        InputError: If the architecture or the activation cannot be identified; the message says how to name them.
-    """
-    from mmpoison.base.untrusted import read_json
-
+    # refuses an unknown name before a large file is read
+    cfg = architecture_config(architecture) if architecture else None
     weights = read_weights(file)
-    neighbour = file.parent / CONFIG_FILE
-    if weights.config is not None:
-        return encoder_from_config(weights.config, weights.tensors, file, weights=file)
-    if neighbour.is_file():
-        return encoder_from_config(
-            read_json(neighbour), weights.tensors, neighbour, weights=file, name=file.stem
+    tensors = weights.tensors
+    if cfg is None and weights.config is not None:
+        return Checkpoint(weights.config, tensors, file, file, folder=file.parent).build()
+    if cfg is None and (file.parent / CONFIG_FILE).is_file():
+        return open_clip_checkpoint(file.parent, file, tensors).build(file.stem)
+    if is_transformers_naming(tensors):
+        raise InputError(
+            f"{file}: weights of a transformers CLIPModel: give the folder with its config.json, {file.parent}"
         )
-    _refuse_transformers(weights, file)
+    if cfg is None:
+        cfg, architecture = _identified(weights, file)
+    name = file.stem
+    if architecture:
+        check_activation(architecture, uses_quick_gelu(cfg), trained_with(weights, file), str(file))
+        name = f"{architecture}@{file.name}"
+    config = _config(cfg, name, _preprocessing_of(architecture or ""), architecture)
+    return Checkpoint(config, tensors, file, file, architecture or "OpenAI's form").build(name)
+
+
+def _identified(weights: Weights, file: Path) -> tuple[dict[str, Any], str | None]:
+    """Return the model config of weights, and its architecture if open_clip lists it."""
     outline = outline_of_weights(weights.tensors)
     names = architectures_like(outline)
     quick_gelu = trained_with(weights, file)
     if quick_gelu is not None:
         names = [n for n in names if uses_quick_gelu(architecture_config(n)) == quick_gelu]
     if len(names) == 1:
-        return _load_weights_as(names[0], weights, file)
-    if weights.openai and (cfg := openai_config(weights.tensors)) is not None:
-        return _build(None, cfg, weights, str(file), name=file.stem, preprocess={})
+        return architecture_config(names[0]), names[0]
+    if weights.openai and outline is not None:
+        # OpenAI's heads are 64 wide
+        text = {**outline["text_cfg"], "heads": outline["text_cfg"]["width"] // 64}
+        return {**outline, "quick_gelu": True, "text_cfg": text}, None
     if not names:
         raise InputError(
             f"{file}: cannot identify the architecture of these weights: name it, ARCHITECTURE@{file}"
@@ -138,8 +135,6 @@ def load_bare_file(file: Path) -> DualEncoder:
 
 def trained_with(weights: Weights, file: Path) -> bool | None:
     """Return whether weights were trained with QuickGELU; None if the file and its folder do not say."""
-    from mmpoison.base.untrusted import read_json
-
     if weights.openai:
         return True
     configs = [weights.config]
@@ -162,47 +157,21 @@ def _same_shapes(cfg: Mapping[str, Any], weights: Weights) -> bool:
     return outline is None or outline == outline_of_weights(weights.tensors)
 
 
-def _build(
-    architecture: str | None,
-    cfg: dict[str, Any],
-    weights: Weights,
-    where: str,
-    *,
-    name: str,
-    preprocess: Mapping[str, Any],
-    fetch: bool = False,
-) -> DualEncoder:
-    what = architecture or "OpenAI's form"
-    module = build_with_weights(cfg, weights.tensors, where, what, fetch=fetch)
-    tokenizer = build_tokenizer(cfg, fetch=fetch)
-    encoder = DualEncoder(module, tokenizer, _config(architecture, cfg, name, preprocess), name)
-    try:
-        return check_usable(encoder)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-
-
 def _config(
-    architecture: str | None, cfg: dict[str, Any], name: str, preprocess: Mapping[str, Any]
+    cfg: dict[str, Any], name: str, preprocess: Mapping[str, Any], architecture: str | None = None
 ) -> dict[str, Any]:
     prepared = {
         "size": cfg["vision_cfg"].get("image_size", 224),
         "mode": "RGB",
         **CLIP_PREPROCESSING,
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-        "fill_color": 0,
     }
     prepared |= {key: value for key, value in preprocess.items() if key in prepared}
     prepared |= {key: list(prepared[key]) for key in ("mean", "std")}
+    facts = {"architecture": architecture, "activation": activation_name(cfg), "source": name}
     return {
         "model_cfg": cfg,
         "preprocess_cfg": prepared,
-        "mmpoison": {
-            **({"architecture": architecture} if architecture else {}),
-            "activation": activation_name(cfg),
-            "source": name,
-        },
+        "mmpoison": {key: value for key, value in facts.items() if value is not None},
     }
 
 
@@ -212,16 +181,7 @@ def _preprocessing_of(architecture: str) -> Mapping[str, Any]:
 
     keys = ("mean", "std", "interpolation", "resize_mode")
     found = [
-        {key: tag.get(key) for key in keys}
+        {key: tag[key] for key in keys if tag.get(key) is not None}
         for tag in pretrained._PRETRAINED.get(architecture, {}).values()
     ]
-    if not found or any(other != found[0] for other in found):
-        return {}
-    return {key: value for key, value in found[0].items() if value is not None}
-
-
-def _refuse_transformers(weights: Weights, file: Path) -> None:
-    if is_transformers_naming(weights.tensors):
-        raise InputError(
-            f"{file}: weights of a transformers CLIPModel: give the folder with its config.json, {file.parent}"
-        )
+    return found[0] if found and all(other == found[0] for other in found) else {}

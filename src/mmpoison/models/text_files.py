@@ -14,13 +14,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmpoison.base.untrusted import MAX_JSON_BYTES, parse_json, plain_file, read_bytes, read_json
 from mmpoison.errors import InputError
-from mmpoison.models.model_config import MAX_LAYERS, known_part
+from mmpoison.models.model_config import Epsilon, Language, Layers, Share, Vocabulary, checked
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -48,93 +48,73 @@ _TOKENIZER_TYPES = frozenset(
     }
 )
 
-_Size = Annotated[int, Field(ge=1, le=4_000_000)]
+_Size = Annotated[int, Field(ge=1, le=65_536)]
 _Token = Annotated[int, Field(ge=-1, le=4_000_000)]
-_Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
-_Width = Annotated[int, Field(ge=1, le=65_536)]
-_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Scale = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
-_Epsilon = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 _Activation = Literal["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish"]
 
 
-class _Known(BaseModel):
+class _TextTower(BaseModel):
     """The keys of a text tower's config that are passed to transformers; all others are dropped."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    vocab_size: _Size | None = None
+    model_type: Literal["bert", "roberta", "xlm-roberta", "mt5", "m2m_100"]
+    vocab_size: Vocabulary | None = None
     pad_token_id: _Token | None = None
     bos_token_id: _Token | None = None
     eos_token_id: _Token | None = None
+    decoder_start_token_id: _Token | None = None
     # other values would compute something different from the supported towers
     position_embedding_type: Literal["absolute"] | None = None
     is_decoder: Literal[False] | None = None
     add_cross_attention: Literal[False] | None = None
-
-
-class _Bert(_Known):
-    model_type: Literal["bert", "roberta", "xlm-roberta"]
-    hidden_size: _Width | None = None
-    num_hidden_layers: _Layers | None = None
-    num_attention_heads: _Width | None = None
-    intermediate_size: _Width | None = None
+    is_encoder_decoder: bool | None = None
+    max_position_embeddings: _Size | None = None
+    # of BERT and RoBERTa
+    hidden_size: _Size | None = None
+    num_hidden_layers: Layers | None = None
+    num_attention_heads: _Size | None = None
+    intermediate_size: _Size | None = None
     hidden_act: _Activation | None = None
-    hidden_dropout_prob: _Share | None = None
-    attention_probs_dropout_prob: _Share | None = None
-    max_position_embeddings: _Width | None = None
-    type_vocab_size: _Width | None = None
+    hidden_dropout_prob: Share | None = None
+    attention_probs_dropout_prob: Share | None = None
+    type_vocab_size: _Size | None = None
     initializer_range: _Scale | None = None
-    layer_norm_eps: _Epsilon | None = None
-
-
-class _Mt5(_Known):
-    model_type: Literal["mt5"]
-    d_model: _Width | None = None
-    d_kv: _Width | None = None
-    d_ff: _Width | None = None
-    num_layers: _Layers | None = None
-    num_decoder_layers: _Layers | None = None
-    num_heads: _Width | None = None
-    relative_attention_num_buckets: _Width | None = None
-    relative_attention_max_distance: _Width | None = None
-    dropout_rate: _Share | None = None
-    layer_norm_epsilon: _Epsilon | None = None
+    layer_norm_eps: Epsilon | None = None
+    # of mT5
+    d_model: _Size | None = None
+    d_kv: _Size | None = None
+    d_ff: _Size | None = None
+    num_layers: Layers | None = None
+    num_decoder_layers: Layers | None = None
+    num_heads: _Size | None = None
+    relative_attention_num_buckets: _Size | None = None
+    relative_attention_max_distance: _Size | None = None
+    dropout_rate: Share | None = None
+    layer_norm_epsilon: Epsilon | None = None
     initializer_factor: _Scale | None = None
     feed_forward_proj: (
         Literal["relu", "gelu", "gelu_new", "gated-gelu", "gated-silu", "gated-relu"] | None
     ) = None
-    decoder_start_token_id: _Token | None = None
-    is_encoder_decoder: bool | None = None
-
-
-class _M2m(_Known):
-    model_type: Literal["m2m_100"]
-    d_model: _Width | None = None
-    encoder_layers: _Layers | None = None
-    encoder_attention_heads: _Width | None = None
-    encoder_ffn_dim: _Width | None = None
-    decoder_layers: _Layers | None = None
-    decoder_attention_heads: _Width | None = None
-    decoder_ffn_dim: _Width | None = None
-    encoder_layerdrop: _Share | None = None
-    decoder_layerdrop: _Share | None = None
+    # of M2M100
+    encoder_layers: Layers | None = None
+    encoder_attention_heads: _Size | None = None
+    encoder_ffn_dim: _Size | None = None
+    decoder_layers: Layers | None = None
+    decoder_attention_heads: _Size | None = None
+    decoder_ffn_dim: _Size | None = None
+    encoder_layerdrop: Share | None = None
+    decoder_layerdrop: Share | None = None
     activation_function: _Activation | None = None
-    dropout: _Share | None = None
-    attention_dropout: _Share | None = None
-    activation_dropout: _Share | None = None
-    max_position_embeddings: _Width | None = None
+    dropout: Share | None = None
+    attention_dropout: Share | None = None
+    activation_dropout: Share | None = None
     init_std: _Scale | None = None
     scale_embedding: bool | None = None
-    decoder_start_token_id: _Token | None = None
-    is_encoder_decoder: bool | None = None
 
 
-_TOWERS: dict[str, type[_Known]] = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta"), _Bert),
-    "mt5": _Mt5,
-    "m2m_100": _M2m,
-}
+_TOWERS = get_args(_TextTower.model_fields["model_type"].annotation)
 
 
 class _AddedToken(BaseModel):
@@ -174,8 +154,8 @@ class _TokenizerConfig(BaseModel):
     padding_side: Literal["left", "right"] | None = None
     truncation_side: Literal["left", "right"] | None = None
     extra_ids: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    src_lang: Annotated[str, Field(pattern=r"^[A-Za-z_]{2,16}$")] | None = None
-    tgt_lang: Annotated[str, Field(pattern=r"^[A-Za-z_]{2,16}$")] | None = None
+    src_lang: Language | None = None
+    tgt_lang: Language | None = None
     bos_token: _OneToken = None
     eos_token: _OneToken = None
     unk_token: _OneToken = None
@@ -202,16 +182,15 @@ def vetted_text_tower(source: Path) -> Iterator[Path]:
         InputError: If open_clip does not support the tower, the config names code, or a value is out of range.
     """
     where = plain_file(source, CONFIG_FILE)
-    config = _mapping(where)
+    config = read_mapping(where)
     model_type = config.get("model_type")
-    known = _TOWERS.get(model_type) if isinstance(model_type, str) else None
-    if known is None:
+    if model_type not in _TOWERS:
         raise InputError(
             f"{where}: text tower {str(model_type)[:40]!r} is not supported, only {', '.join(_TOWERS)}"
         )
     with tempfile.TemporaryDirectory(prefix="mmpoison-text-") as name:
         folder = Path(name)
-        _write(folder / CONFIG_FILE, known_part(known, config, where))
+        _write(folder / CONFIG_FILE, checked(_TextTower, config, f"{where}: text tower"))
         yield folder
 
 
@@ -244,7 +223,7 @@ def vetted_tokenizer(source: Path) -> Iterator[Path]:
             _write(folder / _TOKENIZER_CONFIG, _tokenizer_config(where))
         if (source / CONFIG_FILE).exists():
             where = plain_file(source, CONFIG_FILE)
-            model_type = _mapping(where).get("model_type")
+            model_type = read_mapping(where).get("model_type")
             if isinstance(model_type, str) and model_type in _TOKENIZER_TYPES:
                 # the only hint at the kind of tokenizer, if nothing else names it
                 _write(folder / CONFIG_FILE, {"model_type": model_type})
@@ -313,7 +292,12 @@ def _refuse_code_in(content: Any, where: Path) -> None:
             values += value
 
 
-def _mapping(where: Path) -> dict[str, Any]:
+def read_mapping(where: Path) -> dict[str, Any]:
+    """Read a JSON object of a checkpoint.
+
+    Raises:
+        InputError: If it cannot be read, is something else, or names code.
+    """
     value = read_json(where)
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a mapping")
@@ -322,7 +306,7 @@ def _mapping(where: Path) -> dict[str, Any]:
 
 
 def _tokenizer_config(where: Path) -> dict[str, Any]:
-    config = known_part(_TokenizerConfig, _mapping(where), where)
+    config = checked(_TokenizerConfig, read_mapping(where), f"{where}: tokenizer")
     name = config.get("tokenizer_class")
     if name is not None and name not in _TOKENIZERS:
         raise InputError(f"{where}: tokenizer {name[:60]!r} is not supported")

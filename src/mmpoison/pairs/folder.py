@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+import msgspec
 import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, front_matter, without_front_matter
+from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json, read_text
 from mmpoison.errors import InputError
 from mmpoison.images.containers import split_container
 from mmpoison.images.sources import NameClash, cached_image, file_name, image_bytes, image_path
-from mmpoison.pairs.builder import ImageEntry, PairRows, check_relative
+from mmpoison.pairs.builder import ImageEntry, PairRows
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
-from mmpoison.pairs.table import SPLITS, PairDataset
+from mmpoison.pairs.table import PairDataset
 
 # -- Writes the card of a poisoned data set: a README.md in Hugging Face's format, with a warning first.
 
@@ -47,38 +49,23 @@ def data_card(manifest: PoisonManifest, pairs: int, readme: str = "") -> str:
         pairs: Pairs in the set.
         readme: The README of the clean data, which is repeated below.
     """
-    lines = [
-        MARK,
-        "",
-        "# A poisoned data set",
-        "",
-        "**POISONED ON PURPOSE**, for research on defences. Do not train a model with it that anybody uses.",
-        "",
-        f"- made by: mmpoison {manifest.tool_version or __version__}",
-        f"- attack: `{manifest.attack}`, mode {manifest.mode}, seed {manifest.seed}",
-        f"- goals: {', '.join(f'`{goal}`' for goal in manifest.goals)}",
-        f"- poison: {len(manifest.pairs):,} of {manifest.training_pairs:,} training pairs ({manifest.rate:.3%})",
-        *(
-            ["- a filter went through it: not all of its poison is left"]
-            if manifest.filtered
-            else []
-        ),
-        f"- fingerprint of the clean data: `{manifest.clean_fingerprint}`",
-        "",
-        "Each poisoned pair is listed in `manifest.json`; `mmpoison data verify` checks the data against it.",
-        "",
-    ]
+    template = resources.files("mmpoison.pairs").joinpath("data_card.md").read_text("utf-8")
+    card = template.format(
+        mark=MARK,
+        version=manifest.tool_version or __version__,
+        manifest=manifest,
+        goals=", ".join(f"`{goal}`" for goal in manifest.goals),
+        poisoned=len(manifest.pairs),
+        filtered="\n- a filter went through it: not all of its poison is left"
+        if manifest.filtered
+        else "",
+    )
     if readme.strip():
-        lines += [
-            HEADING,
-            "",
-            without_front_matter(readme).rstrip(),
-            "",
-        ]
+        card += f"\n{HEADING}\n\n{without_front_matter(readme).rstrip()}\n"
     head = front_matter(
         True, task_categories=["image-to-text"], size_categories=[_size_category(pairs)]
     )
-    return head + "\n".join(lines)
+    return head + card
 
 
 def write_data_card(folder: Path, manifest: PoisonManifest, pairs: int) -> None:
@@ -384,10 +371,7 @@ def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
         InputError: If a poisoned pair of the manifest is not among the pairs.
     """
     index = {image_id: i for i, image_id in enumerate(pairs.images.ids)}
-    slots: dict[tuple[int, str], list[int]] = defaultdict(list)
-    wanted = {index.get(entry.poisoned_image, -1) for entry in manifest.pairs}
-    for row in np.flatnonzero(np.isin(pairs.image, list(wanted))):
-        slots[int(pairs.image[row]), pairs.captions[row]].append(int(row))
+    slots = pairs.rows_by_caption({index.get(e.poisoned_image, -1) for e in manifest.pairs})
     source = pairs.source.copy()
     for entry in manifest.pairs:
         rows = slots.get((index.get(entry.poisoned_image, -1), entry.caption))
@@ -487,50 +471,38 @@ def _numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
 
 
+class _Line(msgspec.Struct):
+    """One line of `captions.jsonl`, apart from the user's own columns."""
+
+    image: str
+    captions: list[str]
+    label: str | None = None
+    split: str = "train"
+    categories: list[str] = []
+
+
 def _entry(raw: bytes, where: str, own_columns: bool) -> ImageEntry | str:
     try:
-        line = _parse_line(raw, where)
+        value = parse_json(raw, where)
+        line = msgspec.convert(value, _Line)
+    except msgspec.ValidationError as error:
+        return f"{where}: {one_line(str(error))[:200]}"
     except InputError as error:
         return str(error)
     problems: tuple[str, ...] = ()
-    own_captions = line.get(CAPTION_COLUMNS) if own_columns else None
+    own_captions = value.get(CAPTION_COLUMNS) if own_columns else None
     if not is_own_captions(own_captions):
         problems = (f"{where}: {CAPTION_COLUMNS!r} must be a list of objects, it is left out",)
         own_captions = None
     return ImageEntry(
-        line["image"],
-        line["captions"],
+        line.image,
+        line.captions,
         where,
-        line.get("label"),
-        line.get("split"),
-        line.get("categories", ()),
+        line.label,
+        line.split,
+        line.categories,
         alone=True,
         problems=problems,
-        own=own_keys(line, LINE_KEYS) if own_columns else None,
+        own=own_keys(value, LINE_KEYS) if own_columns else None,
         own_captions=own_captions,
     )
-
-
-def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
-    line = parse_json(raw, where)
-    if not isinstance(line, dict):
-        raise InputError(f"{where}: an object with image and captions is needed")
-    if not isinstance(line.get("image"), str):
-        raise InputError(f"{where}: 'image' must be a relative path")
-    check_relative(line["image"], where)
-    captions = line.get("captions")
-    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
-        raise InputError(f"{where}: 'captions' must be a list of strings")
-    if not (line.get("label") is None or isinstance(line["label"], str)):
-        raise InputError(f"{where}: 'label' must be a class name or null")
-    categories = line.get("categories", [])
-    if not isinstance(categories, list) or not all(isinstance(c, str) for c in categories):
-        raise InputError(f"{where}: 'categories' must be a list of strings")
-    if line.get("split", "train") not in SPLITS:
-        raise InputError(f"{where}: split {line['split']!r:.80} is none of {', '.join(SPLITS)}")
-    if b"\\ud" in raw.lower():
-        try:
-            "".join([line["image"], *captions, line.get("label") or "", *categories]).encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{where}: half a surrogate pair (\\ud...) is not text") from None
-    return line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from mmpoison.base.untrusted import BoundedRows
@@ -163,25 +164,15 @@ def relabel(
 ) -> PairDataset:
     """Return the same pairs over images with other labels, splits or categories, each of length `I`."""
     table = pairs.images
-    if categories is None and table.categories is not None:
-        categories = categories_of(pairs)
     images = ImageTable.build(
         table.ids,
         labels_of(pairs) if labels is None else labels,
         splits_of(pairs) if splits is None else splits,
         table.root,
-        categories if categories is not None and any(categories) else None,
+        categories_of(pairs) if categories is None else categories,
         table.own_columns,
     )
-    return PairDataset(
-        images,
-        pairs.captions,
-        pairs.image,
-        pairs.source,
-        pairs.manifest,
-        pairs.problems,
-        own_columns=pairs.own_columns,
-    )
+    return replace(pairs, images=images)
 
 
 def labels_of(pairs: PairDataset) -> list[str | None]:

@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from mmpoison.base.files import write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
+
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+Mode = Annotated[str, msgspec.Meta(pattern=r"\A(add|replace)\Z")]
 
 NOTICE = (
     "This set was poisoned on purpose, for research on defences. The pairs listed here are false. "
@@ -76,11 +79,11 @@ class PoisonManifest:
     attack: str
     options: Mapping[str, Any]
     goals: tuple[str, ...]
-    mode: str
-    seed: int
+    mode: Mode
+    seed: Whole
     clean_fingerprint: str
-    clean_pairs: int
-    training_pairs: int
+    clean_pairs: Whole
+    training_pairs: Whole
     pairs: tuple[PoisonedPair, ...] = field(repr=False)
     tool_version: str = ""
     fingerprint: str = ""
@@ -98,7 +101,18 @@ class PoisonManifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values, in the fixed layout."""
-        value: dict[str, Any] = {
+        optional = {
+            "fingerprint": self.fingerprint,
+            "target_images": dict(self.target_images),
+            "dropped_images": list(self.dropped_images),
+            "trigger": self.trigger and dict(self.trigger),
+            "notes": list(self.notes),
+        }
+        behind = {
+            "added_images": {name: asdict(new) for name, new in self.added_images.items()},
+            "filtered": self.filtered and dict(self.filtered),
+        }
+        return {
             "notice": NOTICE,
             "tool": "mmpoison",
             "tool_version": self.tool_version,
@@ -116,18 +130,10 @@ class PoisonManifest:
                 "training_pairs": self.training_pairs,
             },
             "clean_fingerprint": self.clean_fingerprint,
-            **({"fingerprint": self.fingerprint} if self.fingerprint else {}),
-            **({"target_images": dict(self.target_images)} if self.target_images else {}),
-            **({"dropped_images": list(self.dropped_images)} if self.dropped_images else {}),
-            **({"trigger": dict(self.trigger)} if self.trigger is not None else {}),
-            **({"notes": list(self.notes)} if self.notes else {}),
+            **{name: content for name, content in optional.items() if content},
             "pairs": [asdict(pair) for pair in self.pairs],
+            **{name: content for name, content in behind.items() if content},
         }
-        if self.added_images:
-            value["added_images"] = {name: asdict(new) for name, new in self.added_images.items()}
-        if self.filtered is not None:
-            value["filtered"] = dict(self.filtered)
-        return value
 
     def write(self, path: Path) -> None:
         """Write `manifest.json`, whole or not at all."""
@@ -144,47 +150,28 @@ class PoisonManifest:
         try:
             # half a surrogate pair is no text
             json.dumps(value, ensure_ascii=False).encode()
-            file = msgspec.convert(value, _File)
-            given = {name: getattr(file, name) for name in _File.__struct_fields__}
-            counts, rate = given.pop("counts"), given.pop("rate")
-            manifest = cls(
-                **given,
-                clean_pairs=counts["clean_training_pairs"],
-                training_pairs=counts["training_pairs"],
-            )
+            said = msgspec.convert(value, _Said)
+            counts = {
+                "clean_pairs": said.counts["clean_training_pairs"],
+                "training_pairs": said.counts["training_pairs"],
+            }
+            manifest = msgspec.convert({**value, **counts}, cls)
             if not 0 < manifest.training_pairs >= len(manifest.pairs):
                 raise ValueError(f"{manifest.training_pairs} training pairs")
             figures = {"rate": manifest.rate, **manifest.to_json()["counts"]}
             for name, figure in figures.items():
-                said = rate if name == "rate" else counts[name]
-                if abs(said - figure) > 1e-9:
-                    raise ValueError(f"it says {name} {said}, its pairs make {figure}")
+                claimed = said.rate if name == "rate" else said.counts[name]
+                if abs(claimed - figure) > 1e-9:
+                    raise ValueError(f"it says {name} {claimed}, its pairs make {figure}")
             return manifest
         except (KeyError, ValueError) as error:
-            said = f"{type(error).__name__}: {error}"
-            raise InputError(f"{path}: not a poison manifest ({said[:300]})") from None
+            fault = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path}: not a poison manifest ({fault[:300]})") from None
 
 
-Whole = Annotated[int, msgspec.Meta(ge=0)]
+class _Said(msgspec.Struct):
+    """What `manifest.json` must say although it can be computed from the rest, or has a default here."""
 
-
-class _File(msgspec.Struct):
-    """The layout of `manifest.json`, apart from what is said for people."""
-
-    attack: str
-    options: dict[str, Any]
-    goals: tuple[str, ...]
-    mode: Literal["add", "replace"]
-    seed: Whole
-    clean_fingerprint: str
     counts: dict[str, Whole]
     rate: float
-    pairs: tuple[PoisonedPair, ...]
     tool_version: str
-    fingerprint: str = ""
-    target_images: dict[str, str] = {}
-    dropped_images: tuple[str, ...] = ()
-    added_images: dict[str, AddedImage] = {}
-    trigger: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-    filtered: dict[str, Any] | None = None

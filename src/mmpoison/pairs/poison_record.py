@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
@@ -143,21 +142,14 @@ def with_added_images(table: ImageTable, added: Mapping[str, AddedImage]) -> Ima
                 f"added image {name!r:.100} of the manifest is in the clean set already"
             )
     origin = _places(index, [new.made_from for new in added.values()])
-    ids = np.empty(len(table) + len(added), dtype=object)
-    ids[:] = [*table.ids, *added]
-    return replace(
-        table,
-        ids=ids,
-        class_codes=np.concatenate([table.class_codes, table.class_codes[origin]]),
-        split_codes=np.concatenate([table.split_codes, np.full(len(added), TRAIN, np.int8)]),
-        # columns of a user's say nothing of an attacker's images
-        own_columns=None
-        if table.own_columns is None
-        else np.concatenate([table.own_columns, np.full(len(added), None, dtype=object)]),
-        categories=None
-        if table.categories is None
-        else np.concatenate([table.categories, table.categories[origin]]),
-    )
+    larger = table.take(np.concatenate([np.arange(len(table)), origin]))
+    ids, splits = larger.ids.copy(), larger.split_codes.copy()
+    ids[len(table) :] = list(added)
+    splits[len(table) :] = TRAIN
+    own = None if larger.own_columns is None else larger.own_columns.copy()
+    if own is not None:
+        own[len(table) :] = None  # columns of a user's say nothing of an attacker's images
+    return replace(larger, ids=ids, split_codes=splits, own_columns=own)
 
 
 def _places(index: Mapping[str, int], ids: Collection[str]) -> IntArray:
@@ -171,9 +163,7 @@ def _places(index: Mapping[str, int], ids: Collection[str]) -> IntArray:
 
 def _rows_of(clean: PairDataset, source: IntArray, captions: Sequence[str]) -> IntArray:
     """Return the first row of each (image, caption), once for each time that it is requested."""
-    slots: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for row in np.flatnonzero(np.isin(clean.image, source))[::-1]:
-        slots[int(clean.image[row]), clean.captions[row]].append(int(row))
+    slots = clean.rows_by_caption(source.tolist())
     rows: list[int] = []
     for place, caption in zip(source.tolist(), captions, strict=True):
         left = slots.get((place, caption))
@@ -182,5 +172,5 @@ def _rows_of(clean: PairDataset, source: IntArray, captions: Sequence[str]) -> I
                 f"the pair {caption[:60]!r} with {clean.images.ids[place]!r} of the manifest is not in the set: "
                 "it was made from another one"
             )
-        rows.append(left.pop())
+        rows.append(left.pop(0))
     return np.array(rows, dtype=np.int32)

@@ -231,11 +231,7 @@ class FrozenSplit:
             InputError: If two images have the same file name and `ids` is `name`.
         """
         keys = [_key(image_id, ids) for image_id in pairs.images.ids]
-        if len(set(keys)) != len(keys):
-            twice = Counter(keys).most_common(1)[0][0]
-            raise InputError(
-                f"two images are called {twice!r:.200}: they are known by path, not by name"
-            )
+        _refuse_twins(keys)
         return cls(
             name,
             dict(zip(keys, splits_of(pairs), strict=True)),

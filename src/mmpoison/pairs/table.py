@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import glob
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -19,7 +20,7 @@ from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.images.sources import changed_error, state_of
+from mmpoison.images.sources import States, changed_files, file_states, refuse_changed
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns
 
 if TYPE_CHECKING:
@@ -34,34 +35,29 @@ TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow
 """Endings of the files that tables of pairs are read from."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TableStates:
     """The states of the files that a table of pairs was read from.
 
     Attributes:
-        place: The folder or file that was read.
-        files: Relative paths of the files there.
-        states: The state of each, shape `(n,)`.
+        folder: The folder that they lie in.
+        files: Their paths relative to it.
+        states: The state of each (`file_states`), shape `(n,)`.
     """
 
-    place: Path
-    files: tuple[str, ...]
-    states: tuple[int, ...]
+    folder: Path
+    files: list[str]
+    states: States
 
     @classmethod
     def of(cls, place: Path) -> TableStates:
         """Note the states of a file; or of the tables in a folder and in the folders in it."""
-        files = tuple(_tables(place))
-        return cls(place, files, tuple(state_of(_path(place, name)) for name in files))
+        folder, files = (place, _tables(place)) if place.is_dir() else (place.parent, [place.name])
+        return cls(folder, files, file_states(folder, files))
 
     def changed(self) -> list[Path]:
         """List the files that have changed or disappeared; new files were not read and do not count."""
-        paths = [_path(self.place, name) for name in self.files]
-        return [
-            Path(path)
-            for path, before in zip(paths, self.states, strict=True)
-            if state_of(path) != before
-        ]
+        return [self.folder / name for name in changed_files(self.folder, self.files, self.states)]
 
     def check(self) -> None:
         """Refuse tables that have changed since.
@@ -69,37 +65,16 @@ class TableStates:
         Raises:
             InputError: If one has.
         """
-        if changed := self.changed():
-            raise changed_error(changed)
+        refuse_changed(self.folder, self.files, self.states)
 
 
 def _tables(place: Path) -> list[str]:
-    if not place.is_dir():
-        return [""]
     if (place / "captions.jsonl").is_file():
         # our own format: labels and results may lie in the same folder
         return ["captions.jsonl", "manifest.json"]
-    found: list[str] = []
-    try:
-        with os.scandir(place) as entries:
-            folders = []
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif entry.name.endswith(TABLE_SUFFIXES):
-                    found.append(entry.name)
-        for folder in folders:
-            if folder.startswith("."):
-                continue
-            with os.scandir(place / folder) as entries:
-                found += [f"{folder}/{e.name}" for e in entries if e.name.endswith(TABLE_SUFFIXES)]
-    except OSError:
-        pass  # who reads it says it
-    return sorted(found)
-
-
-def _path(place: Path, name: str) -> str:
-    return f"{place}/{name}" if name else str(place)
+    # strings, since there may be a million images next to the tables
+    names = [name for depth in ("*", "*/*") for name in glob(depth, root_dir=place)]  # noqa: PTH207
+    return sorted(name for name in names if name.endswith(TABLE_SUFFIXES))
 
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -172,6 +147,21 @@ class ImageTable:
             mask &= self.class_codes == self.class_code(label)
         return np.flatnonzero(mask).astype(np.int32)
 
+    def take(self, rows: npt.ArrayLike) -> ImageTable:
+        """Return the table of some rows, in the order given, without the classes that none of them has."""
+        kept = np.asarray(rows, dtype=np.int64)
+        used, codes = np.unique(self.class_codes[kept], return_inverse=True)
+        first = int(UNLABELLED in used)  # it is the smallest code
+        return replace(
+            self,
+            ids=self.ids[kept],
+            class_codes=(codes - first).astype(np.int32),
+            split_codes=self.split_codes[kept],
+            classes=tuple(self.classes[code] for code in used[first:]),
+            categories=None if self.categories is None else self.categories[kept],
+            own_columns=None if self.own_columns is None else self.own_columns[kept],
+        )
+
     @classmethod
     def build(
         cls,
@@ -179,7 +169,7 @@ class ImageTable:
         labels: Sequence[str | None],
         splits: Sequence[str],
         root: Path,
-        categories: Sequence[tuple[str, ...]] | None = None,
+        categories: Sequence[Sequence[str]] | npt.NDArray[np.object_] | None = None,
         own_columns: Sequence[OwnColumns | None] | npt.NDArray[np.object_] | None = None,
     ) -> ImageTable:
         """Build the table from plain sequences of equal length."""
@@ -193,8 +183,8 @@ class ImageTable:
             split_codes=np.array([_split_code(split) for split in splits], dtype=np.int8),
             classes=classes,
             root=root,
-            categories=_objects(categories) if categories is not None else None,
-            own_columns=_objects(own_columns) if own_columns is not None else None,
+            categories=_objects_or_none(categories),
+            own_columns=_objects_or_none(own_columns),
         )
 
 
@@ -392,6 +382,7 @@ class PairDataset:
         with_image = np.asarray(image, dtype=np.int32)
         from_image = with_image if source is None else np.asarray(source, dtype=np.int32)
         order = np.argsort(with_image, kind="stable")
+        own = _objects_or_none(own_columns)
         return cls(
             images,
             _objects(captions)[order],
@@ -399,7 +390,7 @@ class PairDataset:
             from_image[order],
             manifest,
             tuple(problems),
-            own_columns=None if own_columns is None else _objects(own_columns)[order],
+            own_columns=None if own is None else own[order],
         )
 
     @property
@@ -481,29 +472,24 @@ class PairDataset:
         source = position[part.source]
         if source.size and source.min() < 0:
             raise InputError("a piece of a poisoned set must hold the images its captions are from")
-        table = self.images
-        labels = [table.label(int(index)) for index in kept]
-        splits = [SPLITS[code] for code in table.split_codes[kept]]
-        return PairDataset.build(
-            ImageTable.build(
-                table.ids[kept],
-                labels,
-                splits,
-                table.root,
-                None if table.categories is None else list(table.categories[kept]),
-                None if table.own_columns is None else table.own_columns[kept],
-            ),
-            part.captions,
-            position[part.image],
-            source,
-            self.manifest,
-            self.problems,
-            part.own_columns,
+        return replace(
+            part,
+            images=self.images.take(kept),
+            image=position[part.image],
+            source=source,
+            tables=None,
         )
 
     def used_images(self) -> IntArray:
         """Return the indices of the images in at least one pair, sorted, shape `(n,)`."""
         return np.unique(self.image)
+
+    def rows_by_caption(self, images: Iterable[int]) -> dict[tuple[int, str], list[int]]:
+        """Map each image and caption to the rows of their pairs, in order, for some images."""
+        found: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for row in np.flatnonzero(np.isin(self.image, list(images))):
+            found[int(self.image[row]), self.captions[row]].append(int(row))
+        return found
 
     def counts(self) -> dict[str, Any]:
         """Count images and pairs by split, poisoned pairs, and labelled images by class."""
@@ -597,3 +583,10 @@ def _objects(
     for index, value in enumerate(values):
         array[index] = value
     return array
+
+
+def _objects_or_none(
+    values: Sequence[object] | npt.NDArray[np.object_] | None,
+) -> npt.NDArray[np.object_] | None:
+    """Make a column, or none where no row has anything in it."""
+    return _objects(values) if values is not None and any(values) else None

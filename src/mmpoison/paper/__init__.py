@@ -4,18 +4,16 @@ Where a number of Table 3 comes from:
 
 - `recipes/table-3.yaml`: the runs. `mmpoison run table-3 --on openmoji` makes them.
 - `paper_values.json`, key `table-3`: the paper's own numbers, as they are printed.
-- `entries.py`, the line of table 3: which rows of the runs it is made of, and by which form of `tables.py`
-  (`figures.py` and `draw.py` for figures). `mmpoison report RUNS --paper table-3` makes it.
+- `tables.py`, the line of table 3 in `TABLES`: which rows of the runs it is made of, and how (`figures.py` and
+  `draw.py` for figures; `entries.py` lists all). `mmpoison report RUNS --paper table-3` makes it.
 - `measured.py`: how rows become a number: the mean over seeds of `metrics.json`.
-- `claims.py`, `study_claims.py`: the rule of each claim, decided by `claim.py` on paired intervals. `verdicts.py` binds
-  each claim to its data and to its table or figure; `mmpoison report RUNS --claims`.
-  `own_numbers.py` puts the paper's printed numbers to the rules.
+- `claims.py`: the rule of each claim, decided by `claim.py` on paired intervals. `verdicts.py` binds each claim to its
+  data and to its table or figure; `mmpoison report RUNS --claims`.
+  `own_numbers.py` makes rows of the paper's printed numbers, to put them to the same rules.
 """
 
-# each adds the rules of its claims
-from mmpoison.paper import claims as _claims  # noqa: F401
-from mmpoison.paper import study_claims as _study_claims  # noqa: F401
-from mmpoison.paper.claim import CLAIMS, Claim, ClaimResult
+from mmpoison.paper.claim import Claim, ClaimResult
+from mmpoison.paper.claims import CLAIMS
 from mmpoison.paper.entries import PAPER, Entry
 from mmpoison.paper.page import Page
 from mmpoison.paper.verdicts import claims_page, numbers_of, summary_page, write_claims

@@ -1,22 +1,22 @@
-"""The registry of the paper's claims that can be tested, and what their rules share.
+"""What a claim of the paper is, and what the rules of all claims share.
 
 The claims themselves are in `paper_values.json`: the paper's values, the table or figure that each rests on, short
-words for it, the data that it names, the rule by which it holds and the runs that it needs. One without a rule here is
-a setting or a fact of the paper's data.
+words for it, the data that it names, the rule by which it holds and the runs that it needs. `claims.py`
+tests the rules.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mmpoison.paper.measured import p_of
-from mmpoison.paper.paper_values import paper
+from mmpoison.paper.measured import of_model, p_of
 from mmpoison.reporting.results import Measured, Results, Row, change
 from mmpoison.reporting.text import decimal
+from mmpoison.statistics import UNBOUNDED, Estimate, Summary
 
 # -- Decides what numbers over seeds say of a limit: yes, no, or undecided where their interval holds both
 # answers.
@@ -38,6 +38,13 @@ class Verdict(StrEnum):
 HOLDS, FAILS, UNDECIDED, UNTESTED = Verdict
 
 
+def ends(estimate: Summary | Estimate | None) -> Interval | None:
+    """Return the 95% interval of an estimate; None without one."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return None
+    return estimate.low, estimate.high
+
+
 def interval(measured: Measured) -> Interval | None:
     """Return the 95% interval of the mean over seeds; None for one seed, which says nothing about others.
 
@@ -47,14 +54,31 @@ def interval(measured: Measured) -> Interval | None:
     >>> interval(Measured(summarize([0.5]))), interval(Measured(summarize([0.5]), exact=True))
     (None, (0.5, 0.5))
     """
-    summary = measured.summary
-    if summary is None:
-        return None
-    if measured.exact:
-        return summary.mean, summary.mean
-    if summary.low is None or summary.high is None:
-        return None
-    return summary.low, summary.high
+    if measured.exact and measured.mean is not None:
+        return measured.mean, measured.mean
+    return ends(measured.summary)
+
+
+def is_between(
+    found: Interval | None, least: float = -math.inf, largest: float = math.inf
+) -> Verdict:
+    """Say whether a number lies between two limits: its whole interval does, or none of it.
+
+    That a difference is none is tested so, with a margin on both sides of 0: a 95% interval within it is two one-sided
+    tests at 2.5% each (Schuirmann 1987). Few seeds give a wide interval, so they make "no difference" harder to show,
+    not easier.
+
+    >>> print(*(is_between(one, -0.1, 0.1) for one in ((-0.05, 0.1), (0.2, 0.3), (-0.4, 0.4))), sep=", ")
+    holds, does not hold, undecided
+    >>> print(*(is_between(one, least=1) for one in ((1, 2), (0, 0.5), (0, 1), None)), sep=", ")
+    holds, does not hold, undecided, undecided
+    """
+    if found is None:
+        return UNDECIDED
+    low, high = found
+    if least <= low and high <= largest:
+        return HOLDS
+    return FAILS if high < least or low > largest else UNDECIDED
 
 
 def is_above(found: Interval | None, limit: float) -> Verdict:
@@ -63,48 +87,7 @@ def is_above(found: Interval | None, limit: float) -> Verdict:
     >>> print(*(is_above(one, 0) for one in ((1, 2), (-2, 0), (-1, 1), None)), sep=", ")
     holds, does not hold, undecided, undecided
     """
-    if found is None:
-        return UNDECIDED
-    low, high = found
-    if low > limit:
-        return HOLDS
-    return FAILS if high <= limit else UNDECIDED
-
-
-def is_at_least(found: Interval | None, limit: float) -> Verdict:
-    """Say whether a number is at a limit or above.
-
-    >>> print(*(is_at_least(one, 1) for one in ((1, 2), (0, 0.5), (0, 1))), sep=", ")
-    holds, does not hold, undecided
-    """
-    if found is None:
-        return UNDECIDED
-    low, high = found
-    if low >= limit:
-        return HOLDS
-    return FAILS if high < limit else UNDECIDED
-
-
-def is_at_most(found: Interval | None, limit: float) -> Verdict:
-    """Say whether a number is at a limit or below; as `is_at_least`."""
-    return is_at_least(None if found is None else (-found[1], -found[0]), -limit)
-
-
-def is_within(found: Interval | None, margin: float) -> Verdict:
-    """Say whether a difference is none: its whole interval lies within a margin on both sides of 0.
-
-    A 95% interval within the margin is two one-sided tests at 2.5% each (Schuirmann 1987): few seeds give a wide
-    interval, so they make "no difference" harder to show, not easier.
-
-    >>> print(*(is_within(one, 0.1) for one in ((-0.05, 0.1), (0.2, 0.3), (-0.4, 0.4))), sep=", ")
-    holds, does not hold, undecided
-    """
-    if found is None:
-        return UNDECIDED
-    low, high = found
-    if -margin <= low and high <= margin:
-        return HOLDS
-    return FAILS if low > margin or high < -margin else UNDECIDED
+    return is_between(found, least=math.nextafter(limit, math.inf))
 
 
 def is_larger(changed: Measured) -> Verdict:
@@ -112,27 +95,29 @@ def is_larger(changed: Measured) -> Verdict:
 
     Differences that are all the same have no spread to test against: undecided, unless they are exact.
     """
-    ends = interval(changed)
-    if ends is not None and not changed.exact and not _has_spread(changed):
-        return UNDECIDED
-    return is_above(ends, 0.0)
+    # differences that are equal but for rounding
+    values = changed.by_seed.values()
+    rounding = 1e-12 * max(map(abs, values), default=0.0)
+    if changed.exact or max(values, default=0.0) - min(values, default=0.0) > rounding:
+        return is_above(interval(changed), 0.0)
+    return UNDECIDED
 
 
 def is_smaller(changed: Measured) -> Verdict:
     """Say whether a paired difference is below 0; as `is_larger`."""
-    return is_larger(negated(changed))
+    return is_larger(paired_formula([changed], lambda value: -value))
 
 
-def negated(measured: Measured) -> Measured:
-    """Return a number with the other sign."""
-    by_seed = {seed: -value for seed, value in measured.by_seed.items()}
-    return Measured.of(by_seed, measured.rows, exact=measured.exact)
-
-
-def _has_spread(measured: Measured) -> bool:
-    values = list(measured.by_seed.values())
-    # differences that are equal but for rounding
-    return max(values) - min(values) > 1e-12 * max(1e-300, *map(abs, values))
+def paired_formula(
+    numbers: Sequence[Measured],
+    formula: Callable[..., float],
+    bounds: Interval = UNBOUNDED,
+) -> Measured:
+    """Compute a number of each seed from several numbers, over the seeds that have them all."""
+    common = sorted(set.intersection(*(set(number.by_seed) for number in numbers)))
+    by_seed = {seed: formula(*(number.by_seed[seed] for number in numbers)) for seed in common}
+    rows = [row for number in numbers for row in number.rows]
+    return Measured.of(by_seed, rows, exact=all(n.exact for n in numbers), bounds=bounds)
 
 
 def every(verdicts: Iterable[Verdict]) -> Verdict:
@@ -142,10 +127,7 @@ def every(verdicts: Iterable[Verdict]) -> Verdict:
     ('undecided', 'does not hold', 'holds')
     """
     found = list(verdicts)
-    for first in (FAILS, UNTESTED, UNDECIDED):
-        if first in found:
-            return first
-    return HOLDS if found else UNTESTED
+    return _at_least(found, len(found))
 
 
 def most(verdicts: Iterable[Verdict]) -> Verdict:
@@ -155,26 +137,18 @@ def most(verdicts: Iterable[Verdict]) -> Verdict:
     ('holds', 'does not hold', 'undecided')
     """
     found = list(verdicts)
+    return _at_least(found, len(found) // 2 + 1)
+
+
+def _at_least(found: Sequence[Verdict], number: int) -> Verdict:
+    """Combine the parts of a claim of which so many must hold."""
     if not found:
         return UNTESTED
-    half = len(found) / 2
-    if found.count(HOLDS) > half:
+    if found.count(HOLDS) >= number:
         return HOLDS
-    return FAILS if len(found) - found.count(FAILS) <= half else UNDECIDED
-
-
-def log_ratio(first: Measured, second: Measured) -> Measured:
-    """Return the base-2 logarithm of the second number over the first, paired by seed.
-
-    A rank is raised to 0.1 first: 0 is a rank, and has no logarithm.
-    """
-    common = sorted(set(first.by_seed) & set(second.by_seed))
-    by_seed = {
-        seed: math.log2(max(second.by_seed[seed], 0.1) / max(first.by_seed[seed], 0.1))
-        for seed in common
-    }
-    rows = (*first.rows, *second.rows)
-    return Measured.of(by_seed, rows, exact=first.exact and second.exact)
+    if len(found) - found.count(FAILS) < number:
+        return FAILS
+    return UNTESTED if UNTESTED in found else UNDECIDED
 
 
 TAKEN = 0.5
@@ -189,102 +163,87 @@ class ClaimResult:
         verdict: The answer.
         number: What was measured, in words and digits, or why it cannot be tested.
         rows: Where it comes from.
-        n: How many seeds it rests on, where the rows are not there.
     """
 
     verdict: Verdict
     number: str
-    rows: tuple[Row, ...]
-    n: int | None = None
+    rows: tuple[Row, ...] = ()
 
     @property
-    def seeds(self) -> int | None:
-        """How many distinct seeds it rests on; None where that is not known.
+    def seeds(self) -> int:
+        """How many distinct seeds it rests on.
 
         >>> ClaimResult(Verdict.HOLDS, "", ({"seed": 0}, {"seed": 3}, {"seed": 0})).seeds
         2
         """
-        return self.n or seeds_of(self.rows)
+        return len({row["seed"] for row in self.rows})
 
 
-def seeds_of(rows: Iterable[Row]) -> int | None:
-    """Count the distinct seeds of some rows; None where none has one."""
-    return len({row["seed"] for row in rows if "seed" in row}) or None
+def all_of(parts: Mapping[str, ClaimResult]) -> ClaimResult:
+    """Join the findings of a claim that says all of them, each after its name."""
+    return ClaimResult(
+        every(part.verdict for part in parts.values()),
+        "; ".join(f"{name} {part.number}" for name, part in parts.items()),
+        tuple(row for part in parts.values() for row in part.rows),
+    )
 
 
 class Absent(Exception):
     """Raised if the results do not hold what a rule needs; its text says what, where some of it is there."""
 
 
+Rule = Callable[[Results], ClaimResult]
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A claim that can be tested.
+    """A claim of the paper.
 
     Attributes:
         id: `claim-12`.
+        where: The section of the paper.
+        claim: What it says.
+        values: The paper's values.
+        test_rule: Tests the rule on the rows of one data set; None for a setting or a fact of the paper's data.
         entry: The table or figure that it rests on: `table-2`.
         short: What it says, in a few words that begin with a small letter.
         rule: When it counts as holding.
         needs: Which runs it needs, for a reader who has none.
-        test: Gives a finding for the rows of one data set; None where they hold nothing of what it takes.
-        data: The paper's data sets that it names; empty where it names none.
+        on: The paper's data sets that it names; empty where it names none.
         not_counted: Why it is not counted; empty where it is.
         not_on: Why it cannot be tested on some data, by name.
         sizes: Whether it compares parts of one data set.
+        printed: The paper's numbers for it: the name of a table, or rows of the long table; `entry` by default.
+        unprinted: Why the paper's numbers cannot be put to the rule; empty where they can.
+        contradicted: Where the paper contradicts it; empty where it does not.
     """
 
     id: str
-    entry: str
-    short: str
-    rule: str
-    needs: str
-    test: Callable[[Results], ClaimResult | None]
-    data: tuple[str, ...] = ()
+    where: str
+    claim: str
+    values: Mapping[str, Any]
+    test_rule: Rule | None = None
+    entry: str = ""
+    short: str = ""
+    rule: str = ""
+    needs: str = ""
+    on: Sequence[str] = ()
     not_counted: str = ""
     not_on: Mapping[str, str] = field(default_factory=dict)
     sizes: bool = False
+    printed: str | Sequence[Row] = ""
+    unprinted: str = ""
+    contradicted: str = ""
 
-
-CLAIMS: dict[str, Claim] = {}
-"""The claims by the id that each has in the paper's numbers: `claim-12`."""
-
-Test = Callable[[Results], ClaimResult]
-
-
-def claim(number: int, *, sizes: bool = False) -> Callable[[Test], Test]:
-    """Add the rule of a claim to `CLAIMS`."""
-
-    def decorate(test: Test) -> Test:
-        def find(results: Results) -> ClaimResult | None:
-            try:
-                return test(results)
-            except Absent as absent:
-                why = str(absent)
-                return ClaimResult(Verdict.UNTESTED, why, ()) if why else None
-
-        said = said_of(f"claim-{number:02}")
-        CLAIMS[said["id"]] = Claim(
-            said["id"],
-            said["entry"],
-            said["short"],
-            said["rule"],
-            said["needs"],
-            find,
-            tuple(said.get("on", ())),
-            said.get("not_counted", ""),
-            said.get("not_on", {}),
-            sizes,
-        )
-        return test
-
-    return decorate
-
-
-def said_of(name: str) -> Mapping[str, Any]:
-    """Return what the paper says in a claim."""
-    (said,) = (one for one in paper()["claims"] if one["id"] == name)
-    found: Mapping[str, Any] = said
-    return found
+    def test(self, results: Results) -> ClaimResult | None:
+        """Test the rule on the rows of one data set; None where they hold nothing of what it takes."""
+        if self.test_rule is None:
+            return None
+        try:
+            return self.test_rule(results)
+        except Absent as absent:
+            why = str(absent)
+            return ClaimResult(Verdict.UNTESTED, why) if why else None
 
 
 def need(given: bool, why: str = "") -> None:
@@ -311,24 +270,32 @@ def need_taken(hits: Measured) -> None:
     need(reached >= TAKEN, f"the attack did not take: Hit@10 {decimal(reached)}, less than {TAKEN}")
 
 
+def largest(groups: Iterable[tuple[Any, Results]], default: Results, *columns: str) -> Results:
+    """Return the group with the most values in some columns, seeds by default; the first of several."""
+    return max(
+        (group for _, group in groups),
+        key=lambda group: [len(group.values(column)) for column in columns or ("seed",)],
+        default=default,
+    )
+
+
 def reference(
-    results: Results, *, varies: tuple[str, ...] = (), keep: tuple[str, ...] = ()
+    results: Results, *columns: str, varies: Sequence[str] = (), keep: Sequence[str] = ()
 ) -> Results:
-    """Return the setting with the most seeds among several, so that a sweep over a parameter does not blur its default.
+    """Return one setting among several, so that a sweep over a parameter does not blur its default.
 
     Args:
         results: Rows of one data set.
+        columns: The setting with the most values in these is taken; the most seeds by default.
         varies: Parameters in which the rows may differ.
         keep: Parameters of defences that distinguish settings.
     """
-    groups = [group for _, group in results.settings(varies=varies, keep=keep)]
-    return max(groups, key=lambda group: len(group.values("seed")), default=results)
+    return largest(results.settings(varies=varies, keep=keep), results, *columns)
 
 
 def main_goal(results: Results) -> Results:
     """Return the rows of the goal with the most seeds; of the first of several."""
-    goals = [rows for _, rows in results.by("goal")]
-    return max(goals, key=lambda rows: len(rows.values("seed")), default=results)
+    return largest(results.by("goal"), results)
 
 
 def one_goal(results: Results, attack: Callable[[Row], bool], **keys: str) -> Results:
@@ -338,7 +305,7 @@ def one_goal(results: Results, attack: Callable[[Row], bool], **keys: str) -> Re
 
 def both_models(rows: Results, column: str) -> tuple[Measured, Measured]:
     """Return a column of the clean and of the poisoned model."""
-    clean, poisoned = (rows.where(model=m).measured(column) for m in ("clean_model", "poisoned"))
+    clean, poisoned = (of_model(rows, m).measured(column) for m in ("clean_model", "poisoned"))
     return clean, poisoned
 
 
@@ -359,29 +326,24 @@ def shown(measured: Measured, digits: int = 3) -> str:
 
 
 def versus(
-    first: Measured,
-    second: Measured,
-    says: Callable[[Measured], Verdict],
-    digits: int = 3,
-    times: float = 1.0,
+    first: Measured, second: Measured, says: Callable[[Measured], Verdict], digits: int = 3
 ) -> ClaimResult:
     """Make a finding about two numbers that are compared by seed.
 
     Args:
         first: One number.
         second: The other.
-        says: What their difference, the second less a multiple of the first, says of the claim.
+        says: What their difference, the second less the first, says of the claim.
         digits: As many are shown.
-        times: The multiple.
     """
     mean(first)
     mean(second)
-    changed = change(first, second, times)
+    changed = change(first, second)
     number = f"{shown(first, digits)} to {shown(second, digits)}"
-    return ClaimResult(says(changed), number + p_text(changed, times), changed.rows)
+    return ClaimResult(says(changed), number + p_text(changed), changed.rows)
 
 
-def p_text(changed: Measured, times: float = 1.0) -> str:
+def p_text(changed: Measured) -> str:
     """Say what a paired test of a difference gave: its p, or why there is none."""
     if changed.exact:
         return ""
@@ -389,5 +351,4 @@ def p_text(changed: Measured, times: float = 1.0) -> str:
     if seeds < 2:
         return ", one seed: no test"
     p = p_of(changed)
-    of = "" if times == 1 else f" of {times:g} times"
-    return f", p{of} = {p:.2g} (n = {seeds})" if p is not None else f", no spread (n = {seeds})"
+    return f", p = {p:.2g} (n = {seeds})" if p is not None else f", no spread (n = {seeds})"

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.reporting.figure import canvas, mark_threshold
+from mmpoison.reporting.table import Compared
 from mmpoison.reporting.text import visible
 from mmpoison.statistics import Summary
 
@@ -27,16 +28,7 @@ def plain(text: str) -> str:
 
 LINES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D", "v", "x", "P", "*")
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++")
 GREYS = ("0.0", "0.35", "0.55", "0.2")
-
-
-@dataclass(frozen=True)
-class Series:
-    """A line: a name, and a number over seeds for each x."""
-
-    name: str
-    points: Sequence[tuple[float, Summary]]
 
 
 @dataclass(frozen=True)
@@ -45,16 +37,18 @@ class Panel:
 
     Attributes:
         ylabel: What is measured.
-        series: The lines.
+        series: The lines: a number over seeds for each x, by name.
         top: Upper end of the axis, for shares.
     """
 
     ylabel: str
-    series: Sequence[Series]
+    series: Mapping[str, Sequence[tuple[float, Summary]]]
     top: float | None = None
 
 
-def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: Any = None) -> Any:
+def curves(
+    panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: Sequence[str] | None = None
+) -> Any:
     """Draw lines with the 95% interval of the mean at each point, one panel per measure.
 
     Args:
@@ -68,15 +62,15 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
     most = max((len(panel.series) for panel in panels), default=0)
     figure.set_size_inches(7.2, 3.4 + 0.18 * most)
     for axis, panel in zip(axes, panels, strict=True):
-        for number, series in enumerate(panel.series):
-            points = sorted(series.points, key=lambda point: point[0])
+        for number, (name, unsorted) in enumerate(panel.series.items()):
+            points = sorted(unsorted, key=lambda point: point[0])
             xs = [x for x, _ in points]
             means = [s.mean for _, s in points]
             drawn = axis.errorbar(
                 xs,
                 means,
                 yerr=_errors([s for _, s in points]),
-                label=shorten(plain(series.name), 48, placeholder=" …"),
+                label=shorten(plain(name), 48, placeholder=" …"),
                 linestyle=LINES[number % len(LINES)] if ticks is None else "none",
                 marker=MARKS[number % len(MARKS)],
                 color=GREYS[number % len(GREYS)],
@@ -87,10 +81,8 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
             # a marker on the axis is shown whole; an interval that leaves the axes ends there
             drawn.lines[0].set_clip_on(False)
         if log:
-            axis.set_xscale("symlog", linthresh=1)
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.set_xlim(left=0)
-        elif ticks is None and all(x == int(x) for s in panel.series for x, _ in s.points):
+            _logarithmic(axis)
+        elif ticks is None and all(x == int(x) for s in panel.series.values() for x, _ in s):
             axis.xaxis.get_major_locator().set_params(integer=True)
         if ticks is not None:
             axis.set_xticks(
@@ -102,35 +94,19 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
     return figure
 
 
-@dataclass(frozen=True)
-class Dots:
-    """Measured numbers and the paper's, a pair for each line of a table.
-
-    Attributes:
-        name: What is measured.
-        pairs: Measured over seeds, and the paper's number; None where there is none.
-        log: A logarithmic axis, for ranks.
-        share: An axis from 0 to 1.
-    """
-
-    name: str
-    pairs: Sequence[tuple[Summary | None, float | None]]
-    log: bool = False
-    share: bool = False
-
-
-def dots(lines: Sequence[str], panels: Sequence[Dots]) -> Any:
+def dots(lines: Sequence[str], panels: Mapping[str, Sequence[Compared]]) -> Any:
     """Draw measured numbers with their 95% intervals, and the paper's numbers, on a line each.
 
     Args:
         lines: Names of the lines, from above.
-        panels: Side by side; each has a pair for every line.
+        panels: Side by side: what is measured, with a number for every line. Ranks are on a logarithmic axis, Hit@K on
+            one from 0 to 1.
     """
     figure, axes = canvas(len(panels))
     figure.set_size_inches(2.6 + 2.1 * len(panels), 1.1 + 0.3 * len(lines))
-    for number, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
-        ours = [(y, s) for y, (s, _) in enumerate(panel.pairs) if s is not None]
-        theirs = [(y, value) for y, (_, value) in enumerate(panel.pairs) if value is not None]
+    for number, (axis, (name, cells)) in enumerate(zip(axes, panels.items(), strict=True)):
+        ours = [(y, s) for y, cell in enumerate(cells) if (s := cell.measured) is not None]
+        theirs = [(y, v) for y, cell in enumerate(cells) if (v := cell.reference) is not None]
         if ours:
             axis.errorbar(
                 [s.mean for _, s in ours],
@@ -154,11 +130,9 @@ def dots(lines: Sequence[str], panels: Sequence[Dots]) -> Any:
                 markersize=6,
                 label="the paper",
             )
-        if panel.log:
-            axis.set_xscale("symlog", linthresh=1)
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.set_xlim(left=0)
-        elif panel.share:
+        if name == "MinRank":
+            _logarithmic(axis)
+        elif name.startswith("Hit@"):
             # a dot at 0 or 1 is shown whole
             axis.set_xlim(-0.04, 1.04)
         axis.set_yticks(
@@ -168,7 +142,7 @@ def dots(lines: Sequence[str], panels: Sequence[Dots]) -> Any:
         axis.set_ylim(len(lines) - 0.5, -0.5)
         axis.grid(axis="y", color="0.9")
         axis.set_axisbelow(True)
-        axis.set_title(panel.name, fontsize=10)
+        axis.set_title(name, fontsize=10)
     handles, names = axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(
@@ -203,7 +177,7 @@ def bars(
             label=name,
             facecolor=("0.85", "0.6", "1.0")[number % 3],
             edgecolor="0.0",
-            hatch=HATCHES[number % len(HATCHES)],
+            hatch=("", "////")[number % 2],
         )
     axis.set_xticks(range(len(groups)), [plain(g) for g in groups])
     axis.set(ylabel=ylabel, ylim=(0, None))
@@ -231,22 +205,13 @@ def heat_map(values: npt.NDArray[np.float64], labels: Sequence[str], title: str)
     image = axis.imshow(np.ma.masked_invalid(shade), cmap=colours, vmin=0)
     top = np.nanmax(shade) if np.isfinite(shade).any() else 1.0
     for row, column in np.ndindex(*values.shape):
-        if math.isfinite(values[row, column]):
-            dark = shade[row, column] > top / 2
-            text = f"{values[row, column]:.0f}"
-            axis.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                fontsize=6,
-                color="1.0" if dark else "0.0",
-            )
-        elif row != column:
-            axis.text(column, row, "–", ha="center", va="center", fontsize=6, color="0.3")
-    for number in range(len(labels)):
-        axis.plot(number, number, marker="x", color="0.6", markersize=5)
+        known = math.isfinite(values[row, column])
+        if row == column and not known:
+            axis.plot(column, row, marker="x", color="0.6", markersize=5)
+            continue
+        text = f"{values[row, column]:.0f}" if known else "–"
+        colour = ("1.0" if shade[row, column] > top / 2 else "0.0") if known else "0.3"
+        axis.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
     names = [plain(label) for label in labels]
     axis.set_xticks(range(len(labels)), names, rotation=90, fontsize=8)
     axis.set_yticks(range(len(labels)), names, fontsize=8)
@@ -260,7 +225,7 @@ def heat_map(values: npt.NDArray[np.float64], labels: Sequence[str], title: str)
 
 
 def densities(
-    kinds: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    kinds: Sequence[tuple[str, npt.NDArray[np.float64], npt.NDArray[np.float64]]],
     threshold: float | None,
     printed: Mapping[str, float],
 ) -> Any:
@@ -353,6 +318,13 @@ def sheet(
             for spine in axis.spines.values():
                 spine.set(linewidth=3.0 if marked else 0.4)
     return figure
+
+
+def _logarithmic(axis: Any) -> None:
+    """Make the axis of x logarithmic from 1 on; it begins at 0."""
+    axis.set_xscale("symlog", linthresh=1)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlim(left=0)
 
 
 def _errors(summaries: Sequence[Summary]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from textwrap import shorten
@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.registry import unknown_name
-from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage, read_small_jpeg
-from mmpoison.paper import figures, tables
+from mmpoison.paper import figures
 from mmpoison.paper.draw import sheet
 from mmpoison.paper.figures import Curves
-from mmpoison.paper.measured import ATTACK_1, ATTACK_2, ATTACK_3, attack_2, with_model
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper
-from mmpoison.paper.tables import DEEP_HITS, DEFENDED, FROZEN, DriftTable, HitTable
-from mmpoison.reporting.results import Results, is_balanced
-from mmpoison.reporting.summary import RANK_LIST_MODELS, classes, section
+from mmpoison.paper.tables import TABLES
+from mmpoison.records.run_files import ConfusingImage, RankedImage, RankLists
+from mmpoison.reporting.results import Results, Row
+from mmpoison.reporting.summary import RANK_LIST_MODELS, classes
 from mmpoison.reporting.table import Cell, Column, Link
 
 # -- Draws sheets of images: rank lists, and figure 10. The images are in `rank_lists.json`, which is
@@ -42,10 +40,14 @@ LARGEST = 200_000
 SIDE = 512
 
 
-def pixels(thumbnails: Mapping[str, Any], image: Any) -> npt.NDArray[np.uint8] | None:
-    """Decode a thumbnail, shape (H, W, 3); None if it is missing, broken or too large."""
-    address = thumbnails.get(str(image))
-    if not isinstance(address, str) or not address.startswith(PREFIX) or len(address) > LARGEST:
+Strip = tuple[str, list[tuple[npt.NDArray[np.uint8] | None, str, bool]]]
+"""A row of pictures, as `sheet` takes it."""
+
+
+def pixels(lists: RankLists, listed: RankedImage | ConfusingImage) -> npt.NDArray[np.uint8] | None:
+    """Decode the thumbnail of an image, shape (H, W, 3); None if it is missing, broken or too large."""
+    address = lists.thumbnails.get(str(listed.image), "")
+    if not address.startswith(PREFIX) or len(address) > LARGEST:
         return None
     try:
         data = base64.b64decode(address.removeprefix(PREFIX), validate=True)
@@ -54,36 +56,33 @@ def pixels(thumbnails: Mapping[str, Any], image: Any) -> npt.NDArray[np.uint8] |
         return None
 
 
+def _lists_of(results: Results, row: Row) -> RankLists:
+    return RankLists.of(results.content(row, "rank_lists.json"), "rank_lists.json")
+
+
 def confusing_images(results: Results, page: Page) -> None:
     """Build figure 10: one row a target class, for the goals that are the hardest to poison."""
     poisoned = results.where(model="poisoned")
     hardest = sorted(poisoned.rows, key=lambda row: -float(row.get("min_rank") or 0.0))
     rows: list[tuple[Cell, ...]] = []
-    shown = []
+    shown: list[Strip] = []
     done: set[tuple[Any, Any]] = set()
     for row in hardest:
         target = (row.get("data.name"), row.get("target"))
         if target in done or len(done) == GOALS:
             continue
-        lists = results.content(row, "rank_lists.json")
-        found = _mappings(section(lists, "confusing").get(row["goal"]))
+        lists = _lists_of(results, row)
+        found = lists.confusing.get(str(row["goal"]), [])
         if not found:
             continue
         done.add(target)
-        thumbnails = section(lists, "thumbnails")
         _, name = classes(str(row["goal"])) or ("", str(row["goal"]))
-        pictures = [
-            (pixels(thumbnails, e.get("image")), str(e.get("label") or "no label"), False)
-            for e in found
-        ]
+        pictures = [(pixels(lists, one), one.label or "no label", False) for one in found]
         shown.append((f"{row.get('data.name')}: found by captions of {name}", pictures))
         source = page.source_of((row,))
-        for e in found:
-            captions = e.get("captions")
-            listed = captions if isinstance(captions, list) else []
-            said = "; ".join(shorten(str(c), 90, placeholder=" …") for c in listed)
-            image = Link(str(e.get("image")), source)
-            rows.append((name, image, str(e.get("label") or "–"), said or None))
+        for one in found:
+            said = "; ".join(shorten(c, 90, placeholder=" …") for c in one.captions)
+            rows.append((name, Link(str(one.image), source), one.label or "–", said or None))
     note = (
         "Images labelled otherwise that come first for captions of the target class under the clean model: where many "
         "look like the class, the poison is a smaller share of what the model learns about it."
@@ -97,32 +96,24 @@ def confusing_images(results: Results, page: Page) -> None:
 def rank_lists(results: Results, page: Page) -> None:
     """Show the first caption that was drawn, of one run a data set and attack; target images have a thick frame."""
     rows: list[tuple[Cell, ...]] = []
-    done: set[tuple[Any, ...]] = set()
+    done: set[tuple[str, str]] = set()
     for row in results.where(model="poisoned").rows:
-        kind = (row.get("data.name"), row.get("attack.name"))
+        kind = str(row.get("data.name")), str(row.get("attack.name"))
         if kind in done or len(done) == RUNS:
             continue
-        lists = results.content(row, "rank_lists.json")
-        queries = lists.get("queries")
-        query = queries[0] if isinstance(queries, list) and queries else None
-        if not isinstance(query, Mapping):
-            continue
-        thumbnails, models = section(lists, "thumbnails"), section(query, "models")
-        caption = shorten(str(query.get("caption")), 80, placeholder=" …")
-        strips = []
-        for model in RANK_LIST_MODELS:
-            if not isinstance(models.get(model.key), list):
-                continue
-            ranked = _mappings(models[model.key])[:TOP]
-            targets = [e.get("target") is True for e in ranked]
-            pictures = [
-                (pixels(thumbnails, e.get("image")), str(e.get("label") or "–"), target)
-                for e, target in zip(ranked, targets, strict=True)
-            ]
-            strips.append((f"{model.name}: {caption}", pictures))
-            said = Link(caption, page.source_of((row,)))
-            hits = f"{sum(targets)} of {len(ranked)}"
-            rows.append((str(kind[0]), str(kind[1]), said, model.name, hits))
+        lists = _lists_of(results, row)
+        strips: list[Strip] = []
+        for query in lists.queries[:1]:
+            caption = shorten(str(query.caption), 80, placeholder=" …")
+            for model in RANK_LIST_MODELS:
+                if model.key not in query.models:
+                    continue
+                ranked = query.models[model.key][:TOP]
+                pictures = [(pixels(lists, e), e.label or "–", e.target is True) for e in ranked]
+                strips.append((f"{model.name}: {caption}", pictures))
+                said = Link(caption, page.source_of((row,)))
+                hits = f"{sum(e.target is True for e in ranked)} of {len(ranked)}"
+                rows.append((*kind, said, model.name, hits))
         if strips:
             done.add(kind)
             page.picture(
@@ -132,10 +123,6 @@ def rank_lists(results: Results, page: Page) -> None:
             )
     names = ("measured on", "attack", "caption", "model", f"target images among the first {TOP}")
     page.table(page.title, tuple(map(Column, names)), rows)
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [e for e in value if isinstance(e, Mapping)] if isinstance(value, list) else []
 
 
 Render = Callable[[Results, Page], None]
@@ -160,20 +147,6 @@ class Entry:
     render: Render
 
 
-def _of(attack: Callable[..., bool], *, balanced: bool = False, **keys: str) -> tables.Pick:
-    """Pick the rows of an attack, on whole data or on balanced data."""
-
-    def pick(results: Results) -> Results:
-        runs = results.where(attack, **keys)
-        return runs.where(is_balanced) if balanced else runs.whole_data()
-
-    return pick
-
-
-OTHER_GOALS = "Goals that are not the paper's are paired with its goals in order."
-NO_BASELINE = "The paper prints no baseline in this table."
-LESS_IS_BETTER = "The defence: ▲ where it leaves less of the attack than the paper's."
-ORDER = "Not all of it is poison: clean pairs in another order make the models drift too (study order-drift)."
 BY, AFTER = (
     "Hit@10 and MinRank {}.",
     "Hit@10 and MinRank of the attack after so many {} of the repair.",
@@ -181,30 +154,8 @@ BY, AFTER = (
 BY_EPOCH, BY_STEP = (partial(figures.by_repair, column=column) for column in ("epoch", "x"))
 
 RENDERERS: dict[str, Render] = {
-    "table-1": tables.utility_of_attacks,
-    "table-2": HitTable(_of(ATTACK_1)),
-    "table-3": HitTable(_of(ATTACK_2)),
-    "table-4": HitTable(_of(ATTACK_3), note=OTHER_GOALS),
-    "table-5": HitTable(_of(attack_2), FROZEN, DEEP_HITS, varies=("training.trainable",)),
-    "table-6": tables.transfer,
-    "table-7": tables.utility_after_repair,
-    "table-8": tables.repair_rates,
-    "table-9": tables.data_sizes,
-    "table-10": tables.model_sizes,
-    "table-11": DriftTable(_of(ATTACK_2, model="poisoned"), ORDER, tested=True),
-    "table-12": tables.frozen_over_seeds,
-    "table-13": HitTable(_of(ATTACK_2, balanced=True), note=NO_BASELINE),
-    "table-14": DriftTable(
-        _of(ATTACK_2, balanced=True, model="poisoned"), f"The paper's are of one run. {ORDER}"
-    ),
-    "table-15": tables.query_lengths,
-    "table-16": HitTable(
-        lambda results: with_model(_of(ATTACK_2)(results), "filtered"),
-        DEFENDED,
-        keep=("filter",),
-        note=LESS_IS_BETTER,
-    ),
-    "figure-1": figures.drift_bars,
+    **TABLES,
+    "figure-1": figures.drift,
     "figure-2": Curves(
         figures.by_rate, "poisoning rate (%)", BY.format("against the poisoning rate")
     ),
@@ -229,14 +180,3 @@ PAPER = {
     for name, render in RENDERERS.items()
 }
 """The tables and figures by name, in the order of the paper: tables first."""
-
-
-def find_entry(name: str) -> Entry:
-    """Return the table or figure of a name.
-
-    Raises:
-        InputError: If there is none.
-    """
-    if name not in PAPER:
-        raise InputError(unknown_name("table or figure", name, PAPER))
-    return PAPER[name]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.paper.draw import Panel, Series, bars, curves, densities, heat_map, maps
+from mmpoison.paper.draw import Panel, bars, curves, densities, heat_map, maps
 from mmpoison.paper.measured import AMOUNTS, ATTACK_2, CURVE, Block, attack_2, blocks, by_amount
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper_data
 from mmpoison.paper.tables import DIGITS, NAMES, REPAIR_RATE
 from mmpoison.reporting.html_report import drawings
-from mmpoison.reporting.results import DISTANCE, Measured, Results, Row, bounds_of
+from mmpoison.reporting.results import DISTANCE, Measured, Results, Row
 from mmpoison.reporting.summary import classes, section
 from mmpoison.reporting.table import Cell, Column
 from mmpoison.reporting.text import as_number, count, percent
@@ -32,17 +31,8 @@ CENTRES = {"clean pairs": 0.75, "poisoned pairs": 0.85}
 """The paper's centres of distances under CLIP ViT-B/16 on Flickr-PASCAL, section 5."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One line of a figure.
-
-    Attributes:
-        name: Data set, or what else distinguishes lines.
-        points: A value of x, how it is called, and our rows there; in order.
-    """
-
-    name: str
-    points: Sequence[tuple[float, str, Results]]
+Point = tuple[str, float, str, Results]
+"""A point of a figure: the line that it is on, its value of x, how that is called, and our rows there."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +40,14 @@ class Curves:
     """Hit@10 and MinRank against one thing that varies: figures 2 to 5 (a), 7 and 9, and the table of their points.
 
     Attributes:
-        lines: Gives the lines; those without a number are left out. It may put notes on the page.
+        points: Gives the points, line by line; those without a number are left out. It may put notes on the page.
         xlabel: What varies.
         caption: Of the figure.
         log: A logarithmic axis.
         named: The values of x are names.
     """
 
-    lines: Callable[[Results, Page], Sequence[Curve]]
+    points: Callable[[Results, Page], Iterable[Point]]
     xlabel: str
     caption: str
     log: bool = False
@@ -66,37 +56,36 @@ class Curves:
     def __call__(self, results: Results, page: Page) -> None:
         """Put the figure and its table on their page."""
         columns = ("hit@10", "min_rank")
-        series: dict[str, list[Series]] = {column: [] for column in columns}
-        rows: list[tuple[Cell, ...]] = []
-        names: dict[float, str] = {}
-        for line in self.lines(results, page):
-            drawn: dict[str, list[tuple[float, Summary]]] = {column: [] for column in columns}
-            for x, name, found in line.points:
-                measured = {column: found.measured(column) for column in columns}
-                n = max((m.summary.n for m in measured.values() if m.summary), default=None)
-                if n is None:
-                    continue
-                names[x] = name
-                cells = (page.cell(m, digits=DIGITS.get(c, 3)) for c, m in measured.items())
-                rows.append((line.name, name, n, *cells))
-                for column, value in measured.items():
-                    if value.summary is not None:
-                        drawn[column].append((x, value.summary))
-            for column, points in drawn.items():
-                if points:
-                    series[column].append(Series(line.name, points))
-        if not rows:
+        found = [
+            (line, x, name, [at.measured(column) for column in columns])
+            for line, x, name, at in self.points(results, page)
+        ]
+        found = [point for point in found if any(one.summary for one in point[3])]
+        if not found:
             return
+        rows: list[tuple[Cell, ...]] = []
+        for line, _, name, measured in found:
+            n = max(one.summary.n for one in measured if one.summary)
+            cells = (
+                page.cell(m, digits=DIGITS.get(c, 3))
+                for c, m in zip(columns, measured, strict=True)
+            )
+            rows.append((line, name, n, *cells))
         header = (
             *map(Column, ("measured on", self.xlabel, "n")),
             *(Column(NAMES[c], DIGITS.get(c, 3)) for c in columns),
         )
         note = "Mean over seeds [95% interval of the mean]. MinRank counts from 0."
         page.table(page.title, header, rows, note)
-        ticks: Any = [names[x] for x in sorted(names)] if self.named else None
-        panels = [
-            Panel(NAMES[c], series[c], top=1.02 if c.startswith("hit@") else None) for c in columns
-        ]
+        panels = []
+        for place, column in enumerate(columns):
+            drawn: dict[str, list[tuple[float, Summary]]] = {}
+            for line, x, _, measured in found:
+                if (summary := measured[place].summary) is not None:
+                    drawn.setdefault(line, []).append((x, summary))
+            panels.append(Panel(NAMES[column], drawn, top=1.02 if column == "hit@10" else None))
+        names = {x: name for _, x, name, _ in found}
+        ticks = [names[x] for x in sorted(names)] if self.named else None
         page.picture(
             page.id,
             self.caption,
@@ -104,69 +93,58 @@ class Curves:
         )
 
 
-def by_rate(results: Results, page: Page) -> list[Curve]:
-    """Build figure 2: one point a poisoning rate; rate 0 is the clean model."""
-    lines = []
+def by_rate(results: Results, page: Page) -> Iterator[Point]:
+    """Find the points of figure 2: one a poisoning rate; rate 0 is the clean model."""
     for block in blocks(results.where(ATTACK_2).whole_data(), varies=AMOUNTS):
-        points = [(0.0, "0 (clean)", block.results.where(model="clean_model"))]
+        clean = block.results.where(model="clean_model")
+        points: list[Point] = [(block.title, 0.0, "0 (clean)", clean)]
         for at in by_amount(block.results.where(model="poisoned")):
             if (rate := at.measured("run.poisoning_rate").mean) is not None:
-                points.append((100 * rate, percent(rate), at))
-        lines.append(Curve(block.title, sorted(points, key=lambda point: point[0])))
-    return lines
+                points.append((block.title, 100 * rate, percent(rate), at))
+        yield from sorted(points, key=lambda point: point[1])
 
 
-def by_epoch(results: Results, page: Page) -> list[Curve]:
-    """Build figure 3: one training measured after each epoch; epoch 0 is the pre-trained model."""
+def by_epoch(results: Results, page: Page) -> Iterator[Point]:
+    """Find the points of figure 3: one training measured after each epoch; epoch 0 is the pre-trained model."""
     runs = results.where(ATTACK_2, study="epochs", model="poisoned").whole_data()
-    return [Curve(block.title, _by_x(block.results, "x")) for block in blocks(runs)]
+    for block in blocks(runs):
+        yield from _by_x(block.title, block.results, "x")
 
 
-def _by_x(results: Results, column: str) -> list[tuple[float, str, Results]]:
-    return [
-        (float(x), f"{x:g}", at)
-        for x, at in sorted(results.by(column), key=lambda pair: float(pair[0]))
-    ]
+def _by_x(line: str, results: Results, column: str) -> Iterator[Point]:
+    for x, at in sorted(results.by(column), key=lambda pair: float(pair[0])):
+        yield line, float(x), f"{x:g}", at
 
 
-def by_encoder(results: Results, page: Page) -> list[Curve]:
-    """Build figure 4: one point an encoder, clean and poisoned."""
+def by_encoder(results: Results, page: Page) -> Iterator[Point]:
+    """Find the points of figure 4: one an encoder, clean and poisoned."""
     runs = results.where(ATTACK_2).whole_data()
     places = {name: float(place) for place, name in enumerate(runs.values("model.name"))}
-    return [
-        Curve(
-            f"{block.title}, {name}",
-            [
-                (places[encoder], str(encoder), at)
-                for encoder, at in block.results.where(model=model).by("model.name")
-            ],
-        )
-        for block in blocks(runs, varies=("model", "training"))
-        for model, name in (("poisoned", "poisoned"), ("clean_model", "clean"))
-    ]
+    for block in blocks(runs, varies=("model", "training")):
+        for model, name in (("poisoned", "poisoned"), ("clean_model", "clean")):
+            for encoder, at in block.results.where(model=model).by("model.name"):
+                yield f"{block.title}, {name}", places[encoder], str(encoder), at
 
 
-def by_size(results: Results, page: Page) -> list[Curve]:
-    """Build figure 5 (a): one point a size of the training data."""
+def by_size(results: Results, page: Page) -> Iterator[Point]:
+    """Find the points of figure 5 (a): one a size of the training data."""
     runs = results.where(ATTACK_2).whole_data()
-    lines = []
     for model, name in (("poisoned", "poisoned"), ("clean_model", "clean")):
-        points = []
+        points: list[Point] = []
         for _, at in runs.where(model=model).settings(varies=AMOUNTS, keep=()):
             for data, on_data in at.by("data.name"):
                 if (size := on_data.measured("run.training_pairs").mean) is not None:
-                    points.append((size, f"{data}: {count(round(size))}", on_data))
-        lines.append(Curve(name, sorted(points, key=lambda point: point[0])))
+                    points.append((name, size, f"{data}: {count(round(size))}", on_data))
+        yield from sorted(points, key=lambda point: point[1])
     rates = runs.where(model="poisoned").values("run.poisoning_rate")
     if rates:
         page.notes.append(
             f"Poisoning rates: {min(rates):.3%} to {max(rates):.3%} of the training pairs."
         )
-    return lines
 
 
-def by_repair(results: Results, page: Page, *, column: str) -> list[Curve]:
-    """Build figures 7 and 9: a poisoned model during fine-tuning on clean data.
+def by_repair(results: Results, page: Page, *, column: str) -> Iterator[Point]:
+    """Find the points of figures 7 and 9: a poisoned model during fine-tuning on clean data.
 
     Args:
         results: All rows.
@@ -174,14 +152,12 @@ def by_repair(results: Results, page: Page, *, column: str) -> list[Curve]:
         column: `epoch`, whole epochs alone, or `x`, all measured steps, those of the first epoch alone where epochs
             are known.
     """
-    lines = []
     runs = results.where(ATTACK_2, study=CURVE)
     for block in blocks(runs, varies=REPAIR_RATE, keep=("sterilize",)):
         rates = list(block.results.by("case"))
         for rate, at_rate in rates or [("", block.results)]:
             name = f"{block.title}, {rate}" if len(rates) > 1 else block.title
-            lines.append(Curve(name, _by_x(at_rate.only(_wanted(at_rate, column)), column)))
-    return lines
+            yield from _by_x(name, at_rate.only(_wanted(at_rate, column)), column)
 
 
 def _wanted(results: Results, column: str) -> list[Row]:
@@ -200,29 +176,27 @@ def _wanted(results: Results, column: str) -> list[Row]:
     return [row for row in results.rows if row["x"] <= ends.get(str(row["run"]), float("inf"))]
 
 
-def drift_bars(results: Results, page: Page) -> None:
-    """Build figure 1: two bars a data set. The paper prints no numbers here; tables 11 and 14 do."""
-    found = []
+def drift(results: Results, page: Page) -> None:
+    """Build figure 1: texts and images of each data set. The paper prints no numbers here; tables 11 and 14 do."""
+    found: dict[str, list[Measured]] = {}
     for block in blocks(results.where(ATTACK_2, model="poisoned")):
-        text, image = (block.results.measured(f"drift.{kind}") for kind in ("text", "image"))
-        if text.summary or image.summary:
-            found.append((block.title, text, image))
+        both = [block.results.measured(f"drift.{kind}") for kind in ("text", "image")]
+        if any(one.summary for one in both):
+            found[block.title] = both
     rows = [
-        (title, text.summary.n if text.summary else None, page.cell(text), page.cell(image))
-        for title, text, image in found
+        (title, both[0].summary.n if both[0].summary else None, *map(page.cell, both))
+        for title, both in found.items()
     ]
     columns = (Column("measured on"), Column("n"), Column("texts", 4), Column("images", 4))
     page.table(page.title, columns, rows, "Mean over the test set [95% interval over seeds].")
     if found:
         kinds = [
-            ("texts", [text.summary for _, text, _ in found]),
-            ("images", [image.summary for _, _, image in found]),
+            (name, [both[place].summary for both in found.values()])
+            for place, name in enumerate(("texts", "images"))
         ]
-        page.picture(
-            page.id,
-            "Drift of texts and images, with the 95% interval over seeds.",
-            lambda: bars([f[0] for f in found], kinds, "cosine distance, clean to poisoned"),
-        )
+        caption = "Drift of texts and images, with the 95% interval over seeds."
+        label = "cosine distance, clean to poisoned"
+        page.picture(page.id, caption, lambda: bars(list(found), kinds, label))
 
 
 def goal_map(results: Results, page: Page) -> None:
@@ -237,40 +211,34 @@ def goal_map(results: Results, page: Page) -> None:
 
 
 def _map(page: Page, block: Block, name: str) -> None:
-    by_goal = dict(block.results.by("goal"))
-    labels = sorted({*block.results.values("original"), *block.results.values("target")})
-    places = {label: place for place, label in enumerate(labels)}
-    values = np.full((len(labels), len(labels)), np.nan)
     rows: list[tuple[Cell, ...]] = []
-    for goal, at in by_goal.items():
+    ranks: dict[tuple[str, str], float] = {}
+    for goal, at in block.results.by("goal"):
         rank, hit = at.measured("min_rank"), at.measured("hit@10")
         if rank.summary is None:
             continue
-        row = at.rows[0]
-        if row["original"] in places and row["target"] in places:
-            values[places[row["original"]], places[row["target"]]] = rank.summary.mean
+        if (pair := classes(str(goal))) is not None:
+            ranks[pair] = rank.summary.mean
         rows.append((goal, rank.summary.n, page.cell(rank, digits=2), page.cell(hit)))
-    known = values[np.isfinite(values)]
-    if not len(known):
+    if not ranks:
         return
-    by_target: list[tuple[Cell, ...]] = [
-        (label, int(np.isfinite(values[:, place]).sum()), float(np.nanmean(values[:, place])))
-        for label, place in places.items()
-        if np.isfinite(values[:, place]).any()
-    ]
-    by_target.sort(key=lambda one: -float(one[2]))  # type: ignore[arg-type]
+    labels = sorted({label for pair in ranks for label in pair})
+    by_target = {
+        target: [ranks[pair] for original in labels if (pair := (original, target)) in ranks]
+        for target in labels
+    }
+    means = {target: float(np.mean(found)) for target, found in by_target.items() if found}
+    hardest_first = sorted(means, key=lambda target: -means[target])
+    known = np.array(list(ranks.values()))
     page.notes.append(
         f"{block.title}: {len(known)} goals; median MinRank {np.median(known):.1f}, mean {known.mean():.1f}, "
         f"{np.mean(known <= 10):.0%} of the goals at 10 or below. The paper: around 10 in most cases."
     )
-    if (
-        said := _goal_of_tables(block, values, places, [str(one[0]) for one in by_target])
-    ) is not None:
-        page.notes.append(said)
+    page.notes += _goal_of_tables(block, ranks, hardest_first)
     page.table(
         f"{block.title}: mean MinRank by target class, worst first",
         (Column("target class"), Column("goals"), Column("MinRank", 1)),
-        by_target,
+        [(target, len(by_target[target]), means[target]) for target in hardest_first],
         "In the paper the column of person is the worst.",
     )
     page.table(
@@ -278,6 +246,7 @@ def _map(page: Page, block: Block, name: str) -> None:
         (Column("goal"), Column("n"), Column("MinRank", 2), Column("Hit@10")),
         rows,
     )
+    values = np.array([[ranks.get((one, other), np.nan) for other in labels] for one in labels])
     page.picture(
         name,
         f"Mean MinRank of each goal on {block.title}; lighter is easier to poison. The shade is logarithmic.",
@@ -286,24 +255,20 @@ def _map(page: Page, block: Block, name: str) -> None:
 
 
 def _goal_of_tables(
-    block: Block, values: FloatArray, places: Mapping[str, int], hardest_first: Sequence[str]
-) -> str | None:
-    """Say where the goal of the other tables stands among all goals; None where it was not measured."""
+    block: Block, ranks: Mapping[tuple[str, str], float], hardest_first: Sequence[str]
+) -> Iterator[str]:
+    """Say where the goal of the other tables stands among all goals, where it was measured."""
     if (table := f"table-3-{block.data}") not in shipped_recipes():
-        return None
+        return
     goal = str(read_recipe(table)[0]["attack"]["goal"])
-    original, _, target = goal.partition("2")
-    if original not in places or target not in places:
-        return None
-    own = values[places[original], places[target]]
-    if not np.isfinite(own):
-        return None
-    known = values[np.isfinite(values)]
-    easier = int((known < own).sum())
-    of_targets = len(hardest_first) - hardest_first.index(target)
-    return (
-        f"{block.title}: {goal}, the goal of the other tables, has MinRank {own:.1f}; {easier} of {len(known)} goals "
-        f"are easier. As a target {target} is number {of_targets} of {len(hardest_first)} classes, the easiest first."
+    pair = classes(goal)
+    if pair is None or pair not in ranks:
+        return
+    easier = sum(rank < ranks[pair] for rank in ranks.values())
+    place = len(hardest_first) - hardest_first.index(pair[1])
+    yield (
+        f"{block.title}: {goal}, the goal of the other tables, has MinRank {ranks[pair]:.1f}; {easier} of {len(ranks)} "
+        f"goals are easier. As a target {pair[1]} is number {place} of {len(hardest_first)} classes, the easiest first."
     )
 
 
@@ -340,15 +305,19 @@ def distances(results: Results, page: Page) -> None:
     page.table(page.title, columns, rows, note)
 
 
-def _histogram(results: Results, row: Row) -> Mapping[str, Sequence[float]] | None:
+def _histogram(results: Results, row: Row) -> Mapping[str, FloatArray] | None:
+    """Read the distances of a run's pairs: the edges of bins, and how many clean and poisoned pairs are in each."""
     facts = section(section(results.content(row, "metrics.json"), "run"), "filter")
     found = section(facts, "histogram")
-    lists = [found.get(key) for key in ("edges", "clean", "poisoned")]
-    if not all(isinstance(v, list) and all(as_number(x) is not None for x in v) for v in lists):
+    lists = {key: found.get(key) for key in ("edges", "clean", "poisoned")}
+    if not all(
+        isinstance(v, list) and all(as_number(x) is not None for x in v) for v in lists.values()
+    ):
         return None
-    edges, clean, poisoned = (list(map(float, v)) for v in lists)  # type: ignore[arg-type]
-    whole = len(edges) - 1 == len(clean) == len(poisoned) and sum(clean) > 0 < sum(poisoned)
-    return {"edges": edges, "clean": clean, "poisoned": poisoned} if whole else None
+    made = {key: np.array(values, dtype=float) for key, values in lists.items()}
+    edges, clean, poisoned = made.values()
+    whole = len(edges) - 1 == len(clean) == len(poisoned) and clean.sum() > 0 < poisoned.sum()
+    return made if whole else None
 
 
 MEDIANS = "run.filter.median"
@@ -369,38 +338,32 @@ def median_distance(results: Results, row: Row, kind: str) -> float | None:
     return None if histogram is None else _centre(histogram, kind)
 
 
-def _densities(
-    histogram: Mapping[str, Sequence[float]],
-) -> list[tuple[str, Sequence[float], list[float]]]:
+def _densities(histogram: Mapping[str, FloatArray]) -> list[tuple[str, FloatArray, FloatArray]]:
     edges = histogram["edges"]
+    widths = np.diff(edges)
     kinds = []
     for kind in ("clean", "poisoned"):
-        counts = histogram[kind]
-        total = sum(counts)
-        density = [
-            number / total / (high - low) if high > low else 0.0
-            for number, low, high in zip(counts, edges, edges[1:], strict=False)
-        ]
+        total = histogram[kind].sum()
+        share = histogram[kind] / total
+        density = np.divide(share, widths, out=np.zeros_like(share), where=widths > 0)
         kinds.append((f"{kind} pairs ({total:,.0f})", edges, density))
     return kinds
 
 
-def _centre(histogram: Mapping[str, Sequence[float]], kind: str) -> float:
+def _centre(histogram: Mapping[str, FloatArray], kind: str) -> float:
     """Return the median, as exactly as bins allow."""
     edges, counts = histogram["edges"], histogram[kind]
-    half, below = sum(counts) / 2, 0.0
-    for number, low, high in zip(counts, edges, edges[1:], strict=False):
-        if below + number >= half:
-            return low + (high - low) * (half - below) / number
-        below += number
-    return edges[-1]
+    half, up_to = counts.sum() / 2, np.cumsum(counts)
+    place = int(np.searchsorted(up_to, half))
+    above = (half - up_to[place] + counts[place]) / counts[place]
+    return float(edges[place] + (edges[place + 1] - edges[place]) * above)
 
 
 def embedding_maps(results: Results, page: Page) -> None:
     """Build figure 8: one map a data set, of the smallest seed's pre-trained model; silhouettes of all."""
     rows: list[tuple[Cell, ...]] = []
-    for data, on_data in results.where().by("data.name"):
-        runs = {str(row["run"]): row for row in on_data.rows}
+    for data, on_data in results.by("data.name"):
+        runs = {str(row["run"]): row for row in on_data.where().rows}
         for run in sorted(runs.values(), key=lambda row: int(row["seed"])):
             if _draw_map(results, page, str(data), run):
                 break
@@ -417,22 +380,8 @@ def embedding_maps(results: Results, page: Page) -> None:
 
 def silhouettes(results: Results) -> list[Measured]:
     """Measure how far the classes lie apart in the pre-trained model: in the texts, and in the images."""
-    runs = {str(row["run"]): row for row in results.where().rows}
-    studies = [
-        (row, section(results.content(row, "metrics.json"), "study")) for row in runs.values()
-    ]
-    measured = []
-    for kind in ("text", "image"):
-        # one run a seed: the pre-trained model does not depend on the attack
-        by_seed = {}
-        for row, study in studies:
-            pretrained = section(section(study, "distribution"), "pretrained")
-            if isinstance(value := pretrained.get(f"{kind}_silhouette"), float):
-                by_seed[row["seed"]] = (value, row)
-        found = [value for value, _ in by_seed.values()]
-        summary = summarize(found, bounds=bounds_of("silhouette")) if found else None
-        measured.append(Measured(summary, tuple(row for _, row in by_seed.values())))
-    return measured
+    rows = results.where(study="distribution", model="pretrained")
+    return [rows.measured(f"{kind}_silhouette") for kind in ("text", "image")]
 
 
 def _draw_map(results: Results, page: Page, data: str, run: Row) -> bool:

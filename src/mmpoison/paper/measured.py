@@ -68,6 +68,11 @@ def blocks(
             yield Block(str(data), setting, group)
 
 
+def of_model(results: Results, model: str) -> Results:
+    """Select the rows of one model, of whatever study."""
+    return results.only(row for row in results.rows if row["model"] == model)
+
+
 def with_model(results: Results, model: str) -> Results:
     """Select rows of the runs that have a model."""
     runs = {row["run"] for row in results.rows if row["model"] == model}

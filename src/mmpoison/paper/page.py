@@ -70,11 +70,6 @@ class Page:
         """Whether it has no measured number."""
         return not self._sources
 
-    @property
-    def settings(self) -> int:
-        """How many different sets of runs its numbers are from: runs that differ in their seed alone are one."""
-        return len({frozenset(run for run, _, _ in runs) for runs in self._sources})
-
     def cell(
         self,
         measured: Measured,

@@ -9,34 +9,6 @@ from typing import Any
 
 from mmpoison.base.untrusted import parse_json
 
-TITLES = {
-    "flickr-pascal": "Flickr-PASCAL",
-    "flickr-pascal-b": "Flickr-PASCAL-b",
-    "coco": "COCO",
-    "coco-b": "COCO-b",
-    "vg": "VG",
-    "flickr": "Flickr",
-    "pascal": "PASCAL",
-}
-
-_SAME = {
-    "flickr-pascal": "flickr-pascal",
-    "coco-paper": "coco",
-    "coco-m": "coco",
-    "coco-s": "coco",
-    "flickr-pascal-vg": "flickr-pascal",
-    "coco-paper-vg": "coco",
-    "vg-pascal": "vg",
-    "openmoji": "flickr-pascal",
-    "rsicd-ucm": "flickr-pascal",
-    "flickr30k": "flickr",
-    "pascal-sentences": "pascal",
-    "coco": "coco",
-    "visual-genome-paper": "vg",
-    "visual-genome": "vg",
-}
-"""Which data set of the paper one is compared with; the two for small machines have the shape of Flickr-PASCAL."""
-
 
 @cache
 def paper() -> Mapping[str, Any]:
@@ -46,6 +18,28 @@ def paper() -> Mapping[str, Any]:
     return value
 
 
+def _named(*kinds: str) -> dict[str, str]:
+    """Return the paper's data set for each of the data sets here that are of some kinds."""
+    return {
+        name: data
+        for data, said in paper()["data"].items()
+        for kind in kinds
+        for name in said.get(kind, ())
+    }
+
+
+TITLES: dict[str, str] = {data: said["title"] for data, said in paper()["data"].items()}
+
+OWN_DATA = _named("own")
+"""The paper's data set that measured data are; all others are twins, whatever their shape."""
+
+_SAME = _named("own", "whole", "stand_ins")
+"""Which data set of the paper one is compared with."""
+
+ENCODERS = {"clip-vit-b32": "ViT-B/32", "clip-vit-b16": "ViT-B/16", "clip-vit-l14": "ViT-L/14"}
+"""The paper's models, by the names that they have here."""
+
+
 def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
     """Select rows of a table whose cells have these values.
 
@@ -53,11 +47,6 @@ def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
     [0.936]
     """
     return [row for row in paper()[table]["rows"] if all(row.get(k) == v for k, v in keys.items())]
-
-
-def title_of(table: str) -> str:
-    """Return the title of a table of the paper."""
-    return str(paper()[table]["title"])
 
 
 def paper_data(name: str) -> str | None:

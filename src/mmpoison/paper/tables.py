@@ -1,27 +1,37 @@
-"""The forms of the paper's tables: lines of our runs with the paper's numbers next to them."""
+"""The paper's tables: lines of our runs with the paper's numbers next to them. `TABLES` declares each."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mmpoison.paper.measured import (
     ATTACK_1,
     ATTACK_2,
     ATTACK_3,
+    Block,
     attack_2,
     beyond_order,
     blocks,
     ends_of_curves,
+    of_model,
     p_of,
     trained,
     with_model,
 )
 from mmpoison.paper.page import STRONGER, Page, Sense
-from mmpoison.paper.paper_values import TITLES, paper_data, rows_of, title_of
-from mmpoison.reporting.results import Measured, Results, change, difference, paired
+from mmpoison.paper.paper_values import ENCODERS, TITLES, paper_data, rows_of
+from mmpoison.reporting.results import (
+    Measured,
+    Results,
+    Row,
+    change,
+    difference,
+    is_balanced,
+)
 from mmpoison.reporting.table import Cell, Column
 
 HITS = ("hit@1", "hit@5", "hit@10", "min_rank")
@@ -40,6 +50,8 @@ SEVERAL_GOALS = 4
 """More goals than that are one line, their mean."""
 
 Pick = Callable[[Results], Results]
+Printed = Sequence[Mapping[str, Any]]
+"""Rows of a table of the paper."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ class Number:
         digits: After the point.
         narrow: Whether a terminal of 80 columns has room for it.
         same: Numbers that are equal with so many digits are the same; `digits` by default.
+        sense: Which way is better; for Hit@K and MinRank, for an attack.
     """
 
     key: str
@@ -59,221 +72,214 @@ class Number:
     digits: int = 3
     narrow: bool = True
     same: int | None = None
+    sense: Sense = None
 
 
 def hit_numbers(columns: Sequence[str]) -> list[Number]:
     """Return columns of Hit@K and MinRank."""
-    return [Number(c, NAMES[c], DIGITS.get(c, 3), c in HITS) for c in columns]
+    return [
+        Number(c, NAMES[c], DIGITS.get(c, 3), c in HITS, sense="down" if c == "min_rank" else "up")
+        for c in columns
+    ]
 
 
-def attack_sense(column: str) -> Sense:
-    """Return which direction is better for an attack."""
-    return "up" if column.startswith("hit@") else "down"
+DEFENCE: dict[Sense, Sense] = {"up": "down", "down": "up"}
+"""Which way is better for a defence, by that for an attack."""
+
+NEITHER: dict[Sense, Sense] = {"up": None, "down": None}
+"""Neither way is better for a baseline."""
 
 
 @dataclass(frozen=True)
-class Measurements:
+class Line:
     """A line of measured numbers.
 
     Attributes:
-        names: Its first cells: what it is of.
+        names: Its first cells, after that of the data: what it is of.
         numbers: Its numbers, one a column.
-        data: The paper's data set, or what else distinguishes the paper's rows.
         printed: The paper's row next to it, empty where there is none.
-        sense: Which way is better for a column.
+        senses: Which way is better, by that of a column, where it is another.
     """
 
-    names: tuple[Cell, ...]
+    names: Sequence[Cell]
     numbers: Sequence[Measured]
-    data: str | None
     printed: Mapping[str, Any] = field(default_factory=dict)
-    sense: Callable[[str], Sense] = lambda key: None
+    senses: Mapping[Sense, Sense] = field(default_factory=dict)
 
 
-def compared_table(
-    page: Page,
-    table: str,
-    names: Sequence[str],
-    numbers: Sequence[Number],
-    lines: Iterable[Measurements],
-    *,
-    note: str = STRONGER,
-    key: str = "dataset",
-    absent: Callable[[Mapping[str, Any]], tuple[Cell, ...]] | None = None,
-    rest: Sequence[Mapping[str, Any]] | None = None,
-    spread: bool = False,
-) -> None:
-    """Put a table on a page: measured lines, then the paper's rows for data without a measured line.
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper: measured lines, then the paper's rows for data without a measured line.
 
-    Args:
-        page: Takes the table.
-        table: The paper's table.
-        names: Headers of the first columns; `n`, the number of seeds, is last where it is there.
+    Attributes:
         numbers: The columns of numbers.
-        lines: Our lines.
+        runs: Our rows that the table is about.
+        lines: The lines of a data set and setting, from its rows and the paper's rows for the data.
+        varies: Parameters in which the lines differ.
+        keep: Parameters of defences that matter here.
+        group: Groups the rows by data set and setting.
+        names: Headers of the first columns; `n`, the number of seeds, is last where it is there.
         note: What a reader must know.
         key: The paper's column that says of which data a row is.
-        absent: First cells of a row of the paper without a measured line; empty cells by default.
-        rest: These rows, in place of those without a measured line.
+        data: The value of that column for a measured data set.
+        absent: First cells of a row of the paper without a measured line, after that of the data.
         spread: Show our standard deviations; they are shown where the paper prints its own, too.
     """
-    counted = names[-1] == "n"
-    rows: list[tuple[Cell, ...]] = []
 
-    def add(first: Sequence[Cell], line: Measurements) -> None:
+    numbers: Sequence[Number]
+    runs: Pick
+    lines: Callable[[Results, Printed], Iterable[Line]]
+    varies: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    group: Callable[..., Iterable[Block]] = blocks
+    names: Sequence[str] = ("measured on", "n")
+    note: str = STRONGER
+    key: str = "dataset"
+    data: Callable[[str], str | None] = paper_data
+    absent: Callable[[Mapping[str, Any]], Sequence[Cell]] = lambda row: ()
+    spread: bool = False
+
+    def __call__(self, results: Results, page: Page) -> None:
+        """Put the table on its page."""
+        rows: list[tuple[Cell, ...]] = []
+        covered = set()
+        for block in self.group(self.runs(results), varies=self.varies, keep=self.keep):
+            data = self.data(block.data)
+            for line in self.lines(block.results, rows_of(page.id, **{self.key: data})):
+                covered.add(data)
+                rows.append(self._row(page, block.title, line))
+        if not rows:
+            return
+        nothing = [Measured(None)] * len(self.numbers)
+        for printed in rows_of(page.id):
+            if printed[self.key] not in covered:
+                rows.append(self._row(page, None, Line(self.absent(printed), nothing, printed)))
+        header = (
+            *(Column(name) for name in self.names),
+            *(Column(number.name, number.digits, number.narrow) for number in self.numbers),
+            Column("paper's data" if self.names[0] == "measured on" else "paper"),
+        )
+        page.table(page.title, header, rows, self.note)
+
+    def _row(self, page: Page, title: str | None, line: Line) -> tuple[Cell, ...]:
         printed = line.printed
         n = max((m.summary.n for m in line.numbers if m.summary), default=None)
         cells = (
             page.cell(
                 measured,
                 printed.get(number.key),
-                sense=line.sense(number.key),
+                sense=line.senses.get(number.sense, number.sense),
                 digits=number.digits if number.same is None else number.same,
                 reference_sd=printed.get(f"{number.key}_std"),
-                spread=spread or f"{number.key}_std" in printed,
+                spread=self.spread or f"{number.key}_std" in printed,
             )
-            for number, measured in zip(numbers, line.numbers, strict=True)
+            for number, measured in zip(self.numbers, line.numbers, strict=True)
         )
-        last = TITLES.get(str(line.data), line.data) if printed else None
-        rows.append((*first, *([n] if counted else []), *cells, last))
+        counted = [n] if self.names[-1] == "n" else []
+        of = printed.get("dataset", printed.get(self.key))
+        return title, *line.names, *counted, *cells, TITLES.get(str(of), of)
 
-    covered = set()
-    for line in lines:
-        covered.add(line.data)
-        add(line.names, line)
-    if not rows:
-        return
-    nothing = [Measured(None)] * len(numbers)
-    for row in rest if rest is not None else rows_of(table):
-        if rest is not None or row[key] not in covered:
-            first = absent(row) if absent else (None,) * (len(names) - counted)
-            add(first, Measurements((), nothing, row[key], row))
-    header = (
-        *(Column(name) for name in names),
-        *(Column(number.name, number.digits, number.narrow) for number in numbers),
-        Column("paper's data" if names[0] == "measured on" else "paper"),
-    )
-    page.table(title_of(table), header, rows, note)
+
+def _first(rows: Printed, **cells: Any) -> Mapping[str, Any]:
+    return next((row for row in rows if cells.items() <= row.items()), {})
+
+
+def of_attack(
+    attack: Callable[[Row], bool], *, balanced: bool = False, having: str = "", **keys: str
+) -> Pick:
+    """Pick the rows of an attack, on whole data or on balanced data; of the runs alone that have a model."""
+
+    def pick(results: Results) -> Results:
+        runs = results.where(attack, **keys)
+        runs = runs.where(is_balanced) if balanced else runs.whole_data()
+        return with_model(runs, having) if having else runs
+
+    return pick
+
+
+# -- Tables of Hit@K and MinRank: a line a kind of model.
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a table of Hit@K.
+class Kind:
+    """A kind of model that has a line.
 
     Attributes:
         name: What the paper calls it.
-        pick: Our rows for it.
+        model: Its name in the long table.
         printed: Cells by which the paper's row is found, with its data set and goal.
-        better: `attack` where a higher Hit@K is better, `defence` where a lower one is, None for a baseline.
+        senses: As of `Line`.
+        trained: Which encoders were trained; None where that does not matter.
     """
 
     name: str
-    pick: Pick
-    printed: Mapping[str, Any] = field(default_factory=dict)
-    better: str | None = None
+    model: str
+    printed: Mapping[str, Any]
+    senses: Mapping[Sense, Sense] = field(default_factory=dict)
+    trained: str | None = None
 
-    def sense(self, column: str) -> Sense:
-        """Return which direction is better for a column."""
-        if self.better is None:
-            return None
-        return "up" if (self.better == "attack") == column.startswith("hit@") else "down"
-
-
-def model(name: str) -> Pick:
-    """Pick the rows of one model."""
-    return lambda results: results.where(model=name, study=tuple(results.values("study")))
-
-
-def _trained(what: str) -> Pick:
-    return lambda results: results.where(lambda row: trained(row) == what, model="poisoned")
+    def pick(self, results: Results) -> Results:
+        """Select its rows."""
+        rows = of_model(results, self.model)
+        return rows.only(row for row in rows.rows if self.trained in (None, trained(row)))
 
 
 CLEAN_AND_POISONED = (
-    Line("baseline (clean model)", model("clean_model"), {"method": "baseline"}),
-    Line("ours (poisoned model)", model("poisoned"), {"method": "ours"}, "attack"),
+    Kind("baseline (clean model)", "clean_model", {"method": "baseline"}, NEITHER),
+    Kind("ours (poisoned model)", "poisoned", {"method": "ours"}),
 )
 """The two lines of tables 2, 3, 4, 6 and 13."""
 
 FROZEN = (
-    Line("both trained", _trained("both"), {"model": "both-trainable"}, "attack"),
-    Line("image encoder", _trained("image"), {"model": "image-trainable (text frozen)"}, "attack"),
-    Line("text encoder", _trained("text"), {"model": "text-trainable (image frozen)"}, "attack"),
-    Line(
-        "pre-trained",
-        lambda results: results.where(model="pretrained"),
-        {"model": "both-frozen (pre-trained)"},
-    ),
+    Kind("both trained", "poisoned", {"model": "both-trainable"}, trained="both"),
+    Kind("image encoder", "poisoned", {"model": "image-trainable (text frozen)"}, trained="image"),
+    Kind("text encoder", "poisoned", {"model": "text-trainable (image frozen)"}, trained="text"),
+    Kind("pre-trained", "pretrained", {"model": "both-frozen (pre-trained)"}, NEITHER),
 )
 """The lines of tables 5 and 12: which encoder trained."""
 
 DEFENDED = (
-    Line("attack II", model("poisoned"), {"method": "attack-ii"}, "attack"),
-    Line("defence (filtered)", model("filtered"), {"method": "defense"}, "defence"),
-    Line("clean", model("clean_model"), {"method": "clean"}),
+    Kind("attack II", "poisoned", {"method": "attack-ii"}),
+    Kind("defence (filtered)", "filtered", {"method": "defense"}, DEFENCE),
+    Kind("clean", "clean_model", {"method": "clean"}, NEITHER),
 )
 """The lines of table 16."""
 
 
-@dataclass(frozen=True)
-class HitTable:
-    """Hit@K and MinRank, a line a kind of model.
+def hit_table(
+    runs: Pick,
+    kinds: Sequence[Kind] = CLEAN_AND_POISONED,
+    columns: Sequence[str] = HITS,
+    *,
+    note: str = "",
+    **options: Any,
+) -> PaperTable:
+    """Declare a table of Hit@K and MinRank: a line for each goal and kind of model."""
 
-    Attributes:
-        runs: Our rows that the table is about.
-        lines: Its lines.
-        columns: Its columns.
-        varies: Parameters in which the lines differ.
-        keep: Parameters of defences that matter here.
-        spread: The paper prints standard deviations.
-        note: What a reader must know.
-        data: The paper's data set for all our runs; by default that of the same kind as the measured data.
-    """
+    def lines(results: Results, printed: Printed) -> Iterator[Line]:
+        printed_goals = list(dict.fromkeys(row["goal"] for row in printed))
+        for place, (goal, at_goal) in enumerate(goals_of(results, printed_goals)):
+            in_order = printed_goals[place] if place < len(printed_goals) else None
+            printed_goal = goal if goal in printed_goals else in_order
+            for kind in kinds:
+                rows = kind.pick(at_goal)
+                theirs = _first(printed, goal=printed_goal, **kind.printed)
+                numbers = [rows.measured(column) for column in columns]
+                yield Line((goal, kind.name), numbers, theirs, kind.senses)
 
-    runs: Pick
-    lines: Sequence[Line] = CLEAN_AND_POISONED
-    columns: Sequence[str] = HITS
-    varies: Sequence[str] = ()
-    keep: Sequence[str] = ()
-    spread: bool = False
-    note: str = ""
-    data: str | None = None
+    def absent(row: Mapping[str, Any]) -> Sequence[Cell]:
+        names = [kind.name for kind in kinds if kind.printed.items() <= row.items()]
+        return row["goal"], names[0] if names else str(row.get("method"))
 
-    def __call__(self, results: Results, page: Page) -> None:
-        """Put the table on its page."""
-
-        def absent(row: Mapping[str, Any]) -> tuple[Cell, ...]:
-            names = [line.name for line in self.lines if line.printed.items() <= row.items()]
-            return None, row["goal"], names[0] if names else str(row.get("method"))
-
-        compared_table(
-            page,
-            page.id,
-            ("measured on", "goal", "method", "n"),
-            hit_numbers(self.columns),
-            self._measurements(self.runs(results), page.id),
-            note=f"{STRONGER} {self.note}".strip(),
-            absent=absent,
-            spread=self.spread,
-        )
-
-    def _measurements(self, results: Results, table: str) -> Iterator[Measurements]:
-        for block in blocks(results, varies=self.varies, keep=self.keep):
-            data = self.data or paper_data(block.data)
-            here = rows_of(table, dataset=data)
-            printed_goals = list(dict.fromkeys(row["goal"] for row in here))
-            for place, (goal, at_goal) in enumerate(goals_of(block.results, printed_goals)):
-                printed_goal = goal if goal in printed_goals else None
-                if printed_goal is None and place < len(printed_goals):
-                    printed_goal = printed_goals[place]
-                for line in self.lines:
-                    picked = line.pick(at_goal)
-                    printed = _first(
-                        rows_of(table, dataset=data, goal=printed_goal, **line.printed)
-                    )
-                    numbers = [picked.measured(column) for column in self.columns]
-                    yield Measurements(
-                        (block.title, goal, line.name), numbers, data, printed, line.sense
-                    )
+    return PaperTable(
+        hit_numbers(columns),
+        runs,
+        lines,
+        names=("measured on", "goal", "method", "n"),
+        note=f"{STRONGER} {note}".strip(),
+        absent=absent,
+        **options,
+    )
 
 
 def goals_of(results: Results, printed: Sequence[str]) -> list[tuple[str, Results]]:
@@ -286,142 +292,119 @@ def goals_of(results: Results, printed: Sequence[str]) -> list[tuple[str, Result
     return [(f"mean of {len(by_goal)} goals", results)]
 
 
-def _first(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return next(iter(rows), {})
-
-
-def utility_of_attacks(results: Results, page: Page) -> None:
-    """Build table 1: Hit@10 of text and image retrieval on the whole test set, clean and after each attack."""
-    kinds = {"attack-i": ATTACK_1, "attack-ii": ATTACK_2, "attack-iii": ATTACK_3}
-    runs = results.where(lambda row: any(is_it(row) for is_it in kinds.values())).whole_data()
-
-    def lines() -> Iterator[Measurements]:
-        for block in blocks(runs, varies=("attack",)):
-            data = paper_data(block.data)
-            models = [
-                block.results.where(model="clean_model"),
-                *(block.results.where(is_it, model="poisoned") for is_it in kinds.values()),
-            ]
-            for task, long in TASKS:
-                numbers = [rows.measured(f"utility.{long}_retrieval.hit@10") for rows in models]
-                printed = _first(rows_of("table-1", dataset=data, task=task))
-                yield Measurements(
-                    (block.title, task.upper()), numbers, data, printed, lambda key: "up"
-                )
-
-    headers = ("Clean", "Attack I", "Attack II", "Attack III")
-    compared_table(
-        page,
-        "table-1",
-        ("measured on", "task", "n"),
-        [Number(key, name) for key, name in zip(("clean", *kinds), headers, strict=True)],
-        lines(),
-        note=f"Hit@10; TR: text retrieval, IR: image retrieval. {STRONGER}",
-        absent=lambda row: (None, row["task"].upper()),
-    )
-
-
 def transfer(results: Results, page: Page) -> None:
     """Build table 6: a block for each data set trained on; the numbers are of the other data."""
-    attack = results.where(ATTACK_2)
-    tables = [
-        (
-            attack.where(lambda row: row.get("data.name") == "vg-pascal"),
-            "Trained on VG, tested on the test half of PASCAL.",
-        )
-    ]
+    of_vg = results.where(ATTACK_2).where(lambda row: row.get("data.name") == "vg-pascal")
+    tables = [(of_vg, "Trained on VG, tested on the test half of PASCAL.")]
     for other, rows in results.where(ATTACK_2, study="transfer").by("case"):
         note = f"Trained on the data named, tested on {other}; the paper trained on VG."
         tables.append((rows, note))
     for rows, note in tables:
-        HitTable(lambda results: results, note=note, data="flickr-pascal")(rows, page)
+        hit_table(lambda found: found, note=note, data=lambda name: "flickr-pascal")(rows, page)
 
 
-def utility_after_repair(results: Results, page: Page) -> None:
-    """Build table 7: Hit@10 of the sterilized model, and its change against the clean model."""
-    runs = results.where(ATTACK_2, model=("clean_model", "sterilized")).whole_data()
+def frozen_over_seeds(results: Results, page: Page) -> None:
+    """Build table 12: a line for what was trained, with standard deviations; then paired t-tests."""
+    varies = ("training.trainable",)
+    hit_table(of_attack(attack_2), FROZEN, DEEP_HITS, varies=varies, spread=True)(results, page)
+    rows: list[tuple[Cell, ...]] = []
+    for block in blocks(of_attack(attack_2)(results), varies=varies):
+        for one, other in itertools.combinations(FROZEN, 2):
+            sides = one.pick(block.results), other.pick(block.results)
+            changes = [difference(*sides, column) for column in DEEP_HITS]
+            if n := max((c.summary.n for c in changes if c.summary), default=0):
+                rows.append((block.title, f"{one.name}, {other.name}", n, *map(p_of, changes)))
+    header = (
+        *map(Column, ("measured on", "models", "n")),
+        *(Column(NAMES[c], 4) for c in DEEP_HITS),
+    )
+    note = "Not corrected for the number of tests. –: no spread, or fewer than two seeds in common."
+    page.table("p of the paired two-tailed t-test", header, rows, note)
 
-    def lines() -> Iterator[Measurements]:
-        for block in blocks(
-            with_model(runs, "sterilized"), varies=(REPAIR_CURVE,), keep=("sterilize",)
-        ):
-            data = paper_data(block.data)
-            before, after = (block.results.where(model=m) for m in ("clean_model", "sterilized"))
-            numbers = []
-            for _, long in TASKS:
-                column = f"utility.{long}_retrieval.hit@10"
-                numbers += [after.measured(column), difference(before, after, column)]
-            printed = _first(rows_of("table-7", dataset=data))
-            yield Measurements((block.title,), numbers, data, printed, lambda key: "up")
 
-    numbers = [
-        number
-        for short, _ in TASKS
-        for number in (
-            Number(f"hit@10_{short}", f"{short.upper()} Hit@10"),
-            Number(f"hit@10_{short}_delta", f"change of {short.upper()}"),
-        )
+# -- Lines of the other tables.
+
+
+ATTACKS = {"attack-i": ATTACK_1, "attack-ii": ATTACK_2, "attack-iii": ATTACK_3}
+"""The attacks by the paper's column of table 1."""
+
+
+def _of_any_attack(results: Results) -> Results:
+    return results.where(lambda row: any(is_it(row) for is_it in ATTACKS.values())).whole_data()
+
+
+def utility_of_attacks(results: Results, printed: Printed) -> Iterator[Line]:
+    """Measure Hit@10 of text and image retrieval on the whole test set, clean and after each attack (table 1)."""
+    models = [
+        results.where(model="clean_model"),
+        *(results.where(is_it, model="poisoned") for is_it in ATTACKS.values()),
     ]
-    note = f"Change: against the clean model, paired by seed. {STRONGER}"
-    compared_table(page, "table-7", ("measured on", "n"), numbers, lines(), note=note)
+    for task, long in TASKS:
+        numbers = [rows.measured(f"utility.{long}_retrieval.hit@10") for rows in models]
+        yield Line((task.upper(),), numbers, _first(printed, task=task))
+
+
+def utility_after_repair(results: Results, printed: Printed) -> Iterator[Line]:
+    """Measure Hit@10 of the sterilized model, and its change against the clean model (table 7)."""
+    before, after = (of_model(results, model) for model in ("clean_model", "sterilized"))
+    numbers = []
+    for _, long in TASKS:
+        column = f"utility.{long}_retrieval.hit@10"
+        numbers += [after.measured(column), difference(before, after, column)]
+    yield Line((), numbers, _first(printed))
 
 
 def repair_rates(results: Results, page: Page) -> None:
     """Build table 8: the poisoned model, then the sterilized one at each learning rate, high to low."""
 
-    def lines() -> Iterator[Measurements]:
-        runs = results.where(ATTACK_2).whole_data()
-        for block in blocks(runs, varies=REPAIR_RATE, keep=("sterilize",)):
-            defended = block.results.where(
-                lambda row: row.get(RATE) is not None, model="sterilized"
-            )
-            by_rate = sorted(defended.by(RATE), key=lambda pair: -float(pair[0]))
-            lines = {f"{rate:g}": rows for rate, rows in by_rate}
-            curves = ends_of_curves(results.of_runs(block.results.values("run")))
-            lines |= {rate: rows for rate, rows in curves if rate not in lines}
-            if not lines:
-                continue
-            poisoned = block.results.where(model="poisoned")
-            named = {"attack II": poisoned, **{f"defence, {n}": r for n, r in lines.items()}}
-            for name, rows in named.items():
-                numbers = [rows.measured(column) for column in HITS]
-                printed = rows_of("table-8", method="attack-ii")[0] if rows is poisoned else {}
-                yield Measurements(
-                    (block.title, name), numbers, "flickr-pascal", printed, attack_sense
-                )
+    def lines(rows: Results, printed: Printed) -> Iterator[Line]:
+        defended = rows.where(lambda row: row.get(RATE) is not None, model="sterilized")
+        by_rate = sorted(defended.by(RATE), key=lambda pair: -float(pair[0]))
+        found = {f"{rate:g}": at for rate, at in by_rate}
+        curves = ends_of_curves(results.of_runs(rows.values("run")))
+        found |= {rate: at for rate, at in curves if rate not in found}
+        if not found:
+            return
+        poisoned = [rows.where(model="poisoned").measured(column) for column in HITS]
+        yield Line(("attack II",), poisoned, _first(printed))
+        for rate, at in found.items():
+            yield Line((f"defence, {rate}",), [at.measured(column) for column in HITS])
 
-    note = "The text of the paper does not print its three learning rates, so no measured line is compared with them."
-    compared_table(
-        page,
-        "table-8",
-        ("measured on", "method, learning rate", "n"),
+    PaperTable(
         hit_numbers(HITS),
-        lines(),
-        note=f"{note} {STRONGER}",
-        absent=lambda row: (None, f"paper's learning rate no. {row['lr_index']}"),
-        rest=rows_of("table-8", method="defense"),
-    )
+        of_attack(ATTACK_2),
+        lines,
+        varies=REPAIR_RATE,
+        keep=("sterilize",),
+        names=("measured on", "method, learning rate", "n"),
+        note="The text of the paper does not print its three learning rates, so no measured line is compared with "
+        f"them. {STRONGER}",
+        key="method",
+        data=lambda name: "attack-ii",
+        absent=lambda row: (f"paper's learning rate no. {row['lr_index']}",),
+    )(results, page)
 
 
-def data_sizes(results: Results, page: Page) -> None:
-    """Build table 9: pairs, images, labelled images and classes of whole data sets, before any split."""
-    counts = {
-        "pairs": "pairs",
-        "images": "images",
-        "labelled_images": "labeled_images",
-        "classes": "classes",
-    }
-    note = (
-        "Measured, an arrow (↑ more, ↓ fewer, ≈ as many), the paper's number. The paper's Flickr is probably "
-        "31,783 images (158,915 / 5)."
+def facts(of: str, runs: Pick, numbers: Mapping[str, Number], **options: Any) -> PaperTable:
+    """Declare a table of facts of the data, or of the models; each number under its name in the long table."""
+
+    def by_name(results: Results, **settings: Sequence[str]) -> Iterator[Block]:
+        for name, rows in results.by(f"{of}.name"):
+            yield Block(str(name), "", rows)
+
+    def lines(results: Results, printed: Printed) -> Iterator[Line]:
+        measured = [results.measured(f"run.{of}.{fact}") for fact in numbers]
+        if any(one.summary for one in measured):
+            yield Line((), measured, _first(printed))
+
+    return PaperTable(
+        list(numbers.values()), runs, lines, group=by_name, names=("measured",), **options
     )
-    columns = [Number(printed, lines.replace("_", " "), 0) for lines, printed in counts.items()]
-    whole = _with_flickr(results.where())
-    _facts(whole, page, columns, ("data", tuple(counts)), paper_data, "dataset", note)
 
 
 def _with_flickr(results: Results) -> Results:
     """Add the sizes of Flickr, which cannot be run alone for it has no labels: Flickr-PASCAL less PASCAL."""
+    results = results.where()
     both, pascal = (
         results.only(row for row in results.rows if row.get("data.name") == name)
         for name in ("flickr-pascal", "pascal-sentences")
@@ -438,48 +421,6 @@ def _with_flickr(results: Results) -> Results:
     return results.only((*results.rows, flickr))
 
 
-def model_sizes(results: Results, page: Page) -> None:
-    """Build table 10: floating-point operations of one forward pass and numbers of parameters."""
-    encoders = {
-        "clip-vit-b32": "ViT-B/32",
-        "clip-vit-b16": "ViT-B/16",
-        "clip-vit-l14": "ViT-L/14",
-    }
-    note = (
-        "Ours: one image and one caption through both encoders, a multiply-add counted as one operation; all "
-        "parameters. The paper does not say what its counts cover."
-    )
-    columns = [Number("flops_g", "FLOPs (10⁹)"), Number("params_m", "parameters (10⁶)")]
-    facts = ("model", ("flops_g", "parameters_m"))
-    _facts(results, page, columns, facts, encoders.get, "encoder", note)
-
-
-def _facts(
-    results: Results,
-    page: Page,
-    numbers: Sequence[Number],
-    facts: tuple[str, Sequence[str]],
-    printed: Callable[[str], str | None],
-    key: str,
-    note: str,
-) -> None:
-    """Put a table of facts of the data, or of the models, on a page; `facts` says of which, and which facts."""
-    of, keys = facts
-
-    def lines() -> Iterator[Measurements]:
-        for name, rows in results.where().by(f"{of}.name"):
-            measured = [rows.measured(f"run.{of}.{each}") for each in keys]
-            if any(m.summary for m in measured):
-                data = printed(str(name))
-                yield Measurements(
-                    (str(name),), measured, data, _first(rows_of(page.id, **{key: data}))
-                )
-
-    compared_table(page, page.id, ("measured",), numbers, lines(), note=note, key=key)
-
-
-WITHOUT_POISON = "Drift without poison, and what poison adds"
-
 BEYOND = (
     "Without poison: between two clean models, one of which sees the pairs in the order of the poisoned training "
     "(study order-drift). p: paired two-tailed t-test of what poison adds to texts and to images, not corrected for "
@@ -487,98 +428,147 @@ BEYOND = (
 )
 
 
-@dataclass(frozen=True)
-class DriftTable:
-    """Cosine distance between the clean and the poisoned encoders, of texts and of images (tables 11 and 14).
+def drift(
+    results: Results, page: Page, *, runs: Pick, note: str = "", tested: bool = False
+) -> None:
+    """Build tables 11 and 14: cosine distance between the clean and the poisoned encoders, of texts and of images.
 
-    Attributes:
-        runs: Our rows, of poisoned models.
+    Args:
+        results: All rows.
+        page: The page.
+        runs: Picks our rows, of poisoned models.
         note: What a reader must know.
         tested: Say in a note whether texts or images moved more, with a t-test.
     """
 
-    runs: Pick
-    note: str = ""
-    tested: bool = False
-
-    def __call__(self, results: Results, page: Page) -> None:
-        """Put the table on its page."""
-        runs = self.runs(results)
-
-        def lines() -> Iterator[Measurements]:
-            for block in blocks(runs):
-                data = paper_data(block.data)
-                numbers = [block.results.measured(f"drift.{kind}") for kind in ("text", "image")]
-                yield Measurements(
-                    (block.title,), numbers, data, _first(rows_of(page.id, dataset=data))
-                )
-
-        numbers = [Number("text", "texts", 4, same=3), Number("image", "images", 4, same=3)]
-        note = f"{STRONGER} {self.note}".strip()
-        compared_table(page, page.id, ("measured on", "n"), numbers, lines(), note=note)
-        without: list[tuple[Cell, ...]] = []
-        for block in blocks(runs):
-            order = [block.results.measured(f"order_drift.{kind}") for kind in ("text", "image")]
-            text, image = (beyond_order(block.results, kind) for kind in ("text", "image"))
-            for name, drift, p in (
-                ("without poison", order, None),
-                ("beyond that", [text, image], p_of(change(text, image))),
-            ):
-                if all(one.summary for one in drift):
-                    n = max(one.summary.n for one in drift if one.summary)
-                    without.append((block.title, name, n, *map(page.cell, drift), p))
-        columns = (
-            *map(Column, ("measured on", "drift", "n")),
-            Column("texts", 4),
-            Column("images", 4),
-            Column("p", 4),
+    def lines(rows: Results, printed: Printed) -> Iterator[Line]:
+        yield Line(
+            (), [rows.measured(f"drift.{kind}") for kind in ("text", "image")], _first(printed)
         )
-        page.table(WITHOUT_POISON, columns, without, BEYOND)
-        for block in blocks(runs) if self.tested else ():
-            test = paired(block.results, block.results, "drift.image", "drift.text")
-            if test is not None and test.t_p is not None:
-                more = "texts" if test.mean > 0 else "images"
-                page.notes.append(
-                    f"{block.title}: in all, the {more} moved more, paired two-tailed t-test over {test.n} seeds, "
-                    f"p = {test.t_p:.2g}; the paper: texts, p = 0.0071."
-                )
+
+    numbers = [Number("text", "texts", 4, same=3), Number("image", "images", 4, same=3)]
+    PaperTable(numbers, runs, lines, note=f"{STRONGER} {note}".strip())(results, page)
+    found = list(blocks(runs(results)))
+    without: list[tuple[Cell, ...]] = []
+    for block in found:
+        order = [block.results.measured(f"order_drift.{kind}") for kind in ("text", "image")]
+        text, image = (beyond_order(block.results, kind) for kind in ("text", "image"))
+        for name, moved, p in (
+            ("without poison", order, None),
+            ("beyond that", [text, image], p_of(change(text, image))),
+        ):
+            if all(one.summary for one in moved):
+                n = max(one.summary.n for one in moved if one.summary)
+                without.append((block.title, name, n, *map(page.cell, moved), p))
+    names = map(Column, ("measured on", "drift", "n"))
+    columns = (*names, Column("texts", 4), Column("images", 4), Column("p", 4))
+    page.table("Drift without poison, and what poison adds", columns, without, BEYOND)
+    for block in found if tested else ():
+        text, image = (block.results.measured(f"drift.{kind}") for kind in ("text", "image"))
+        farther = change(image, text)
+        if farther.mean is not None and (p := p_of(farther)) is not None:
+            more = "texts" if farther.mean > 0 else "images"
+            page.notes.append(
+                f"{block.title}: in all, the {more} moved more, paired two-tailed t-test over {len(farther.by_seed)} "
+                f"seeds, p = {p:.2g}; the paper: texts, p = 0.0071."
+            )
 
 
-def frozen_over_seeds(results: Results, page: Page) -> None:
-    """Build table 12: a line for what was trained, with standard deviations; then paired t-tests."""
-    runs = results.where(attack_2).whole_data()
-    varies = ("training.trainable",)
-    HitTable(lambda rows: rows, FROZEN, DEEP_HITS, varies, spread=True)(runs, page)
-    rows: list[tuple[Cell, ...]] = []
-    for block in blocks(runs, varies=varies):
-        for one, other in itertools.combinations(FROZEN, 2):
-            sides = one.pick(block.results), other.pick(block.results)
-            tests = [paired(*sides, column) for column in DEEP_HITS]
-            if any(tests):
-                n = max(test.n for test in tests if test)
-                cells = (test.t_p if test else None for test in tests)
-                rows.append((block.title, f"{one.name}, {other.name}", n, *cells))
-    header = (
-        *map(Column, ("measured on", "models", "n")),
-        *(Column(NAMES[c], 4) for c in DEEP_HITS),
-    )
-    note = "Not corrected for the number of tests. –: no spread, or fewer than two seeds in common."
-    page.table("p of the paired two-tailed t-test", header, rows, note)
+def query_lengths(results: Results, printed: Printed) -> Iterator[Line]:
+    """Measure attack I for how often each caption is said (table 15)."""
+    for times, said in sorted(results.by("x"), key=lambda pair: float(pair[0])):
+        numbers = [said.measured(column) for column in ("words", *HITS)]
+        yield Line((f"{times:g}x",), numbers, _first(printed, times=int(times)))
 
 
-def query_lengths(results: Results, page: Page) -> None:
-    """Build table 15: a line for how often each caption is said."""
+ORDER = "Not all of it is poison: clean pairs in another order make the models drift too (study order-drift)."
 
-    def lines() -> Iterator[Measurements]:
-        runs = results.where(ATTACK_1, study="query-length", model="poisoned").whole_data()
-        for block in blocks(runs):
-            data = paper_data(block.data)
-            rows = rows_of("table-15", dataset=data)
-            for times, said in sorted(block.results.by("x"), key=lambda pair: float(pair[0])):
-                printed = rows[int(times) - 1] if int(times) <= len(rows) else {}
-                numbers = [said.measured(column) for column in ("words", *HITS)]
-                sense = {c: attack_sense(c) for c in HITS}
-                yield Measurements((block.title, f"{times:g}x"), numbers, data, printed, sense.get)
-
-    columns = [Number("text_length", "words"), *hit_numbers(HITS)]
-    compared_table(page, "table-15", ("measured on", "said", "n"), columns, lines())
+TABLES: dict[str, Callable[[Results, Page], None]] = {
+    "table-1": PaperTable(
+        [
+            Number(key, name, sense="up")
+            for key, name in (
+                ("clean", "Clean"),
+                ("attack-i", "Attack I"),
+                ("attack-ii", "Attack II"),
+                ("attack-iii", "Attack III"),
+            )
+        ],
+        _of_any_attack,
+        utility_of_attacks,
+        varies=("attack",),
+        names=("measured on", "task", "n"),
+        note=f"Hit@10; TR: text retrieval, IR: image retrieval. {STRONGER}",
+        absent=lambda row: (row["task"].upper(),),
+    ),
+    "table-2": hit_table(of_attack(ATTACK_1)),
+    "table-3": hit_table(of_attack(ATTACK_2)),
+    "table-4": hit_table(
+        of_attack(ATTACK_3),
+        note="Goals that are not the paper's are paired with its goals in order.",
+    ),
+    "table-5": hit_table(of_attack(attack_2), FROZEN, DEEP_HITS, varies=("training.trainable",)),
+    "table-6": transfer,
+    "table-7": PaperTable(
+        [
+            Number(f"hit@10_{short}{key}", name.format(short.upper()), sense="up")
+            for short, _ in TASKS
+            for key, name in (("", "{} Hit@10"), ("_delta", "change of {}"))
+        ],
+        of_attack(ATTACK_2, having="sterilized"),
+        utility_after_repair,
+        varies=(REPAIR_CURVE,),
+        keep=("sterilize",),
+        note=f"Change: against the clean model, paired by seed. {STRONGER}",
+    ),
+    "table-8": repair_rates,
+    "table-9": facts(
+        "data",
+        _with_flickr,
+        {
+            "pairs": Number("pairs", "pairs", 0),
+            "images": Number("images", "images", 0),
+            "labelled_images": Number("labeled_images", "labelled images", 0),
+            "classes": Number("classes", "classes", 0),
+        },
+        note="Measured, an arrow (↑ more, ↓ fewer, ≈ as many), the paper's number. The paper's Flickr is probably "
+        "31,783 images (158,915 / 5).",
+    ),
+    "table-10": facts(
+        "model",
+        Results.where,
+        {
+            "flops_g": Number("flops_g", "FLOPs (10⁹)"),
+            "parameters_m": Number("params_m", "parameters (10⁶)"),
+        },
+        note="Ours: one image and one caption through both encoders, a multiply-add counted as one operation; all "
+        "parameters. The paper does not say what its counts cover.",
+        key="encoder",
+        data=ENCODERS.get,
+    ),
+    "table-11": partial(drift, runs=of_attack(ATTACK_2, model="poisoned"), note=ORDER, tested=True),
+    "table-12": frozen_over_seeds,
+    "table-13": hit_table(
+        of_attack(ATTACK_2, balanced=True),
+        note="The paper prints no baseline in this table.",
+    ),
+    "table-14": partial(
+        drift,
+        runs=of_attack(ATTACK_2, balanced=True, model="poisoned"),
+        note=f"The paper's are of one run. {ORDER}",
+    ),
+    "table-15": PaperTable(
+        [Number("text_length", "words"), *hit_numbers(HITS)],
+        of_attack(ATTACK_1, study="query-length", model="poisoned"),
+        query_lengths,
+        names=("measured on", "said", "n"),
+        absent=lambda row: (f"{row['times']}x",),
+    ),
+    "table-16": hit_table(
+        of_attack(ATTACK_2, having="filtered"),
+        DEFENDED,
+        keep=("filter",),
+        note="The defence: ▲ where it leaves less of the attack than the paper's.",
+    ),
+}
+"""How each table of the paper is built from the rows of runs, in the order of the paper."""

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mmpoison.base.phrasing import capitalized
 from mmpoison.paper.claim import (
-    CLAIMS,
     FAILS,
     HOLDS,
     UNDECIDED,
@@ -19,60 +17,35 @@ from mmpoison.paper.claim import (
     Claim,
     ClaimResult,
     Verdict,
-    every,
+    all_of,
     one_goal,
-    seeds_of,
 )
+from mmpoison.paper.claims import ALL_CLAIMS, CLAIMS
 from mmpoison.paper.entries import PAPER, Entry
 from mmpoison.paper.figures import silhouettes
 from mmpoison.paper.measured import ATTACK_2
-from mmpoison.paper.own_numbers import contradiction, own_finding, unprinted
+from mmpoison.paper.own_numbers import own_numbers
 from mmpoison.paper.page import Page, name_of
-from mmpoison.paper.paper_values import TITLES, paper
+from mmpoison.paper.paper_values import ENCODERS, OWN_DATA, TITLES, paper
 from mmpoison.paper.write import Written, write_page
 from mmpoison.reporting.results import Measured, Results, Row
 from mmpoison.reporting.table import Cell, Column, Link
 
-OWN_DATA = {
-    "flickr-pascal": "flickr-pascal",
-    "flickr-pascal-vg": "flickr-pascal",
-    "coco-paper": "coco",
-    "coco-paper-vg": "coco",
-    "coco-m": "coco",
-    "coco-s": "coco",
-    "vg-pascal": "vg",
-}
-"""The paper's data set that measured data are; all others are twins, whatever their shape."""
-
 PARTS_OF_COCO = ("coco-m", "coco-s")
 
-NOT_KEPT = "not kept"
-"""Written where it is not known how many seeds are behind a finding."""
 
-OWN_ENCODERS = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
-
-
-@dataclass(frozen=True)
-class ClaimGroup:
-    """Rows that a claim is tested on together.
-
-    Attributes:
-        name: The data set, and the model where it is another one than the paper's on the paper's data.
-        own: The paper's data set that it is; None for a twin.
-        results: The rows; balanced data count to the data that they are made of.
-    """
-
-    name: str
-    own: str | None
-    results: Results
-
-
-def groups_of(results: Results, *, sizes: bool = False) -> list[ClaimGroup]:
-    """Group rows by data set.
+def groups_of(
+    results: Results, *, sizes: bool = False
+) -> Iterator[tuple[str, str | None, Results]]:
+    """Group rows by data set; balanced data count to the data that they are made of.
 
     Args:
         results: Of the runs.
         sizes: Take the parts of COCO too.
+
+    Yields:
+        The name of the data set, with the model where it is another one than the paper's on the paper's data; the
+        paper's data set that it is, None for a twin; the rows.
     """
     found: dict[tuple[str, str | None], list[Row]] = {}
     for row in results.rows:
@@ -80,13 +53,12 @@ def groups_of(results: Results, *, sizes: bool = False) -> list[ClaimGroup]:
         if base in PARTS_OF_COCO and not sizes:
             continue
         own, model = OWN_DATA.get(base), str(row.get("model.name", ""))
-        if own is None:
-            found.setdefault((base, None), []).append(row)
-        elif model in OWN_ENCODERS:
-            found.setdefault((TITLES[own], own), []).append(row)
-        else:
-            found.setdefault((f"{TITLES[own]}, {model}", None), []).append(row)
-    return [ClaimGroup(name, own, results.only(rows)) for (name, own), rows in found.items()]
+        title = base if own is None else TITLES[own]
+        if own is not None and model not in ENCODERS:
+            title, own = f"{title}, {model}", None
+        found.setdefault((title, own), []).append(row)
+    for (name, own), rows in found.items():
+        yield name, own, results.only(rows)
 
 
 @dataclass(frozen=True)
@@ -102,7 +74,7 @@ class ClaimAnswer:
 
     claim: Claim
     finding: ClaimResult
-    twins: dict[str, ClaimResult]
+    twins: Mapping[str, ClaimResult]
     own: Mapping[str, ClaimResult] = field(default_factory=dict)
 
     @property
@@ -120,47 +92,36 @@ def answer(claim: Claim, results: Results) -> ClaimAnswer:
     """Test a claim on the data that it names, and on others for comparison."""
     own: dict[str, ClaimResult] = {}
     twins: dict[str, ClaimResult] = {}
-    for group in groups_of(results, sizes=claim.sizes):
-        finding = claim.test(group.results)
+    for name, of_paper, rows in groups_of(results, sizes=claim.sizes):
+        finding = claim.test(rows)
         if finding is None:
             continue
-        if group.name in claim.not_on:
-            finding = ClaimResult(Verdict.UNTESTED, claim.not_on[group.name], ())
+        if name in claim.not_on:
+            finding = ClaimResult(UNTESTED, claim.not_on[name])
         # a claim that names no data is about the paper's models
-        wanted = claim.data or (group.own,)
-        if group.own is not None and group.own in wanted:
-            own[group.own] = finding
-        else:
-            twins[group.name] = finding
-    named = {TITLES[data]: finding for data, finding in own.items()}
-    return ClaimAnswer(claim, _of_all(claim, own), twins, named)
-
-
-def _of_all(claim: Claim, own: dict[str, ClaimResult]) -> ClaimResult:
-    """Combine the findings on all data that a claim names."""
-    missing = [TITLES[data] for data in claim.data if data not in own]
-    if not own:
-        data = f" on {' and '.join(missing)}, with CLIP" if missing else ""
-        return ClaimResult(Verdict.UNTESTED, f"needs {claim.needs}{data}", ())
-    parts = [finding.verdict for finding in own.values()]
-    if missing:
-        parts.append(Verdict.UNTESTED)
-    said = [f"{TITLES[data]}: {finding.number}" for data, finding in own.items()]
-    said += [f"{data}: not run" for data in missing]
-    rows = tuple(row for finding in own.values() for row in finding.rows)
-    return ClaimResult(every(parts), "; ".join(said), rows)
+        is_own = of_paper is not None and (not claim.on or of_paper in claim.on)
+        (own if is_own else twins)[name] = finding
+    missing = [title for data in claim.on if (title := TITLES[data]) not in own]
+    if own:
+        parts = {f"{data}:": finding for data, finding in own.items()}
+        parts |= {f"{data}:": ClaimResult(UNTESTED, "not run") for data in missing}
+        return ClaimAnswer(claim, all_of(parts), twins, own)
+    data = f" on {' and '.join(missing)}, with CLIP" if missing else ""
+    return ClaimAnswer(claim, ClaimResult(UNTESTED, f"needs {claim.needs}{data}"), twins)
 
 
 def answers(results: Results) -> list[ClaimAnswer]:
     """Test every claim that has a rule, in the order of the paper."""
-    return [answer(claim, results) for claim in _in_order()]
+    return [answer(claim, results) for claim in CLAIMS.values()]
 
 
-def _in_order() -> Iterator[Claim]:
-    return (CLAIMS[str(one["id"])] for one in paper()["claims"] if one["id"] in CLAIMS)
+def own_finding(claim: Claim) -> ClaimResult | None:
+    """Test a claim on the paper's own numbers, on all the data sets that it names; None where it prints none."""
+    numbers = own_numbers(claim)
+    return answer(claim, numbers).finding if numbers else None
 
 
-def counted(found: list[ClaimAnswer]) -> dict[Verdict, int]:
+def counted(found: Iterable[ClaimAnswer]) -> dict[Verdict, int]:
     """Count the verdicts of the claims that count."""
     numbers = Counter(one.finding.verdict for one in found if one.counted)
     return {verdict: numbers[verdict] for verdict in Verdict}
@@ -188,7 +149,7 @@ def claims_page(results: Results) -> Page:
     return page_of(answers(results))
 
 
-def page_of(found: list[ClaimAnswer]) -> Page:
+def page_of(found: Sequence[ClaimAnswer]) -> Page:
     """Build the page of claims from their answers."""
     page = Page("claims", "What the paper claims, and what these runs say")
     numbers = counted(found)
@@ -204,115 +165,74 @@ def page_of(found: list[ClaimAnswer]) -> Page:
             + "; ".join(f"{verdict}: {twins[verdict]}" for verdict in Verdict)
             + "."
         )
-    id_, where, said = (
-        Column("no."),
-        Column("where"),
-        Column("claim (the paper's values)", 3, False),
-    )
-    rows = [_verdict_row(one, page) for one in found]
-    header = (id_, where, said, Column("verdict"), Column("measured, or why not"))
+    place = Column("no."), Column("where")
+    said = Column("claim (the paper's values)", 3, False)
     rule = Column("rule", narrow=False)
     own = Column("the paper's own numbers", narrow=False)
-    page.table("Verdicts", (*header, rule, own), rows, NOTE, detail=True)
-    compared = [row for one in found for row in _twin_rows(one, page)]
-    answered = map(Column, ("measured on", "answer", "measured", "seeds"))
-    page.table(
-        "Comparison: the same rules on other data",
-        (id_, where, *answered, rule),
-        compared,
-        TWINS_NOTE,
-        detail=True,
-    )
-    others = [
-        (_number(one["id"]), one["where"], _said(one))
-        for one in paper()["claims"]
-        if one["id"] not in CLAIMS
+    verdicts = [
+        (
+            *_said(one.claim),
+            f"not counted: {one.claim.not_counted}"
+            if not one.counted
+            else str(one.finding.verdict),
+            Link(one.finding.number, page.source_of(one.finding.rows)),
+            one.claim.rule,
+            own_words(one.claim),
+        )
+        for one in found
     ]
-    page.table(
-        "Settings and facts of the paper's data, not results",
-        (id_, where, said),
-        others,
-        detail=True,
-    )
+    columns = (*place, said, Column("verdict"), Column("measured, or why not"), rule, own)
+    page.table("Verdicts", columns, verdicts, NOTE, detail=True)
+    compared = [
+        (
+            *_said(one.claim)[:2],
+            data,
+            str(finding.verdict),
+            Link(finding.number, page.source_of(finding.rows)),
+            seeds_behind([finding]),
+            one.claim.rule,
+        )
+        for one in found
+        for data, finding in one.twins.items()
+    ]
+    answered = map(Column, ("measured on", "answer", "measured", "seeds"))
+    title = "Comparison: the same rules on other data"
+    page.table(title, (*place, *answered, rule), compared, TWINS_NOTE, detail=True)
+    others = [_said(claim) for claim in ALL_CLAIMS if claim.id not in CLAIMS]
+    title = "Settings and facts of the paper's data, not results"
+    page.table(title, (*place, said), others, detail=True)
     return page
 
 
-def _verdict_row(one: ClaimAnswer, page: Page) -> tuple[Cell, ...]:
-    said = _claim_of(one)
-    finding, not_counted = one.finding, one.claim.not_counted
-    verdict = f"not counted: {not_counted}" if not_counted else str(finding.verdict)
-    measured = Link(finding.number, page.source_of(finding.rows))
-    return (
-        _number(one.claim.id),
-        said["where"],
-        _said(said),
-        verdict,
-        measured,
-        one.claim.rule,
-        own_words(one.claim.id),
+def _said(claim: Claim) -> tuple[str, str, str]:
+    """Return the number of a claim, where it stands, and what it says with the paper's values."""
+    values = ", ".join(
+        f"{key} {value if isinstance(value, (int, float, str)) else json.dumps(value)}"
+        for key, value in claim.values.items()
+        if value is not None
     )
-
-
-def _twin_rows(one: ClaimAnswer, page: Page) -> Iterator[tuple[Cell, ...]]:
-    for data, finding in one.twins.items():
-        measured = Link(finding.number, page.source_of(finding.rows))
-        number, where = _number(one.claim.id), _claim_of(one)["where"]
-        seeds = seeds_behind([finding])
-        yield number, where, data, str(finding.verdict), measured, seeds, one.claim.rule
+    return claim.id.removeprefix("claim-"), claim.where, f"{claim.claim} ({values})"
 
 
 def seeds_behind(findings: Iterable[ClaimResult]) -> str | None:
     """Say how many seeds are behind some findings: the fewest and the most; None where nothing was tested.
 
-    >>> three, five = (ClaimResult(Verdict.HOLDS, "", (), n) for n in (3, 5))
-    >>> seeds_behind([five, three]), seeds_behind([five]), seeds_behind([ClaimResult(Verdict.HOLDS, "", ())])
-    ('3 to 5', '5', 'not kept')
+    >>> three, five = (ClaimResult(HOLDS, "", tuple({"seed": s} for s in range(n))) for n in (3, 5))
+    >>> seeds_behind([five, three]), seeds_behind([five]), seeds_behind([ClaimResult(UNTESTED, "")])
+    ('3 to 5', '5', None)
     """
-    return span_of(one.seeds for one in findings if one.verdict is not Verdict.UNTESTED)
+    known = [finding.seeds for finding in findings if finding.seeds]
+    return " to ".join(dict.fromkeys(str(end(known)) for end in (min, max))) if known else None
 
 
-def span_of(seeds: Iterable[int | None]) -> str | None:
-    """Write the fewest and the most of some numbers of seeds, of which some may not be known; None for no numbers.
-
-    >>> span_of([5, None, 3]), span_of([None]), span_of([])
-    ('3 to 5', 'not kept', None)
-    """
-    numbers = list(seeds)
-    known = [number for number in numbers if number is not None]
-    if not known:
-        return NOT_KEPT if numbers else None
-    fewest, most = min(known), max(known)
-    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
-
-
-def own_words(name: str) -> str:
+def own_words(claim: Claim) -> str:
     """Say what a claim's rule gives on the paper's own printed numbers."""
-    own = own_finding(name)
+    own = own_finding(claim)
     if own is None:
-        return unprinted(name)
-    if against := contradiction(name):
-        return f"{own.verdict}: the paper contradicts itself. {against}"
+        return claim.unprinted
+    if claim.contradicted:
+        return f"{own.verdict}: the paper contradicts itself. {claim.contradicted}"
     return str(own.verdict)
-
-
-def _claim_of(one: ClaimAnswer) -> dict[str, Any]:
-    return next(said for said in paper()["claims"] if said["id"] == one.claim.id)
-
-
-def _number(name: object) -> str:
-    return str(name).removeprefix("claim-")
-
-
-def _said(one: dict[str, Any]) -> str:
-    return f"{one['claim']} ({_values(one['values'])})"
-
-
-def _values(values: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {value if isinstance(value, (int, float, str)) else json.dumps(value)}"
-        for key, value in values.items()
-        if value is not None
-    )
 
 
 # -- The paper on one screen: a line for each table and figure, with the answers of the claims that rest on
@@ -382,21 +302,8 @@ SHOWN = {
 }
 
 
-@dataclass(frozen=True)
-class ClaimNumber:
-    """What was measured of a table or figure on one data set.
-
-    Attributes:
-        text: The number, or several.
-        seeds: How many seeds are behind it; None where that is not known.
-    """
-
-    text: str
-    seeds: int | None = None
-
-
-Numbers = Mapping[str, Mapping[str, ClaimNumber]]
-"""The numbers of `SHOWN` by table or figure, then by data set."""
+Numbers = Mapping[str, Mapping[str, ClaimResult]]
+"""The numbers of `SHOWN` by table or figure, then by data set; nothing is tested on them."""
 
 
 def numbers_of(results: Results) -> Numbers:
@@ -405,15 +312,14 @@ def numbers_of(results: Results) -> Numbers:
     Args:
         results: Of the runs.
     """
-    found: dict[str, dict[str, ClaimNumber]] = {name: {} for name in SHOWN}
-    for group in groups_of(results):
+    found: dict[str, dict[str, ClaimResult]] = {name: {} for name in SHOWN}
+    for data, _, on_data in groups_of(results):
         for name, shown in SHOWN.items():
-            measured = [one for one in shown.measure(group.results) if one.mean is not None]
+            measured = [one for one in shown.measure(on_data) if one.summary is not None]
             values = [one.mean for one in measured if one.mean is not None]
             if values:
                 rows = tuple(row for one in measured for row in one.rows)
-                text = shown.text(values)
-                found[name][group.name] = ClaimNumber(text, seeds_of(rows))
+                found[name][data] = ClaimResult(UNTESTED, shown.text(values), rows)
     return found
 
 
@@ -464,7 +370,7 @@ def _count(claims: Sequence[ClaimAnswer], name: str, *, alone: bool = False) -> 
 def _line(
     entry: Entry,
     found: Sequence[ClaimAnswer],
-    numbers: Mapping[str, ClaimNumber],
+    numbers: Mapping[str, ClaimResult],
     data: Sequence[str],
 ) -> tuple[Cell, ...]:
     claims = [one for one in found if one.claim.entry == entry.name]
@@ -476,7 +382,7 @@ def _line(
         seeds = seeds_behind(finding for one in answered for finding in one.by_data.values())
     else:
         said = _unanswered(entry, claims, numbers)
-        seeds = span_of(one.seeds for one in numbers.values())
+        seeds = seeds_behind(numbers.values())
     return name_of(entry.name), entry.short, *cells, seeds, f"{capitalized(said)}."
 
 
@@ -499,7 +405,7 @@ def _all(names: Sequence[str]) -> str:
 
 
 def _unanswered(
-    entry: Entry, claims: Sequence[ClaimAnswer], numbers: Mapping[str, ClaimNumber]
+    entry: Entry, claims: Sequence[ClaimAnswer], numbers: Mapping[str, ClaimResult]
 ) -> str:
     """Say why no claim is answered, and what was measured."""
     needs = dict.fromkeys(one.claim.needs for one in claims if one.counted)
@@ -512,7 +418,7 @@ def _unanswered(
         return why if needs else f"{why}, and no number is compared"
     if not numbers:
         return why if needs else f"{why}; needs {entry.needs}"
-    measured = "; ".join(f"{name} {one.text}" for name, one in numbers.items())
+    measured = "; ".join(f"{name} {one.number}" for name, one in numbers.items())
     printed = "no number"
     if shown.printed:
         printed = shown.text([row[shown.printed] for row in paper()[entry.name]["rows"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 from mmpoison.base.extras import is_installed
 from mmpoison.base.files import atomic_file, write_json
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.paper.draw import Dots, dots
-from mmpoison.paper.entries import PAPER, find_entry
-from mmpoison.paper.own_numbers import MOST_NUMBERS, is_compared, number_columns, on_own_lines
+from mmpoison.paper.claim import ends
+from mmpoison.paper.draw import dots
+from mmpoison.paper.entries import PAPER
 from mmpoison.paper.page import Page
-from mmpoison.paper.paper_values import paper_data
-from mmpoison.reporting.figure import save, svg_address, template
+from mmpoison.reporting.figure import save, template
 from mmpoison.reporting.html_report import page_table
 from mmpoison.reporting.results import Results
 from mmpoison.reporting.table import (
@@ -29,7 +29,7 @@ from mmpoison.reporting.table import (
     Table,
     markdown,
 )
-from mmpoison.reporting.text import visible
+from mmpoison.reporting.text import decimal, visible
 
 ALL = "all"
 
@@ -60,7 +60,7 @@ class Written:
     @property
     def tables(self) -> list[Table]:
         """The tables of the page."""
-        return list(self.page.tables)
+        return self.page.tables
 
 
 def render_paper(name: str, results: Results) -> Page:
@@ -73,9 +73,10 @@ def render_paper(name: str, results: Results) -> Page:
     Raises:
         InputError: If there is none of that name.
     """
-    made = find_entry(name)
-    page = Page(made.name, made.title)
-    made.render(results, page)
+    if name not in PAPER:
+        raise InputError(unknown_name("table or figure", name, PAPER))
+    page = Page(name, PAPER[name].title)
+    PAPER[name].render(results, page)
     return page
 
 
@@ -194,32 +195,23 @@ def dot_plot(table: Table) -> Any:
     if not is_compared(table) or not is_installed("matplotlib"):
         return None
     columns = [at for at in number_columns(table) if table.columns[at].narrow][:MOST_NUMBERS]
-    lines = [(row, [_compared(row[at]) for at in columns]) for row in table.rows]
+    lines = [(row, list(_compared(row, columns))) for row in table.rows]
     lines = [(row, cells) for row, cells in lines if any(cell.measured for cell in cells)]
     if not 0 < len(lines) <= MOST_DOTS:
         return None
     if all(cell.reference is None for _, cells in lines for cell in cells):
         return None
     names = [at for at in range(columns[0]) if table.columns[at].name != "n"]
-    panels = [
-        Dots(
-            table.columns[at].name,
-            [(cells[place].measured, cells[place].reference) for _, cells in lines],
-            log=table.columns[at].name == "MinRank",
-            share=table.columns[at].name.startswith("Hit@"),
-        )
+    panels = {
+        table.columns[at].name: [cells[place] for _, cells in lines]
         for place, at in enumerate(columns)
-    ]
+    }
     # a long name is cut where it stands, so that the names after it distinguish the lines
     named = [
         ", ".join(shorten(str(row[at]), 28, placeholder=" …") for at in names if row[at])
         for row, _ in lines
     ]
     return dots(named, panels)
-
-
-def _compared(cell: Cell) -> Compared:
-    return cell if isinstance(cell, Compared) else Compared(None)
 
 
 def _alone(table: Table) -> Table:
@@ -234,84 +226,88 @@ def _alone(table: Table) -> Table:
     return replace(table, rows=rows)
 
 
-# -- The paper's tables and figures as a section of a report: those that some runs have a number for.
+# -- Gives measured numbers and the paper's lines of their own in a table, so that no cell wraps.
 
 
-MAIN_TABLES = ("table-2", "table-3", "table-4")
-"""The attacks I, II and III: shown first, and open."""
+PAPER_COLUMNS = ("paper's data", "paper")
+"""Names of the last column of a table that has the paper's numbers: of which data they are."""
 
-CURVES = ("figure-3", "figure-6", "figure-7", "figure-9")
-"""Figures that say something of one run: by epoch, by distance, by step."""
-
-NOT_SEVERAL = ("figure-8", "figure-10", "rank-lists")
-"""What is shown run by run."""
+MOST_NUMBERS = 4
+"""A table of more numbers is two: those that a narrow terminal shows, then the others."""
 
 
-STAND_INS = ("openmoji", "rsicd-ucm")
-"""Data sets for small machines, which are compared with the paper's for the shape alone."""
+def is_compared(table: Table) -> bool:
+    """Return whether a table has the paper's numbers next to measured ones."""
+    return table.columns[-1].name in PAPER_COLUMNS and bool(number_columns(table))
 
 
-def paper_section(runs: Sequence[Path]) -> str:
-    """Make a section for the page of some runs: the paper's tables that they have a number for, and some figures.
+def number_columns(table: Table) -> list[int]:
+    """Return the places of the columns of compared numbers."""
+    places = range(len(table.columns))
+    return [at for at in places if any(isinstance(row[at], Compared) for row in table.rows)]
+
+
+def on_own_lines(table: Table) -> list[Table]:
+    """Give measured numbers and the paper's lines of their own; a table of something else stays as it is.
+
+    A line of a table becomes up to three: the measured numbers with their intervals, the intervals alone where standard
+    deviations are shown too, and the paper's numbers with how they compare.
 
     Args:
-        runs: Finished run folders. One that does not match the paper, or is broken, makes a line that says so.
+        table: Its last column says of which data the paper's numbers are.
 
     Returns:
-        HTML in which every string is escaped; empty where there is nothing to show.
+        One table, or two where there are more numbers than fit next to each other.
     """
-    shown: list[dict[str, Any]] = []
-    missing: dict[str, None] = {}
-    names: list[Any] = []
-    try:
-        results = Results.read(list(runs))
-        names = results.values("data.name")
-        for page in (render_paper(name, results) for name in PAPER if _fits(name, len(runs))):
-            if _has_something_to_compare(page, names):
-                shown.append(_shown(page, missing))
-    except InputError as error:
-        shown, missing = [], {str(error): None}
-    html = template("paper_section").render(
-        shown=sorted(shown, key=lambda one: not one["main"]),
-        missing=list(missing),
-        single=len(runs) == 1,
-        other=any(str(name).startswith(STAND_INS) for name in names),
-    )
-    return str(html)
+    if not is_compared(table):
+        return [table]
+    numbers = number_columns(table)
+    narrow = [at for at in numbers if table.columns[at].narrow]
+    rest = [at for at in numbers if at not in narrow]
+    if len(numbers) <= MOST_NUMBERS or not narrow or not rest:
+        return [_laid_out(table, numbers)]
+    first, second = _laid_out(table, narrow), _laid_out(table, rest)
+    return [replace(first, note=""), replace(second, title=f"{table.title}: further numbers")]
 
 
-def _shown(page: Page, missing: dict[str, None]) -> dict[str, Any]:
-    """Prepare a page for the template; what cannot be drawn is a line of `missing`."""
-    try:
-        figures = [(visible(p.caption), svg_address(p.draw())) for p in page.pictures]
-    except InputError as error:
-        missing[f"{page.id}: {error}"] = None
-        figures = []
-    return {
-        "heading": page.heading,
-        "main": page.id in MAIN_TABLES,
-        "tables": [page_table(_alone(table)) for table in page.tables],
-        "figures": figures,
-        "notes": [visible(note) for note in page.notes],
-    }
+def _laid_out(table: Table, numbers: Sequence[int]) -> Table:
+    """Give lines of their own to some of the numbers of a table."""
+    names = range(number_columns(table)[0])
+    spread = any(cell.spread for row in table.rows for cell in _compared(row, numbers))
+    columns = [table.columns[at] for at in names]
+    columns += [replace(table.columns[at], interval=not spread) for at in numbers]
+    rows: list[tuple[Cell, ...]] = []
+    for row in table.rows:
+        cells = list(_compared(row, numbers))
+        # what else a line of the paper alone is called; below a measured line it has that line's names
+        named: list[Cell] = ["" if row[at] is None else row[at] for at in names]
+        if any(cell.measured is not None for cell in cells):
+            ours = (replace(c, reference=None, reference_sd=None, arrow="") for c in cells)
+            rows.append((*(row[at] for at in names), *ours))
+            named = [""] * len(names)
+            if spread and any(ends(cell.measured) for cell in cells):
+                intervals = (ends(cell.measured) or "" for cell in cells)
+                rows.append(("95% interval", *named[1:], *intervals))
+        if any(cell.reference is not None for cell in cells):
+            paper = f"paper ({row[-1]})" if row[-1] else "paper"
+            digits = (table.columns[at].digits for at in numbers)
+            rows.append((paper, *named[1:], *map(_paper, cells, digits)))
+    return replace(table, columns=tuple(columns), rows=tuple(rows))
 
 
-def _has_something_to_compare(page: Page, data: Sequence[object]) -> bool:
-    """Return whether a table or figure says something of the runs that the attack's own table does not.
+def _compared(row: Sequence[Cell], numbers: Sequence[int]) -> Iterator[Compared]:
+    for at in numbers:
+        cell = row[at]
+        yield cell if isinstance(cell, Compared) else Compared(None)
 
-    The tables of the paper's studies are for comparing: runs on the paper's data with the paper's numbers, or runs
-    that differ in what is studied with each other. One run on other data would fill a line of each.
+
+def _paper(cell: Compared, digits: int) -> str:
+    """Write the paper's number with how it compares with the measured one.
+
+    >>> _paper(Compared(None, 0.28, "≈"), 3), _paper(Compared(None, 0.28, reference_sd=0.05), 2)
+    ('≈ 0.280', '0.28 (0.05)')
     """
-    if page.empty:
-        return False
-    study = page.id.startswith("table") and page.id not in MAIN_TABLES
-    return not study or page.settings > 1 or any(map(_is_of_the_paper, data))
-
-
-def _is_of_the_paper(data: object) -> bool:
-    return paper_data(str(data)) is not None and not str(data).startswith(STAND_INS)
-
-
-def _fits(name: str, runs: int) -> bool:
-    """Return whether a table or figure is shown for this number of runs."""
-    return name.startswith("table") or (name in CURVES if runs == 1 else name not in NOT_SEVERAL)
+    if cell.reference is None:
+        return ""
+    sd = "" if cell.reference_sd is None else f" ({decimal(cell.reference_sd, digits)})"
+    return f"{cell.arrow} {decimal(cell.reference, digits)}{sd}".strip()

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
-from markupsafe import Markup
-
 from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import MAX_YAML_BYTES, read_text
 from mmpoison.errors import InputError
@@ -339,12 +337,11 @@ class Row:
         return "\N{EN DASH}".join(_text.decimal(end, digits) for end in ends)
 
 
-def render_html(run: Path, more: str = "") -> str:
+def render_html(run: Path) -> str:
     """Make the page of a finished run.
 
     Args:
         run: The run folder; of its files only metrics.json must exist.
-        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of its files is broken, or metrics.json is missing.
@@ -355,7 +352,6 @@ def render_html(run: Path, more: str = "") -> str:
     return template("report").render(
         **pictures,
         absent=_text.ABSENT,
-        more=Markup(more),
         commands=commands(run, metrics),
         title=", ".join(goal_title(goal) for goal in names) or "no goal",
         headline=headline(metrics),
@@ -372,12 +368,11 @@ def render_html(run: Path, more: str = "") -> str:
     )
 
 
-def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
+def render_runs_html(runs: Sequence[Path]) -> str:
     """Make the page of several finished runs: means over seeds, and where they come from.
 
     Args:
         runs: Run folders, at least one.
-        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of their files is broken, or one seed of a setting occurs twice.
@@ -393,7 +388,6 @@ def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
         settings=[group.title for group in groups],
         warnings=[f"{name}: {flag}" for name, about in named for flag in about.flags],
         tables=[part for table in group_tables(groups) for part in page_tables(table)],
-        more=Markup(more),
         runs=named,
         attributions=list(dict.fromkeys(attributions)),
         versions=_versions([about for _, about in named]),
@@ -405,20 +399,19 @@ def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
     )
 
 
-def write_html(runs: Sequence[Path], target: Path, more: str = "") -> Path:
+def write_html(runs: Sequence[Path], target: Path) -> Path:
     """Write one self-contained page of one run, or of several, and return its path.
 
     Args:
         runs: Finished run folders.
         target: The file; an existing one is replaced.
-        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of the runs' files is broken, or `target` is a folder.
     """
     if target.is_dir():
         raise InputError(f"{target}: is a folder, a file is needed, e.g. {target / 'report.html'}")
-    page = render_html(runs[0], more) if len(runs) == 1 else render_runs_html(runs, more)
+    page = render_html(runs[0]) if len(runs) == 1 else render_runs_html(runs)
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
@@ -435,17 +428,16 @@ def commands(run: Path, metrics: Metrics) -> list[str]:
     ]
 
 
-def write_report(run: Path, more: str = "") -> Path:
+def write_report(run: Path) -> Path:
     """Write `report.html` into the run folder and return its path.
 
     Args:
         run: The run folder.
-        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of the run's files is broken, or metrics.json is missing.
     """
-    return write_html([run], run / "report.html", more)
+    return write_html([run], run / "report.html")
 
 
 class _Pictures(TypedDict):

@@ -5,7 +5,6 @@ Tables, pages and claims select rows of `Results`, and `Results.measured` gives 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mmpoison.base.files import atomic_file
 from mmpoison.base.record import Record
-from mmpoison.base.untrusted import open_bytes, parse_json, read_json, read_yaml
+from mmpoison.base.untrusted import file_digest, parse_json, read_json, read_yaml
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import GoalRow, Metrics, RankSpread, RepairCurve, RunFacts, Utility
 from mmpoison.reporting.summary import classes
@@ -126,6 +125,7 @@ class RunRead:
             InputError: If the curve of its repair is broken.
         """
         run, folder = self.metrics.run, Path(self.name)
+        manifest = folder / "manifest.json"
         shared: Row = {
             **self.parameters,
             **_facts(run),
@@ -133,7 +133,7 @@ class RunRead:
             "recipe": run.recipe,
             "seed": run.seed or 0,
             "tool_version": run.tool_version,
-            "manifest": _digest(folder / "manifest.json"),
+            "manifest": file_digest(manifest) if manifest.is_file() else None,
         }
         return tuple(
             {**shared, **_named(row["goal"]), **row}
@@ -411,13 +411,6 @@ def _spread(spread: RankSpread) -> Row:
     for key, (low, high) in spread.interval.items():
         found[f"{key}.low"], found[f"{key}.high"] = float(low), float(high)
     return found
-
-
-def _digest(file: Path) -> str | None:
-    if not file.is_file():
-        return None
-    with open_bytes(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # -- Bounds of numbers, and numbers over seeds.

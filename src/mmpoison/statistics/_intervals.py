@@ -49,7 +49,14 @@ def check_confidence(confidence: float) -> float:
 
 
 @dataclass(frozen=True)
-class Summary:
+class _Result:
+    def to_json(self) -> dict[str, float | int | None]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Summary(_Result):
     """One number measured over several seeds.
 
     Attributes:
@@ -67,10 +74,6 @@ class Summary:
     low: float | None
     high: float | None
     confidence: float = 0.95
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 UNBOUNDED = (-math.inf, math.inf)
@@ -134,7 +137,7 @@ def t_quantile(confidence: float, degrees: int) -> float:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(_Result):
     """A number over queries and its interval.
 
     Attributes:
@@ -152,10 +155,6 @@ class Estimate:
     low: float | None
     high: float | None
     confidence: float = 0.95
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def clustered_mean(
@@ -343,7 +342,7 @@ _EXACT_PAIRS = 12
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(_Result):
     """The difference of two settings over pairs (seeds, or captions under two models).
 
     Attributes:
@@ -374,10 +373,6 @@ class Comparison:
     cohen_d: float | None
     rank_biserial: float | None
     confidence: float = 0.95
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.95) -> Comparison:

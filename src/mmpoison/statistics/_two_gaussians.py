@@ -80,37 +80,25 @@ class TwoGaussians:
         return np.asarray(expit(-self.log_odds(values)))
 
 
-def fit_two_gaussians(
-    values: npt.ArrayLike, *, counts: npt.ArrayLike | None = None, seed: int = 0
-) -> TwoGaussians:
+def fit_two_gaussians(values: npt.ArrayLike, *, seed: int = 0) -> TwoGaussians:
     """Fit two Gaussians by expectation maximisation.
 
     Args:
         values: Shape `(N,)`, finite, with two different ones at least.
-        counts: How often each value occurs, shape `(N,)`, not negative; once by default. The fit is that of the
-            repeated values, from the best split in two clusters, and needs no scikit-learn.
-        seed: Of the clustering that it starts from, where no counts are given.
+        seed: Of the clustering that it starts from.
 
     Raises:
-        ValueError: If all values are equal or one is not finite, or the counts have another shape or are negative.
-        InputError: If no counts are given, and scikit-learn is not installed.
+        ValueError: If all values are equal or one is not finite.
 
     >>> two = fit_two_gaussians([0.0, 0.1, 0.2, 5.0, 5.1, 5.2, 5.3])
     >>> two.means.round(3).tolist(), two.shares.round(3).tolist()
     ([0.1, 5.15], [0.429, 0.571])
     """
     x = np.asarray(values, dtype=np.float64)
-    times = None if counts is None else np.asarray(counts, dtype=np.float64)
-    if times is not None:
-        if times.shape != x.shape or not (np.isfinite(times) & (times >= 0)).all():
-            raise ValueError("the counts are not one number from 0 for each value")
-        x, times = x[times > 0], times[times > 0]
     if not np.isfinite(x).all():
         raise ValueError("a value is not finite")
     if not len(x) or np.ptp(x) == 0:
         raise ValueError("all values are equal")
-    if times is not None:
-        return _fit_counted(x, times)
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
@@ -131,46 +119,3 @@ def fit_two_gaussians(
         np.sqrt(model.covariances_[order, 0, 0]),
         model.weights_[order],
     )
-
-
-def _fit_counted(x: Values, times: Values) -> TwoGaussians:
-    """Fit by the steps of scikit-learn's `GaussianMixture`, with a count for each value; all counts are positive."""
-    upper = (x >= _best_split(x, times)).astype(np.float64)
-    chance = np.stack([1 - upper, upper])
-    two, likelihood = _maximise(x, times, chance), -np.inf
-    for _ in range(ITERATIONS):
-        logs = np.stack(
-            [
-                np.log(two.shares[i] / (two.deviations[i] * np.sqrt(2 * np.pi)))
-                - ((x - two.means[i]) / two.deviations[i]) ** 2 / 2
-                for i in (0, 1)
-            ]
-        )
-        total = np.logaddexp(*logs)
-        before, likelihood = likelihood, float(times @ total / times.sum())
-        two = _maximise(x, times, np.exp(logs - total))
-        if abs(likelihood - before) < TOLERANCE:
-            break
-    order = np.argsort(two.means)
-    return TwoGaussians(two.means[order], two.deviations[order], two.shares[order])
-
-
-def _maximise(x: Values, times: Values, chance: Values) -> TwoGaussians:
-    """Compute the Gaussians from the chance that each value is of each, shape `(2, N)`."""
-    weight = chance * times
-    total = weight.sum(axis=1) + 10 * np.finfo(np.float64).eps
-    means = weight @ x / total
-    variances = (weight * (x - means[:, None]) ** 2).sum(axis=1) / total
-    return TwoGaussians(means, np.sqrt(variances + LEAST_VARIANCE), total / total.sum())
-
-
-def _best_split(x: Values, times: Values) -> float:
-    """Return the value from which on the upper of two clusters begins, with the least sum of squares in them."""
-    order = np.argsort(x, kind="stable")
-    ordered, often = x[order], times[order]
-    count, moment = np.cumsum(often), np.cumsum(often * ordered)
-    # the sum of squares within is least where that between is largest
-    below, above = count[:-1], count[-1] - count[:-1]
-    gap = moment[:-1] / below - (moment[-1] - moment[:-1]) / above
-    between = np.where(np.diff(ordered) > 0, below * above * gap**2, -np.inf)
-    return float(ordered[int(np.argmax(between)) + 1])

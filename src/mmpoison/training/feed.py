@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.compute_environment import compute_environment, tower_digest
 from mmpoison.models.depthwise import depthwise_gradients
-from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.dual_encoder import DualEncoder, Side
 from mmpoison.models.inputs import (
     FeatureInputs,
     PairInputs,
@@ -71,14 +71,13 @@ def set_trainable(student: DualEncoder, trainable: Trainable) -> TrainedPart:
     if image == "trained":
         visual.train()
     chosen: list[nn.Parameter] = []
-    if image != "frozen":
-        chosen += (
-            student.image_parameters() if image == "trained" else student.head_parameters("image")
-        )
-    if text != "frozen":
-        chosen += (
-            student.text_parameters() if text == "trained" else student.head_parameters("text")
-        )
+    sides: tuple[tuple[Side, Role], ...] = (("image", image), ("text", text))
+    for side, role in sides:
+        if role == "head":
+            chosen += student.head_parameters(side)
+        elif role == "trained":
+            of_image = side == "image"
+            chosen += student.image_parameters() if of_image else student.text_parameters()
     if trainable == "text-transformer-frozen":
         blocks: Any = getattr(module, "text", module)
         still = {id(parameter) for parameter in blocks.transformer.parameters()}
@@ -102,8 +101,6 @@ def set_trainable(student: DualEncoder, trainable: Trainable) -> TrainedPart:
 
 # -- Computes the outputs of frozen encoders once, and caches them for other runs.
 
-
-Side = Literal["image", "text"]
 
 BATCH = {"image": 64, "text": 256}
 HASHED_AT_ONCE = 1024
@@ -130,20 +127,33 @@ def frozen_outputs(
         cache: Folder of a content cache; None caches nothing.
         progress: Called with (done, total).
     """
+    load = _loader(inputs, side)
+
+    def encode(loaded: Tensor) -> Tensor:
+        if side == "image" and head:
+            return inputs.encode_images(encoder, loaded)
+        if side == "image":
+            return inputs.image_before_head(encoder, loaded)
+        return inputs.encode_texts(encoder, loaded) if head else inputs.text_trunk(encoder, loaded)
+
+    def compute() -> Tensor:
+        return _in_batches(encoder, inputs, rows, side, load, encode, progress)
+
     if cache is None or isinstance(inputs, FeatureInputs):
-        return _compute(encoder, inputs, rows, side, head, progress)
-    (outputs,) = ContentCache(cache).arrays(
-        _key(encoder, inputs, rows, side, head),
-        lambda: {"outputs": _compute(encoder, inputs, rows, side, head, progress).numpy()},
-        "outputs",
-    )
+        return compute()
+    key = _key(encoder, inputs, rows, side, head)
+    (outputs,) = ContentCache(cache).arrays(key, lambda: {"outputs": compute().numpy()}, "outputs")
     return torch.from_numpy(outputs)
+
+
+def _loader(inputs: PairInputs, side: Side) -> Callable[[Rows], Tensor]:
+    return inputs.load_images if side == "image" else inputs.load_texts
 
 
 def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head: bool) -> CacheKey:
     """Return all that the outputs depend on; the inputs row by row."""
     digest = hashlib.sha256()
-    load = inputs.load_images if side == "image" else inputs.load_texts
+    load = _loader(inputs, side)
     for start in range(0, len(rows), HASHED_AT_ONCE):
         part = load(rows[start : start + HASHED_AT_ONCE]).numpy()
         digest.update(repr(part.shape).encode())
@@ -156,53 +166,21 @@ def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head:
     return CacheKey("frozen", parts, f"{side} outputs of {encoder.name}")
 
 
-def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
-    """sha256 of the weights of one encoder and of how its inputs are prepared."""
-    digest = hashlib.sha256(f"1 {side} {head}".encode())
-    if side == "image":
-        digest.update(repr(encoder.config.get("preprocess_cfg")).encode())
-    # the architecture too: an activation has no weights
-    digest.update(repr(encoder.config["model_cfg"]).encode())
-    heads = encoder.image_head_parameters() if side == "image" else encoder.text_head_parameters()
-    skipped = set() if head else {id(parameter) for parameter in heads}
-    for name, tensor in encoder.module.state_dict(keep_vars=True).items():
-        if name.startswith("visual.") == (side == "image") and id(tensor) not in skipped:
-            if name in ("logit_scale", "logit_bias"):
-                continue
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _compute(
+def _in_batches(
     encoder: DualEncoder,
     inputs: PairInputs,
     rows: Rows,
     side: Side,
-    head: bool,
-    progress: Progress | None,
+    load: Callable[[Rows], Tensor],
+    encode: Callable[[Tensor], Tensor],
+    progress: Progress | None = None,
 ) -> Tensor:
-    order = (
-        np.argsort(inputs.lengths.numpy()[rows], kind="stable")
-        if side == "text"
-        else np.arange(len(rows))
+    """Run rows through an encoder; captions of one length together, for less padding."""
+    lengths = inputs.lengths.numpy()[rows] if side == "text" else None
+    outputs = run_in_batches(
+        encoder, rows, BATCH[side], load, encode, lengths=lengths, progress=progress
     )
-
-    load = inputs.load_images if side == "image" else inputs.load_texts
-
-    def encode(loaded: Tensor) -> Tensor:
-        if side == "image" and head:
-            return inputs.encode_images(encoder, loaded)
-        if side == "image":
-            return inputs.image_before_head(encoder, loaded)
-        return inputs.encode_texts(encoder, loaded) if head else inputs.text_trunk(encoder, loaded)
-
-    in_order = torch.from_numpy(
-        run_in_batches(encoder, rows[order], BATCH[side], load, encode, progress=progress)
-    )
-    result = torch.empty_like(in_order)
-    result[torch.from_numpy(order)] = in_order
-    return result
+    return torch.from_numpy(outputs)
 
 
 Loaded = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -307,9 +285,7 @@ class _FeedSide:
         if self.table is not None:
             assert self.place is not None
             return self.table[torch.from_numpy(self.place[rows])]
-        if self.side == "image":
-            return self.inputs.load_images(rows)
-        return self.inputs.load_texts(rows)
+        return _loader(self.inputs, self.side)(rows)
 
     def _view(self, view: Any, plain: Tensor, pairs: Rows, stream: np.random.Generator) -> Tensor:
         if self.feature_noise:
@@ -336,20 +312,15 @@ class _FeedSide:
     def embed_all(self) -> Tensor:
         """Embed all pairs with the student in evaluation mode, shape `(N, d)`, on the CPU."""
         rows, inverse = np.unique(self.rows, return_inverse=True)
-        # captions of one length together: less padding
-        order = np.arange(len(rows))
-        if self.side == "text":
-            order = np.argsort(self.inputs.lengths.numpy()[rows], kind="stable")
-        in_order = run_in_batches(
+        embedded = _in_batches(
             self.student,
-            rows[order],
-            BATCH[self.side],
+            self.inputs,
+            rows,
+            self.side,
             self._load_rows,
             lambda loaded: self.encode(loaded, self.student),
         )
-        embedded = np.empty_like(in_order)
-        embedded[order] = in_order
-        return torch.from_numpy(embedded[inverse])
+        return embedded[torch.from_numpy(inverse)]
 
 
 class Feed(nn.Module):

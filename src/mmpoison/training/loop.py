@@ -379,19 +379,17 @@ class _Training:
 
     # -- one step -------------------------------------------------------------------------------------------------
 
-    def _chunks(self, step: int) -> list[Any]:
-        batch = self.plan.batch(step)
-        return self.plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
+    def _chunks(self, plan: Plan, step: int) -> list[Rows]:
+        batch = plan.batch(step)
+        return plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
 
     def _requests(self, end: int) -> Iterator[Request]:
         """Yield what every remaining forward pass of an epoch sees, in order; `end` is the step after its last."""
         plan = dataclasses.replace(self.plan)  # the feeding thread is ahead by a batch
         for step in range(self.step, end):
-            batch = plan.batch(step)
-            chunks = plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
             requests = [
                 Request(pairs, plan.seed, f"training/views/{step}/{self.processes.rank}/{chunk}")
-                for chunk, pairs in enumerate(chunks)
+                for chunk, pairs in enumerate(self._chunks(plan, step))
             ]
             yield from requests if len(requests) == 1 else [*requests, *requests]
 
@@ -421,7 +419,7 @@ class _Training:
                 return self.processes.loss(text, image, embedded.scale, len(batch))
             return self.objective.loss(batch, embedded)
 
-        chunks = len(self._chunks(step))
+        chunks = len(self._chunks(self.plan, step))
         if chunks == 1:
             loss = loss_of(embed(0, self.model, reference=True))
             backward(loss)
@@ -448,7 +446,7 @@ class _Training:
 
     def _resume(self, states: StateFolder) -> None:
         if self.processes.is_main:
-            states.tidy()
+            states.checkpoints.tidy()
         state = states.latest()
         if state is None:
             return

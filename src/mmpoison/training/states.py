@@ -46,11 +46,8 @@ class Checkpoints:
     steps: int | None = None
 
     def tidy(self) -> None:
-        """Delete files that a killed process left unfinished, also of an earlier release."""
+        """Delete files that a killed process left unfinished."""
         remove_all_dead(self.folder)
-        for path in self.folder.glob(f".{PREFIX}*"):
-            if path.is_file():
-                path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Delete the states; their folder too if nothing else is in it."""
@@ -161,10 +158,6 @@ class StateFolder:
             old.unlink(missing_ok=True)
         self._last = time.monotonic()
         self._cost = self._last - begun
-
-    def tidy(self) -> None:
-        """Drop what a killed process left half-written."""
-        self.checkpoints.tidy()
 
     def _not_saved(self, error: Exception, tensors: dict[str, Tensor], step: int) -> InputError:
         saved = self.paths()

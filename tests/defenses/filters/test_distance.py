@@ -1,4 +1,4 @@
-"""Cosine distances of shards, against a loop over pairs in float64."""
+"""Cosine distances of shards against a loop over pairs in float64, and float16 against NumPy's for all numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpoison.embedded.distance import distances
+from mmpoison.embedded.distance import distances, to_float32
 
 
 def slow(text: Any, image: Any) -> list[float]:
@@ -43,9 +43,22 @@ def test_against_a_slow_loop(
     text, image = (size * rng.normal(size=(2, pairs, dimensions))).astype(kind)
     text[rng.random(pairs) < 0.1] = 0
     image[rng.random(pairs) < 0.1, 0] = np.nan
+    text[rng.random(pairs) < 0.1, -1] = np.inf
+    image[rng.random(pairs) < 0.1, -1] = -np.inf
     found = distances(text, image, block)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, slow(text, image), atol=2e-6)
+
+
+def test_every_finite_half_is_exact() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    found = np.empty(halves.shape, dtype=np.float32)
+    to_float32(halves, found)
+    finite = np.isfinite(halves)
+    np.testing.assert_array_equal(found[finite], halves[finite].astype(np.float32))
+    # the sign of zero too
+    np.testing.assert_array_equal(np.signbit(found[finite]), np.signbit(halves[finite]))
+    assert (np.abs(found[~finite]) >= 65536).all()
 
 
 def test_blocks_change_no_bit(tmp_path: Path) -> None:

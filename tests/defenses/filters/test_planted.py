@@ -9,19 +9,12 @@ import pytest
 from tests.defenses.filters.suspicious_groups.conftest import Made, made
 
 from mmpoison.defenses.filters.suspicious_groups import planted
-from mmpoison.defenses.filters.suspicious_groups.items import Reduced, reduce_shard
 from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize, plant_goals
-from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
-
-
-def reduced(data: Made) -> Reduced:
-    shard = VectorShard(0, data.text, data.image[data.image_of], data.image_of)
-    return reduce_shard(shard, Space.fit(data.text), Space.fit(data.image), 0)
 
 
 def test_large_goals_are_seen_in_clear_data_and_none_where_captions_say_nothing() -> None:
     clear = made(0, images=2000, poison=0)
-    found = plant_goals(reduced(clear), 0.1, sizes=(2, 40), goals=2)
+    found = plant_goals(clear.reduced(), 0.1, sizes=(2, 40), goals=2)
     assert [size.images for size in found] == [2, 40]
     assert found[0].found == 0
     assert found[1].planted == 2
@@ -29,11 +22,11 @@ def test_large_goals_are_seen_in_clear_data_and_none_where_captions_say_nothing(
     unrelated = Made(
         clear.text, np.random.default_rng(0).permutation(clear.image), clear.image_of, clear.bad
     )
-    assert plant_goals(reduced(unrelated), 0.1, sizes=(40,), goals=2) == [PlantedSize(40, 2, 0)]
+    assert plant_goals(unrelated.reduced(), 0.1, sizes=(40,), goals=2) == [PlantedSize(40, 2, 0)]
 
 
 def test_the_data_stay_as_they_are_and_the_seed_decides() -> None:
-    pairs = reduced(made(1, captions=3, images=600, poison=0))
+    pairs = made(1, captions=3, images=600, poison=0).reduced()
     before = pairs.text.copy(), pairs.image_at.copy()
     steps: list[tuple[int, int]] = []
     options = {"sizes": (8, 500), "goals": 2, "seed": 3}
@@ -47,7 +40,7 @@ def test_the_data_stay_as_they_are_and_the_seed_decides() -> None:
 
 
 def test_goals_are_between_the_kinds_that_labels_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = reduced(made(2, images=600, poison=0))
+    pairs = made(2, images=600, poison=0).reduced()
     labels = np.arange(600) % 3
     labels[:100] = -1
     drawn: list[Any] = []
@@ -67,7 +60,7 @@ def test_goals_are_between_the_kinds_that_labels_say(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("own", [False, True])
 def test_own_images_lose_their_captions_and_existing_ones_keep_them(own: bool) -> None:
-    pairs = reduced(made(3, captions=3, images=200, poison=0))
+    pairs = made(3, captions=3, images=200, poison=0).reduced()
     images, kind = np.array([4, 9, 30]), np.arange(200) % 2
     rng = np.random.default_rng(0)
     poisoned, bad = planted._poisoned(pairs, kind, 1, images, 3, rng, own=own)
@@ -78,4 +71,4 @@ def test_own_images_lose_their_captions_and_existing_ones_keep_them(own: bool) -
 
 
 def test_of_too_few_pairs_nothing_is_said() -> None:
-    assert plant_goals(reduced(made(4, images=30, poison=0)), 0.1) == []
+    assert plant_goals(made(4, images=30, poison=0).reduced(), 0.1) == []

@@ -99,13 +99,6 @@ def test_dropping_everything_is_an_error(
         filter_pairs(train, judge, RelevanceFilter(threshold=0.001), inputs=inputs)
 
 
-def test_dropping_nothing(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
-    result = filter_pairs(train, judge, RelevanceFilter(threshold=1.999), inputs=inputs)
-    assert result.keep.all()
-    assert result.kept is not None
-    assert result.kept.fingerprint == train.fingerprint
-
-
 @pytest.mark.parametrize(
     ("says", "given"),
     [

@@ -195,15 +195,6 @@ def test_a_name_that_the_text_encoder_does_not_know_is_no_goal(clean: Made) -> N
     assert Made(pairs, text, clean.image).judge().goals == ()
 
 
-def test_the_manifest_makes_no_difference(one_goal: Made, found: FilterResult) -> None:
-    pairs = one_goal.pairs
-    blind = PairDataset.build(pairs.images, pairs.captions, pairs.image)
-    assert not blind.poisoned.any()
-    result = replace(one_goal, pairs=blind).judge()
-    assert np.array_equal(result.keep, found.keep)
-    assert goals_of(result)[0].group.strength == goals_of(found)[0].group.strength
-
-
 def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult) -> None:
     strict = one_goal.judge(false_alarms=1e-300)
     assert strict.goals == ()
@@ -236,21 +227,14 @@ def test_words_are_those_of_the_group_alone() -> None:
 
 
 def test_scans_with_any_encoder(
-    squares: PairDataset,
-    make_encoder: Callable[..., DualEncoder],
-    make_heads_encoder: Callable[..., DualEncoder],
+    squares: PairDataset, make_heads_encoder: Callable[..., DualEncoder]
 ) -> None:
     train = SingleTargetLabel("sheep2aeroplane", pairs=5).poison(squares).select(split="train")
-    plain, heads = make_encoder(3), make_heads_encoder(3)
-    defense = SuspiciousGroups()
-    of_plain = filter_pairs(train, plain, defense, inputs=prepare_pixels(plain, train))
-    assert of_plain.keep.shape == (len(train),)
+    heads, defense = make_heads_encoder(3), SuspiciousGroups()
     # trunks run here, or ran before: the same features
     from_pixels = filter_pairs(train, heads, defense, inputs=prepare_pixels(heads, train))
     from_features = filter_pairs(train, heads, defense, inputs=prepare_features(heads, train))
     np.testing.assert_allclose(from_pixels.scores, from_features.scores, atol=1e-4)
-    with pytest.raises(InputError, match="has no pair to judge"):
-        filter_pairs(train.where(np.zeros(len(train), bool)), heads, defense)
 
 
 def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(clean: Made) -> None:

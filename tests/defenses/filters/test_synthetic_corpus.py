@@ -14,7 +14,7 @@ from tests.runs.data_scan.group_loop import groups_in, source_of
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.embedded.distance import distances
 
-FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
+FILE = Path(__file__).parents[3] / "benchmarks/synthetic_corpus.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,19 @@
-"""A repair that is measured: the same training; when it is probed, and which model is chosen."""
+"""A repair that is watched: the same training; when it is probed, when it stops, and which model is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from tests.conftest import refusal as refused
 
 from mmpoison.attacks import Goal
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES
 from mmpoison.defenses.repairs.repair import Branch, refusal, repair_branches, run_repair
 from mmpoison.defenses.repairs.repair_meter import RepairMeter, RepairRule, hold_out
-from mmpoison.errors import InputError
 from mmpoison.evaluation import GoalTarget, TestSet
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 from mmpoison.training import Step, TrainingResult, TrainingSettings, finetune
@@ -22,11 +21,6 @@ from mmpoison.training.probes import Probes
 
 Make = Callable[..., DualEncoder]
 QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision="fp32")
-
-
-@pytest.fixture(scope="module")
-def clean(squares: PairDataset) -> PairDataset:
-    return squares.select(split="train")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +33,24 @@ def parts(squares: PairDataset) -> tuple[PairDataset, TestSet]:
     """28 images to train on, 20 to judge by."""
     return hold_out(squares, 20 / 56, 0)
 
+
+@pytest.fixture(scope="module")
+def meter_of(
+    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs
+) -> Callable[..., RepairMeter]:
+    """A function that makes the meter of a rule."""
+
+    def meter(rule: RepairRule | None = None, **more: Any) -> RepairMeter:
+        return RepairMeter(make_encoder(), inputs, parts[1], rule or RepairRule(), **more)
+
+    return meter
+
+
+def probes_of(meter: RepairMeter, epoch: int, file: Path | None = None, **when: Any) -> Probes:
+    return Probes(meter.measure, meter.start, epoch, file, within=True, **when)
+
+
+MeterOf = Callable[..., RepairMeter]
 
 # -- held-out pairs --------------------------------------------------------------------------------
 
@@ -53,12 +65,15 @@ def test_held_out_images_are_not_trained_on(squares: PairDataset) -> None:
     assert set(hold_out(squares, 0.4, 4)[1].gallery) != set(held.gallery)
 
 
-def test_too_few_to_judge_by(squares: PairDataset) -> None:
-    with pytest.raises(InputError, match=r"0\.2 of 56 clean images are 11 to judge by, 20 are"):
-        hold_out(squares, 0.2, 0)
-    for share in (0.0, 1.0, -1.0):
-        with pytest.raises(InputError, match="is not between 0 and 1"):
-            hold_out(squares, share, 0)
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [
+        (0.2, "0.2 of 56 clean images are 11 to judge by, 20 are"),
+        *((share, "is not between 0 and 1") for share in (0.0, 1.0)),
+    ],
+)
+def test_shares_that_cannot_be_held_out(squares: PairDataset, share: float, says: str) -> None:
+    assert says in refused(hold_out, squares, share, 0)
 
 
 # -- probes ---------------------------------------------------------------------------------------
@@ -66,50 +81,40 @@ def test_too_few_to_judge_by(squares: PairDataset) -> None:
 
 @pytest.mark.parametrize("trainable", ["both", "image", "text"])
 def test_probing_changes_nothing(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, trainable: Any
+    make_encoder: Make,
+    parts: tuple[PairDataset, TestSet],
+    inputs: PixelInputs,
+    meter_of: MeterOf,
+    trainable: Any,
 ) -> None:
     """Also not the modes of what is frozen and what is not: batch normalisation learns on."""
     settings = QUICK.model_copy(update={"trainable": trainable})
-    train, held = parts
-    meter = RepairMeter(make_encoder(), inputs, held, RepairRule())
-    watch = probes_of(meter, 5)
-    one = finetune(make_encoder(), train, inputs, settings, seed=0, on_step=watch)
-    two = finetune(make_encoder(), train, inputs, settings, seed=0)
-    expected = two.encoder.module.state_dict()
-    for name, value in one.encoder.module.state_dict().items():
-        assert torch.equal(value, expected[name]), name
+    watch = probes_of(meter_of(), 5)
+    one, two = (
+        finetune(make_encoder(), parts[0], inputs, settings, seed=0, on_step=on_step)
+        for on_step in (watch, None)
+    )
+    assert one.encoder.digest() == two.encoder.digest()
     assert len(watch.records) > 3
 
 
-def probes_of(meter: RepairMeter, epoch: int, file: Path | None = None, **when: Any) -> Probes:
-    return Probes(meter.measure, meter.start, epoch, file, within=True, **when)
-
-
+@pytest.mark.parametrize(
+    ("every", "more"), [(None, {}), (150, {150, 300})], ids=["series", "every 150"]
+)
 def test_probes_are_in_the_first_epoch_and_after_each(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs
+    meter_of: MeterOf, every: int | None, more: Any
 ) -> None:
-    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule())
-
-    def steps(every: int | None = None) -> list[int]:
-        probes = probes_of(meter, 130, every=every)
-        return [n for n in range(1, 401) if probes.due(step(n, 400))]
-
-    assert steps() == [1, 2, 5, 10, 20, 50, 100, 130, 260, 390, 400]
-    assert steps(150) == [1, 2, 5, 10, 20, 50, 100, 130, 150, 260, 300, 390, 400]
+    watch = probes_of(meter_of(), 130, every=every)
+    found = {n for n in range(1, 401) if watch.due(step(n, 400))}
+    assert found == {1, 2, 5, 10, 20, 50, 100, 130, 260, 390, 400} | set(more)
 
 
-def test_what_a_probe_measures(
-    make_encoder: Make, squares: PairDataset, parts: tuple[PairDataset, TestSet]
-) -> None:
-    test, goal_target = TestSet.of(squares), GoalTarget(Goal("sheep", "sofa"))
-    inputs = prepare_pixels(make_encoder(), squares)
+def test_what_a_probe_measures(make_encoder: Make, squares: PairDataset, meter_of: MeterOf) -> None:
     rule = RepairRule(canary_goals=(Goal("sheep", "aeroplane"),))
-    meter = RepairMeter(
-        make_encoder(), inputs, parts[1], rule, test=test, goal_targets=[goal_target]
-    )
+    shown = {"test": TestSet.of(squares), "goal_targets": [GoalTarget(Goal("sheep", "sofa"))]}
+    meter = meter_of(rule, **shown)
     start = meter.start().to_json()
-    assert start["step"] == 0
-    assert start["utility_loss"] == 0
+    assert (start["step"], start["utility_loss"]) == (0, 0)
     assert start["drift"] == {"text": 0, "image": 0}
     assert set(start["test"]["goal"]) == {"sheep2sofa"}
     canary = start["canary_goals"]["sheep2aeroplane"]
@@ -125,12 +130,9 @@ def test_what_a_probe_measures(
     assert other["utility_loss"] == pytest.approx(max(lost))
 
 
-def test_a_canary_goal_needs_held_out_images(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs
-) -> None:
+def test_a_canary_goal_needs_held_out_images(meter_of: MeterOf) -> None:
     rule = RepairRule(canary_goals=(Goal("sheep", "cow"),))
-    with pytest.raises(InputError, match="unknown class 'cow'"):
-        RepairMeter(make_encoder(), inputs, parts[1], rule)
+    assert "unknown class 'cow'" in refused(meter_of, rule)
 
 
 def step(number: int, steps: int = 1000) -> Step:
@@ -140,34 +142,40 @@ def step(number: int, steps: int = 1000) -> Step:
 # -- branches --------------------------------------------------------------------------------------
 
 
+@pytest.fixture
 def run_branches(
     make_encoder: Make,
     parts: tuple[PairDataset, TestSet],
     inputs: PixelInputs,
-    work: Path,
-    *,
-    rates: Sequence[float] = (),
-    most_lost: float = 1.0,
-    method: str = "clean-finetune",
-    settings: TrainingSettings | None = QUICK,
-    first: bool = False,
-) -> tuple[list[Branch], TrainingResult | None, RepairMeter]:
-    train, held = parts
-    encoder = make_encoder()
-    meter = RepairMeter(encoder, inputs, held, RepairRule(most_lost))
-    branches = repair_branches(method, {}, settings, rates)
-    result = run_repair(
-        encoder, train, inputs, branches, seed=0, meter=meter, work=work, first=first
-    )
-    return branches, result, meter
+    meter_of: MeterOf,
+    tmp_path: Path,
+) -> Callable[..., tuple[list[Branch], TrainingResult | None, RepairMeter]]:
+    """A function that tries repairs with several learning rates."""
+
+    def run(
+        *rates: float,
+        most_lost: float = 1.0,
+        method: str = "clean-finetune",
+        settings: TrainingSettings | None = QUICK,
+        first: bool = False,
+    ) -> tuple[list[Branch], TrainingResult | None, RepairMeter]:
+        meter = meter_of(RepairRule(most_lost))
+        branches = repair_branches(method, {}, settings, rates)
+        given: Any = {"seed": 0, "meter": meter, "work": tmp_path, "first": first}
+        result = run_repair(make_encoder(), parts[0], inputs, branches, **given)
+        return branches, result, meter
+
+    return run
+
+
+Run = Callable[..., tuple[list[Branch], TrainingResult | None, RepairMeter]]
 
 
 def test_the_highest_rate_that_keeps_the_utility_is_chosen(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
+    run_branches: Run, tmp_path: Path
 ) -> None:
-    given: Any = (make_encoder, parts, inputs, tmp_path)
     rates = [1e-4, 1e-3, 1e-5]
-    branches, result, _ = run_branches(*given, rates=rates)
+    branches, result, _ = run_branches(*rates)
     assert [branch.learning_rate for branch in branches] == rates
     assert [branch.chosen for branch in branches] == [False, True, False]
     assert [branch.result is None for branch in branches] == [True, False, True]
@@ -176,11 +184,15 @@ def test_the_highest_rate_that_keeps_the_utility_is_chosen(
         f"learning-rate-{rate}" for rate in ("0.0001", "0.001", "1e-05")
     }
     # the same probes without training again, and no model is chosen when nothing may be lost
-    again, none, _ = run_branches(*given, rates=rates, most_lost=0.0)
+    again, none, meter = run_branches(*rates, most_lost=0.0)
     assert [b.probes for b in again] == [b.probes for b in branches]
     lost = [branch.utility_loss for branch in again]
     assert [branch.keeps_utility for branch in again] == [loss <= 0 for loss in lost]
     assert (none is None) == all(loss > 0 for loss in lost)
+    message = str(refusal(again, meter, tmp_path))
+    assert message.startswith("no model is saved: all lost more than 0 of their Hit@1 on 20")
+    assert f"at learning rate 0.001 {again[1].utility_loss:.3f}" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -199,43 +211,18 @@ def test_several_rates_are_tried_where_none_is_given(
     assert {branch.settings.epochs for branch in branches if branch.settings} == {settings.epochs}
 
 
-def test_rates_in_turn_end_with_the_first_that_keeps_the_utility(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
-) -> None:
-    given: Any = (make_encoder, parts, inputs, tmp_path)
-    branches, result, _ = run_branches(*given, rates=[1e30, 1e-3, 1e-4], first=True)
+def test_rates_in_turn_end_with_the_first_that_keeps_the_utility(run_branches: Run) -> None:
+    branches, result, _ = run_branches(1e30, 1e-3, 1e-4, first=True)
+    # one that diverges is passed over
+    assert branches[0].ended.startswith("diverged: ")
     assert [branch.keeps_utility for branch in branches] == [False, True, None]
     assert [branch.chosen for branch in branches] == [False, True, False]
     assert result is branches[1].result
     assert branches[2].ended == "not tried, because a higher learning rate keeps the utility"
 
 
-def test_a_refusal_says_what_was_lost(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
-) -> None:
-    branches, _, meter = run_branches(make_encoder, parts, inputs, tmp_path, most_lost=0.0)
-    message = str(refusal(branches, meter, tmp_path))
-    assert message.startswith("no model is saved: all lost more than 0 of their Hit@1 on 20")
-    assert f"at learning rate 0.001 {branches[0].utility_loss:.3f}" in message
-    assert "\n" not in message
-
-
-def test_a_rate_that_diverges_is_passed_over(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
-) -> None:
-    branches, result, _ = run_branches(make_encoder, parts, inputs, tmp_path, rates=[1e30, 1e-4])
-    assert branches[0].ended.startswith("diverged: ")
-    assert not branches[0].keeps_utility
-    assert branches[1].chosen
-    assert result is not None
-
-
 def test_a_repair_that_calls_nobody_is_measured_when_it_is_done(
-    make_encoder: Make,
-    parts: tuple[PairDataset, TestSet],
-    inputs: PixelInputs,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run_branches: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Silent:
         name = "silent"
@@ -245,19 +232,15 @@ def test_a_repair_that_calls_nobody_is_measured_when_it_is_done(
             return finetune(encoder, clean_pairs, inputs, QUICK, seed=seed)
 
     monkeypatch.setitem(DEFENSES._items, "silent", Silent)
-    options: Any = {"method": "silent", "settings": None}
-    branches, result, _ = run_branches(make_encoder, parts, inputs, tmp_path, **options)
-    (branch,) = branches
+    (branch,), result, _ = run_branches(method="silent", settings=None)
     assert result is not None
     assert [probe.step for probe in branch.probes] == [0, result.steps]
     assert branch.chosen
     assert branch.label == "silent"
     assert branch.to_json()["learning_rate"] is None
     assert not list(tmp_path.iterdir())
-    refused = run_branches(make_encoder, parts, inputs, tmp_path, most_lost=0.0, **options)[0][0]
-    assert refused.keeps_utility == (branch.utility_loss <= 0)
-    with pytest.raises(InputError, match="--learning-rate: defence 'silent' takes no training"):
-        repair_branches("silent", {}, None, [1e-3])
+    said = refused(repair_branches, "silent", {}, None, [1e-3])
+    assert "--learning-rate: defence 'silent' takes no training" in said
 
 
 @pytest.mark.parametrize(
@@ -269,55 +252,43 @@ def test_a_repair_that_calls_nobody_is_measured_when_it_is_done(
     ],
 )
 def test_rates_that_cannot_be(rates: list[float], message: str) -> None:
-    with pytest.raises(InputError) as error:
-        repair_branches("clean-finetune", {}, QUICK, rates)
-    assert str(error.value) == message
+    assert refused(repair_branches, "clean-finetune", {}, QUICK, rates) == message
 
 
 @pytest.mark.parametrize("options", [{"max_utility_loss": 1.5}, {"every": 0}])
 def test_rules_that_cannot_be(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
-        RepairRule(**options)
+    assert refused(RepairRule, **options)
 
 
 def test_probes_are_saved_for_a_repair_that_resumes(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
+    make_encoder: Make, meter_of: MeterOf, tmp_path: Path
 ) -> None:
-    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule())
-    first = probes_of(meter, 1000, tmp_path / "probes")
+    meter, file = meter_of(), tmp_path / "probes"
+    first = probes_of(meter, 1000, file)
     for number in (1, 2, 5):
         first(step(number), make_encoder(number))
     # it resumes after step 2: what was probed later is probed again
-    second = probes_of(meter, 1000, tmp_path / "probes")
+    second = probes_of(meter, 1000, file)
     second(step(3), make_encoder())
     assert [probe.step for probe in second.records] == [0, 1, 2, 5]
     second(step(5), make_encoder(5))
     assert second.records == first.records
-
-
-@pytest.mark.parametrize("text", ["{}", '[{"epoch": 1}]', '[{"step": 1, "utility": "x"}]', "["])
-def test_a_broken_file_of_probes_is_one_line(
-    make_encoder: Make,
-    parts: tuple[PairDataset, TestSet],
-    inputs: PixelInputs,
-    tmp_path: Path,
-    text: str,
-) -> None:
-    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule())
-    (tmp_path / "probes").write_text(text)
-    with pytest.raises(InputError, match=r"probes.*: delete the file and train again"):
-        probes_of(meter, 1000, tmp_path / "probes")
+    for text in ("{}", '[{"epoch": 1}]', '[{"step": 1, "utility": "x"}]', "["):
+        file.write_text(text)
+        assert "probes" in (said := refused(probes_of, meter, 1000, file))
+        assert said.endswith(": delete the file and train again")
 
 
 def test_the_known_goal_that_is_found_least_decides(
-    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
+    make_encoder: Make,
+    parts: tuple[PairDataset, TestSet],
+    inputs: PixelInputs,
+    meter_of: MeterOf,
+    tmp_path: Path,
 ) -> None:
-    train, held = parts
-    encoder = make_encoder()
-    rule = RepairRule(1.0, canary_goals=(Goal("sheep", "sofa"),))
-    meter = RepairMeter(encoder, inputs, held, rule)
+    meter = meter_of(RepairRule(1.0, canary_goals=(Goal("sheep", "sofa"),)))
     branches = repair_branches("clean-finetune", {}, QUICK, [1e-5, 1e-2])
-    run_repair(encoder, train, inputs, branches, seed=0, meter=meter, work=tmp_path)
+    run_repair(make_encoder(), parts[0], inputs, branches, seed=0, meter=meter, work=tmp_path)
     left = [
         branch.probes[-1].to_json()["canary_goals"]["sheep2sofa"]["hit@1"] for branch in branches
     ]

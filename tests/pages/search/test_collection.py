@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import refusal
 
 from mmpoison.attacks import SingleTargetImage
 from mmpoison.datasets import PairDataset, load_pairs
@@ -99,8 +100,7 @@ def test_suggestions_are_captions_of_the_class_from_the_gallery(squares: PairDat
     assert found == collection.suggestions("test", "sheep")
     test = set(squares.select(split="test", label="sheep").captions)
     assert set(found) <= test
-    with pytest.raises(InputError, match="unknown class"):
-        collection.suggestions("test", "shep")
+    assert "unknown class" in refusal(collection.suggestions, "test", "shep")
 
 
 def test_distinct_captions(poisoned: Collection) -> None:
@@ -108,5 +108,4 @@ def test_distinct_captions(poisoned: Collection) -> None:
     captions = poisoned.distinct_captions(images)
     assert len(captions.texts) == len(set(poisoned.pairs.captions))
     assert captions.misused.sum() == 15
-    with pytest.raises(InputError, match="no captions"):
-        poisoned.distinct_captions(images[:0])
+    assert "no captions" in refusal(poisoned.distinct_captions, images[:0])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpoison.base.option_checks import check_whole
+from mmpoison.base.option_checks import check_choice, check_whole
 from mmpoison.base.processes import find_device
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
@@ -92,8 +92,8 @@ class LocalDensity(ScoreFilter):
         **cut: Unpack[CutOptions],
     ) -> None:
         check_whole("k", k, 1, MOST, "a number of neighbours")
-        _check_choice("modality", modality, Modality)
-        _check_choice("score", score, Score)
+        check_choice("modality", modality, get_args(Modality))
+        check_choice("score", score, get_args(Score))
         if reference is not None:
             check_whole("reference", reference, 1, MOST, "a number of points")
         if score == "dao" and k == 1:
@@ -218,8 +218,3 @@ def sparsity(distance: Floats, row: Rows, score: Score, dimensions: int) -> Floa
     k = distance.shape[1]
     lid = k / np.maximum(np.log(farthest[:, None] / distance).sum(axis=1), k / dimensions)
     return np.asarray((lid[row] * np.log(ratio)).mean(axis=1))
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise InputError(f"{name} {value!r:.40} is none of {', '.join(get_args(choices))}")

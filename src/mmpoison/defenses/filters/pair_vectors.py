@@ -6,17 +6,14 @@ into the shared space: it is the better part for that, and the encoders need not
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.embedded.distance import AnyVectors, Vectors
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
-from mmpoison.models.inputs import PairInputs, Progress, ProgressFor, Rows
+from mmpoison.models.inputs import PairInputs, Progress, ProgressFor, run_in_batches
 from mmpoison.pairs.table import PairDataset
 
 BATCH = 128
@@ -115,16 +112,15 @@ def caption_features(
 ) -> Vectors:
     """Compute the outputs of the text trunk for captions, shape `(n, f)`, in their order."""
     rows = inputs.text_rows(captions)
-    by_length = np.argsort(inputs.lengths.numpy()[rows], kind="stable")
-    sorted_features = _in_batches(
-        rows[by_length],
-        lambda batch: inputs.text_trunk(encoder, inputs.load_texts(batch)),
+    return run_in_batches(
         encoder,
-        progress,
+        rows,
+        BATCH,
+        inputs.load_texts,
+        lambda loaded: inputs.text_trunk(encoder, loaded),
+        lengths=inputs.lengths.numpy()[rows],
+        progress=progress,
     )
-    features = np.empty_like(sorted_features)
-    features[by_length] = sorted_features
-    return features
 
 
 def image_features(
@@ -134,32 +130,14 @@ def image_features(
     progress: Progress | None = None,
 ) -> Vectors:
     """Compute the outputs of the image trunk for images, shape `(n, f)`, in their order."""
-    return _in_batches(
-        inputs.image_rows(images),
-        lambda batch: inputs.image_trunk(encoder, inputs.load_images(batch)),
+    return run_in_batches(
         encoder,
-        progress,
+        inputs.image_rows(images),
+        BATCH,
+        inputs.load_images,
+        lambda loaded: inputs.image_trunk(encoder, loaded),
+        progress=progress,
     )
-
-
-def _in_batches(
-    rows: Rows,
-    trunk: Callable[[Rows], torch.Tensor],
-    encoder: DualEncoder,
-    progress: Progress | None,
-) -> Vectors:
-    was_training = encoder.module.training
-    encoder.module.eval()
-    parts: list[Vectors] = []
-    try:
-        with torch.no_grad():
-            for start in range(0, len(rows), BATCH):
-                parts.append(trunk(rows[start : start + BATCH]).float().cpu().numpy())
-                if progress is not None:
-                    progress(min(start + BATCH, len(rows)), len(rows))
-    finally:
-        encoder.module.train(was_training)
-    return np.concatenate(parts)
 
 
 def _stored(vectors: Vectors, width: int) -> npt.NDArray[np.float16]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,6 +45,11 @@ class Caption:
     def poisoned(self) -> bool:
         """Whether the manifest lists it as false on this image."""
         return self.source is not None
+
+    @property
+    def linked(self) -> tuple[int, ...]:
+        """The other images that it is or was on."""
+        return self.misused_on if self.source is None else (*self.misused_on, self.source)
 
 
 @dataclass(frozen=True)
@@ -99,12 +104,10 @@ class Collection:
     def parts(self) -> dict[str, int]:
         """The galleries that can be searched and how many images each has; the first one is the default."""
         codes = self.pairs.images.split_codes
-        counts = {split: int((codes == code).sum()) for code, split in enumerate(SPLITS)}
-        order = ("test", "val", "train")
-        found = {split: counts[split] for split in order if counts[split]}
-        if "test" not in found:
-            return {ALL: len(codes), **found}
-        return {"test": found.pop("test"), ALL: len(codes), **found}
+        counts = {split: int((codes == SPLITS.index(split)).sum()) for split in reversed(SPLITS)}
+        found = {split: count for split, count in counts.items() if count}
+        first = {"test": found["test"]} if "test" in found else {}
+        return {**first, ALL: len(codes), **found}
 
     def gallery(self, part: str) -> IntArray:
         """Return the indices of the images of a gallery, shape `(G,)`.
@@ -167,29 +170,26 @@ class Collection:
 
     def captions(self, image: int) -> list[Caption]:
         """List all captions of an image, its own first, then those that poison added."""
-        start, stop = np.searchsorted(self.pairs.image, [image, image + 1])
-        own = self.pairs.source[start:stop] == image
-        image_id = self.pairs.images.ids[image]
         found = []
-        for text in self.pairs.captions[start:stop][own]:
-            uses = self._misused.get((image_id, text), ())
-            found.append(
-                Caption(text, uses[0][1] if uses else None, None, tuple(row for row, _ in uses))
-            )
-        found.extend(
-            Caption(text, goal, source) for text, goal, source in self._added.get(image_id, ())
-        )
-        return found
+        for row in self._own(image):
+            text = self.pairs.captions[row]
+            uses = self._misused.get((image, text), [])
+            on = tuple(other for other, _ in uses)
+            found.append(Caption(text, uses[0][1] if uses else None, None, on))
+        return found + self._added.get(image, [])
 
     def caption_of(self, image: int) -> str | None:
         """Return the first own caption of an image, for its alternative text."""
+        return next((str(self.pairs.captions[row]) for row in self._own(image)), None)
+
+    def _own(self, image: int) -> IntArray:
         start, stop = np.searchsorted(self.pairs.image, [image, image + 1])
-        own = np.flatnonzero(self.pairs.source[start:stop] == image)
-        return str(self.pairs.captions[start + own[0]]) if len(own) else None
+        rows = np.flatnonzero(self.pairs.source[start:stop] == image)
+        return np.asarray(start + rows, dtype=np.int32)
 
     def carries_poison(self, image: int) -> bool:
         """Return whether poison added captions to an image."""
-        return self.pairs.images.ids[image] in self._added
+        return image in self._added
 
     def suggestions(self, part: str, label: str | None, count: int = SUGGESTED) -> list[str]:
         """Return a few captions of a gallery's images as queries, the same ones each time.
@@ -233,7 +233,8 @@ class Collection:
         texts = np.empty(len(carrier), dtype=object)
         texts[:] = list(carrier)
         image = np.array(list(carrier.values()), dtype=np.int32)
-        misused = np.array([text in self._misused_texts for text in carrier], dtype=bool)
+        false = {text for _, text in self._misused}
+        misused = np.array([text in false for text in carrier], dtype=bool)
         return DistinctCaptions(texts, image, self.pairs.images.class_codes[image], misused)
 
     # -- the manifest, by image --------------------------------------------------------------------
@@ -251,27 +252,22 @@ class Collection:
             ) from None
 
     @cached_property
-    def _added(self) -> Mapping[str, Sequence[tuple[str, str, int]]]:
-        """Map each image to the captions that poison put on it, their goals, and the images they were written for."""
-        added: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    def _added(self) -> Mapping[int, list[Caption]]:
+        """Map each image to the captions that poison put on it."""
+        added: dict[int, list[Caption]] = defaultdict(list)
         for pair in self.manifest.pairs if self.manifest is not None else ():
-            self._row(pair.poisoned_image)
-            added[pair.poisoned_image].append(
-                (pair.caption, pair.goal, self._row(pair.clean_image))
-            )
+            caption = Caption(pair.caption, pair.goal, self._row(pair.clean_image))
+            added[self._row(pair.poisoned_image)].append(caption)
         return dict(added)
 
     @cached_property
-    def _misused(self) -> Mapping[tuple[str, str], Sequence[tuple[int, str]]]:
+    def _misused(self) -> Mapping[tuple[int, str], list[tuple[int, str]]]:
         """Map each image and caption to the images that poison put it on, and the goals."""
-        uses: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        uses: dict[tuple[int, str], list[tuple[int, str]]] = defaultdict(list)
         for pair in self.manifest.pairs if self.manifest is not None else ():
-            uses[pair.clean_image, pair.caption].append((self._row(pair.poisoned_image), pair.goal))
+            use = (self._row(pair.poisoned_image), pair.goal)
+            uses[self._row(pair.clean_image), pair.caption].append(use)
         return dict(uses)
-
-    @cached_property
-    def _misused_texts(self) -> frozenset[str]:
-        return frozenset(text for _, text in self._misused)
 
     def check(self) -> Collection:
         """Check that the manifest fits the data; returns the same collection.
@@ -281,5 +277,5 @@ class Collection:
         """
         if not len(self.pairs.images):
             raise InputError(f"{self.name}: holds no image")
-        _ = self.goals, self._added, self._misused
+        _ = self.goals, self._added
         return self

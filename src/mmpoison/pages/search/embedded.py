@@ -1,4 +1,4 @@
-"""Embeds a gallery or its captions with one model, caches the result, and searches it."""
+"""Embeds a gallery or its captions with one model, caches the embeddings, and searches them."""
 
 from __future__ import annotations
 
@@ -65,39 +65,22 @@ class Searchable:
         return Ranking(self.items[rows], similarity[rows], len(self.items))
 
 
-@dataclass(frozen=True)
-class EmbeddedImages:
-    """Images of a gallery under one model.
-
-    Attributes:
-        images: The readable ones, indices into the table, shape `(G,)`.
-        embeddings: Shape `(G, d)`.
-        unreadable: Number of unreadable images.
-    """
-
-    images: IntArray
-    embeddings: Embeddings
-    unreadable: int
-
-
-def embed_gallery(
+def searchable_images(
     encoder: DualEncoder,
     pairs: PairDataset,
     gallery: IntArray,
     *,
     cache: Path | None,
-    decode: Callable[[], PixelStore],
     progress: Progress | None = None,
-) -> EmbeddedImages:
-    """Embed the images of a gallery, or read cached embeddings of the same weights and files.
+) -> Searchable:
+    """Embed the readable images of a gallery, or read cached embeddings of the same weights and files.
 
     Args:
         encoder: The model.
         pairs: The data set.
         gallery: Images, shape `(G,)`.
         cache: Folder of a content cache; the usual one by default.
-        decode: Decodes the pixels without broken images; called only if they are needed.
-        progress: Called with (done, total).
+        progress: Called with (done, total), for decoding and then for embedding.
 
     Raises:
         InputError: If no image can be read.
@@ -106,7 +89,9 @@ def embed_gallery(
     from mmpoison.models.inputs import prepare_pixels, present_files_digest
 
     def compute() -> dict[str, npt.NDArray[Any]]:
-        pixels = decode()
+        pixels = PixelStore.decode(
+            pairs, encoder.preparation, indices=gallery, broken="drop", progress=progress
+        )
         images = gallery[pixels.position[gallery] >= 0]
         if not len(images):
             raise InputError(
@@ -122,28 +107,26 @@ def embed_gallery(
     # the rows are indices into the table, so these count too
     rows = hashlib.sha256(gallery.tobytes()).hexdigest()
     key = search_key(encoder, "images", f"{rows} {present_files_digest(pairs, gallery)[0]}")
-    images, embeddings = ContentCache(cache).arrays(key, compute, "images", "embeddings")
-    return EmbeddedImages(images, embeddings, len(gallery) - len(images))
+    return Searchable(*ContentCache(cache).arrays(key, compute, "images", "embeddings"))
 
 
-def cached_captions(
+def searchable_captions(
     encoder: DualEncoder,
     captions: Sequence[str],
     *,
     cache: Path | None,
     progress: Progress | None = None,
-) -> Embeddings:
-    """Embed captions, or read the cached embeddings: unit embeddings, shape `(n, d)`."""
+) -> Searchable:
+    """Embed captions, or read the cached embeddings; items are rows of `captions`."""
     from mmpoison.models.embedding import embed_captions
     from mmpoison.models.inputs import texts_digest
 
-    key = search_key(encoder, "captions", texts_digest(captions))
     (embeddings,) = ContentCache(cache).arrays(
-        key,
+        search_key(encoder, "captions", texts_digest(captions)),
         lambda: {"embeddings": embed_captions(encoder, captions, progress=progress)},
         "embeddings",
     )
-    return embeddings
+    return Searchable(np.arange(len(embeddings), dtype=np.int32), embeddings)
 
 
 def search_key(encoder: DualEncoder, what: str, content: str) -> CacheKey:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from mmpoison.images.decode import BrokenImage, read_image, read_image_bytes
 from mmpoison.images.preparation import Preparation
 from mmpoison.metrics import target_ranks
 from mmpoison.pages.search.collection import Caption, Collection
-from mmpoison.pages.search.embedded import Ranking, Searchable
+from mmpoison.pages.search.embedded import Ranking
 from mmpoison.pages.search.library import Job, Kind, Library
 from mmpoison.pairs.table import BoolArray
 
@@ -180,13 +181,14 @@ class Engine:
                 f"the query has {len(query):,} characters: at most {QUERY_LENGTH:,} are allowed"
             )
         targets = collection.targets(target)
-        found, waiting = self._ready(collection, part, "images")
-        rankings: dict[str, Ranking] = {}
-        for name, index in found.items():
-            with self._cores:
-                rankings[name] = index.search(_embed_texts(self.library.encoders[name], [query]))
-        first = self.library.model_names[0]
-        return Answer(side_by_side(rankings, targets, _shown(shown), first), waiting)
+        return self._search(
+            collection,
+            part,
+            "images",
+            lambda encoder: _embed_texts(encoder, [query]),
+            lambda: targets,
+            shown,
+        )
 
     def captions_for(
         self,
@@ -209,29 +211,51 @@ class Engine:
         Raises:
             InputError: If the picture cannot be read, or a name is unknown.
         """
-        if original:
-            collection.pairs.images.class_code(original)
+        code = collection.pairs.images.class_code(original) if original else None
         if isinstance(picture, int):
             collection.index(picture)
-        found, waiting = self._ready(collection, part, "captions")
-        if not found:
-            if isinstance(picture, bytes):  # report a bad picture at once
-                _read(collection, picture, Preparation(1))
-            return Answer({}, waiting)
-        captions = self.library.captions(collection, part)
-        targets = np.zeros(len(captions.texts), dtype=bool)
-        if original:
-            targets = captions.class_codes == collection.pairs.images.class_code(original)
-        pixels: dict[Preparation, Pixels] = {}
+        read = cache(partial(_read, collection, picture))
+
+        def targets() -> BoolArray:
+            codes = self.library.captions[collection.name, part].class_codes
+            return np.asarray(codes == code) if original else np.zeros(len(codes), dtype=bool)
+
+        answer = self._search(
+            collection,
+            part,
+            "captions",
+            lambda encoder: _embed(encoder, read(encoder.preparation)),
+            targets,
+            shown,
+        )
+        if isinstance(picture, bytes) and not answer.columns:
+            read(Preparation(1))  # report a bad picture at once
+        return answer
+
+    def _search(
+        self,
+        collection: Collection,
+        part: str,
+        kind: Kind,
+        embed: Callable[[DualEncoder], Embeddings],
+        targets: Callable[[], BoolArray],
+        shown: int,
+    ) -> Answer:
+        """Search with the query's embedding under each model that is ready, and compare the rankings."""
+        if not 1 <= shown <= SHOWN:
+            raise InputError(f"{shown} results: from 1 to {SHOWN} can be shown")
         rankings: dict[str, Ranking] = {}
-        for name, index in found.items():
-            encoder = self.library.encoders[name]
-            if encoder.preparation not in pixels:
-                pixels[encoder.preparation] = _read(collection, picture, encoder.preparation)
-            with self._cores:
-                rankings[name] = index.search(_embed(encoder, pixels[encoder.preparation]))
+        waiting: dict[str, Job] = {}
+        for name in self.library.model_names:
+            index = self.library.indexed(collection, part, name, kind)
+            if isinstance(index, Job):
+                waiting[name] = index
+            else:
+                with self._cores:
+                    rankings[name] = index.search(embed(self.library.encoders[name]))
         first = self.library.model_names[0]
-        return Answer(side_by_side(rankings, targets, _shown(shown), first), waiting)
+        columns = side_by_side(rankings, targets(), shown, first) if rankings else {}
+        return Answer(columns, waiting)
 
     def pair_facts(self, collection: Collection, image: int) -> tuple[list[PairFacts], str]:
         """Compute the distances of an image's captions; also say why there are none if the image cannot be read.
@@ -258,28 +282,6 @@ class Engine:
             for row, caption in enumerate(captions)
         ]
         return facts, fault
-
-    def _ready(
-        self, collection: Collection, part: str, kind: Kind
-    ) -> tuple[dict[str, Searchable], dict[str, Job]]:
-        found: dict[str, Searchable] = {}
-        waiting: dict[str, Job] = {}
-        for name in self.library.model_names:
-            if name not in self.library.encoders:
-                waiting[name] = self.library.model_job(name)
-                continue
-            index = self.library.indexed(collection, part, name, kind)
-            if isinstance(index, Job):
-                waiting[name] = index
-            else:
-                found[name] = index
-        return found, waiting
-
-
-def _shown(wanted: int) -> int:
-    if not 1 <= wanted <= SHOWN:
-        raise InputError(f"{wanted} results: from 1 to {SHOWN} can be shown")
-    return wanted
 
 
 def _read(collection: Collection, picture: int | bytes, preparation: Preparation) -> Pixels:

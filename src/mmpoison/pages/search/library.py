@@ -6,20 +6,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.images.store import PixelStore
 from mmpoison.pages.search.collection import Collection, DistinctCaptions
-from mmpoison.pages.search.embedded import Searchable, cached_captions, embed_gallery
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pages.search.embedded import Searchable, searchable_captions, searchable_images
 
 if TYPE_CHECKING:
-    from mmpoison.images.preparation import Preparation
     from mmpoison.models.dual_encoder import DualEncoder
 
 MODELS_AT_ONCE = 4
@@ -116,14 +112,19 @@ class Library:
         self._on_failure = on_failure or (lambda: None)
         self._say = say or (lambda line: None)
         self._indices: dict[tuple[str, str, str, Kind], Searchable] = {}
-        self._captions: dict[tuple[str, str], DistinctCaptions] = {}
-        self._pixels: tuple[tuple[str, str, Preparation], PixelStore] | None = None
-        self._jobs: dict[tuple[str, ...], Job] = {}
-        self._queue: deque[tuple[str, ...]] = deque()
+        self.captions: dict[tuple[str, str], DistinctCaptions] = {}
+        self.jobs: dict[tuple[str, ...], Job] = {}
+        self._queue: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._plan(models, collections)
+        # the first data set's default gallery comes first, so that there is soon something to see
+        first, *others = collections
+        self._add(("data", first.name), first.name, partial(self._load_collection, first))
+        for source in models:
+            self._add(("model", source.name), source.name, partial(self._load_model, source))
+        for source in others:
+            self._add(("data", source.name), source.name, partial(self._load_collection, source))
 
     # -- queries -----------------------------------------------------------------------------------
 
@@ -138,40 +139,30 @@ class Library:
                 return collection
         raise InputError(f"data set {key!r} is not loaded (any more): reload the page")
 
-    def model_job(self, name: str) -> Job:
-        """Return the progress of a model."""
-        return self._jobs["model", name]
-
-    def collection_job(self, name: str) -> Job:
-        """Return the progress of a data set."""
-        return self._jobs["data", name]
-
     def indexed(
         self, collection: Collection, part: str, model: str, kind: Kind
     ) -> Searchable | Job:
-        """Return a gallery, or its captions, under a model; if it is not ready, queue it and return its job.
+        """Return a gallery, or its captions, under a model; if one is not ready, queue it and return its job.
 
         Raises:
             InputError: If there is no such gallery.
         """
         if part not in collection.parts:
             raise InputError(unknown_name("gallery", part, list(collection.parts)))
+        if model not in self.encoders:
+            return self.jobs["model", model]
         if (found := self._indices.get((collection.name, part, model, kind))) is not None:
             return found
         return self._want(collection.name, part, model, kind)
 
-    def captions(self, collection: Collection, part: str) -> DistinctCaptions:
-        """Return the captions of the rows of a caption index."""
-        return self._captions[collection.name, part]
-
     def notes(self, collection: Collection, part: str) -> list[str]:
         """List what a reader should know about a gallery that is ready."""
-        jobs = [self._jobs.get(("images", collection.name, part, m)) for m in self.model_names]
+        jobs = [self.jobs.get(("images", collection.name, part, m)) for m in self.model_names]
         return sorted({job.note for job in jobs if job is not None and job.note})
 
     def busy(self) -> list[Job]:
         """List the jobs that are not ready yet, in order."""
-        return [job for job in list(self._jobs.values()) if job.state in ("waiting", "working")]
+        return [job for job in list(self.jobs.values()) if job.state in ("waiting", "working")]
 
     # -- the thread --------------------------------------------------------------------------------
 
@@ -201,51 +192,34 @@ class Library:
         if self.failure is not None:
             raise self.failure
 
-    def _plan(self, models: Sequence[Source], collections: Sequence[Source]) -> None:
-        """Queue all jobs; the first data set's default gallery comes first, so that there is soon something to see."""
-        first, *others = collections
-        self._add(("data", first.name), first.name, self._loads_collection(first))
-        for source in models:
-            self._add(("model", source.name), source.name, self._loads_model(source))
-        for source in others:
-            self._add(("data", source.name), source.name, self._loads_collection(source))
-
     def _add(
         self, key: tuple[str, ...], what: str, run: Callable[[Job], None], *, next_up: bool = False
     ) -> Job:
         with self._changed:
-            if (known := self._jobs.get(key)) is not None:
+            if (known := self.jobs.get(key)) is not None:
                 return known
-            job = self._jobs[key] = Job(what, run)
-            self._queue.appendleft(key) if next_up else self._queue.append(key)
+            job = self.jobs[key] = Job(what, run)
+            self._queue.appendleft(job) if next_up else self._queue.append(job)
             self._changed.notify_all()
             return job
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                if not self._queue:
-                    self._pixels = None  # no job needs them any more
                 self._changed.wait_for(lambda: self._queue or self._stopping)
                 if self._stopping:
                     return
-                job = self._jobs[key := self._queue.popleft()]
+                job = self._queue.popleft()
                 job.state = "working"
-            failed: BaseException | None = None
             try:
                 job.run(job)
             except Stopped:
                 return
             except BaseException as error:
-                failed = error
+                job.message = str(error) or type(error).__name__
+                self.failure = error
             with self._changed:
-                job.state = "ready" if failed is None else "failed"
-                job.message = "" if failed is None else str(failed) or type(failed).__name__
-                # an unusable gallery is reported to the request that needs it
-                if failed is not None and not (
-                    key[0] in ("images", "captions") and isinstance(failed, InputError)
-                ):
-                    self.failure = failed
+                job.state = "failed" if job.message else "ready"
                 self._changed.notify_all()
             if self.failure is not None:
                 self._on_failure()
@@ -253,34 +227,28 @@ class Library:
             if not job.message:
                 self._say(f"ready: {job.what}{f' ({job.note})' if job.note else ''}")
 
-    def _loads_model(self, source: Source) -> Callable[[Job], None]:
-        def load(_: Job) -> None:
-            from mmpoison.base.processes import find_device
-            from mmpoison.models.dual_encoder import DualEncoder
+    def _load_model(self, source: Source, _: Job) -> None:
+        from mmpoison.base.processes import find_device
+        from mmpoison.models.dual_encoder import DualEncoder
 
-            encoder = source.load()
-            assert isinstance(encoder, DualEncoder)
-            encoder.to(find_device(self._device))
-            encoder.module.eval()
-            self.encoders[source.name] = encoder
-            first = self.collections[self.collection_names[0]]
-            self._want(first.name, next(iter(first.parts)), source.name, "images", next_up=True)
+        encoder = source.load()
+        assert isinstance(encoder, DualEncoder)
+        encoder.to(find_device(self._device))
+        encoder.module.eval()
+        self.encoders[source.name] = encoder
+        first = self.collections[self.collection_names[0]]
+        self._want(first.name, next(iter(first.parts)), source.name, "images", next_up=True)
 
-        return load
-
-    def _loads_collection(self, source: Source) -> Callable[[Job], None]:
-        def load(_: Job) -> None:
-            collection = source.load()
-            assert isinstance(collection, Collection)
-            collection = replace(collection, name=source.name)
-            for other in self.collections.values():
-                if other.key == collection.key:
-                    raise InputError(
-                        f"data {other.name!r} and {collection.name!r} are the same images: leave one out"
-                    )
-            self.collections[source.name] = collection.check()
-
-        return load
+    def _load_collection(self, source: Source, _: Job) -> None:
+        collection = source.load()
+        assert isinstance(collection, Collection)
+        collection = replace(collection, name=source.name)
+        for other in self.collections.values():
+            if other.key == collection.key:
+                raise InputError(
+                    f"data {other.name!r} and {collection.name!r} are the same images: leave one out"
+                )
+        self.collections[source.name] = collection.check()
 
     def _want(
         self, collection: str, part: str, model: str, kind: Kind, *, next_up: bool = False
@@ -289,64 +257,36 @@ class Library:
         return self._add(
             (kind, collection, part, model),
             f"{what} ({part}) of {collection} under {model}",
-            lambda job: self._embed(collection, part, model, kind, job),
+            partial(self._embed, collection, part, model, kind),
             next_up=next_up,
         )
 
     def _embed(self, name: str, part: str, model: str, kind: Kind, job: Job) -> None:
-
         collection, encoder = self.collections[name], self.encoders[model]
-        gallery = collection.gallery(part)
 
         def progress(done: int, total: int) -> None:
             if self._stopping:
                 raise Stopped
             job.done, job.total = done, total
 
-        if kind == "images":
-            embedded = embed_gallery(
-                encoder,
-                collection.pairs,
-                gallery,
-                cache=self._cache,
-                decode=lambda: self._decoded(collection, part, encoder.preparation, job, progress),
-                progress=progress,
-            )
-            index = Searchable(embedded.images, embedded.embeddings)
-            if embedded.unreadable:
-                job.note = (
-                    f"{embedded.unreadable:,} of {len(gallery):,} images cannot be read and are left out: "
-                    "`mmpoison data verify` lists them"
+        try:
+            gallery = collection.gallery(part)
+            if kind == "images":
+                index = searchable_images(
+                    encoder, collection.pairs, gallery, cache=self._cache, progress=progress
                 )
-        else:
-            if (name, part) not in self._captions:
-                self._captions[name, part] = collection.distinct_captions(gallery)
-            captions = self._captions[name, part]
-            vectors = cached_captions(
-                encoder, captions.texts.tolist(), cache=self._cache, progress=progress
-            )
-            index = Searchable(np.arange(len(vectors), dtype=np.int32), vectors)
-        self._indices[name, part, model, kind] = index
-
-    def _decoded(
-        self,
-        collection: Collection,
-        part: str,
-        preparation: Preparation,
-        job: Job,
-        progress: Callable[[int, int], None],
-    ) -> PixelStore:
-        """Decode the pixels of a gallery; models with the same preprocessing share them."""
-        key = (collection.name, part, preparation)
-        if self._pixels is None or self._pixels[0] != key:
-            pairs: PairDataset = collection.pairs
-            pixels = PixelStore.decode(
-                pairs,
-                preparation,
-                indices=collection.gallery(part),
-                broken="drop",
-                progress=progress,
-            )
-            self._pixels = (key, pixels)
-            job.done = 0
-        return self._pixels[1]
+                if unreadable := len(gallery) - len(index.items):
+                    job.note = (
+                        f"{unreadable:,} of {len(gallery):,} images cannot be read and are left out: "
+                        "`mmpoison data verify` lists them"
+                    )
+            else:
+                captions = self.captions.get((name, part)) or collection.distinct_captions(gallery)
+                self.captions[name, part] = captions
+                index = searchable_captions(
+                    encoder, captions.texts.tolist(), cache=self._cache, progress=progress
+                )
+            self._indices[name, part, model, kind] = index
+        except InputError as error:
+            # it is reported to the request that needs the gallery, and the session goes on
+            job.message = str(error)

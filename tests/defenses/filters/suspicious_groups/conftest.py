@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
+from mmpoison.defenses.filters.suspicious_groups.items import Reduced, reduce_shard
+from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Made:
             )
             for number, (start, stop) in enumerate(pairwise(cuts.tolist()))
         ]
+
+    def reduced(self, seed: int = 0) -> Reduced:
+        """All as one shard in the reduced space."""
+        shard = VectorShard(0, self.text, self.image[self.image_of], self.image_of)
+        return reduce_shard(shard, Space.fit(self.text), Space.fit(self.image), seed)
 
 
 def made(seed: int, *, captions: int = 1, images: int = 3000, poison: int = 30) -> Made:

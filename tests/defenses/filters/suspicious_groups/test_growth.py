@@ -26,8 +26,8 @@ from mmpoison.defenses.filters.suspicious_groups.growth import (
     strength_of,
     suspicious_items,
 )
-from mmpoison.defenses.filters.suspicious_groups.items import IMAGES, PAIRS, reduce_shard
-from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard, unit
+from mmpoison.defenses.filters.suspicious_groups.items import IMAGES, PAIRS
+from mmpoison.defenses.filters.suspicious_groups.shard import unit
 
 
 def counts(**named: float) -> npt.NDArray[np.float64]:
@@ -40,8 +40,7 @@ def counts(**named: float) -> npt.NDArray[np.float64]:
 
 
 def pool_of(data: Made, view: str) -> Pool:
-    shard = VectorShard(0, data.text, data.image[data.image_of], data.image_of)
-    reduced = reduce_shard(shard, Space.fit(data.text), Space.fit(data.image), 0)
+    reduced = data.reduced()
     return fit_pairs(reduced, crowd_of(reduced)).pools[view]
 
 

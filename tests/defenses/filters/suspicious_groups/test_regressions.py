@@ -12,10 +12,8 @@ from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_
 from mmpoison.defenses.filters.suspicious_groups.items import (
     IMAGES,
     PAIRS,
-    Reduced,
     image_items,
     pair_items,
-    reduce_shard,
 )
 from mmpoison.defenses.filters.suspicious_groups.regressions import (
     IMAGE_SIDE,
@@ -25,7 +23,6 @@ from mmpoison.defenses.filters.suspicious_groups.regressions import (
     image_sums,
     pair_sums,
 )
-from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
 
 Numbers = npt.NDArray[np.float64]
 
@@ -33,11 +30,6 @@ Numbers = npt.NDArray[np.float64]
 @pytest.fixture(scope="module")
 def few() -> Made:
     return made(2, captions=3, images=60, poison=5)
-
-
-def reduced_whole(data: Made) -> Reduced:
-    shard = VectorShard(0, data.text, data.image[data.image_of], data.image_of)
-    return reduce_shard(shard, Space.fit(data.text), Space.fit(data.image), 7)
 
 
 def weight_of(count: int) -> npt.NDArray[np.float32]:
@@ -68,7 +60,7 @@ def standardised(distances: npt.NDArray[Any]) -> Numbers:
 
 
 def test_conflict_of_images(few: Made) -> None:
-    whole = reduced_whole(few)
+    whole = few.reduced(7)
     items = image_items(whole)
     weight = weight_of(len(items))
     fit = ViewFit.of(IMAGES, image_sums(items, weight), items.image.shape[1], items)
@@ -85,7 +77,7 @@ def test_conflict_of_images(few: Made) -> None:
 
 
 def test_conflict_of_pairs(few: Made) -> None:
-    whole = reduced_whole(few)
+    whole = few.reduced(7)
     at, text, images = whole.image_at, whole.text, len(whole.image)
     weight = weight_of(len(text))
     items = pair_items(whole, 10.0, weight)
@@ -109,7 +101,7 @@ def test_conflict_of_pairs(few: Made) -> None:
 
 
 def test_fewer_than_twenty_items_teach_nothing(one_caption: Made) -> None:
-    whole = reduced_whole(one_caption)
+    whole = one_caption.reduced(7)
     items = image_items(whole)
     weight = np.zeros(len(items), dtype=np.float32)
     weight[:19] = 1

@@ -1,0 +1,375 @@
+"""A local page that shows suspicious pairs, one after the other, and takes keep, drop or unsure.
+
+The page names pairs and images by number; a verdict is on the disk before the page gets an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
+
+from mmpoison.defenses.filters.pair_labels import (
+    LabelFile,
+    Neighbour,
+    ShownPair,
+    StaleVerdict,
+    Verdict,
+    pairs_to_label,
+    shown_pairs,
+)
+from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.filters.pair_vectors import embed_pairs
+from mmpoison.embedded.files import DataFile
+from mmpoison.embedded.own_columns import OwnColumns
+from mmpoison.embedded.results import NAMES, SCORES_FILE
+from mmpoison.errors import InputError
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import ProgressFor, prepare_pixels
+from mmpoison.pages.local_app import LOCAL, STATIC, create_app, image_response
+from mmpoison.records.data_scan import SCAN_FILE, DataScan
+from mmpoison.reporting.text import spelled
+
+# -- Finds the pairs of groups and the most suspicious others of a scan, with the other captions of their images.
+
+
+def read_scan(result: Path) -> DataScan:
+    """Read what a scan says of its result.
+
+    Raises:
+        InputError: If it is no folder of a scan, or broken.
+    """
+    file = result / SCAN_FILE
+    if not file.exists():
+        raise InputError(f"{file}: no such file; `mmpoison scan DATA --out {result}` writes it")
+    return DataScan.read(file)
+
+
+def source_of(scan: DataScan, result: Path) -> str:
+    """Find the set that was scanned, whatever the current folder is.
+
+    Args:
+        scan: What the scan says.
+        result: Its folder.
+
+    Raises:
+        InputError: If the set is no longer there.
+    """
+    if scan.data_path is None:
+        return scan.source
+    found = Path(os.path.normpath(result.resolve() / scan.data_path.replace("\0", "")))
+    # of a result that was moved, the path as it was given may still be right
+    for path in (str(found), scan.source):
+        if os.path.exists(path):  # noqa: PTH110  -- a path that is too long is just not there
+            return path
+    raise InputError(
+        f"{result}: the set that was scanned is not at {found} (any more): name it with --data"
+    )
+
+
+def scanned_pairs(
+    result: Path, pieces: PairPieces, count: int, *, random: bool = False
+) -> list[ShownPair]:
+    """Find the pairs of a scan that a person should see: those of its groups, then dropped ones, then by score.
+
+    Args:
+        result: The folder that `mmpoison scan` wrote.
+        pieces: The set that was scanned.
+        count: How many; fewer where there are fewer.
+        random: Pairs of all scores instead, as `pairs_to_label` chooses them.
+
+    Raises:
+        InputError: If the folder has no scores of pairs, they are broken, or the set is another one.
+    """
+    table = _Scores(result)
+    usable = np.flatnonzero(~np.isnan(table.score))
+    group = np.where(table.group[usable] < 0, np.inf, table.group[usable])
+    order = np.lexsort((usable, -table.score[usable], ~table.drop[usable], group))[:count]
+    places = usable[pairs_to_label(table.score[usable], count) if random else order]
+    if not len(places):
+        raise InputError(f"{table.file}: no pair in it that could be judged")
+    names = table.texts(places)
+    shown = shown_pairs(pieces, "train", places, np.nan_to_num(table.score))
+    found = []
+    for place, (name, caption), pair in zip(
+        places, names, [*shown, *[None] * len(places)], strict=False
+    ):
+        if pair is None or (pair.pair, pair.caption) != (name, caption):
+            raise InputError(
+                f"{pieces.name}: is not the set that {result} was scanned from (pair {name!r:.80} is another one): "
+                "name it with --data"
+            )
+        number = int(table.group[place])
+        found.append(replace(pair, kept=not table.drop[place], goal=None if number < 0 else number))
+    return found
+
+
+def group_members(result: Path) -> list[list[str]]:
+    """Return the names of the pairs of each group of a scan, in the order of `scan.json`.
+
+    Raises:
+        InputError: If the scores are broken.
+    """
+    table = _Scores(result)
+    return [
+        [name for name, _ in table.texts(np.flatnonzero(table.group == number))]
+        for number in range(int(table.group.max(initial=-1)) + 1)
+    ]
+
+
+MOST_GROUPS = 1000
+
+
+class _Scores:
+    """The table of scores of a scan."""
+
+    def __init__(self, result: Path) -> None:
+        self.file = result / SCORES_FILE
+        if not self.file.exists():
+            raise InputError(
+                f"{self.file}: no such file; `mmpoison scan DATA --out {result}` writes it"
+            )
+        self._table = OwnColumns(DataFile(str(self.file)))
+        if missing := {*NAMES, "score", "group", "drop"} - set(self._table.schema().names):
+            raise InputError(
+                f"{self.file}: has no column {min(missing)!r}: pairs are shown of a scan that embedded them itself"
+            )
+        self.score = self._table.numbers("score").astype(np.float64)
+        group = self._table.numbers("group")
+        self.group = np.where(np.isnan(group), -1, group).clip(-1, MOST_GROUPS).astype(np.int64)
+        self.drop = self._table.numbers("drop") > 0
+
+    def texts(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
+        """Return name and caption of some rows."""
+        table = self._table.table(rows)
+        return list(
+            zip(table.column("pair").to_pylist(), table.column("caption").to_pylist(), strict=True)
+        )
+
+
+# -- Finds pairs that resemble the shown ones, in one pass over the set.
+
+
+Floats = npt.NDArray[np.float32]
+
+NEAREST = 4
+
+
+def add_neighbours(
+    shown: Sequence[ShownPair],
+    pieces: PairPieces,
+    encoder: DualEncoder,
+    *,
+    nearest: int = NEAREST,
+    progress: ProgressFor | None = None,
+) -> list[ShownPair]:
+    """Add to the shown pairs the training pairs that are nearest to them, by caption and by image.
+
+    A pair on the same image is no neighbour: its captions are shown anyhow. By image there is one pair for each image,
+    its first.
+
+    Every image and caption is embedded once; a pair takes a few kilobytes of memory.
+
+    Args:
+        shown: The pairs, `n` of them.
+        pieces: The set they are from.
+        encoder: Measures what resembles what.
+        nearest: How many neighbours of each kind.
+        progress: Gives a progress callback for a named step; it counts images.
+
+    Raises:
+        InputError: If an image is missing or broken.
+    """
+    report = progress("comparing with all pairs") if progress is not None else None
+    every: list[Neighbour] = []
+    parts: list[tuple[Floats, Floats]] = []
+    done = 0
+    for piece in pieces:
+        part = piece.pairs.where(piece.in_split("train"))
+        if len(part):
+            ids = part.images.ids[part.image]
+            pairs = zip(part.captions, ids, strict=True)
+            every += [Neighbour(str(text), str(image), part.root, 0.0) for text, image in pairs]
+            parts.append(embed_pairs(encoder, prepare_pixels(encoder, part), part))
+        done += len(piece.pairs.images)
+        if report is not None:
+            report(done, pieces.images if pieces.images is not None else done + 1)
+    if report is not None and pieces.images is None:
+        report(done, done)
+    rows = {(one.image, one.caption): row for row, one in enumerate(every)}
+    image_of = np.array([one.image for one in every])
+    once = np.sort(np.unique(image_of, return_index=True)[1])
+    texts, images = (np.concatenate(side) for side in zip(*parts, strict=True))
+
+    def alike(
+        pair: ShownPair, vectors: Floats, among: npt.NDArray[np.intp]
+    ) -> tuple[Neighbour, ...]:
+        others = among[image_of[among] != pair.image]
+        distance = 1 - vectors[others] @ vectors[rows[pair.image, pair.caption]]
+        best = np.argsort(distance, kind="stable")[:nearest]
+        return tuple(
+            replace(every[others[i]], distance=float(np.clip(distance[i], 0, 2))) for i in best
+        )
+
+    return [
+        replace(
+            pair,
+            by_caption=alike(pair, texts, np.arange(len(every))),
+            by_image=alike(pair, images, once),
+        )
+        for pair in shown
+    ]
+
+
+SIDES = {"large": 900, "small": 240}
+
+
+class Decision(BaseModel):
+    """A request of the page: a verdict on a pair.
+
+    Attributes:
+        pair: Name of the pair that the page shows under the number.
+        verdict: The new verdict.
+        was: The verdict that the page shows.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    pair: str
+    verdict: Verdict
+    was: Verdict
+
+
+class GroupDecision(BaseModel):
+    """A request of the page: a verdict on all pairs of a group that nobody has decided on; empty takes it back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdict: Literal["keep", "drop", ""]
+
+
+def review_app(
+    pairs: Sequence[ShownPair],
+    labels: LabelFile,
+    *,
+    title: str,
+    host: str = LOCAL,
+    scan: DataScan,
+    members: Sequence[Sequence[str]] = (),
+) -> FastAPI:
+    """Build the application of a review.
+
+    Args:
+        pairs: What to show, in order.
+        labels: Where verdicts go; each pair has its line in it.
+        title: What is reviewed, in a few words.
+        host: The address that it will listen on.
+        scan: What the scan says of its result: the name of its score, and the groups.
+        members: Names of the pairs of each group.
+    """
+    app = create_app("mmpoison review", STATIC / "review", text=spelled, host=host)
+    numbers: dict[tuple[Path, str], int] = {}
+    groups = scan.groups
+    shown = [_facts(pair, numbers, len(groups)) for pair in pairs]
+    decided: dict[int, list[str]] = {}  # pairs that a verdict on their group has decided
+    places = list(numbers)  # images that the page may ask for, by number
+    # requests come from several threads
+    lock = threading.Lock()
+
+    def verdicts() -> list[Verdict]:
+        return [labels[pair.pair] for pair in pairs]
+
+    @app.get("/api/review")
+    def review() -> dict[str, Any]:
+        with lock:
+            labels.refresh()
+            return {
+                "title": title,
+                "file": str(labels.file),
+                "score_name": scan.score_name,
+                "goals": [{name: getattr(group, name) for name in GROUP_FACTS} for group in groups],
+                "verdicts": verdicts(),
+            }
+
+    @app.get("/api/pairs/{number}")
+    def pair(number: int) -> dict[str, Any]:
+        if not 0 <= number < len(shown):
+            raise HTTPException(404, "no such pair")
+        return shown[number]
+
+    @app.get("/images/{number}/{side}")
+    def image(number: int, side: str) -> Response:
+        if not 0 <= number < len(places) or side not in SIDES:
+            raise HTTPException(404, "no such image")
+        return image_response(*places[number], SIDES[side])
+
+    @app.post("/api/pairs/{number}/verdict")
+    def decide(number: int, decision: Decision, response: Response) -> dict[str, Any]:
+        if not 0 <= number < len(pairs):
+            raise HTTPException(404, "no such pair")
+        if decision.pair != spelled(pairs[number].pair):
+            # a page that was opened on another review at this address
+            raise HTTPException(410, "another review is served here now")
+        with lock:
+            try:
+                labels.set(pairs[number].pair, decision.verdict, was=decision.was)
+            except StaleVerdict:
+                response.status_code = 409
+            return {"verdicts": verdicts()}
+
+    @app.post("/api/groups/{number}/verdict")
+    def decide_group(number: int, decision: GroupDecision) -> dict[str, Any]:
+        if not 0 <= number < min(len(groups), len(members)):
+            raise HTTPException(404, "no such group")
+        with lock:
+            labels.refresh()
+            if decision.verdict:
+                known = labels.labels()
+                decided[number] = [name for name in members[number] if not known.get(name)]
+            labels.set_all(decided.get(number, []), decision.verdict)
+            return {"verdicts": verdicts(), "count": len(decided.get(number, []))}
+
+    return app
+
+
+GROUP_FACTS = ("grade", "sentence", "why", "other_explanations", "pairs")
+"""What the page shows of a group of a scan."""
+
+
+def _facts(pair: ShownPair, numbers: dict[tuple[Path, str], int], groups: int) -> dict[str, Any]:
+    """Return what the page shows of a pair; its images get the next free `numbers`."""
+
+    def number(shown: ShownPair | Neighbour) -> int:
+        return numbers.setdefault((shown.root, shown.image), len(numbers))
+
+    def neighbours(others: Sequence[Neighbour]) -> list[dict[str, Any]]:
+        return [
+            {
+                "caption": other.caption,
+                "image": number(other),
+                "distance": round(other.distance, 3),
+            }
+            for other in others
+        ]
+
+    named = pair.goal is not None and 0 <= pair.goal < groups
+    return {
+        "name": pair.pair,
+        "caption": pair.caption,
+        "image": number(pair),
+        "distance": round(pair.distance, 4),
+        "kept": pair.kept,
+        "goal": pair.goal if named else None,
+        "others": pair.others,
+        "by_caption": neighbours(pair.by_caption),
+        "by_image": neighbours(pair.by_image),
+    }

@@ -1,0 +1,216 @@
+"""What attacks refuse, in one line: options when they are built, and data when they poison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.attacks.conftest import PixelToy, ToySurrogate, class_table, table
+from tests.conftest import refusal
+
+from mmpoison.attacks import ATTACKS
+
+GOAL = "sheep2aeroplane"
+NAN, INF = float("nan"), float("inf")
+
+II = "single-target-label"
+AMOUNT = "exactly one of samples, pairs, rate and share says how much to poison, got "
+
+OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
+    # of the wrong kind too: these come from recipes, so they are the user's input
+    II: {
+        "samples": (0, -1, 2.5, "three", True),
+        "pairs": (0, -1, [1]),
+        "rate": (-0.1, 0, 1, 1.5, NAN, INF, "much"),
+        "share": (0, -0.5, 1.01, NAN, "half", True),
+        "mode": ("swap",),
+        "carrier": ("mine",),
+        "words": ([], ["sheep", 3]),
+    },
+    "single-target-image": {"target_image": (3, "")},
+    "decoys": dict.fromkeys(("decoys", "decoy_samples"), (0, -1, 1.5, True, "3")),
+    "both-names": {"connector": ("best",)},
+    "under-the-grid": {"per_cell": (0, 1.5, True)},
+    "nearest-assigned": {"unseen": (0, 1.1, True, "x")},
+    "toxic-text": {"spread": ("samples",), "synonym_rate": (-0.1, 1.1, True, "x", NAN)},
+    "patch-backdoor": {"place": ("left", 3), "drawn_from": ("sheep",), "mode": ("both",)},
+    "blend-backdoor": {"noise": ("none",), "cell": (0, 225, "4")},
+    "badclip": {
+        "steps": (0, 1.5, True),
+        "learning_rate": (0, 1.1, "x"),
+        "triplet_weight": (-1, NAN),
+        "margin": (-0.1, 2.1, True),
+    },
+    "feature-collision": {"epsilon": (0, 256, 1.5, True), "steps": (0, 1.5, True)},
+}
+
+
+def build(name: str, **options: Any) -> Any:
+    """Build an attack with the goals that it takes, and an amount where none is given."""
+    if name in ("multiple-target-labels", "under-the-grid"):
+        options = {"goals": [GOAL, "sofa2bird"], **options}
+    else:
+        options = {"goal": GOAL, **options}
+    amount = {"samples", "pairs", "rate", "share", "preset"} & options.keys()
+    return ATTACKS[name](**(options if amount else {"samples": 1, **options}))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        (name, option, value)
+        for name, options in OUT_OF_RANGE.items()
+        for option, values in options.items()
+        for value in values
+    ],
+)
+def test_a_value_out_of_range_is_named(name: str, option: str, value: Any) -> None:
+    assert refusal(build, name, **{option: value}).startswith(f"{option} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        (II, {"samples": None}, f"{AMOUNT}none"),
+        (II, {"samples": 3, "rate": 0.1}, f"{AMOUNT}samples, rate"),
+        (II, {"samples": 3, "pairs": 3, "rate": 0.1}, f"{AMOUNT}samples, pairs, rate"),
+        ("self-vouched", {"samples": None}, "exactly one of samples and share says"),
+        (II, {"rate": 1}, "is not between 0 and 1"),
+        (II, {"pairs": 0}, "pairs 0: at least 1 is needed"),
+        (II, {"mode": "swap"}, "mode 'swap' is none of add, replace"),
+        (II, {"words": []}, "a list of words is needed"),
+        (
+            II,
+            {"preset": "reference-release", "mode": "add"},
+            "sets mode=replace, but mode=add was given",
+        ),
+        (
+            II,
+            {"preset": "reference-release", "spread": "captions"},
+            "sets spread=samples, but spread=captions was given",
+        ),
+        (II, {"preset": "reference"}, "unknown preset 'reference': did you mean 'reference-rel"),
+        ("single-target-image", {"carrier": "own"}, "carrier 'own' changes nothing here"),
+        (
+            "single-target-image",
+            {"encoder": "x"},
+            "encoder 'x' is for target_image 'centre', not 'random'",
+        ),
+        ("multiple-target-labels", {"goals": []}, "it is the attack single-target-label"),
+        ("multiple-target-labels", {"goals": [GOAL]}, "it is the attack single-target-label"),
+        ("multiple-target-labels", {"goals": GOAL}, "it is the attack single-target-label"),
+        ("both-names", {"encoder": "judge"}, "encoder 'judge' is for connector 'nearest'"),
+        ("under-the-grid", {"goals": []}, "needs a goal"),
+        ("toxic-text", {"carrier": "own"}, "changes nothing for spread 'one-image'"),
+    ],
+)
+def test_options_that_do_not_fit(name: str, options: dict[str, Any], says: str) -> None:
+    assert says in refusal(build, name, **options)
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+CLASSES = ("aeroplane", "bird", "sheep", "sofa")
+SMALL = class_table({"sheep": (8, 1), "aeroplane": (3, 1), "bird": (3, 1), "sofa": (5, 1)})
+SHARED = "class 'sheep' is the original class of more than one goal"
+GALLERY = f"goal {GOAL}: target image "
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        (II, {"samples": 9}, "class 'sheep' has 8 train images with captions: at most samples=8"),
+        (II, {"share": 0.05}, "rounds to none: one image is share=0.125"),
+        ("self-vouched", {"samples": 4}, "has 3 train images: at most samples=3"),
+        ("self-vouched", {"share": 0.01}, "rounds to none: one image is share=0.3333"),
+        ("nearest-assigned", {"samples": 4}, "at most samples=3"),
+        ("nearest-goal", {"samples": 4, "carrier": "own"}, "at most samples=3"),
+        (
+            "toxic-text",
+            {"samples": 4, "spread": "captions", "carrier": "own"},
+            "at most samples=3",
+        ),
+        ("patch-backdoor", {"samples": 12}, "all classes but 'sheep' have 11 train images"),
+        (
+            "blend-backdoor",
+            {"pairs": 16, "drawn_from": "target"},
+            "class 'aeroplane' has 15 train captions: at most pairs=15",
+        ),
+        ("patch-backdoor", {"rate": 1e-6}, "smallest rate"),
+        (II, {"goal": "shep2bird"}, "unknown class 'shep': did you mean 'sheep'"),
+        ("multiple-target-labels", {"goals": [GOAL, "sheep2bird"]}, SHARED),
+        ("multiple-target-labels", {"goals": [GOAL, GOAL]}, SHARED),
+        ("under-the-grid", {"goals": [GOAL, "sheep2bird"]}, SHARED),
+        (
+            "multiple-target-labels",
+            {"goals": [GOAL, "bird2bird"]},
+            "original and target class are the same",
+        ),
+        (II, {"words": ["ewe"]}, "no train caption of class 'sheep' has any of the words ewe"),
+        *(
+            ("single-target-image", {"target_image": image}, f"{GALLERY}{image!r} {says}")
+            for image, says in {
+                "aeroplane/0.jpg": "is not in the gallery, but in split 'train': class 'aeroplane'",
+                "sheep/8.jpg": "is of class 'sheep', not 'aeroplane'",
+                "aeroplan/3.jpg": "is not in the gallery: did you mean 'aeroplane/3.jpg'",
+                "x": "is not in the gallery: class 'aeroplane' has 1 there, for example 'aeropla",
+            }.items()
+        ),
+    ],
+)
+def test_data_that_do_not_suffice(name: str, options: dict[str, Any], says: str) -> None:
+    assert says in refusal(build(name, **options).poison, SMALL, embed=ToySurrogate(CLASSES))
+
+
+TARGETS = [("aeroplane", "train", 5), ("aeroplane", "test", 5)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([("sheep", "train", 5), TARGETS[0]], "class 'aeroplane' has no test image"),
+        ([("sheep", "train", 5), TARGETS[1]], "class 'aeroplane' has no train image"),
+        ([("sheep", "test", 5), *TARGETS], "class 'sheep' has 0 train images"),
+        ([("sheep", "train", 0), *TARGETS], "class 'sheep' has 0 train images with captions"),
+        ([(None, "train", 5), (None, "test", 5)], "the data carry no labels"),
+        ([("sheep", "train", 5), ("aeroplan", "test", 5)], "did you mean 'aeroplan'"),
+    ],
+)
+def test_a_goal_that_cannot_be_reached(rows: list[tuple[str | None, str, int]], says: str) -> None:
+    assert says in refusal(build(II).poison, table(*rows))
+    if "no test image" in says:
+        assert says in refusal(build("single-target-image").poison, table(*rows))
+
+
+def test_a_negative_seed() -> None:
+    assert "seed -1 is negative" in refusal(build(II).poison, SMALL, seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        *(
+            (name, {}, "needs a surrogate that embeds")
+            for name in ("nearest-assigned", "nearest-goal", "toxic-text", "under-the-grid")
+        ),
+        ("nearest-goal", {"goal": "sheep2auto"}, "needs a surrogate that embeds"),
+        ("both-names", {"connector": "nearest"}, "needs a surrogate that embeds"),
+        ("single-target-image", {"target_image": "centre"}, "'centre' needs an encoder"),
+        ("badclip", {}, "needs a surrogate whose image encoder is known"),
+        ("feature-collision", {}, "needs a surrogate whose image encoder is known"),
+    ],
+)
+def test_a_missing_surrogate(name: str, options: dict[str, Any], says: str) -> None:
+    attack = build(name, **options)
+    assert says in refusal(attack.poison, SMALL)
+    if getattr(attack, "needs_pixels", False):
+        # vectors alone are not enough
+        assert says in refusal(attack.poison, SMALL, embed=ToySurrogate())
+    else:
+        assert attack.needs_embeddings
+
+
+def test_a_class_without_an_image_to_resemble() -> None:
+    none = class_table({"sheep": (0, 1), "aeroplane": (3, 1), "bird": (3, 1)})
+    said = refusal(build("badclip").poison, none, embed=PixelToy())
+    assert "class 'sheep' has no train image to resemble" in said
