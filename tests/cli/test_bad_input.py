@@ -25,6 +25,7 @@ FILTER = "scan squares --encoder model --out out --method relevance-filter"
 EVALUATE = "evaluate --data squares"
 CHECK = "check model --data squares"
 SEARCH = "search --models model --data squares"
+WEIGHTS = "ViT-B-32-quickgelu@w.pt"
 ONE_RUN = "openmoji is one run, in one process; for several: --seeds"
 DECOYS = f"{POISON} {GOAL} --attack decoys --samples 1"
 ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
@@ -236,6 +237,17 @@ CASES = {
         ("data split squares --option colour=blue", "has no option 'colour'"),
     ],
     "models and defenses": [
+        # a name of the grammar gets as far as the weights, whatever the verb
+        *(
+            (f"{command} {WEIGHTS}", "w.pt: no such file of weights\n")
+            for command in (
+                f"{TRAIN} --model",
+                f"{STERILIZE} --model",
+                f"{EVALUATE} {GOAL} --model",
+                f"{CHECK} --reference",
+                f"{FILTER} --auto --encoder",
+            )
+        ),
         ("models show nothing", "unknown model 'nothing'"),
         ("models fetch hf-hub:", "needs a repository"),
         ("models export openmoji-mini --to onnx --out out", "format 'onnx': one of open-clip"),

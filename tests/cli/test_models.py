@@ -69,31 +69,6 @@ def test_export(cli: Callable[..., Any], checkpoint: Path, tmp_path: Path, forma
     assert "is not empty" in again.err
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "scan", "sterilize"])
-def test_every_verb_takes_a_model_by_every_name(
-    cli: Callable[..., Any], square_folder: Path, tmp_path: Path, verb: str
-) -> None:
-    """A name of the grammar gets as far as the weights, whatever the verb."""
-    arguments: dict[str, tuple[Any, ...]] = {
-        "train": ("--out", tmp_path / "out"),
-        "sterilize": ("--out", tmp_path / "out"),
-        "scan": ("--out", tmp_path / "out"),
-        "evaluate": ("--goal", "sheep2aeroplane"),
-    }
-    option = "--encoder" if verb == "scan" else "--model"
-    weights = tmp_path / "weights.pt"
-    name = f"ViT-B-32-quickgelu@{weights}"
-    result = cli(
-        verb,
-        *(() if verb == "scan" else ("--data",)),
-        square_folder,
-        option,
-        name,
-        *arguments[verb],
-    )
-    assert (result.code, result.err) == (2, f"mmpoison: {weights}: no such file of weights\n")
-
-
 @pytest.mark.slow
 def test_a_poisoned_model_is_taken_to_transformers(
     cli: Callable[..., Any], square_folder: Path, tmp_path: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -18,7 +19,8 @@ app = PlainTyper(
     help="What is cached between runs: stages, features, images, data.", no_args_is_help=True
 )
 
-_SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+AGES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 @app.command("list")
@@ -86,11 +88,14 @@ def clear(
             raise InputError(
                 f"--kind {name!r}: the cache holds {', '.join(sorted(known)) or 'nothing'}"
             )
-    newest = time.time() - (parse_age(older_than) if older_than else 0.0)
+    newest = time.time()
+    if older_than:
+        newest -= _amount(older_than, AGES, "an age is needed, e.g. 30m, 12h or 7d")
     chosen = [e for e in entries if e.used <= newest and (not kind or e.kind in kind)]
     excess = float("inf")
     if down_to:
-        excess = sum(entry.bytes for entry in entries) - parse_size(down_to)
+        least = _amount(down_to, SIZES, "a size is needed, e.g. 500MB or 20GB")
+        excess = sum(entry.bytes for entry in entries) - least
     freed = gone = 0
     for entry in sorted(chosen, key=lambda entry: entry.used):
         if freed >= excess:
@@ -102,25 +107,13 @@ def clear(
     say(f"{cache.folder}: {gone:,} items, {freed / 1e6:,.1f} MB {verb}")
 
 
-def parse_age(text: str) -> float:
-    """Parse an age such as `30m`, `12h`, `7d`, in seconds.
+def _amount(text: str, units: Mapping[str, float], needed: str) -> float:
+    """Parse a number and its unit.
 
-    >>> parse_age("2h")
-    7200.0
+    >>> _amount("2h", AGES, "an age"), _amount("1.5 GB", SIZES, "a size")
+    (7200.0, 1500000000.0)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*({'|'.join(units)})", text)
     if match is None:
-        raise InputError(f"{text!r}: an age is needed, e.g. 30m, 12h or 7d")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def parse_size(text: str) -> float:
-    """Parse a size such as `500MB`, `20GB`, in bytes.
-
-    >>> parse_size("1.5GB")
-    1500000000.0
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", text)
-    if match is None:
-        raise InputError(f"{text!r}: a size is needed, e.g. 500MB or 20GB")
-    return float(match[1]) * _SIZES[match[2]]
+        raise InputError(f"{text!r}: {needed}")
+    return float(match[1]) * units[match[2]]

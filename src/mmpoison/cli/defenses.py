@@ -41,8 +41,8 @@ def defenses(
             "kind": defense.kind,
             "summary": defense.summary,
             "source": defense.source,
-            "parameters": dict(defense.parameters),
             "cost": defense.cost,
+            "parameters": dict(defense.parameters),
             **_filter_facts(defense),
         }
         for defense in known

@@ -13,44 +13,26 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from mmpoison.cli.verb import declared
 
-VALUES = {
-    "--data": "DATA",
-    "--goal": "A2B",
-    "--canary-goal": "A2B",
-    "--goals": "A2B,C2D",
-    "--seeds": "0-4",
-    "--out": "DIR",
-    "--data-root": "DIR",
-    "--run": "DIR",
-    "--kept": "DIR",
-    "--set": "KEY=VALUE",
-    "--option": "KEY=VALUE",
-    "--against": "DIR",
-    "--labels": "CSV",
-    "--markdown": "FILE",
-    "--html": "FILE",
-    "--parquet": "FILE",
-    "--manifest": "FILE",
-    "--from-manifest": "FILE",
-    "--ray": "HOST:PORT",
-    "--device": "DEVICE",
-    "--host": "ADDRESS",
-    "--models": "A,B",
-    "--older-than": "AGE",
-    "--down-to": "SIZE",
-    **dict.fromkeys(
-        ("--model", "--encoder", "--reference", "--pretrained", "--clean"),
-        "MODEL",
-    ),
-    **dict.fromkeys(
-        (
-            *("--attack", "--method", "--defense", "--preset", "--study"),
-            *("--format", "--to", "--track", "--paper", "--split", "--kind"),
-        ),
-        "NAME",
-    ),
+TAKES = {
+    "DATA": "--data",
+    "DIR": "--out --data-root --run --kept --against",
+    "FILE": "--markdown --html --parquet --manifest --from-manifest",
+    "CSV": "--labels",
+    "MODEL": "--model --encoder --reference --pretrained --clean",
+    "A,B": "--models",
+    "A2B": "--goal --canary-goal",
+    "A2B,C2D": "--goals",
+    "KEY=VALUE": "--set --option",
+    "0-4": "--seeds",
+    "AGE": "--older-than",
+    "SIZE": "--down-to",
+    "DEVICE": "--device",
+    "ADDRESS": "--host",
+    "HOST:PORT": "--ray",
+    "NAME": "--attack --method --defense --preset --study --format --to --track --paper --split --kind",
 }
-"""What an option takes, where its type says nothing."""
+"""What options take, where their type says nothing."""
+VALUES = {option: value for value, options in TAKES.items() for option in options.split()}
 
 LONGEST_CHOICES = 16
 """Characters of choices that stand next to an option; more of them would make a column of half the terminal."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmpoison.pairs.table import PairDataset
 
 OTHER = (
-    *("positional", "--out", "--data", "--from-manifest", "--images", "--device", "--seed"),
+    *("positional", "--out", "--data", "--from-manifest", "--images", "--device"),
     *("--format", "--data-root", "--option"),
 )
 """Options that do not say what to poison."""
@@ -102,8 +102,9 @@ def poison(
     if from_manifest is not None:
         poisoned = _again(from_manifest, chosen, data, out, images)
     else:
+        chosen.pop("--set", None)  # the function has it already
         own = {name[2:].replace("-", "_"): value for name, value in chosen.items()}
-        poisoned = call(data, **{name: own[name] for name in own.keys() - {"set"}})
+        poisoned = call(data, **own)
     manifest = poisoned.manifest
     assert manifest is not None
     say(

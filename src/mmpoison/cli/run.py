@@ -10,13 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mmpoison.cli.console import (
-    command_for_all,
-    console,
-    live_progress,
-    print_first,
-    stderr_console,
-)
+from mmpoison.cli.console import console, live_progress, stderr_console
 from mmpoison.cli.matrix import names_of, run_the_matrix
 from mmpoison.cli.options import (
     SEEDS,
@@ -36,6 +30,7 @@ from mmpoison.cli.sweep import (
     RETRIES,
     parse_goals,
     parse_seeds,
+    print_means,
     read_sweep,
     run_all,
     split_changes_and_grid,
@@ -313,6 +308,4 @@ def _run_one(
         )
     show_run(folder, done.page, drawn=form == "table")
     if form != "table":
-        from mmpoison.reporting.seeds import seed_tables
-
-        print_first(seed_tables([folder]), form, rest=command_for_all([folder]))
+        print_means(folder, form)

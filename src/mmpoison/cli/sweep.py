@@ -194,12 +194,17 @@ def run_all(
     )
     if state.found or state.done:
         if tables or form != "table":
-            from mmpoison.reporting.seeds import seed_tables
-
-            print_first(seed_tables([out]), form, rest=command_for_all([out]))
+            print_means(out, form)
         tell(f"results: mmpoison report {shlex.quote(str(out))}")
     if state.failed:
         raise typer.Exit(FAILED)
+
+
+def print_means(folder: Path, form: Format) -> None:
+    """Print the tables of a run, or of the runs below a folder; on a terminal the first ones."""
+    from mmpoison.reporting.seeds import seed_tables
+
+    print_first(seed_tables([folder]), form, rest=command_for_all([folder]))
 
 
 def tell_failures(state: SweepState, tell: Callable[[str], None] = say) -> None:

@@ -200,13 +200,14 @@ def _arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str,
     from mmpoison.base.untrusted import parse_changes
 
     parameters = inspect.signature(function).parameters.values()
-    known = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
+    known = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
     arguments = {name: given.get("data" if name == "pairs" else name) for name in known}
     arguments = {name: value for name, value in arguments.items() if value is not None}
     changes = parse_changes(given.get("changes") or [])
-    if twice := {key: changes.pop(key) for key in known & changes.keys()}:
+    if twice := {name: changes.pop(name) for name in known if name in changes}:
         if "settings" not in known:
-            raise InputError(f"--set {min(twice)}: give --{min(twice).replace('_', '-')} instead")
+            option = next(iter(twice))
+            raise InputError(f"--set {option}: give --{option.replace('_', '-')} instead")
         arguments["settings"] = training_settings(None, twice)
     return arguments | changes
 
