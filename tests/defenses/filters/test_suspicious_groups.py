@@ -134,9 +134,10 @@ def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: Filter
     assert (~found.keep & ~bad).sum() <= 0.01 * (~bad).sum()
     # evidence that somebody can look at
     assert all(" sheep " in caption for caption in goal.captions)
-
-
-def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: FilterResult) -> None:
+    why = goal.to_json()
+    assert re.match(r"\d+ of \d+ images conflict with what similar images are", why["why"])
+    assert len(why["other_explanations"]) >= 2
+    assert {"captions_about", "images_about", "pairs", "images", "false_alarms"} <= set(why)
     assert found.keep.shape == (len(one_goal.pairs),)
     assert np.array_equal(np.flatnonzero(~found.keep), np.unique(goals_of(found)[0].rows))
 
@@ -258,10 +259,3 @@ def test_an_attacker_who_posts_his_own_images_is_found(clean: Made) -> None:
     first = groups_of(found)[0]
     assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
     assert (~found.keep & bad).sum() >= 0.9 * bad.sum()
-
-
-def test_a_goal_says_why_and_what_else_it_could_be(found: FilterResult) -> None:
-    goal = goals_of(found)[0].to_json()
-    assert re.match(r"\d+ of \d+ images conflict with what similar images are", goal["why"])
-    assert len(goal["other_explanations"]) >= 2
-    assert {"captions_about", "images_about", "pairs", "images", "false_alarms"} <= set(goal)
