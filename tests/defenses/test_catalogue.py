@@ -260,8 +260,3 @@ def test_the_examples(
     keeps_the_contract(
         plug_in(**arguments), encoder_of, poisoned, inputs, make_encoder(4), tmp_path
     )
-
-
-def test_the_scan_is_the_one_of_the_test_package() -> None:
-    file = Path(__file__).parents[1] / "plugin" / "site" / "fruit_plugin" / "confusions.py"
-    assert FILES[3] == file.read_text("utf-8")
