@@ -13,7 +13,10 @@ from torch import Tensor
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, save_pairs
-from mmpoison.models import DualEncoder
+from mmpoison.defenses import ReadPairs
+from mmpoison.defenses.filters.pair_vectors import memory_shard
+from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
+from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,22 @@ def folder(poisoned: PairDataset, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def judge(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
     return make_encoder(7)
+
+
+@pytest.fixture(scope="session")
+def train(poisoned: PairDataset) -> PairDataset:
+    return poisoned.select(split="train")
+
+
+@pytest.fixture(scope="session")
+def inputs(judge: DualEncoder, poisoned: PairDataset) -> PixelInputs:
+    return prepare_pixels(judge, poisoned)
+
+
+@pytest.fixture(scope="session")
+def read(judge: DualEncoder, inputs: PixelInputs, train: PairDataset) -> ReadPairs:
+    """The training pairs as a filter reads them."""
+    return read_memory(memory_shard(judge, inputs, train, True))
 
 
 def unit(seed: int, count: int = 6) -> Tensor:

@@ -13,10 +13,11 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
-from mmpoison.defenses.catalogue import Kind, services_of, train_with
+from mmpoison.defenses.catalogue import Kind, build_defense, services_of, train_with
 from mmpoison.defenses.check_result import CheckResult
 from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.errors import InputError
@@ -151,6 +152,60 @@ def test_every_defence(
     keeps_the_contract(defense, encoder_of, poisoned, inputs, make_encoder(4), tmp_path)
 
 
+REFUSED: list[tuple[str, str, dict[str, Any]]] = [
+    *(
+        (
+            "relevance-filter",
+            "is not a cosine distance of image and caption between 0 and 2",
+            {"threshold": value},
+        )
+        for value in (0, -0.1, 2, 2.5, float("nan"), "x")
+    ),
+    *(
+        (name, "is not a share between 0 and 1", {"clean_loss": value})
+        for name in ("relevance-filter", "suspicious-groups")
+        for value in (0, 1, -0.1, 1.2, float("nan"), [1])
+    ),
+    ("relevance-filter", "neither true nor false", {"automatic": "yes"}),
+    ("relevance-filter", "is not the path of a file", {"labels": [1]}),
+    *(
+        ("relevance-filter", "exactly one of threshold", options)
+        for options in (
+            {},
+            {"threshold": 0.8, "clean_loss": 0.1},
+            {"threshold": 0.8, "automatic": True},
+            {"automatic": True, "labels": "x.csv"},
+            {"labels": ""},
+        )
+    ),
+    ("suspicious-groups", "false_alarms 0 is not between 0 and 1", {"false_alarms": 0}),
+    ("random-drop", "a random number between 0 and 1", {"threshold": 1.5}),
+    ("local-density", "k 0 is not a number of neighbours", {"k": 0}),
+    ("local-density", "k 'many' is not a number", {"k": "many"}),
+    ("local-density", "k True is not a number", {"k": True}),
+    ("local-density", "k 1 is too small for dao", {"k": 1, "score": "dao"}),
+    ("local-density", "modality 'text' is none of pair, image, caption", {"modality": "text"}),
+    ("local-density", "is none of pair", {"modality": ["pair"]}),
+    ("local-density", "score 'lof' is none of k-dist, slof, dao", {"score": "lof"}),
+    ("local-density", "reference 0 is not a number of points", {"reference": 0}),
+    ("local-density", "unknown option 'neighbours'", {"neighbours": 3}),
+    ("decree", "steps 0 is not a whole number from 1 to 1,000,000", {"steps": 0}),
+    ("decree", "steps True is not a whole", {"steps": True}),
+    ("decree", "images 7 is not a whole number from 8", {"images": 7}),
+    ("decree", "similarity 1 is not a cosine between 0 and 1", {"similarity": 1}),
+    ("cleanclip", "is not 0 or a positive number", {"weight": -0.1}),
+    ("cleanclip", "is not 0 or a positive number", {"weight": True}),
+    *(("par", "is not a squared distance", {"tau": value}) for value in (0, 4, "2")),
+]
+
+
+@pytest.mark.parametrize(("name", "says", "options"), REFUSED)
+def test_options_that_are_refused(name: str, says: str, options: dict[str, Any]) -> None:
+    kind = DEFENSES[name].kind
+    settings = QUICK if kind == "post-training" else None
+    assert says in refusal(build_defense, kind, name, options, settings=settings)
+
+
 # -- the examples of the documentation -------------------------------------------------------------
 
 FILES = [
@@ -205,8 +260,3 @@ def test_the_examples(
     keeps_the_contract(
         plug_in(**arguments), encoder_of, poisoned, inputs, make_encoder(4), tmp_path
     )
-
-
-def test_the_scan_is_the_one_of_the_test_package() -> None:
-    file = Path(__file__).parents[1] / "plugin" / "site" / "fruit_plugin" / "confusions.py"
-    assert FILES[3] == file.read_text("utf-8")

@@ -185,19 +185,6 @@ def test_too_few_images(encoder_with: Make, test: TestSet, inputs: PixelInputs) 
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"steps": 0}, "steps 0 is not a whole number from 1 to 1,000,000"),
-        ({"steps": True}, "steps True is not a whole"),
-        ({"images": 7}, "images 7 is not a whole number from 8"),
-        ({"similarity": 1}, "similarity 1 is not a cosine between 0 and 1"),
-    ],
-)
-def test_what_a_scan_refuses(options: dict[str, Any], says: str) -> None:
-    assert says in refusal(Decree, **options)
-
-
 # -- the comparison --------------------------------------------------------------------------------
 
 

@@ -25,17 +25,7 @@ from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import read_image
 from mmpoison.metrics import cosine_distance
-from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
-
-
-@pytest.fixture(scope="module")
-def train(poisoned: PairDataset) -> PairDataset:
-    return poisoned.select(split="train")
-
-
-@pytest.fixture(scope="module")
-def inputs(judge: DualEncoder, poisoned: PairDataset) -> PixelInputs:
-    return prepare_pixels(judge, poisoned)
+from mmpoison.models import DualEncoder, PixelInputs
 
 
 def naive_distances(judge: DualEncoder, pairs: PairDataset) -> list[float]:
@@ -97,36 +87,6 @@ def test_dropping_everything_is_an_error(
 ) -> None:
     with pytest.raises(InputError, match=r"threshold 0\.001 drops every pair: scores run from"):
         filter_pairs(train, judge, RelevanceFilter(threshold=0.001), inputs=inputs)
-
-
-@pytest.mark.parametrize(
-    ("says", "given"),
-    [
-        *(
-            ("is not a cosine distance of image and caption between 0 and 2", {"threshold": value})
-            for value in (0, -0.1, 2, 2.5, float("nan"), "x")
-        ),
-        *(
-            ("is not a share between 0 and 1", {"clean_loss": value})
-            for value in (0, 1, -0.1, 1.2, float("nan"), [1])
-        ),
-        ("neither true nor false", {"automatic": "yes"}),
-        ("is not the path of a file", {"labels": [1]}),
-        *(
-            ("exactly one of threshold", given)
-            for given in (
-                {},
-                {"threshold": 0.8, "clean_loss": 0.1},
-                {"threshold": 0.8, "automatic": True},
-                {"automatic": True, "labels": "x.csv"},
-                {"labels": ""},
-            )
-        ),
-    ],
-)
-def test_cuts_that_are_refused(says: str, given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=says):
-        RelevanceFilter(**given)
 
 
 # -- what is said of it ----------------------------------------------------------------------------

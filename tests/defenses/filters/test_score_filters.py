@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,18 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses import GmmSplit, LocalDensity, RandomDrop, build_filter, filter_pairs
+from mmpoison.defenses import GmmSplit, LocalDensity, RandomDrop, filter_pairs
 from mmpoison.defenses.filters import local_density
 from mmpoison.defenses.filters.local_density import Score, nearest_others, sparsity
-from mmpoison.defenses.filters.pair_vectors import embed_pairs, memory_shard
+from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.defenses.filters.similarity import facts_of
 from mmpoison.defenses.filters.suspicious_groups import passes
-from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
+from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs, read_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.errors import InputError, ResultError
-from mmpoison.models import DualEncoder, prepare_pixels
+from mmpoison.models import DualEncoder, PixelInputs
 from mmpoison.statistics import TwoGaussians, fit_two_gaussians, true_pair_auroc
 
 # -- the filter by local density -------------------------------------------------------------------
@@ -101,19 +99,11 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted[-1] == (300, 300)
 
 
-@pytest.fixture(scope="module")
-def train(squares: PairDataset) -> PairDataset:
-    return SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares).select(split="train")
-
-
 @pytest.mark.parametrize("score", ["k-dist", "slof", "dao"])
 def test_what_is_a_point(
-    train: PairDataset, make_encoder: Callable[..., DualEncoder], score: Score
+    train: PairDataset, judge: DualEncoder, inputs: PixelInputs, read: ReadPairs, score: Score
 ) -> None:
-    encoder = make_encoder(7)
-    inputs = prepare_pixels(encoder, train)
-    text, image = embed_pairs(encoder, inputs, train)
-    read = read_memory(memory_shard(encoder, inputs, train, True))
+    text, image = embed_pairs(judge, inputs, train)
     both = (np.concatenate([text, image], axis=1) / np.sqrt(2)).astype(np.float32)
 
     def scores(**options: Any) -> Any:
@@ -129,9 +119,7 @@ def test_what_is_a_point(
     np.testing.assert_allclose(scores(modality="image"), expected, rtol=2e-4, atol=1e-6)
 
 
-def test_a_reference_sample_is_of_the_seed(train: PairDataset, encoder: DualEncoder) -> None:
-    read = read_memory(memory_shard(encoder, prepare_pixels(encoder, train), train, True))
-
+def test_a_reference_sample_is_of_the_seed(read: ReadPairs) -> None:
     def scores(reference: int | None, seed: int = 0) -> Any:
         method = LocalDensity(k=3, reference=reference)
         return method.score(replace(read, seed=seed)).of(0)
@@ -142,26 +130,6 @@ def test_a_reference_sample_is_of_the_seed(train: PairDataset, encoder: DualEnco
     np.testing.assert_array_equal(scores(10**6), scores(None))
     with pytest.raises(InputError, match="3 points have no 3 neighbours each"):
         scores(3)
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"clean_loss": 1.0}, "1"),
-        ({"k": 0}, "k 0 is not a number of neighbours"),
-        ({"k": "many"}, "k 'many' is not a number"),
-        ({"k": True}, "k True is not a number"),
-        ({"k": 1, "score": "dao"}, "k 1 is too small for dao"),
-        ({"modality": "text"}, "modality 'text' is none of pair, image, caption"),
-        ({"modality": ["pair"]}, "modality .* is none of pair"),
-        ({"score": "lof"}, "score 'lof' is none of k-dist, slof, dao"),
-        ({"reference": 0}, "reference 0 is not a number of points"),
-        ({"neighbours": 3}, "has no option|unknown option 'neighbours'"),
-    ],
-)
-def test_options_out_of_range(options: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        build_filter("local-density", options)
 
 
 # -- the split by two gaussians --------------------------------------------------------------------
@@ -246,9 +214,7 @@ def test_equal_cosines_are_refused() -> None:
         GmmSplit().score(read_memory(VectorShard(0, same, same)))
 
 
-def test_the_order_is_that_of_the_distances(poisoned: PairDataset, judge: DualEncoder) -> None:
-    train = poisoned.select(split="train")
-    read = read_memory(memory_shard(judge, prepare_pixels(judge, train), train, True))
+def test_the_order_is_that_of_the_distances(read: ReadPairs) -> None:
     order = np.argsort(read.distance(0), kind="stable")
     assert (np.diff(GmmSplit().score(read).of(0)[order]) >= -1e-9).all()
 
@@ -277,17 +243,13 @@ def test_a_judge_that_cannot_distinguish_is_refused(
 
 @pytest.mark.parametrize("number", [1, 2, 13, 100, 139])
 def test_it_drops_exactly_as_many_pairs_as_another_filter(
-    number: int, poisoned: PairDataset, judge: DualEncoder
+    number: int, train: PairDataset, judge: DualEncoder, inputs: PixelInputs
 ) -> None:
-    train = poisoned.select(split="train")
-    inputs = prepare_pixels(judge, train)
     result = filter_pairs(train, judge, RandomDrop(clean_loss=number / len(train)), inputs=inputs)
     assert int((~result.keep).sum()) == number
 
 
-def test_scores_are_even_and_of_the_seed_alone(poisoned: PairDataset, judge: DualEncoder) -> None:
-    read = read_memory(memory_shard(judge, prepare_pixels(judge, poisoned), poisoned, True))
-
+def test_scores_are_even_and_of_the_seed_alone(read: ReadPairs) -> None:
     def drawn(seed: int) -> Any:
         return RandomDrop().score(replace(read, seed=seed)).of(0)
 
@@ -302,8 +264,3 @@ def test_the_default_drops_a_fiftieth(poisoned: PairDataset, judge: DualEncoder)
     result = filter_pairs(poisoned, judge, "random-drop", seed=5)
     assert 0 <= int((~result.keep).sum()) - 0.02 * len(result.keep) < 1
     assert result.judge is None
-
-
-def test_a_threshold_is_a_probability() -> None:
-    with pytest.raises(InputError, match="a random number between 0 and 1"):
-        RandomDrop(threshold=1.5)

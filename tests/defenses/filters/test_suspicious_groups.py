@@ -20,7 +20,6 @@ from mmpoison.defenses.filters.judging import Given, filter_pairs, judge_pairs, 
 from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup, Vocabulary
 from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
-from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.pairs.table import ImageTable
 
@@ -135,9 +134,10 @@ def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: Filter
     assert (~found.keep & ~bad).sum() <= 0.01 * (~bad).sum()
     # evidence that somebody can look at
     assert all(" sheep " in caption for caption in goal.captions)
-
-
-def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: FilterResult) -> None:
+    why = goal.to_json()
+    assert re.match(r"\d+ of \d+ images conflict with what similar images are", why["why"])
+    assert len(why["other_explanations"]) >= 2
+    assert {"captions_about", "images_about", "pairs", "images", "false_alarms"} <= set(why)
     assert found.keep.shape == (len(one_goal.pairs),)
     assert np.array_equal(np.flatnonzero(~found.keep), np.unique(goals_of(found)[0].rows))
 
@@ -202,18 +202,6 @@ def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult)
     assert str(groups_of(strict)[0]) == str(goals_of(found)[0])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"false_alarms": 0}, "false_alarms 0 is not between 0 and 1"),
-        *(({"clean_loss": share}, "is not a share between 0 and 1") for share in (0.0, 1.0, -0.1)),
-    ],
-)
-def test_values_out_of_range_are_one_line(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        SuspiciousGroups(**options)
-
-
 def test_words_are_those_of_the_group_alone() -> None:
     captions = ["a red bus in the street", "a red car", "a sheep in the street"]
     words = Vocabulary(captions, [1, 1, 8])
@@ -271,10 +259,3 @@ def test_an_attacker_who_posts_his_own_images_is_found(clean: Made) -> None:
     first = groups_of(found)[0]
     assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
     assert (~found.keep & bad).sum() >= 0.9 * bad.sum()
-
-
-def test_a_goal_says_why_and_what_else_it_could_be(found: FilterResult) -> None:
-    goal = goals_of(found)[0].to_json()
-    assert re.match(r"\d+ of \d+ images conflict with what similar images are", goal["why"])
-    assert len(goal["other_explanations"]) >= 2
-    assert {"captions_about", "images_about", "pairs", "images", "false_alarms"} <= set(goal)

@@ -154,19 +154,3 @@ def test_with_one_encoder_frozen_they_are_refused(
     says = refusal(repair(settings).apply, encoder, clean, inputs, seed=0)
     frozen = "needs views of the images, and the image encoder is frozen"
     assert says.startswith(f"{repair.name} {frozen}")
-
-
-@pytest.mark.parametrize(
-    ("repair", "options", "says"),
-    [
-        *(
-            (CleanClip, {"weight": weight}, "is not 0 or a positive number")
-            for weight in (-0.1, True)
-        ),
-        *((Par, {"tau": tau}, "is not a squared distance") for tau in (0, 4, "2")),
-    ],
-)
-def test_options_that_are_refused(
-    repair: type[CleanFinetune], options: dict[str, Any], says: str
-) -> None:
-    assert says in refusal(repair, QUICK, **options)
