@@ -25,7 +25,7 @@ from tests.paper.claim_cases import (
 from mmpoison.paper import CLAIMS, Results, render_paper
 from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
-from mmpoison.paper.tables import RATE, REPAIR_CURVE
+from mmpoison.paper.tables import HITS, RATE, REPAIR_CURVE
 from mmpoison.reporting.results import Row
 from mmpoison.reporting.table import Compared
 
@@ -131,6 +131,16 @@ def test_measuring_a_repair_on_its_way_makes_no_other_repair() -> None:
         for r in (1e-3, 1e-4)
     ]
     assert verdict("claim-42", results(seen, unseen, *before)) == HOLDS
+
+
+@pytest.mark.parametrize("column", HITS)
+def test_each_column_of_attack_2_counts(column: str) -> None:
+    """Claim 13 fails if one of Hit@1, 5, 10 and MinRank goes the other way."""
+    found = CASES["claim-13"][HOLDS]
+    other = {"clean_model": "poisoned", "poisoned": "clean_model"}
+    values = {(row["model"], row["seed"]): row[column] for row in found.rows}
+    swapped = ({**row, column: values[other[row["model"]], row["seed"]]} for row in found.rows)
+    assert verdict("claim-13", found.only(swapped)) == FAILS
 
 
 def test_raw_drift_does_not_decide() -> None:

@@ -51,6 +51,9 @@ def test_deviations_put_the_interval_on_its_own_line() -> None:
         "▼ 0.500 (0.050)",
     ]
     assert table.rows[1][0] == "95% interval"
+    one_seed = Compared(summarize([0.1]), 0.5, spread=True)
+    (table,) = on_own_lines(compared(("scenes", [one_seed, one_seed], "COCO")))
+    assert [row[2] for row in texts(table)] == ["0.100", "0.500"]
 
 
 def test_rows_of_the_paper_alone_keep_their_names() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
@@ -31,38 +30,31 @@ MARKS = ("o", "s", "^", "D", "v", "x", "P", "*")
 GREYS = ("0.0", "0.35", "0.55", "0.2")
 
 
-@dataclass(frozen=True)
-class Panel:
-    """Axes with lines.
-
-    Attributes:
-        ylabel: What is measured.
-        series: The lines: a number over seeds for each x, by name.
-        top: Upper end of the axis, for shares.
-    """
-
-    ylabel: str
-    series: Mapping[str, Sequence[tuple[float, Summary]]]
-    top: float | None = None
+Series = Mapping[str, Sequence[tuple[float, Summary]]]
+"""Lines by name: a number over seeds for each x."""
 
 
 def curves(
-    panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: Sequence[str] | None = None
+    panels: Mapping[str, Series],
+    xlabel: str,
+    *,
+    log: bool = False,
+    ticks: Sequence[str] | None = None,
 ) -> Any:
     """Draw lines with the 95% interval of the mean at each point, one panel per measure.
 
     Args:
-        panels: The axes, side by side.
+        panels: The lines by what is measured, side by side; the axis of Hit@K ends at 1.
         xlabel: What varies.
         log: A logarithmic axis that begins at 0.
         ticks: Names of the values 0, 1, ... of the axis, where they are no numbers.
     """
     figure, axes = canvas(len(panels))
     # room for the legend above
-    most = max((len(panel.series) for panel in panels), default=0)
+    most = max(map(len, panels.values()), default=0)
     figure.set_size_inches(7.2, 3.4 + 0.18 * most)
-    for axis, panel in zip(axes, panels, strict=True):
-        for number, (name, unsorted) in enumerate(panel.series.items()):
+    for axis, (measure, series) in zip(axes, panels.items(), strict=True):
+        for number, (name, unsorted) in enumerate(series.items()):
             points = sorted(unsorted, key=lambda point: point[0])
             xs = [x for x, _ in points]
             means = [s.mean for _, s in points]
@@ -82,14 +74,15 @@ def curves(
             drawn.lines[0].set_clip_on(False)
         if log:
             _logarithmic(axis)
-        elif ticks is None and all(x == int(x) for s in panel.series.values() for x, _ in s):
+        elif ticks is None and all(x == int(x) for points in series.values() for x, _ in points):
             axis.xaxis.get_major_locator().set_params(integer=True)
         if ticks is not None:
             axis.set_xticks(
                 range(len(ticks)), [plain(str(t)) for t in ticks], rotation=20, ha="right"
             )
             axis.set_xlim(-0.5, len(ticks) - 0.5)
-        axis.set(xlabel=xlabel, ylabel=panel.ylabel, ylim=(0, panel.top))
+        top = 1.02 if measure.startswith("Hit@") else None
+        axis.set(xlabel=xlabel, ylabel=measure, ylim=(0, top))
         _legend(axis)
     return figure
 

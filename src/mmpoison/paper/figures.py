@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.paper.draw import Panel, bars, curves, densities, heat_map, maps
+from mmpoison.paper.draw import Series, bars, curves, densities, heat_map, maps
 from mmpoison.paper.measured import AMOUNTS, ATTACK_2, CURVE, Block, attack_2, blocks, by_amount
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper_data
@@ -77,13 +77,13 @@ class Curves:
         )
         note = "Mean over seeds [95% interval of the mean]. MinRank counts from 0."
         page.table(page.title, header, rows, note)
-        panels = []
+        panels: dict[str, Series] = {}
         for place, column in enumerate(columns):
             drawn: dict[str, list[tuple[float, Summary]]] = {}
             for line, x, _, measured in found:
                 if (summary := measured[place].summary) is not None:
                     drawn.setdefault(line, []).append((x, summary))
-            panels.append(Panel(NAMES[column], drawn, top=1.02 if column == "hit@10" else None))
+            panels[NAMES[column]] = drawn
         names = {x: name for _, x, name, _ in found}
         ticks = [names[x] for x in sorted(names)] if self.named else None
         page.picture(

@@ -70,7 +70,7 @@ def printed_rows(table: str) -> Iterator[Row]:
 
 
 def _as_measured(table: str, row: Row, printed: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Add to a row what tells it from the others of its table."""
+    """Add to a row what distinguishes it from the others of its table."""
     if table == "table-8":
         # the text lost the rates: their places serve as names
         rates = [1, 2, 3] if printed["lr_index"] is None else [printed["lr_index"]]
