@@ -183,7 +183,7 @@ CASES = {
         ("data verify squares --clean no", "no: no such folder"),
         ("data verify squares --option seven", "--option 'seven': KEY=VALUE is needed"),
         ("data verify squares --option images=a --option images=b", "images is given twice"),
-        ("data verify squares --option strict=perhaps", "strict=perhaps: true or false is needed"),
+        ("data verify squares --option strict=perhaps", "strict=perhaps: must be a valid boolean"),
         ("data verify squares --data-root nowhere", "nowhere: no such folder of images"),
         ("data verify squares --option colour=red", "has no option 'colour'"),
         ("data verify squares --format jsonn", "unknown data set 'jsonn'"),

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmpoison.base.files import refuse_special
 from mmpoison.base.registry import Registry, unknown_name
-from mmpoison.datasets.options import fit_options, option_kinds, whole_number
+from mmpoison.datasets.options import Count, fit_options, option_kinds
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.builder import PairRows
 from mmpoison.pairs.folder import pieces_of, table_of
@@ -316,12 +316,12 @@ def derived(
     """
     own = inspect.signature(load)
     keyword = inspect.Parameter.KEYWORD_ONLY
-    added = inspect.Parameter(seed_option, keyword, default=0, annotation="int")
+    added = inspect.Parameter(seed_option, keyword, default=0, annotation=Count)
     parameters = {name: own.parameters[name] for name in own.parameters if name not in without}
 
     @functools.wraps(load)
     def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:
-        chosen = whole_number(seed_option, options.get(seed_option, 0))
+        chosen = options.get(seed_option, 0)
         if seed_option not in own.parameters:
             options.pop(seed_option, None)
         return change(load(root, seed, **options), chosen)

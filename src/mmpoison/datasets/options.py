@@ -1,4 +1,4 @@
-"""Options of data sets as people give them: text from a command line or values from a recipe, one check for all."""
+"""Options of data sets as people give them: text or values of a recipe, checked by the signature that takes them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Unpack, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Unpack, get_args, get_origin, get_type_hints
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import parse_yaml
 from mmpoison.errors import InputError
 
 NO_OPTIONS = ("seed", "progress", "workers")
 """Keywords that the caller of a loader gives, not the user."""
 
-_YES_NO = {
-    **dict.fromkeys(("true", "yes", "on"), True),
-    **dict.fromkeys(("false", "no", "off"), False),
-}
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number of things, or a seed."""
 
 
 def fit_options(
     given: Mapping[str, Any], function: Callable[..., Any], what: str, more: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Convert the options of a function to the types of its annotations.
+    """Convert the options of a function to the types of its annotations, which pydantic checks.
 
     Text is taken as it stands where text is wanted (a separator `|`, a column called `on`), and read where a number or
-    a yes or no is wanted.
+    a yes or no is wanted. Values that YAML gives must be of the type itself.
 
     Args:
         given: By name; text, or values as YAML gives them.
@@ -42,7 +42,7 @@ def fit_options(
     >>> fit_options({"year": "2017", "separator": "1"}, load, "it")
     {'year': 2017, 'separator': '1'}
     """
-    kinds = {**{name: set[str]() for name in more}, **option_kinds(function)}
+    kinds = {**dict.fromkeys(more, Any), **option_kinds(function)}
     for name in sorted(given):
         if name not in kinds:
             # what options of columns and keys were called
@@ -53,138 +53,63 @@ def fit_options(
                 f"{what} has no option {name!r}: {hint}it has {', '.join(kinds) or 'none'}"
             )
     return {
-        name: _fit(value, kinds[name], f"{what}, option {name}={value}")
+        name: _fit(value, kinds[name], one_line(f"{what}, option {name}={value}"))
         for name, value in given.items()
     }
 
 
-def option_kinds(function: Callable[..., Any]) -> dict[str, set[str]]:
-    """Return the options of a loader or builder, and the names in the annotation of each.
+def option_kinds(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the options of a loader or builder, and the type of each.
 
     Options are keyword-only parameters but `progress`, and the keys of a `TypedDict` by which `**options` are annotated
     (`Unpack[...]`). An option without annotation takes anything.
 
     >>> def load(root, seed=0, *, year: int | None = None, progress=None): ...
-    >>> sorted(option_kinds(load)["year"])
-    ['None', 'int']
+    >>> option_kinds(load)
+    {'year': int | None}
     """
-    found: dict[str, set[str]] = {}
+    hints = get_type_hints(function, include_extras=True)
+    found: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
+        kind = hints.get(name, parameter.annotation)
         if parameter.kind is parameter.KEYWORD_ONLY and name not in NO_OPTIONS:
-            found[name] = _kinds(parameter.annotation)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            found |= _shared_kinds(function, name)
+            found[name] = Any if kind is parameter.empty else kind
+        elif parameter.kind is parameter.VAR_KEYWORD and get_origin(kind) is Unpack:
+            found |= get_type_hints(get_args(kind)[0], include_extras=True)
     return found
 
 
-def _shared_kinds(function: Callable[..., Any], name: str) -> dict[str, set[str]]:
-    """Those of the `TypedDict` that annotates `**name`, none where something else does."""
+def _fit(value: Any, kind: Any, where: str) -> Any:
+    wanted: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
     try:
-        annotation = get_type_hints(function).get(name)
-    except (NameError, TypeError):  # names that only a type checker imports
-        return {}
-    if get_origin(annotation) is not Unpack:
-        return {}
-    return {key: _kinds(kind) for key, kind in get_type_hints(get_args(annotation)[0]).items()}
+        for other in _other_readings(value):
+            try:
+                return wanted.validate_python(other, strict=True)
+            except ValidationError:
+                continue
+        if isinstance(value, str):
+            return wanted.validate_strings(value)
+        return wanted.validate_python(value, strict=True)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].replace("Input should be", "must be")
+        raise InputError(f"{where}: {said}") from None
 
 
-def _kinds(annotation: Any) -> set[str]:
-    if annotation is inspect.Parameter.empty:
-        return set()
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return set(re.findall(r"\w+", text))
-
-
-def _fit(value: Any, kinds: set[str], where: str) -> Any:
-    if isinstance(value, str):
-        return _read(value, kinds, where)
-    if isinstance(value, bool):
-        fits = "bool" in kinds
-    elif isinstance(value, int):
-        if not kinds & {"int", "float"} and "str" in kinds:
-            return str(value)  # a column called 1
-        fits = bool(kinds & {"int", "float"})
-    elif value is None:
-        fits = "None" in kinds
-    elif isinstance(value, Path):
-        fits = bool(kinds & {"Path", "str"})
-    elif isinstance(value, float):
-        fits = "float" in kinds
-    else:
-        # lists and tables: what is in them the function sees itself
-        fits = bool(kinds - {"bool", "int", "float", "str", "Path", "None"})
-    if kinds and not fits:
-        raise InputError(f"{where}: {_wanted(kinds)} is needed")
-    return value
-
-
-def _read(text: str, kinds: set[str], where: str) -> Any:
-    """Read text as the most specific kind that fits."""
-    if "None" in kinds and text == "null":
-        return None
-    if "bool" in kinds and text.lower() in _YES_NO:
-        return _YES_NO[text.lower()]
-    if "int" in kinds and re.fullmatch(r"[+-]?\d{1,18}", text):
-        return int(text)
-    if "float" in kinds:
+def _other_readings(value: Any) -> list[Any]:
+    """Return how a value is read first, where that fits: a list or nothing in text, a number that is a name."""
+    if isinstance(value, str) and (value == "null" or value.startswith("[")):
         try:
-            return float(text)
-        except ValueError:
-            pass
-    if "Sequence" in kinds and text.startswith("["):
-        try:
-            listed = parse_yaml(text, where)
+            return [parse_yaml(value, "option")]
         except InputError:
-            listed = None
-        if isinstance(listed, list):
-            return listed
-    if kinds and not kinds & {"str", "Path"}:
-        raise InputError(f"{where}: {_wanted(kinds)} is needed")
-    return text
+            return []
+    return [value, str(value)] if type(value) is int else []
 
 
-def _wanted(kinds: set[str]) -> str:
-    for kind, words in (
-        ("bool", "true or false"),
-        ("int", "a whole number"),
-        ("float", "a number"),
-        ("Sequence", "a text or a list"),
-    ):
-        if kind in kinds:
-            return words
-    return "a text"
-
-
-def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Refuse a value of an option that is none of those allowed."""
-    if value not in allowed:
-        # 2017 may be given as a number or as text
-        known = ", ".join(dict.fromkeys(map(str, allowed)))
-        raise InputError(f"data option {name}={value!r}: is none of {known}")
-
-
-def whole_number(name: str, value: Any, *, least: int = 0) -> int:
-    """Read an option as a whole number, also from text.
-
-    >>> whole_number("split_seed", "3")
-    3
-    """
-    try:
-        number = int(value) if isinstance(value, (int, str)) else None
-    except ValueError:
-        number = None
-    if number is None or number < least or isinstance(value, bool):
-        raise InputError(f"data option {name}={value!r}: a whole number from {least} is needed")
-    return number
-
-
-def words(name: str, value: Any) -> tuple[str, ...]:
+def words(value: Sequence[str] | str) -> tuple[str, ...]:
     """Read an option as names: a list, or one text with commas.
 
-    >>> words("drop_classes", "toaster, hair drier")
+    >>> words("toaster, hair drier")
     ('toaster', 'hair drier')
     """
     parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
-        raise InputError(f"data option {name}={value!r}: a list of names is needed")
     return tuple(part.strip() for part in parts if part.strip())

@@ -116,8 +116,6 @@ def test_karpathys_split_of_flickr_is_all_training_data(flickr_pascal_root: Path
 
 
 def test_wrong_options_are_one_line(flickr_pascal_root: Path) -> None:
-    with pytest.raises(InputError, match="option split_seed=x: a whole number"):
-        load_dataset("flickr-pascal-b", flickr_pascal_root, options={"split_seed": "x"})
     with pytest.raises(InputError, match="no such folder, flickr-pascal needs"):
         load_flickr_pascal(flickr_pascal_root / "nowhere")
     assert DATASETS["flickr-pascal-b"].options == DATASETS["flickr-pascal"].options

@@ -13,7 +13,7 @@ from tests.conftest import SHARED
 
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.datasets.published.flickr_pascal import CLASSES, load_pascal_sentences
-from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.errors import MmpoisonWarning
 
 SAMPLE = SHARED / "pascal_sentences"
 needs_sample = pytest.mark.skipif(
@@ -153,8 +153,6 @@ def test_the_halves_come_from_their_own_seed(root: Path) -> None:
     assert load_pascal_sentences(root, 1).fingerprint == load_pascal_sentences(root, 2).fingerprint
     seeds = {load_pascal_sentences(root, split_seed=seed).fingerprint for seed in range(5)}
     assert len(seeds) > 1
-    with pytest.raises(InputError, match="split_seed='a': a whole number from 0"):
-        load_pascal_sentences(root, split_seed="a")  # type: ignore[arg-type]
 
 
 def test_the_halves_do_not_hang_on_the_order_of_the_file(root: Path) -> None:

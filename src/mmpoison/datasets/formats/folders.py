@@ -60,7 +60,7 @@ KNOWN_FILES = {
 }
 
 
-def open_image_folder(root: Path, *, templates: Sequence[str] | str = TEMPLATES) -> PairRows:
+def open_image_folder(root: Path, *, templates: str | Sequence[str] = TEMPLATES) -> PairRows:
     """Open images that lie in folders named after their class.
 
     Args:

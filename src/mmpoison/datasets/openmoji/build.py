@@ -33,7 +33,7 @@ from mmpoison.datasets.openmoji.scene_data import (
     OPENMOJI_SCENES_VERSION,
     load_sprites,
 )
-from mmpoison.datasets.options import whole_number
+from mmpoison.datasets.options import Count
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder, save_pairs
 from mmpoison.pairs.splits import balanced, subset_per_class
@@ -96,7 +96,7 @@ class SceneOptions(TypedDict, total=False):
     per_class: int
     held_out: int
     size: int
-    scene_seed: int | None
+    scene_seed: Count | None
 
 
 DEFAULTS = {"unlabelled": 4500, "per_class": 50, "held_out": 1000, "size": 64}
@@ -109,9 +109,8 @@ def scene_numbers(seed: int, options: SceneOptions) -> dict[str, int]:
         InputError: If one is out of range.
     """
     given = {name: value for name, value in options.items() if name != "scene_seed"}
-    if options.get("scene_seed") is not None:
-        seed = whole_number("scene_seed", options["scene_seed"])
-    numbers: dict[str, Any] = {"seed": seed, **DEFAULTS, **given}
+    chosen = options.get("scene_seed")
+    numbers: dict[str, Any] = {"seed": seed if chosen is None else chosen, **DEFAULTS, **given}
     for name, value in numbers.items():
         least, most = {"seed": (0, 2**63 - 1), "size": (16, 1024)}.get(name, (0, MOST_IMAGES))
         if not least <= value <= most:

@@ -8,14 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes, parse_json
 from mmpoison.datasets.catalogue import DataSource, register
-from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import ImageEntry, PairsBuilder, check_relative
 from mmpoison.pairs.labels import categories_of, labels_of, splits_of
@@ -150,7 +149,7 @@ def broken_json(error: Exception) -> str:
     return f"not valid JSON ({error})"
 
 
-MISSING = ("skip", "keep")
+Missing = Literal["skip", "keep"]
 
 
 class ImageOptions(TypedDict, total=False):
@@ -163,7 +162,7 @@ class ImageOptions(TypedDict, total=False):
     """
 
     images: str | Path | None
-    missing: str
+    missing: Missing
 
 
 class PublishedFolder:
@@ -194,7 +193,7 @@ class PublishedFolder:
         self.place = self.folder if images is None else Path(images)
         if self.named and not self.place.is_dir():
             raise InputError(f"{images}: no such folder of images")
-        self.missing = options.get("missing", "skip")
+        self.missing: Missing = options.get("missing", "skip")
         self.problems: list[str] = []
 
     def file(self, name: str) -> Path:
@@ -223,7 +222,6 @@ class PublishedFolder:
         Raises:
             InputError: If nothing is left.
         """
-        one_of("missing", self.missing, MISSING)
         builder = PairsBuilder(self.place)
         builder.problems += self.problems
         absent = set() if self.missing == "keep" else _absent(self.place, entries, self.named)
@@ -351,7 +349,9 @@ def composed_folder(root: Path | None, name: str) -> Path:
     return root
 
 
-def composed(name: str, *parts: Callable[[Path, str], PairDataset]) -> Callable[..., PairDataset]:
+def composed(
+    name: str, *parts: Callable[[Path, Missing], PairDataset]
+) -> Callable[..., PairDataset]:
     """Make the loader of a set that is made of others in folders under one root.
 
     Args:
@@ -359,7 +359,7 @@ def composed(name: str, *parts: Callable[[Path, str], PairDataset]) -> Callable[
         parts: Load each of them, given the root and what is done with missing images.
     """
 
-    def load(root: Path | None, seed: int = 0, *, missing: str = "skip") -> PairDataset:
+    def load(root: Path | None, seed: int = 0, *, missing: Missing = "skip") -> PairDataset:
         folder = composed_folder(root, name)
         return join(folder, [part(folder, missing) for part in parts])
 

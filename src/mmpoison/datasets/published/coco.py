@@ -7,14 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 import msgspec
+from pydantic import Field
 
 from mmpoison.base.phrasing import count_phrase, one_line
 from mmpoison.datasets.catalogue import Progress, derived
 from mmpoison.datasets.fetch.builds import ARCHIVES, PublicFile, fetch_and_unpack, is_jpeg
-from mmpoison.datasets.options import one_of, whole_number, words
+from mmpoison.datasets.options import Count, words
 from mmpoison.datasets.published.adapter import (
     Id,
     ImageOptions,
@@ -30,10 +31,12 @@ from mmpoison.pairs.builder import ImageEntry
 from mmpoison.pairs.splits import balanced, hash_pick, subset_per_class
 from mmpoison.pairs.table import PairDataset
 
+Year = Literal[2014, 2017, "2014", "2017"]
 YEARS = (2014, 2017)
+Parts = Literal["train", "val", "both"]
 PARTS = ("train", "val")
-LABELS = ("random-object", "largest", "none")
-SPLITTINGS = ("original", "paper")
+Labels = Literal["random-object", "largest", "none"]
+TestPerClass = Annotated[int, Field(ge=1)]
 PAPER_DROPPED = ("toaster", "hair drier")
 PAPER_TEST_PER_CLASS = 50
 
@@ -69,14 +72,14 @@ def load_coco(
     root: Path | None,
     seed: int = 0,
     *,
-    year: int | str | None = None,
-    parts: str | None = None,
-    labels: str = "random-object",
-    splits: str = "original",
-    test_per_class: int = PAPER_TEST_PER_CLASS,
-    drop_classes: Sequence[str] | str | None = None,
-    label_seed: int = 0,
-    split_seed: int = 0,
+    year: Year | None = None,
+    parts: Parts | None = None,
+    labels: Labels = "random-object",
+    splits: Literal["original", "paper"] = "original",
+    test_per_class: TestPerClass = PAPER_TEST_PER_CLASS,
+    drop_classes: str | Sequence[str] | None = None,
+    label_seed: Count = 0,
+    split_seed: Count = 0,
     **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load COCO's captions, labelled by its objects.
@@ -104,18 +107,10 @@ def load_coco(
         InputError: If files are missing or not of COCO's format, or both years are there.
     """
     source = PublishedFolder(root, options, "coco")
-    one_of("labels", labels, LABELS)
-    one_of("splits", splits, SPLITTINGS)
     if splits == "paper" and labels == "none":
         raise InputError("data option splits=paper: takes images of each class, so it needs labels")
-    dropped = words(
-        "drop_classes",
-        drop_classes if drop_classes is not None else PAPER_DROPPED if splits == "paper" else (),
-    )
-    label_seed = whole_number("label_seed", label_seed)
-    split_seed = whole_number("split_seed", split_seed)
-    test_per_class = whole_number("test_per_class", test_per_class, least=1)
-
+    usually = PAPER_DROPPED if splits == "paper" else ()
+    dropped = words(usually if drop_classes is None else drop_classes)
     folder, found = find_parts(source.root, year, parts)
     if not source.named:
         source.place = folder
@@ -131,14 +126,12 @@ def load_coco(
     return source.table(entries, what)
 
 
-def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[Path, list[Path]]:
+def find_parts(root: Path, year: Year | None, parts: Parts | None) -> tuple[Path, list[Path]]:
     """Return the folder that images start from, and the files of captions to read.
 
     Raises:
         InputError: If a part is not there, or both years are and none is named.
     """
-    one_of("year", year, (None, *YEARS, *map(str, YEARS)))
-    one_of("parts", parts, (None, *PARTS, "both"))
     if root.is_file():
         annotations, names = root.parent, [root.name]
     else:
@@ -303,8 +296,8 @@ def build_coco(
     seed: int = 0,
     progress: Progress | None = None,
     *,
-    year: int | str = 2014,
-    parts: str = "both",
+    year: Year = 2014,
+    parts: Parts = "both",
     images: bool = True,
     keep_archives: bool = False,
 ) -> Path:
@@ -320,10 +313,8 @@ def build_coco(
         keep_archives: Leave the zip files in the cache folder.
 
     Raises:
-        InputError: If an option is wrong, the disk is too small or a file cannot be had.
+        InputError: If the disk is too small or a file cannot be had.
     """
-    one_of("year", year, (*YEARS, *map(str, YEARS)))
-    one_of("parts", parts, (*PARTS, "both"))
     chosen = PARTS if parts == "both" else (parts,)
     files = _archives(int(year), chosen, images)
     return fetch_and_unpack("coco", files, out, keep_archives=keep_archives, progress=progress)
@@ -342,10 +333,10 @@ def load_coco_paper(
     root: Path | None,
     seed: int = 0,
     *,
-    year: int | str = 2014,
-    test_per_class: int = PAPER_TEST_PER_CLASS,
-    label_seed: int = 0,
-    split_seed: int = 0,
+    year: Year = 2014,
+    test_per_class: TestPerClass = PAPER_TEST_PER_CLASS,
+    label_seed: Count = 0,
+    split_seed: Count = 0,
     **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load the paper's COCO: 78 classes, 3,900 test images, everything else training data.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
-from typing import Unpack
+from typing import Literal, Unpack
 from urllib.parse import quote, urljoin
 
 from mmpoison.base.files import atomic_folder, refuse_occupied
@@ -31,9 +31,10 @@ from mmpoison.base.untrusted import (
 from mmpoison.datasets.catalogue import Progress, derived
 from mmpoison.datasets.fetch.builds import PublicFile, open_cache
 from mmpoison.datasets.fetch.transfer import read_page
-from mmpoison.datasets.options import one_of, whole_number
+from mmpoison.datasets.options import Count
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
+    Missing,
     PublishedFolder,
     composed_folder,
     head_of,
@@ -78,7 +79,7 @@ def load_flickr30k(
     root: Path | None,
     seed: int = 0,
     *,
-    split: str | None = None,
+    split: Literal["karpathy", "all-train"] | None = None,
     **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load Flickr30k from whichever file of captions there is.
@@ -97,7 +98,6 @@ def load_flickr30k(
     Raises:
         InputError: If there is no file of captions, or it is not of its format.
     """
-    one_of("split", split, (None, "karpathy", "all-train"))
     source = PublishedFolder(root, options, FLICKR)
     file = _captions_file(source.root, split)
     if file.suffix == ".json":
@@ -194,7 +194,7 @@ def load_pascal_sentences(
     root: Path | None,
     seed: int = 0,
     *,
-    split_seed: int = 0,
+    split_seed: Count = 0,
     **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load PASCAL Sentences.
@@ -212,7 +212,6 @@ def load_pascal_sentences(
     Raises:
         InputError: If there are no sentences, or they are not of a known layout.
     """
-    split_seed = whole_number("split_seed", split_seed)
     source = PublishedFolder(root, options, PASCAL)
     if source.root.is_file():
         what = source.root
@@ -438,7 +437,7 @@ register_published(PASCAL, load_pascal_sentences, _recognise_pascal, build_pasca
 
 
 def load_flickr_pascal(
-    root: Path | None, seed: int = 0, *, split_seed: int = 0, missing: str = "skip"
+    root: Path | None, seed: int = 0, *, split_seed: Count = 0, missing: Missing = "skip"
 ) -> PairDataset:
     """Compose the set from a folder with both data sets.
 
@@ -455,13 +454,12 @@ def load_flickr_pascal(
     Raises:
         InputError: If a folder is missing, or holds neither of the data sets.
     """
-    split_seed = whole_number("split_seed", split_seed)
     folder = composed_folder(root, "flickr-pascal")
     flickr = load_flickr30k(_folder(folder, FLICKR), split="all-train", missing=missing)
     return join(folder, (flickr, _pascal(folder, split_seed, missing)))
 
 
-def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:
+def load_pascal_test(root: Path, *, missing: Missing = "skip") -> PairDataset:
     """Load the test half of PASCAL Sentences, as `flickr-pascal` has it.
 
     Args:
@@ -473,7 +471,7 @@ def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:
     return pascal.piece(pascal.images.indices(split="test"))
 
 
-def _pascal(root: Path, split_seed: int, missing: str) -> PairDataset:
+def _pascal(root: Path, split_seed: int, missing: Missing) -> PairDataset:
     pascal = load_pascal_sentences(_folder(root, PASCAL), split_seed=split_seed, missing=missing)
     return _as_published(pascal) if split_seed == 0 else pascal
 

@@ -9,17 +9,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import msgspec
 import numpy as np
 
 from mmpoison.datasets.catalogue import Progress, derived
 from mmpoison.datasets.fetch.builds import ARCHIVES, fetch_and_unpack, is_jpeg
-from mmpoison.datasets.options import one_of, whole_number, words
+from mmpoison.datasets.options import Count, words
 from mmpoison.datasets.published.adapter import (
     Id,
     ImageOptions,
+    Missing,
     PublishedFolder,
     composed,
     composed_folder,
@@ -51,6 +52,7 @@ PAPER_KEYWORDS: Keywords = {
 }
 
 Problem = Callable[[str], None]
+Match = Literal["chosen", "all"]
 
 
 class _Region(msgspec.Struct, gc=False):
@@ -78,12 +80,12 @@ def load_visual_genome(
     root: Path | None,
     seed: int = 0,
     *,
-    captions_per_image: int = 5,
-    keywords: Keywords | str | None = None,
-    match: str = "chosen",
-    test_per_class: int = 0,
-    caption_seed: int = 0,
-    split_seed: int = 0,
+    captions_per_image: Count = 5,
+    keywords: str | Keywords | None = None,
+    match: Match = "chosen",
+    test_per_class: Count = 0,
+    caption_seed: Count = 0,
+    split_seed: Count = 0,
     **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load Visual Genome's regions as pairs of an image and a caption.
@@ -108,13 +110,7 @@ def load_visual_genome(
         InputError: If the file is missing or not of this format, or no caption has one of the given keywords.
     """
     source = PublishedFolder(root, options, "visual-genome")
-    one_of("match", match, ("chosen", "all"))
     patterns = _patterns(keywords)
-    most = whole_number("captions_per_image", captions_per_image)
-    test_per_class = whole_number("test_per_class", test_per_class)
-    caption_seed = whole_number("caption_seed", caption_seed)
-    split_seed = whole_number("split_seed", split_seed)
-
     file = source.file(REGIONS_FILE)
     image_id = _image_ids(source.folder, source.place, source.problem)
     entries: list[ImageEntry] = []
@@ -126,7 +122,7 @@ def load_visual_genome(
         if image is None:
             continue
         phrases = [region.phrase for region in image.regions]
-        chosen = _draw(phrases, image.id, most, caption_seed)
+        chosen = _draw(phrases, image.id, captions_per_image, caption_seed)
         matching = _matching(chosen if match == "chosen" else phrases, patterns)
         label = matching[0] if len(matching) == 1 else None
         entries.append(ImageEntry(image_id(image.id), chosen, where, label, categories=matching))
@@ -149,19 +145,16 @@ def _draw(phrases: list[Any], image: int, most: int, seed: int) -> list[Any]:
     ]
 
 
-def _patterns(keywords: Keywords | str | None) -> dict[str, re.Pattern[str]]:
+def _patterns(keywords: str | Keywords | None) -> dict[str, re.Pattern[str]]:
     """Return what finds the keywords of each label: the paper's by default."""
     wanted: Keywords = PAPER_KEYWORDS
     if isinstance(keywords, str):
         wanted = {} if keywords == "none" else parse_keywords([keywords])
     elif keywords is not None:
         wanted = keywords
-    if not isinstance(wanted, Mapping) or not (wanted or keywords == "none"):
+    if not (wanted or keywords == "none"):
         raise InputError(f"data option keywords={keywords!r:.60}: give e.g. sheep=sheep|lamb")
-    return {
-        label: keyword_pattern(words(f"keywords.{label}", given))
-        for label, given in sorted(wanted.items())
-    }
+    return {label: keyword_pattern(words(given)) for label, given in sorted(wanted.items())}
 
 
 def _matching(captions: list[Any], patterns: Mapping[str, re.Pattern[str]]) -> tuple[str, ...]:
@@ -266,8 +259,8 @@ def load_visual_genome_paper(
     root: Path | None,
     seed: int = 0,
     *,
-    match: str = "chosen",
-    caption_seed: int = 0,
+    match: Match = "chosen",
+    caption_seed: Count = 0,
     **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load the paper's Visual Genome, all of it training data.
@@ -308,18 +301,22 @@ register_published(
 # (section 4.2.3).
 
 
-def _visual_genome(folder: Path, missing: str) -> PairDataset:
+def _visual_genome(folder: Path, missing: Missing) -> PairDataset:
     return load_visual_genome_paper(folder / "visual-genome", missing=missing)
 
 
-def _clean_visual_genome(folder: Path, missing: str) -> PairDataset:
+def _clean_visual_genome(folder: Path, missing: Missing) -> PairDataset:
     pairs = _visual_genome(folder, missing)
     codes = np.full_like(pairs.images.split_codes, SPLITS.index("val"))
     return replace(pairs, images=replace(pairs.images, split_codes=codes))
 
 
 def load_coco_with_visual_genome(
-    root: Path | None, seed: int = 0, *, missing: str = "skip", shared: str = "leave-out"
+    root: Path | None,
+    seed: int = 0,
+    *,
+    missing: Missing = "skip",
+    shared: Literal["leave-out", "keep"] = "leave-out",
 ) -> PairDataset:
     """Load the paper's COCO with Visual Genome as the split `val`.
 
@@ -332,7 +329,6 @@ def load_coco_with_visual_genome(
     Raises:
         InputError: If a folder or file is missing or broken.
     """
-    one_of("shared", shared, ("leave-out", "keep"))
     folder = composed_folder(root, "coco-paper-vg")
     coco = load_coco_paper(folder / "coco", missing=missing)
     clean = _clean_visual_genome(folder, missing)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, cast, get_args
 
-from mmpoison.datasets.options import one_of
 from mmpoison.embedded.arrays import ArrayFile, ArrayShard, open_archive, sizes_of
 from mmpoison.embedded.catalogue import EmbeddedFormat, register
 from mmpoison.embedded.files import DataFile, Listing, each, list_place
@@ -259,14 +259,14 @@ register(
 
 
 DATACOMP = "datacomp"
-MODELS = ("l14", "b32")
+Model = Literal["l14", "b32"]
 """The models of DataComp's embeddings, the better one first."""
 
 
 def open_datacomp(
     place: Listing,
     *,
-    model: str | None = None,
+    model: Model | None = None,
     id: str = "uid",
     caption: str | None = None,
     image_id: str | None = None,
@@ -310,9 +310,8 @@ def _stems(place: Listing) -> list[str]:
     return [file.stem for file in place.files(ending=".npz").values()]
 
 
-def _choose_model(model: str | None, archives: list[DataFile]) -> str:
+def _choose_model(model: Model | None, archives: list[DataFile]) -> Model:
     if model is not None:
-        one_of("model", model, MODELS)
         return model
     for archive in archives:
         try:
@@ -320,10 +319,10 @@ def _choose_model(model: str | None, archives: list[DataFile]) -> str:
                 names = opened.namelist()
         except ShardError:
             continue
-        for each_model in MODELS:
+        for each_model in get_args(Model):
             if f"{each_model}_txt.npy" in names and f"{each_model}_img.npy" in names:
-                return each_model
-    return MODELS[0]
+                return cast("Model", each_model)
+    return "l14"
 
 
 def _recognise_datacomp(place: Listing) -> str | None:
