@@ -325,10 +325,9 @@ def test_what_is_left_out_is_written_down(own_square_folder: Path, tmp_path: Pat
     options = {"strict": False}
     done = convert(own_square_folder, tmp_path / "out", to=to, options=options, images_per_shard=20)
     assert (done.images, done.left_out) == (54, 3)
-    problems = (tmp_path / "out" / "problems.txt").read_text().splitlines()
-    assert "image path '../x.png' leaves the folder" in problems[0]
-    assert "sheep/01.png: no such image" in problems[1]
-    assert "sofa/02.png: leads out of" in problems[2]
+    problems = (tmp_path / "out" / "problems.txt").read_text()
+    for line in ("'../x.png' leaves the folder", "sheep/01.png: no such", "sofa/02.png: leads out"):
+        assert line in problems
     made = content(load_pairs(tmp_path / "out"))
     assert made == [line for n, line in enumerate(wanted) if n not in (25, 38)]
 

@@ -18,7 +18,7 @@ from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.datasets.options import Count, fit_options, option_kinds
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.builder import PairRows
-from mmpoison.pairs.folder import pieces_of, table_of
+from mmpoison.pairs.folder import is_poisoned, pieces_of, table_of
 from mmpoison.pairs.table import PairDataset, TableStates
 
 Progress = Callable[[int, int], None]
@@ -135,11 +135,8 @@ def load_dataset(
             f"{unknown_name('data set', name, list(DATASETS), DATASETS.listed_by)}"
         )
     else:
-        place = Path(name)
-        source = recognise(place) if format is None else DATASETS[format]
-        if root is not None:
-            options = {**(options or {}), "images": image_folder(source, root)}
-    return _load(source, place, seed, options or {})
+        return PathData.of(name, format, root, options or {}).load(seed)
+    return PathData(source, place, fitted_options(source, options or {})).load(seed)
 
 
 def load_pairs(
@@ -166,11 +163,7 @@ def load_pairs(
     Raises:
         InputError: If there is nothing at the path, no format or several recognise it, or nothing can be read.
     """
-    place = Path(path)
-    source = recognise(place) if format is None else DATASETS[format]
-    if images is not None:
-        options["images"] = image_folder(source, images)
-    return _load(source, place, seed, options)
+    return PathData.of(path, format, images, options).load(seed)
 
 
 def stream_pairs(
@@ -190,20 +183,84 @@ def stream_pairs(
     Raises:
         InputError: As for `load_pairs`.
     """
-    place = Path(path)
-    source = recognise(place) if format is None else DATASETS[format]
-    options = fitted_options(source, options)
-    if source.stream is not None:
-        tables = TableStates.of(place)
-        for piece in source.stream(place, images_at_once, **options):
-            yield replace(piece, tables=tables)
-        tables.check()
-        return
-    pairs = _load(source, place, 0, options)
-    for start in range(0, len(pairs.images), images_at_once):
-        piece = pairs.piece(np.arange(start, min(start + images_at_once, len(pairs.images))))
-        # what was left out of the whole is reported once
-        yield piece if start == 0 else replace(piece, problems=())
+    return PathData.of(path, format, None, options).pieces(images_at_once)
+
+
+@dataclass(frozen=True)
+class PathData:
+    """A folder or file of pairs, or the folder of a named data set, and how it is read.
+
+    Attributes:
+        source: Its format or data set.
+        place: The path; None for data that are made here.
+        options: Options of the format, of the types that it takes.
+    """
+
+    source: DataSource
+    place: Path | None
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        path: str | Path,
+        format: str | None = None,
+        images: str | Path | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        own_columns: bool = False,
+    ) -> PathData:
+        """Find the format of a path and check the options.
+
+        Args:
+            path: A folder or file.
+            format: Registered name of the format, where it cannot be recognised.
+            images: Folder that relative image paths start from.
+            options: Options of the format, as text or as values.
+            own_columns: Read the user's own columns too, if the format can and the options do not say otherwise.
+
+        Raises:
+            InputError: If there is nothing at the path, no format or several recognise it, or an option is wrong.
+        """
+        place = Path(path)
+        source = recognise(place) if format is None else DATASETS[format]
+        given = dict(options or {})
+        if images is not None:
+            given["images"] = image_folder(source, images)
+        if own_columns and "own_columns" in source.options:
+            given.setdefault("own_columns", True)
+        return cls(source, place, fitted_options(source, given))
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether a manifest lies in the folder, or next to the file."""
+        place = self.place
+        return place is not None and is_poisoned(place if place.is_dir() else place.parent)
+
+    def load(self, seed: int = 0) -> PairDataset:
+        """Load the pairs as one table, warn of what was left out, and refuse files that change meanwhile."""
+        source, place = self.source, self.place
+        if place is not None and not place.exists():
+            raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
+        tables = None if place is None else TableStates.of(place)
+        pairs = source.load(place, seed, **self.options)
+        if tables is not None:
+            tables.check()
+        return _warned(replace(pairs, tables=tables), place)
+
+    def pieces(self, images_at_once: int) -> Iterator[PairDataset]:
+        """Yield tables of about so many images; a format that can only be read whole is cut into them."""
+        if self.source.stream is not None and self.place is not None:
+            tables = TableStates.of(self.place)
+            for piece in self.source.stream(self.place, images_at_once, **self.options):
+                yield replace(piece, tables=tables)
+            tables.check()
+            return
+        pairs = self.load()
+        for start in range(0, len(pairs.images), images_at_once):
+            piece = pairs.piece(np.arange(start, min(start + images_at_once, len(pairs.images))))
+            # what was left out of the whole is reported once
+            yield piece if start == 0 else replace(piece, problems=())
 
 
 def recognise(path: Path) -> DataSource:
@@ -353,19 +410,6 @@ def _is_converted(source: DataSource, place: Path) -> bool:
     return own(place) is not None and source.recognise(place) is None
 
 
-def _load(
-    source: DataSource, place: Path | None, seed: int, options: Mapping[str, Any]
-) -> PairDataset:
-    fitted = fitted_options(source, options)
-    if place is not None and not place.exists():
-        raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
-    tables = None if place is None else TableStates.of(place)
-    pairs = source.load(place, seed, **fitted)
-    if tables is not None:
-        tables.check()
-    return _warned(replace(pairs, tables=tables), place)
-
-
 def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
     if pairs.problems:
         several = (
@@ -377,12 +421,6 @@ def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
             stacklevel=4,
         )
     return pairs
-
-
-def with_own_columns(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options by which a format reads the user's own columns too, if it can and nothing else is said."""
-    more = {"own_columns": True} if "own_columns" in source.options else {}
-    return {**more, **options}
 
 
 def fitted_options(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ import json
 import os
 import shutil
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,12 +34,9 @@ from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import parse_json, read_json, read_lines
 from mmpoison.datasets.catalogue import (
     DATASETS,
-    image_folder,
+    PathData,
     load_dataset,
-    recognise,
     source_of_address,
-    stream_pairs,
-    with_own_columns,
 )
 from mmpoison.datasets.formats.shard_writers import (
     Line,
@@ -59,7 +55,6 @@ from mmpoison.pairs.folder import (
     ImagePolicy,
     copy_notices,
     count_images,
-    is_poisoned,
     rename_images,
     write_data_card,
 )
@@ -167,12 +162,14 @@ def convert_pairs(
         "keywords": list(keywords),
     }
     with _work_folder(target, settings) as work:
-        job = _Job(work, to, images, workers or min(os.cpu_count() or 1, 8), progress)
-        whole, pieces, total, job.own_columns = _read(
-            source, to, format, root, dict(options or {}), labels, keywords, images_per_shard
+        whole, pieces, total, own_columns = _read(
+            source, to, format, root, options or {}, labels, keywords, images_per_shard
         )
+        threads = workers or min(os.cpu_count() or 1, 8)
+        poisoned = whole is not None and whole.manifest is not None
+        job = _Job(work, to, images, threads, progress, own_columns, total, poisoned)
         try:
-            job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
+            job.run(pieces)
             if whole is not None and whole.tables is not None:
                 whole.tables.check()
             job.finish(whole)
@@ -250,34 +247,30 @@ def _read(
     to: Target,
     format: str | None,
     root: str | Path | None,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
     labels: str | Path | None,
     keywords: Sequence[str],
     images_per_shard: int,
 ) -> tuple[PairDataset | None, Iterator[_Piece], int | None, dict[str, Kind]]:
     """Read the whole data set if necessary; return it, its pieces, the number of images if known, and own columns."""
     path = Path(source)
-    found = None
+    load: Callable[[], PairDataset]
     if path.exists() and (format is not None or str(source) not in DATASETS):
-        found = recognise(path) if format is None else DATASETS[format]
-        options = with_own_columns(found, options)
-    if found is not None and found.stream is not None and labels is None and not keywords:
-        folder = path if path.is_dir() else path.parent
-        if not is_poisoned(folder):
-            if root is not None:
-                options["images"] = image_folder(found, root)
-            read = partial(
-                stream_pairs, path, images_at_once=images_per_shard, format=found.name, **options
-            )
-            total = count_images(path) if found.name == "pairs-folder" else None
+        data = PathData.of(path, format, root, options, own_columns=True)
+        load = data.load
+        if data.source.stream is not None and not (data.poisoned or labels or keywords):
+            total = count_images(path) if data.source.name == "pairs-folder" else None
             # all files of a set have one schema, which only the whole set tells
-            kinds = column_kinds(read()) if to == "parquet" else {}
-            lines = (_Piece(list(p.lines(own_columns=True)), p.root, p.problems) for p in read())
+            kinds = column_kinds(data.pieces(images_per_shard)) if to == "parquet" else {}
+            pieces = data.pieces(images_per_shard)
+            lines = (_Piece(list(p.lines(own_columns=True)), p.root, p.problems) for p in pieces)
             return None, lines, total, kinds
+    else:
+        load = partial(load_dataset, str(source), root, options=options, format=format)
     with warnings.catch_warnings():
         # what is left out is written to a file here
         warnings.simplefilter("ignore", MmpoisonWarning)
-        pairs = load_dataset(str(source), root, options=options, format=format)
+        pairs = load()
     if labels is not None:
         pairs = labels_from_csv(pairs, labels)
     if keywords:
@@ -293,125 +286,106 @@ def _pieces(pairs: PairDataset, images_per_shard: int) -> Iterator[_Piece]:
         problems = ()
 
 
+@dataclass
 class _Job:
-    """One conversion under way."""
+    """One conversion under way, and what it has counted so far."""
 
-    def __init__(
-        self,
-        work: Path,
-        to: Target,
-        images: ImagePolicy,
-        workers: int,
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self.work = work
-        self.data = work / "data"
-        self.to: Target = to
-        self.policy: ImagePolicy = images
-        self.workers = workers
-        self.progress = progress
-        self.images = self.pairs = self.shards = self.kept = self.left_out = 0
-        self.own_columns: dict[str, Kind] = {}
-        self._read = 0
-        self._total: int | None = None
-        self._new_ids: list[str] | None = None
-        self._root: Path | None = None
-        self._seen: set[str] = set()
+    work: Path
+    to: Target
+    policy: ImagePolicy
+    workers: int
+    progress: Callable[[int, int], None] | None
+    own_columns: dict[str, Kind]
+    total: int | None
+    poisoned: bool
+    images: int = 0
+    pairs: int = 0
+    shards: int = 0
+    kept: int = 0
+    left_out: int = 0
+    read: int = 0
+    new_ids: list[str] = field(default_factory=list)
+    root: Path | None = None
+    seen: set[str] = field(default_factory=set)
 
-    def run(self, pieces: Iterator[_Piece], total: int | None, *, strict: bool) -> None:
-        """Write every shard that is not finished yet."""
-        self._total = total
-        # only a poisoned set needs to know where each image went
-        self._new_ids = [] if strict else None
-        pending: deque[tuple[int, Future[WrittenShards]]] = deque()
+    def __post_init__(self) -> None:
+        self.data = self.work / "data"
+
+    def run(self, pieces: Iterator[_Piece]) -> None:
+        """Write every shard that is not finished yet, some at a time, since they wait in memory."""
         with (
             (self.work / PROBLEMS_FILE).open("w", encoding="utf-8") as problems,
             ThreadPoolExecutor(self.workers) as pool,
         ):
-
-            def collect() -> None:
-                count, future = pending.popleft()
-                self._count(future.result(), count, problems, strict)
-
-            try:
-                for number, piece in enumerate(pieces):
-                    self._root = piece.root
-                    self.shards = number + 1
-                    for line in piece.problems:
-                        self._note(line, problems)
-                    if self.to == "pairs-folder":
-                        kept = self._once(piece.lines, problems)
-                        if len(kept) < len(piece.lines):
-                            piece = _Piece(kept, piece.root, piece.problems)
-                    digest = _digest(piece)
-                    finished = self._finished(number, digest)
-                    if finished is not None:
-                        self.kept += 1
-                        future: Future[WrittenShards] = Future()
-                        future.set_result(finished)
-                    else:
-                        future = pool.submit(self._write, number, piece, digest)
-                    pending.append((len(piece.lines), future))
-                    # shards wait in memory until a thread is free, so only a few may
-                    while len(pending) > self.workers:
-                        collect()
-                while pending:
-                    collect()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+            numbered = enumerate(self._sound(pieces, problems))
+            while some := list(islice(numbered, self.workers)):
+                for (_, piece), written in zip(some, pool.map(self._shard, some), strict=True):
+                    self._count(written, len(piece.lines), problems)
         if _finished_shards(self.work) > self.shards:
             self._refuse_changed()
         if not self.images:
             shutil.rmtree(self.work / "done")  # empty shards are not worth going on from
             raise InputError(f"nothing was converted: {self._first_problem()}")
-        if self.progress is not None and self._total is None:
-            self.progress(self._read, self._read)
+        if self.progress is not None and self.total is None:
+            self.progress(self.read, self.read)
+
+    def _sound(self, pieces: Iterator[_Piece], problems: Any) -> Iterator[_Piece]:
+        """Note what is left out of the pieces; images of a pairs folder come once."""
+        for piece in pieces:
+            self.root = piece.root
+            self.shards += 1
+            for line in piece.problems:
+                self._note(line, problems)
+            if self.to == "pairs-folder":
+                kept = self._once(piece.lines, problems)
+                if len(kept) < len(piece.lines):
+                    piece = _Piece(kept, piece.root, piece.problems)
+            yield piece
 
     def finish(self, whole: PairDataset | None) -> None:
         """Add what belongs to a set in addition to its shards: lines, manifest, notices, problems."""
         if self.to == "pairs-folder":
             self._join_lines()
         if whole is not None and whole.manifest is not None:
-            assert self._new_ids is not None
-            renamed = rename_images(whole, self._new_ids, self.data)
+            renamed = rename_images(whole, self.new_ids, self.data)
             assert renamed.manifest is not None
             renamed.manifest.write(self.data / MANIFEST_FILE)
-        if self._root is not None:
-            copy_notices(self._root, self.data)
+        if self.root is not None:
+            copy_notices(self.root, self.data)
         if whole is not None and whole.manifest is not None:
             write_data_card(self.data, whole.manifest, self.pairs)
         if self.left_out:
             shutil.copyfile(self.work / PROBLEMS_FILE, self.data / PROBLEMS_FILE)
 
-    def _write(self, number: int, piece: _Piece, digest: str) -> WrittenShards:
+    def _shard(self, numbered: tuple[int, _Piece]) -> WrittenShards:
+        """Write one shard, or find that an earlier conversion has."""
+        number, piece = numbered
+        digest = _digest(piece)
+        file = self.work / "done" / f"{number:05d}.json"
+        if file.exists():
+            record = read_json(file)
+            if not isinstance(record, dict) or record.pop("digest", None) != digest:
+                self._refuse_changed()
+            try:
+                return WrittenShards(**record, kept=True)
+            except TypeError:
+                self._refuse_changed()
         written = write_shard(
             self.to, number, piece.lines, piece.root, self.data, self.policy, self.own_columns
         )
         refuse_changed(piece.root, piece.ids, piece.states)
         # behind the shard itself: it says that the shard is whole
-        write_json(self.work / "done" / f"{number:05d}.json", {"digest": digest, **asdict(written)})
+        record = {"ids": written.ids, "pairs": written.pairs, "problems": written.problems}
+        write_json(file, {"digest": digest, **record})
         return written
-
-    def _finished(self, number: int, digest: str) -> WrittenShards | None:
-        file = self.work / "done" / f"{number:05d}.json"
-        if not file.exists():
-            return None
-        record = read_json(file)
-        if not isinstance(record, dict) or record.pop("digest", None) != digest:
-            self._refuse_changed()
-        try:
-            return WrittenShards(**record)
-        except TypeError:
-            self._refuse_changed()
 
     def _refuse_changed(self) -> NoReturn:
         raise InputError(
             f"the source has changed since its conversion was begun: remove {self.work} and convert it again"
         )
 
-    def _count(self, written: WrittenShards, images: int, problems: Any, strict: bool) -> None:
-        if strict and written.problems:
+    def _count(self, written: WrittenShards, images: int, problems: Any) -> None:
+        if self.poisoned and written.problems:
             raise InputError(
                 f"{written.problems[0]}: a poisoned set is converted whole or not at all"
             )
@@ -419,22 +393,22 @@ class _Job:
             self._note(line, problems)
         self.images += len(written.ids)
         self.pairs += written.pairs
-        self._read += images
-        if self._new_ids is not None:
-            self._new_ids += written.ids
+        self.kept += written.kept
+        self.read += images
+        if self.poisoned:  # no other set needs to know where each image went
+            self.new_ids += written.ids
         if self.progress is not None:
             # of a stream nobody knows the length: there is at least one image more
-            total = self._total if self._total is not None else self._read + 1
-            self.progress(self._read, total)
+            self.progress(self.read, self.read + 1 if self.total is None else self.total)
 
     def _once(self, lines: list[Line], problems: Any) -> list[Line]:
         """Drop lines whose images an earlier piece had already; a stream does not know its earlier pieces."""
         kept: list[Line] = []
         for line in lines:
-            if line["image"] in self._seen:
+            if line["image"] in self.seen:
                 self._note(f"image {line['image']!r} occurs twice, its rows stand apart", problems)
             else:
-                self._seen.add(line["image"])
+                self.seen.add(line["image"])
                 kept.append(line)
         return kept
 

@@ -27,7 +27,7 @@ def test_l14_is_the_default_and_b32_a_choice(tmp_path: Path, pairs: Pairs) -> No
     np.testing.assert_array_equal(image, pairs.image)
     text, _ = open_embedded(tmp_path, options={"model": "b32"}).shards[0].vectors()
     np.testing.assert_array_equal(text, pairs.text[:, ::-1])
-    with pytest.raises(InputError, match="must be .l14. or .b32."):
+    with pytest.raises(InputError, match="must be 'l14' or 'b32'"):
         open_embedded(tmp_path, options={"model": "h14"})
 
 

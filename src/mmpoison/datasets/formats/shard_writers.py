@@ -39,11 +39,13 @@ class WrittenShards:
         ids: New id of each image that was written, in order.
         pairs: Number of its pairs.
         problems: One line for each image that was left out.
+        kept: Whether an earlier, interrupted conversion wrote it.
     """
 
     ids: list[str] = field(default_factory=list)
     pairs: int = 0
     problems: list[str] = field(default_factory=list)
+    kept: bool = False
 
     def add(self, new_id: str, line: Line) -> None:
         """Count an image."""

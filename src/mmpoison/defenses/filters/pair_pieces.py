@@ -6,24 +6,14 @@ from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.datasets.catalogue import (
-    DATASETS,
-    NamedData,
-    fitted_options,
-    image_folder,
-    load_pairs,
-    recognise,
-    stream_pairs,
-    with_own_columns,
-)
+from mmpoison.datasets.catalogue import NamedData, PathData
 from mmpoison.errors import InputError
 from mmpoison.images.sources import Names, States, absent_images, file_states, refuse_changed
-from mmpoison.pairs.folder import MANIFEST_FILE, count_images, is_poisoned, open_pairs_folder
+from mmpoison.pairs.folder import MANIFEST_FILE, count_images, open_pairs_folder
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import (
     SPLITS,
@@ -101,8 +91,7 @@ class PairPieces:
         self.left_out: dict[str, str] = {}
         self.whole: Piece | None = None
         self.format = "memory"
-        self._path: Path | None = None
-        self._options: dict[str, Any] = {}
+        self._data: PathData | None = None
         self._tables: TableStates | None = None
         self._states: list[States] = []
         if isinstance(source, PairDataset):
@@ -118,25 +107,20 @@ class PairPieces:
             return
         self.name = str(path.resolve())
         self._tables = TableStates.of(path)
-        found = recognise(path) if source.format is None else DATASETS[source.format]
-        self.format = found.name
-        self._options = dict(source.options)
-        if source.root is not None:
-            self._options["images"] = image_folder(found, source.root)
-        if own_columns:
-            self._options = with_own_columns(found, self._options)
-        self._options = fitted_options(found, self._options)
-        folder = path if path.is_dir() else path.parent
-        ours = found.name == "pairs-folder"
-        if found.stream is None or (is_poisoned(folder) and not ours):
-            # the path that exists, also where a data set has that name
-            self._keep(load_pairs(path, format=found.name, **self._options))
+        # the path that exists, also where a data set has that name
+        found = PathData.of(
+            path, source.format, source.root, source.options, own_columns=own_columns
+        )
+        self.format = found.source.name
+        ours = self.format == "pairs-folder"
+        if found.source.stream is None or (found.poisoned and not ours):
+            self._keep(found.load())
             return
-        self._path = path
+        self._data = found
         if ours:
             self.images = count_images(path)
-            if is_poisoned(folder):
-                self.manifest = PoisonManifest.read(folder / MANIFEST_FILE)
+            if found.poisoned:
+                self.manifest = PoisonManifest.read(path / MANIFEST_FILE)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield the pieces in order, from the first.
@@ -185,16 +169,16 @@ class PairPieces:
         if self.whole is not None:
             yield from self._slices(self.whole)
         else:
-            assert self._path is not None
+            assert self._data is not None
+            assert self._data.place is not None
             marks = _Marks(self.manifest)
-            at_once = self.images_at_once
             pieces = (
-                stream_pairs(
-                    self._path, images_at_once=at_once, format=self.format, **self._options
-                )
+                self._data.pieces(self.images_at_once)
                 if self.manifest is None
                 # the manifest is read here
-                else open_pairs_folder(self._path, **self._options).pieces(at_once)
+                else open_pairs_folder(self._data.place, **self._data.options).pieces(
+                    self.images_at_once
+                )
             )
             for pairs in pieces:
                 yield Piece(pairs, marks.of(pairs))
