@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,12 +18,9 @@ class Web:
     Attributes:
         url: Its address, without a slash behind.
         files: Content by path.
-        etags: ETag by path; by default one made of the content, None for no ETag at all.
-        modified: `Last-Modified` by path.
         redirects: Where a path leads on to.
         ranges: Whether `Range` is understood.
         lengths: Whether `Content-Length` is sent.
-        if_range: Whether `If-Range` is heeded.
         headers: More headers of each answer.
         cuts: For the next answers, one each: after how many bytes of the body the connection is cut.
         statuses: For the next requests, one each: an error instead of the file.
@@ -33,12 +29,9 @@ class Web:
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
-    etags: dict[str, str | None] = field(default_factory=dict)
-    modified: dict[str, str] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
     lengths: bool = True
-    if_range: bool = True
     headers: dict[str, str] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -71,16 +64,9 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
 
         def _file(self, path: str) -> None:
             content = web.files[path]
-            etag = web.etags.get(path, f'"{hashlib.md5(content).hexdigest()}"')
             headers: dict[str, str] = {**web.headers}
-            if etag is not None:
-                headers["ETag"] = etag
-            if path in web.modified:
-                headers["Last-Modified"] = web.modified[path]
             asked = self.headers.get("Range")
-            condition = self.headers.get("If-Range")
-            same = condition in (None, etag, web.modified.get(path)) or not web.if_range
-            if asked and web.ranges and same:
+            if asked and web.ranges:
                 start = int(asked.removeprefix("bytes=").removesuffix("-"))
                 if start >= len(content):
                     self._answer(416, b"", **{"Content-Range": f"bytes */{len(content)}"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.fuzz.campaign import fuzz, replay
@@ -48,7 +49,7 @@ def main() -> int:
         print(found.line(), flush=True)
         for signature, kept in found.findings.items():
             print(f"    {signature}\n        --replay {kept}", flush=True)
-        done.append(found.to_json())
+        done.append(asdict(found))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(done, indent=2) + "\n")
     return int(any(one["findings"] for one in done))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from tests.fuzz import misbehaving_targets
-from tests.fuzz.campaign import Figures, fuzz, replay
+from tests.fuzz.campaign import fuzz, replay
 from tests.fuzz.mutate import mutate
 from tests.fuzz.registry import all_targets
+from tests.fuzz.worker import Figures
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="limits of memory and time are those of Linux"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import base64
+import faulthandler
+import hashlib
 import importlib
 import json
-import os
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tests.fuzz.attempt import Line, Outcome, Runner, write_canary
 from tests.fuzz.mutate import mutate
@@ -28,8 +28,62 @@ TRACED = 0.15
 TRIES = 120
 SECONDS_SMALLER = 5.0
 """How often, and how long at most, a finding is run again to make it small."""
-GROWN = 1 << 30
-"""With so many bytes more than at the start the process ends and another goes on: memory is not given back."""
+SILENT = 240.0
+"""Seconds after which an input ends the process: a call into C, or a wait for a lock, does not stop by itself."""
+
+
+@dataclass
+class Figures:
+    """What a campaign against one target came to.
+
+    Attributes:
+        target: Its name.
+        files: Names of the files that are changed.
+        inputs: How many were tried.
+        accepted: How many were read.
+        refused: How many were refused as they should be, in one line.
+        findings: What happened and where, with the file to replay it.
+        seconds: How long it took, without starting.
+        lines: Lines of mmpoison that were reached.
+        seed: Seed.
+        whole: Whether it came to its end.
+    """
+
+    target: str
+    files: list[str]
+    inputs: int = 0
+    accepted: int = 0
+    refused: int = 0
+    findings: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    lines: int = 0
+    seed: int = 0
+    whole: bool = False
+
+    def line(self) -> str:
+        """The figures on one line."""
+        return (
+            f"{self.target:20} {self.inputs:>9,} inputs  {self.accepted:>9,} accepted  {self.refused:>9,} refused  "
+            f"{len(self.findings):>3} findings  {self.seconds:>6.0f} s  {self.lines:>5,} lines reached"
+        )
+
+
+def keep(
+    figures: Figures, signature: str, case: Mapping[str, bytes], report: str, out: Path
+) -> None:
+    """Write a finding as a file that `--replay` takes."""
+    files = {name: base64.b64encode(content).decode() for name, content in case.items()}
+    digest = hashlib.sha256(signature.encode()).hexdigest()[:8]
+    file = out / f"{figures.target}-{digest}.json"
+    value = {
+        "target": figures.target,
+        "signature": signature,
+        "files": files,
+        "report": report[-4000:],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value, indent=1) + "\n")
+    figures.findings[signature] = str(file)
 
 
 class Session:
@@ -38,25 +92,25 @@ class Session:
     Args:
         runner: The target in its folder.
         rng: All chance.
-        say: Told of each finding: signature, input, what was report.
+        figures: Counts, and findings.
+        out: Folder for the findings.
     """
 
-    def __init__(
-        self, runner: Runner, rng: random.Random, say: Callable[[str, Case, str], None]
-    ) -> None:
+    def __init__(self, runner: Runner, rng: random.Random, figures: Figures, out: Path) -> None:
         self._runner = runner
         self._rng = rng
-        self._say = say
+        self._figures = figures
+        self._out = out
         self._examples = [runner.base, *({**runner.base, **e} for e in runner.target.examples())]
         self._corpus = list(self._examples)
         self._untried = self._examples[:0:-1]
         self._lines: set[Line] = set()
         self._known: set[str] = set()
-        self.counts = {"inputs": 0, "accepted": 0, "refused": 0, "finding": 0}
 
     def step(self) -> None:
         """Make one input and try it."""
-        number = self.counts["inputs"]
+        figures = self._figures
+        number = figures.inputs
         if number == 0:
             case = self._runner.base
         elif self._untried and self._rng.random() < 0.5:
@@ -68,22 +122,19 @@ class Session:
         if traced and "processor time" in outcome.signature:
             # tracing takes time of its own
             outcome = self._runner.attempt(case)
-        self.counts["inputs"] += 1
-        self.counts[outcome.kind] += 1
+        figures.inputs += 1
+        figures.accepted += outcome.kind == "accepted"
+        figures.refused += outcome.kind == "refused"
         new = not outcome.lines <= self._lines or outcome.signature not in self._known
         self._lines |= outcome.lines
+        figures.lines = len(self._lines)
         if outcome.kind == "finding" and outcome.signature not in self._known:
-            self._say(outcome.signature, *self._small(case, outcome))
+            keep(figures, outcome.signature, *self._small(case, outcome), self._out)
         self._known.add(outcome.signature)
         if new and outcome.kind != "finding":
             self._corpus.append(case)
             if len(self._corpus) > CORPUS:
                 del self._corpus[self._rng.randrange(len(self._examples), CORPUS)]
-
-    @property
-    def reached(self) -> int:
-        """Lines of mmpoison that were reached."""
-        return len(self._lines)
 
     def _changed(self) -> Case:
         target, rng = self._runner.target, self._rng
@@ -148,21 +199,8 @@ def _smaller(content: bytes, same: Callable[[bytes], bool]) -> bytes:
     return content
 
 
-def encode_case(target: str, signature: str, case: Mapping[str, bytes], report: str) -> str:
-    """A finding as the text of a file that `--replay` takes."""
-    files = {name: base64.b64encode(content).decode() for name, content in case.items()}
-    value = {"target": target, "signature": signature, "files": files, "report": report[-4000:]}
-    return json.dumps(value, indent=1) + "\n"
-
-
-def decode_case(text: str) -> tuple[str, Case]:
-    """The target and the input of a finding."""
-    value = json.loads(text)
-    return value["target"], {name: base64.b64decode(raw) for name, raw in value["files"].items()}
-
-
 def main() -> None:
-    """Fuzz the targets one after the other, or replay one input; one line of JSON a fact on standard output."""
+    """Fuzz the targets one after the other, or replay one input; the figures of each are a file in the place."""
     parser = argparse.ArgumentParser()
     parser.add_argument("targets", nargs="+")
     parser.add_argument("--registry", default="tests.fuzz.registry:all_targets")
@@ -171,71 +209,35 @@ def main() -> None:
     parser.add_argument("--inputs", type=float, default=float("inf"))
     parser.add_argument("--limit", type=float, default=SECONDS)
     parser.add_argument("--seed", default="0")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--replay", type=Path)
     given = parser.parse_args()
-    facts = os.fdopen(os.dup(1), "w", buffering=1)
-    # whatever a library prints is not a fact
-    os.dup2(2, 1)
-
-    def say(**fact: Any) -> None:
-        facts.write(json.dumps(fact) + "\n")
-        facts.flush()
-
     module, _, name = given.registry.partition(":")
     registry: dict[str, Target] = getattr(importlib.import_module(module), name)()
     work = given.place / "work"
     write_canary(given.place / "canary")
     watch = Watch(work, given.place / "canary", given.limit)
     for name in given.targets:
-        say(event="building", target=name)
         runner = Runner(registry[name], work / name, watch)
         if given.replay is not None:
-            _, case = decode_case(given.replay.read_text())
+            files = json.loads(given.replay.read_text())["files"]
+            case = {file: base64.b64decode(raw) for file, raw in files.items()}
             outcome = runner.attempt(case)
-            say(
-                event="replayed",
-                kind=outcome.kind,
-                signature=outcome.signature,
-                report=outcome.report,
-            )
+            said = {"kind": outcome.kind, "signature": outcome.signature, "report": outcome.report}
+            (given.place / "replayed.json").write_text(json.dumps(said))
             continue
-        _fuzz(runner, random.Random(f"{given.seed}/{name}"), given.seconds, given.inputs, say)
-
-
-def _fuzz(
-    runner: Runner, rng: random.Random, seconds: float, inputs: float, say: Callable[..., None]
-) -> None:
-    name = runner.target.name
-
-    def found(signature: str, case: Case, report: str) -> None:
-        text = encode_case(name, signature, case, report)
-        say(event="finding", target=name, signature=signature, text=text)
-
-    session = Session(runner, rng, found)
-    say(event="began", target=name, folder=str(runner.folder), files=list(runner.target.files))
-    start = last = time.monotonic()
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + GROWN
-    whole = True
-    while time.monotonic() - start < seconds and session.counts["inputs"] < inputs:
-        say(event="input", **session.counts)
-        session.step()
-        if time.monotonic() - last > 1:
-            last = time.monotonic()
-            if _resident() > grown:
-                whole = False
-                break
-    say(
-        event="done" if whole else "grown",
-        target=name,
-        seconds=time.monotonic() - start,
-        lines=session.reached,
-        **session.counts,
-    )
-
-
-def _resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123
-        return int(stream.read().split()[1]) * resource.getpagesize()
+        figures = Figures(name, list(runner.target.files), seed=int(given.seed))
+        session = Session(runner, random.Random(f"{given.seed}/{name}"), figures, given.out)
+        result = given.place / f"{name}.json"
+        start = time.monotonic()
+        while figures.seconds < given.seconds and figures.inputs < given.inputs:
+            result.write_text(json.dumps(asdict(figures)))  # in case that it dies
+            faulthandler.dump_traceback_later(SILENT, exit=True)
+            session.step()
+            faulthandler.cancel_dump_traceback_later()
+            figures.seconds = time.monotonic() - start
+        figures.whole = True
+        result.write_text(json.dumps(asdict(figures)))
 
 
 if __name__ == "__main__":

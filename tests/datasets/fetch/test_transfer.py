@@ -146,7 +146,6 @@ def test_a_changed_file_of_the_same_size_on_a_careless_server_is_noticed(
 ) -> None:
     cut_off(get, web, sha256=SHA256)
     web.files["/data.zip"] = bytes(len(CONTENT))
-    web.if_range = False
     with pytest.raises(InputError, match=r"its sha256 is .* was expected: it was deleted"):
         get(sha256=SHA256)
     assert left(target) == []
