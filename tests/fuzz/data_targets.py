@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import shutil
-import tarfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -299,42 +298,21 @@ def _arrow(folder: Path) -> None:
 
 
 def _tar(folder: Path) -> None:
-    with tarfile.open(folder / "00000.tar", "w") as archive:
-        for n, name in enumerate(NAMES):
-            stem = f"{'d' * 120}/{n}" if n == 3 else f"{n:09d}"
-            line = json.dumps(_line(name, n)).encode()
-            for ending, data in (
-                ("png", picture_bytes()),
-                ("txt", b"a sheep\n"),
-                ("json", line),
-                ("cls", b"sofa"),
-            ):
-                member = tarfile.TarInfo(f"{stem}.{ending}")
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
+    from tests.conftest import write_tar
+
+    members: dict[str, bytes] = {}
+    for n, name in enumerate(NAMES):
+        stem = f"{'d' * 120}/{n}" if n == 3 else f"{n:09d}"
+        line = json.dumps(_line(name, n)).encode()
+        parts = {"png": picture_bytes(), "txt": b"a sheep\n", "json": line, "cls": b"sofa"}
+        members |= {f"{stem}.{ending}": data for ending, data in parts.items()}
+    write_tar(folder / "00000.tar", members)
 
 
 def _coco(folder: Path) -> None:
-    (folder / "annotations").mkdir()
-    images = [{"id": n, "file_name": f"{n:012d}.jpg", "height": 9, "width": 9} for n in range(5)]
-    captions = [{"id": n, "image_id": n % 5, "caption": f"a cat {n}"} for n in range(10)]
-    objects = [
-        {
-            "id": n,
-            "image_id": n % 5,
-            "category_id": (1, 17)[n % 2],
-            "area": 1.5 * n,
-            "segmentation": [[1.0, 2.0]],
-            "bbox": [1, 2, 3, 4],
-        }
-        for n in range(8)
-    ]
-    categories = [{"id": 1, "name": "person"}, {"id": 17, "name": "cat"}]
-    for name, value in (
-        ("captions_train2017", {"images": images, "annotations": captions}),
-        ("instances_train2017", {"annotations": objects, "categories": categories}),
-    ):
-        (folder / "annotations" / f"{name}.json").write_text(json.dumps(value))
+    from tests.datasets.published.conftest import write_coco
+
+    write_coco(folder, {n: (17, 1)[n % 2 :] for n in range(5)})
 
 
 def _read_coco(folder: Path) -> None:
@@ -349,36 +327,19 @@ def _read_coco(folder: Path) -> None:
 
 
 def _visual_genome(folder: Path) -> None:
+    from tests.datasets.published.conftest import write_regions
+
     phrases = ("two sheep", "a lamb in the grass", "planes in the sky", "a jet", "a goat", "x", "y")
-    regions = [
-        {
-            "id": n,
-            "regions": [
-                {"region_id": 10 * n + m, "image_id": n, "phrase": phrase, "x": 1, "width": 2}
-                for m, phrase in enumerate(phrases[n:])
-            ],
-        }
-        for n in range(4)
-    ]
+    write_regions(folder, {n: phrases[n:] for n in range(4)})
     data = [{"image_id": n, "url": f"https://x/y/VG_100K_2/{n}.jpg"} for n in range(4)]
-    (folder / "region_descriptions.json").write_text(json.dumps(regions))
     (folder / "image_data.json").write_text(json.dumps(data))
 
 
 def _karpathy(folder: Path) -> None:
-    images = [
-        {
-            "filename": f"airport_{n}.jpg",
-            "imgid": n,
-            "sentids": [2 * n, 2 * n + 1],
-            "split": ("train", "val", "test", "restval")[n % 4],
-            "sentences": [
-                {"tokens": ["a", "plane"], "raw": f"a plane {n}", "imgid": n, "sentid": 2 * n},
-                {"tokens": ["x"], "raw": "many planes", "imgid": n, "sentid": 2 * n + 1},
-            ],
-        }
-        for n in range(6)
-    ]
+    from tests.datasets.published.conftest import karpathy_image
+
+    splits = ("train", "val", "test", "restval")
+    images = [karpathy_image(f"airport_{n}.jpg", splits[n % 4]) for n in range(6)]
     (folder / "dataset_rsicd.json").write_text(json.dumps({"images": images, "dataset": "rsicd"}))
 
 

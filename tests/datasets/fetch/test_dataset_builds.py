@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import SHARED
+from tests.datasets.published.conftest import coco_name, write_coco, write_regions
 
 from mmpoison.cli import main
 from mmpoison.datasets import DATASETS, load_dataset, load_pairs
@@ -284,33 +285,17 @@ def test_what_cannot_be_had() -> None:
 # -- COCO and Visual Genome, in small --------------------------------------------------------------
 
 
-def coco_json(part: str, year: int) -> dict[str, bytes]:
-    images = [{"id": n, "file_name": f"{part}-{n}.jpg"} for n in range(3)]
-    captions = [{"id": n, "image_id": n, "caption": f"{part} cat {n}"} for n in range(3)]
-    objects = [{"id": n, "image_id": n, "category_id": 1, "area": 1.0} for n in range(3)]
-    names = [{"id": 1, "name": "cat"}]
-    return {
-        f"annotations/captions_{part}{year}.json": json.dumps(
-            {"images": images, "annotations": captions}
-        ).encode(),
-        f"annotations/instances_{part}{year}.json": json.dumps(
-            {"images": images, "annotations": objects, "categories": names}
-        ).encode(),
-        f"annotations/person_keypoints_{part}{year}.json": b"not wanted",
-    }
-
-
 @pytest.fixture
-def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = {
-        "annotations/annotations_trainval2017.zip": zipped(
-            coco_json("train", 2017) | coco_json("val", 2017)
-        ),
-        **{
-            f"zips/{part}2017.zip": zipped({f"{part}2017/{part}-{n}.jpg": b"jpg" for n in range(3)})
-            for part in ("train", "val")
-        },
-    }
+def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served: dict[str, bytes] = {}
+    for part in ("train", "val"):
+        write_coco(tmp_path / "made", {n: [17] for n in range(3)}, part, captions=1)
+        photos = {f"{part}2017/{coco_name(2017, part, n)}": b"jpg" for n in range(3)}
+        served[f"zips/{part}2017.zip"] = zipped(photos)
+    written = (tmp_path / "made/annotations").iterdir()
+    files = {f"annotations/{file.name}": file.read_bytes() for file in written}
+    more = {"annotations/person_keypoints_val2017.json": b"not wanted"}
+    served["annotations/annotations_trainval2017.zip"] = zipped(files | more)
     known = {}
     for path, content in served.items():
         name, size = Path(path).name, len(content)
@@ -326,7 +311,7 @@ def test_coco_is_fetched(web: Web, tmp_path: Path) -> None:
         "annotations/captions_val2017.json",
         "annotations/instances_val2017.json",
         "download.json",
-        *(f"val2017/val-{n}.jpg" for n in range(3)),
+        *(f"val2017/{coco_name(2017, 'val', n)}" for n in range(3)),
     ]
     assert [path for path, _ in web.requests] == [
         "/annotations/annotations_trainval2017.zip",
@@ -370,12 +355,11 @@ def test_the_command(
 def test_visual_genome_is_fetched(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    regions = [
-        {"id": n, "regions": [{"region_id": n * 10 + r, "phrase": f"{what} {r}"} for r in range(7)]}
-        for n, what in ((1, "a sheep"), (2, "a plane"), (3, "grass"))
-    ]
+    said = {1: "a sheep", 2: "a plane", 3: "grass"}
+    phrases = {image: [f"{what} {n}" for n in range(7)] for image, what in said.items()}
+    regions = (write_regions(tmp_path, phrases) / "region_descriptions.json").read_bytes()
     served = {
-        "region_descriptions.json.zip": {"region_descriptions.json": json.dumps(regions).encode()},
+        "region_descriptions.json.zip": {"region_descriptions.json": regions},
         "image_data.json.zip": {
             "image_data.json": json.dumps(
                 [{"image_id": 2, "url": "https://x/VG_100K_2/2.jpg"}]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import SHARED, refusal
+from tests.datasets.published.conftest import coco_name
+from tests.datasets.published.conftest import write_coco as write_part
 
 from mmpoison.datasets import PairDataset, load_dataset, load_pairs
 from mmpoison.datasets.published.coco import load_coco
@@ -21,90 +24,13 @@ needs_sample = pytest.mark.skipif(
     reason=f"coco_mini is not at {SHARED} (set MMPOISON_SHARED_DATA)",
 )
 
-CATEGORIES = {1: "person", 17: "cat", 80: "toaster", 89: "hair drier"}
 Write = Callable[..., Path]
-
-
-def _file_name(year: int, part: str, number: int) -> str:
-    return f"COCO_{part}2014_{number:012d}.jpg" if year == 2014 else f"{number:012d}.jpg"
 
 
 @pytest.fixture
 def write_coco(tmp_path: Path) -> Write:
     """A function that writes one part: of each image id the categories of its objects."""
-
-    def write(
-        objects: dict[int, list[int]],
-        part: str = "train",
-        year: int = 2017,
-        *,
-        captions: int = 2,
-        images: bool = False,
-        change: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
-    ) -> Path:
-        annotations = tmp_path / "coco" / "annotations"
-        annotations.mkdir(parents=True, exist_ok=True)
-        records: list[dict[str, Any]] = [
-            {
-                "license": 3,
-                "file_name": _file_name(year, part, number),
-                "coco_url": "http://images.cocodataset.org/x.jpg",
-                "height": 399,
-                "width": 640,
-                "date_captured": "2013-11-21 01:37:46",
-                "id": number,
-            }
-            for number in objects
-        ]
-        caption_file: dict[str, Any] = {
-            "info": {"description": "COCO 2017 Dataset", "year": year},
-            "licenses": [{"url": "http://x", "id": 1, "name": "y"}],
-            "images": records,
-            "annotations": [
-                {
-                    "image_id": number,
-                    "id": 10 * number + n,
-                    "caption": f" image {number} text {n}\n",
-                }
-                for n in range(captions)
-                for number in objects
-            ],
-        }
-        things = [(number, category) for number, found in objects.items() for category in found]
-        instance_file: dict[str, Any] = {
-            "info": {},
-            "images": records,
-            "annotations": [
-                {
-                    "segmentation": [[510.66, 423.01, 511.72, 420.03]]
-                    if index % 2
-                    else {"counts": [272, 2, 4], "size": [240, 320]},
-                    "area": 702.1 + index,
-                    "iscrowd": index % 2,
-                    "image_id": number,
-                    "bbox": [473.07, 395.93, 38.65, 28.67],
-                    "category_id": category,
-                    "id": -index,
-                }
-                for index, (number, category) in enumerate(things)
-            ],
-            "categories": [
-                {"supercategory": "thing", "id": number, "name": name}
-                for number, name in CATEGORIES.items()
-            ],
-        }
-        if change is not None:
-            change(caption_file, instance_file)
-        for kind, content in (("captions", caption_file), ("instances", instance_file)):
-            (annotations / f"{kind}_{part}{year}.json").write_text(json.dumps(content))
-        if images:
-            folder = annotations.parent / f"{part}{year}"
-            folder.mkdir()
-            for record in records:
-                (folder / record["file_name"]).touch()
-        return annotations.parent
-
-    return write
+    return partial(write_part, tmp_path / "coco")
 
 
 def _lines(pairs: PairDataset) -> dict[str, dict[str, Any]]:
@@ -272,7 +198,7 @@ def test_the_papers_split_is_that_of_the_general_tools(two_parts: Path) -> None:
 def test_the_split_does_not_hang_on_the_images_in_hand(two_parts: Path, write_coco: Write) -> None:
     whole = _lines(load_coco(two_parts, splits="paper", test_per_class=3))
     for number in (1, 2, 3, 4):
-        path = two_parts / "train2017" / _file_name(2017, "train", number)
+        path = two_parts / "train2017" / coco_name(2017, "train", number)
         path.parent.mkdir(exist_ok=True)
         path.touch()
     some = load_coco(two_parts, splits="paper", test_per_class=3)
@@ -327,7 +253,6 @@ def _set(kind: int, key: str, index: int, value: Any) -> Callable[..., None]:
             2,
             3,
         ),
-        (_set(0, "annotations", 1, 7), "annotations[1]: not as it should be (Expected `obj", 2, 3),
         (
             _set(0, "annotations", 1, {"image_id": 10, "caption": " \n"}),
             "captions_train2017.json images[1]: a caption of 'train2017/000000000010.jpg' is empty",
@@ -341,26 +266,8 @@ def _set(kind: int, key: str, index: int, value: Any) -> Callable[..., None]:
             3,
         ),
         (
-            _set(0, "annotations", 1, {"image_id": 10**400, "caption": "x"}),
-            "annotations[1]: not as it should be (Expected `int` <= 9223372036854775807",
-            2,
-            3,
-        ),
-        (
             _set(0, "images", 1, {"id": 9, "file_name": "000000000010.jpg"}),
             "images[1]: image id 9 occurs twice",
-            1,
-            2,
-        ),
-        (
-            _set(0, "images", 1, {"id": 10, "file_name": "000000000009.jpg"}),
-            "images[1]: image 'train2017/000000000009.jpg' occurs twice",
-            1,
-            2,
-        ),
-        (
-            _set(0, "images", 1, {"id": 10, "file_name": "../../etc/passwd"}),
-            "'train2017/../../etc/passwd' leaves the folder, it is refused",
             1,
             2,
         ),
@@ -368,12 +275,6 @@ def _set(kind: int, key: str, index: int, value: Any) -> Callable[..., None]:
         (
             _set(1, "annotations", 0, {"id": 1, "image_id": 9, "category_id": 500}),
             "instances_train2017.json: 1 object is of category ids that the file does not list",
-            2,
-            4,
-        ),
-        (
-            _set(1, "annotations", 0, {"id": 1, "image_id": "9", "category_id": 1}),
-            "instances_train2017.json annotations[0]: not as it should be (Expected `int`, got",
             2,
             4,
         ),

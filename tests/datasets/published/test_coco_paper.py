@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from tests.conftest import SHARED
+from tests.datasets.published.conftest import write_coco
 
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.errors import InputError
@@ -25,23 +25,19 @@ def root(tmp_path: Path) -> Path:
         "train": [1] * 20 + [2] * 12 + [5] * 4 + [3] * 3 + [0] * 2,
         "val": [1] * 10 + [2] * 8 + [5] * 6 + [4],
     }
-    (tmp_path / "annotations").mkdir()
+    of_image: dict[int, int] = {}
     for part, categories in contents.items():
-        ids = {next(numbers): category for category in categories}
-        images = [{"id": n, "file_name": f"COCO_{part}2014_{n:012d}.jpg"} for n in ids]
-        captions = [
-            {"id": n * 10 + i, "image_id": n, "caption": f"{NAMES.get(c, 'thing')} {n} {i}"}
-            for n, c in ids.items()
-            for i in range(5)
-        ]
-        objects = [
-            {"id": n, "image_id": n, "category_id": c, "area": 1.0} for n, c in ids.items() if c
-        ]
-        names = [{"id": i, "name": name} for i, name in NAMES.items()]
-        for kind, content in (("captions", captions), ("instances", objects)):
-            (tmp_path / "annotations" / f"{kind}_{part}2014.json").write_text(
-                json.dumps({"images": images, "annotations": content, "categories": names})
-            )
+        own = {next(numbers): category for category in categories}
+        of_image.update(own)
+        write_coco(
+            tmp_path,
+            {n: [c] if c else [] for n, c in own.items()},
+            part,
+            2014,
+            captions=5,
+            say=lambda image, n: f"{NAMES.get(of_image[image], 'thing')} {image} {n}",
+            categories=NAMES,
+        )
     return tmp_path
 
 

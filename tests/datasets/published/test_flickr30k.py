@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.datasets.published.conftest import karpathy_image
 
 from mmpoison.datasets import DATASETS, PairDataset, load_pairs
 from mmpoison.datasets.published.flickr_pascal import load_flickr30k
@@ -27,19 +28,9 @@ CSV = (
 )
 KARPATHY: dict[str, Any] = {
     "images": [
-        {
-            "sentids": [0, 1],
-            "imgid": 0,
-            "sentences": [
-                {"tokens": ["two"], "raw": "Two young guys .", "imgid": 0, "sentid": 0},
-                {"tokens": ["men"], "raw": "Two men.", "imgid": 0, "sentid": 1},
-            ],
-            "split": split,
-            "filename": name,
-        }
-        for name, split in (("1.jpg", "train"), ("2.jpg", "val"), ("3.jpg", "test"))
-    ],
-    "dataset": "flickr30k",
+        karpathy_image(f"{n}.jpg", split, "Two young guys .", "Two men.")
+        for n, split in enumerate(("train", "val", "test"), start=1)
+    ]
 }
 
 
@@ -240,6 +231,3 @@ def test_a_results_csv_of_another_kind_is_not_recognised(root: Path) -> None:
     (root / "results.csv").write_text("epoch,loss\n1,0.5\n")
     assert recognise(root) is None
     assert recognise(root / "results.csv") is None
-
-
-# -- real data -------------------------------------------------------------------------------------

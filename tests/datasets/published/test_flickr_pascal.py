@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 from tests.conftest import SHARED
-from tests.datasets.published.conftest import PASCAL_SPLIT, write_flickr, write_pascal
+from tests.datasets.published.conftest import (
+    PASCAL_SPLIT,
+    karpathy_image,
+    write_flickr,
+    write_pascal,
+)
 
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.published.flickr_pascal import load_flickr_pascal
@@ -105,13 +110,9 @@ def test_images_that_no_one_else_has_are_left_out(tmp_path: Path) -> None:
 
 def test_karpathys_split_of_flickr_is_all_training_data(flickr_pascal_root: Path) -> None:
     (flickr_pascal_root / "flickr30k" / "results_20130124.token").unlink()
-    images = [
-        {"filename": f"{n}.jpg", "split": split, "sentences": [{"raw": f"{split} {n}"}]}
-        for n, split in enumerate(("train", "val", "test"))
-    ]
-    (flickr_pascal_root / "flickr30k" / "dataset_flickr30k.json").write_text(
-        json.dumps({"images": images})
-    )
+    images = [karpathy_image(f"{split}.jpg", split) for split in ("train", "val", "test")]
+    file = flickr_pascal_root / "flickr30k" / "dataset_flickr30k.json"
+    file.write_text(json.dumps({"images": images}))
     assert parts(load_dataset("flickr-pascal", flickr_pascal_root))["train"][None] == 3
 
 

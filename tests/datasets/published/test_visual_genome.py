@@ -9,29 +9,12 @@ from typing import Any
 
 import pytest
 from tests.conftest import refusal
+from tests.datasets.published.conftest import regions_of
 
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.datasets.published.visual_genome import PAPER_KEYWORDS, load_visual_genome
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import label_by_keyword
-
-
-def _image(number: int, *phrases: Any) -> dict[str, Any]:
-    return {
-        "id": number,
-        "regions": [
-            {
-                "region_id": 1382 + index,
-                "width": 82,
-                "height": 139,
-                "image_id": number,
-                "phrase": phrase,
-                "y": 57,
-                "x": 421,
-            }
-            for index, phrase in enumerate(phrases)
-        ],
-    }
 
 
 @pytest.fixture
@@ -40,11 +23,11 @@ def root(tmp_path: Path) -> Path:
     folder.mkdir()
     _write(
         folder,
-        _image(1, "the clock is green in colour", "a Lamb in the grass", "two sheep"),
-        _image(2, "planes in the sky", "grey planet", "an airplane seat"),
-        _image(3, "a black seaplane", "man wearing sneakers"),
-        _image(4, "a goat", "a jet above the goats"),
-        _image(5, *(f"region {n}" for n in range(12))),
+        regions_of(1, "the clock is green in colour", "a Lamb in the grass", "two sheep"),
+        regions_of(2, "planes in the sky", "grey planet", "an airplane seat"),
+        regions_of(3, "a black seaplane", "man wearing sneakers"),
+        regions_of(4, "a goat", "a jet above the goats"),
+        regions_of(5, *(f"region {n}" for n in range(12))),
     )
     return folder
 
@@ -60,7 +43,7 @@ def _captions(pairs: PairDataset) -> dict[str, list[str]]:
 # -- captions and labels ---------------------------------------------------------------------------
 
 
-def test_at_most_five_captions_an_image(root: Path) -> None:
+def test_at_most_five_captions_anregions_of(root: Path) -> None:
     pairs = load_pairs(root)
     assert pairs.problems == ()
     captions = _captions(pairs)
@@ -84,7 +67,7 @@ def test_the_captions_come_from_their_own_seed(root: Path) -> None:
 
 
 def test_each_region_is_as_likely(root: Path) -> None:
-    _write(root, *(_image(n, *(f"region {k}" for k in range(10))) for n in range(1, 1001)))
+    _write(root, *(regions_of(n, *(f"region {k}" for k in range(10))) for n in range(1, 1001)))
     counts = Counter(load_visual_genome(root).captions)
     # 500 +- 6 standard deviations of 15.8
     assert all(abs(count - 500) < 6 * 15.8 for count in counts.values())
@@ -132,7 +115,9 @@ def test_labels_are_those_of_the_general_tool(root: Path) -> None:
 
 
 def test_words_are_looked_for_in_the_chosen_captions_or_in_all(root: Path) -> None:
-    _write(root, *(_image(n, "a sheep", *(f"region {k}" for k in range(9))) for n in range(1, 101)))
+    _write(
+        root, *(regions_of(n, "a sheep", *(f"region {k}" for k in range(9))) for n in range(1, 101))
+    )
     chosen = load_visual_genome(root)
     has_sheep = {int(image) for image in chosen.image[chosen.captions == "a sheep"]}
     assert set(chosen.images.indices(label="sheep").tolist()) == has_sheep
@@ -143,12 +128,12 @@ def test_words_are_looked_for_in_the_chosen_captions_or_in_all(root: Path) -> No
 
 
 def test_a_small_part_without_the_papers_classes(root: Path) -> None:
-    _write(root, _image(5, "a red door"))
+    _write(root, regions_of(5, "a red door"))
     assert load_pairs(root).classes == ()
 
 
 def test_test_images(root: Path) -> None:
-    _write(root, *(_image(n, "a sheep" if n % 2 else "a jet") for n in range(1, 11)))
+    _write(root, *(regions_of(n, "a sheep" if n % 2 else "a jet") for n in range(1, 11)))
     pairs = load_visual_genome(root, test_per_class=2)
     for label in ("aeroplane", "sheep"):
         assert len(pairs.images.indices(split="test", label=label)) == 2
@@ -224,15 +209,15 @@ def test_images_elsewhere(root: Path, tmp_path: Path) -> None:
         ({"id": 10**30, "regions": []}, "[1]: not as it should be (Expected `int` <=", 1),
         ({"id": 2, "regions": 5}, "[1]: not as it should be (Expected `array`", 1),
         ({"id": 2, "regions": [{}]}, "[1]: not as it should be (Object missing", 1),
-        (_image(2, None, "x"), "[1]: a caption of 'VG_100K/2.jpg' is not text: None", 2),
-        (_image(2, "", "x"), "[1]: a caption of 'VG_100K/2.jpg' is empty", 2),
-        (_image(1, "again"), "[1]: image 'VG_100K/1.jpg' occurs twice", 1),
+        (regions_of(2, None, "x"), "[1]: a caption of 'VG_100K/2.jpg' is not text: None", 2),
+        (regions_of(2, "", "x"), "[1]: a caption of 'VG_100K/2.jpg' is empty", 2),
+        (regions_of(1, "again"), "[1]: image 'VG_100K/1.jpg' occurs twice", 1),
     ],
 )
 def test_a_broken_entry_is_left_out_and_named(
     root: Path, image: Any, problem: str, images: int
 ) -> None:
-    _write(root, _image(1, "a sheep"), image)
+    _write(root, regions_of(1, "a sheep"), image)
     pairs = load_visual_genome(root)
     assert len(pairs.problems) == 1
     assert problem in pairs.problems[0]

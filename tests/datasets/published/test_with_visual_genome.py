@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.datasets.published.conftest import write_regions
+from tests.datasets.published.conftest import write_coco, write_regions
 
 from mmpoison.datasets import load_dataset
 from mmpoison.errors import InputError
@@ -45,27 +45,10 @@ def test_trained_on_visual_genome_and_tested_on_pascal(root: Path) -> None:
     assert len(pairs.images.indices(split="test", label="sheep")) == 25
 
 
-def write_coco(folder: Path) -> None:
-    """COCO 2014 with 52 boats and 52 dogs, numbered from 1; `val` has none."""
-    (folder / "annotations").mkdir(parents=True)
-    numbers = range(1, 105)
-    labels = ("boat", "dog", "toaster", "hair drier")
-    names = [{"id": n, "name": name} for n, name in enumerate(labels, 1)]
-    images = [{"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg"} for n in numbers]
-    said = [{"id": n, "image_id": n, "caption": f"thing {n}"} for n in numbers]
-    objects = [{"id": n, "image_id": n, "category_id": 1 + n % 2, "area": 1.0} for n in numbers]
-    for part in ("train", "val"):
-        for kind, found in (("captions", said), ("instances", objects)):
-            content = {"images": images, "annotations": found, "categories": names}
-            if part == "val":
-                content = {"images": [], "annotations": [], "categories": names}
-            file = folder / "annotations" / f"{kind}_{part}2014.json"
-            file.write_text(json.dumps(content))
-
-
 def coco_root(root: Path, coco_ids: dict[int, int | None]) -> Path:
-    """A small COCO, and three images of Visual Genome, some of them COCO's."""
-    write_coco(root / "coco")
+    """COCO 2014 with 52 cats and 52 people, and three images of Visual Genome, some of them COCO's."""
+    write_coco(root / "coco", {n: [17 if n % 2 else 1] for n in range(1, 105)}, "train", 2014)
+    write_coco(root / "coco", {}, "val", 2014)
     folder = write_regions(root / "visual-genome", PHRASES)
     data = [{"image_id": n, "coco_id": coco_ids.get(n), "url": ""} for n in PHRASES]
     (folder / "image_data.json").write_text(json.dumps(data))
