@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +34,7 @@ from mmpoison.datasets.openmoji.scene_data import (
 )
 from mmpoison.datasets.options import Count
 from mmpoison.errors import InputError
-from mmpoison.pairs.folder import load_pairs_folder, save_pairs
+from mmpoison.pairs.folder import line_text, load_pairs_folder, save_pairs
 from mmpoison.pairs.splits import balanced, subset_per_class
 from mmpoison.pairs.table import PairDataset
 
@@ -60,7 +59,7 @@ class _Item:
     part: str
     index: int
     split: str
-    label: str | None  # None: the class is drawn at random and not written
+    label: str | None = None  # None: the class is drawn at random and not written
 
 
 def in_parallel(
@@ -157,13 +156,16 @@ def build_openmoji(
             done = 0
             for captions in in_parallel(write, jobs, processes):
                 for item, five in zip(items[done : done + len(captions)], captions, strict=True):
-                    line = {
-                        "image": item.path,
-                        "captions": list(five),
-                        "label": item.label,
-                        "split": item.split,
-                    }
-                    lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    lines.write(
+                        line_text(
+                            {
+                                "image": item.path,
+                                "captions": five,
+                                "label": item.label,
+                                "split": item.split,
+                            }
+                        )
+                    )
                 done += len(captions)
                 if progress is not None:
                     progress(done, len(items))
@@ -173,23 +175,14 @@ def build_openmoji(
 
 
 def _plan(unlabelled: int, per_class: int, held_out: int) -> list[_Item]:
-    items = [
-        _Item(f"unlabelled/{i:06d}.jpg", "unlabelled", i, "train", None) for i in range(unlabelled)
-    ]
+    items = [_Item(f"unlabelled/{i:06d}.jpg", "unlabelled", i, "train") for i in range(unlabelled)]
+    train = per_class - per_class // 2
     for label in CLASSES:
-        train = per_class - per_class // 2
-        items += [
-            _Item(
-                f"{label}/{i:04d}.jpg",
-                f"labelled/{label}",
-                i,
-                "train" if i < train else "test",
-                label,
-            )
-            for i in range(per_class)
-        ]
-    items += [_Item(f"val/{i:06d}.jpg", "val", i, "val", None) for i in range(held_out)]
-    return items
+        part = f"labelled/{label}"
+        for i in range(per_class):
+            split = "train" if i < train else "test"
+            items.append(_Item(f"{label}/{i:04d}.jpg", part, i, split, label))
+    return items + [_Item(f"val/{i:06d}.jpg", "val", i, "val") for i in range(held_out)]
 
 
 def _readme(numbers: Mapping[str, int]) -> str:
@@ -264,9 +257,6 @@ def load_openmoji(
     return ContentCache().obtain(key, lambda folder: load_pairs_folder(folder / SCENES), draw)[0]
 
 
-load_balanced_openmoji = derived(load_openmoji, balanced, "caption_seed", without=["train_share"])
-
-
 def build_balanced_openmoji(
     out: Path,
     *,
@@ -281,28 +271,21 @@ def build_balanced_openmoji(
     return save_pairs(pairs, out, images="copy")
 
 
-for _name, _what, _load, _build in (
-    (
-        "openmoji",
-        "scenes of the 20 PASCAL classes, drawn from OpenMoji on this machine",
-        load_openmoji,
-        build_openmoji,
-    ),
-    (
-        "openmoji-b",
-        "the same scenes, one caption an image (balanced)",
-        load_balanced_openmoji,
-        build_balanced_openmoji,
-    ),
-):
-    register(
-        DataSource(
-            name=_name,
-            summary=_what,
-            where_from=f"made here: mmpoison data build {_name} --out DIR",
-            load=_load,
-            build=_build,
-            needs_root=False,
-            attribution=ATTRIBUTION,
-        )
-    )
+def _register(name: str, summary: str, **how: Any) -> None:
+    where_from = f"made here: mmpoison data build {name} --out DIR"
+    made = partial(DataSource, needs_root=False, attribution=ATTRIBUTION, where_from=where_from)
+    register(made(name=name, summary=summary, **how))
+
+
+_register(
+    "openmoji",
+    "scenes of the 20 PASCAL classes, drawn from OpenMoji on this machine",
+    load=load_openmoji,
+    build=build_openmoji,
+)
+_register(
+    "openmoji-b",
+    "the same scenes, one caption an image (balanced)",
+    load=derived(load_openmoji, balanced, "caption_seed", without=["train_share"]),
+    build=build_balanced_openmoji,
+)

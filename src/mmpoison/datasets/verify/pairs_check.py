@@ -26,6 +26,15 @@ from mmpoison.images.sources import changed_files, changed_line, file_states
 from mmpoison.pairs.folder import ManifestMisfit
 from mmpoison.pairs.table import SPLITS, PairDataset
 
+LEAKAGE = {
+    "same_images": "test images with the pixels of a train image",
+    "same_pairs": "test pairs with caption and image of a train pair",
+    "near_images": "test images near a train image",
+    "poisoned_images": "test images with poisoned train captions, by the manifest",
+    "same_captions": "texts in both",
+}
+"""What train and test share, by its key in the report."""
+
 # -- The report of a check of a data set, as rows for a reader and as JSON: the same content twice.
 
 
@@ -80,9 +89,18 @@ class Verification:
             rows["files"] = _files(self.images)
             rows["broken images"] = _list(self.images["broken"])
         if self.duplicates is not None:
-            rows["same images"] = _same(self.duplicates["same"])
-            rows["near images"] = _near(self.duplicates["near"])
-        rows["train and test"] = _leakage(self.leakage)
+            same, near = self.duplicates["same"], self.duplicates["near"]
+            equal = {
+                "with the pixels of another": same["images"],
+                "with its bytes too": same["same_bytes"],
+            }
+            within = {f"within {near['distance']} of 64 bits of another": near["images"]}
+            rows["same images"] = _list(equal)
+            rows["near images"] = (
+                f"not looked for: {near['left_out']}" if near["left_out"] else _list(within)
+            )
+        shared = {words: self.leakage.get(name, 0) for name, words in LEAKAGE.items()}
+        rows["train and test"] = _list(shared, "nothing in both")
         rows["poisoned"] = (
             "no manifest"
             if self.poison is None
@@ -116,54 +134,14 @@ def _captions(captions: Mapping[str, Any]) -> str:
 
 
 def _files(images: Mapping[str, Any]) -> str:
-    formats = ", ".join(f"{count:,} {name}" for name, count in images["formats"].items())
+    formats = _list(images["formats"], "")
     if not formats:
         return "none can be read"
-    small, large = images["smallest"], images["largest"]
-    return (
-        f"{formats}, {small:,} pixels a side"
-        if small == large
-        else (f"{formats}, sides of {small:,} to {large:,} pixels")
-    )
+    return f"{formats}, sides of {images['smallest']:,} to {images['largest']:,} pixels"
 
 
-def _list(numbers: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count) or "none"
-
-
-def _same(same: Mapping[str, Any]) -> str:
-    if not same["groups"]:
-        return "none"
-    return (
-        f"{same['images']:,} with the pixels of another ({same['same_bytes']:,} with its bytes too), "
-        f"groups: {len(same['groups']):,}"
-    )
-
-
-def _near(near: Mapping[str, Any]) -> str:
-    if near["left_out"]:
-        return f"not looked for: {near['left_out']}"
-    if not near["pairs"]:
-        return f"none within {near['distance']} of 64 bits"
-    return (
-        f"{near['images']:,} within {near['distance']} of 64 bits of another that is not the same, "
-        f"pairs: {near['pairs']:,}"
-    )
-
-
-def _leakage(leakage: Mapping[str, Any]) -> str:
-    parts = [
-        f"{leakage[name]:,} {words}"
-        for name, words in (
-            ("same_images", "test images with the pixels of a train image"),
-            ("same_pairs", "test pairs with caption and image of a train pair"),
-            ("near_images", "test images near a train image"),
-            ("poisoned_images", "test images with poisoned train captions, by the manifest"),
-            ("same_captions", "texts in both"),
-        )
-        if leakage.get(name)
-    ]
-    return ", ".join(parts) or "nothing in both"
+def _list(numbers: Mapping[str, int], nothing: str = "none") -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count) or nothing
 
 
 # -- Counts problems of captions in one pass over the texts.
