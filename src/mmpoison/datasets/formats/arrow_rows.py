@@ -17,13 +17,12 @@ from mmpoison.datasets.formats.columns import (
     complete_columns,
     find_column,
     named_columns,
-    path_in_root,
-    split_name,
+    row_entry,
 )
 from mmpoison.errors import InputError
 from mmpoison.images.containers import arrow_errors, default_image_column, holds_bytes
 from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
-from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names, own_values
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names
 
 # -- Reads the files of a table one after the other.
 
@@ -390,28 +389,17 @@ def entries_of(
             if text is None:
                 yield f"{where}: has no caption"
                 continue
-            if columns.inside:
-                image_id = f"{prefix}/{row}"
-            elif image is None:
-                yield f"{where}: has no image"
-                continue
-            else:
-                try:
-                    image_id = path_in_root(image, root)
-                except InputError as error:
-                    yield f"{where}: {error}"
-                    continue
-            yield ImageEntry(
-                image_id,
+            yield row_entry(
+                f"{prefix}/{row}" if columns.inside else image or "",
                 text if isinstance(text, list) else [text],
                 where,
-                _label(label, columns.label_names),
-                split_name(own_split if own_split is None else str(own_split)) or split,
-                [name for name in several or () if isinstance(name, str) and is_text(name)],
-                columns.inside,
-                own=own_values({name: values[row - first] for name, values in own.items()})
-                if own
-                else None,
+                None if columns.inside else root,
+                label=_label(label, columns.label_names),
+                split=own_split,
+                file_split=split,
+                categories=[n for n in several or () if isinstance(n, str) and is_text(n)],
+                alone=columns.inside,
+                own={name: values[row - first] for name, values in own.items()},
                 own_captions=_caption_columns(own_captions[row - first], where),
             )
 
@@ -432,7 +420,7 @@ def _object(text: Any, where: str) -> dict[str, Any]:
 
 
 def _label(value: Any, names: tuple[str, ...]) -> str | None:
-    if value is None or value == "":
+    if value is None:
         return None
     if names and isinstance(value, int):
         return names[value] if 0 <= value < len(names) else None

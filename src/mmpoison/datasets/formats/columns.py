@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import unknown_name
@@ -14,7 +14,8 @@ from mmpoison.base.untrusted import check_names
 from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.images.containers import IMAGE_NAMES, usual_column
 from mmpoison.images.sources import EXTENSIONS
-from mmpoison.pairs.builder import check_relative
+from mmpoison.pairs.builder import ImageEntry, check_relative
+from mmpoison.pairs.own_columns import own_values
 from mmpoison.pairs.table import SPLITS
 
 
@@ -290,6 +291,42 @@ def split_name(value: str | None) -> str | None:
     if value is None or not value.strip():
         return None
     return _SPLITS.get(value.strip().lower(), value)
+
+
+def row_entry(
+    image: str,
+    captions: list[Any],
+    where: str,
+    root: Path | None,
+    *,
+    label: str | None = None,
+    split: object = None,
+    file_split: str | None = None,
+    own: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> ImageEntry | str:
+    """Make the entry of a row of a table, or the line that says why it has none.
+
+    Args:
+        image: Path of the image; its id where it lies in the table.
+        captions: Its captions.
+        where: The row, for messages.
+        root: Folder that image paths start from; None where `image` is an id.
+        label: Its class; empty for none.
+        split: The value of the column of splits.
+        file_split: The split where no column tells it.
+        own: Values of the user's own columns.
+        **more: As for `ImageEntry`.
+    """
+    if not image:
+        return f"{where}: has no image"
+    try:
+        image_id = image if root is None else path_in_root(image, root)
+    except InputError as error:
+        return f"{where}: {error}"
+    known = split_name(None if split is None else str(split)) or file_split
+    values = own_values(own) if own else None
+    return ImageEntry(image_id, captions, where, label or None, known, own=values, **more)
 
 
 def split_of_path(relative: str) -> str | None:

@@ -20,12 +20,11 @@ from mmpoison.datasets.formats.columns import (
     ColumnNames,
     complete_columns,
     named_columns,
-    path_in_root,
-    split_name,
+    row_entry,
 )
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
-from mmpoison.pairs.own_columns import own_names, own_values
+from mmpoison.pairs.own_columns import own_names
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SEPARATORS = ("\t", ",", ";", "|")
@@ -103,7 +102,7 @@ def _open(file: Path) -> tuple[IO[bytes], float]:
 class _Lines:
     """The lines of a file, with those of the record being read, so that a reader can go back to them."""
 
-    def __init__(self, stream: IO[bytes], most: float, problems: list[str], file: Path) -> None:
+    def __init__(self, stream: IO[bytes], most: float, file: Path) -> None:
         self._held = 0
         self._left = most
         # bytes that are no UTF-8 become half surrogates, which no text has
@@ -111,8 +110,8 @@ class _Lines:
             stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
         self._ahead: list[str] = []
-        self._problems = problems
-        self._file = file
+        self.file = file
+        self.problems: list[str] = []
         self.record: list[str] = []
         self.number = 0
         self.ended = False
@@ -127,14 +126,14 @@ class _Lines:
             try:
                 line = self._text.readline(MAX_LINE_BYTES + 1)
             except (EOFError, OSError, zlib.error) as error:
-                self._problems.append(
-                    f"{self._file}: broken after line {self.number} ({error}), what follows is lost"
+                self.problems.append(
+                    f"{self.file}: broken after line {self.number} ({error}), what follows is lost"
                 )
                 line = ""
             self._left -= len(line)
         if self._left < 0:
             raise InputError(
-                f"{self._file}: unpacks to more than {MAX_RATIO} times its size, it is refused"
+                f"{self.file}: unpacks to more than {MAX_RATIO} times its size, it is refused"
             )
         if not line:
             self.ended = True
@@ -142,7 +141,7 @@ class _Lines:
         self.number += 1
         if len(line) > MAX_LINE_BYTES:
             raise InputError(
-                f"{self._file} line {self.number}: longer than {MAX_LINE_BYTES >> 20} MiB, it is refused"
+                f"{self.file} line {self.number}: longer than {MAX_LINE_BYTES >> 20} MiB, it is refused"
             )
         self.record.append(line)
         self._held += len(line)
@@ -151,6 +150,12 @@ class _Lines:
                 f"a record of over {MAX_RECORD:,} characters, a quote that is never closed?"
             )
         return line
+
+    def restart(self, head: str) -> None:
+        """Put back the first line."""
+        self._ahead.append(head)
+        self.number = 0
+        self.begin()
 
     def begin(self) -> int:
         """Forget the last record; gives the number of the first line of the next."""
@@ -167,9 +172,7 @@ class _Lines:
         self.ended = False
 
 
-def _records(
-    lines: _Lines, separator: str, problems: list[str], file: Path
-) -> Iterator[tuple[int, list[str]]]:
+def _records(lines: _Lines, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of the first line and the fields of each record."""
     rereads = 0
     while True:
@@ -186,7 +189,7 @@ def _records(
             what = str(error)
             if "field larger" in what:
                 what = f"a field of over {csv.field_size_limit():,} characters, a quote that is never closed?"
-            problems.append(f"{file} line {first}: {what}")
+            lines.problems.append(f"{lines.file} line {first}: {what}")
             rereads += 1
             if rereads <= MAX_REREADS:
                 lines.reread()
@@ -205,26 +208,17 @@ def _is_open(record: list[str], separator: str) -> bool:
 def _entries(
     file: Path, root: Path, chosen: ColumnNames, separator: str | None, own_columns: bool
 ) -> Iterator[ImageEntry | str]:
-    problems: list[str] = []
     stream, most = _open(file)
     with stream:
-        lines = _Lines(stream, most, problems, file)
-        for entry in _rows(lines, problems, file, root, chosen, separator, own_columns):
-            yield from problems
-            problems.clear()
-            yield entry
-        yield from problems
+        lines = _Lines(stream, most, file)
+        yield from _rows(lines, root, chosen, separator, own_columns)
+        yield from lines.problems
 
 
 def _rows(
-    lines: _Lines,
-    problems: list[str],
-    file: Path,
-    root: Path,
-    chosen: ColumnNames,
-    separator: str | None,
-    own_columns: bool,
+    lines: _Lines, root: Path, chosen: ColumnNames, separator: str | None, own_columns: bool
 ) -> Iterator[ImageEntry | str]:
+    file, problems = lines.file, lines.problems
     try:
         head = next(lines)
     except StopIteration:
@@ -232,10 +226,8 @@ def _rows(
     if not is_text(head) or "\x00" in head:
         raise InputError(f"{file}: its first line is not text in UTF-8")
     separator = _separator(head, file, chosen) if separator is None else _unescape(separator)
-    lines.number = 0
-    lines.begin()
-    lines._ahead.append(head)
-    records = _records(lines, separator, problems, file)
+    lines.restart(head)
+    records = _records(lines, separator)
     _, header = next(records, (1, []))
     if not header:
         raise InputError(problems[-1] if problems else f"{file}: its first line is empty")
@@ -252,27 +244,24 @@ def _rows(
     label, split = (None if name is None else header.index(name) for name in columns[2:])
     own = own_names(header, [name for name in columns if name]) if own_columns else {}
     for number, fields in chain(ahead, records):
+        yield from problems
+        problems.clear()
         where = f"{file} line {number}"
         if not any(fields):
             continue
-        if fault := _fault(fields, header):
-            yield f"{where}: {fault}"
-            continue
-        if not fields[image].strip():
-            yield f"{where}: has no image"
-            continue
-        try:
-            image_id = path_in_root(fields[image].strip(), root)
-        except InputError as error:
-            yield f"{where}: {error}"
-            continue
-        yield ImageEntry(
-            image_id,
-            [fields[caption]],
-            where,
-            (fields[label] or None) if label is not None else None,
-            split_name(fields[split]) if split is not None else None,
-            own=own_values({name: fields[place] for place, name in own.items()}) if own else None,
+        fault = _fault(fields, header)
+        yield (
+            f"{where}: {fault}"
+            if fault
+            else row_entry(
+                fields[image],
+                [fields[caption]],
+                where,
+                root,
+                label=None if label is None else fields[label],
+                split=None if split is None else fields[split],
+                own={name: fields[place] for place, name in own.items()},
+            )
         )
 
 
