@@ -337,24 +337,25 @@ def register(source: DataSource) -> DataSource:
     return DATASETS.register(source.name)(source)
 
 
-def load_rows(open_rows: Callable[..., PairRows]) -> Callable[..., PairDataset]:
-    """Make the `load` of a `DataSource` of a function that opens rows; it takes the same options."""
+def register_format(
+    open_rows: Callable[..., PairRows], *, streams: bool = True, **described: Any
+) -> None:
+    """Make a format known of a function that opens its rows; load and stream take the same options.
+
+    Args:
+        open_rows: `open_rows(root, **options)`.
+        streams: Whether it can be read in pieces, because the rows of an image stand together.
+        **described: As for `DataSource`.
+    """
 
     @functools.wraps(open_rows)
     def load(root: Path, seed: int = 0, **options: Any) -> PairDataset:
         return table_of(open_rows(root, **options))
 
-    return load
-
-
-def stream_rows(open_rows: Callable[..., PairRows]) -> Callable[..., Iterator[PairDataset]]:
-    """Make the `stream` of a `DataSource` of a function that opens rows; it takes the same options."""
-
-    @functools.wraps(open_rows)
     def stream(root: Path, images_at_once: int, **options: Any) -> Iterator[PairDataset]:
         yield from pieces_of(open_rows(root, **options), images_at_once)
 
-    return stream
+    register(DataSource(load=load, stream=stream if streams else None, **described))
 
 
 def derived(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Unpack, cast
 
 from mmpoison.base.untrusted import MAX_LINE_BYTES, MAX_RECORD, open_bytes
-from mmpoison.datasets.catalogue import DataSource, load_rows, register
+from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.columns import (
     SAMPLE_ROWS,
     SAMPLE_SIZE,
@@ -322,13 +322,12 @@ def _recognise(path: Path) -> str | None:
     return files[0].name if files else None
 
 
-register(
-    DataSource(
-        name="csv",
-        summary="a .csv or .tsv table (also .gz) of image paths and captions, one pair a row, as open_clip trains on",
-        where_from="a file of your own, its first line names the columns",
-        load=load_rows(open_delimited),
-        recognise=_recognise,
-        priority=1,
-    )
+register_format(
+    open_delimited,
+    name="csv",
+    summary="a .csv or .tsv table (also .gz) of image paths and captions, one pair a row, as open_clip trains on",
+    where_from="a file of your own, its first line names the columns",
+    recognise=_recognise,
+    priority=1,
+    streams=False,
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmpoison.base.files import refuse_special
-from mmpoison.datasets.catalogue import DataSource, load_rows, register, stream_rows
+from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.columns import split_name
 from mmpoison.errors import InputError
 from mmpoison.images.sources import EXTENSIONS, image_extension
@@ -23,15 +23,12 @@ def _recognise_pairs(path: Path) -> str | None:
     return CAPTIONS_FILE if (path / CAPTIONS_FILE).is_file() else None
 
 
-register(
-    DataSource(
-        name="pairs-folder",
-        summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images",
-        where_from="a folder written by `mmpoison data convert`, or by hand (see the page on data formats)",
-        load=load_rows(open_pairs_folder),
-        recognise=_recognise_pairs,
-        stream=stream_rows(open_pairs_folder),
-    )
+register_format(
+    open_pairs_folder,
+    name="pairs-folder",
+    summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images",
+    where_from="a folder written by `mmpoison data convert`, or by hand (see the page on data formats)",
+    recognise=_recognise_pairs,
 )
 
 
@@ -171,13 +168,12 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-register(
-    DataSource(
-        name="image-folder",
-        summary="a folder for each class, as torchvision reads it; captions are made from templates",
-        where_from="a folder of your own",
-        load=load_rows(open_image_folder),
-        recognise=_recognise,
-        priority=0,
-    )
+register_format(
+    open_image_folder,
+    name="image-folder",
+    summary="a folder for each class, as torchvision reads it; captions are made from templates",
+    where_from="a folder of your own",
+    recognise=_recognise,
+    priority=0,
+    streams=False,
 )

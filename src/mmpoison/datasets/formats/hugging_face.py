@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from mmpoison.base.extras import require
 from mmpoison.base.untrusted import read_json
-from mmpoison.datasets.catalogue import DataSource, load_rows, register
+from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.arrow_rows import BatchReader, TableFile, open_tables, short
 from mmpoison.datasets.formats.columns import SAMPLE_ROWS, ColumnNames, split_name
 from mmpoison.errors import InputError
@@ -219,14 +219,13 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-register(
-    DataSource(
-        name="hugging-face",
-        summary="what the datasets library saved (save_to_disk), or a data set of the hub (hf:org/name)",
-        where_from="datasets.Dataset.save_to_disk, or the hub of Hugging Face",
-        load=load_rows(open_hugging_face),
-        recognise=_recognise,
-        prefix="hf:",
-        load_address=load_hub,
-    )
+register_format(
+    open_hugging_face,
+    name="hugging-face",
+    summary="what the datasets library saved (save_to_disk), or a data set of the hub (hf:org/name)",
+    where_from="datasets.Dataset.save_to_disk, or the hub of Hugging Face",
+    recognise=_recognise,
+    prefix="hf:",
+    load_address=load_hub,
+    streams=False,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
-from mmpoison.datasets.catalogue import DataSource, load_rows, register, stream_rows
+from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.arrow_rows import (
     ROWS_MEASURED,
     BatchReader,
@@ -145,14 +145,11 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-register(
-    DataSource(
-        name="parquet",
-        summary="Parquet files with images (paths or bytes) and captions, as Hugging Face's hub has them",
-        where_from="`mmpoison data convert --to parquet`, or files of your own",
-        load=load_rows(open_parquet),
-        recognise=_recognise,
-        priority=1,
-        stream=stream_rows(open_parquet),
-    )
+register_format(
+    open_parquet,
+    name="parquet",
+    summary="Parquet files with images (paths or bytes) and captions, as Hugging Face's hub has them",
+    where_from="`mmpoison data convert --to parquet`, or files of your own",
+    recognise=_recognise,
+    priority=1,
 )

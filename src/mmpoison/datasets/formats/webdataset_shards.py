@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from mmpoison.base.untrusted import open_bytes, parse_json
-from mmpoison.datasets.catalogue import DataSource, load_rows, register, stream_rows
+from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.columns import split_name, split_of_path
 from mmpoison.datasets.formats.parquet import find_files
 from mmpoison.errors import InputError
@@ -200,13 +200,10 @@ def _is_shard(file: Path) -> bool:
     return any(name.rpartition(".")[2].lower() in TEXT_ENDINGS for name, _ in members)
 
 
-register(
-    DataSource(
-        name="webdataset",
-        summary="tar shards of images and captions, as img2dataset and webdataset have them",
-        where_from="`mmpoison data convert --to webdataset`, or img2dataset with output_format=webdataset",
-        load=load_rows(open_webdataset),
-        recognise=_recognise,
-        stream=stream_rows(open_webdataset),
-    )
+register_format(
+    open_webdataset,
+    name="webdataset",
+    summary="tar shards of images and captions, as img2dataset and webdataset have them",
+    where_from="`mmpoison data convert --to webdataset`, or img2dataset with output_format=webdataset",
+    recognise=_recognise,
 )
