@@ -226,7 +226,6 @@ def test_classes_to_drop(two_parts: Path) -> None:
         ({"test_per_class": 7}, "class 'cat' has 6 images, which leaves none to train"),
         ({"test_per_class": 6}, "class 'cat' has 6 images, which leaves none to train"),
         ({"labels": "none"}, "splits=paper: takes images of each class, so it needs labels"),
-        ({"images": "nowhere/at/all"}, "nowhere/at/all: no such folder of images"),
     ],
 )
 def test_bad_options(two_parts: Path, options: dict[str, Any], message: str) -> None:

@@ -119,13 +119,6 @@ def test_the_json_alone_keeps_every_entry(root: Path) -> None:
     assert len(pairs.images) == 12
 
 
-def test_images_elsewhere(root: Path, tmp_path: Path) -> None:
-    (root / "images").rename(tmp_path / "photos")
-    pairs = load_pairs(root, images=tmp_path / "photos")
-    assert pairs.root == tmp_path / "photos"
-    assert all((pairs.root / name).is_file() for name in pairs.images.ids)
-
-
 # -- halves and missing images ---------------------------------------------------------------------
 
 

@@ -188,14 +188,6 @@ def test_image_data_says_in_which_folder_an_image_is(root: Path) -> None:
         load_visual_genome(root)
 
 
-def test_images_elsewhere(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "photos" / "VG_100K_2").mkdir(parents=True)
-    (tmp_path / "photos" / "VG_100K_2" / "4.jpg").touch()
-    pairs = load_visual_genome(root, images=tmp_path / "photos")
-    assert list(pairs.images.ids) == ["VG_100K_2/4.jpg"]
-    assert pairs.root == tmp_path / "photos"
-
-
 # -- broken files ----------------------------------------------------------------------------------
 
 

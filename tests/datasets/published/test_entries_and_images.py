@@ -1,21 +1,23 @@
-"""The sets of remote sensing in Karpathy's JSON: broken entries, and images that are missing or elsewhere."""
+"""Published sets: broken entries of Karpathy's JSON, and images of any set that are missing or elsewhere."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.datasets.published.conftest import karpathy_image
+from tests.datasets.published.conftest import coco_name, karpathy_image, write_coco, write_regions
 
 from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.errors import MmpoisonWarning
+from mmpoison.errors import InputError, MmpoisonWarning
 
 # the file, the folder of images, four images
 LAYOUTS = {
     "rsicd": ("dataset_rsicd.json", "RSICD_images", [f"airport_{n}.jpg" for n in range(1, 5)]),
     "ucm-captions": ("dataset.json", "imgs", [f"{n}.tif" for n in range(1, 5)]),
+    "flickr30k": ("dataset_flickr30k.json", "images", [f"{n}.jpg" for n in range(1, 5)]),
 }
 
 
@@ -71,19 +73,64 @@ def test_a_broken_entry_is_left_out_and_named(
     assert problem.format(folder=folder, one=one, two=two) in said
     assert len(said.splitlines()) == 1
     assert pairs.images.ids[0] == f"{folder}/{one}"
-    assert pairs.images.label(0) is not None
+    assert (pairs.images.label(0) is None) == (name == "flickr30k")
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+SHEEP = [f"2008_{n:06d}.jpg" for n in range(4)]
+OTHERS: dict[str, tuple[str, list[str], Callable[[Path], object]]] = {
+    "coco": (
+        "train2017",
+        [coco_name(2017, "train", n) for n in range(4)],
+        lambda root: write_coco(root, {n: [17] for n in range(4)}),
+    ),
+    "pascal-sentences": (
+        "images",
+        SHEEP,
+        lambda root: (root / "pascal_sentences.json").write_text(
+            json.dumps({name: {"category": "sheep", "captions": ["a sheep"]} for name in SHEEP})
+        ),
+    ),
+    "visual-genome": (
+        "VG_100K",
+        [f"{n}.jpg" for n in range(4)],
+        lambda root: write_regions(root, {n: ["a sheep"] for n in range(4)}),
+    ),
+}
+"""Sets in files of their own: the folder of images, four images, what writes the rest."""
+
+
+@pytest.mark.parametrize("name", [*LAYOUTS, *OTHERS])
 def test_images_elsewhere_and_missing(tmp_path: Path, name: str) -> None:
-    names = LAYOUTS[name][2]
-    folder = write(tmp_path, name, *map(karpathy_image, names))
+    if name in LAYOUTS:
+        names = LAYOUTS[name][2]
+        folder = write(tmp_path, name, *map(karpathy_image, names))
+    else:
+        place, names, write_files = OTHERS[name]
+        write_files(tmp_path)
+        folder = tmp_path / place
+        folder.mkdir()
+        for image in names:
+            (folder / image).touch()
     (folder / names[1]).unlink()
-    assert "1 of 4 images are not under" in load_in_part(tmp_path, name).problems[0]
+    (said,) = load_in_part(tmp_path, name).problems
+    assert "1 of 4 images are not under" in said
+    assert said.endswith(f": {folder.name}/{names[1]}")
     assert len(load_dataset(name, tmp_path, options={"missing": "keep"}).images) == 4
-    photos = folder.rename(tmp_path / "photos")
+    (tmp_path / "elsewhere").mkdir()
+    photos = folder.rename(tmp_path / "elsewhere" / folder.name)
     # no folder of images at all: the table by itself
     whole = load_dataset(name, tmp_path)
     assert whole.problems == ()
     assert len(whole.images) == 4
-    assert list(load_in_part(tmp_path, name, images=photos).images.ids) == [names[0], *names[2:]]
+    # Visual Genome has two folders of images, so theirs is named
+    inner = f"{photos.name}/" if name == "visual-genome" else ""
+    root = photos.parent if inner else photos
+    found = load_in_part(tmp_path, name, images=root)
+    assert found.root == root
+    assert list(found.images.ids) == [f"{inner}{n}" for n in (names[0], *names[2:])]
+    for photo in photos.iterdir():
+        photo.unlink()
+    with pytest.raises(InputError, match=r"holds no image \(.*4 of 4 images are not under"):
+        load_dataset(name, tmp_path, options={"images": root})
+    with pytest.raises(InputError, match="nowhere: no such folder of images"):
+        load_dataset(name, tmp_path, options={"images": tmp_path / "nowhere"})
