@@ -111,10 +111,12 @@ def test_images_elsewhere_and_missing(tmp_path: Path, name: str) -> None:
         folder.mkdir()
         for image in names:
             (folder / image).touch()
-    (folder / names[1]).unlink()
+    # COCO looks for its first image to find the folder
+    gone = names[1] if name == "coco" else names[0]
+    (folder / gone).unlink()
     (said,) = load_in_part(tmp_path, name).problems
     assert "1 of 4 images are not under" in said
-    assert said.endswith(f": {folder.name}/{names[1]}")
+    assert said.endswith(f": {folder.name}/{gone}")
     assert len(load_dataset(name, tmp_path, options={"missing": "keep"}).images) == 4
     (tmp_path / "elsewhere").mkdir()
     photos = folder.rename(tmp_path / "elsewhere" / folder.name)
@@ -127,7 +129,7 @@ def test_images_elsewhere_and_missing(tmp_path: Path, name: str) -> None:
     root = photos.parent if inner else photos
     found = load_in_part(tmp_path, name, images=root)
     assert found.root == root
-    assert list(found.images.ids) == [f"{inner}{n}" for n in (names[0], *names[2:])]
+    assert list(found.images.ids) == [f"{inner}{n}" for n in names if n != gone]
     for photo in photos.iterdir():
         photo.unlink()
     with pytest.raises(InputError, match=r"holds no image \(.*4 of 4 images are not under"):
