@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.conftest import captions_by_image
 
-from mmpoison.datasets import PairDataset, load_pairs, stream_pairs
+from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.containers import walk_tar
 from mmpoison.images.sources import open_image
@@ -117,15 +117,6 @@ def test_labels_splits_and_several_captions(write: Write, tmp_path: Path) -> Non
         ("val/00000.tar/2.jpg", "3", "val", ["a", "b"]),
     ]
     assert lines[2]["categories"] == ["cow", "hill"]
-
-
-def test_keys_by_option(write: Write) -> None:
-    about = json.dumps({"alt": "a hill", "kind": "hill", "part": "test"})
-    file = write(("0.jpg", b""), ("0.json", about))
-    pairs = load_pairs(file, caption="alt", label="kind", split="part")
-    assert next(pairs.lines()) == {
-        "image": "00000.tar/0.jpg", "captions": ["a hill"], "label": "hill", "split": "test",
-    }  # fmt: skip
 
 
 # -- what is broken --------------------------------------------------------------------------------
@@ -273,14 +264,3 @@ def test_an_archive_of_images_beside_a_table_is_no_shard(write: Write, tmp_path:
     (tmp_path / "photos.tar").unlink()
     write(*sample("0"), name="train-0.tar")
     assert len(load_pairs(tmp_path)) == 1
-
-
-def test_a_link_out_of_the_folder_is_refused(write: Write, tmp_path: Path) -> None:
-    outside = write(*sample("1", "not for this set"), name="elsewhere/00001.tar")
-    folder = write(*sample("0"), name="set/00000.tar").parent
-    (folder / "00001.tar").symlink_to(outside)
-    pairs = with_problems(folder)
-    assert list(pairs.captions) == ["a sheep"]
-    assert list(pairs.problems) == [f"{folder}/00001.tar: leads out of {folder}, it is refused"]
-    (piece,) = stream_pairs(folder)
-    assert list(piece.captions) == ["a sheep"]
