@@ -110,18 +110,6 @@ def test_a_named_set_may_be_a_pairs_folder(
     assert list(load_dataset("pascal-sentences").captions) == ["x"]
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 1000])
-def test_pieces_of_any_size_are_the_whole(
-    square_folder: Path, squares: PairDataset, at_once: int
-) -> None:
-    pieces = list(stream_pairs(square_folder, images_at_once=at_once))
-    assert [c for piece in pieces for c in piece.captions] == squares.captions.tolist()
-    assert [i for piece in pieces for i in piece.images.ids] == squares.images.ids.tolist()
-    assert max(len(piece.images) for piece in pieces) <= at_once
-    labels = [piece.images.label(i) for piece in pieces for i in range(len(piece.images))]
-    assert labels == [squares.images.label(i) for i in range(len(squares.images))]
-
-
 def test_what_was_left_out_is_in_one_piece(tmp_path: Path) -> None:
     rows = "".join(f"{number}.jpg,a sheep\n" for number in range(5))
     (tmp_path / "pairs.csv").write_text(f"image,caption\n{rows}../up.jpg,x\n")

@@ -6,13 +6,14 @@ import json
 import os
 import random
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from tests.conftest import write_tar
+from tests.datasets.formats.conftest import write_arrow, write_parquet
 
 from mmpoison.datasets import load_pairs
 from mmpoison.errors import InputError
@@ -22,33 +23,22 @@ from mmpoison.images.sources import image_bytes
 ROWS = range(30)
 
 
-def table() -> pa.Table:
-    return pa.table(
-        {
-            "image": [{"bytes": bytes([n]) * 20, "path": f"{n}.jpg"} for n in ROWS],
-            "captions": [[f"a {n}", f"b {n}"] for n in ROWS],
-            "label": pa.array([f"class {n % 3}" for n in ROWS]).dictionary_encode(),
-        }
+def table() -> dict[str, Any]:
+    return {
+        "image": [{"bytes": bytes([n]) * 20, "path": f"{n}.jpg"} for n in ROWS],
+        "captions": [[f"a {n}", f"b {n}"] for n in ROWS],
+        "label": [f"class {n % 3}" for n in ROWS],
+    }
+
+
+def write_coded(folder: Path) -> Path:
+    columns = table()
+    return write_parquet(
+        folder, {**columns, "label": pa.array(columns["label"]).dictionary_encode()}
     )
 
 
-def write_parquet(folder: Path) -> Path:
-    pq.write_table(table(), folder / "a.parquet", row_group_size=7)
-    return folder / "a.parquet"
-
-
-def write_arrow(folder: Path) -> Path:
-    plain = table().set_column(2, "label", table()["label"].cast(pa.string()))
-    with (
-        pa.OSFile(str(folder / "a.arrow"), "wb") as sink,
-        pa.ipc.new_stream(sink, plain.schema) as writer,
-    ):
-        writer.write_table(plain, max_chunksize=7)
-    (folder / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
-    return folder / "a.arrow"
-
-
-def write_shard(folder: Path) -> Path:
+def write_long_names(folder: Path) -> Path:
     # a long name takes a header of its own
     names = [f"{'d' * 120}/{n}" if n == 3 else str(n) for n in range(6)]
     parts = {"jpg": b"x" * 700, "txt": b"text", "json": b'{"label": 1}'}
@@ -66,11 +56,16 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize(
     ("format", "write"),
-    [("parquet", write_parquet), ("hugging-face", write_arrow), ("webdataset", write_shard)],
+    [
+        ("parquet", write_coded),
+        ("hugging-face", lambda folder: write_arrow(folder, table())),
+        ("webdataset", write_long_names),
+    ],
 )
-def test_any_damage_is_read_or_refused(tmp_path: Path, format: str, write: object) -> None:
-    assert callable(write)
-    file: Path = write(tmp_path)
+def test_any_damage_is_read_or_refused(
+    tmp_path: Path, format: str, write: Callable[[Path], Path]
+) -> None:
+    file = write(tmp_path)
     raw = file.read_bytes()
     said: list[str] = []
     outcomes = {"read": 0, "refused": 0}

@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from tests.conftest import captions_by_image, write_tar
+from tests.conftest import captions_by_image
+from tests.datasets.formats.conftest import (
+    Columns,
+    write_arrow,
+    write_csv,
+    write_lines,
+    write_parquet,
+    write_shard,
+)
 
 from mmpoison.datasets import load_pairs, stream_pairs
 from mmpoison.errors import InputError, MmpoisonWarning
-
-Columns = Mapping[str, Sequence[Any]]
-
-
-def write_csv(folder: Path, columns: Columns) -> Path:
-    with (folder / "a.csv").open("w", newline="") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(columns)
-        rows.writerows(zip(*columns.values(), strict=True))
-    return folder / "a.csv"
-
-
-def write_parquet(folder: Path, columns: Columns) -> Path:
-    pq.write_table(pa.table(dict(columns)), folder / "a.parquet", row_group_size=2)
-    return folder / "a.parquet"
-
-
-def write_arrow(folder: Path, columns: Columns) -> Path:
-    table = pa.table(dict(columns))
-    with (
-        pa.OSFile(str(folder / "a.arrow"), "wb") as sink,
-        pa.ipc.new_stream(sink, table.schema) as to,
-    ):
-        to.write_table(table, max_chunksize=2)
-    (folder / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
-    (folder / "dataset_info.json").write_text("{}")
-    return folder / "a.arrow"
-
-
-def write_shard(folder: Path, columns: Columns) -> Path:
-    members: dict[str, bytes] = {}
-    for n, row in enumerate(zip(*columns.values(), strict=True)):
-        facts = dict(zip(columns, row, strict=True))
-        members |= {f"{n}.jpg": b"x", f"{n}.json": json.dumps(facts).encode()}
-    return write_tar(folder / "00000.tar", members)
-
-
-def write_lines(folder: Path, columns: Columns) -> Path:
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    lines = [json.dumps({**row, "captions": [row.pop("caption")]}) for row in rows]
-    (folder / "captions.jsonl").write_text("\n".join(lines))
-    return folder / "captions.jsonl"
-
 
 # what says a row's own image, and where a table is one file of several
 TABLES: dict[str, Callable[[Path, Columns], Path]] = {
@@ -85,9 +46,9 @@ def test_a_table_is_read_whole_and_in_pieces(tmp_path: Path, name: str) -> None:
     assert [line["label"] for line in lines] == ["sheep", None, "cow"]
     assert [line["split"] for line in lines] == SPLITS
     assert pairs.root == tmp_path
-    assert [
-        line for piece in stream_pairs(tmp_path, images_at_once=2) for line in piece.lines()
-    ] == lines
+    pieces = list(stream_pairs(tmp_path, images_at_once=2))
+    assert [len(piece.images) for piece in pieces] == [2, 1]
+    assert [line for piece in pieces for line in piece.lines()] == lines
 
 
 @pytest.mark.parametrize("name", [*TABLES, *SHARDS])

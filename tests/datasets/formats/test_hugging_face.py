@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from tests.conftest import captions_by_image, refusal
+from tests.datasets.formats.conftest import write_arrow
 
 from mmpoison.datasets import load_pairs
 from mmpoison.datasets.formats.hugging_face import load_hub
@@ -78,25 +78,11 @@ def test_one_split_that_the_library_saved(saved_dict: Path) -> None:
 # -- small files of the same form ------------------------------------------------------------------
 
 
-def write_saved(folder: Path, data: Any, **state: Any) -> Path:
-    folder.mkdir(parents=True)
-    with (
-        pa.OSFile(str(folder / "data.arrow"), "wb") as sink,
-        pa.ipc.new_stream(sink, data.schema) as writer,
-    ):
-        writer.write_table(data, max_chunksize=2)
-    state = {"_data_files": [{"filename": "data.arrow"}], **state}
-    (folder / "state.json").write_text(json.dumps(state))
-    (folder / "dataset_info.json").write_text("{}")
-    return folder
-
-
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    data = pa.table(
-        {"image": [f"{n}.jpg" for n in range(6)], "caption": [f"a {n}" for n in range(6)]}
-    )
-    return write_saved(tmp_path / "saved", data, _split="test")
+    columns = {"image": [f"{n}.jpg" for n in range(6)], "caption": [f"a {n}" for n in range(6)]}
+    (tmp_path / "saved").mkdir()
+    return write_arrow(tmp_path / "saved", columns, _split="test").parent
 
 
 def test_paths_and_the_split_of_the_state(saved: Path, tmp_path: Path) -> None:
@@ -107,8 +93,8 @@ def test_paths_and_the_split_of_the_state(saved: Path, tmp_path: Path) -> None:
 
 
 def test_a_cut_file_keeps_what_is_whole(saved: Path) -> None:
-    raw = (saved / "data.arrow").read_bytes()
-    (saved / "data.arrow").write_bytes(raw[: len(raw) - 300])
+    raw = (saved / "a.arrow").read_bytes()
+    (saved / "a.arrow").write_bytes(raw[: len(raw) - 300])
     with pytest.warns(MmpoisonWarning, match="what follows is lost"):
         pairs = load_pairs(saved)
     assert 0 < len(pairs) < 6
@@ -117,18 +103,16 @@ def test_a_cut_file_keeps_what_is_whole(saved: Path) -> None:
 def test_text_that_is_no_text(tmp_path: Path) -> None:
     offsets = pa.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0")
     bad = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff\xfe")])
-    folder = write_saved(
-        tmp_path / "saved", pa.table({"image": ["1.jpg", "2.jpg"], "caption": bad})
-    )
+    folder = write_arrow(tmp_path, {"image": ["1.jpg", "2.jpg"], "caption": bad}).parent
     with pytest.warns(MmpoisonWarning, match=r"row 1: a caption of '2.jpg' is not text"):
         assert captions_by_image(load_pairs(folder)) == {"1.jpg": ["a"], "2.jpg": []}
 
 
 def test_offsets_that_lead_astray(saved: Path) -> None:
-    raw = (saved / "data.arrow").read_bytes()
+    raw = (saved / "a.arrow").read_bytes()
     good = b"\0\0\0\0\3\0\0\0\6\0\0\0"
     assert raw.count(good) == 3
-    (saved / "data.arrow").write_bytes(raw.replace(good, b"\0\0\0\0\3\0\0\0\xff\xff\xff\x7f"))
+    (saved / "a.arrow").write_bytes(raw.replace(good, b"\0\0\0\0\3\0\0\0\xff\xff\xff\x7f"))
     assert "holds no image" in refusal(load_pairs, saved)
 
 
@@ -138,11 +122,11 @@ def test_offsets_that_lead_astray(saved: Path) -> None:
         ("state.json", "{", "not valid JSON"),
         ("state.json", "[]", "a JSON object is needed"),
         ("state.json", "{}", "'_data_files' must be a list"),
-        ("state.json", '{"_data_files": [{"file": "data.arrow"}]}', "'_data_files' must be a list"),
-        ("state.json", '{"_data_files": "data.arrow"}', "'_data_files' must be a list"),
+        ("state.json", '{"_data_files": [{"file": "a.arrow"}]}', "'_data_files' must be a list"),
+        ("state.json", '{"_data_files": "a.arrow"}', "'_data_files' must be a list"),
         ("state.json", '{"_data_files": [{"filename": "none.arrow"}]}', "none.arrow: no such file"),
-        ("state.json", '{"_data_files": [{"filename": "../data.arrow"}]}', "leaves the folder"),
-        ("state.json", '{"_data_files": [{"filename": "/etc/data.arrow"}]}', "leaves the folder"),
+        ("state.json", '{"_data_files": [{"filename": "../a.arrow"}]}', "leaves the folder"),
+        ("state.json", '{"_data_files": [{"filename": "/etc/a.arrow"}]}', "leaves the folder"),
         ("dataset_dict.json", '{"splits": "train"}', "'splits' must be a list"),
         ("dataset_dict.json", '{"splits": ["../saved"]}', "leaves the folder"),
         ("dataset_dict.json", '{"splits": ["train"]}', "no such file"),
