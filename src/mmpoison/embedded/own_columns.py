@@ -14,14 +14,13 @@ from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.datasets.formats.arrow_rows import (
     TEXT_PER_BYTE,
     is_text_type,
-    short,
     text_bytes,
     values_of,
 )
 from mmpoison.embedded.files import DataFile
 from mmpoison.embedded.source import Array, IdKind, IntArray, ShardError
 from mmpoison.errors import InputError
-from mmpoison.images.containers import arrow_errors, usual_column
+from mmpoison.images.containers import arrow_errors, short, usual_column
 
 if TYPE_CHECKING:
     import pyarrow as pa

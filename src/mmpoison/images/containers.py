@@ -322,7 +322,7 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
         problem(str(error))
         return
     except arrow_errors() as error:
-        problem(f"{path}: not an Arrow file ({_short(error)})")
+        problem(f"{path}: not an Arrow file ({short(error)})")
         return
     rows = 0
     try:
@@ -332,7 +332,7 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
             yield batch
             rows += batch.num_rows
     except arrow_errors() as error:
-        problem(f"{path}: broken after row {rows} ({_short(error)}), what follows is lost")
+        problem(f"{path}: broken after row {rows} ({short(error)}), what follows is lost")
 
 
 def _read_row(path: Path, name: str, key: FileKey) -> bytes:
@@ -355,7 +355,7 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
         else:
             value = cell.as_py()
     except broken as error:
-        raise InputError(f"{path / name}: broken file ({_short(error)})") from None
+        raise InputError(f"{path / name}: broken file ({short(error)})") from None
     if not isinstance(value, bytes):
         raise InputError(f"{path / name}: the row holds no image")
     check_bytes(path / name, len(value))
@@ -426,7 +426,8 @@ def check_bytes(path: Path, size: int) -> None:
         raise InputError(f"{path}: {size:,} bytes are over the limit of {MAX_IMAGE_BYTES:,}")
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
+    """Shorten pyarrow's error to one line."""
     return " ".join(str(error).split())[:160]
 
 

@@ -20,7 +20,7 @@ from mmpoison.datasets.formats.columns import (
     row_entry,
 )
 from mmpoison.errors import InputError
-from mmpoison.images.containers import arrow_errors, default_image_column, holds_bytes
+from mmpoison.images.containers import arrow_errors, default_image_column, holds_bytes, short
 from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names
 
@@ -484,8 +484,3 @@ def text_bytes(column: Any) -> int:
     if places.min() < 0:
         raise IndexError("a place before the first")
     return int(lengths[places].sum())
-
-
-def short(error: BaseException) -> str:
-    """Shorten pyarrow's error to one line."""
-    return " ".join(str(error).split())[:160]

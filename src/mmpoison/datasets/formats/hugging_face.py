@@ -14,10 +14,10 @@ from typing import Any, Unpack
 from mmpoison.base.extras import require
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import register_format
-from mmpoison.datasets.formats.arrow_rows import BatchReader, TableFile, open_tables, short
+from mmpoison.datasets.formats.arrow_rows import BatchReader, TableFile, open_tables
 from mmpoison.datasets.formats.columns import SAMPLE_ROWS, ColumnNames, split_name
 from mmpoison.errors import InputError
-from mmpoison.images.containers import arrow_batches, arrow_errors
+from mmpoison.images.containers import arrow_batches, arrow_errors, short
 from mmpoison.pairs.builder import PairRows, check_relative
 from mmpoison.pairs.table import PairDataset
 

@@ -13,11 +13,10 @@ from mmpoison.datasets.formats.arrow_rows import (
     BatchReader,
     TableFile,
     open_tables,
-    short,
 )
 from mmpoison.datasets.formats.columns import ColumnNames, split_of_path
 from mmpoison.errors import InputError
-from mmpoison.images.containers import arrow_errors
+from mmpoison.images.containers import arrow_errors, short
 from mmpoison.pairs.builder import PairRows
 
 ROWS_AT_ONCE = 4096
