@@ -97,14 +97,14 @@ def test_every_cache_of_outputs_knows_threads_device_and_code(
 ) -> None:
     encoder: DualEncoder = make_encoder()
     inputs, test = prepare_pixels(encoder, squares), TestSet.of(squares)
-    rows, images = test.gallery.astype("int64")[:3], test.gallery[:3]
+    rows = test.gallery.astype("int64")[:3]
 
     def digests() -> dict[str, str]:
         return {
             "pairs": digest_of(embed_source._Writer(tmp_path, encoder, joint=True)._identity),
             "embeddings": embeddings_key(encoder, inputs, test).digest,
-            "image features": features._image_key(encoder, squares, images).digest,
-            "text features": features._text_key(encoder, ["a"]).digest,
+            "image features": features._features_key(encoder, "image", {}).digest,
+            "text features": features._features_key(encoder, "text", {}).digest,
             "frozen": feed._key(encoder, inputs, rows, "image", False).digest,
             "search": search.search_key(encoder, "images", "content").digest,
         }
