@@ -414,12 +414,7 @@ def prepare_features(
         if cache is None:
             made = compute()
             return [torch.from_numpy(made[name]) for name in names]
-        parts = {
-            "computed": compute_environment(encoder.device),
-            "trunk": tower_digest(encoder, side, head=False),
-            **inputs(),
-        }
-        key = CacheKey("features", parts, f"{side} features of {encoder.name}")
+        key = _features_key(encoder, side, inputs())
         return [*map(torch.from_numpy, ContentCache(cache).arrays(key, compute, *names))]
 
     # apart: sets of the same images differ in their captions, and models in one of their two towers
@@ -482,6 +477,15 @@ def add_missing(
 def _needed(pairs: PairDataset, images: IntArray | None) -> IntArray:
     used = pairs.used_images()
     return used if images is None else np.union1d(used, images).astype(np.int32)
+
+
+def _features_key(encoder: DualEncoder, side: Side, inputs: dict[str, str]) -> CacheKey:
+    parts = {
+        "computed": compute_environment(encoder.device),
+        "trunk": tower_digest(encoder, side, head=False),
+        **inputs,
+    }
+    return CacheKey("features", parts, f"{side} features of {encoder.name}")
 
 
 def texts_digest(texts: Iterable[str]) -> str:
