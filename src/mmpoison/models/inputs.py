@@ -456,20 +456,30 @@ def add_missing(
     lacking = (position[pairs.image] < 0) | unknown
     if not lacking.any():
         return inputs
-    if not isinstance(inputs, FeatureInputs):
-        everything = np.union1d(np.flatnonzero(position >= 0), pairs.image).astype(np.int32)
-        pixels = getattr(inputs, "pixels", None)
-        return prepare_pixels(encoder, pairs, images=everything, pixels=pixels, progress=progress)
-    more = prepare_features(encoder, pairs.where(lacking), progress=progress)
+    new = pairs.where(lacking)
+    if isinstance(inputs, PixelInputs):
+        everything = np.union1d(np.flatnonzero(position >= 0), new.image).astype(np.int32)
+        more: PairInputs = prepare_pixels(
+            encoder, new, images=everything, pixels=inputs.pixels, progress=progress
+        )
+    else:
+        more = prepare_features(encoder, new, progress=progress)
     captions = [caption for caption in more.captions if caption not in known]
+    text = torch.as_tensor(more.text_rows(captions))
+    lengths = torch.cat([inputs.lengths, more.lengths[text]])
+    if isinstance(inputs, PixelInputs) and isinstance(more, PixelInputs):
+        tokens = torch.cat([inputs.tokens, more.tokens[text]])
+        return PixelInputs([*inputs.captions, *captions], tokens, lengths, more.pixels)
+    assert isinstance(inputs, FeatureInputs)
+    assert isinstance(more, FeatureInputs)
     new_images = np.flatnonzero((position < 0) & (more.image_position >= 0))
     position[new_images] = len(inputs.image_features) + np.arange(len(new_images))
-    text, image = more.text_rows(captions), more.image_rows(new_images.astype(np.int32))
+    image = more.image_rows(new_images.astype(np.int32))
     return FeatureInputs(
         [*inputs.captions, *captions],
-        torch.cat([inputs.lengths, more.lengths[torch.as_tensor(text)]]),
+        lengths,
         torch.cat([inputs.image_features, more.load_images(image)]),
-        torch.cat([inputs.text_features, more.load_texts(text)]),
+        torch.cat([inputs.text_features, more.text_features[text]]),
         position,
     )
 

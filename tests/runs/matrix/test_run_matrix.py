@@ -16,7 +16,7 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.datasets import PairDataset
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
-from mmpoison.models import DualEncoder, load_encoder, prepare_features
+from mmpoison.models import DualEncoder, load_encoder, prepare_features, prepare_pixels
 from mmpoison.models.inputs import add_missing
 from mmpoison.records.matrix import MatrixCell, read_cells, read_matrix, write_cells
 from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer
@@ -244,24 +244,27 @@ def test_the_places_of_dropped_pairs_are_filled(squares: PairDataset) -> None:
     assert filled(train, keep, 6).fingerprint != full.fingerprint
 
 
-def test_inputs_of_new_captions_are_added(make_encoder: Any, squares: PairDataset) -> None:
+@pytest.mark.parametrize("prepare", [prepare_features, prepare_pixels])
+def test_inputs_of_new_captions_are_added(
+    make_encoder: Any, squares: PairDataset, prepare: Any
+) -> None:
+    """And the captions of the clean set stay, also those that the poison took out."""
     encoder: DualEncoder = make_encoder()
-    known = squares.where(squares.images.class_codes[squares.image] != 2)
-    part = prepare_features(encoder, known)
-    whole = prepare_features(encoder, squares)
-    added = add_missing(part, encoder, squares)
-    assert add_missing(added, encoder, squares) is added
-    for images, texts in ((squares.image, squares.captions),):
-        np.testing.assert_allclose(
-            added.load_images(added.image_rows(images)).numpy(),
-            whole.load_images(whole.image_rows(images)).numpy(),
-            atol=1e-5,
-        )
-        np.testing.assert_allclose(
-            added.load_texts(added.text_rows(texts)).numpy(),
-            whole.load_texts(whole.text_rows(texts)).numpy(),
-            atol=1e-5,
-        )
+    kinds = squares.images.class_codes[squares.image]
+    known, poisoned = squares.where(kinds != 2), squares.where(kinds != 1)
+    part, whole = prepare(encoder, known), prepare(encoder, squares)
+    added = add_missing(part, encoder, poisoned)
+    assert add_missing(added, encoder, poisoned) is added
+    np.testing.assert_allclose(
+        added.load_images(added.image_rows(squares.image)).numpy(),
+        whole.load_images(whole.image_rows(squares.image)).numpy(),
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        added.load_texts(added.text_rows(squares.captions)).numpy(),
+        whole.load_texts(whole.text_rows(squares.captions)).numpy(),
+        atol=1e-5,
+    )
     assert added.lengths[added.text_rows(squares.captions)].tolist() == (
         whole.lengths[whole.text_rows(squares.captions)].tolist()
     )
