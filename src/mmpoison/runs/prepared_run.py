@@ -137,6 +137,8 @@ class PreparedRun:
         start: The model that is named in the recipe.
         device: Where to compute.
         halves: Seed by which model and judge share the clean images, where both are aligned on them.
+        judge_on_features: Feed a judge that is not aligned with features of its trunks, which several poisoned sets
+            share: less work, and not to the last bit what a scan of the pairs gives.
     """
 
     recipe: Recipe
@@ -147,6 +149,7 @@ class PreparedRun:
     start: DualEncoder
     device: torch.device
     halves: int | None = None
+    judge_on_features: bool = False
 
     @property
     def on_features(self) -> bool:

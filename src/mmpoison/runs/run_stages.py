@@ -119,6 +119,7 @@ class _Keys:
                     "filter": asked,
                     "labels": part.labels_digest,
                     "on_features": run.on_features,
+                    "judge_on_features": run.judge_on_features,
                 },
                 "filter",
                 stage_note(size, "filter", asked, judge if isinstance(judge, dict) else "own"),
@@ -403,8 +404,7 @@ class RunStages:
             return pretrained, lambda: self.inputs
         run, align = self.run, part.align
         judge = self.run_cache.encoder(part.encoder, device=run.device)
-        # all poisoned sets share the features of a judge's trunks
-        fed = judge.has_heads if align is None else align.heads_only
+        fed = run.judge_on_features and judge.has_heads if align is None else align.heads_only
 
         def inputs() -> PairInputs:
             return self.run_cache.inputs(

@@ -228,7 +228,7 @@ class _Measurer:
         self.stages = self._stages(run.recipe)
 
     def _stages(self, recipe: Recipe) -> RunStages:
-        run = replace(self.run, recipe=recipe)
+        run = replace(self.run, recipe=recipe, judge_on_features=True)
         return RunStages(
             run, None, ContentCache(), self.run_cache, self.progress, False, evict=True
         )
