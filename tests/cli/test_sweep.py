@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +121,12 @@ def test_a_sweep_without_a_terminal_is_never_silent(
         while "1 of 3 runs complete, running seed1 (training)" not in said:
             assert time.monotonic() < until
             said += capsys.readouterr().out
+        state.done = [("seed1", 2.0)]
+        on_change(state)
+        while not re.search(r"2 of 3 runs complete, about \d+ s left, running", said):
+            assert time.monotonic() < until
+            said += capsys.readouterr().out
         state.done = [("seed1", 2.0), ("seed2", 2.0)]
         on_change(state)
     said += capsys.readouterr().out
-    assert "2/3 seed1: 2 s\n3/3 seed2: 2 s\n" in said
+    assert said.index("2/3 seed1: 2 s\n") < said.index("3/3 seed2: 2 s\n")

@@ -216,6 +216,7 @@ def tell_failures(state: SweepState, tell: Callable[[str], None] = say) -> None:
 @contextmanager
 def shown(place: Console = console, tell: Callable[[str], None] = say) -> Iterator[Any]:
     """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run, and every 30 seconds."""
+    begun = time.monotonic()
     if not place.is_terminal:
         shown_runs = 0
         with Heartbeat(tell, "starting workers") as heartbeat:
@@ -225,33 +226,39 @@ def shown(place: Console = console, tell: Callable[[str], None] = say) -> Iterat
                 for number, (name, seconds) in enumerate(state.done[shown_runs:], shown_runs + 1):
                     heartbeat.say(f"{state.found + number}/{state.total} {name}: {seconds:.0f} s")
                 shown_runs = len(state.done)
-                heartbeat.at = _state_line(state)
+                heartbeat.at = _state_line(state, begun)
 
             yield line
         return
-    begun = time.monotonic()
     with Live(console=place, refresh_per_second=4, transient=True) as live:
         yield lambda state: live.update(_table(state, begun))
 
 
-def _state_line(state: SweepState) -> str:
+def _left(state: SweepState, begun: float) -> str:
+    """Say how long the rest will take, by the runs that were done here; empty before the first."""
+    done = len(state.done)
+    return (
+        f", about {duration((time.monotonic() - begun) / done * state.left)} left" if done else ""
+    )
+
+
+def _state_line(state: SweepState, begun: float) -> str:
     """Describe in one line what a sweep is doing; empty if it is doing nothing."""
     now = time.monotonic()
     running = [f"{name} ({at}) for {duration(now - since)}" for name, at, since in state.at[:2]]
     if len(state.at) > len(running):
         running.append(f"{len(state.at) - len(running)} more")
-    complete = f"{state.found + len(state.done)} of {state.total} runs complete"
+    complete = (
+        f"{state.found + len(state.done)} of {state.total} runs complete{_left(state, begun)}"
+    )
     return f"{complete}, running {', '.join(running)}" if running else ""
 
 
 def _table(state: SweepState, begun: float) -> Table:
     now = time.monotonic()
-    done = len(state.done)
-    rest = ""
-    if done:
-        rest = f", about {duration((now - begun) / done * state.left)} left"
+    complete = state.found + len(state.done)
     table = Table(
-        title=f"{state.found + done} of {state.total} runs complete, {len(state.failed)} failed{rest}",
+        title=f"{complete} of {state.total} runs complete, {len(state.failed)} failed{_left(state, begun)}",
         title_justify="left",
     )
     for name in ("run", "doing", "for"):
