@@ -34,8 +34,7 @@ from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.defenses.checks.kinds import Kinds, association
-from mmpoison.defenses.checks.rank_gain import check_tables
+from mmpoison.defenses.checks.rank_gain import Kinds, association, check_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.metrics import hit_at_k
 from mmpoison.models import DualEncoder, load_encoder, prepare_features

@@ -7,9 +7,8 @@ import pytest
 from mmpoison.paper import CLAIMS
 from mmpoison.paper.claim import FAILS, HOLDS
 from mmpoison.paper.claims import ALL_CLAIMS
-from mmpoison.paper.own_numbers import own_numbers
 from mmpoison.paper.paper_values import paper
-from mmpoison.paper.verdicts import own_finding
+from mmpoison.paper.verdicts import own_finding, own_numbers
 
 
 @pytest.mark.parametrize("name", sorted(CLAIMS))

@@ -198,12 +198,16 @@ def create_app(
         max_body: Size limit of a request in bytes.
     """
 
-    class Answer(JSONResponse):
+    class _Json(JSONResponse):
         def render(self, content: Any) -> bytes:
             return super().render(text(content))
 
     app = FastAPI(
-        title=title, docs_url=None, redoc_url=None, openapi_url=None, default_response_class=Answer
+        title=title,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        default_response_class=_Json,
     )
     app.add_middleware(Guard, host=host, max_body=max_body)
     app.mount("/static", StaticFiles(directory=static), name="static")
@@ -219,12 +223,12 @@ def create_app(
 
     @app.exception_handler(InputError)
     def refuse(_: Request, error: InputError) -> JSONResponse:
-        return Answer({"error": str(error)}, 400)
+        return _Json({"error": str(error)}, 400)
 
     @app.exception_handler(RequestValidationError)
     def misread(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return Answer({"error": f"{first['loc'][-1]}: {first['msg']}"}, 422)
+        return _Json({"error": f"{first['loc'][-1]}: {first['msg']}"}, 422)
 
     return app
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.defenses.checks.kinds import Kinds, association
+from mmpoison.defenses.checks.rank_gain import Kinds, association
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.pairs.table import ImageTable, PairDataset

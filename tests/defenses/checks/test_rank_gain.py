@@ -7,8 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from mmpoison.defenses.check_result import CheckResult
-from mmpoison.defenses.checks.kinds import Kinds
-from mmpoison.defenses.checks.rank_gain import GoalRankChange, check_tables
+from mmpoison.defenses.checks.rank_gain import GoalRankChange, Kinds, check_tables
 from mmpoison.errors import InputError
 
 KINDS = 12

@@ -9,19 +9,19 @@ import numpy.typing as npt
 import pytest
 from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
 
-from mmpoison.defenses.filters.suspicious_groups.items import (
-    IMAGES,
-    PAIRS,
-    image_items,
-    pair_items,
-)
-from mmpoison.defenses.filters.suspicious_groups.regressions import (
+from mmpoison.defenses.filters.suspicious_groups.fit import (
     IMAGE_SIDE,
     LIKE_IMAGES,
     RIDGE,
     ViewFit,
     image_sums,
     pair_sums,
+)
+from mmpoison.defenses.filters.suspicious_groups.items import (
+    IMAGES,
+    PAIRS,
+    image_items,
+    pair_items,
 )
 
 Numbers = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ do. What is usual is measured on the sample.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +21,18 @@ from mmpoison.defenses.filters.suspicious_groups.growth import (
     suspicious_items,
 )
 from mmpoison.defenses.filters.suspicious_groups.items import (
+    FOLDS,
     IMAGES,
     PAIRS,
     Items,
     Reduced,
     Values,
+    group_sums,
     image_items,
     item_keys,
     pair_items,
     reduce_sample,
     reduce_shard,
-)
-from mmpoison.defenses.filters.suspicious_groups.regressions import (
-    ViewFit,
-    image_sums,
-    pair_sums,
 )
 from mmpoison.defenses.filters.suspicious_groups.shard import (
     Index,
@@ -43,9 +40,188 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     Space,
     Stored,
     VectorShard,
+    unit,
 )
 from mmpoison.embedded.distance import Vectors
 from mmpoison.errors import InputError
+
+# -- Scores how much captions and images disagree, by ridge regressions between them that are fitted on other images.
+#
+# No aligned encoder is needed: the data set itself says which captions go with which images. There are two views. One
+# compares each caption with its image and with the image's other captions; the other all captions of an image with it,
+# because the captions of an attacker's own image vouch for each other. Scores are sums of standardised distances
+# (median 0, standard deviation 1 each), so that they hold for any encoder.
+
+
+RIDGE = 1.0
+FEWEST_ITEMS = 20
+"""Of fewer items nothing is learned: what is predicted is zero."""
+
+LIKE_IMAGES = 2.0
+"""Weight of what alike images are captioned with, in captions of the image's own."""
+
+IMAGE_SIDE = 0.5
+"""Weight of the distance between an image and the image that its caption predicts, in the view of pairs."""
+
+Matrices = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over items that the regressions of a view need.
+
+    Attributes:
+        to_text: Sums of w z z' with z = (image, caption, 1), of the items of each fold, for the prediction of captions,
+            shape `(5, k + l + 1, k + l + 1)`.
+        to_image: The same for the prediction of images.
+    """
+
+    to_text: Matrices
+    to_image: Matrices
+
+
+def image_sums(items: Items, weight: Values) -> Sums:
+    """Sum over images, each with the weight that it has; both regressions have the same sums."""
+    both = _sums(items.image, items.text, weight, items.fold)
+    return Sums(both, both)
+
+
+def pair_sums(reduced: Reduced, items: Items, weight: Values) -> Sums:
+    """Sum over pairs, in which an image counts once, however many captions it has.
+
+    Args:
+        reduced: The rows.
+        items: Their pairs.
+        weight: How far each pair is trusted, shape `(n,)`.
+    """
+    at, images = reduced.image_at, len(reduced.image)
+    trusted = np.bincount(at, weight, minlength=images).astype(np.float32)
+    mean = group_sums(items.text * weight[:, None], at, images) / np.maximum(trusted, 1)[:, None]
+    once = (weight / np.maximum(trusted, 1)[at]).astype(np.float32)
+    return Sums(
+        _sums(
+            reduced.image,
+            np.asarray(mean, dtype=np.float32),
+            (trusted > 0).astype(np.float32),
+            reduced.fold,
+        ),
+        _sums(items.image, items.text, once, items.fold),
+    )
+
+
+def _sums(image: Vectors, text: Vectors, weight: Values, fold: Index) -> Matrices:
+    sides = image.shape[1], text.shape[1]
+    found = np.empty((FOLDS, sum(sides) + 1, sum(sides) + 1))
+    for number in range(FOLDS):
+        mine = np.flatnonzero(fold == number)
+        both = np.ones((len(mine), sum(sides) + 1))
+        both[:, : sides[0]], both[:, sides[0] : -1] = image[mine], text[mine]
+        found[number] = (both * weight[mine, None]).T @ both
+    return found
+
+
+@dataclass(frozen=True)
+class ViewFit(Stored):
+    """The two regressions of a view, and what distances from their predictions are usual.
+
+    Attributes:
+        to_text: For each fold, slope, mean of images and mean of captions: the prediction of captions.
+        to_image: The same for the prediction of images from captions.
+        usual: Medians of the two distances, shape `(2,)`.
+        spread: Their standard deviations, shape `(2,)`.
+        image_side: What the distance between images counts, against that between captions.
+    """
+
+    to_text: tuple[Vectors, Vectors, Vectors]
+    to_image: tuple[Vectors, Vectors, Vectors]
+    usual: Values
+    spread: Values
+    image_side: float
+
+    @classmethod
+    def of(cls, view: str, sums: Sums, images: int, sample: Items) -> ViewFit:
+        """Solve the regressions, and measure the distances of sampled items.
+
+        Args:
+            view: `images` or `pairs`.
+            sums: Over all items.
+            images: Dimensions of images.
+            sample: A sample of the items.
+        """
+        fit = cls(
+            _lines(sums.to_text, images, to_text=True),
+            _lines(sums.to_image, images, to_text=False),
+            np.zeros(2, dtype=np.float32),
+            np.ones(2, dtype=np.float32),
+            1.0 if view == IMAGES else IMAGE_SIDE,
+        )
+        both = np.stack(fit.distances(sample)[:2])
+        return replace(
+            fit,
+            usual=np.median(both, axis=1).astype(np.float32),
+            spread=np.maximum(both.std(axis=1), 1e-6).astype(np.float32),
+        )
+
+    def distances(self, items: Items) -> tuple[Values, Values, Vectors]:
+        """Compute how far captions and images are from what is expected, and what captions are expected.
+
+        Returns:
+            Two cosine distances of shape `(m,)`, and unit vectors of shape `(m, k)`.
+        """
+        expected = _predict(self.to_text, items.image, items.fold)
+        if items.others is not None:
+            expected = unit(items.others + np.float32(LIKE_IMAGES) * expected)
+        likely = _predict(self.to_image, items.text, items.fold)
+        return (
+            1 - np.einsum("ij,ij->i", expected, items.text),
+            1 - np.einsum("ij,ij->i", likely, items.image),
+            expected,
+        )
+
+    def conflict(self, items: Items) -> tuple[Values, Vectors]:
+        """Score how much captions and images disagree, shape `(m,)`, and return what captions are expected."""
+        text, image, expected = self.distances(items)
+        text, image = (
+            (one - self.usual[i]) / self.spread[i] for i, one in enumerate((text, image))
+        )
+        return text + np.float32(self.image_side) * image, expected
+
+
+def _lines(sums: Matrices, images: int, *, to_text: bool) -> tuple[Vectors, Vectors, Vectors]:
+    """Solve the ridge regression of each fold with an intercept, from the sums over the items of the other folds.
+
+    Args:
+        sums: Of w z z' with z = (image, caption, 1), for each fold.
+        images: Dimensions of images.
+        to_text: Whether captions are predicted from images, or images from captions.
+
+    Returns:
+        For each fold the slope, the mean of what is known and the mean of what is predicted.
+    """
+    image, text = slice(0, images), slice(images, sums.shape[1] - 1)
+    x, y = (image, text) if to_text else (text, image)
+    # fewer items teach nothing: what is predicted is zero
+    if sums[:, -1, -1].sum() < FEWEST_ITEMS:
+        sums = np.zeros_like(sums)
+    found = []
+    for others in sums.sum(axis=0) - sums:
+        count = others[-1, -1]
+        x_mean, y_mean = others[x, -1] / max(count, 1e-9), others[y, -1] / max(count, 1e-9)
+        square = others[x, x] - count * np.outer(x_mean, x_mean) + RIDGE * np.eye(len(x_mean))
+        slope = np.linalg.solve(square, others[x, y] - count * np.outer(x_mean, y_mean))
+        found.append((slope, x_mean, y_mean))
+    slopes, froms, tos = (np.stack(part).astype(np.float32) for part in zip(*found, strict=True))
+    return slopes, froms, tos
+
+
+def _predict(lines: tuple[Vectors, Vectors, Vectors], x: Vectors, fold: Index) -> Vectors:
+    slope, x_mean, y_mean = lines
+    predicted = np.empty((len(x), slope.shape[2]), dtype=np.float32)
+    for number in range(FOLDS):
+        mine = np.flatnonzero(fold == number)
+        predicted[mine] = (x[mine] - x_mean[number]) @ slope[number] + y_mean[number]
+    return unit(predicted)
+
 
 FITS = 3
 LEFT_OUT = 0.03
