@@ -28,6 +28,7 @@ from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
 from mmpoison.records.run_files import (
     ClassChange,
     GoalRow,
+    ProbedTest,
     QueryLengthRow,
     RankSpread,
     Retrieval,
@@ -120,6 +121,20 @@ def ranks_row(ranks: Ranks, images: IntArray) -> RankSpread:
     if estimates["min_rank"].low is not None:
         row["interval"] = {name: [e.low, e.high] for name, e in estimates.items()}
     return RankSpread.of(row)
+
+
+def probed_test(
+    embeddings: TestEmbeddings, test: TestSet, goal_targets: Sequence[GoalTarget]
+) -> ProbedTest:
+    """Measure goals and the utility of a model on a test part.
+
+    Args:
+        embeddings: Of the model.
+        test: The test part.
+        goal_targets: The goals.
+    """
+    goals = {str(target): goal_row(embeddings, test, target) for target in goal_targets}
+    return ProbedTest(goal=goals, utility=utility_row(embeddings, test))
 
 
 def utility_row(embeddings: TestEmbeddings, test: TestSet, *, equal_texts: bool = False) -> Utility:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from mmpoison.base.untrusted import read_json
 from mmpoison.defenses.catalogue import DEFENSES
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment
-from mmpoison.records.run_files import Metrics, RobustTrainingFacts, ScanFacts
+from mmpoison.records.run_files import (
+    Metrics,
+    ProbeRecord,
+    RepairBranch,
+    RepairCurve,
+    RobustTrainingFacts,
+    ScanFacts,
+)
 from mmpoison.runs.check_model import CHECK_FILE, check_models
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import RunProgress, SilentProgress
@@ -25,7 +32,6 @@ from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import REORDERED, RunStages
-from mmpoison.runs.training_probe import repair_curve
 
 MEASURED = "metrics"
 """In `stages.json`: the key of all that the numbers depend on, in the place of a stage's."""
@@ -192,6 +198,21 @@ def _make_run(
     # last, because its presence says that the run is complete
     write_json(out / "metrics.json", metrics.to_json())
     return metrics
+
+
+def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float | None) -> RepairCurve:
+    """Build the content of `sterilize-curve.json` of a run, measured on the test part.
+
+    Args:
+        probes: The records of the repair.
+        learning_rate: Of the repair; None where it has none.
+    """
+    probes = [
+        ProbeRecord.of({**record.to_json(), "utility": record.test.utility}) for record in probes
+    ]
+    return RepairCurve(
+        branches=[RepairBranch(learning_rate=learning_rate, chosen=True, looks=probes)]
+    )
 
 
 def _begin(run: PreparedRun, out: Path, progress: RunProgress) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,7 +29,9 @@ from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import (
     ClassRetrieval,
     FilterFacts,
+    GoalRow,
     Metrics,
+    ProbeRecord,
     RankLists,
     RunFacts,
     SuspiciousPair,
@@ -42,7 +44,6 @@ from mmpoison.runs.run_cache import RunCache, prepare_inputs
 from mmpoison.runs.run_folder import versions
 from mmpoison.runs.run_stages import SUSPECTS
 from mmpoison.runs.trained_models import TrainedModel, Verdicts
-from mmpoison.runs.training_probe import epoch_rows
 
 SUSPICIOUS_SHOWN = 12
 
@@ -256,3 +257,19 @@ def _counts(pairs: PairDataset) -> dict[str, int]:
         "labelled_images": sum(counts["classes"].values()),
         "classes": len(counts["classes"]),
     }
+
+
+def epoch_rows(
+    probes: Mapping[str, Iterable[ProbeRecord]],
+) -> dict[str, dict[str, dict[str, GoalRow]]]:
+    """Arrange rows by goal, model and number of epochs: the section `study.epochs` of `metrics.json`.
+
+    Args:
+        probes: The records of each model's training.
+    """
+    rows: dict[str, dict[str, dict[str, GoalRow]]] = {}
+    for name, records in probes.items():
+        for record in records:
+            for goal, row in record.test.goal.items():
+                rows.setdefault(goal, {}).setdefault(name, {})[str(record.epoch)] = row
+    return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,14 @@ from mmpoison.defenses.catalogue import (
 )
 from mmpoison.defenses.filters.judging import filter_pairs
 from mmpoison.defenses.filters.score_filter import build_filter
+from mmpoison.evaluation.rows import probed_test
+from mmpoison.evaluation.test_set import TestEmbeddings
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
-from mmpoison.records.run_files import SterilizeFacts
+from mmpoison.records.run_files import ProbeRecord, SterilizeFacts
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun, alignment_pairs, filled, repair_pairs
 from mmpoison.runs.progress import RunProgress
@@ -43,7 +45,6 @@ from mmpoison.runs.trained_models import (
     store_verdicts,
     weights_bytes,
 )
-from mmpoison.runs.training_probe import measure_of_test
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, chain_callbacks, finetune
 from mmpoison.training.plan import Plan, autocast
@@ -567,7 +568,12 @@ class RunStages:
     ) -> Probes:
         run = self.run
         steps = Plan(pairs, settings, run.recipe.seed).steps_per_epoch
-        measure = measure_of_test(run.test, run.goal_targets, self.inputs)
+
+        def measure(encoder: DualEncoder, place: Mapping[str, float]) -> ProbeRecord:
+            embeddings = TestEmbeddings.of(encoder, self.inputs, run.test)
+            test = probed_test(embeddings, run.test, run.goal_targets)
+            return ProbeRecord.of({**place, "test": test})
+
         return Probes(
             measure,
             lambda: measure(start, {"step": 0, "epoch": 0}),

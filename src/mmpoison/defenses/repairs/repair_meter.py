@@ -11,7 +11,7 @@ import numpy as np
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.evaluation.rows import goal_row, utility_row
+from mmpoison.evaluation.rows import probed_test, utility_row
 from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet, drift_between
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
@@ -154,13 +154,7 @@ class RepairMeter:
             record["canary_goals"] = {str(goal): self._canary(held, goal) for goal in goals}
         if self.test is not None:
             seen = TestEmbeddings.of(encoder, self.inputs, self.test)
-            record["test"] = {
-                "goal": {
-                    str(goal_target): goal_row(seen, self.test, goal_target).to_json()
-                    for goal_target in self.goal_targets
-                },
-                "utility": utility_row(seen, self.test).to_json(),
-            }
+            record["test"] = probed_test(seen, self.test, self.goal_targets).to_json()
         return ProbeRecord.of(record)
 
     def _hits(self, utility: Utility) -> tuple[float, float]:

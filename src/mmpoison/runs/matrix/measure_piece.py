@@ -22,7 +22,7 @@ from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.filters.filter_result import auroc, average_precision, recall_at
 from mmpoison.errors import InputError, ResultError
 from mmpoison.evaluation.measure import triggered_success
-from mmpoison.evaluation.rows import goal_row, utility_row
+from mmpoison.evaluation.rows import probed_test
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.images.triggers import read_trigger
 from mmpoison.models.dual_encoder import DualEncoder
@@ -351,9 +351,9 @@ class _Measurer:
     def _numbers(self, model: DualEncoder) -> dict[str, Any]:
         """Measure a model on the goals and its utility."""
         embeddings = TestEmbeddings.of(model, self.stages.inputs, self.run.test)
-        rows = [goal_row(embeddings, self.run.test, one) for one in self.run.goal_targets]
-        utility = utility_row(embeddings, self.run.test)
-        image, text = utility.image_retrieval, utility.text_retrieval
+        measured = probed_test(embeddings, self.run.test, self.run.goal_targets)
+        rows = measured.goal.values()
+        image, text = measured.utility.image_retrieval, measured.utility.text_retrieval
         return {
             **{f"hit_{k}": _mean([row.number(f"hit@{k}") for row in rows]) for k in (1, 5, 10)},
             "min_rank": _mean([row.number("min_rank") for row in rows]),
