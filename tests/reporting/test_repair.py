@@ -18,7 +18,6 @@ def probe(step: int, hit: float, lost: float) -> dict[str, Any]:
         "utility": utility,
         "utility_loss": lost,
         "drift": {"text": 0.1, "image": 0.2},
-        "largest_z": 3.0,
         "test": {"goal": {"sheep2aeroplane": {"hit@10": hit, "min_rank": 7.5}}},
     }
 
@@ -68,5 +67,5 @@ def test_figures_are_the_same_file_twice(tmp_path: Path, goals: bool) -> None:
     second = write_repair_figures(tmp_path / "two", curve)
     assert [path.name for path in first] == ["one.png", "one.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    label = "Hit@10 of the goal" if goals else "largest rise of a rank"
+    label = "Hit@10 of the goal" if goals else "drift from the suspect"
     assert f"<!-- {label}" in first[1].read_text()

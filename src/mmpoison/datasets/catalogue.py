@@ -252,8 +252,12 @@ class PathData:
         """Yield tables of about so many images; a format that can only be read whole is cut into them."""
         if self.source.stream is not None and self.place is not None:
             tables = TableStates.of(self.place)
-            for piece in self.source.stream(self.place, images_at_once, **self.options):
-                yield replace(piece, tables=tables)
+            try:
+                for piece in self.source.stream(self.place, images_at_once, **self.options):
+                    yield replace(piece, tables=tables)
+            except InputError:
+                tables.check()  # what is broken may be half of a new file
+                raise
             tables.check()
             return
         pairs = self.load()

@@ -69,10 +69,11 @@ class Probes:
         )
 
     def finish(self, encoder: DualEncoder, steps: int) -> list[ProbeRecord]:
-        """Return all records; a training that never called this is measured now, after its last step."""
-        if len(self._by_step) == 1:
-            self._keep(self._measure(encoder, {"step": steps}))
-        return self.records
+        """Return all records; a training that never called this is measured now."""
+        if len(self._by_step) > 1:
+            return self.records
+        # a repair without steps ends where it starts
+        return [*self.records, self._measure(encoder, {"step": steps})]
 
     @property
     def records(self) -> list[ProbeRecord]:
