@@ -76,8 +76,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _find(self, name: str) -> bool:
         """Import what registers a name, or all modules; return whether the name is known."""
-        for module in [] if name in self._items else self._modules_with(name):
-            importlib.import_module(module)
+        if name not in self._items and not self._discovered:
+            for module in self._modules_with(name):
+                importlib.import_module(module)
         if name not in self._items:
             self._discover()
         return name in self._items

@@ -49,10 +49,9 @@ class Probes:
     def __call__(self, step: Step, encoder: DualEncoder) -> None:
         """Measure, if the step is one of those to measure at."""
         if self.due(step):
-            ends = step.step % (self._steps_per_epoch or step.steps) == 0 or step.step == step.steps
             place = {
                 "step": step.step,
-                "epoch": step.epoch + ends,
+                "epoch": step.epoch + self._ends(step),
                 "learning_rate": step.learning_rate,
                 "training_loss": step.loss,
             }
@@ -60,13 +59,16 @@ class Probes:
 
     def due(self, step: Step) -> bool:
         """Return whether a step is one to measure at."""
-        epoch = self._steps_per_epoch or step.steps
+        first = step.step < (self._steps_per_epoch or step.steps)
         return (
-            step.step == step.steps
-            or step.step % epoch == 0
+            self._ends(step)
             or (self._every is not None and step.step % self._every == 0)
-            or (self._within and step.step < epoch and in_series(step.step))
+            or (self._within and first and in_series(step.step))
         )
+
+    def _ends(self, step: Step) -> bool:
+        """Return whether an epoch, or the training, ends with a step."""
+        return step.step == step.steps or step.step % (self._steps_per_epoch or step.steps) == 0
 
     def finish(self, encoder: DualEncoder, steps: int) -> list[ProbeRecord]:
         """Return all records; a training that never called this is measured now."""

@@ -242,12 +242,14 @@ class _Measurer:
     @cached_property
     def undefended(self) -> DualEncoder:
         """The model that is trained on all of the poisoned set."""
-        return self._control_model(UNDEFENDED)
+        return self._control(UNDEFENDED)[0]
 
-    def _control_model(self, column: str) -> DualEncoder:
+    def _control(self, column: str) -> tuple[DualEncoder, float | None]:
+        """Return the model of a control, and the seconds of its training."""
         clean = column == CLEAN_MODEL or self.task.row.attack is None
         name, pairs = ("clean_model", self.run.pairs) if clean else ("poisoned", self.run.poisoned)
-        return self.stages.trained(name, self.start, pairs.select(split="train")).encoder
+        model = self.stages.trained(name, self.start, pairs.select(split="train")).encoder
+        return model, self.stages.took(name)
 
     # -- one column -----------------------------------------------------------------------------------------------
 
@@ -257,9 +259,8 @@ class _Measurer:
         self.stages.inputs  # noqa: B018 - features are made once for all pieces, and not timed
         try:
             if about.kind == "control":
-                model = self._control_model(column)
-                name = "clean_model" if column == CLEAN_MODEL else "poisoned"
-                found = {**self._numbers(model), "training_seconds": self.stages.took(name)}
+                model, seconds = self._control(column)
+                found = {**self._numbers(model), "training_seconds": seconds}
             else:
                 found = self._defended(column, about.kind)
             return replace(about, **found)
