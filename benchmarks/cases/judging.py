@@ -55,7 +55,7 @@ def filter_whole(data: str, encoder: str, out: str) -> int:
 
 
 BY_DISTANCE: dict[str, Any] = {
-    **{"method": "relevance-filter", "automatic": True, "force": True, "progress": False},
+    **{"method": "relevance-filter", "lose": 0.01, "force": True, "progress": False},
 }
 
 

@@ -105,9 +105,9 @@ CASES = {
         (FILTER.replace("squares", "no") + " --threshold 1", "no: no such"),
         (f"{FILTER} --out full --threshold 1", "full: is not empty"),
         (FILTER, "exactly one of threshold (--threshold), clean_loss (--lose)"),
-        (f"{FILTER} --auto --lose 0.1", "exactly one of threshold (--threshold)"),
+        (f"{FILTER} --threshold 1 --lose 0.1", "exactly one of threshold (--threshold)"),
         (
-            f"{FILTER} --method suspicious-groups --threshold 1 --auto",
+            f"{FILTER} --method suspicious-groups --threshold 1 --lose 0.1",
             "exactly one of threshold (--threshold)",
         ),
         (
@@ -123,13 +123,13 @@ CASES = {
         (f"{FILTER} --threshold 0.01", "drops every pair"),
         (f"{FILTER} --labels no.csv", "no.csv: no such file; `mmpoison review`"),
         (f"{FILTER} --labels full/thesis.txt", "columns pair and verdict"),
-        (f"{FILTER} --auto --kept full", "full: is not empty"),
+        (f"{FILTER} --lose 0.1 --kept full", "full: is not empty"),
         (f"{FILTER} --method local-densty", "did you mean 'local-density'"),
         (f"{FILTER} --method clean-finetune", "is of kind post-training"),
         (f"{FILTER} --method local-density --false-alarms 0.1", "finds no groups"),
         (f"{FILTER} --method local-density --set q=3", "unknown option 'q'"),
-        (f"{FILTER} --auto --set k=3", "unknown option 'k'"),
-        (f"{FILTER} --auto --set lose=0.1", "--set lose: give --lose instead"),
+        (f"{FILTER} --lose 0.1 --set k=3", "unknown option 'k'"),
+        (f"{FILTER} --lose 0.1 --set lose=0.1", "--set lose: give --lose instead"),
     ],
     "review": [
         ("review no-folder --labels x.csv", "no such file; `mmpoison scan DATA"),
@@ -245,7 +245,7 @@ CASES = {
                 f"{STERILIZE} --model",
                 f"{EVALUATE} {GOAL} --model",
                 f"{CHECK} --reference",
-                f"{FILTER} --auto --encoder",
+                f"{FILTER} --lose 0.1 --encoder",
             )
         ),
         ("models show nothing", "unknown model 'nothing'"),

@@ -29,7 +29,7 @@ def test_all_are_listed(cli: Callable[..., Any]) -> None:
     assert "Huang et al., ICLR 2025" in shown
     assert "parameter k: a larger one" in shown
     assert "default cut: clean_loss 0.02" in shown
-    assert "cuts: threshold, clean_loss, automatic, labels, false_alarms" in shown
+    assert "cuts: threshold, clean_loss, labels, false_alarms" in shown
     one = cli("defenses", "clean-finetune").out
     assert "post-training" in one
     assert "pre-training" not in one

@@ -76,7 +76,7 @@ def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
     assert {"Model"} <= set(panels)
     # an argument without a value takes none, the others say what
     assert re.search(r"--method +NAME ", text)
-    assert re.search(r"--auto +By the scores", text)
+    assert re.search(r"--json +Print scan", text)
 
 
 def test_commands_are_in_groups(cli: Callable[..., Any]) -> None:

@@ -166,15 +166,13 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
         for name in ("relevance-filter", "suspicious-groups")
         for value in (0, 1, -0.1, 1.2, float("nan"), [1])
     ),
-    ("relevance-filter", "neither true nor false", {"automatic": "yes"}),
     ("relevance-filter", "is not the path of a file", {"labels": [1]}),
     *(
         ("relevance-filter", "exactly one of threshold", options)
         for options in (
             {},
             {"threshold": 0.8, "clean_loss": 0.1},
-            {"threshold": 0.8, "automatic": True},
-            {"automatic": True, "labels": "x.csv"},
+            {"threshold": 0.8, "labels": "x.csv"},
             {"labels": ""},
         )
     ),

@@ -109,7 +109,7 @@ def attacks(work: Work) -> Any:
 
 DEFENSES = options_of("""
     relevance-filter   --lose 0.02 --kept stays
-    relevance-filter   --auto --trusted none
+    relevance-filter   --lose 0.01 --trusted none
     relevance-filter   --threshold 0.5 --kept table --images none
     suspicious-groups
     suspicious-groups  --false-alarms 0.99

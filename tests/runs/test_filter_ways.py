@@ -40,7 +40,6 @@ CUTS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "threshold": (["--threshold", "{threshold}"], {"threshold": "{threshold}"}),
     "clean-loss": (["--lose", "0.1"], {"clean_loss": 0.1}),
     "share": (["--lose", "0.1", "--trusted", "none"], {"clean_loss": 0.1, "trusted": "none"}),
-    "automatic": (["--auto"], {"automatic": True}),
     "labels": (["--labels", "{labels}"], {"labels": "{labels}"}),
     "labels-and-loss": (
         ["--labels", "{labels}", "--lose", "0.05"],
@@ -91,7 +90,7 @@ class Ways:
     def __getitem__(self, key: str) -> Any:
         """A threshold or a file of labels that means something to the method."""
         judge = load_checkpoint(self.judge)
-        found = filter_pairs(load_pairs(self.folder), judge, self.method, automatic=True, seed=SEED)
+        found = filter_pairs(load_pairs(self.folder), judge, self.method, clean_loss=0.1, seed=SEED)
         if key == "threshold":
             ordered = np.sort(found.scores)
             return f"{(ordered[-20] + ordered[-21]) / 2:.8f}"
@@ -206,10 +205,7 @@ def test_every_way_gives_the_same_verdicts(
     # all training pairs, and so all of the poison, though the poisoned image is of split test
     assert expected[1]["pairs"] == len(train)
     assert expected[1]["poisoned_total"] == int(train.poisoned.sum()) == 5 * SAMPLES
-    if cut not in ("default", "false-alarms") and (method, cut) != (
-        "suspicious-groups",
-        "automatic",
-    ):
+    if cut not in ("default", "false-alarms"):
         assert 0 < expected[1]["dropped_pairs"] < len(train)
     assert ways.by_python(poisoned) == expected
     assert ways.by_python(load_pairs(folder)) == expected

@@ -31,7 +31,6 @@ def scan(
     planted: bool = True,
     threshold: float | None = None,
     lose: float | None = None,
-    automatic: bool = False,
     labels: str | Path | None = None,
     false_alarms: float | None = None,
     encoder: str | Path | DualEncoder | None = None,
@@ -61,7 +60,6 @@ def scan(
         threshold: Drop pairs with a larger score.
         lose: The share of clean pairs that may be dropped, measured on the split `val` where there is one and the
             method can use it, otherwise that share of all pairs: those of likely groups first.
-        automatic: Cut by the scores alone.
         labels: A CSV of verdicts, with the columns pair and verdict.
         false_alarms: How often clean data may raise an alarm, for a method that finds groups; 0.01 by default.
         encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
@@ -100,7 +98,6 @@ def scan(
     cut = {
         "threshold": threshold,
         "clean_loss": lose,
-        "automatic": automatic or None,
         "labels": labels,
         "false_alarms": false_alarms,
     }

@@ -86,7 +86,7 @@ def _filter_facts(defense: Any) -> dict[str, Any]:
     """Return what a filter declares: its required inputs, and which cuts it supports."""
     if defense.kind != "pre-training":
         return {}
-    cuts = ["threshold", "clean_loss", "automatic", "labels"]
+    cuts = ["threshold", "clean_loss", "labels"]
     default = defense.default_cut
     return {
         "needs_aligned_judge": defense.needs_aligned_judge,

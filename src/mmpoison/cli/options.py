@@ -82,7 +82,6 @@ ON_TERMINAL: dict[str, Any] = {
     "seed": Seed,
     "images": Images,
     "trusted": Literal["val", "none"],
-    "automatic": Annotated[bool, typer.Option("--auto")],
     "clean": list[str] | None,
     "clean_runs": Annotated[int, typer.Option(min=0, max=1000)],
     "evaluate_every": Annotated[int | None, typer.Option(min=1, max=10**9)],

@@ -64,7 +64,6 @@ def scan(
         threshold
         lose: The share of clean pairs you are ready to lose, measured on split val where there is one and the
             method can use it, otherwise that share of all pairs; with --labels, the largest share.
-        automatic: By the scores alone; drops 1% if all is well.
         labels: Your verdicts, a CSV with the columns pair and verdict (keep or drop), as `mmpoison review` writes:
             they are final, and a method without groups learns from them where to cut.
         false_alarms: How often clean data may raise an alarm, 0.01 unless given; for a method that finds groups.

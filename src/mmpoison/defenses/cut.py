@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 from mmpoison.base.option_checks import check_number
 from mmpoison.errors import InputError
 
-Rule = Literal["given", "loss", "labels", "automatic", "false-alarms"]
+Rule = Literal["given", "loss", "labels", "false-alarms"]
 Interval = tuple[float, float]
 
 
@@ -18,14 +18,13 @@ class CutOptions(TypedDict, total=False):
 
     threshold: float | None
     clean_loss: float | None
-    automatic: bool
     labels: str | Path | None
     false_alarms: float | None
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Says which scores are dropped: at most one of `threshold`, `clean_loss`, `labels` and `automatic`.
+    """Says which scores are dropped: at most one of `threshold`, `clean_loss` and `labels`.
 
     Two may be combined: with `labels`, `clean_loss` is the largest share; `false_alarms` may be combined with any.
 
@@ -33,7 +32,6 @@ class Cut:
         threshold: Pairs with a larger score are dropped.
         clean_loss: The share of clean pairs one is ready to lose, in (0, 1), measured on trusted pairs; without any, or
             by a method whose scores of other pairs mean nothing, that share of the judged pairs.
-        automatic: By the scores alone.
         labels: A CSV with the columns pair and verdict.
         false_alarms: For a method that finds groups: how often clean data may show such a group, in (0, 1).
 
@@ -43,19 +41,16 @@ class Cut:
 
     threshold: float | None = None
     clean_loss: float | None = None
-    automatic: bool = False
     labels: Path | None = None
     false_alarms: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.automatic, bool):
-            raise InputError(f"automatic {self.automatic!r:.40} is neither true nor false")
-        given = (self.threshold is not None) + (self.labels is not None) + self.automatic
+        given = (self.threshold is not None) + (self.labels is not None)
         given += self.clean_loss is not None and self.labels is None
         if given > 1 or (not given and self.false_alarms is None):
             raise InputError(
-                "exactly one of threshold (--threshold), clean_loss (--lose), labels (--labels) and automatic (--auto) "
-                "says where to cut; clean_loss may stand next to labels"
+                "exactly one of threshold (--threshold), clean_loss (--lose) and labels (--labels) says where to cut; "
+                "clean_loss may stand next to labels"
             )
         if self.clean_loss is not None:
             check_loss(self.clean_loss)
@@ -71,9 +66,7 @@ class Cut:
         """
         if unknown := set(options) - CUT_OPTIONS:
             raise TypeError(f"unexpected option {min(unknown)!r}")
-        given: dict[str, Any] = {
-            k: v for k, v in options.items() if v is not None and v is not False
-        }
+        given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
         if not isinstance(labels := given.pop("labels", ""), str | Path):
             raise InputError(f"labels {labels!r:.40} is not the path of a file")
         if str(labels):

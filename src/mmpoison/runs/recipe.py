@@ -113,7 +113,7 @@ def override(
 FILTER, USUAL_METHOD = "filter", "relevance-filter"
 OF_EVERY_FILTER = ("method", "encoder", "trusted", "force", "equal_steps")
 """Keys of a filter that are no options of its method."""
-CUTS = ("threshold", "clean_loss", "automatic", "labels")
+CUTS = ("threshold", "clean_loss", "labels")
 """Keys of which one says where a filter cuts; `clean_loss` may also bound what labels drop."""
 
 
@@ -233,7 +233,7 @@ class AttackPart(BaseModel):
 class FilterPart(BaseModel):
     """A pre-training defence, with its options next to its name: its own, and those of the cut.
 
-    The cut is one of `threshold`, `clean_loss`, `automatic` and `labels` (a CSV), or `false_alarms` for a method that
+    The cut is one of `threshold`, `clean_loss` and `labels` (a CSV), or `false_alarms` for a method that
     finds groups (`mmpoison.defenses.cut.Cut`); without any the method's own default.
 
     Attributes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,12 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpoison.defenses.filters.thresholds import (
-    AUTOMATIC_LOSS,
-    automatic_threshold,
-    has_distant_group,
+    LOSS,
     label_threshold,
     loss_threshold,
-    separating_distance,
 )
 from mmpoison.errors import InputError
 
@@ -118,71 +113,10 @@ def test_labels_without_a_bad_pair_say_so() -> None:
     few = distances[:50]
     cut = label_threshold(distances, few, np.zeros(50, dtype=bool))
     assert "no labelled pair is to be dropped" in cut.note
-    assert (distances > cut.value).mean() == pytest.approx(AUTOMATIC_LOSS, abs=1e-3)
+    assert (distances > cut.value).mean() == pytest.approx(LOSS, abs=1e-3)
 
 
 @pytest.mark.parametrize("labels", [[], [True, True]])
 def test_labels_that_tell_nothing_apart(labels: list[bool]) -> None:
     with pytest.raises(InputError, match="label some pairs that are to be kept too"):
         label_threshold(clean(0), np.array([0.5] * len(labels)), np.array(labels, dtype=bool))
-
-
-# -- by nothing ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_clean_set_loses_one_in_a_hundred_at_most(kind: str) -> None:
-    lost = []
-    for seed in range(30):
-        distances = clean(seed, kind=kind)
-        mismatched = RNG(seed).normal(0.9, 0.1, 2000)
-        cut = automatic_threshold(distances, mismatched)
-        lost.append(float((distances > cut.value).mean()))
-        assert cut.rule == "automatic"
-    # the test for a group may be wrong in one of a thousand
-    assert sorted(lost)[-2] <= AUTOMATIC_LOSS + 1e-4
-
-
-@pytest.mark.parametrize("share", [0.03, 0.1, 0.3])
-def test_a_group_of_distant_pairs_is_dropped(share: float) -> None:
-    for seed in range(5):
-        good, evil = clean(seed), RNG(seed).normal(0.9, 0.1, int(10_000 * share))
-        distances = np.concatenate([good, evil])
-        cut = automatic_threshold(distances, RNG(seed + 1).normal(0.9, 0.1, 2000))
-        assert (evil > cut.value).mean() > 0.98
-        assert (good > cut.value).mean() < 0.01
-        assert "a group of their own" in cut.note
-
-
-def test_a_poor_judge_is_not_let_drop_much() -> None:
-    """There is a group, but random images lie as close as clean pairs."""
-    distances = np.concatenate([clean(0), RNG(0).normal(0.9, 0.05, 1000)])
-    assert has_distant_group(distances)
-    cut = automatic_threshold(distances, RNG(1).normal(0.42, 0.06, 2000))
-    assert (distances > cut.value).mean() == pytest.approx(AUTOMATIC_LOSS, abs=1e-3)
-
-
-def test_where_all_lie_close_less_is_dropped() -> None:
-    distances = clean(0)
-    cut = automatic_threshold(distances, np.full(100, 1.2))
-    assert (distances > cut.value).mean() < 0.001
-    assert "nearly all pairs" in cut.note
-
-
-@pytest.mark.parametrize("distances", [np.full(50, 0.3), np.array([0.3]), np.array([0.1, 0.9])])
-def test_sets_that_are_no_distribution(distances: Values) -> None:
-    assert not has_distant_group(distances)
-    cut = automatic_threshold(distances, np.array([]))
-    assert (distances <= cut.value).any()
-
-
-@settings(max_examples=50)
-@given(
-    *(st.lists(st.integers(0, 9).map(float), min_size=1, max_size=20) for _ in range(2)),
-)
-def test_the_separating_distance_is_the_best_of_all(one: list[float], other: list[float]) -> None:
-    def gain(cut: Any) -> float:
-        return float(np.mean(np.array(other) > cut) - np.mean(np.array(one) > cut))
-
-    found = separating_distance(np.array(one), np.array(other))
-    assert gain(found) == pytest.approx(max(gain(cut) for cut in [*one, *other]))

@@ -43,7 +43,7 @@ def opened(
     return open_source(
         NamedData(str(source), options=options or {}),
         work,
-        method or RelevanceFilter(automatic=True),
+        method or RelevanceFilter(clean_loss=0.01),
         encoder=encoder,
         device="cpu",
         progress=SilentProgress(),

@@ -115,7 +115,7 @@ def test_another_cut_embeds_nothing_again(
 
     scan(folder, judge, tmp_path / "one", threshold=0.9)
     monkeypatch.setattr(embed_source, "prepare_pixels", None)
-    assert scan(folder, judge, tmp_path / "two", automatic=True).dropped < 153
+    assert scan(folder, judge, tmp_path / "two", lose=0.01, trusted="none").dropped < 153
     with pytest.raises(TypeError):  # another kind of vectors
         scan(folder, judge, tmp_path / "three", method="suspicious-groups")
 
@@ -417,7 +417,7 @@ def test_poison_stays_marked(
 def test_labels_of_an_unreadable_image_count_for_nothing(
     own_square_folder: Path, judge: DualEncoder, tmp_path: Path
 ) -> None:
-    scan(own_square_folder, judge, tmp_path / "one", automatic=True)
+    scan(own_square_folder, judge, tmp_path / "one", lose=0.01)
     named = [row["pair"] for row in scores(tmp_path / "one")]
     rows = [f"{pair},{'drop' if n % 9 == 0 else 'keep'}" for n, pair in enumerate(named)]
     (tmp_path / "labels.csv").write_text("pair,verdict\n" + "\n".join(rows) + "\n")

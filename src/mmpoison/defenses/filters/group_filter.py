@@ -81,7 +81,7 @@ class SuspiciousGroups(ScoreFilter):
             return PairScores(lambda n: np.zeros(shards[n].rows), groups=(), notes=(few,))
         groups, start = find_groups(read)
         if read.judge is not None and read.judge.value >= ALIGNED:
-            return PairScores(read.distance, groups, start, name=DISTANCE, distances=True)
+            return PairScores(read.distance, groups, start, name=DISTANCE)
 
         def evidence(number: int) -> Values:
             (score,) = read.runner.part(SCORE, number, "score")

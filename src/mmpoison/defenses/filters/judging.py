@@ -24,7 +24,6 @@ from mmpoison.defenses.filters.suspicious_groups.passes import (
 )
 from mmpoison.defenses.filters.thresholds import (
     Values,
-    automatic_threshold,
     check_labelled,
     label_threshold,
     loss_threshold,
@@ -271,7 +270,7 @@ def judge_pairs(
         check_labelled(given.labels[1])
     scores = method.score(read)
     found = Judgement(read, scores, Threshold(0.0, "given"), false_alarms(method))
-    cut = _threshold(found, method, given, judge)
+    cut = _threshold(found, method, given)
     found = Judgement(read, scores, cut, found.level, given.labels)
     if all(verdict.drop.all() for _, verdict in found.verdicts()):
         every = _usable(found)
@@ -296,7 +295,6 @@ def _threshold(
     found: Judgement,
     method: ScoreFilter,
     given: Given,
-    judge: Estimate | None,
 ) -> Threshold:
     cut, groups = method.cut, found.scores.groups
     if cut.threshold is not None:
@@ -315,10 +313,6 @@ def _threshold(
             trusted=given.trusted,
             groups=given.trusted_images,
         )
-    if cut.automatic and groups is None:
-        # by a judge that cannot distinguish them, random pairs look like all others
-        compared = found.scores.distances and not is_refused(judge)
-        return automatic_threshold(_usable(found), found.mismatched if compared else None)
     shards = (found.scores.of(number) for number in found.read.runner.shards)
     return Threshold(
         max(float(np.max(one[~np.isnan(one)], initial=0.0)) for one in shards), "false-alarms"

@@ -29,8 +29,6 @@ class PairScores:
         facts: What else a report says of the method.
         notes: What a user should know, a line each.
         name: What the score is, where it is not the method's `score_name`.
-        distances: Whether it is one minus the cosine of the embeddings: the automatic cut then sees how captions score
-            with random other images.
     """
 
     of: Callable[[int], Values]
@@ -39,7 +37,6 @@ class PairScores:
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     name: str = ""
-    distances: bool = False
 
     @classmethod
     def split(cls, scores: Values, read: ReadPairs, **more: Any) -> PairScores:
@@ -93,7 +90,7 @@ class ScoreFilter(ABC):
         if self.cut.false_alarms is not None and not self.finds_groups:
             raise InputError(
                 f"{self.name} finds no groups, which false_alarms (--false-alarms) needs: "
-                "it takes threshold, clean_loss, labels or automatic"
+                "it takes threshold, clean_loss or labels"
             )
         if self.cut.threshold is not None:
             low, high = self.score_range

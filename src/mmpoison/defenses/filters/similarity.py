@@ -48,7 +48,7 @@ class RelevanceFilter(ScoreFilter):
 
     def score(self, read: ReadPairs) -> PairScores:
         """Return the cosine distance of each pair, in [0, 2]."""
-        return PairScores(read.distance, distances=True)
+        return PairScores(read.distance)
 
 
 # -- Pre-training defence: split pairs by two Gaussians that are fitted to the cosines of image and caption.

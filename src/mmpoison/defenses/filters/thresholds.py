@@ -1,7 +1,6 @@
 """Computes thresholds on scores, each with what it is expected to cost.
 
-Three rules: a share of clean pairs one is ready to lose; labels of a random few; and, without either, what the scores
-themselves show.
+Two rules: a share of clean pairs one is ready to lose, and labels of a random few.
 """
 
 from __future__ import annotations
@@ -12,18 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
-from scipy.stats import binom
 
 from mmpoison.defenses.cut import Interval, Threshold, check_loss
 from mmpoison.errors import InputError
 
 Values = npt.NDArray[np.floating[Any]]
 
-AUTOMATIC_LOSS = 0.01
-"""What the automatic rule drops where it sees no separate group of distant pairs: at most this share."""
-
-GOOD_JUDGE = 0.9
-"""A judge that finds fewer random images too distant for a caption gets no more than `AUTOMATIC_LOSS`."""
+LOSS = 0.01
+"""The share that goes where no label says drop, so that nothing says where bad pairs lie."""
 
 REPEATS = 400
 
@@ -117,89 +112,9 @@ def label_threshold(
     if not bad.any():
         note = (
             "no labelled pair is to be dropped, so nothing says where bad pairs lie: "
-            f"the most distant {AUTOMATIC_LOSS if loss is None else loss:.2%} go"
+            f"the most distant {LOSS if loss is None else loss:.2%} go"
         )
     return Threshold(value, "labels", _interval(cuts), lost, _interval(losses), note)
-
-
-def automatic_threshold(distances: Values, mismatched: Values | None = None) -> Threshold:
-    """Find a threshold without labels, which drops almost nothing if there is no poison.
-
-    It drops the most distant `AUTOMATIC_LOSS` of the pairs and no more, with two exceptions. Where the distant pairs
-    form a group of their own (`has_distant_group`) there is something to drop, and it cuts where the judge best tells
-    captions of an image from captions of random other images; but only a judge that recognises `GOOD_JUDGE` of the
-    random ones, for another would drop much that is sound. And it drops nothing that lies closer than that, so that a
-    sound set loses even less.
-
-    What it cannot do: a few poisoned pairs, less than about one in fifty, are no group that could be seen among the odd
-    pairs that every set has; they are caught as far as they are among the most distant hundredth. Poison that lies as
-    close as clean pairs do is found by no threshold.
-
-    Args:
-        distances: Of all judged pairs, shape `(N,)`.
-        mismatched: Distances of captions to random other images, shape `(M,)`, as `mismatched_distances` gives; where
-            there are none only the first rule holds.
-    """
-    value = float(np.quantile(distances, 1 - AUTOMATIC_LOSS))
-    note = f"random pairs give no comparison: the {AUTOMATIC_LOSS:.0%} with the largest scores go"
-    if mismatched is not None and len(mismatched):
-        note = (
-            f"no separate group of distant pairs is seen: the most distant {AUTOMATIC_LOSS:.0%} go"
-        )
-        apart = separating_distance(distances, mismatched)
-        judges = float((mismatched > apart).mean()) >= GOOD_JUDGE
-        if judges and has_distant_group(distances):
-            value = min(apart, value)
-            note = (
-                "the distant pairs form a group of their own: all go that are as far apart as captions are from random "
-                f"images, {float((distances > value).mean()):.2%} of the pairs"
-            )
-        elif apart > value:
-            value = apart
-            note = "nearly all pairs lie closer than captions lie to random images"
-    return Threshold(value, "automatic", note=note)
-
-
-def has_distant_group(distances: Values, *, alarm: float = 1e-3) -> bool:
-    """Return whether the upper tail of the distances holds a separate group: a hump, or a shoulder.
-
-    The distances of pairs of one kind thin out the faster the nearer they are: the density of their upper tail is
-    convex, as that of a normal, a lognormal or an exponential distribution, or a mixture of such with one centre. So of
-    three windows of one width at equal spacing the middle one holds at most the mean of the two others. A count far
-    above it, by a binomial test over all such windows (Bonferroni), is a group. The tail begins with the most distant
-    tenth, or two widths of the lower half above the median where that is nearer, which leaves room for a large group.
-    Clean data of two kinds that the judge finds differently distant are two groups as well, and are taken for one.
-
-    Args:
-        distances: Shape `(N,)`.
-        alarm: Chance to see a group where there is none, if the pairs are independent. Captions of one image are not
-            quite, hence the small default.
-    """
-    # the lower half is clean, whatever the upper one is: its width says where the tail begins
-    low, middle, high = np.quantile(distances, [0.16, 0.5, 0.9])
-    start, stop = min(high, middle + 2 * (middle - low)), np.max(distances)
-    if not stop > start:
-        return False
-    counts, _ = np.histogram(distances, bins=64, range=(float(start), float(stop)))
-    total = np.concatenate([[0], np.cumsum(counts)])
-    chances: list[Values] = []
-    for width in (4, 8, 12, 16, 20):
-        inside = total[width:] - total[:-width]
-        for gap in range(width, (len(inside) - 1) // 2 + 1):
-            near, between, far = inside[: -2 * gap], inside[gap:-gap], inside[2 * gap :]
-            chances.append(binom.sf(between - 1, near + between + far, 1 / 3))
-    tests = np.concatenate(chances)
-    return bool(tests.min() * len(tests) < alarm)
-
-
-def separating_distance(distances: Values, mismatched: Values) -> float:
-    """Find the distance that best separates pairs from random pairs: the largest difference of the shares beyond it."""
-    points = np.sort(np.concatenate([distances, mismatched]))
-    beyond = [
-        1 - np.searchsorted(np.sort(v), points, side="right") / len(v)
-        for v in (distances, mismatched)
-    ]
-    return float(points[int(np.argmax(beyond[1] - beyond[0]))])
 
 
 def _best_cut(
@@ -211,7 +126,7 @@ def _best_cut(
     if chance.any():
         gain: Values = _beyond(chance) - good_beyond
     else:
-        loss = AUTOMATIC_LOSS if loss is None else loss
+        loss = LOSS if loss is None else loss
         gain = good_beyond
     if loss is not None:
         gain = np.where(good_beyond <= loss, gain, -1.0)
