@@ -156,6 +156,12 @@ CASES = {
         (CHECK, "needs --reference"),
         (f"{CHECK} --reference model --goal a2b", "No such option"),
         (f"{CHECK} --reference model --clean-runs 2", "give a folder with --out"),
+        (
+            f"{CHECK} --trace traced",
+            "trace (--trace) needs reference (--reference): a model that was trained",
+        ),
+        (f"{CHECK} --reference model --trace full", "full: is not empty"),
+        (f"{CHECK} --reference model --kept kept", "give trace (--trace) too"),
         (f"{CHECK} --reference model --set epochs=1", "says how many"),
         (f"{CHECK} --method rank-gane", "did you mean 'rank-gain'"),
         (f"{CHECK} --method clean-finetune", "one of kind check is needed: decree, rank-gain"),

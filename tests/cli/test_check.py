@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmpoison.datasets import load_pairs
+
 Cli = Callable[..., Any]
 SETTINGS = [
     *("--set", "epochs=1", "--set", "batch_size=32"),
@@ -74,3 +76,24 @@ def test_decree_needs_no_reference(cli: Cli, square_folder: Path, checkpoint: Pa
     assert found["null"] == "published limit"
     assert 0 < found["triggers"]["suspect"]["norm"] <= 1
     assert set(found["ranking"][0]) == {"mask_percent", "expected_percent", "p_value"}
+
+
+def test_the_training_pairs_are_traced(
+    cli: Cli, square_folder: Path, checkpoint: Path, judge_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The folder and what is said are those of a scan; two models of nothing have learned no group."""
+    shown = cli(
+        *("check", judge_checkpoint, "--data", square_folder, "--reference", checkpoint),
+        *("--trace", tmp_path / "traced", "--kept", tmp_path / "kept"),
+    )
+    assert shown.code == 0, shown.err
+    assert "No sign of poisoning" in shown.out or "possible poisoning" in shown.out
+    assert "the page: " in shown.out
+    found = json.loads((tmp_path / "traced" / "scan.json").read_text())
+    assert (found["method"], found["encoder"]) == ("trace", "tiny-0")
+    assert found["score_name"] == "gain of similarity"
+    assert found["planted"] == []
+    listed = (tmp_path / "traced" / "drop.csv").read_text().splitlines()
+    assert len(listed) - 1 == found["dropped"]
+    kept = load_pairs(tmp_path / "kept").select(split="train")
+    assert len(kept) == found["pairs"] - found["dropped"]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.inputs import as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
+from mmpoison.base.files import refuse_occupied
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.api.inputs import Pairs
     from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.pairs.table import PairDataset
+    from mmpoison.records.data_scan import DataScan
     from mmpoison.runs.check_model import CheckedModel
     from mmpoison.runs.progress import RunProgress
     from mmpoison.runs.sterilize_model import Sterilized
@@ -141,6 +145,8 @@ def check(
     false_alarms: float = 0.01,
     seed: int = 0,
     out: str | Path | None = None,
+    trace: str | Path | None = None,
+    kept: str | Path | None = None,
     device: str = "auto",
     progress: bool | RunProgress = True,
     **changes: Any,
@@ -158,6 +164,10 @@ def check(
         false_alarms: How often a clean model may be flagged.
         seed: Seed of everything random.
         out: Folder for `model-check.json` and the clean fine-tunes, which a second check takes from there.
+        trace: The training pairs of the data taught the suspect: list those that the reference has not learned, in this
+            new folder, as a scan does. The reference is best a model that was trained as the suspect was, on what a
+            scan keeps.
+        kept: With `trace`: new folder for the pairs that stay, as a data set with its images.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.
@@ -178,6 +188,18 @@ def check(
     from mmpoison.runs.check_model import check_model
 
     options, changes = split_options("check", method, changes, clean_runs)
+    if kept is not None and trace is None:
+        raise InputError(
+            "kept (--kept) is for the pairs that a trace keeps: give trace (--trace) too"
+        )
+    if trace is not None and reference is None:
+        raise InputError(
+            "trace (--trace) needs reference (--reference): a model that was trained as the suspect was, on what a "
+            "scan keeps"
+        )
+    for place in (trace, kept):
+        if place is not None:
+            refuse_occupied(Path(place))
     if settings is not None and not clean_runs:
         raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")
     chosen = training_settings(settings, changes)
@@ -187,7 +209,7 @@ def check(
     with shown(progress) as reporter, TemporaryDirectory() as scratch:
         # clean fine-tunes are written somewhere in any case
         folder = Path(scratch) / "check" if out is None and clean_runs else out
-        return check_model(
+        found = check_model(
             data,
             suspect,
             before,
@@ -201,3 +223,48 @@ def check(
             options=options,
             progress=reporter,
         )
+        if trace is None:
+            return found
+        assert before is not None
+        return replace(found, traced=_traced(data, suspect, before, trace, kept, seed, reporter))
+
+
+def _traced(
+    pairs: PairDataset,
+    suspect: DualEncoder,
+    reference: DualEncoder,
+    out: str | Path,
+    kept: str | Path | None,
+    seed: int,
+    progress: RunProgress,
+) -> DataScan:
+    """Scan the training pairs for those that the suspect has learned and the reference has not."""
+    from mmpoison.api.data_scan import scan
+    from mmpoison.defenses.filters.pair_pieces import PairPieces
+    from mmpoison.defenses.filters.pair_vectors import images_at_once
+    from mmpoison.defenses.filters.suspicious_groups.passes import join_shards
+    from mmpoison.defenses.filters.trace import Trace
+    from mmpoison.runs.data_scan.embed_source import embed_source
+
+    # in the same pieces as the scan, so in the same order
+    pieces = PairPieces(pairs, images_at_once=images_at_once(suspect.image_size))
+    with TemporaryDirectory() as folder:
+        made = embed_source(
+            *(pieces, suspect.name, suspect, Path(folder) / "suspect"),
+            split="train",
+            joint=True,
+            progress=progress,
+        )
+        if made is None:
+            raise InputError(f"{pairs.root}: has no training pairs (split 'train') to trace")
+        method = Trace(join_shards(made.source.shards))
+    return scan(
+        pairs,
+        out=out,
+        method=method,
+        kept=kept,
+        planted=False,
+        encoder=reference,
+        seed=seed,
+        progress=progress,
+    )

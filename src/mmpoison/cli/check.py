@@ -11,6 +11,7 @@ import typer
 from mmpoison.api.defenses import check as check_model
 from mmpoison.cli.console import print_json, print_tables, say
 from mmpoison.cli.options import As, AsJson, Format
+from mmpoison.cli.scan import scan_lines
 from mmpoison.cli.verb import verb
 from mmpoison.errors import InputError
 
@@ -27,12 +28,17 @@ def check(
     context: typer.Context,
     model: Annotated[str, typer.Argument()],
     out: Path | None = None,
+    trace: Path | None = None,
+    kept: Path | None = None,
     shown: As = "table",
     as_json: AsJson = False,
 ) -> None:
     """Ask whether a model is poisoned, whatever the goal.
 
     Example: [bold]mmpoison check model --data scenes --reference start --clean-runs 5 --out check[/bold]
+
+    With the pairs that a suspect was trained on: [bold]mmpoison check suspect --data pairs --reference trained-on-kept
+    --trace traced --kept clean-pairs[/bold]
 
     Options:
         model: The suspect: a name, folder or file (`mmpoison models list` shows how).
@@ -41,13 +47,22 @@ def check(
 
     Output:
         out: Write model-check.json and the clean fine-tunes here.
+
+    Training pairs:
+        trace: The training pairs of DATA taught the model: list those that the reference has not learned here, with a
+            page, as scan does. The reference is best a model that was trained alike, on what a scan keeps.
+        kept: New folder for the pairs that stay, as a data set.
     """
     if context.params["clean_runs"] and out is None:
         raise InputError(
             "clean fine-tunes take time and are saved: give a folder with --out (a second check reads them from "
             "there)"
         )
-    _print(call(), context.params["method"], out, "json" if as_json else shown)
+    found = call()
+    _print(found, context.params["method"], out, "json" if as_json else shown)
+    if found.traced is not None and trace is not None and not as_json:
+        for line in scan_lines(found.traced, trace, kept):
+            say(line)
 
 
 def _print(found: CheckedModel, method: str, out: Path | None, form: Format) -> None:

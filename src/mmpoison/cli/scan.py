@@ -81,13 +81,13 @@ def scan(
     if as_json:
         print_json(done.to_json())
     else:
-        for line in _lines(done, out, kept):
+        for line in scan_lines(done, out, kept):
             say(line)
     if done.failed:
         raise typer.Exit(INCOMPLETE)
 
 
-def _lines(done: DataScan, out: Path, kept: Path | None) -> list[str]:
+def scan_lines(done: DataScan, out: Path, kept: Path | None) -> list[str]:
     """Describe a scan, a line a fact: the verdict first."""
     lines = [f"{done.verdict.capitalize()}. {' '.join(done.summary)}"]
     for number, group in enumerate(done.groups, 1):

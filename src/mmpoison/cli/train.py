@@ -34,4 +34,6 @@ def train(call: Callable[[], TrainingResult], context: typer.Context, out: Path)
         return
     if result.resumed_from:
         console.print(f"resumed after step {result.resumed_from}")
+    for note in result.notes:
+        say(note)
     say(f"{out}: {result.headline()}")

@@ -22,10 +22,12 @@ from .filters.similarity import RandomDrop as RandomDrop
 from .filters.similarity import RelevanceFilter as RelevanceFilter
 from .filters.suspicious_groups.describe import DescribedGroup as DescribedGroup
 from .filters.suspicious_groups.passes import ReadPairs as ReadPairs
+from .filters.trace import Trace as Trace
 from .repairs.finetuning import CleanClip as CleanClip
 from .repairs.finetuning import CleanFinetune as CleanFinetune
 from .repairs.finetuning import Par as Par
 from .robust.roclip import RoClip as RoClip
 from .robust.safeclip import SafeClip as SafeClip
+from .robust.scan_trace import ScanTrace as ScanTrace
 
 __all__: list[str]

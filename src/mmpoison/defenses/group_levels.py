@@ -15,7 +15,10 @@ LIKELY, LOOK = 0.01, 0.1
 RAREST = 0.001
 """No smaller share is said: more clean sets would have to be measured."""
 
-Clean = Literal["ordinary", "hardest"]
+TRACED = 0.05
+"""A group of traced pairs is called poisoning if at most this share of clean data and models have one as strong."""
+
+Clean = Literal["ordinary", "hardest", "traced"]
 
 LEVELS: dict[Clean, tuple[tuple[float, float], ...]] = {
     "ordinary": (
@@ -40,6 +43,7 @@ LEVELS: dict[Clean, tuple[tuple[float, float], ...]] = {
         (31.8, 0.002),
         (45.6, 0.001),
     ),
+    "traced": ((0.0, 1.0), (0.6, 0.5), (1.4, 0.2), (2.0, 0.05), (5.0, 0.02)),
 }
 """Strength, and the share of clean sets of the worst kind that have a stronger group.
 
@@ -55,7 +59,8 @@ def false_alarms_at(strength: float, clean: Clean = "ordinary") -> float:
 
     Args:
         strength: Of the group.
-        clean: Ordinary sets, or those whose mistakes have favourites by construction, as poison has.
+        clean: Ordinary sets, or those whose mistakes have favourites by construction, as poison has; or models that
+            were trained on clean sets, compared with what a scan keeps of them.
 
     >>> false_alarms_at(0.0)
     1.0

@@ -42,7 +42,7 @@ class ScanGroup(Record):
         pairs: How many pairs it has.
         images: On how many images.
         false_alarms: Share of ordinary clean sets that show a group as strong, in (0, 1].
-        false_alarms_hardest: The same share of the hardest kind of clean sets.
+        false_alarms_hardest: The same share of the hardest kind of clean sets; None where that was not measured.
         score: How strong it is.
         why: What is suspicious about it.
         other_explanations: What else could explain it.
@@ -55,7 +55,7 @@ class ScanGroup(Record):
     pairs: int
     images: int
     false_alarms: Number
-    false_alarms_hardest: Number = 1.0
+    false_alarms_hardest: Number | None = None
     grade: GroupGrade = "as in clean data"
     score: Number
     why: str = ""

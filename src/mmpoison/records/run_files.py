@@ -31,6 +31,7 @@ class TrainingRecord(Record):
         precision: What was computed in.
         processes: How many shared each batch; absent for one.
         objective: What was minimised; absent for the contrastive loss.
+        notes: What a defence says of it; absent where it says nothing.
         epochs: The epochs in order.
     """
 
@@ -39,6 +40,7 @@ class TrainingRecord(Record):
     precision: str | None = None
     processes: int = 1
     objective: str | None = None
+    notes: list[str] = []
     epochs: list[EpochRecord] = []
 
 

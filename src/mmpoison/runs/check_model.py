@@ -20,6 +20,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.data_scan import DataScan
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import CheckPart
@@ -41,11 +42,13 @@ class CheckedModel:
         result: What the check found.
         about: What was checked, as in `model-check.json`.
         false_alarms: How often a clean model may be flagged.
+        traced: The scan of the pairs that taught it; None where none was asked for.
     """
 
     result: CheckResult
     about: Mapping[str, Any]
     false_alarms: float
+    traced: DataScan | None = None
 
     def __repr__(self) -> str:
         return f"CheckedModel({self.about['suspect']!r}: {'; '.join(self.verdict())})"
@@ -70,6 +73,7 @@ class CheckedModel:
             "false_alarms": self.false_alarms,
             "flagged": [found.to_json() for found in self.flagged],
             "ranking": [found.to_json() for found in self.result.findings],
+            **({} if self.traced is None else {"traced": self.traced.to_json()}),
         }
 
 

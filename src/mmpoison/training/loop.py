@@ -91,6 +91,7 @@ class TrainingResult:
         processes: How many shared each batch.
         resumed_from: Step that it resumed from, 0 if it was not stopped.
         objective: What it minimised, where that is not the contrastive loss.
+        notes: What a defence says of it, a line each.
     """
 
     encoder: DualEncoder
@@ -101,6 +102,7 @@ class TrainingResult:
     processes: int = 1
     resumed_from: int = 0
     objective: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"TrainingResult({self.encoder.name!r}, {self.headline()})"
@@ -114,6 +116,7 @@ class TrainingResult:
                 "precision": self.precision,
                 **({"processes": self.processes} if self.processes > 1 else {}),
                 **({"objective": self.objective} if self.objective is not None else {}),
+                **({"notes": list(self.notes)} if self.notes else {}),
                 "epochs": self.epochs,
             }
         )

@@ -189,9 +189,10 @@ class Judgement:
     def described(self) -> tuple[DescribedGroup, ...] | None:
         """Describe the groups in words; None by a method that finds none."""
         groups, start = self.scores.groups, self.scores.start
-        if not groups or start is None:
+        space = self.scores.space if start is None else start.image
+        if not groups or space is None:
             return None if groups is None else ()
-        return describe_groups(self.read, groups, start.image)
+        return describe_groups(self.read, groups, space)
 
     @cached_property
     def mismatched(self) -> Floats:

@@ -13,6 +13,7 @@ from mmpoison.defenses.catalogue import Kind, build_defense
 from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.filters.suspicious_groups.fit import Start
 from mmpoison.defenses.filters.suspicious_groups.passes import Group, ReadPairs
+from mmpoison.defenses.filters.suspicious_groups.shard import Space
 from mmpoison.defenses.filters.thresholds import Values
 from mmpoison.errors import InputError
 
@@ -25,7 +26,8 @@ class PairScores:
         of: Gives the score of each pair of a shard by its number, shape `(n,)`: the larger the more suspicious, NaN
             where a pair cannot be judged.
         groups: Suspicious groups, the strongest first, by a method that finds them.
-        start: The spaces that they were found in.
+        start: The spaces that they were found in, and the regressions, where goals can be planted as a test.
+        space: The space of images, where there is no `start`.
         facts: What else a report says of the method.
         notes: What a user should know, a line each.
         name: What the score is, where it is not the method's `score_name`.
@@ -34,6 +36,7 @@ class PairScores:
     of: Callable[[int], Values]
     groups: tuple[Group, ...] | None = None
     start: Start | None = None
+    space: Space | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     name: str = ""

@@ -71,6 +71,12 @@ class DescribedGroup:
     def why(self) -> str:
         """What is suspicious about it, as a clause."""
         group = self.group
+        if group.learned:
+            return (
+                f"{group.conflicting:,} of {group.counted:,} images are among those that the model has learned to "
+                f"find with such captions and the reference has not; of as many images of any kind "
+                f"{group.expected:.0f} would be"
+            )
         what = "captions on one image" if group.crowded else "images"
         return (
             f"{group.conflicting:,} of {group.counted:,} {what} conflict with what similar images are captioned with; "
@@ -87,10 +93,10 @@ class DescribedGroup:
     @property
     def rarity(self) -> str:
         """How often clean data show a group as strong, as a clause."""
-        return (
-            f"as strong in {_rarely(self.group.false_alarms)} of ordinary clean sets, and in "
-            f"{_rarely(self.group.hardest)} of sets with systematic mislabelling"
-        )
+        rare = f"as strong in {_rarely(self.group.false_alarms)} of ordinary clean sets"
+        if self.group.hardest is None:
+            return rare
+        return f"{rare}, and in {_rarely(self.group.hardest)} of sets with systematic mislabelling"
 
     def __str__(self) -> str:
         captions, images = (

@@ -107,13 +107,16 @@ class Pool:
     sampled: Index
 
     @classmethod
-    def of(cls, text: Vectors, image: Vectors, key: Index, conflict: Values) -> Pool:
-        """Return the pool of all items of a view."""
+    def of(
+        cls, text: Vectors, image: Vectors, key: Index, conflict: Values, odd: float = CONFLICTING
+    ) -> Pool:
+        """Return the pool of all items of a view; the share `odd` of them counts as conflicting."""
         order = np.argsort(-conflict, kind="stable")
         share = np.empty(len(order))
-        share[order] = (np.arange(len(order)) + 1) / max(len(order), 1)
-        seeds = order[: round(SEEDS_AMONG * len(order))]
-        return cls(text, image, key, share, np.ones(len(order)), seeds, np.arange(len(order)))
+        share[order] = (np.arange(len(order)) + 1) / max(len(order), 1) * (CONFLICTING / odd)
+        seeds = order[: round(SEEDS_AMONG * odd / CONFLICTING * len(order))]
+        every = np.arange(len(order))
+        return cls(text, image, key, np.minimum(share, 1), np.ones(len(order)), seeds, every)
 
 
 COUNTED = (
@@ -155,8 +158,12 @@ class Reach(Stored):
         The poison of a goal has a middle, where its group is found, and a rim: pairs that are as false and stand apart.
         Next to a strong group a conflict is more suspicious than elsewhere.
         """
-        inside = (text @ self.text.T > self.wide[:, 0]) & (image @ self.image.T > self.wide[:, 1])
+        inside = self.around(text, image)
         return np.asarray(LIFT * np.max(inside * self.strength, axis=1, initial=0.0))
+
+    def around(self, text: Vectors, image: Vectors) -> npt.NDArray[np.bool_]:
+        """Return which items are in the wider cell of each group, shape `(n, g)`."""
+        return (text @ self.text.T > self.wide[:, 0]) & (image @ self.image.T > self.wide[:, 1])
 
     @classmethod
     def joined(cls, text: int, image: int, parts: Sequence[Reach]) -> Reach:

@@ -558,8 +558,10 @@ class Group:
         counted: How many images it has; captions of an image with far too many count as images of their own.
         expected: How many of them would conflict without poison.
         false_alarms: Share of ordinary clean sets with a group as strong, in (0, 1].
-        hardest: The same share of clean sets whose mistakes have favourites by construction.
+        hardest: The same share of clean sets whose mistakes have favourites by construction; None where that was not
+            measured.
         images: How many images its pairs are on.
+        learned: Whether its images conflict because a model has learned them (`mmpoison.defenses.filters.trace`).
     """
 
     rows: Mapping[int, Index]
@@ -568,8 +570,9 @@ class Group:
     counted: int
     expected: float
     false_alarms: float
-    hardest: float
+    hardest: float | None
     images: int
+    learned: bool = False
 
     def __len__(self) -> int:
         return sum(map(len, self.rows.values()))
