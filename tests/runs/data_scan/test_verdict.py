@@ -51,6 +51,7 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
             "4 of 5 on 25 images",
         ),
         (ScanFinding(1000, []), "cannot be decided", "was not measured"),
+        (ScanFinding(1000, [CHANCE], traced=True), "cannot be decided", "Nothing is traced"),
         (ScanFinding(1000, [], planted=[]), "cannot be decided", "No kind of images is large"),
         (ScanFinding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "0 of 5"),
         # a group that was found counts, whatever was planted
@@ -98,6 +99,16 @@ def test_a_group_has_the_grade_of_the_verdict_that_it_alone_would_give() -> None
         (ScanFinding(100, []), "Look at all of them yourself: LOOK", "Train"),
         (ScanFinding(1000, [], out_of_order=True), "Join captions and images again", "Train"),
         (ScanFinding(1000, None), "Look at the most suspicious pairs: LOOK", "no proof"),
+        (
+            ScanFinding(1000, [LIKELY], traced=True),
+            "Look at the pairs of each group: LOOK",
+            "encoder",
+        ),
+        (
+            ScanFinding(1000, [], traced=True),
+            "If the reference was trained on all pairs",
+            "Scan again",
+        ),
     ],
 )
 def test_every_verdict_ends_in_a_next_step(

@@ -29,6 +29,7 @@ class ScanFinding:
         sample: In how many pairs they were planted.
         level: A group is called poisoning if at most this share of ordinary clean sets have one as strong.
         out_of_order: Whether captions and images of some shard do not belong together.
+        traced: Whether two models were compared, and not captions with images.
     """
 
     pairs: int
@@ -37,6 +38,7 @@ class ScanFinding:
     sample: int = 0
     level: float = LIKELY
     out_of_order: bool = False
+    traced: bool = False
 
     def rare(self, level: float) -> list[DescribedGroup]:
         """Return the groups that at most a share of ordinary clean sets have."""
@@ -85,6 +87,11 @@ def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
             f"{count_of(len(groups), 'group')} {what}: {count_of(pairs, 'pair')}, {percent(pairs / found.pairs)} of "
             "all.",
             f"The strongest is {groups[0].rarity}: that looks like poison to any method, so look at the pairs.",
+        ]
+    if found.traced:
+        return "cannot be decided", [
+            "Nothing is traced: of no topic and kind of image has the model learned what the reference has not. Where "
+            "the reference learned the goal too, that says nothing."
         ]
     if found.planted is None:
         return "cannot be decided", [
@@ -177,6 +184,18 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
         ]
     if found.pairs < FEWEST_PAIRS:
         return [f"Look at all of them yourself: {look}"]
+    if found.traced:
+        if found.rare(max(LOOK, found.level)):
+            return [
+                f"Look at the pairs of each group: {look}",
+                *train,
+                "Trace again with the model that was trained on them as the --reference, until nothing is found.",
+            ]
+        return [
+            "If the reference was trained on all pairs, train one on what a scan keeps (mmpoison scan --kept DIR), and "
+            "trace again.",
+            "Ask about a goal that you suspect: mmpoison evaluate --goal A2B.",
+        ]
     if verdict == "poisoning likely":
         decide = [
             "If honest pairs are among them, the model may take their images for others: another "

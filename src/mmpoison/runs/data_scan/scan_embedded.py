@@ -38,6 +38,7 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
     Arrays,
     SamplePlan,
 )
+from mmpoison.defenses.filters.trace import Trace
 from mmpoison.defenses.group_levels import LIKELY, LOOK
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, facts_of, notes_on
 from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
@@ -186,6 +187,7 @@ def _scan(
         sample=used,
         level=level,
         out_of_order=_out_of_order(facts),
+        traced=isinstance(method, Trace),
     )
     return Judged(opened, method, found, finding, facts, notes, settings.seed)
 
