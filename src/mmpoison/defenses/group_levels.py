@@ -43,7 +43,8 @@ LEVELS: dict[Clean, tuple[tuple[float, float], ...]] = {
         (31.8, 0.002),
         (45.6, 0.001),
     ),
-    "traced": ((0.0, 1.0), (0.6, 0.5), (1.4, 0.2), (2.0, 0.05), (5.0, 0.02)),
+    # two dozen clean and poisoned sets: no smaller share can be said
+    "traced": ((0.0, 1.0), (0.6, 0.5), (1.4, 0.2), (2.0, 0.049)),
 }
 """Strength, and the share of clean sets of the worst kind that have a stronger group.
 

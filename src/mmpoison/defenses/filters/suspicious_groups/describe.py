@@ -93,10 +93,12 @@ class DescribedGroup:
     @property
     def rarity(self) -> str:
         """How often clean data show a group as strong, as a clause."""
-        rare = f"as strong in {_rarely(self.group.false_alarms)} of ordinary clean sets"
         if self.group.hardest is None:
-            return rare
-        return f"{rare}, and in {_rarely(self.group.hardest)} of sets with systematic mislabelling"
+            return f"as strong in at most {percent(self.group.false_alarms)} of ordinary clean sets"
+        return (
+            f"as strong in {_rarely(self.group.false_alarms)} of ordinary clean sets, and in "
+            f"{_rarely(self.group.hardest)} of sets with systematic mislabelling"
+        )
 
     def __str__(self) -> str:
         captions, images = (
