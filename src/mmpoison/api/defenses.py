@@ -167,7 +167,8 @@ def check(
         trace: The training pairs of the data taught the suspect: list those that the reference has not learned, in this
             new folder, as a scan does. The reference is best a model that was trained as the suspect was, on what a
             scan keeps.
-        kept: With `trace`: new folder for the pairs that stay, as a data set with its images.
+        kept: With `trace`: new folder for the pairs that the trace keeps, as a data set with its images. Those that the
+            scan for the reference dropped are among them.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.

@@ -38,7 +38,7 @@ def check(
     Example: [bold]mmpoison check model --data scenes --reference start --clean-runs 5 --out check[/bold]
 
     With the pairs that a suspect was trained on: [bold]mmpoison check suspect --data pairs --reference trained-on-kept
-    --trace traced --kept clean-pairs[/bold]
+    --trace traced[/bold]
 
     Options:
         model: The suspect: a name, folder or file (`mmpoison models list` shows how).
@@ -51,7 +51,8 @@ def check(
     Training pairs:
         trace: The training pairs of DATA taught the model: list those that the reference has not learned here, with a
             page, as scan does. The reference is best a model that was trained alike, on what a scan keeps.
-        kept: New folder for the pairs that stay, as a data set.
+        kept: New folder for the pairs that the trace keeps, as a data set; those that the scan for the reference
+            dropped are among them.
     """
     if context.params["clean_runs"] and out is None:
         raise InputError(

@@ -188,8 +188,9 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
         if found.rare(max(LOOK, found.level)):
             return [
                 f"Look at the pairs of each group: {look}",
-                *train,
-                "Trace again with the model that was trained on them as the --reference, until nothing is found.",
+                "Train without these pairs and without those that the scan for the reference dropped, and trace again "
+                "with that model as the --reference, until nothing is found.",
+                "mmpoison train --defense scan-trace does all of it.",
             ]
         return [
             "If the reference was trained on all pairs, train one on what a scan keeps (mmpoison scan --kept DIR), and "
