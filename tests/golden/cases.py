@@ -122,6 +122,7 @@ DEFENSES = options_of("""
     random-drop        --seed 4
     roclip             --set epochs=2 --set bank=0.5 --set every=2
     safeclip           --set epochs=3 --set warmup_epochs=1 --set clip_epochs=1 --set safe=0.3
+    scan-trace         --set lose=0.1 --set rounds=1
     clean-finetune     --goal sheep2aeroplane
     clean-finetune     --held-out 0 --learning-rate 1e-3
     clean-finetune     --learning-rate 1e-3 --learning-rate 1e-4 --held-out 0.6 --max-utility-loss 0.5
@@ -214,7 +215,7 @@ def trainings(work: Work) -> Any:
     """The steps and the weights of ordinary trainings, of each part of a model, and of robust ones."""
     data = f"train --data {work.poisoned_squares} {STEPS}"
     command = f"{data} --model {work.tiny} --set batch_size=70 --defense {{}}"
-    found = _defended(work, "roclip safeclip", command)
+    found = _defended(work, "roclip safeclip scan-trace", command)
     parts = {
         "both": "--model openmoji-mini --set max_steps=2 --set chunk_size=16",
         "image": "--model openmoji-small --set max_steps=2 --set batch_size=16",
