@@ -19,17 +19,8 @@ Values = npt.NDArray[np.float64]
 RNG = np.random.default_rng
 
 
-def clean(seed: int, count: int = 10_000, kind: str = "normal") -> Values:
-    rng = RNG(seed)
-    if kind == "lognormal":
-        return 0.2 * rng.lognormal(0, 0.4, count)
-    if kind == "exponential":
-        return 0.1 + rng.exponential(0.1, count)
-    width = np.where(rng.random(count) < 0.9, 0.05, 0.15) if kind == "two widths" else 0.05
-    return rng.normal(0.4, width, count)
-
-
-KINDS = ["normal", "lognormal", "exponential", "two widths"]
+def clean(seed: int, count: int = 10_000) -> Values:
+    return RNG(seed).normal(0.4, 0.05, count)
 
 
 # -- by a share ------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import ScanTrace, filter_pairs
+from mmpoison.defenses.filters.pair_vectors import memory_shard
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.defenses.robust import scan_trace
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.training import Checkpoints, LogOptions, TrainingSettings, finetune
@@ -35,13 +37,13 @@ def test_each_trace_drops_more_until_nothing_is_found(
     """Traces are given here: the first finds two pairs, the second one of them and no other."""
     train = squares.select(split="train")
     inputs = prepare_pixels(encoder, train)
-    seen: list[tuple[str, str]] = []
+    seen: list[VectorShard] = []
     scan = filter_pairs(train, encoder, "suspicious-groups", inputs=inputs, seed=3, clean_loss=0.1)
     one, two = np.flatnonzero(scan.keep)[[3, 7]]
     answers = iter([[one, two], [two]])
 
-    def traced(suspect: DualEncoder, reference: DualEncoder, *_: Any) -> tuple[Any, str]:
-        seen.append((suspect.digest(), reference.digest()))
+    def traced(suspect: VectorShard, *_: Any) -> tuple[Any, str]:
+        seen.append(suspect)
         found = np.zeros(len(train), dtype=bool)
         found[next(answers)] = True
         return found, "; captions about X"
@@ -61,7 +63,11 @@ def test_each_trace_drops_more_until_nothing_is_found(
     # the result is a plain training without the dropped pairs, and the suspect one on all
     plain = finetune(encoder, train, inputs, QUICK, seed=3, skip=skip)
     assert done.encoder.digest() == plain.encoder.digest()
-    assert seen[0][0] == finetune(encoder, train, inputs, QUICK, seed=3).encoder.digest()
+    every = finetune(encoder, train, inputs, QUICK, seed=3).encoder
+    by_every = memory_shard(every, inputs, train, True)
+    for one in seen:
+        np.testing.assert_array_equal(one.text, by_every.text)
+        np.testing.assert_array_equal(one.image, by_every.image)
     assert done.notes[0] == f"scan: {len(by_scan)} pairs dropped"
     assert done.notes[1] == "trace 1: 2 pairs dropped; captions about X"
     assert len(done.notes) == 1 + rounds

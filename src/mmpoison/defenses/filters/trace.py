@@ -100,7 +100,8 @@ class Trace(ScoreFilter):
             return PairScores.split(np.zeros(len(reference)), read, groups=(), notes=(few,))
         report = read.progress("comparing the models")
         report(0, 2)
-        captions, images = (_Distinct(side) for side in (reference.text, reference.image))
+        captions = _Distinct(reference.text, ALIKE_CAPTIONS)
+        images = _Distinct(reference.image, ALIKE_IMAGES)
         gain = _cosine(captions, images, self._suspect) - _cosine(captions, images, reference)
         broken = np.isnan(np.concatenate([read.distance(n) for n in sorted(read.runner.shards)]))
         gain[broken] = np.min(gain)
@@ -128,29 +129,35 @@ class Trace(ScoreFilter):
 class _Distinct:
     """The distinct vectors of one side, and for each those that are nearest to it."""
 
-    def __init__(self, vectors: AnyVectors) -> None:
+    def __init__(self, vectors: AnyVectors, alike: int) -> None:
         rows = np.ascontiguousarray(vectors)
         whole = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
         _, self.first, self.of = np.unique(whole, return_index=True, return_inverse=True)
         self.vectors = rows[self.first]
+        known, alike = unit(self.vectors.astype(np.float32)), min(alike, len(self.vectors))
+        self._near = np.concatenate(
+            [
+                np.argpartition(-(known[start : start + BLOCK] @ known.T), alike - 1, axis=1)[
+                    :, :alike
+                ]
+                for start in range(0, len(known), BLOCK)
+            ]
+        )
 
-    def means(self, vectors: AnyVectors, alike: int) -> Vectors:
+    def means(self, vectors: AnyVectors) -> Vectors:
         """Return for each distinct vector the mean of another model's unit vectors of the nearest ones, `(u, d)`."""
-        known = unit(self.vectors.astype(np.float32))
         other = unit(vectors[self.first].astype(np.float32))
-        alike = min(alike, len(known))
         means = np.empty_like(other)
-        for start in range(0, len(known), BLOCK):
+        for start in range(0, len(other), BLOCK):
             block = slice(start, start + BLOCK)
-            near = np.argpartition(-(known[block] @ known.T), alike - 1, axis=1)[:, :alike]
-            means[block] = other[near].mean(axis=1)
+            means[block] = other[self._near[block]].mean(axis=1)
         return means
 
 
 def _cosine(captions: _Distinct, images: _Distinct, shard: VectorShard) -> Numbers:
     """Return the mean cosine of captions like that of each pair with images like its own, in a model, `(N,)`."""
-    text = captions.means(shard.text, ALIKE_CAPTIONS)
-    image = images.means(shard.image, ALIKE_IMAGES)
+    text = captions.means(shard.text)
+    image = images.means(shard.image)
     found = [
         np.einsum("nd,nd->n", text[captions.of[block]], image[images.of[block]])
         for block in (slice(start, start + BLOCK) for start in range(0, len(shard), BLOCK))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Unpack
 
@@ -17,10 +18,11 @@ from mmpoison.base.option_checks import check_number, check_whole
 from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.judging import Given, judge_pairs
+from mmpoison.defenses.filters.judging import Given, Judgement, judge_pairs
 from mmpoison.defenses.filters.pair_vectors import memory_shard
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups.passes import read_memory, silent
+from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.defenses.filters.trace import Trace
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
@@ -84,14 +86,14 @@ class ScanTrace:
     ) -> TrainingResult:
         """Train a copy of an encoder; see `RobustTraining`."""
         progress, log = services.get("progress"), services.get("log")
-        trainings = _Trainings(encoder, pairs, inputs, settings, seed, services)
+        train = partial(finetune, encoder, pairs, inputs, settings, seed=seed)
+        trainings = _Trainings(train, services)
         scan = SuspiciousGroups(clean_loss=self.lose)
-        shard = memory_shard(encoder, inputs, pairs, False, progress)
-        read = read_memory(shard, seed, progress or silent)
-        drop = ~judge_pairs(read, scan, encoder.name, Given()).joined()[1]
+        drop = ~_judged(scan, encoder, pairs, inputs, seed, progress).joined()[1]
         notes = [f"scan: {count_of(int(drop.sum()), 'pair')} dropped"]
         by = np.where(drop, "scan", "").astype(object)
-        suspect = trainings.run("all", np.zeros_like(drop)).encoder
+        every = trainings.run("all", np.zeros_like(drop)).encoder
+        suspect = memory_shard(every, inputs, pairs, True, progress)
         result = trainings.run("kept", drop)
         for number in range(1, self.rounds + 1):
             found, said = traced(suspect, result.encoder, pairs, inputs, seed, progress)
@@ -113,21 +115,17 @@ class ScanTrace:
 class _Trainings:
     """Trains the same encoder on parts of the same pairs, one after the other.
 
+    Args:
+        train: Trains it, given which pairs to skip and the services.
+        services: What the run offers to each training.
+
     Attributes:
         steps: Steps done in all trainings.
         resumed_from: The step from which the last of them that was stopped resumed, counted likewise.
     """
 
-    def __init__(
-        self,
-        encoder: DualEncoder,
-        pairs: PairDataset,
-        inputs: PairInputs,
-        settings: TrainingSettings,
-        seed: int,
-        services: TrainingServices,
-    ) -> None:
-        self._given, self._seed, self._services = (encoder, pairs, inputs, settings), seed, services
+    def __init__(self, train: Callable[..., TrainingResult], services: TrainingServices) -> None:
+        self._train, self._services = train, services
         self._states: list[Checkpoints] = []
         self.steps = self.resumed_from = 0
 
@@ -143,7 +141,7 @@ class _Trainings:
             own = replace(states, folder=states.folder / name)
             services["checkpoints"] = own
             self._states.append(own)
-        result = finetune(*self._given, seed=self._seed, skip=skip, **services)
+        result = self._train(skip=skip, **services)
         if result.resumed_from:
             self.resumed_from = begun + result.resumed_from
         self.steps += result.steps
@@ -156,7 +154,7 @@ class _Trainings:
 
 
 def traced(
-    suspect: DualEncoder,
+    suspect: VectorShard,
     reference: DualEncoder,
     pairs: PairDataset,
     inputs: PairInputs,
@@ -166,22 +164,33 @@ def traced(
     """Trace what a suspect has learned and a reference has not.
 
     Args:
-        suspect: The suspect.
+        suspect: The pairs by the suspect's embeddings.
         reference: A model that was trained without some of the pairs.
         pairs: The pairs that the suspect was trained on.
-        inputs: Prepared inputs for both, holding the pairs.
+        inputs: Prepared inputs for the reference, holding the pairs.
         seed: Of everything random.
         progress: Gives a progress callback for a named step.
 
     Returns:
         Which pairs are in groups that are called poisoning, shape `(N,)`; and what the groups are, in words.
     """
-    method: ScoreFilter = Trace(memory_shard(suspect, inputs, pairs, True, progress))
-    shard = memory_shard(reference, inputs, pairs, True, progress)
-    read = read_memory(shard, seed, progress or silent)
-    found = judge_pairs(read, method, reference.name, Given())
+    found = _judged(Trace(suspect), reference, pairs, inputs, seed, progress)
     said = [str(one) for one in (found.described() or ())[: len(found.likely or ())]]
     return ~found.joined()[1], "".join(f"; {one}" for one in said)
+
+
+def _judged(
+    method: ScoreFilter,
+    model: DualEncoder,
+    pairs: PairDataset,
+    inputs: PairInputs,
+    seed: int,
+    progress: ProgressFor | None,
+) -> Judgement:
+    """Judge all pairs, of whatever split, by the embeddings of a model."""
+    shard = memory_shard(model, inputs, pairs, method.joint, progress)
+    read = read_memory(shard, seed, progress or silent)
+    return judge_pairs(read, method, model.name, Given())
 
 
 def _write(file: Path, pairs: PairDataset, by: npt.NDArray[np.object_]) -> None:
