@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.pairs.folder import ImagePolicy
     from mmpoison.pairs.table import PairDataset
-    from mmpoison.records.data_scan import DataScan
+    from mmpoison.reporting.scan_result import ScanResult
     from mmpoison.runs.progress import RunProgress
 
 
@@ -44,7 +44,7 @@ def scan(
     device: str = "auto",
     progress: bool | RunProgress = True,
     **parameters: Any,
-) -> DataScan:
+) -> ScanResult:
     """Look for signs of poisoning in image-caption pairs, and write which of them to drop.
 
     Args:
@@ -76,7 +76,7 @@ def scan(
         **parameters: Parameters of the method.
 
     Returns:
-        The verdict with all that the page shows; `failed` lists shards that could not be read.
+        The verdict with all that the page shows, and `to_pandas()`; `failed` lists shards that could not be read.
 
     Raises:
         InputError: If there is nothing to read, an option is out of range, or nothing would be left.
@@ -85,12 +85,14 @@ def scan(
     Example:
         ```python
         found = mmpoison.scan("laion/embeddings", out="scan", workers=8)
-        print(found.verdict, *found.summary)
+        print(found)  # a notebook shows the groups with pictures
+        drop = found.to_pandas()
         ```
     """
     from mmpoison.datasets.catalogue import NamedData
     from mmpoison.defenses.filters.pair_labels import read_labels
     from mmpoison.defenses.filters.score_filter import build_filter
+    from mmpoison.reporting.scan_result import ScanResult
     from mmpoison.runs.data_scan.drop import KeptFolder
     from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
     from mmpoison.runs.data_scan.sources import open_source
@@ -137,7 +139,7 @@ def scan(
             kept=None if kept is None else KeptFolder(Path(kept), images),
         )
     assert judged.scan is not None
-    return judged.scan
+    return ScanResult.made(judged.scan, target)
 
 
 def work_folder(out: Path) -> Path:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmpoison.api.inputs import Pairs
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.pairs.table import PairDataset
-    from mmpoison.records.data_scan import DataScan
+    from mmpoison.reporting.scan_result import ScanResult
     from mmpoison.runs.check_model import CheckedModel
     from mmpoison.runs.progress import RunProgress
     from mmpoison.runs.sterilize_model import Sterilized
@@ -238,7 +238,7 @@ def _traced(
     kept: str | Path | None,
     seed: int,
     progress: RunProgress,
-) -> DataScan:
+) -> ScanResult:
     """Scan the training pairs for those that the suspect has learned and the reference has not."""
     from mmpoison.api.data_scan import scan
     from mmpoison.defenses.filters.pair_pieces import PairPieces

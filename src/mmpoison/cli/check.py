@@ -11,7 +11,6 @@ import typer
 from mmpoison.api.defenses import check as check_model
 from mmpoison.cli.console import print_json, print_tables, say
 from mmpoison.cli.options import As, AsJson, Format
-from mmpoison.cli.scan import scan_lines
 from mmpoison.cli.verb import verb
 from mmpoison.errors import InputError
 
@@ -61,8 +60,8 @@ def check(
         )
     found = call()
     _print(found, context.params["method"], out, "json" if as_json else shown)
-    if found.traced is not None and trace is not None and not as_json:
-        for line in scan_lines(found.traced, trace, kept):
+    if found.traced is not None and not as_json:
+        for line in found.traced.lines(kept):
             say(line)
 
 

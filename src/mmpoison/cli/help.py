@@ -39,17 +39,16 @@ LONGEST_CHOICES = 16
 
 START = """[bold]mmpoison[/bold] studies, measures and defeats data poisoning of multimodal encoders such as CLIP.
 
-Start with one of these:
+What do you have?
 
-  [bold]mmpoison demo[/bold]
-      to see all of it: poison, fine-tune, measure and defend on the package's own data; four minutes, no network
-  [bold]mmpoison scan pairs.csv --out scan[/bold]
-      with pairs of your own: find out whether they are poisoned, and which pairs to drop
-  [bold]mmpoison check MODEL --data pairs --reference START[/bold]
-      with a model of somebody else: find out whether it is poisoned
-  [bold]mmpoison run table-3-openmoji[/bold]
-      with the paper in mind: repeat any table or figure of it
+  image-caption pairs: find out whether they are poisoned, and which pairs to drop
+      [bold]mmpoison scan pairs.csv --out scan[/bold]
+  a model: find out whether it is poisoned (START is the model that it was made from)
+      [bold]mmpoison check MODEL --data pairs --reference START[/bold]
+  the paper: repeat a table or a figure of it
+      [bold]mmpoison run table-3-openmoji[/bold]
 
+Nothing yet: [bold]mmpoison demo[/bold] shows all of it on its own data, without a network.
 All commands: [bold]mmpoison --help[/bold]; one of them: [bold]mmpoison scan --help[/bold]"""
 """What `mmpoison` without a command prints."""
 

@@ -56,9 +56,10 @@ def demo(
         changes: Change a key of the recipe.
     """
     from mmpoison.base.untrusted import parse_changes
+    from mmpoison.runs.run_folder import DEMO_RECIPE
 
     changed = parse_changes(changes or []) | {"seed": seed}
-    _run_one("openmoji", out, changed, save_models=True, device=device)
+    _run_one(DEMO_RECIPE, out, changed, save_models=True, device=device)
 
 
 def run(

@@ -10,16 +10,14 @@ import typer
 
 from mmpoison.api.data_scan import scan as scan_pairs
 from mmpoison.api.data_scan import work_folder
-from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import cores
 from mmpoison.cli.console import hold_output, print_json, say, stderr
 from mmpoison.cli.options import AsJson, Workers
 from mmpoison.cli.verb import verb
-from mmpoison.reporting.text import percent, visible
 
 if TYPE_CHECKING:
     from mmpoison.datasets.catalogue import NamedData
-    from mmpoison.records.data_scan import DataScan
+    from mmpoison.reporting.scan_result import ScanResult
 
 INCOMPLETE = 1
 """Exit code of a scan in which a shard could not be read."""
@@ -27,7 +25,7 @@ INCOMPLETE = 1
 
 @verb(scan_pairs)
 def scan(
-    call: Callable[..., DataScan],
+    call: Callable[..., ScanResult],
     context: typer.Context,
     source: Annotated[NamedData, typer.Argument()],
     out: Path,
@@ -81,54 +79,7 @@ def scan(
     if as_json:
         print_json(done.to_json())
     else:
-        for line in scan_lines(done, out, kept):
+        for line in done.lines(kept):
             say(line)
     if done.failed:
         raise typer.Exit(INCOMPLETE)
-
-
-def scan_lines(done: DataScan, out: Path, kept: Path | None) -> list[str]:
-    """Describe a scan, a line a fact: the verdict first."""
-    lines = [f"{done.verdict.capitalize()}. {' '.join(done.summary)}"]
-    for number, group in enumerate(done.groups, 1):
-        lines.append(f"  {number}. {group.grade}: {group.sentence}")
-        if group.grade != "as in clean data":
-            lines += [
-                f"     why: {group.why}",
-                f"     what else could explain it: {'; '.join(group.other_explanations)}",
-            ]
-    lines += [f"note: {note}" for note in done.notes]
-    lines.append(
-        f"{visible(done.source)}: {done.format}, {done.pairs:,} pairs in {count_of(len(done.shards), 'shard')}; "
-        f"{done.dropped:,} dropped ({percent(done.dropped / max(done.pairs, 1))})" + _above(done)
-    )
-    if (known := done.known) is not None:
-        lines.append(
-            f"by the manifest: {known.poisoned_caught} of {known.poisoned_total} poisoned pairs dropped, "
-            f"{known.clean_dropped} clean ones lost"
-            + (
-                ""
-                if known.auroc is None
-                else f", AUROC {known.auroc:.3f}, average precision {known.average_precision:.3f}"
-            )
-        )
-    lines += [f"next: {step}" for step in done.next_steps]
-    if kept is not None:
-        lines.append(f"the pairs that stay: {kept}")
-    lines.append(f"the page: {out / 'scan.html'}; lists of pairs: {out}")
-    return lines
-
-
-def _above(done: DataScan) -> str:
-    """Say where a scan cut and what that is expected to cost, as the end of a line."""
-    cut = done.cut
-    if cut is None or cut.rule == "false-alarms":
-        return ""
-    text = f": scores above {cut.value:.4f}"
-    if cut.interval is not None:
-        text += " (95% confidence {:.4f} to {:.4f})".format(*cut.interval)
-    if cut.loss is not None:
-        text += f", expected to be {percent(cut.loss)} of the clean pairs"
-        if cut.loss_interval is not None:
-            text += " ({} to {})".format(*map(percent, cut.loss_interval))
-    return text

@@ -71,7 +71,7 @@ LONGEST_CAPTION = 200
 
 _CARD = (
     '<figure style="display:inline-block;width:{side}px;margin:4px;vertical-align:top">'
-    '<img src="data:image/jpeg;base64,{data}" alt="{image}" title="{image}">'
+    '<img src="{address}" alt="{image}" title="{image}" style="max-width:100%">'
     '<figcaption style="font-size:smaller;overflow-wrap:anywhere">{mark}{caption}</figcaption></figure>'
 )
 
@@ -93,6 +93,28 @@ class PictureRow:
 
     def _repr_html_(self) -> str:
         return self.html
+
+
+def picture_card(address: str, image_id: str, caption: str, mark: str = "") -> str:
+    """Make HTML of a picture and its caption.
+
+    Args:
+        address: The picture as a `data:` address, which is not escaped.
+        image_id: Shown where the pointer rests.
+        caption: Cut at `LONGEST_CAPTION` characters.
+        mark: Shown in bold before it.
+
+    Returns:
+        HTML in which id, caption and mark are escaped.
+    """
+    text = caption if len(caption) <= LONGEST_CAPTION else f"{caption[:LONGEST_CAPTION]}..."
+    return _CARD.format(
+        side=SIDE,
+        address=address,
+        image=escape(image_id),
+        mark=f"<b>{escape(mark)}</b> " if mark else "",
+        caption=escape(text),
+    )
 
 
 def picture_row(
@@ -117,14 +139,6 @@ def picture_row(
             data = thumbnail(root, image_id, SIDE)
         except InputError:
             continue
-        text = caption if len(caption) <= LONGEST_CAPTION else f"{caption[:LONGEST_CAPTION]}..."
-        cards.append(
-            _CARD.format(
-                side=SIDE,
-                data=base64.b64encode(data).decode(),
-                image=escape(image_id),
-                mark="<b>poisoned:</b> " if poisoned else "",
-                caption=escape(text),
-            )
-        )
+        address = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+        cards.append(picture_card(address, image_id, caption, "poisoned:" if poisoned else ""))
     return f"<div><p>{escape(title)}</p>{''.join(cards)}</div>"

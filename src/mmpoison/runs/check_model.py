@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpoison.base.extras import require
 from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import ModelCheck, build_defense, require_clean
@@ -20,7 +21,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import PairDataset
-from mmpoison.records.data_scan import DataScan
+from mmpoison.reporting.scan_result import ScanResult
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import CheckPart
@@ -48,7 +49,7 @@ class CheckedModel:
     result: CheckResult
     about: Mapping[str, Any]
     false_alarms: float
-    traced: DataScan | None = None
+    traced: ScanResult | None = None
 
     def __repr__(self) -> str:
         return f"CheckedModel({self.about['suspect']!r}: {'; '.join(self.verdict())})"
@@ -64,6 +65,15 @@ class CheckedModel:
         return [f"possible poisoning: {one}" for one in self.flagged] or [
             f"No sign of poisoning (no finding with p <= {self.false_alarms:g}){strongest}"
         ]
+
+    def to_pandas(self) -> Any:
+        """Return the findings as a `pandas.DataFrame`, the most unusual first.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        pandas = require("pandas", "CheckedModel.to_pandas needs pandas")
+        return pandas.DataFrame([found.to_json() for found in self.result.findings])
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `model-check.json`."""

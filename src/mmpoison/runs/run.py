@@ -141,8 +141,11 @@ def _make_run(
     defences: dict[str, Record] = {}
     pretrained = stages.pretrained()
     models = {"pretrained": pretrained}
-    for name, data in (("clean_model", run.pairs), ("poisoned", run.poisoned)):
-        models[name] = stages.trained(name, pretrained.encoder, data.select(split="train"))
+    # the poisoned one first, because whoever waits wants to see what the poison does
+    poisoned = stages.trained("poisoned", pretrained.encoder, run.poisoned.select(split="train"))
+    measures.say_first(poisoned.encoder, stages.inputs)
+    clean = stages.trained("clean_model", pretrained.encoder, run.pairs.select(split="train"))
+    models |= {"clean_model": clean, "poisoned": poisoned}
     reordered = None
     if REORDERED in stages.keys:
         order = run.poisoned.select(split="train")

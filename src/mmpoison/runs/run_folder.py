@@ -89,7 +89,7 @@ def versions() -> dict[str, str]:
 MODELS = ("clean_model", "poisoned", "filtered", "robust", "sterilized")
 """Checkpoints of a run, in the order in which they are compared."""
 
-DEMO_RECIPE = "openmoji"
+DEMO_RECIPE = "demo"
 
 
 def run_checkpoints(run: Path) -> dict[str, Path]:

@@ -21,8 +21,9 @@ from mmpoison.evaluation.measure import (
     Subject,
     measure,
 )
-from mmpoison.evaluation.rows import class_retrieval
+from mmpoison.evaluation.rows import class_retrieval, goal_row
 from mmpoison.evaluation.test_set import TestEmbeddings, drift_between
+from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.export import size_facts
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
@@ -104,6 +105,16 @@ class RunMeasures:
             return measured
         study = {**measured.metrics.study.to_json(), **more}
         return replace(measured, metrics=Metrics.of({**measured.metrics.to_json(), "study": study}))
+
+    def say_first(self, poisoned: DualEncoder, inputs: PairInputs) -> None:
+        """Say what the poison does, before all other models are trained and measured."""
+        embeddings = TestEmbeddings.of(poisoned, inputs, self.run.test)
+        for target in self.run.goal_targets:
+            goal, image = target.goal, target.image or f"a picture of {target.goal.target}"
+            share = goal_row(embeddings, self.run.test, target).hit_10 or 0.0
+            self.progress.say(
+                f"poisoned model: {share:.0%} of the captions about {goal.original} find {image} among the first ten"
+            )
 
     def lists(self, measured: Measurement) -> RankLists:
         """Make the content of `rank_lists.json`."""

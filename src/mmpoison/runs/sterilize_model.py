@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmpoison.base.extras import require
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.processes import is_main_process
 from mmpoison.defenses.catalogue import defense_parameters, require_clean
@@ -70,6 +71,20 @@ class Sterilized:
             for when, one in self.checks.items()
             for line in one.verdict()[:SHOWN]
         ]
+
+    def to_pandas(self) -> Any:
+        """Return what was measured during the repair as a `pandas.DataFrame`: a row for each learning rate and step.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        pandas = require("pandas", "Sterilized.to_pandas needs pandas")
+        rows = [
+            {"learning_rate": one.learning_rate, "chosen": one.chosen, **probe.to_json()}
+            for one in self.branches
+            for probe in one.probes
+        ]
+        return pandas.json_normalize(rows)
 
     def summary(self) -> str:
         """Return one line: how many steps, and how fast."""
