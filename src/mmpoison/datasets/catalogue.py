@@ -208,7 +208,7 @@ class PathData:
         images: str | Path | None = None,
         options: Mapping[str, Any] | None = None,
         *,
-        own_columns: bool = False,
+        switched_on: Sequence[str] = (),
     ) -> PathData:
         """Find the format of a path and check the options.
 
@@ -217,18 +217,17 @@ class PathData:
             format: Registered name of the format, where it cannot be recognised.
             images: Folder that relative image paths start from.
             options: Options of the format, as text or as values.
-            own_columns: Read the user's own columns too, if the format can and the options do not say otherwise.
+            switched_on: Options that are on if the format has them and `options` do not say otherwise.
 
         Raises:
             InputError: If there is nothing at the path, no format or several recognise it, or an option is wrong.
         """
         place = Path(path)
         source = recognise(place) if format is None else DATASETS[format]
-        given = dict(options or {})
+        on = {name: True for name in switched_on if name in source.options}
+        given = {**on, **(options or {})}
         if images is not None:
             given["images"] = image_folder(source, images)
-        if own_columns and "own_columns" in source.options:
-            given.setdefault("own_columns", True)
         return cls(source, place, fitted_options(source, given))
 
     @property

@@ -256,7 +256,7 @@ def _read(
     path = Path(source)
     load: Callable[[], PairDataset]
     if path.exists() and (format is not None or str(source) not in DATASETS):
-        data = PathData.of(path, format, root, options, own_columns=True)
+        data = PathData.of(path, format, root, options, switched_on=["own_columns"])
         load = data.load
         if data.source.stream is not None and not (data.poisoned or labels or keywords):
             total = count_images(path) if data.source.name == "pairs-folder" else None

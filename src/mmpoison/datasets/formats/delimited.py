@@ -44,6 +44,7 @@ def open_delimited(
     separator: str | None = None,
     images: str | Path | None = None,
     own_columns: bool = False,
+    own_paths: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairRows:
     """Open a table of text whose first line names its columns; rows with the same image are one image.
@@ -54,6 +55,7 @@ def open_delimited(
             most frequent one in it.
         images: Folder that the image paths start from; the file's own by default.
         own_columns: Read the other columns too, so that they are written with the pairs again.
+        own_paths: With them the paths of images as the table has them, so that what is written can be joined with it.
         **columns: Which columns are read, see `ColumnNames`.
 
     Raises:
@@ -61,7 +63,7 @@ def open_delimited(
     """
     file = _find(root)
     base = file.parent if images is None else Path(images)
-    entries = _entries(file, base, columns, separator, own_columns)
+    entries = _entries(file, base, columns, separator, (own_columns, own_paths))
     return PairRows(base, entries, str(file), own_paths=True)
 
 
@@ -206,17 +208,17 @@ def _is_open(record: list[str], separator: str) -> bool:
 
 
 def _entries(
-    file: Path, root: Path, chosen: ColumnNames, separator: str | None, own_columns: bool
+    file: Path, root: Path, chosen: ColumnNames, separator: str | None, read: tuple[bool, bool]
 ) -> Iterator[ImageEntry | str]:
     stream, most = _open(file)
     with stream:
         lines = _Lines(stream, most, file)
-        yield from _rows(lines, root, chosen, separator, own_columns)
+        yield from _rows(lines, root, chosen, separator, read)
         yield from lines.problems
 
 
 def _rows(
-    lines: _Lines, root: Path, chosen: ColumnNames, separator: str | None, own_columns: bool
+    lines: _Lines, root: Path, chosen: ColumnNames, separator: str | None, read: tuple[bool, bool]
 ) -> Iterator[ImageEntry | str]:
     file, problems = lines.file, lines.problems
     try:
@@ -242,7 +244,9 @@ def _rows(
     columns = named_columns(header, chosen, f"{file} line 1")
     image, caption = (header.index(name) for name in columns[:2])
     label, split = (None if name is None else header.index(name) for name in columns[2:])
-    own = own_names(header, [name for name in columns if name]) if own_columns else {}
+    own_columns, own_paths = read
+    # the first of the columns is that of images
+    own = own_names(header, filter(None, columns[own_paths:])) if own_columns else {}
     for number, fields in chain(ahead, records):
         yield from problems
         problems.clear()

@@ -62,7 +62,7 @@ class PairPieces:
         source: A set in memory; or a path of any format, the name of a data set, or `hf:ORG/NAME`; or one with its
             options.
         images_at_once: About how many images each piece has.
-        own_columns: Read the user's own columns of a path too, to write them again.
+        own_columns: Read the user's own columns of a path too, to write them again, with the image paths of a table.
 
     Attributes:
         name: What it is called in messages and keys.
@@ -108,9 +108,8 @@ class PairPieces:
         self.name = str(path.resolve())
         self._tables = TableStates.of(path)
         # the path that exists, also where a data set has that name
-        found = PathData.of(
-            path, source.format, source.root, source.options, own_columns=own_columns
-        )
+        own = ("own_columns", "own_paths") if own_columns else ()
+        found = PathData.of(path, source.format, source.root, source.options, switched_on=own)
         self.format = found.source.name
         ours = self.format == "pairs-folder"
         if found.source.stream is None or (found.poisoned and not ours):
