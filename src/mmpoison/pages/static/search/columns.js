@@ -90,6 +90,7 @@ function waiting(column) {
 export function renderColumns(models, items, context) {
   const first = models[0].state === "ready" ? models[0] : null;
   const draw = context.captions ? captionHit : imageHit;
+  const words = models.flatMap((column) => column.hits ?? []).flatMap((hit) => (items[hit.item].label ?? "").split(" "));
   return models.map((column, place) => {
     const heading = `model-${place}`;
     const children = [h("h3", { id: heading, tabindex: "-1" }, column.name)];
@@ -97,7 +98,10 @@ export function renderColumns(models, items, context) {
     else {
       children.push(h("div", { class: "summary" }, ...summary(column, place ? first : null, context)));
       const hits = column.hits.map((hit) => draw(hit, column, place ? first : null, items[hit.item], context));
-      children.push(h("ol", { class: context.captions ? "hits captions" : "hits" }, ...hits));
+      const list = h("ol", { class: context.captions ? "hits captions" : "hits" }, ...hits);
+      // cells are as wide as the longest word of a label, which is not broken then
+      list.style.setProperty("--longest", Math.min(20, Math.max(0, ...words.map((word) => word.length))));
+      children.push(list);
     }
     return h("section", { class: "column", "aria-labelledby": heading }, ...children);
   });
