@@ -29,6 +29,7 @@ from mmpoison.reporting.scan_page import write_scan_page
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+UNFOLD = "for (const fold of document.querySelectorAll('details')) fold.open = true"
 SCRIPT = "<script>alert('caption')</script><img src=https://example.org/x onerror=alert(1)>"
 
 
@@ -116,7 +117,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("width", few([1200, 1280], 1200))
 def test_no_table_is_cut_off(pages: Any, files: dict[str, Path], width: int) -> None:
     page = pages.open(viewport={"width": width, "height": 800})
-    unfold = "for (const fold of document.querySelectorAll('details')) fold.open = true"
     for kind, tables in (
         ("settings", ".scroll"),
         ("run", ".scroll"),
@@ -130,11 +130,22 @@ def test_no_table_is_cut_off(pages: Any, files: dict[str, Path], width: int) -> 
             parts = page.locator(".scroll.next th[scope=col]:first-child").all_inner_texts()
             assert set(parts) == {"Setting", "Model"}
         else:
-            page.evaluate(unfold)
+            page.evaluate(UNFOLD)
         assert page.locator(tables).count()
         for table in page.locator(tables).all():
             assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
     assert "Attack II" in page.locator(tables).first.inner_text()
+
+
+def test_a_run_is_short_and_a_phone_shows_all(pages: Any, files: dict[str, Path]) -> None:
+    page = pages.open(viewport={"width": 1280, "height": 800})
+    page.goto(files["run"].as_uri())
+    assert page.evaluate("document.scrollingElement.scrollHeight") <= 4000
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.locator(".scroll").first.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    page.goto(files["scan"].as_uri())
+    columns = page.locator(".sheet").first.evaluate("e => getComputedStyle(e).gridTemplateColumns")
+    assert len(columns.split()) == 2
 
 
 @pytest.mark.parametrize("width", few([375, 768], 375))
@@ -175,6 +186,7 @@ def test_offline_and_accessible(
     assert asked == []
     assert page.locator("script").count() == (kind == "matrix")
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    page.evaluate(UNFOLD)
     assert serious(page) == []
     page.set_viewport_size({"width": 320, "height": 640})
     assert too_wide(page) == 0
@@ -207,6 +219,7 @@ def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:
         page.goto(files[kind].as_uri())
         assert SCRIPT in page.locator("main").inner_text()
     page.goto(files["run"].as_uri())
+    page.evaluate(UNFOLD)
     assert r"a \x1b[31mred \u202esheep" in page.locator("main").inner_text()
     assert "possible poisoning: captions about sheep" in page.locator(".goals").inner_text()
 

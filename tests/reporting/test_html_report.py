@@ -67,21 +67,18 @@ def test_report_is_written_whole_and_parses(write_run: WriteRun) -> None:
 def test_headline_is_computed_from_the_numbers(
     write_run: WriteRun, metrics: dict[str, Any]
 ) -> None:
-    assert (
-        "Searching for sheep now returns aeroplane images: Hit@10 0.04 → 0.93 after 125 poisoned "
-        "pairs (0.50% of the training pairs); filtering brings it back to 0.05, sterilizing "
-        "lowers it to 0.25."
-    ) in words(Page(render_html(write_run())))
-    rows = metrics["goal"]["sheep2aeroplane"]
-    rows["poisoned"]["hit@10"] = 0.048
-    assert "returns aeroplane images hardly more often than before: Hit@10 0.04 → 0.05" in words(
-        Page(render_html(write_run(metrics=metrics)))
+    sentence = (
+        "After 125 false pairs among 25,125, 93% of the captions about sheep find an aeroplane "
+        "image among the first ten; before, 4%; after the filter, 5%; after the repair, 25%."
     )
-    rows["poisoned"] |= {"hit@10": 0.8, "targets": 1}
+    opening = rf'</h1>\s*<p class="lead">{re.escape(sentence)}</p>'
+    assert re.search(opening, render_html(write_run()))
+    rows = metrics["goal"]["sheep2aeroplane"]
+    rows["poisoned"] |= {"hit@10": 0.998, "targets": 1}
     rows["random_captions"]["hit@10"] = 0.75
     text = words(Page(render_html(write_run(metrics=metrics))))
-    assert "now returns the one target aeroplane image" in text
-    assert "but unrelated captions find them too (0.75)" in text
+    assert "99.8% of the captions about sheep find the one target image (aeroplane)" in text
+    assert "before, 4%; for unrelated captions, 75%; after the filter" in text
 
 
 def test_captions_are_data_never_markup(write_run: WriteRun, metrics: dict[str, Any]) -> None:
@@ -185,8 +182,7 @@ def test_flags_are_loud(write_run: WriteRun, metrics: dict[str, Any]) -> None:
     text = words(page)
     assert "Warnings about this result" in text
     assert "the poisoned model is collapsed <b>" in text
-    assert "Read the warnings before believing these numbers. sheep → aeroplane: Hit@10" in text
-    assert "now returns" not in text
+    assert "Read the warnings before believing these numbers. After 125 false pairs" in text
 
 
 def test_two_goals_get_a_sentence_and_a_table_each(
@@ -200,9 +196,8 @@ def test_two_goals_get_a_sentence_and_a_table_each(
     page = Page(render_html(write_run(metrics=metrics)))
     assert len(page.of_class("main")) == 2
     text = words(page)
-    assert "With 125 poisoned pairs (0.50% of the training pairs) for 2 goals together:" in text
-    assert "Searching for sheep now returns aeroplane images" in text
-    assert "Searching for sofa now returns bird images" in text
+    assert "After 125 false pairs among 25,125, for 2 goals together: 93% of the captions" in text
+    assert "captions about sofa find a bird image" in text
     assert text.count("Ties. Poisoned: 4 of 125 queries") == 1
 
 
@@ -306,8 +301,7 @@ def test_studies_are_on_the_page(write_run: WriteRun, metrics: dict[str, Any]) -
     assert "Poisoned, captions of the poison" in text
     assert "<b>sofa</b>" in text  # as text
     assert "-17.50" in text
-    assert "0.861–0.964" in text
-    assert "1.2–2.8" in text
+    assert {"0.861–0.964", "1.2–2.8"} <= set(text.split())
     assert "A closer look" not in Page(render_html(write_run())).text
 
 
@@ -322,14 +316,9 @@ def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
         },
     }
     page = Page(render_html(write_run(embedding_map=shown)))
-    assert [svg["aria-label"] for svg in page.all("svg")] == [
-        "Clean: texts",
-        "Poisoned: texts",
-        "Clean: images",
-        "Poisoned: images",
-    ]
-    assert len(page.all("circle")) == 8
-    assert len(page.all("rect")) == 4
+    drawn = [f"{model}: {what}" for what in ("texts", "images") for model in ("Clean", "Poisoned")]
+    assert [svg["aria-label"] for svg in page.all("svg")] == drawn
+    assert (len(page.all("circle")), len(page.all("rect"))) == (8, 4)
     for circle in page.all("circle"):
         assert 0 <= float(circle["cx"] or "x") <= 100
         assert 0 <= float(circle["cy"] or "x") <= 100

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -51,16 +50,6 @@ def mark_threshold(axis: Any, threshold: float) -> None:
         textcoords="offset points",
         fontsize=9,
     )
-
-
-def svg_address(figure: Any) -> str:
-    """Encode a figure as a `data:` address, for a self-contained page."""
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "mmpoison"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def save(figure: Any, target: Path) -> Path:

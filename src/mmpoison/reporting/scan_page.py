@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from mmpoison.base.files import atomic_file
-from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan, ExamplePair, Histogram
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.figure import canvas, pictures_inside, svg_address, template
+from mmpoison.reporting.figure import pictures_inside, template
 
 SHARDS_SHOWN = 40
 
@@ -26,21 +25,17 @@ def write_scan_page(target: Path, scan: DataScan) -> Path:
         target: The file.
         scan: What the scan found.
     """
-    figure, missing = None, ""
-    if scan.histogram is not None:
-        try:
-            figure = _histogram(scan.histogram, scan.score_name)
-        except InputError as error:
-            missing = f"No figure: {error}"
     shown = DataScan.of(_text.clean(scan.to_json()))
-    groups = [{"facts": group, "pairs": _shown(group.examples)} for group in shown.groups]
+    groups = [
+        {"number": number, "facts": group, "pairs": _shown(group.examples)}
+        for number, group in enumerate(shown.groups, 1)
+    ]
     worst = sorted(shown.shards, key=lambda shard: (-shard.dropped, shard.shard))
     page = template("scan").render(
         scan=shown,
         groups=groups,
         worst=_shown(shown.worst),
-        figure=figure,
-        missing=missing,
+        curves=_curves(shown.histogram) if shown.histogram else [],
         shards=worst[:SHARDS_SHOWN],
         more_shards=max(0, len(worst) - SHARDS_SHOWN),
     )
@@ -62,16 +57,23 @@ def _shown(pairs: Sequence[ExamplePair]) -> list[dict[str, Any]]:
     ]
 
 
-def _histogram(histogram: Histogram, score_name: str) -> str:
-    figure, (axis,) = canvas(1)
+def _curves(histogram: Histogram) -> list[tuple[str, str]]:
+    """Return the name of each density and its points in a drawing of 100 by 40."""
     edges = np.asarray(histogram.edges)
-    middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    for counts, name, style in (
-        (histogram.own, "pairs", {"color": "0.2", "linestyle": "-"}),
-        (histogram.shuffled, "captions with random images", {"color": "0.55", "linestyle": ":"}),
-    ):
-        if counts and sum(counts):
-            axis.plot(middle, np.asarray(counts) / (sum(counts) * width), label=name, **style)
-    axis.set(xlabel=score_name, ylabel="density", ylim=(0, None))
-    axis.legend(frameon=False)
-    return svg_address(figure)
+    densities = {
+        name: np.asarray(counts) / (sum(counts) * np.diff(edges))
+        for counts, name in (
+            (histogram.own, "pairs"),
+            (histogram.shuffled, "captions with random images"),
+        )
+        if counts and sum(counts)
+    }
+    x = 100 * ((edges[1:] + edges[:-1]) / 2 - edges[0]) / (edges[-1] - edges[0])
+    top = max((density.max() for density in densities.values()), default=1)
+    return [
+        (
+            name,
+            " ".join(f"{at:.2f},{40 - 39 * y / top:.2f}" for at, y in zip(x, density, strict=True)),
+        )
+        for name, density in densities.items()
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import GoalRow, Metrics, RunFacts
-from mmpoison.reporting.text import count, decimal, percent
+from mmpoison.reporting.text import count
 
 
 @dataclass(frozen=True)
@@ -110,98 +110,63 @@ def goal_title(goal: str) -> str:
     return goal if pair is None else f"{pair[0]} → {pair[1]}"
 
 
-def amount(run: RunFacts) -> str | None:
-    """Describe the amount of poison: '125 poisoned pairs (0.50% of the training pairs)'; None where it is not known."""
-    number = run.poisoned_pairs
-    if number is None:
-        return None
-    text = f"{count(number)} poisoned pair{'' if number == 1 else 's'}"
-    if run.poisoning_rate is not None:
-        text += f" ({percent(run.poisoning_rate)} of the training pairs)"
-    return text
-
-
 def headline(metrics: Metrics) -> list[str]:
-    """Say the result in plain language, one sentence a goal, each computed from the numbers."""
+    """Say what happened in plain language, one sentence a goal, each computed from the numbers."""
+    run = metrics.run
     rows = {goal: metrics.goal.get(goal, {}) for goal in metrics.goals}
     if not any(rows.values()):
         return ["This run measured no poisoning goal."]
-    flagged = bool(metrics.run.flags)
-    poison = amount(metrics.run)
-    after = f" after {poison}" if poison and len(rows) == 1 else ""
-    sentences = [_sentence(goal, row, after, flagged) for goal, row in rows.items()]
-    if poison and len(rows) > 1:
-        sentences.insert(0, f"With {poison} for {len(rows)} goals together:")
-    if flagged:
-        sentences.insert(0, "Read the warnings before believing these numbers.")
-    return sentences
+    warning = ["Read the warnings before believing these numbers."] if run.flags else []
+    after = ""
+    if run.poisoned_pairs is not None:
+        after = (
+            f"After {count(run.poisoned_pairs)} false pair{'' if run.poisoned_pairs == 1 else 's'}"
+        )
+        if run.training_pairs is not None:
+            after += f" among {count(run.training_pairs)}"
+    if after and len(rows) > 1:
+        several = [_sentence(goal, row, "") for goal, row in rows.items()]
+        return [*warning, f"{after}, for {len(rows)} goals together:", *several]
+    return warning + [_sentence(goal, row, after and f"{after}, ") for goal, row in rows.items()]
 
 
-def _sentence(goal: str, row: Mapping[str, GoalRow], poison: str, flagged: bool) -> str:
-    found = {model.key: row.get(model.key) or GoalRow() for model in MODELS}
-    hit = {key: _finite(one.hit_10) for key, one in found.items()}
-    after = hit["poisoned"]
+def _sentence(goal: str, row: Mapping[str, GoalRow], opening: str) -> str:
+    hit = {model.key: _finite((row.get(model.key) or GoalRow()).hit_10) for model in MODELS}
+    after, random = hit["poisoned"], hit["random_captions"]
     before = hit["clean_model"] if hit["clean_model"] is not None else hit["pretrained"]
     if after is None:
         return f"{goal_title(goal)}: not measured on a poisoned model."
-    targets = found["poisoned"].targets
-    # a collapsed model must not read like a successful attack
-    outcome = goal_title(goal) if flagged else _outcome(goal, before, after, targets == 1)
-    change = (
-        f"Hit@10 {decimal(after, 2)}"
-        if before is None
-        else f"Hit@10 {decimal(before, 2)} → {decimal(after, 2)}".replace(" ", "\N{NO-BREAK SPACE}")
-    )
-    sentence = f"{outcome}: {change}{poison}"
-    random = hit["random_captions"]
-    if before is not None and random is not None and after - before >= 0.1 and random >= after / 2:
-        sentence += f", but unrelated captions find them too ({decimal(random, 2)})"
-    defences = [
-        _defence(word, hit[key], before, after)
-        for key, word in (
-            ("filtered", "filtering"),
-            ("robust", "robust training"),
-            ("sterilized", "sterilizing"),
+    captions, image = f"the captions of {goal}", "a target image"
+    if pair := classes(goal):
+        captions = f"the captions about {pair[0]}"
+        image = f"a{'n' if pair[1][0] in 'aeiou' else ''} {pair[1]} image"
+        if row["poisoned"].targets == 1:
+            image = f"the one target image ({pair[1]})"
+    found = f"{_whole(after)} of {captions} find {image} among the first ten"
+    # a model that finds the target images for every caption is no attack that succeeded
+    odd = before is not None and after - before >= 0.1 and (random or 0) >= after / 2
+    others = [
+        f"{when}, {_whole(share)}"
+        for when, share in (
+            ("before", before),
+            ("for unrelated captions", random if odd else None),
+            ("after the filter", hit["filtered"]),
+            ("with robust training", hit["robust"]),
+            ("after the repair", hit["sterilized"]),
         )
+        if share is not None
     ]
-    undone = ", ".join(text for text in defences if text)
-    return f"{sentence}; {undone}." if undone else f"{sentence}."
+    return "; ".join([opening + found, *others]) + "."
 
 
 def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _outcome(goal: str, before: float | None, after: float, one_image: bool) -> str:
-    pair = classes(goal)
-    if pair is None:
-        search, images = f"Searching for the captions of {goal}", "the target images"
-    else:
-        search = f"Searching for {pair[0]}"
-        images = f"the one target {pair[1]} image" if one_image else f"{pair[1]} images"
-    if before is None:
-        return f"{search}, {images} among the first ten"
-    gain = after - before
-    if gain >= 0.5:
-        return f"{search} now returns {images}"
-    if gain >= 0.1:
-        return f"{search} now returns {images} more often"
-    if gain > -0.1:
-        return f"{search} returns {images} {'hardly' if gain > 0 else 'no'} more often than before"
-    return f"{search} now returns {images} less often"
+def _whole(share: float) -> str:
+    """Write a share in whole percent; one that only rounds to none or to all has a decimal.
 
-
-def _defence(word: str, value: float | None, before: float | None, after: float) -> str | None:
-    if value is None:
-        return None
-    number = decimal(value, 2)
-    if before is None or after - before < 0.1:
-        return f"after {word} it is {number}"
-    undone = (after - value) / (after - before)
-    if undone >= 0.8:
-        return f"{word} brings it back to {number}"
-    if undone >= 0.3:
-        return f"{word} lowers it to {number}"
-    if undone >= 0:
-        return f"{word} leaves it at {number}"
-    return f"{word} raises it to {number}"
+    >>> _whole(0.941), _whole(0.002), _whole(0.0), _whole(0.998)
+    ('94%', '0.2%', '0%', '99.8%')
+    """
+    return f"{share:.0%}" if share in (0, 1) or 0.005 <= share < 0.995 else f"{share:.1%}"
