@@ -85,7 +85,7 @@ def _described(path: str, command: Any) -> Iterator[str]:
             panel = parameter.rich_help_panel or "Options"
             # the first spelling alone, as the help shows
             names = [*parameter.opts[:1], *parameter.secondary_opts[:1]]
-            shown = f"`{_cell(' '.join([*names, parameter.metavar or '']))}`"
+            shown = " ".join(f"`{_cell(f'{name} {parameter.metavar or str()}')}`" for name in names)
         else:
             panel = getattr(parameter, "rich_help_panel", None) or "Arguments"
             shown = f"`{parameter.metavar or parameter.name.upper()}`"
