@@ -26,7 +26,7 @@ EVALUATE = "evaluate --data squares"
 CHECK = "check model --data squares"
 SEARCH = "search --models model --data squares"
 WEIGHTS = "ViT-B-32-quickgelu@w.pt"
-ONE_RUN = "openmoji is one run, in one process; for several: --seeds"
+ONE_RUN = "openmoji is a single run in one process"
 DECOYS = f"{POISON} {GOAL} --attack decoys --samples 1"
 ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 
@@ -34,10 +34,10 @@ ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 CASES = {
     "poison": [
         (f"{POISON.replace('squares', 'nowhere')} {GOAL} --samples 2", "nowhere: no such folder"),
-        (POISON, "which goal? give one, A2B, for example sheep2aeroplane"),
+        (POISON, "which goal? Give one, A2B, for example sheep2aeroplane"),
         (f"{POISON} --goal sheep --samples 2", "goal 'sheep' is not of the form A2B"),
         (f"{POISON} --goal shep2sofa --samples 2", "unknown class 'shep': did you mean"),
-        (f"{POISON} {GOAL}", "exactly one of samples, pairs, rate and share says how much"),
+        (f"{POISON} {GOAL}", "exactly one of samples, pairs, rate and share"),
         (f"{POISON} {GOAL} --samples 2 --pairs 3", "exactly one of samples, pairs, rate and share"),
         (f"{POISON} {GOAL} --rate -0.1", "rate -0.1 is not between 0 and 1"),
         (f"{POISON} {GOAL} --samples -3", "samples -3: at least 1 is needed"),
@@ -63,7 +63,7 @@ CASES = {
         (f"{POISON} {GOAL} --preset reference-release --mode add", "sets mode=replace"),
         (f"{DECOYS} --set decoy=3", "decoy: attack 'decoys': unknown option 'decoy': did you"),
         (f"{DECOYS} --set goal=a2b", "--set goal: give --goal instead"),
-        (f"{DECOYS} --set decoys", "KEY=VALUE is needed"),
+        (f"{DECOYS} --set decoys", "write KEY=VALUE"),
         (f"{DECOYS} --set decoys=0", "decoys 0 is not a whole number"),
         (f"{DECOYS} --mode replace", "mode: attack 'decoys': unknown option 'mode'"),
         (f"{DECOYS} --rate 0.1", "rate: attack 'decoys': unknown option 'rate'"),
@@ -92,23 +92,23 @@ CASES = {
         (f"{STERILIZE} --set epochs=0", "epochs: 0 epochs train nothing: give 1 to 100,000"),
         (f"{STERILIZE} --max-utility-loss 2", "max_utility_loss 2.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 1", "held-out share 1.0 is not between 0 and 1"),
-        (f"{STERILIZE} --held-out 0 --canary-goal sheep2sofa", "without held-out pairs nothing"),
+        (f"{STERILIZE} --held-out 0 --canary-goal sheep2sofa", "goals need held-out pairs"),
         (f"{STERILIZE} --held-out 0.01 --max-utility-loss 0.1", "0 to judge by, 20 are needed"),
         (f"{STERILIZE} --canary-goal sheep2soda", "unknown class 'soda'"),
         (f"{STERILIZE} --goal sheep", "goal 'sheep' is not of the form A2B"),
         (
             f"{STERILIZE} --set learning_rate=1e-3 --learning-rate 1e-3",
-            "learning_rate and settings with a learning_rate both say how fast",
+            "learning_rate and settings both have a learning rate",
         ),
     ],
     "scan": [
         (FILTER.replace("squares", "no") + " --threshold 1", "no: no such"),
         (f"{FILTER} --out full --threshold 1", "full: is not empty"),
-        (FILTER, "exactly one of threshold (--threshold), clean_loss (--lose)"),
-        (f"{FILTER} --threshold 1 --lose 0.1", "exactly one of threshold (--threshold)"),
+        (FILTER, "give exactly one of threshold (--threshold), clean_loss (--lose)"),
+        (f"{FILTER} --threshold 1 --lose 0.1", "give exactly one of threshold (--threshold)"),
         (
             f"{FILTER} --method suspicious-groups --threshold 1 --lose 0.1",
-            "exactly one of threshold (--threshold)",
+            "give exactly one of threshold (--threshold)",
         ),
         (
             f"{FILTER} --threshold 1 --false-alarms 0.1",
@@ -140,7 +140,7 @@ CASES = {
         (f"{EVALUATE} {GOAL} --model model --out full", "full: is not empty"),
         (f"{EVALUATE} {GOAL} --model full", "so it is not a checkpoint"),
         (f"{EVALUATE} {GOAL}", "Missing option '--model'"),
-        (f"{EVALUATE} --model model", "which goal? the data carry no manifest"),
+        (f"{EVALUATE} --model model", "which goal? The data have no manifest"),
         (f"{EVALUATE} --model model --goal sheep2soda", "unknown class 'soda': did you mean"),
         (f"{EVALUATE} {GOAL} --model model --study collaterl", "did you mean 'collateral'"),
         (f"{EVALUATE} {GOAL} --model model --target-image sofa/00.png", "is not in the gallery"),
@@ -155,7 +155,7 @@ CASES = {
     "check": [
         (CHECK, "needs --reference"),
         (f"{CHECK} --reference model --goal a2b", "No such option"),
-        (f"{CHECK} --reference model --clean-runs 2", "give a folder with --out"),
+        (f"{CHECK} --reference model --clean-runs 2", "--clean-runs needs --out DIR"),
         (
             f"{CHECK} --trace traced",
             "trace (--trace) needs reference (--reference): a model that was trained",
@@ -166,18 +166,18 @@ CASES = {
         (f"{CHECK} --method rank-gane", "did you mean 'rank-gain'"),
         (f"{CHECK} --method clean-finetune", "one of kind check is needed: decree, rank-gain"),
         (f"{CHECK} --reference model --false-alarms 2", "not between 0 and 1"),
-        (f"{CHECK} --reference openmoji-mini", "of different architectures"),
+        (f"{CHECK} --reference openmoji-mini", "have different architectures"),
     ],
     "run, sweep and demo": [
         ("demo --out full", "full: holds something that is not a run"),
-        ("demo --set training.epochs", "KEY=VALUE is needed"),
+        ("demo --set training.epochs", "write KEY=VALUE"),
         ("run openmojis", "unknown recipe 'openmojis': did you mean 'openmoji'"),
-        ("run", "which recipe? `mmpoison run --list` shows all"),
+        ("run", "which recipe? Give a name (`mmpoison run --list` shows all)"),
         ("run nowhere.yaml", "nowhere.yaml: no such recipe file"),
         ("run openmoji --set training.epoch=2", "unknown key 'training.epoch': did you mean 'epo"),
         ("run openmoji --seeds a-b", "--seeds 'a-b': numbers are needed"),
         ("run openmoji --seeds 4-2", "--seeds '4-2' names no seed"),
-        ("run openmoji --seed 1 --seeds 2", "--seed and --seeds both say which seed"),
+        ("run openmoji --seed 1 --seeds 2", "--seed and --seeds both set the seed"),
         *(
             (f"run openmoji --seeds={seeds}", f"mmpoison: --seeds {seeds!r}")
             for seeds in ("0-99999999", "1-99999999999999999999999", "-3", "1e3", "0-")
@@ -192,10 +192,10 @@ CASES = {
         ("run openmoji --workers 2 --out out", f"--workers: {ONE_RUN}"),
         ("run openmoji --seeds 3 --retries 3 --out out", f"--retries: {ONE_RUN}"),
         ("run openmoji --seeds 3 --ray local --out out", f"--ray: {ONE_RUN}"),
-        ("run openmoji --rows x", "--rows: is for a matrix"),
-        ("run openmoji --goals 2", "--goals: is for a matrix"),
-        ("run openmoji --tuning", "--tuning: is for a matrix"),
-        ("run openmoji --from x", "--from: is for a matrix"),
+        ("run openmoji --rows x", "--rows: works only for a matrix"),
+        ("run openmoji --goals 2", "--goals: works only for a matrix"),
+        ("run openmoji --tuning", "--tuning: works only for a matrix"),
+        ("run openmoji --from x", "--from: works only for a matrix"),
         ("run openmoji --nonsense", "No such option: --nonsense"),
         ("poisn", "No such command 'poisn'"),
     ],
@@ -212,7 +212,7 @@ CASES = {
         ("data verify nowhere", "nowhere: no such folder"),
         ("data verify full", "full: no known format is recognised"),
         ("data verify squares --clean no", "no: no such folder"),
-        ("data verify squares --option seven", "--option 'seven': KEY=VALUE is needed"),
+        ("data verify squares --option seven", "--option 'seven': write KEY=VALUE"),
         ("data verify squares --option images=a --option images=b", "images is given twice"),
         ("data verify squares --option strict=perhaps", "strict=perhaps: must be a valid boolean"),
         ("data verify squares --data-root nowhere", "nowhere: no such folder of images"),
@@ -222,14 +222,14 @@ CASES = {
         ("data verify rsicd-ucm", "needs the folder that holds it"),
         ("data convert nowhere.csv --to parquet --out out", "nowhere.csv"),
         ("data convert squares --to zip --out out", "'zip'"),
-        ("data convert squares --to parquet --option x --out out", "KEY=VALUE is needed"),
+        ("data convert squares --to parquet --option x --out out", "write KEY=VALUE"),
         (
             "data convert squares --to parquet --images-per-shard 0 --out out",
             "--images-per-shard",
         ),
         ("data split nowhere", "nowhere: no such folder or file, and unknown data set 'nowhere'"),
         ("data split squares --per-class 99", "class 'aeroplane' has 12 images: 99 for the test"),
-        ("data split squares --per-class 2 --apply x", "--per-class makes a split and --apply tak"),
+        ("data split squares --per-class 2 --apply x", "--per-class makes a split"),
         ("data split squares --apply nothing.json", "nothing.json: no such file"),
         (
             "data split squares --apply pascal-sentences",
@@ -261,9 +261,9 @@ CASES = {
         ("defenses local-densty", "did you mean 'local-density'"),
     ],
     "search": [
-        ("search", "give --model and --data"),
-        ("search --data squares", "give --model and --data"),
-        ("search --models model", "give --model and --data"),
+        ("search", "Give --model and --data"),
+        ("search --data squares", "Give --model and --data"),
+        ("search --models model", "Give --model and --data"),
         ("search --data squares --models ./none", "none: no such checkpoint"),
         ("search --models model --data ./none", "none: no such folder"),
         (f"{SEARCH} --manifest none.json", "none.json: no such file"),

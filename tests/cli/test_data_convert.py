@@ -34,7 +34,7 @@ def test_options_and_what_is_left_out(
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "1 image, 1 pair in 1 shard" in done.out
-    assert f"some were left out, 1 reason: {tmp_path / 'out' / 'problems.txt'}" in done.out
+    assert f"left out, for 1 reason: see {tmp_path / 'out' / 'problems.txt'}" in done.out
     assert "sheep/99.png: no such image" in (tmp_path / "out" / "problems.txt").read_text()
 
 

@@ -117,7 +117,7 @@ def test_it_is_verified_and_made_again_from_its_manifest(
     assert (made["attack"], made["seed"]) == (given[0], 4)
     replaces = "replace" in given or given[0] in ("patch-backdoor", "badclip")
     assert (made["mode"] == "replace") == replaces
-    assert ("lost their honest training captions" in made["printed"]) == bool(
+    assert ("the attack removed the honest training captions" in made["printed"]) == bool(
         made.get("dropped_images")
     )
     if "--carrier" in given:

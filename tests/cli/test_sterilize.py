@@ -106,7 +106,7 @@ def test_what_is_saved_is_not_called_repaired(
     assert branch["ended"] == "All steps are done. This does not show that the poison is gone."
     assert f"learning rate 0.0001: {branch['ended']}" in plain.out
     assert branch["ended"] in (alone / "README.md").read_text()
-    assert f"Next, check it: mmpoison check {alone} --data {many_squares} " in plain.out
+    assert f"Next, check the new model: mmpoison check {alone} --data {many_squares} " in plain.out
     for said in (checked.out, plain.out, card):
         assert "repaired" not in said
 

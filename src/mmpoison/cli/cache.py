@@ -16,7 +16,7 @@ from mmpoison.cli.options import AsJson
 from mmpoison.errors import InputError
 
 app = PlainTyper(
-    help="What is cached between runs: stages, features, images, data.", no_args_is_help=True
+    help="Show or clear the cache of stages, features, images, data.", no_args_is_help=True
 )
 
 AGES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -27,7 +27,7 @@ SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 def list_(
     as_json: AsJson = False,
 ) -> None:
-    """Show what the cache folder holds, and how much.
+    """Show how many results of each kind are cached, and their size.
 
     Example: [bold]mmpoison cache list[/bold]
     """
@@ -63,16 +63,16 @@ def clear(
     everything: Annotated[bool, typer.Option("--all")] = False,
     dry_run: bool = False,
 ) -> None:
-    """Delete what can be made again; what a process is making stays.
+    """Delete cached results, which can be computed again; entries in use stay.
 
     Example: [bold]mmpoison cache clear --older-than 30d[/bold]
 
     Options:
-        older_than: Only what was not used for so long: 12h, 30d.
-        kind: Only this kind, as `cache list` calls it.
-        down_to: The least recently used, until the cache takes so much: 500MB, 20GB.
-        everything: All of it.
-        dry_run: Delete nothing.
+        older_than: Delete only what was not used for this long, e.g. 12h or 30d.
+        kind: Delete only this kind; `cache list` shows the kinds.
+        down_to: Delete the least recently used until the cache has at most this size, e.g. 500MB or 20GB.
+        everything: Delete everything.
+        dry_run: Show what would be deleted, and delete nothing.
     """
     from mmpoison.base.content_cache import ContentCache
 

@@ -1,4 +1,4 @@
-"""The verb `check`: is a model poisoned, whatever the goal?"""
+"""The verb `check`: checks whether a model is poisoned, without knowing the goal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check(
     shown: As = "table",
     as_json: AsJson = False,
 ) -> None:
-    """Ask whether a model is poisoned, whatever the goal.
+    """Check whether a model is poisoned, without knowing the goal.
 
     Example: [bold]mmpoison check model --data scenes --reference start --clean-runs 5 --out check[/bold]
 
@@ -41,22 +41,22 @@ def check(
 
     Options:
         model: The suspect: a name, folder or file (`mmpoison models list` shows how).
-        clean: A clean fine-tune of the reference; several times, two at least.
-        clean_runs: Make so many clean fine-tunes here, on split val; needs --out.
+        clean: A clean fine-tune of the reference; repeat it, because at least two are needed.
+        clean_runs: Train this many clean fine-tunes on split val; needs --out.
 
     Output:
         out: Write model-check.json and the clean fine-tunes here.
 
     Training pairs:
-        trace: The training pairs of DATA taught the model: list those that the reference has not learned here, with a
-            page, as scan does. The reference is best a model that was trained alike, on what a scan keeps.
-        kept: New folder for the pairs that the trace keeps, as a data set; those that the scan for the reference
-            dropped are among them.
+        trace: New folder: lists, as scan does, the training pairs of DATA that the model has learned and the reference
+            has not. The best reference was trained in the same way, on what a scan keeps.
+        kept: New folder for the pairs that the trace keeps, as a data set; it includes those that the scan for the
+            reference dropped.
     """
     if context.params["clean_runs"] and out is None:
         raise InputError(
-            "clean fine-tunes take time and are saved: give a folder with --out (a second check reads them from "
-            "there)"
+            "--clean-runs needs --out DIR: the clean fine-tunes are saved there, so that a second check need not train "
+            "them again"
         )
     found = call()
     _print(found, context.params["method"], out, "json" if as_json else shown)

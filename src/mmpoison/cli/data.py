@@ -33,7 +33,7 @@ def list_(
 
     Options:
         name: One of them, with all details.
-        long: All details of all.
+        long: Show all details of every data set.
     """
     from mmpoison.cli.data_shown import known_data, show_known_data
 
@@ -52,14 +52,14 @@ def build(
     seed: Seed = 0,
     option: list[str] | None = None,
 ) -> None:
-    """Make a data set, or download it; the same command resumes an interrupted download.
+    """Generate or download a data set; the same command resumes an interrupted download.
 
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
 
     Options:
-        name: A data set that can be made here or downloaded.
-        seed: Seed of data that are made.
-        option: An option of what is made, e.g. year=2017.
+        name: A data set that can be generated or downloaded.
+        seed: Seed of a generated data set.
+        option: An option of the data set, e.g. year=2017.
 
     Output:
         out: New folder.
@@ -100,17 +100,17 @@ def split(
     out: Path | None = None,
     images: Images = "link",
 ) -> None:
-    """Show, make, save or take the split of a data set; equal sha256 means equal split and labels.
+    """Show, make, save or apply the split of a data set; equal sha256 means equal split and labels.
 
     Example: [bold]mmpoison data split photos --per-class 25 --save split.json[/bold]
 
     Options:
         data: A folder or file of pairs, or a data set's name.
-        per_class: Make a split: so many test images of each class.
+        per_class: Make a split with this many test images of each class.
         seed: Seed of --per-class.
-        apply: Take the split of a file, or one that is shipped.
+        apply: Apply the split of a file, or one shipped with the package.
         partial: Let --apply lack images, and leave others out.
-        images: Of a new pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes.
+        images: For a new pairs folder: hard links, copies or no images. For Parquet: none writes paths, not bytes.
         ids: Match images by path, or by file name in any folder.
 
     Output:
@@ -122,7 +122,7 @@ def split(
     from mmpoison.pairs.splits import FrozenSplit, find_split, split_per_class
 
     if per_class is not None and apply is not None:
-        raise InputError("--per-class makes a split and --apply takes one: give one of them")
+        raise InputError("--per-class makes a split and --apply uses one: give only one of them")
     if save is not None and save.exists():
         raise InputError(f"{save}: exists already: choose another --save")
     if out is not None:
@@ -174,14 +174,14 @@ def convert(
     Options:
         source: Folder or file of pairs, or hf:org/name.
         to: The new format.
-        images: Of a new pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes.
+        images: For a new pairs folder: hard links, copies or no images. For Parquet: none writes paths, not bytes.
 
     Output:
         out: New folder.
         images_per_shard: Images in each shard.
 
     Compute:
-        workers: Shards written at once.
+        workers: How many shards are written at the same time.
     """
     from mmpoison.cli.poison import gallery_notes
     from mmpoison.datasets.convert import convert_pairs, work_folder
@@ -204,7 +204,7 @@ def convert(
             keywords=keywords or (),
             progress=progress.progress("converting images"),
         )
-    again = f", {done.kept_shards} of them from before" if done.kept_shards else ""
+    again = f", {done.kept_shards} of them from the interrupted run" if done.kept_shards else ""
     say(
         f"{out}: {count_of(done.images, 'image')}, {count_of(done.pairs, 'pair')} in "
         f"{count_of(done.shards, 'shard')}{again}"
@@ -214,7 +214,7 @@ def convert(
         say(line)
     if done.left_out:
         reasons = count_of(done.left_out, "reason")
-        say(f"some were left out, {reasons}: {out / 'problems.txt'}")
+        say(f"some pairs were left out, for {reasons}: see {out / 'problems.txt'}")
 
 
 @app.command()
@@ -235,7 +235,7 @@ def verify(
     Options:
         data: A folder or file of pairs, or a data set's name.
         clean: The clean pairs folder that a poisoned one was made from.
-        near_duplicates: Bits of 64 in which the hashes of near images may differ.
+        near_duplicates: Images are near duplicates if at most this many of the 64 bits of their hashes differ.
 
     Output:
         images: Read the image files too.

@@ -19,7 +19,7 @@ def defenses(
     whole: Annotated[bool, typer.Option("--all")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the defences: when each acts, where it was published, what can be set, what it costs.
+    """Show the defences: when each acts, where it was published, its parameters and its cost.
 
     By kind: pre-training for `scan --method` (in a recipe `filter.method`), in-training for `train --defense`
     (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), check for
@@ -28,8 +28,8 @@ def defenses(
     Example: [bold]mmpoison defenses local-density[/bold]
 
     Options:
-        name: One of them.
-        whole: All details of all.
+        name: Show all details of this defence.
+        whole: Show all details of every defence.
     """
     from mmpoison.defenses.catalogue import DEFENSES
 
@@ -77,7 +77,7 @@ def _show_names(known: Sequence[Any]) -> None:
         print_entries((f"  {defense.name}", defense.summary) for defense in of_kind)
         console.print()
     console.print(
-        "`mmpoison defenses NAME` says what can be set and what it costs (--all: of all)",
+        "`mmpoison defenses NAME` shows its parameters and its cost (--all: those of every defence)",
         highlight=False,
     )
 

@@ -27,7 +27,7 @@ def evaluate(
     as_json: AsJson = False,
     whole: Whole = False,
 ) -> None:
-    """Measure what captions of A retrieve, and the model's usual quality.
+    """Measure what captions of class A retrieve, and the model's utility.
 
     Example: [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane[/bold]
 
@@ -41,10 +41,10 @@ def evaluate(
         model: A model's name, folder or file (`mmpoison models list` shows how).
 
     What is measured:
-        goal: A2B, e.g. sheep2aeroplane; several times for several goals. Those of the manifest by default.
-        target_image: One test image by its path in the data: the whole target set (attack I). The manifest's by
-            default.
-        manifest: A manifest.json (of a poisoned folder or a run) that says what to measure, if not the data's own.
+        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals. By default the goals of the manifest.
+        target_image: The path of one test image, which is then the only target (attack I). By default that of the
+            manifest.
+        manifest: Measure the goals of this manifest.json (of a poisoned folder or a run), not those of the data's own.
         reference, pretrained
 
     Output:

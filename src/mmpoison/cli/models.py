@@ -103,7 +103,7 @@ def fetch(model: ModelArgument) -> None:
 
     # loading proves that everything is there, including the tokenizer
     encoder = load_encoder(model)
-    say(f"{encoder.name}: on this machine")
+    say(f"{encoder.name} is on this machine")
 
 
 @app.command()
@@ -113,7 +113,7 @@ def export(
     out: Path,
     format: Annotated[str, typer.Option("--to")] = "open-clip",
 ) -> None:
-    """Write a model for other software, where it gives the same embeddings.
+    """Export a model for other software, in which it gives the same embeddings.
 
     Example: [bold]mmpoison models export candidate --to transformers --out candidate-hf[/bold]
 

@@ -11,7 +11,7 @@ Options:
     as_json: Print JSON.
 
 What is measured:
-    study: Measure more: queries, query-length, collateral, distribution, tsne, or all; several times.
+    study: Measure more: queries, query-length, collateral, distribution, tsne, or all; repeat it for several.
 
 Compute:
     device: auto (a GPU if there is one), cpu, cuda or cuda:N.
@@ -20,17 +20,17 @@ Compute:
     fresh: Start from the beginning instead of resuming a stopped training.
     workers: Processes, each with one run at a time; by default one for each GPU, or as many as cores.
     threads: Threads of each worker.
-    retries: Retries of a run that crashed or met an error of the machine.
+    retries: How often a run is repeated after a crash or an error of the machine.
     ray: Address of a Ray cluster (HOST:PORT, auto), or local.
 
 Output:
     shown: How to print the result.
-    whole: Print every table and column, and intervals too.
+    whole: Print every table and column, with intervals.
     images: Hard links (no copy), copies, or no images.
     dry_run: Show what would be done, and do nothing.
 
 Page:
-    port: Port of the page; 0 takes a free one.
+    port: Port of the page; 0 chooses a free one.
     host: Address to listen on; everyone who can reach it can see the page.
     open_it: Open the page in your browser.
 
@@ -40,8 +40,8 @@ Labels:
 
 How the data are read:
     format: Format of the data, if it is not recognised (see `data list`).
-    data_root: Folder of a named data set; of the images of a path.
-    option: An option of the data set or format, e.g. caption=text; repeat it.
+    data_root: Folder of a named data set, or of the images that a file names.
+    option: An option of the data set or format, e.g. caption=text; repeat it for several.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
     for assignment in assignments or ():
         key, equals, value = assignment.partition("=")
         if not key or not equals:
-            raise InputError(f"--option {assignment!r}: KEY=VALUE is needed, such as caption=text")
+            raise InputError(f"--option {assignment!r}: write KEY=VALUE, such as caption=text")
         if key in options:
             raise InputError(f"--option {key} is given twice: give it once")
         options[key] = value

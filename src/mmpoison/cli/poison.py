@@ -68,13 +68,13 @@ def poison(
         data: A clean data set, in any format.
         goal: A2B, e.g. sheep2aeroplane; repeat it for several goals. For nearest-goal also A2auto.
         attack: single-target-image (I), single-target-label (II, the default for one goal), multiple-target-labels
-            (III, the default for several goals); a backdoor: patch-backdoor, blend-backdoor, badclip; one who changes
-            images: feature-collision; one who chooses captions: nearest-goal, toxic-text; or an attacker who knows the
-            filters: self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan.
+            (III, the default for several goals). Backdoors: patch-backdoor, blend-backdoor, badclip. Changed images:
+            feature-collision. Chosen captions: nearest-goal, toxic-text. Attackers who know the filters:
+            self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan.
 
     How much (give one):
-        samples: Images of A whose captions are used.
-        pairs: Poisoned pairs, instead of --samples.
+        samples: How many images of A lend their captions.
+        pairs: How many poisoned pairs, instead of --samples.
         rate: Share of all training pairs, instead of --samples.
         share: Share of the images of A, instead of --samples.
 
@@ -82,8 +82,8 @@ def poison(
         mode: Add to the clean pairs (default), or replace them (default of backdoors).
         spread: Distribute single captions (default) or whole samples over the target images; toxic-text: captions,
             or all on one-image (default).
-        carrier: Images of B keep their honest captions (existing, default of attacks II and III), or are the
-            attacker's own and have only his captions (own, default of attackers who know the filters).
+        carrier: existing: false captions are added to images of B, which keep their honest ones (default of attacks II
+            and III); own: images of B have false captions only (default of attackers who know the filters).
         target_image: Attack I: random (default), centre, or the id of a test image of B.
         encoder: For --target-image centre and attackers who know a surrogate: a model's name or folder.
         changes: An option of the attack, e.g. decoys=10.
@@ -93,7 +93,7 @@ def poison(
     """
     assert data is not None, "how it is read is known, if not what"
     if bool(data.data) == (positional is not None):
-        raise InputError("which data? give --data FOLDER, FILE or NAME, once")
+        raise InputError("which data? Give --data FOLDER, FILE or NAME once")
     # named with `--data` or, as in earlier versions, without it: both are one command
     data = replace(data, data=data.data or str(positional))
     context.params |= {"data": data.data, "positional": None}
@@ -113,7 +113,7 @@ def poison(
     )
     if manifest.dropped_images:
         say(
-            f"{len(manifest.dropped_images)} images lost their honest training captions: "
+            f"the attack removed the honest training captions of {len(manifest.dropped_images)} images: "
             "`mmpoison data verify` needs --clean to check them"
         )
     for line in (*manifest.notes, *gallery_notes(manifest)):

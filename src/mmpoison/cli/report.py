@@ -41,7 +41,7 @@ def report(
     as_json: AsJson = False,
     whole: Whole = False,
 ) -> None:
-    """Show finished runs again: one gets its table and page, several tables of means over seeds.
+    """Show finished runs: one run with its tables and page, several as tables of means over seeds.
 
     A terminal shows the summary first; --all shows every table and column, and intervals. The other formats have all.
 
@@ -70,14 +70,14 @@ def report(
 
     Files:
         markdown: Write the tables to this file too, as Markdown.
-        out: Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix.
-        parquet: Write every number and parameter to this Parquet file, a row a run, goal and model.
+        out: Folder for the files of --paper (by default `paper` in the first folder of RUNS) or of a matrix.
+        parquet: Write every number and parameter to this Parquet file, one row for each run, goal and model.
         html: Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints.
 
     Paper:
-        paper: A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times.
-        claims: The paper on one screen, and claim by claim: holds, does not hold, undecided, cannot be tested here.
-        links: With --paper and --claims: lead to the runs of each number, or short pages without them.
+        paper: A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; can be repeated.
+        claims: Which claims of the paper replicate: holds, does not hold, undecided or cannot be tested here.
+        links: With --paper and --claims: link each number to its runs, or write shorter pages without links.
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.reporting.compare import compare_models, compare_runs
@@ -90,9 +90,9 @@ def report(
         report_matrix(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
         return
     if against and models:
-        raise InputError("--against compares two settings, --models two models of one: give one")
+        raise InputError("--against compares settings, --models compares models: give only one")
     if html is not None and (against or models):
-        raise InputError("--html shows runs as they are: give it without --against and --models")
+        raise InputError("--html cannot show a comparison: leave out --against and --models")
     folders = expand(runs)
     reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
     with busy(reading):

@@ -46,11 +46,11 @@ def review(
 
     Options:
         result: A folder that `mmpoison scan` wrote.
-        labels: CSV that takes your verdicts; an existing file is resumed.
+        labels: CSV for your verdicts; an existing file is resumed.
         data: The set that was scanned, if it is not where the scan found it.
-        count: How many pairs, the most suspicious first.
-        random: Pairs of all scores, half of them among the largest 2%: a cut by --labels is learned from these.
-        encoder: Show also which pairs resemble each, under this model: it embeds all pairs.
+        count: How many pairs to show, the most suspicious first.
+        random: Show pairs of all scores, half of them from the largest 2%, so that labels can teach a scan the cut.
+        encoder: Also show similar pairs, found by this model, which embeds all pairs.
     """
     check_pages("review")
     from mmpoison.defenses.filters.pair_labels import LabelFile

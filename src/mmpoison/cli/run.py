@@ -47,12 +47,12 @@ def demo(
     changes: Changes = None,
     device: str = "auto",
 ) -> None:
-    """Poison, fine-tune, measure, defend and show it, on data and a model that come with the package.
+    """Poison data, fine-tune, measure and defend, on data and a model that come with the package.
 
     Example: [bold]mmpoison demo[/bold]
 
     Options:
-        out: Run folder to make.
+        out: New run folder.
         changes: Change a key of the recipe.
     """
     from mmpoison.base.untrusted import parse_changes
@@ -95,7 +95,7 @@ def run(
     measured: Annotated[Path | None, typer.Option("--from")] = None,
     show: Annotated[bool, typer.Option("--list")] = False,
 ) -> None:
-    """Run a recipe: the same job as the demo, on other data, models and goals; a table of the paper is many runs.
+    """Run a recipe: what the demo does, on other data, models and goals, or all runs of a table of the paper.
 
     Of several runs the same command again runs what remains.
 
@@ -114,35 +114,35 @@ def run(
     Attacks against defences: [bold]mmpoison run matrix --on openmoji --rows II-own --goals 2[/bold]
 
     Options:
-        out: Run folder to make.
+        out: New run folder.
         changes: One value changes a key of the recipe, several with commas make a run for each.
         recipe: A shipped recipe, or the path of a YAML file.
-        on: Which data, for a recipe that has several, e.g. openmoji.
-        seed: Of one run, as --seeds with one number.
-        seeds: Seeds, e.g. 3 or 0-4 or 0,2,5; each is a run of its own, side by side.
-        goals: A run for each: A2B,C2D, or all of the data. Of a matrix: how many random ones, e.g. 5.
-        measured: Of a matrix: a matrix.parquet of the same settings; its pieces are not measured again.
-        show: List the shipped recipes, one a line.
+        on: Which data set, if the recipe has several, e.g. openmoji.
+        seed: Seed of one run, the same as --seeds with one number.
+        seeds: Make a run for each seed, e.g. 3 or 0-4 or 0,2,5; they run in parallel.
+        goals: Make a run for each goal: A2B,C2D, or all. For a matrix: how many random goals, e.g. 5.
+        measured: For a matrix: a matrix.parquet of the same settings; its pieces are not measured again.
+        show: List the shipped recipes, one per line.
 
     Changes to the recipe:
         attack: Which attack, e.g. single-target-image.
-        goal: A2B, e.g. sheep2aeroplane; several times for several goals.
+        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals.
         mode: add or replace.
 
     Output:
         save_models: Save the checkpoints; by default where the recipe is about one run.
 
     A matrix of attacks and defences:
-        rows: Of a matrix: rows with commas, e.g. II-own,orphan, or registered attacks.
-        columns: Of a matrix: columns with commas, or registered defences.
-        tuning: Of a matrix: only the goal and seed on which settings are chosen, and which are left out otherwise.
+        rows: For a matrix: rows with commas, e.g. II-own,orphan, or registered attacks.
+        columns: For a matrix: columns with commas, or registered defences.
+        tuning: For a matrix: run only the goal and seed on which settings are chosen; results leave them out.
     """
     if show:  # before anything that takes torch
         show_recipes()
         return
     if recipe is None:
         raise InputError(
-            "which recipe? `mmpoison run --list` shows all; or the path of a YAML file"
+            "which recipe? Give a name (`mmpoison run --list` shows all) or the path of a YAML file"
         )
     from mmpoison.api.inputs import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
@@ -169,16 +169,16 @@ def run(
     changed = parse_changes(given)
     changed |= data_changes(data_root, option)
     if seed is not None and seeds is not None:
-        raise InputError("--seed and --seeds both say which seed: give only one of them")
+        raise InputError("--seed and --seeds both set the seed: give only one of them")
     chosen_seeds = parse_seeds(seeds) if seed is None else [seed]
     place = {"workers": workers, "threads": threads, "ray": ray, "device": device}
     folder = out if out is not None else Path("runs") / folder_name(recipe)
     value, _ = read_recipe(recipe)
     if value.get("matrix"):
         one_run = ("--attack", "--goal", "--mode", "--preset", "--study")
-        _refuse(context, one_run, "a matrix draws its goals, and --rows says which attacks")
+        _refuse(context, one_run, "a matrix draws its goals, and --rows chooses its attacks")
         if grid:
-            raise InputError(f"--set {next(iter(grid))}: one value for a matrix")
+            raise InputError(f"--set {next(iter(grid))}: give one value for a matrix")
         number = None if goals is None else _number_of_goals(goals)
         run_the_matrix(
             load_recipe(recipe, changed),
@@ -195,12 +195,12 @@ def run(
     of_matrix = ["--rows", "--columns", "--tuning", "--from"]
     if goals is not None and goals.isdecimal():
         of_matrix.append("--goals")
-    _refuse(context, of_matrix, f"is for a matrix, and recipe {recipe} is none")
+    _refuse(context, of_matrix, f"works only for a matrix, and recipe {recipe} is not one")
     many = bool(grid) or goals is not None or bool(value.get("sweep"))
     several = many or len(chosen_seeds) > 1
     if not several:
         shared_out = ("--workers", "--threads", "--retries", "--ray")
-        why = f"{recipe} is one run, in one process; for several: --seeds 0-4"
+        why = f"{recipe} is a single run in one process; for several runs give, for example, --seeds 0-4"
         _refuse(context, shared_out, why)
     if dry_run or several:
         sweep = read_sweep(
@@ -245,7 +245,7 @@ def _number_of_goals(text: str) -> int:
     number = int(text) if text.isdecimal() and len(text) < 5 else 0
     if not 1 <= number <= MOST_GOALS:
         raise InputError(
-            f"--goals {text!r}: of a matrix, how many random goals: a number from 1 to {MOST_GOALS:,}"
+            f"--goals {text!r}: for a matrix give the number of random goals, from 1 to {MOST_GOALS:,}"
         )
     return number
 
@@ -275,7 +275,7 @@ def show_recipes() -> None:
             on.setdefault(tuple(row.data), []).append(row.name)
     console.print(table, highlight=False)
     console.print(
-        f"\nMinutes: measured on two cores with bf16, --on {MEASURED_ON} where a recipe has several data sets.",
+        f"\nMinutes were measured on two cores with bf16, with --on {MEASURED_ON} if a recipe has several data sets.",
         highlight=False,
     )
     for data, names in on.items():

@@ -1,4 +1,4 @@
-"""The verb `scan`: is a data set poisoned, and which pairs go? One command, with nothing else said."""
+"""The verb `scan`: checks a data set for poison and lists the pairs to drop, without any option but `--out`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scan(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for signs of poisoning in pairs: a verdict in plain words, a page, and lists of what to drop and keep.
+    """Look for signs of poisoning in pairs; write a verdict, a page, and lists of the pairs to drop and to keep.
 
     Example: [bold]mmpoison scan laion/embeddings --out scan[/bold]
 
@@ -45,32 +45,32 @@ def scan(
     Example: [bold]mmpoison scan pairs --labels labels.csv --kept kept --out scan-2[/bold]
 
     A scan that was killed resumes with the same command, and another cut needs no second pass over the images. Exit
-    code 1: some shards could not be read, the others were scanned.
+    code 1 means that some shards could not be read; the others were scanned.
 
     Options:
-        source: Embeddings that exist (clip-retrieval, DataComp, two .npy files, Parquet with lists; also s3://,
+        source: Precomputed embeddings (clip-retrieval, DataComp, two .npy files, Parquet with lists; also s3://,
             gs://, hf://), or pairs in any format, or a data set's name.
         method: A defence before training (`mmpoison defenses` shows them), for example relevance-filter: drop pairs
             whose image and caption do not match.
         changes: A parameter of the method, e.g. k=32.
         seed: Seed of samples and folds.
-        workers: Processes, each with a shard at a time; as many as cores by default.
-        ray: Address of a Ray cluster (HOST:PORT, auto), or local, that does the shards.
+        workers: Processes, each with one shard at a time; by default one for each core.
+        ray: Address of a Ray cluster (HOST:PORT, auto), or local, whose workers scan the shards.
         as_json: Print scan.json.
 
     Cut (give one):
         threshold
-        lose: The share of clean pairs you are ready to lose, measured on split val where there is one and the
+        lose: The share of clean pairs that may be dropped, measured on split val where there is one and the
             method can use it, otherwise that share of all pairs; with --labels, the largest share.
         labels: Your verdicts, a CSV with the columns pair and verdict (keep or drop), as `mmpoison review` writes:
             they are final, and a method without groups learns from them where to cut.
-        false_alarms: How often clean data may raise an alarm, 0.01 unless given; for a method that finds groups.
+        false_alarms: Share of clean data sets that may raise an alarm, 0.01 by default; for a method that finds groups.
 
     Model:
-        encoder: The model that embeds pairs (efficientnet-minilm unless given), another one than you train;
-            embeddings that exist need none.
-        trusted: What --lose is measured on; none: the judged pairs.
-        force: Use a model that cannot distinguish true from shuffled pairs; refused otherwise, where it matters.
+        encoder: The model that embeds pairs (by default efficientnet-minilm); do not use the model that you train.
+            Precomputed embeddings need none.
+        trusted: The split that --lose is measured on; none: the scanned pairs themselves.
+        force: Use a model even if it cannot distinguish true from shuffled pairs.
     """
     hold_output(context, out, work=work_folder(out))
     done = call(workers=workers or cores())

@@ -33,16 +33,16 @@ def sterilize(
     if all of them lost more than --max-utility-loss.
 
     Options:
-        learning_rate: Try this one; several times: each, and save the best by the stated rule. Unless given 1e-3,
+        learning_rate: A rate to try; repeat it to try several and save the best by the stated rule. By default 1e-3,
             1e-4 and 1e-5 in turn, until one keeps the utility.
 
     How the repair is judged:
-        held_out: Share of the clean images to judge by, never trained on; 0: train on all, judge nothing.
-        max_utility_loss: Save no model that lost more Hit@K on the held-out images; 0.02 unless given.
+        held_out: Share of the clean images that measure the utility and are not trained on; 0: train on all.
+        max_utility_loss: Save no model that lost more Hit@K on the held-out images; 0.02 by default.
         reference: The clean model that the suspect was made from: the model check runs before and after.
         canary_goal
-        evaluate_every: Measure after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.
-        goal: A2B to show on the test part; those of the manifest by default.
+        evaluate_every: Measure also after every N steps, not only at 1, 2, 5, 10, ... and each epoch.
+        goal: A goal A2B to measure on the test part; by default those of the manifest.
     """
     from mmpoison.reporting.repair import repair_table
     from mmpoison.reporting.terminal_tables import terminal
@@ -56,11 +56,11 @@ def sterilize(
     if not done.checks:
         check = shlex.join(["mmpoison", "check", str(out), "--data", str(data)])
         lines.append(
-            f"Next, check it: {check} --reference MODEL (the clean model that the suspect was made from)"
+            f"Next, check the new model: {check} --reference MODEL (the clean model that the suspect was made from)"
         )
     elif done.checks["after"].flagged:
         lines.append(
-            "Next, repair the suspect again: a higher --learning-rate, or more clean pairs of these kinds"
+            "Next, repair the suspect again with a higher --learning-rate, or with more clean pairs of these kinds"
         )
     for line in (*lines, f"{out}: {done.summary()}"):
         say(line)

@@ -102,7 +102,7 @@ class ScanResult(DataScan):
         if (known := self.known) is not None:
             lines.append(
                 f"by the manifest: {known.poisoned_caught} of {known.poisoned_total} poisoned pairs dropped, "
-                f"{known.clean_dropped} clean ones lost"
+                f"{known.clean_dropped} clean pairs dropped too"
                 + (
                     ""
                     if known.auroc is None
