@@ -77,7 +77,7 @@ def test_a_broken_entry_is_made_anew(tmp_path: Path, left: str | None) -> None:
     cache.obtain(KEY, read, writes("one"))
     value = cache.path(KEY) / "value"
     value.unlink() if left is None else value.write_text(left)
-    with pytest.warns(MmpoisonWarning, match="is damaged, it is made again"):
+    with pytest.warns(MmpoisonWarning, match="is damaged, so it is computed again"):
         assert cache.obtain(KEY, read, writes("two")) == ("two", False)
     assert cache.obtain(KEY, read, writes("three")) == ("two", True)
 
@@ -181,7 +181,7 @@ def test_one_dies_and_one_lives_on(tmp_path: Path) -> None:
     (said,) = tmp_path.glob("said-*")
     assert said.read_text() in (
         "",  # it came too late to wait
-        f"clean_model: waiting for process {dying.pid} on {os.uname().nodename}, which makes it",
+        f"clean_model: waiting for process {dying.pid} on {os.uname().nodename}, which is computing it",
     )
     assert (cache.path(KEY) / "state").read_text() == "half"
 

@@ -202,7 +202,7 @@ def test_outputs_of_a_whole_set_are_found_again(
     # what is broken in the cache is computed again
     for path in tmp_path.rglob("*.npz"):
         path.write_bytes(b"broken")
-    with pytest.warns(MmpoisonWarning, match="is damaged, it is made again"):
+    with pytest.warns(MmpoisonWarning, match="is damaged, so it is computed again"):
         outputs(encoder, range(10))
     assert computed == [10] * 7
 

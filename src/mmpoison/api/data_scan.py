@@ -1,4 +1,4 @@
-"""`scan`: is a data set poisoned, and which pairs go? From embeddings that exist, without torch, or from pairs."""
+"""`scan`: looks for poison in a data set and lists the pairs to drop; with precomputed embeddings, without torch."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def scan(
     """Look for signs of poisoning in image-caption pairs, and write which of them to drop.
 
     Args:
-        source: Embeddings that exist (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in
+        source: Precomputed embeddings (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in
             an object store (`s3://...`), or pairs in any format, or the name of a data set, or pairs in memory; pairs
             are embedded first. `NamedData` has format and options itself.
         out: New folder: `drop.parquet` and `drop.csv`, `scores.parquet`, the list of pairs that stay (`keep.npy` for
             uids, `keep/` for keys), `groups.json`, `scan.json` and the page `scan.html`.
         method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
-        kept: New folder for the pairs that stay, as a data set with its images; for pairs that are embedded here.
+        kept: New folder for the pairs that stay, as a data set with images; not possible for precomputed embeddings.
         images: With `kept`: hard links (`link`), copies (`copy`), or the table alone (`none`).
-        planted: Plant goals into a copy of some pairs as a test, to say what would have been found.
+        planted: Plant test goals into a copy of some pairs, to measure which goals the scan would find.
         threshold: Drop pairs with a larger score.
         lose: The share of clean pairs that may be dropped, measured on the split `val` where there is one and the
             method can use it, otherwise that share of all pairs: those of likely groups first.
         labels: A CSV of verdicts, with the columns pair and verdict.
-        false_alarms: How often clean data may raise an alarm, for a method that finds groups; 0.01 by default.
-        encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
+        false_alarms: Share of clean data sets that may raise an alarm, for a method that finds groups; 0.01 by default.
+        encoder: The model that embeds pairs; `efficientnet-minilm` by default. Precomputed embeddings need none.
         trusted: What `lose` is measured on; `none`: the judged pairs.
         force: Use a model that cannot distinguish true from shuffled pairs; otherwise a method that compares captions
             with images refuses it.
@@ -70,7 +70,7 @@ def scan(
         format: Name of the format, where it is not recognised.
         options: Options of the format.
         workers: Processes, each with a shard at a time; the result does not depend on it.
-        ray: Address of a Ray cluster whose workers do the shards, or `local`.
+        ray: Address of a Ray cluster whose workers scan the shards, or `local`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **parameters: Parameters of the method.
@@ -106,7 +106,7 @@ def scan(
     given = {**parameters, **{name: value for name, value in cut.items() if value is not None}}
     chosen = build_filter(method, given) if isinstance(method, str) else method
     if given and chosen is method:
-        raise InputError("a method that is given as an object has its parameters already")
+        raise InputError("a method given as an object has its parameters: set them there")
     refuse_address(out)
     target = Path(out)
     for place in (target, kept):

@@ -1,4 +1,4 @@
-"""`sterilize` and `check`: repair a model, and ask whether one is poisoned."""
+"""`sterilize` and `check`: repair a model, and check whether one is poisoned."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def sterilize(
             nothing.
         max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
         reference: The clean model that the suspect was made from, to check the model before and after (`checks`).
-        canary_goal: A goal that is known to be in the suspect: take the learning rate that leaves least of it.
-        evaluate_every: Evaluate every so many steps too.
+        canary_goal: A goal that is known to be in the suspect: choose the learning rate that leaves least of it.
+        evaluate_every: Evaluate also after every N steps.
         goal: `A2B` to measure on the test part; those of the manifest by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
         fresh: With `out`: start from the beginning instead of resuming.
@@ -96,7 +96,7 @@ def sterilize(
     chosen = training_settings(settings, changes) if settings or changes else None
     if rates and chosen is not None and "learning_rate" in chosen.model_fields_set:
         raise InputError(
-            "learning_rate and settings with a learning_rate both say how fast: give one"
+            "learning_rate and settings both have a learning rate: give only one of them"
         )
     data = as_pairs(pairs)
     rule = None
@@ -151,24 +151,23 @@ def check(
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> CheckedModel:
-    """Ask whether a model is poisoned, without knowing the goal.
+    """Check whether a model is poisoned, without knowing the goal.
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: A clean data set, or its name or path; its test part is measured on.
         reference: The clean model that the suspect was made from; the check rank-gain needs it.
         method: A registered check (`mmpoison defenses` shows them).
-        clean: Clean fine-tunes of the reference, to compare with; several, two at least say most.
-        clean_runs: Make so many clean fine-tunes here, on split `val`.
+        clean: Clean fine-tunes of the reference, to compare with; give at least two.
+        clean_runs: Train this many clean fine-tunes on split `val`.
         settings: How to make them; the more like the suspect's training, the better.
-        false_alarms: How often a clean model may be flagged.
+        false_alarms: Share of clean models that may be flagged.
         seed: Seed of everything random.
         out: Folder for `model-check.json` and the clean fine-tunes, which a second check takes from there.
-        trace: The training pairs of the data taught the suspect: list those that the reference has not learned, in this
-            new folder, as a scan does. The reference is best a model that was trained as the suspect was, on what a
-            scan keeps.
-        kept: With `trace`: new folder for the pairs that the trace keeps, as a data set with its images. Those that the
-            scan for the reference dropped are among them.
+        trace: New folder: lists, as a scan does, the training pairs of the data that the suspect has learned and the
+            reference has not. The best reference was trained in the same way, on what a scan keeps.
+        kept: With `trace`: new folder for the pairs that the trace keeps, as a data set with its images; it includes
+            those that the scan for the reference dropped.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.
@@ -202,7 +201,7 @@ def check(
         if place is not None:
             refuse_occupied(Path(place))
     if settings is not None and not clean_runs:
-        raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")
+        raise InputError("training settings need clean fine-tunes: say how many with clean_runs")
     chosen = training_settings(settings, changes)
     data = as_pairs(pairs)
     suspect = as_encoder(model, device=device)

@@ -264,7 +264,7 @@ def _goal_targets(
     of_manifest = {str(target): target for target in listed}
     if not goals and not of_manifest:
         raise InputError(
-            "which goal? the data carry no manifest: name one, A2B, for example sheep2aeroplane"
+            "which goal? The data have no manifest, so name one, A2B, for example sheep2aeroplane"
         )
     targets = [
         of_manifest.get(goal, GoalTarget(Goal.parse(goal, pairs.classes)))
@@ -273,5 +273,5 @@ def _goal_targets(
     if target_image is None:
         return targets
     if len(targets) > 1:
-        raise InputError(f"a target image is for one goal, not for {len(targets)}: name the goal")
+        raise InputError(f"a target image has one goal, not {len(targets)}: name the goal")
     return [GoalTarget(targets[0].goal, target_image)]

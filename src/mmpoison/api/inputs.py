@@ -170,13 +170,13 @@ def poison(
     if not isinstance(attack, str | None):
         if goal is not None or options:
             raise InputError(
-                "an attack that is given as an object has its goal and options already"
+                "an attack given as an object has its goal and options: set them there"
             )
         built = attack
     else:
         goals = as_list(goal)
         if not goals:
-            raise InputError("which goal? give one, A2B, for example sheep2aeroplane")
+            raise InputError("which goal? Give one, A2B, for example sheep2aeroplane")
         if encoder is not None:
             options["encoder"] = encoder if isinstance(encoder, str) else encoder.name
         usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
@@ -190,7 +190,7 @@ def poison(
             chosen = encoder if encoder is not None else name
             if chosen is None:
                 raise InputError(
-                    f"attack {built.name!r} needs embeddings here: give the option encoder, a model's name"
+                    f"attack {built.name!r} needs embeddings: give the name of a model as the option encoder"
                 )
             return Embedder(as_encoder(chosen, device=device), reporter.progress)
 

@@ -194,7 +194,7 @@ class ContentCache:
         def on_wait(owner: str) -> None:
             nonlocal waiting
             if not waiting:
-                say(f"{key.name or key.kind}: waiting for {owner}, which makes it")
+                say(f"{key.name or key.kind}: waiting for {owner}, which is computing it")
             waiting = True
 
         with refused_without_room(self.path(key)), self.locked(key, on_wait) as target:
@@ -202,7 +202,7 @@ class ContentCache:
                 return found[0], True
             if key in self:
                 warnings.warn(
-                    f"{key.name or key.kind}: the cached result in {target} is damaged, it is made again",
+                    f"{key.name or key.kind}: the cached result in {target} is damaged, so it is computed again",
                     MmpoisonWarning,
                     stacklevel=2,
                 )

@@ -325,8 +325,8 @@ def publish_folder(folder: Path, target: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise InputError(
-                f"{target}: another process wrote it at the same time: its result is complete and stays, this one was "
-                "discarded: choose another --out to make it again"
+                f"{target}: another process wrote it at the same time: that result is complete and stays, and this "
+                "one was discarded: choose another --out to make it again"
             ) from None
         raise
 

@@ -96,7 +96,7 @@ def build_dataset(
     Args:
         name: A registered data set that is made here or may be downloaded.
         out: New folder.
-        seed: Seed of data that are made.
+        seed: Seed of a generated data set.
         progress: Called with (done, all); for a download in megabytes.
         options: What to make or download, by the options of the set.
 
