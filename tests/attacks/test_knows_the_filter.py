@@ -177,7 +177,7 @@ def test_the_goal_is_attack_ii_and_decoys_are_small_groups(carrier: Any) -> None
 
 def test_too_many_decoys_says_how_many_can_be_made() -> None:
     clean = class_table(dict.fromkeys(LETTERS[:4], (6, 2)))
-    with pytest.raises(ValueError, match=r"20 decoys of 3 images asked for, .* images for \d+:"):
+    with pytest.raises(ValueError, match=r"20 decoys of 3 images requested, .* only \d+:"):
         Decoys(A2B, samples=2).poison(clean)
     poisoned = Decoys(A2B, samples=2, decoys=2, decoy_samples=2).poison(clean)
     assert poisoned.manifest is not None

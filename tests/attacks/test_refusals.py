@@ -14,7 +14,7 @@ GOAL = "sheep2aeroplane"
 NAN, INF = float("nan"), float("inf")
 
 II = "single-target-label"
-AMOUNT = "exactly one of samples, pairs, rate and share says how much to poison, got "
+AMOUNT = "give exactly one of samples, pairs, rate and share, which says how much to poison; got "
 
 OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
     # of the wrong kind too: these come from recipes, so they are the user's input
@@ -74,7 +74,7 @@ def test_a_value_out_of_range_is_named(name: str, option: str, value: Any) -> No
         (II, {"samples": None}, f"{AMOUNT}none"),
         (II, {"samples": 3, "rate": 0.1}, f"{AMOUNT}samples, rate"),
         (II, {"samples": 3, "pairs": 3, "rate": 0.1}, f"{AMOUNT}samples, pairs, rate"),
-        ("self-vouched", {"samples": None}, "exactly one of samples and share says"),
+        ("self-vouched", {"samples": None}, "give exactly one of samples and share, which says"),
         (II, {"rate": 1}, "is not between 0 and 1"),
         (II, {"pairs": 0}, "pairs 0: at least 1 is needed"),
         (II, {"mode": "swap"}, "mode 'swap' is none of add, replace"),
@@ -119,10 +119,10 @@ GALLERY = f"goal {GOAL}: target image "
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        (II, {"samples": 9}, "class 'sheep' has 8 train images with captions: at most samples=8"),
-        (II, {"share": 0.05}, "rounds to none: one image is share=0.125"),
-        ("self-vouched", {"samples": 4}, "has 3 train images: at most samples=3"),
-        ("self-vouched", {"share": 0.01}, "rounds to none: one image is share=0.3333"),
+        (II, {"samples": 9}, "has 8 train images with captions: give at most samples=8"),
+        (II, {"share": 0.05}, "rounds to none: give at least one image, share=0.125"),
+        ("self-vouched", {"samples": 4}, "has 3 train images: give at most samples=3"),
+        ("self-vouched", {"share": 0.01}, "rounds to none: give at least one image, share=0.3333"),
         ("nearest-assigned", {"samples": 4}, "at most samples=3"),
         ("nearest-goal", {"samples": 4, "carrier": "own"}, "at most samples=3"),
         (
@@ -134,7 +134,7 @@ GALLERY = f"goal {GOAL}: target image "
         (
             "blend-backdoor",
             {"pairs": 16, "drawn_from": "target"},
-            "class 'aeroplane' has 15 train captions: at most pairs=15",
+            "class 'aeroplane' has 15 train captions: give at most pairs=15",
         ),
         ("patch-backdoor", {"rate": 1e-6}, "smallest rate"),
         (II, {"goal": "shep2bird"}, "unknown class 'shep': did you mean 'sheep'"),

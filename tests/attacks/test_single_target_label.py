@@ -107,7 +107,7 @@ def test_too_many_says_how_many_there_are(
 
 def test_the_smallest_rate_named_does_poison(squares: PairDataset) -> None:
     message = refusal(SingleTargetLabel(GOAL, rate=0.001).poison, squares)
-    assert "less than one pair: the smallest rate that poisons is" in message
+    assert "less than one pair: give at least rate" in message
     smallest = float(message.rsplit(" ", 1)[1])
     assert int(SingleTargetLabel(GOAL, rate=smallest).poison(squares).poisoned.sum()) == 1
 

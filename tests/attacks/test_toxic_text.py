@@ -161,7 +161,7 @@ def test_the_amount(clean: PairDataset) -> None:
     again = [pair.caption for pair in poisoned(clean, pairs=20, synonym_rate=0).pairs]
     assert set(again[:18]) == set(distinct_captions(clean))
     assert [likeness(c) for c in again[18:]] == pytest.approx([likeness(c) for c in again[:2]])
-    with pytest.raises(InputError, match=r"has 36 train captions: at most pairs=36"):
+    with pytest.raises(InputError, match=r"has 36 train captions: give at most pairs=36"):
         poisoned(clean, pairs=37)
 
 

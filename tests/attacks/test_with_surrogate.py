@@ -149,7 +149,7 @@ def test_fewer_pairs_than_requested_are_noted(clean: PairDataset) -> None:
     everything = poison(1).manifest
     assert len(everything.pairs) == 18
     assert "notes" not in everything.to_json()
-    with pytest.raises(InputError, match=r"goal sheep2plane: the surrogate expects every pair to"):
+    with pytest.raises(InputError, match=r"goal sheep2plane: under the surrogate"):
         poison(0.01, "sheep2plane")
 
 
@@ -263,7 +263,7 @@ def test_the_target_class_can_be_chosen(clean: PairDataset) -> None:
     assert {pair.poisoned_image.split("/")[0] for pair in manifest.pairs} == {"goat"}
     assert manifest.options == {"goal": "sheep2auto", "samples": 4, "encoder": "judge"}
     assert manifest.notes == (
-        "goal sheep2auto: the target class is 'goat', the nearest by the means of captions",
+        "goal sheep2auto: the target class is 'goat', whose captions are nearest on average",
     )
     # the same poison as with the goal that was chosen
     named = manifest_of(NearestGoal("sheep2goat", samples=4).poison(clean, seed=1, embed=SURROGATE))

@@ -223,8 +223,8 @@ class Decoys(AdaptiveAttack, LabelAttack):
             made += 1
         if made < self.decoys:
             raise InputError(
-                f"goal {goal}: {self.decoys} decoys of {self.decoy_samples} images asked for, the other classes have "
-                f"images for {made}: give fewer decoys or decoy_samples"
+                f"goal {goal}: {self.decoys} decoys of {self.decoy_samples} images requested, but the other classes "
+                f"have images for only {made}: give fewer decoys or decoy_samples"
             )
         return entries
 
@@ -381,7 +381,7 @@ class UnderTheGrid(AdaptiveAttack):
         grid = Grid(train, job.surrogate, rows, images, rng, self.per_cell)
         entries, placed = _place(train, goals, targets, wanted, grid, rngs)
         notes = [
-            f"goal {goal}: {found} images of {count} requested fit {self.per_cell} a cell"
+            f"goal {goal}: only {found} of the {count} requested images fit with at most {self.per_cell} in each cell"
             for goal, found, count in zip(goals, placed, wanted, strict=True)
             if found < count
         ]
@@ -559,13 +559,13 @@ class NearestAssigned(AdaptiveAttack, LabelAttack):
         caption, image = assign(cosine, math.ceil(asked / len(images)), least)
         if not len(caption):
             raise InputError(
-                f"goal {job.goal}: the surrogate expects every pair to be seen (conflict over that of "
-                f"{self.unseen:.0%} of the clean pairs): choose a target class nearer to the original class, or a "
-                "larger unseen"
+                f"goal {job.goal}: under the surrogate every possible pair is conspicuous (more conflict than "
+                f"{self.unseen:.0%} of the clean pairs have): choose a target class nearer to the original class, or "
+                "a larger unseen"
             )
         order = np.argsort(-cosine[caption, image], kind="stable")[:asked]
         entries = poisoned_pairs(train, rows[caption[order]], images[image[order]], job.goal)
-        few = f"{len(entries)} pairs of {asked} requested: the surrogate expects the others to be seen"
+        few = f"only {len(entries)} of {asked} requested pairs: under the surrogate the others are conspicuous"
         return job.inject(entries, notes=[few] if len(entries) < asked else [])
 
 
@@ -644,7 +644,7 @@ class NearestGoal(LabelAttack):
         goal, notes = job.goal, []
         if self.goal != str(goal):
             notes = [
-                f"goal {self.goal}: the target class is {goal.target!r}, the nearest by the means of captions"
+                f"goal {self.goal}: the target class is {goal.target!r}, whose captions are nearest on average"
             ]
         known = draw_candidates(job.pairs, goal, self.settings, job.generator())
         train, rows, captions, images, asked, used = known
@@ -664,8 +664,8 @@ def _nearest_goal(pairs: PairDataset, original: str, embed: Surrogate) -> Goal:
         if all(len(pairs.images.indices(split=split, label=name)) for split in ("train", "test")):
             return Goal(original, name)
     raise InputError(
-        f"goal {original}2auto: no target class can be chosen, it needs captions of {original!r} and a second class "
-        "with captions and with train and test images"
+        f"goal {original}2auto: no target class can be chosen, because the data need captions of {original!r} and a "
+        "second class with captions and with train and test images"
     )
 
 

@@ -71,7 +71,7 @@ class SingleTargetImage(RateAttack):
         if self.settings.carrier != "existing":
             raise InputError(
                 f"attack {self.name!r}: carrier {self.carrier!r} changes nothing here, because no training pair shows "
-                "the target image with an honest caption: leave it out, or take attack 'single-target-label'"
+                "the target image with an honest caption: leave it out, or choose attack 'single-target-label'"
             )
         given = {"target_image": self.target_image}
         chosen = choices(self.preset, {"target_image": RANDOM}, given)["target_image"]

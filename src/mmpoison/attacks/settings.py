@@ -52,8 +52,8 @@ class Amount:
         chosen: dict[Any, Any] = {n: value for n, value in given.items() if value is not None}
         if len(chosen) != 1:
             raise InputError(
-                f"exactly one of {', '.join([*given][:-1])} and {[*given][-1]} says how much to poison, got "
-                f"{', '.join(chosen) or 'none'}"
+                f"give exactly one of {', '.join([*given][:-1])} and {[*given][-1]}, which says how much to "
+                f"poison; got {', '.join(chosen) or 'none'}"
             )
         ((kind, value),) = chosen.items()
         whole = kind in ("samples", "pairs")
@@ -67,7 +67,7 @@ class Amount:
                 f"share {value} is not over 0 and at most 1 (0.5 is half the images of the class)"
             )
         if whole and value < 1:
-            raise InputError(f"{kind} {value}: at least 1 is needed, nothing would be poisoned")
+            raise InputError(f"{kind} {value}: give at least 1, otherwise nothing is poisoned")
         if whole and value > MOST:
             raise InputError(f"{kind} is more than {MOST:,}: give 1 to that")
         return cls(kind, int(value) if whole else float(value))

@@ -96,7 +96,7 @@ def _own_images(
         if needed > len(free):
             raise InputError(
                 f"goal {goal}: carrier 'own' needs {needed} train images of class {goal.target!r} to carry the "
-                f"captions of as many images, {len(free)} are free: at most samples="
+                f"captions of as many images, but only {len(free)} are free: give at most samples="
                 f"{len(targets) // uses[goal.target]}"
             )
         carriers.append(rng.permutation(free)[:needed])
@@ -221,14 +221,14 @@ def sample_count(amount: Amount, goal: Goal, label: str, available: int, have: s
         if amount.value > available:
             have = have or f"class {label!r} has {available} train images"
             raise InputError(
-                f"goal {goal}: {amount.value} samples asked for, {have}: at most samples={available}"
+                f"goal {goal}: {amount.value} samples requested, but {have}: give at most samples={available}"
             )
         return int(amount.value)
     count = round(amount.value * available)
     if count < 1:
         raise InputError(
             f"goal {goal}: share {amount.value} of the {available} train images of class "
-            f"{label!r} rounds to none: one image is share={1 / available:.4g}"
+            f"{label!r} rounds to none: give at least one image, share={1 / available:.4g}"
         )
     return count
 
@@ -260,8 +260,8 @@ def pair_counts(
             what = "one pair" if least == 1 else f"one pair for each of {least} goals"
             smallest = least / (train + (least if mode == "add" else 0))
             raise InputError(
-                f"rate {amount.value} of {train} training pairs is less than {what}: the smallest "
-                f"rate that poisons is {_rounded(smallest, math.ceil):.4g}"
+                f"rate {amount.value} of {train} training pairs is less than {what}: give at least "
+                f"rate {_rounded(smallest, math.ceil):.4g}"
             )
         whole, rest = divmod(wanted, len(goals))
         counts = [whole + (place < rest) for place in range(len(goals))]
@@ -271,8 +271,8 @@ def pair_counts(
             poison = largest * len(goals)
             rate = poison / (train + (poison if mode == "add" else 0))
             raise InputError(
-                f"goal {goal}: {count} pairs asked for, {owner or f'class {goal.original!r} has'} {most} train "
-                f"captions: at most pairs={largest} (rate {_rounded(rate, math.floor):.4g})"
+                f"goal {goal}: {count} pairs requested, but {owner or f'class {goal.original!r} has'} {most} train "
+                f"captions: give at most pairs={largest} (rate {_rounded(rate, math.floor):.4g})"
             )
     return counts
 
@@ -481,8 +481,8 @@ def require_own_images(goal: Goal, targets: IntArray, used: int) -> None:
     """
     if used > len(targets):
         raise InputError(
-            f"goal {goal}: carrier 'own' needs {used} train images of class {goal.target!r}, there are "
-            f"{len(targets)}: at most samples={len(targets)}"
+            f"goal {goal}: carrier 'own' needs {used} train images of class {goal.target!r}, but there are "
+            f"{len(targets)}: give at most samples={len(targets)}"
         )
 
 

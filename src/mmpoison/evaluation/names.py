@@ -9,12 +9,12 @@ from mmpoison.errors import InputError
 
 STUDIES: Mapping[str, str] = {
     "queries": "search with test captions, captions of the poison, other train captions and random captions",
-    "query-length": "search with each caption once, twice and three times in a row (table 15)",
-    "collateral": "how the ranks of every class moved, own images and target set",
+    "query-length": "search with each caption written once, twice and three times in a row (table 15)",
+    "collateral": "how the ranks of every class change: its own images and the target set",
     "distribution": "silhouette by class of texts and images, and a map by PCA",
-    "tsne": "the same, with a map by t-SNE",
+    "tsne": "as distribution, with a map by t-SNE",
     "epochs": "the goals after each epoch of the clean and the poisoned training (figure 3; in runs only)",
-    "order-drift": "drift of two clean models, one in the poisoned one's order (in runs only; a training more)",
+    "order-drift": "drift of two clean models, one in the poisoned model's order (in runs only; one more training)",
 }
 """Optional parts of an evaluation: name and what it measures."""
 

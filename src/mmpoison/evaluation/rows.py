@@ -191,7 +191,7 @@ def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> st
         return None
     return (
         f"the model {name!r} has collapsed: for {share:.0%} of the captions all images are equally similar, "
-        "its figures mean nothing"
+        "so its numbers mean nothing"
     )
 
 
@@ -309,7 +309,7 @@ def query_lengths(
         rows: dict[str, QueryLengthRow] = {}
         for length in lengths:
             queries = [" ".join([caption] * length) for caption in captions]
-            shown = progress(f"captions said {length}x with {name}") if progress else None
+            shown = progress(f"captions written {length}x with {name}") if progress else None
             texts = embed_captions(model.encoder, queries, progress=shown)
             tokens = model.encoder.tokens(sorted(set(queries)))
             full = model.encoder.token_lengths(tokens).numpy() >= tokens.shape[1]

@@ -78,7 +78,7 @@ class TestSet:
         test = pairs.select(split="test", poisoned=False)
         gallery = pairs.images.indices(split="test")
         if not len(gallery) or not len(test):
-            raise InputError("the data have no test images with captions: nothing can be measured")
+            raise InputError("the data have no test images with captions to measure on")
         return cls(test, gallery)
 
     def queries(self, label: str) -> IntArray:
