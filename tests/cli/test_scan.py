@@ -34,7 +34,7 @@ def test_the_verdict_comes_first(cli: Callable[..., Outcome], made: Path, work: 
     assert done.code == 0, done
     shown = [line for line in done.out.splitlines() if not line.startswith(("reading", "fitting"))]
     verdict = next(line for line in shown if line.startswith("Poisoning likely."))
-    assert "1 group is stronger than clean data explain" in verdict
+    assert "1 group is stronger than in clean data" in verdict
     assert "  1. poisoning likely: captions about" in done.out
     assert "what else could explain it:" in done.out
     assert "next: Train on the pairs that out/keep lists" in done.out
@@ -73,7 +73,7 @@ def test_a_shard_that_cannot_be_read_makes_exit_code_1(
         ("scan source --out out --option caption=text", "text"),
         (
             "scan source --out out --encoder openmoji-mini",
-            "has embeddings, which need no --encoder",
+            "has embeddings, so leave out --encoder",
         ),
     ],
 )

@@ -168,7 +168,7 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("relevance-filter", "is not the path of a file", {"labels": [1]}),
     *(
-        ("relevance-filter", "exactly one of threshold", options)
+        ("relevance-filter", "give exactly one of threshold", options)
         for options in (
             {},
             {"threshold": 0.8, "clean_loss": 0.1},

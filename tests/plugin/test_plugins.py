@@ -145,7 +145,7 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
     for command, says in (
         (f"{repair} --out other --set scael=1", "did you mean 'scale'"),
         (f"{repair} --out other --set epochs=2", "unknown option"),
-        (f"{check} --clean-runs 2 --out check", "has no use for clean fine-tunes"),
+        (f"{check} --clean-runs 2 --out check", "needs --reference to use clean fine-tunes"),
     ):
         done = mmpoison(command)
         assert done.returncode == 2

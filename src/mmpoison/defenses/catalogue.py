@@ -211,8 +211,8 @@ def split_options(
         raise InputError(f"defence {name!r}: {unknown_name('option', next(iter(rest)), [*known])}")
     if rest and clean_runs == 0:
         raise InputError(
-            f"{next(iter(rest))}: check {name!r} has no such option; a setting of clean fine-tunes needs clean_runs "
-            "(--clean-runs), which says how many"
+            f"{next(iter(rest))}: check {name!r} has no such option; a setting of clean fine-tunes also needs "
+            "clean_runs (--clean-runs), which says how many"
         )
     return own, rest
 
@@ -241,7 +241,7 @@ def build_defense(
     given = dict(options)
     if settings is not None:
         if "settings" not in known:
-            raise InputError(f"{where}training: defence {name!r} takes no training settings")
+            raise InputError(f"{where}training: defence {name!r} has no training settings")
         given["settings"] = settings
     if unknown := [option for option in options if option not in known or option == "settings"]:
         own = sorted(known.keys() - {"settings"})
@@ -284,5 +284,5 @@ def require_clean(clean_pairs: PairDataset) -> None:
     """
     if clean_pairs.poisoned.any():
         raise InputError(
-            f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, says their manifest"
+            f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, according to their manifest"
         )

@@ -49,8 +49,8 @@ class Cut:
         given += self.clean_loss is not None and self.labels is None
         if given > 1 or (not given and self.false_alarms is None):
             raise InputError(
-                "exactly one of threshold (--threshold), clean_loss (--lose) and labels (--labels) says where to cut; "
-                "clean_loss may stand next to labels"
+                "give exactly one of threshold (--threshold), clean_loss (--lose) and labels (--labels), which "
+                "says where to cut; only clean_loss and labels may be given together"
             )
         if self.clean_loss is not None:
             check_loss(self.clean_loss)

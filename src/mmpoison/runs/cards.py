@@ -18,11 +18,11 @@ from mmpoison.training.settings import TrainingSettings
 WHAT = {
     "pretrained": "Two towers aligned on clean pairs; the start of the experiment.",
     "judge": "Two towers aligned on clean pairs; the judge of the filter.",
-    "clean_model": "Fine-tuned on the clean pairs; what the others are compared with.",
-    "clean_model_reordered": "Fine-tuned on the clean pairs in the poisoned model's order; what drifts without poison.",
+    "clean_model": "Fine-tuned on the clean pairs; the other models are compared with it.",
+    "clean_model_reordered": "Fine-tuned on the clean pairs in the poisoned order; shows the drift without poison.",
     "poisoned": "**POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
     "filtered": "Fine-tuned on poisoned pairs after a filter dropped the most distant ones. Some poison may be left.",
-    "robust": "Trained on poisoned pairs with a defence. Some poison may have taken hold.",
+    "robust": "Trained on poisoned pairs with a defence. The attack may still have succeeded in part.",
     "sterilized": "A suspect model after a repair with clean pairs. Some of the poison may be left.",
     "trained": "Fine-tuned on pairs that carry no poison manifest.",
 }

@@ -42,7 +42,7 @@ class CheckedModel:
     Attributes:
         result: What the check found.
         about: What was checked, as in `model-check.json`.
-        false_alarms: How often a clean model may be flagged.
+        false_alarms: Share of clean models that may be flagged.
         traced: The scan of the pairs that taught it; None where none was asked for.
     """
 
@@ -134,11 +134,11 @@ def check_model(
             f"check {method!r} needs --reference, the clean model that the suspect was made from"
         )
     if (clean or clean_runs) and not (checker.uses_clean_models and reference is not None):
-        raise InputError(f"check {method!r} has no use for clean fine-tunes without a reference")
+        raise InputError(f"check {method!r} needs --reference to use clean fine-tunes")
     if reference is not None and suspect.config["model_cfg"] != reference.config["model_cfg"]:
         raise InputError(
-            f"suspect {suspect.name!r} and reference {reference.name!r} are of different architectures: "
-            "a model says nothing about another one's poison"
+            f"suspect {suspect.name!r} and reference {reference.name!r} have different architectures, so they "
+            "cannot be compared"
         )
     test = TestSet.of(pairs)
     train = pairs.select(split="val")

@@ -242,7 +242,7 @@ def _check_defences(recipe: Recipe) -> None:
         )
         if repair.curve and "on_step" not in services_of(built):
             raise InputError(
-                f"{where}curve: defence {repair.method!r} cannot be measured before it is done"
+                f"{where}curve: defence {repair.method!r} cannot be measured during the repair: leave curve out"
             )
 
 

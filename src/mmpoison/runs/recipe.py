@@ -357,7 +357,7 @@ class CheckPart(_MethodPart):
 
     Attributes:
         method: A registered check; its options are further keys.
-        false_alarms: How often a clean model may be flagged.
+        false_alarms: Share of clean models that may be flagged.
     """
 
     method: str = "rank-gain"

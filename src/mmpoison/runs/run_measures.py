@@ -233,8 +233,8 @@ class RunMeasures:
         dropped = 1 - float(verdicts.keep.mean())
         if dropped > 1 - LEAST_KEPT:
             self.flags.append(
-                f"the filter dropped {dropped:.0%} of the training pairs: its threshold is "
-                "not one for these data, and the filtered model says nothing about the defence"
+                f"the filter dropped {dropped:.0%} of the training pairs: its threshold does "
+                "not fit these data, so the filtered model says nothing about the defence"
             )
         facts = FilterFacts.of(verdicts.facts, "facts of the filter")
         self.progress.say(

@@ -157,7 +157,7 @@ def sterilize_model(
     require_clean(clean)
     judged = rule is not None or len(learning_rates) > 1
     if not held_out and (judged or goal_targets):
-        raise InputError("without held-out pairs nothing can be guarded, chosen or shown")
+        raise InputError("max_utility_loss, several rates and goals need held-out pairs")
     train, held, notes = _hold_out(clean, held_out, seed, needed=judged)
     if held is None:
         goal_targets = ()

@@ -122,7 +122,7 @@ def test_what_is_said() -> None:
         check_judge(guess, METHOD, "towers")
     assert str(error.value).startswith(
         "judge 'towers' cannot distinguish true from shuffled pairs: AUROC 0.53 (95% confidence 0.51 to 0.55) on 512 "
-        "pairs, 0.5 is guessing, and relevance-filter needs 0.7; take a model that is aligned"
+        "pairs, where 0.5 is guessing and relevance-filter needs 0.7: choose a model that is aligned"
     )
     for advice in ("`mmpoison models list`", "`--method suspicious-groups`", "--force"):
         assert advice in str(error.value)
@@ -132,7 +132,7 @@ def test_what_is_said() -> None:
     tells = "judge: distinguishes true from shuffled pairs in {} of comparisons (95% confidence {} to {})"
     assert judge_note(good) == tells.format("97.0%", "95.0%", "99.0%")
     assert judge_note(weak).endswith(": a weak judge, which misses much of the poison")
-    assert judge_note(guess).endswith(": 50% is guessing, its verdicts say nothing of the pairs")
+    assert judge_note(guess).endswith("so its verdicts say nothing about the pairs")
 
 
 # -- in the pipeline -------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: Filter
     # evidence that somebody can look at
     assert all(" sheep " in caption for caption in goal.captions)
     why = goal.to_json()
-    assert re.match(r"\d+ of \d+ images conflict with what similar images are", why["why"])
+    assert re.match(r"\d+ of \d+ images conflict with the captions of similar images", why["why"])
     assert len(why["other_explanations"]) >= 2
     assert {"captions_about", "images_about", "pairs", "images", "false_alarms"} <= set(why)
     assert found.keep.shape == (len(one_goal.pairs),)

@@ -83,7 +83,7 @@ def test_the_pairs_that_taught_it_are_found(seed: int) -> None:
     assert "kind0" in first.captions_about
     assert "kind1" in first.images_about
     # how often sets with systematic mistakes have one was not measured, so it is not said
-    assert str(first).endswith("(as strong in at most 4.90% of ordinary clean sets)")
+    assert str(first).endswith("(at most 4.90% of ordinary clean sets have a group this strong)")
     assert "has learned to find with such captions" in first.why
 
 
@@ -107,12 +107,12 @@ def test_what_matches_well_in_the_suspect_is_honest() -> None:
 def test_other_pairs_are_refused_and_few_are_said() -> None:
     suspect, reference, _ = made(30, 0.5)
     fewer = VectorShard(0, reference.text[:-1], reference.image[:-1])
-    with pytest.raises(InputError, match="750 pairs are embedded by the suspect, 749 by the"):
+    with pytest.raises(InputError, match="the suspect embeds 750 pairs, but the reference 749"):
         traced(suspect, fewer)
     few = VectorShard(0, suspect.text[:150], suspect.image[:150])
     found = traced(few, few)
     assert found.scores.groups == ()
-    assert found.scores.notes == ("150 pairs are too few to trace: 200 are needed",)
+    assert found.scores.notes == ("150 pairs are too few to trace: give at least 200",)
 
 
 def test_an_unreadable_pair_goes_and_moves_no_group() -> None:

@@ -36,12 +36,12 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
         (
             ScanFinding(1000, [LIKELY, LOOK]),
             "poisoning likely",
-            "1 group is stronger than clean data explain: 9 pairs, 0.90% of all.",
+            "1 group is stronger than in clean data: 9 pairs, 0.90% of all.",
         ),
         (
             ScanFinding(1000, [LIKELY]),
             "poisoning likely",
-            "as strong in 0.20% of ordinary clean sets, and in 4.00% of sets with systematic mislabelling",
+            "0.20% of ordinary clean sets have a group this strong, and 4.00% of sets with systematic mislabelling",
         ),
         (ScanFinding(1000, [LOOK, CHANCE]), "look at these groups", "1 group deserves a look"),
         (ScanFinding(1000, [LOOK], level=0.07), "poisoning likely", "1 group is stronger"),
@@ -50,7 +50,7 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
             "nothing stands out",
             "4 of 5 on 25 images",
         ),
-        (ScanFinding(1000, []), "cannot be decided", "was not measured"),
+        (ScanFinding(1000, []), "cannot be decided", "did not measure"),
         (ScanFinding(1000, [CHANCE], traced=True), "cannot be decided", "Nothing is traced"),
         (ScanFinding(1000, [], planted=[]), "cannot be decided", "No kind of images is large"),
         (ScanFinding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "0 of 5"),
@@ -96,8 +96,8 @@ def test_a_group_has_the_grade_of_the_verdict_that_it_alone_would_give() -> None
         ),
         (ScanFinding(1000, []), "Scan again without --no-planted.", "Train"),
         (ScanFinding(1000, [], planted=[BLIND]), "Scan again with another --encoder", "Train"),
-        (ScanFinding(100, []), "Look at all of them yourself: LOOK", "Train"),
-        (ScanFinding(1000, [], out_of_order=True), "Join captions and images again", "Train"),
+        (ScanFinding(100, []), "Look at all of the pairs yourself: LOOK", "Train"),
+        (ScanFinding(1000, [], out_of_order=True), "Match captions and images by", "Train"),
         (ScanFinding(1000, None), "Look at the most suspicious pairs: LOOK", "no proof"),
         (
             ScanFinding(1000, [LIKELY], traced=True),
@@ -132,4 +132,4 @@ def test_every_verdict_ends_in_a_next_step(
     assert ("--lose 0.02" in text) <= (pictures or not singles)
     assert ("below" in text) is False
     if first.startswith("Train"):
-        assert "3 pairs are not on it" in text
+        assert "it leaves out 3 pairs" in text

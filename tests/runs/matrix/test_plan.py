@@ -93,7 +93,7 @@ def test_a_control_comes_after_the_filter_that_it_is_compared_with() -> None:
     # and brings it along
     assert list(chosen_part(part, columns=["control"]).columns) == ["control", "relevance-filter"]
     columns["relevance-filter"] = {"method": "relevance-filter", "as_many_as": "control"}
-    with pytest.raises(InputError, match="a circle"):
+    with pytest.raises(InputError, match="is a circle"):
         column_order(part_of(columns=columns).columns)
 
 
@@ -118,7 +118,7 @@ def test_a_mistake_is_found_first(
 def test_names_that_would_share_a_folder(matrix_recipe: Recipe) -> None:
     rows = {"a b": {"attack": None}, "a/b": {"attack": None}}
     part = part_of(rows=rows)
-    assert "two of them are called" in refusal(check_matrix, matrix_recipe, part, [])
+    assert "two have the same folder" in refusal(check_matrix, matrix_recipe, part, [])
     columns = {"none": {"method": "clean-finetune"}}
     assert "called 'none'" in refusal(check_matrix, matrix_recipe, part_of(columns=columns), [])
 

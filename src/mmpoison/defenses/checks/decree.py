@@ -85,8 +85,8 @@ class TriggerFinding:
 
     def __str__(self) -> str:
         return (
-            f"a patch of {100 * self.suspect:.2g}% of the image makes the embeddings of all images alike, "
-            f"{100 * self.expected:.2g}% are expected (p = {self.p_value:.1g}): a backdoor with a trigger"
+            f"a patch of {100 * self.suspect:.2g}% of the image makes the embeddings of all images alike, where a "
+            f"clean model needs {100 * self.expected:.2g}% (p = {self.p_value:.1g}): a backdoor with a trigger"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -130,8 +130,8 @@ class Decree:
         "similarity": "a lower one is reached by smaller patches, in clean models too",
     }
     cost: ClassVar[str] = (
-        "clean test images, and for each model so many steps of 32 images forward and backward; sees no poison without "
-        "a trigger"
+        "needs clean test images, and for each model this many steps of 32 images forward and backward; finds no "
+        "poison without a trigger"
     )
     needs_reference: ClassVar[bool] = False
     uses_clean_models: ClassVar[bool] = True
@@ -158,7 +158,7 @@ class Decree:
         """Check a suspect; see `ModelCheck`. Inputs that are features of frozen trunks are decoded again."""
         if len(test.gallery) < FEWEST_IMAGES:
             raise InputError(
-                f"check 'decree' needs {FEWEST_IMAGES} test images or more, the data have {len(test.gallery)}"
+                f"check 'decree' needs {FEWEST_IMAGES} test images or more, but the data have {len(test.gallery)}"
             )
         chosen = generator(seed, "decree/images").permutation(test.gallery)[: self.images]
         chosen = np.sort(chosen)
@@ -187,12 +187,12 @@ class Decree:
         finding, null = compare_norms(norms.pop("suspect"), [*norms.values()])
         notes = {
             "published limit": (
-                f"no clean model was given (--reference): the paper's limit decides, {100 * PUBLISHED_LIMIT:g}% of the "
-                "image; p is 0 below it and 1 above, and no chance",
+                f"no clean model was given (--reference), so the paper's limit decides, {100 * PUBLISHED_LIMIT:g}% of "
+                "the image: p is 0 below it and 1 above it, and not a probability",
             ),
             "assumed spread": (
-                "one clean model says nothing about how far clean models differ: a spread of "
-                f"{LEAST_SPREAD:g} of the log is assumed, not measured; clean fine-tunes (--clean, --clean-runs) tell",
+                "one clean model does not show how much clean models differ, so a spread of "
+                f"{LEAST_SPREAD:g} of the log is assumed; clean fine-tunes (--clean, --clean-runs) measure it",
             ),
         }
         return CheckResult(

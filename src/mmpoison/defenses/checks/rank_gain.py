@@ -84,7 +84,7 @@ class Kinds:
             return cls(shares / shares.sum(axis=1, keepdims=True), image, names, names, "classes")
         if images < FEWEST_IMAGES:
             raise InputError(
-                f"{images} held-out images are too few to find kinds of them: {FEWEST_IMAGES} are needed, or labels"
+                f"{images} held-out images are too few to group into kinds: give at least {FEWEST_IMAGES}, or labels"
             )
         owner = held_out.caption_image
         means = _by_image(embeddings.texts.astype(np.float64), owner, images)
@@ -172,8 +172,8 @@ LEAST_SPREAD = 0.05
 """In doublings of the rank: below that nothing has moved."""
 
 TOO_FEW_CLEAN = (
-    "compared with the suspect's own other pairs of kinds: two or more clean fine-tunes (--clean, --clean-runs) "
-    "tell more if their pairs are like the suspect's"
+    "compared only with the suspect's own other pairs of kinds: two or more clean fine-tunes (--clean, "
+    "--clean-runs) on pairs like the suspect's are a better comparison"
 )
 
 

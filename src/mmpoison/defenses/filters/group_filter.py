@@ -62,7 +62,7 @@ class SuspiciousGroups(ScoreFilter):
     )
     parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
-        "each image and caption is embedded once; clean pairs of the same odd kind go along"
+        "each image and caption is embedded once; clean pairs of the same unusual kind are dropped too"
     )
 
     joint = False
@@ -76,7 +76,7 @@ class SuspiciousGroups(ScoreFilter):
         Any encoder that distinguishes topics will do.
         """
         if len(read.sample) < FEWEST_PAIRS:
-            few = f"{read.rows} pairs are too few to look for groups: {FEWEST_PAIRS} are needed"
+            few = f"{read.rows} pairs are too few to look for groups: give at least {FEWEST_PAIRS}"
             shards = read.runner.shards
             return PairScores(lambda n: np.zeros(shards[n].rows), groups=(), notes=(few,))
         groups, start = find_groups(read)

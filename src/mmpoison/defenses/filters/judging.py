@@ -73,9 +73,9 @@ def check_judge(found: Estimate | None, method: ScoreFilter, judge: str) -> None
     if found is not None and is_refused(found):
         raise ResultError(
             f"judge {judge!r} cannot distinguish true from shuffled pairs: AUROC {auroc_text(found)} on {found.n:,} "
-            f"pairs, 0.5 is guessing, and {method.name} needs {REFUSED_BELOW}; take a model that is aligned on such "
-            "images (`mmpoison models list`), or a method that needs none (`--method suspicious-groups`); --force "
-            "(force=True) uses this one all the same"
+            f"pairs, where 0.5 is guessing and {method.name} needs {REFUSED_BELOW}: choose a model that is aligned on "
+            "such images (`mmpoison models list`), or a method that needs none (`--method suspicious-groups`); "
+            "--force (force=True) uses this model anyway"
         )
 
 
@@ -85,7 +85,7 @@ def judge_note(found: Estimate) -> str:
     if found.low is not None and found.high is not None:
         line += f" (95% confidence {found.low:.1%} to {found.high:.1%})"
     if is_refused(found):
-        return f"{line}: 50% is guessing, its verdicts say nothing of the pairs"
+        return f"{line}: 50% is guessing, so its verdicts say nothing about the pairs"
     if found.value < WEAK_BELOW:
         return f"{line}: a weak judge, which misses much of the poison"
     return line
@@ -333,7 +333,7 @@ def _with_groups(found: Judgement, share: float) -> Threshold:
     others = np.concatenate(rest)
     more = min(max(0, round(share * found.read.rows) - inside), len(others) - 1)
     value = float(np.partition(others, -more - 1)[-more - 1]) if len(others) else 0.0
-    note = f"the pairs of suspected goals, and those with the largest scores up to {share:.2%} of all pairs, go"
+    note = f"drops the pairs of suspected goals, and those with the largest scores, up to {share:.2%} of all pairs"
     return Threshold(value, "loss", note=note)
 
 
@@ -412,7 +412,7 @@ def filter_pairs(
         ```
     """
     if not isinstance(method, str) and parameters:
-        raise TypeError(f"{min(parameters)}: parameters belong to the name of a method")
+        raise TypeError(f"{min(parameters)}: parameters need the name of a method")
     chosen = build_filter(method, parameters) if isinstance(method, str) else method
     pieces = PairPieces(pairs)
     whole = pieces.whole

@@ -71,13 +71,13 @@ class LocalDensity(ScoreFilter):
     source: ClassVar[str] = "Huang et al., ICLR 2025 (of images; of whole pairs: mmpoison)"
     summary: ClassVar[str] = "drops pairs whose neighbourhood among the embeddings is sparse"
     parameters: ClassVar[Mapping[str, str]] = {
-        "k": "a larger one sees larger groups of poison, and takes rare clean pairs for outliers",
+        "k": "a larger one sees larger groups of poison, but also drops rare clean pairs",
         "modality": "pair: caption and image together; image: as published, blind to wrong captions; caption",
         "score": "k-dist: sparse; slof: sparser than its neighbours; dao: the same, by local dimension",
         "reference": "a smaller sample is quicker and sees small groups of clean pairs less well",
     }
     cost: ClassVar[str] = (
-        "each image and caption is embedded once, then every pair is compared with every other; rare clean pairs"
+        "each image and caption is embedded once, then every pair is compared with every other; drops rare clean pairs"
     )
 
     score_name = "sparsity of the neighbourhood"

@@ -170,7 +170,7 @@ def labelled_places(
             bad.append(waiting.pop(name) == "drop")
     if waiting:
         raise InputError(
-            f"{file}: {count_of(len(waiting), 'labelled pair')} not among the judged ones, "
+            f"{file}: {count_of(len(waiting), 'labelled pair')} not among the scanned pairs, "
             f"the first: {next(iter(waiting))!r:.80}"
         )
     return np.asarray(places, dtype=np.int64), np.asarray(bad, dtype=np.bool_)
@@ -205,7 +205,7 @@ def _rows_of(file: Path) -> BoundedRows:
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({error})") from None
     if size > MAX_BYTES:
-        raise InputError(f"{file}: larger than {MAX_BYTES >> 20} MB, that is no list of labels")
+        raise InputError(f"{file}: larger than {MAX_BYTES >> 20} MB, so it is not a list of labels")
     rows = BoundedRows(file)
     if not set(COLUMNS) <= set(rows.columns):
         raise InputError(
@@ -250,7 +250,7 @@ class LabelFile:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"{file}: another process has it open: end that, or name another file"
+                f"{file}: another process has it open: end that process, or name another file"
             ) from None
         self._columns: list[str] = list(COLUMNS)
         self._rows: dict[str, dict[str, str]] = {}

@@ -161,7 +161,7 @@ class PairPieces:
         if len(ids) != len(before):
             if self._tables is not None:
                 self._tables.check()
-            raise InputError(f"{self.name}: gave other images the second time that it was read")
+            raise InputError(f"{self.name}: its images changed during reading: repeat the command")
         refuse_changed(root, ids, before)
 
     def _pieces(self) -> Iterator[Piece]:

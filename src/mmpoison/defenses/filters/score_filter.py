@@ -93,7 +93,7 @@ class ScoreFilter(ABC):
         if self.cut.false_alarms is not None and not self.finds_groups:
             raise InputError(
                 f"{self.name} finds no groups, which false_alarms (--false-alarms) needs: "
-                "it takes threshold, clean_loss or labels"
+                "give threshold, clean_loss or labels"
             )
         if self.cut.threshold is not None:
             low, high = self.score_range

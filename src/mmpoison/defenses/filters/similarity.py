@@ -39,7 +39,7 @@ class RelevanceFilter(ScoreFilter):
     )
     parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
-        "each image and caption is embedded once by the judge; the clean pairs that lie farthest apart"
+        "each image and caption is embedded once by the judge; the most distant clean pairs are dropped"
     )
     needs_aligned_judge = True
     uses_trusted = True
@@ -88,11 +88,11 @@ class GmmSplit(ScoreFilter):
     kind: ClassVar[Kind] = "pre-training"
     source: ClassVar[str] = "the split of SafeCLIP (Yang et al., ICML 2024)"
     summary: ClassVar[str] = (
-        "keeps the pairs of the closer of two Gaussians, fitted to the cosines of image and caption"
+        "fits two Gaussians to the cosines of image and caption, and keeps the pairs of the closer one"
     )
     parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
-        "each image and caption is embedded once by the judge; many clean pairs where there is little poison"
+        "each image and caption is embedded once by the judge; drops many clean pairs where there is little poison"
     )
     needs_aligned_judge = True
     score_name = "log odds that image and caption do not match"
@@ -153,9 +153,9 @@ class RandomDrop(ScoreFilter):
     name: ClassVar[str] = "random-drop"
     kind: ClassVar[Kind] = "pre-training"
     source: ClassVar[str] = "a control"
-    summary: ClassVar[str] = "drops pairs at random, to compare another filter with"
+    summary: ClassVar[str] = "drops pairs at random, as a baseline for other filters"
     parameters: ClassVar[Mapping[str, str]] = {}
-    cost: ClassVar[str] = "nothing is embedded; the same share of poison and of clean pairs"
+    cost: ClassVar[str] = "no embedding; drops the same share of poison and of clean pairs"
     score_name = "random number"
     score_range = (0.0, 1.0)
     default_cut = Cut(clean_loss=0.02)

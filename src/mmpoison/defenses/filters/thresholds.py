@@ -50,7 +50,8 @@ def loss_threshold(
         return Threshold(
             float(np.quantile(distances, 1 - loss)),
             "loss",
-            note=f"without trusted pairs: the most distant {loss:.2%} of the judged pairs, whatever they are",
+            note=f"no trusted pairs were given, so the most distant {loss:.2%} of the judged pairs are dropped, "
+            "clean or not",
         )
     value = float(np.quantile(trusted, 1 - loss))
     cuts, losses = [], []
@@ -72,9 +73,7 @@ def check_labelled(bad: npt.NDArray[np.bool_]) -> None:
         InputError: If there are no labels, or all say drop.
     """
     if bad.all():
-        raise InputError(
-            f"{len(bad)} labels, {int(bad.sum())} of them drop: label some pairs that are to be kept too"
-        )
+        raise InputError(f"all of {len(bad)} labels are drop: label some pairs as keep too")
 
 
 def label_threshold(
@@ -111,8 +110,8 @@ def label_threshold(
     note = ""
     if not bad.any():
         note = (
-            "no labelled pair is to be dropped, so nothing says where bad pairs lie: "
-            f"the most distant {LOSS if loss is None else loss:.2%} go"
+            "no label is drop, so nothing shows how bad pairs score: "
+            f"the most distant {LOSS if loss is None else loss:.2%} are dropped"
         )
     return Threshold(value, "labels", _interval(cuts), lost, _interval(losses), note)
 

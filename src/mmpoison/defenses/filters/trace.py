@@ -68,7 +68,7 @@ class Trace(ScoreFilter):
     kind: ClassVar[Kind] = "pre-training"
     source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
     summary: ClassVar[str] = (
-        "finds the pairs that taught a model what a model without some of them has not learned"
+        "finds the pairs that taught a model what a second model, trained without some of them, has not learned"
     )
     parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = "a second model, trained on what a scan keeps"
@@ -93,10 +93,10 @@ class Trace(ScoreFilter):
         reference = read.vectors()
         if len(reference) != len(self._suspect):
             raise InputError(
-                f"{len(self._suspect):,} pairs are embedded by the suspect, {len(reference):,} by the reference"
+                f"the suspect embeds {len(self._suspect):,} pairs, but the reference {len(reference):,}"
             )
         if len(reference) < FEWEST_PAIRS:
-            few = f"{len(reference)} pairs are too few to trace: {FEWEST_PAIRS} are needed"
+            few = f"{len(reference)} pairs are too few to trace: give at least {FEWEST_PAIRS}"
             return PairScores.split(np.zeros(len(reference)), read, groups=(), notes=(few,))
         report = read.progress("comparing the models")
         report(0, 2)

@@ -47,7 +47,7 @@ class CleanFinetune:
         "settings": "how to fine-tune: a larger learning rate forgets more of the poison, and more of the rest"
     }
     cost: ClassVar[str] = (
-        "clean pairs and some steps of training; utility where the clean pairs are of another kind"
+        "needs clean pairs and some steps of training; utility is lost where the clean pairs are of another kind"
     )
 
     def __init__(self, settings: TrainingSettings) -> None:
@@ -152,7 +152,7 @@ class CleanClip(CleanFinetune):
         "weight": "a larger one separates images from captions more, and fits the pairs less",
     }
     cost: ClassVar[str] = (
-        "clean pairs and some steps of training, each about twice as long: a view of everything is embedded too"
+        "needs clean pairs and some steps of training, each about twice as long: a view of everything is embedded too"
     )
 
     def __init__(self, settings: TrainingSettings, weight: float = 1.0) -> None:
@@ -287,7 +287,7 @@ class Par(CleanFinetune):
         "tau": "a larger one moves farther: it forgets more of the poison, and more of the rest",
     }
     cost: ClassVar[str] = (
-        "clean pairs and some steps of training, each slower than a plain one: the suspect embeds the batch too"
+        "needs clean pairs and some steps of training, each slower than a plain one: the suspect embeds the batch too"
     )
 
     def __init__(self, settings: TrainingSettings, tau: float = 2.15) -> None:

@@ -29,7 +29,7 @@ from mmpoison.training.states import Checkpoints
 CHOSEN_BY_RATE = (
     "the highest learning rate that keeps the utility: it weakens most, and no goal has to be known"
 )
-CHOSEN_BY_CANARY = "of those that keep the utility, the one whose known goals find least"
+CHOSEN_BY_CANARY = "of those that keep the utility, the one that leaves least of the known goals"
 PROBES_FILE = "probes.json"
 
 LEARNING_RATES = (1e-3, 1e-4, 1e-5)
@@ -116,7 +116,7 @@ def repair_branches(
     chosen: list[TrainingSettings | None] = [settings]
     if rates:
         if settings is None:
-            raise InputError(f"--learning-rate: defence {method!r} takes no training settings")
+            raise InputError(f"--learning-rate: defence {method!r} has no training settings")
         try:
             chosen = [
                 TrainingSettings.model_validate({**settings.model_dump(), "learning_rate": rate})

@@ -50,7 +50,7 @@ class RepairRule:
         if not 0 <= self.max_utility_loss <= 1:
             raise InputError(f"max_utility_loss {self.max_utility_loss} is not between 0 and 1")
         if self.every is not None and self.every < 1:
-            raise InputError(f"every {self.every}: at least 1 step is needed between two probes")
+            raise InputError(f"every {self.every}: give at least 1 step between two probes")
 
 
 def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, TestSet]:
@@ -70,7 +70,7 @@ def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, 
     count = min(round(share * len(images)), MOST_HELD_OUT)
     if count < FEWEST_HELD_OUT:
         raise InputError(
-            f"{share:g} of {len(images)} clean images are {count} to judge by, {FEWEST_HELD_OUT} are needed"
+            f"{share:g} of {len(images)} clean images are {count} held-out images, but {FEWEST_HELD_OUT} are needed"
         )
     chosen = np.sort(generator(seed, "sterilize/held-out").permutation(images)[:count])
     held = np.isin(pairs.image, chosen)
@@ -135,7 +135,7 @@ class RepairMeter:
         """
         held = TestEmbeddings.of(encoder, self.inputs, self.held_out)
         if not (np.isfinite(held.images).all() and np.isfinite(held.texts).all()):
-            raise DivergedError(f"the embeddings are no numbers at step {where['step']}")
+            raise DivergedError(f"the embeddings are not finite at step {where['step']}")
         return self._measure(encoder, held, where)
 
     def _measure(

@@ -1,1 +1,1 @@
-"""In-training defences: train so that poison does not take."""
+"""In-training defences: train so that the attack fails."""

@@ -63,10 +63,10 @@ class RoClip:
     )
     parameters: ClassVar[Mapping[str, str]] = {
         "bank": "a larger one has better captions for each image, and more of the poison",
-        "every": "a smaller one tears more false captions from their images, and learns less of the true ones",
+        "every": "a smaller one separates more false captions from their images, and learns less from true ones",
     }
     cost: ClassVar[str] = (
-        "an embedding pass in every second epoch; what true captions would have taught"
+        "an embedding pass in every second epoch; the model learns less from true captions"
     )
 
     def __init__(self, bank: float = 0.02, every: int = 2) -> None:

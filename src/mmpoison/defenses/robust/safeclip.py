@@ -83,7 +83,7 @@ class SafeClip:
         "most": "a larger one trusts more pairs in the end",
     }
     cost: ClassVar[str] = (
-        "each encoder runs twice a step, an embedding pass an epoch; clean pairs that are hard to learn"
+        "each encoder runs twice a step, an embedding pass an epoch; hard clean pairs are not learned from"
     )
 
     def __init__(

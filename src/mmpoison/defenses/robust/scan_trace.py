@@ -65,9 +65,9 @@ class ScanTrace:
     )
     parameters: ClassVar[Mapping[str, str]] = {
         "lose": "a larger one catches more of the poison at first, and costs more clean pairs",
-        "rounds": "more of them find what is left of the poison, each for one more training",
+        "rounds": "more of them find what is left of the poison, but each costs one more training",
     }
-    cost: ClassVar[str] = "two more trainings at least; the clean pairs that the scan drops"
+    cost: ClassVar[str] = "two more trainings at least; loses the clean pairs that the scan drops"
 
     def __init__(self, lose: float = 0.02, rounds: int = 2) -> None:
         check_number("lose", lose, "a share between 0 and 1", 0, 1)

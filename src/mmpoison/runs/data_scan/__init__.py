@@ -1,1 +1,1 @@
-"""Scans a data set of any size for poison: from embeddings that exist, or from the pairs themselves."""
+"""Scans a data set of any size for poison: from precomputed embeddings, or from the pairs themselves."""

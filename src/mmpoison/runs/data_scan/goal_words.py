@@ -61,17 +61,17 @@ def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
     """Return the grade, and it in words: what was found, how sure that is, and what would have been found."""
     if found.out_of_order:
         return "cannot be decided", [
-            "The embeddings of captions and of images are not in the same order in some shards: nothing that is "
-            "computed from them means anything."
+            "In some shards the embeddings of captions and of images are not in the same order, so no score means "
+            "anything."
         ]
     if found.groups is None:
         return "cannot be decided", [
-            "This method scores single pairs; whether the data are poisoned towards a goal is not asked."
+            "This method scores single pairs, so it cannot say whether the data are poisoned towards a goal."
         ]
     if found.pairs < FEWEST_PAIRS:
         return "cannot be decided", [
-            f"{count_of(found.pairs, 'pair')} are too few: from {FEWEST_PAIRS} on a scan can say whether a group is "
-            "unusual."
+            f"{count_of(found.pairs, 'pair')} are too few to say whether a group is unusual: a scan needs "
+            f"{FEWEST_PAIRS}."
         ]
     likely, look = found.rare(found.level), found.rare(max(LOOK, found.level))
     if look:
@@ -80,26 +80,25 @@ def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
         pairs = len({int(row) for group in groups for row in group.rows})
         one = len(groups) == 1
         kind = "is stronger than" if one else "are stronger than"
-        what = (
-            f"{kind} clean data explain" if likely else f"{'deserves' if one else 'deserve'} a look"
-        )
+        what = f"{kind} in clean data" if likely else f"{'deserves' if one else 'deserve'} a look"
         return verdict, [
             f"{count_of(len(groups), 'group')} {what}: {count_of(pairs, 'pair')}, {percent(pairs / found.pairs)} of "
             "all.",
-            f"The strongest is {groups[0].rarity}: that looks like poison to any method, so look at the pairs.",
+            f"The strongest: {groups[0].rarity}. Mislabelling can look like poison, so look at the pairs.",
         ]
     if found.traced:
         return "cannot be decided", [
-            "Nothing is traced: of no topic and kind of image has the model learned what the reference has not. Where "
-            "the reference learned the goal too, that says nothing."
+            "Nothing is traced: the model has learned no link between a topic and a kind of images that the reference "
+            "has not. This says nothing if the reference learned the goal too."
         ]
     if found.planted is None:
         return "cannot be decided", [
-            "No group stands out, but what this scan would have seen was not measured, so that says little."
+            "No group stands out. This says little, because the scan did not measure which goals it would find."
         ]
     if not any(size.found for size in found.planted):
         return "cannot be decided", [
-            f"No group stands out, but this scan would not see a goal here. {would_have_found(found)}"
+            "No group stands out. This says little, because the scan does not find goals here. "
+            f"{would_have_found(found)}"
         ]
     return "nothing stands out", [
         f"No group is stronger than those of clean data. {would_have_found(found)}"
@@ -111,14 +110,14 @@ def would_have_found(found: ScanFinding) -> str:
 
     >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
     >>> would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
-    'Of goals planted into 5,000 of these pairs it saw: 1 of 6 on 10 images, 6 of 6 on 50 images.'
+    'Of test goals planted into 5,000 of these pairs it found: 1 of 6 on 10 images, 6 of 6 on 50 images.'
     """
     if not found.planted:
-        return "No kind of images is large enough for a goal to be planted as a test."
+        return "No kind of images is large enough to plant a test goal."
     sizes = ", ".join(
         f"{one.found} of {one.planted} on {one.images} images" for one in found.planted
     )
-    return f"Of goals planted into {found.sample:,} of these pairs it saw: {sizes}."
+    return f"Of test goals planted into {found.sample:,} of these pairs it found: {sizes}."
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
     look = (
         f"mmpoison review {out} --labels {labels}" if written.pictures else f"open {out}/scan.html"
     )
-    dropped = f": {count_of(written.dropped, 'pair')} are not on it" if written.dropped else ""
+    dropped = f"; it leaves out {count_of(written.dropped, 'pair')}" if written.dropped else ""
     train = []
     if written.kept is not None:
         train = [f"Train on {quote(str(written.kept))}, the pairs that stay."]
@@ -163,48 +162,48 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
     singles = []
     if written.aligned and not written.singles:
         singles = [
-            "To drop single pairs too whose image and caption do not match, add --lose 0.02."
+            "To also drop single pairs whose image and caption do not match, add --lose 0.02."
         ]
     elif not written.aligned and found.groups is not None:
         singles = [
-            "Single false pairs are another question: scan "
+            "To find single false pairs too, scan "
             + (
-                "with --method relevance-filter --lose 0.02 and --encoder, a CLIP."
+                "with --method relevance-filter --lose 0.02 and a CLIP as --encoder."
                 if written.pictures
                 else "embeddings of a CLIP."
             )
         ]
     if found.out_of_order:
-        return ["Join captions and images again by their ids, and scan again."]
+        return ["Match captions and images by their ids again, and scan again."]
     if found.groups is None:
         return [
             f"Look at the most suspicious pairs: {look}",
             *train,
-            "To ask whether the data are poisoned, scan without --method.",
+            "To find out whether the data are poisoned towards a goal, scan without --method.",
         ]
     if found.pairs < FEWEST_PAIRS:
-        return [f"Look at all of them yourself: {look}"]
+        return [f"Look at all of the pairs yourself: {look}"]
     if found.traced:
         if found.rare(max(LOOK, found.level)):
             return [
                 f"Look at the pairs of each group: {look}",
-                "Train without these pairs and without those that the scan for the reference dropped, and trace again "
-                "with that model as the --reference, until nothing is found.",
-                "mmpoison train --defense scan-trace does all of it.",
+                "Train without these pairs and without those that the scan for the reference dropped. Trace again with "
+                "that model as the --reference, until nothing is found.",
+                "mmpoison train --defense scan-trace does all of these steps.",
             ]
         return [
             "If the reference was trained on all pairs, train one on what a scan keeps (mmpoison scan --kept DIR), and "
             "trace again.",
-            "Ask about a goal that you suspect: mmpoison evaluate --goal A2B.",
+            "To measure a goal that you suspect: mmpoison evaluate --goal A2B.",
         ]
     if verdict == "poisoning likely":
         decide = [
-            "If honest pairs are among them, the model may take their images for others: another "
-            f"--encoder shows it. Or keep those there, and {again}."
+            "If honest pairs are among them, keep those there, and {again}. Or scan with another --encoder: this "
+            "model may confuse their images with others."
         ]
         around = [
-            "False pairs around them may be left, and few are enough for an attack: --lose 0.02 drops the most "
-            "suspicious 2% of all pairs."
+            "Some false pairs may remain, and few are enough for an attack: --lose 0.02 drops the most suspicious 2% "
+            "of all pairs."
         ]
         return [
             f"Look at the pairs of each group: {look}",
@@ -228,10 +227,10 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
     if verdict == "nothing stands out":
         return [
             *train,
-            "This is no proof: captions that match their images, and goals smaller than those planted, are not seen.",
+            "This is no proof: a scan finds no captions that match their images, and no goals smaller than those planted.",
             *singles,
         ]
     more = (
         "without --no-planted" if found.planted is None else "with another --encoder, or more pairs"
     )
-    return [f"Scan again {more}.", f"Look at the strongest groups all the same: {look}", *singles]
+    return [f"Scan again {more}.", f"Look at the strongest groups anyway: {look}", *singles]

@@ -176,7 +176,7 @@ def _scan(
     if start is not None and settings.planted:
         some = reduce_sample(read.sample.first(PLANTED_IN), start.text, start.image, settings.seed)
         used = len(some.text)
-        report = progress.progress("planting goals as a test")
+        report = progress.progress("planting test goals")
         planted = plant_goals(
             some, max(LOOK, level), _kinds(runner, some), seed=settings.seed, progress=report
         )
@@ -304,7 +304,7 @@ def describe_methods(judged: Judged) -> list[str]:
     return [
         *lines,
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
-        f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs; from "
-        "100,000 on it must also be about twice as strong as any group of a few synthetic clean corpora of that size "
-        "(between 20,000 and 100,000 a part of that)",
+        f"{judged.finding.level:.0%} of clean sets have one as strong, measured on sets of up to 15,000 pairs. From "
+        "100,000 pairs on it must also be about twice as strong as any group of a few synthetic clean corpora of that "
+        "size (between 20,000 and 100,000 pairs less than twice)",
     ]

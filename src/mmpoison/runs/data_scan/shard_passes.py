@@ -62,8 +62,8 @@ def refuse_changed(before: FileStates, now: FileStates) -> None:
     for file, state in now.items():
         if before.get(file) != state:
             raise InputError(
-                f"{file}: changed since the scan began, so its results would belong to neither version: let the source "
-                "rest, delete the folder of unfinished work (.scanning) and scan again"
+                f"{file}: changed since the scan began, so its results would belong to neither version: stop "
+                "changing the source, delete the folder of unfinished work (.scanning) and scan again"
             )
 
 

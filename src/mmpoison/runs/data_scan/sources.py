@@ -89,10 +89,10 @@ def open_source(
         _refuse_memory(source.data)
         if _has_embeddings(source.data, source.format):
             if source.root is not None:
-                raise InputError(f"{source}: has embeddings, which need no --data-root")
+                raise InputError(f"{source}: has embeddings, so leave out --data-root")
             if encoder is not None:
                 raise InputError(
-                    f"{source}: has embeddings, which need no --encoder; to embed its pairs again name their --format"
+                    f"{source}: has embeddings, so leave out --encoder; to embed its pairs again name their --format"
                 )
             return OpenedSource(
                 open_embedded(source.data, format=source.format, options=source.options)
@@ -101,7 +101,7 @@ def open_source(
             raise InputError(
                 f"{source}: no such folder or file, and no data set of that name (`mmpoison data list`)"
             )
-    # torch: embeddings that exist are scanned without it
+    # torch: precomputed embeddings are scanned without it
     from mmpoison.defenses.filters.pair_vectors import images_at_once
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.loading import load_encoder

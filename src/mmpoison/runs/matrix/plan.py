@@ -144,8 +144,8 @@ def draw_goals(part: MatrixPart, classes: Sequence[str], *, tuning: bool = False
     drawn = [f"{a}2{b}" for a, b in random_goals(classes, part.goals + 1, part.tuning_seed)]
     if len(drawn) < part.goals + 1:
         raise InputError(
-            f"matrix.goals: {part.goals} goals and one to choose settings on are wanted, "
-            f"and {len(classes)} classes allow {len(drawn)}"
+            f"matrix.goals: {part.goals} goals, and one more to choose settings on, are requested, "
+            f"but {len(classes)} classes allow only {len(drawn)}"
         )
     return drawn[:1] if tuning else drawn[1:]
 
@@ -186,7 +186,7 @@ def _with_others(goal: str, row: MatrixRow, classes: Sequence[str], name: str) -
     wanted = more if row.one_target else 2 * more
     if len(others) < wanted:
         raise InputError(
-            f"matrix.rows.{name}.goals: {row.goals} goals need {wanted + 2} classes, and there are {len(classes)}"
+            f"matrix.rows.{name}.goals: {row.goals} goals need {wanted + 2} classes, but there are {len(classes)}"
         )
     drawn = [str(other) for other in generator(0, f"benchmark-goals/{goal}").permutation(others)]
     targets = [target] * more if row.one_target else drawn[more:wanted]
@@ -208,7 +208,7 @@ def column_order(columns: Mapping[str, MatrixColumn]) -> list[str]:
             if column.as_many_as is None or column.as_many_as in ordered
         ]
         if not ready:
-            raise InputError(f"matrix.columns.{next(iter(left))}.as_many_as: a circle")
+            raise InputError(f"matrix.columns.{next(iter(left))}.as_many_as: is a circle")
         ordered += ready
         left = {name: column for name, column in left.items() if name not in ready}
     return ordered
@@ -223,7 +223,7 @@ def check_matrix(recipe: Recipe, part: MatrixPart, pieces: Sequence[MatrixPiece]
     for what, names in (("rows", part.rows), ("columns", [*part.columns, UNDEFENDED, CLEAN_MODEL])):
         (folder, count), *_ = Counter(map(plain_name, names)).most_common(1)
         if count > 1:
-            raise InputError(f"matrix.{what}: two of them are called {folder!r}")
+            raise InputError(f"matrix.{what}: two have the same folder {folder!r}: rename one")
     goals = {piece.row: piece.goals for piece in pieces}
     for name, row in part.rows.items():
         if row.attack is not None:

@@ -34,8 +34,8 @@ MOST_CAPTIONS = 2000
 _MISTAKES = (
     "images that show both things, described by one of them",
     "two kinds that annotators confuse",
-    "images that the model takes for others (then another model does not show the group)",
-    "captions that an error joined to other images, such as shifted rows",
+    "images that the model confuses with others (then another model does not show the group)",
+    "captions that an error moved to other images, such as shifted rows",
 )
 
 
@@ -73,14 +73,13 @@ class DescribedGroup:
         group = self.group
         if group.learned:
             return (
-                f"{group.conflicting:,} of {group.counted:,} images are among those that the model has learned to "
-                f"find with such captions and the reference has not; of as many images of any kind "
-                f"{group.expected:.0f} would be"
+                f"the model has learned to find {group.conflicting:,} of {group.counted:,} images with such captions, "
+                f"and the reference has not; of as many images of any kind it would be {group.expected:.0f}"
             )
         what = "captions on one image" if group.crowded else "images"
         return (
-            f"{group.conflicting:,} of {group.counted:,} {what} conflict with what similar images are captioned with; "
-            f"by the captions and images that are like these elsewhere it would be {group.expected:.0f}"
+            f"{group.conflicting:,} of {group.counted:,} {what} conflict with the captions of similar images; from "
+            f"similar captions and images elsewhere in the data {group.expected:.0f} are expected"
         )
 
     @property
@@ -94,9 +93,9 @@ class DescribedGroup:
     def rarity(self) -> str:
         """How often clean data show a group as strong, as a clause."""
         if self.group.hardest is None:
-            return f"as strong in at most {percent(self.group.false_alarms)} of ordinary clean sets"
+            return f"at most {percent(self.group.false_alarms)} of ordinary clean sets have a group this strong"
         return (
-            f"as strong in {_rarely(self.group.false_alarms)} of ordinary clean sets, and in "
+            f"{_rarely(self.group.false_alarms)} of ordinary clean sets have a group this strong, and "
             f"{_rarely(self.group.hardest)} of sets with systematic mislabelling"
         )
 
