@@ -162,7 +162,7 @@ def without_order(row: Row) -> Row:
     [
         ("claim-15", without_order, "order-drift"),
         ("claim-50", without_order, "order-drift"),
-        ("claim-40", lambda row: {**row, "hit@10": row["hit@10"] / 10}, "did not take"),
+        ("claim-40", lambda row: {**row, "hit@10": row["hit@10"] / 10}, "the attack failed"),
         ("claim-40", lambda row: row if row["x"] != 50 else {}, "step 50"),
         (
             "claim-25",

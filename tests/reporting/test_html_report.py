@@ -302,7 +302,7 @@ def test_studies_are_on_the_page(write_run: WriteRun, metrics: dict[str, Any]) -
     assert "<b>sofa</b>" in text  # as text
     assert "-17.50" in text
     assert {"0.861–0.964", "1.2–2.8"} <= set(text.split())
-    assert "A closer look" not in Page(render_html(write_run())).text
+    assert "Further measurements" not in Page(render_html(write_run())).text
 
 
 def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:

@@ -344,9 +344,9 @@ def test_columns_of_other_kinds_are_refused(tmp_path: Path) -> None:
 
 def test_small_matrices_say_so(cells: list[MatrixCell]) -> None:
     page = matrix_html(summarise(facts("filter"), cells))
-    assert "Fewer than 6 goals x 3 seeds" in page
+    assert "fewer than 6 goals x 3 seeds" in page
     tuned = MatrixFacts("mine", "", 0.5, ("II",), ("filter",), True)
-    assert "they are no result" in matrix_html(summarise(tuned, cells))
+    assert "so they are not results" in matrix_html(summarise(tuned, cells))
 
 
 def test_a_number_that_is_not_there_is_null_in_json(cells: list[MatrixCell]) -> None:

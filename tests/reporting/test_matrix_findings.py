@@ -60,11 +60,11 @@ def test_what_stops_what_and_what_does_not() -> None:
     assert said[1] == "No attack with a trigger succeeds."
     assert said[2].endswith(": ours (0.01 [0.00, 0.02]).")
     assert said[3] == (
-        "Without a trigger, it is open whether these beat `none` (change of success, probability that it is below 0): "
+        "Without a trigger, it is uncertain that these beat `none` (change of success, probability that it is < 0): "
         "other 0.00 [0.00, 0.00] (0.50)."
     )
     assert "For every attack some defence comes within 0.05 of the clean model on average." in said
-    assert said[5] == "ours leaves 0.01 [0.00, 0.02], the least."
+    assert said[5] == "ours leaves 0.01 [0.00, 0.02]; no other defence leaves less."
 
 
 def test_a_wide_interval_stops_nothing() -> None:
@@ -75,10 +75,10 @@ def test_a_wide_interval_stops_nothing() -> None:
 def test_the_own_filter_may_be_beaten() -> None:
     half = tuple(value - 0.4 for value in HIGH)
     said = " ".join(findings(shown(plain(ours=half, other=NONE), "ours", "other")))
-    assert "; less is left, with this probability, by other (> 0.99)." in said
+    assert "; these leave less, with this probability: other (> 0.99)." in said
     # not significant is not equal: a wide interval is a probability
     said = " ".join(findings(shown(plain(ours=half, other=WIDE), "ours", "other")))
-    assert "; less is left, with this probability, by other (0.86)." in said
+    assert "; these leave less, with this probability: other (0.86)." in said
 
 
 def test_what_is_lost_and_for_nothing() -> None:
@@ -98,7 +98,7 @@ def test_triggers_are_told_apart() -> None:
     said = " ".join(findings(shown(cells, "other")))
     assert "With a trigger, these come within 0.05 of the clean model" in said
     assert "With a trigger, it is open" not in said
-    assert "Without a trigger, it is open whether these beat `none`" in said
+    assert "Without a trigger, it is uncertain that these beat `none`" in said
 
 
 def test_what_gets_through_and_false_alarms() -> None:

@@ -152,7 +152,7 @@ def _at_least(found: Sequence[Verdict], number: int) -> Verdict:
 
 
 TAKEN = 0.5
-"""Mean Hit@10 from which an attack counts as taken: where none took, nothing can be said of what weakens it."""
+"""Mean Hit@10 from which an attack counts as successful: if none succeeds, nothing shows what weakens it."""
 
 
 @dataclass(frozen=True)
@@ -265,9 +265,9 @@ def mean(measured: Measured) -> float:
 
 
 def need_taken(hits: Measured) -> None:
-    """Give up where the attack did not take."""
+    """Give up where the attack failed."""
     reached = mean(hits)
-    need(reached >= TAKEN, f"the attack did not take: Hit@10 {decimal(reached)}, less than {TAKEN}")
+    need(reached >= TAKEN, f"the attack failed: Hit@10 {decimal(reached)}, less than {TAKEN}")
 
 
 def largest(groups: Iterable[tuple[Any, Results]], default: Results, *columns: str) -> Results:

@@ -261,7 +261,7 @@ def _tests_of_table_12(results: Results) -> ClaimResult:
         # a comparison without a test is no reason to say that the others fail
         rest = Verdict.FAILS if significant + untested < number else Verdict.UNDECIDED
     said = (
-        f"Hit@1 of both less that of text {shown(special)}{p_text(special)}; of {number} others "
+        f"Hit@1 of both minus that of text {shown(special)}{p_text(special)}; of {number} others "
         f"{significant} below 0.05, {untested} without a test (no spread, or fewer than two seeds)"
     )
     alike = is_between(interval(special), -SAME_HIT_1, SAME_HIT_1)
@@ -454,7 +454,7 @@ def _filter_works(results: Results) -> ClaimResult:
         mean(measured)
     tenfold, more = change(before, after, times=10), change(clean, hits)
     limits = is_between(interval(tenfold), 0), is_between(interval(more), largest=LIKE_CLEAN)
-    said = f"MinRank {shown(before, 1)} to {shown(after, 1)}; Hit@10 less the clean model's {shown(more)}"
+    said = f"MinRank {shown(before, 1)} to {shown(after, 1)}; change of Hit@10 against the clean model {shown(more)}"
     return ClaimResult(every(limits), said, more.rows)
 
 
@@ -577,7 +577,7 @@ def _longer_is_worse(results: Results) -> ClaimResult:
     cut = thrice.measured("full_context").mean
     need(
         cut is None or cut <= MOST_CUT,
-        f"{cut or 0:.0%} of the captions said three times fill what the model reads: they are cut, not longer",
+        f"{cut or 0:.0%} of the captions repeated three times are cut, because they fill what the model reads",
     )
     return versus(once.measured("hit@5"), thrice.measured("hit@5"), is_smaller)
 

@@ -251,7 +251,7 @@ def claims_page(results: Results) -> Page:
 
 def page_of(found: Sequence[ClaimAnswer]) -> Page:
     """Build the page of claims from their answers."""
-    page = Page("claims", "What the paper claims, and what these runs say")
+    page = Page("claims", "Which claims replicate")
     numbers = counted(found)
     page.notes.append(
         f"Of {sum(numbers.values())} claims that count: "
@@ -440,7 +440,7 @@ def summary_page(found: Sequence[ClaimAnswer], numbers: Numbers) -> Page:
         Column("what it shows", narrow=False),
         *map(Column, data),
         Column("seeds"),
-        Column("what came out", prose=True),
+        Column("result", prose=True),
     ]
     rows = [_line(entry, found, numbers.get(name, {}), data) for name, entry in LINES.items()]
     counted = [one for one in found if one.counted]

@@ -204,7 +204,7 @@ UTILITY = {"IR": "image", "TR": "text"}
 COMPARED = ("clean_model", "poisoned", "filtered", "robust", "sterilized")
 NAMES = {model.key: model.name for model in MODELS}
 UTILITY_NOTE = (
-    "IR, TR: Hit@10 of image and text retrieval less that of the clean model of the same seed."
+    "IR, TR: change of Hit@10 of image and text retrieval against the clean model of the same seed."
 )
 FILTER_NOTE = "AUROC, caught, lost: of the filter; the shares of the poisoned and of the clean pairs that it dropped."
 DRIFT_NOTE = (
@@ -445,7 +445,7 @@ def _collateral(group: RunGroup) -> Iterator[Table]:
         )
         if pair:
             note += f" The attack is on {pair[0]}; every other class is a bystander."
-        yield Table(f"{group.goal}: who else moved", shown, tuple(rows), note)
+        yield Table(f"{group.goal}: rank changes of all classes", shown, tuple(rows), note)
 
 
 def _distribution(group: RunGroup) -> Iterator[Table]:

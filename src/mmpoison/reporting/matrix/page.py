@@ -108,14 +108,14 @@ def _stopped(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
 
 
 def _not_shown(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
-    """Name the defences whose change has an interval with 0 in it: what they do is open, not nothing."""
+    """Name the defences whose change has an interval with 0 in it: their effect is uncertain, not zero."""
     changes = _differences(pooled, UNDEFENDED, chosen)
     names = _listed(
         f"{name} {interval(change)} ({probability(change)})"
         for name, change in changes.items()
         if not below(change, 0)
     )
-    said = f"{what}, it is open whether these beat `{UNDEFENDED}` (change of success, probability that it is below 0)"
+    said = f"{what}, it is uncertain that these beat `{UNDEFENDED}` (change of success, probability that it is < 0)"
     return f"{said}: {names}." if names else ""
 
 
@@ -144,9 +144,9 @@ def _ours(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
     less = _listed(f"{name} ({probability(d)})" for name, d in changes.items() if d.value < 0)
     left = f"{own} leaves {share(pooled.mean(own))}"
     return (
-        f"{left}; less is left, with this probability, by {less}."
+        f"{left}; these leave less, with this probability: {less}."
         if less
-        else f"{left}, the least."
+        else f"{left}; no other defence leaves less."
     )
 
 
@@ -167,7 +167,7 @@ def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -
     most, text = max(found)
     if most < CLOSE:
         return f"For every attack some defence comes within {CLOSE} of the clean model on average."
-    return f"The attack that gets through most is {text}."
+    return f"The attack that survives the defences best is {text}."
 
 
 def _false_alarms(summary: MatrixSummary) -> str:
@@ -358,11 +358,11 @@ def _warnings(summary: MatrixSummary) -> list[str]:
     found = []
     if summary.facts.tuning:
         found.append(
-            "These numbers are of the goal and seed on which settings are chosen: they are no result."
+            "These numbers come from the goal and seed on which settings are chosen, so they are not results."
         )
     if any(column.goals < 6 or len(column.seeds) < 3 for column in summary.columns):
         found.append(
-            "Fewer than 6 goals x 3 seeds: intervals are wide, and one goal gives no interval."
+            "There are fewer than 6 goals x 3 seeds, so intervals are wide; one goal gives no interval."
         )
     found += [
         f"{column.name} was measured on other pieces than most columns, {_measured(column)}: compare changes, not "

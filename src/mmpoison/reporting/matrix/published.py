@@ -140,7 +140,7 @@ _DENSITIES = ("local-density-image", "local-density-image-slof", "local-density-
 def _left(
     summary: MatrixSummary, column: str, paper: tuple[str, str], most: float
 ) -> PublishedComparison:
-    rule = f"success of `{TARGETED}` after it, less the clean model's: at most {most}"
+    rule = f"success of `{TARGETED}` after it is at most {most} above the clean model's"
     rows = [row for row in summary.counted(with_trigger=False) if row.attack == TARGETED]
     if not rows:
         return _untested(paper, rule, f"no row of `{TARGETED}` succeeds")
@@ -154,7 +154,7 @@ def _left(
 def _repaired(summary: MatrixSummary) -> PublishedComparison:
     paper = ("PAR, 2024", "CleanCLIP fails on structured triggers, PAR does not")
     first, second = "par", "cleanclip"
-    rule = f"success of the fixed triggers after {second}, less after {first}: above 0"
+    rule = f"success of the fixed triggers is higher after {second} than after {first}"
     rows = [row for row in summary.counted(with_trigger=True) if row.attack in BACKDOORS]
     if not rows:
         return _untested(paper, rule, "no attack with a fixed trigger succeeds")
@@ -168,7 +168,7 @@ def _repaired(summary: MatrixSummary) -> PublishedComparison:
 
 def _denser(summary: MatrixSummary) -> PublishedComparison:
     paper = ("Huang et al., ICLR 2025", "DAO finds triggers better than SLOF and k-dist")
-    rule = "AUROC of images, on attacks with a trigger: DAO less each of the others, above 0"
+    rule = "AUROC of images, on attacks with a trigger: highest for DAO"
     rows = [row for row in summary.rows if not row.clean and row.triggered]
     if not rows:
         return _untested(paper, rule, "no attack with a trigger was measured")

@@ -101,7 +101,7 @@ def utility_table(summary: MatrixSummary) -> Table:
             )
             for row in summary.rows
         ),
-        "Mean Hit@10 of image and text retrieval: the undefended model less the defended one, by the same goals and "
+        "Mean Hit@10 of image and text retrieval: the undefended model minus the defended one, by the same goals and "
         "seeds.",
     )
 

@@ -31,7 +31,7 @@ function trouble(text) {
   $("trouble").hidden = text === "";
 }
 
-const LOST = "The server does not answer, so nothing more is saved. Start it again with the same command: what was saved is safe, and this page goes on.";
+const LOST = "The server does not answer, so nothing more is saved. Start it again with the same command: what was saved is safe, and this page continues.";
 
 function pairOf(number) {
   if (!known.has(number)) {
@@ -232,13 +232,13 @@ async function undo() {
   if (last.group !== undefined) {
     if (await saveGroup(last.group, "") >= 0) {
       done.pop();
-      await show(last.place, `Taken back. `);
+      await show(last.place, `Undone. `);
     }
     return;
   }
   if (await save(last.place, last.was, last.verdict)) {
     done.pop();
-    await show(last.place, `Taken back. `);
+    await show(last.place, `Undone. `);
   } else if (verdicts[last.place] !== last.verdict) {
     done.pop(); // another page has changed the verdict since: nothing to undo
     await show(last.place);
