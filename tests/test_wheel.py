@@ -206,7 +206,7 @@ def test_what_needs_an_extra_names_it(outcomes: dict[str, dict[str, Any]], name:
 @pytest.mark.slow
 def test_what_is_left_out_without_an_extra_is_said(outcomes: dict[str, dict[str, Any]]) -> None:
     said = " ".join(outcomes["works: near duplicates"]["out"].split())
-    assert "near duplicates were not looked for: pip install 'mmpoison[data]'" in said
+    assert "near duplicates were not searched: pip install 'mmpoison[data]'" in said
 
 
 def test_the_weights_take_most_of_the_wheel_and_are_half_precision() -> None:

@@ -210,7 +210,7 @@ CASES = {
         ("data build rsicd-ucm --out out", "cannot be made here"),
         ("data list openmojis", "did you mean 'openmoji'"),
         ("data verify nowhere", "nowhere: no such folder"),
-        ("data verify full", "full: no known format is recognised"),
+        ("data verify full", "full: its files match no known format"),
         ("data verify squares --clean no", "no: no such folder"),
         ("data verify squares --option seven", "--option 'seven': write KEY=VALUE"),
         ("data verify squares --option images=a --option images=b", "images is given twice"),

@@ -115,7 +115,7 @@ def test_a_key_that_goes_in_one_shard_is_kept_in_none(tmp_path: Path) -> None:
     gone = {pairs.keys[n] for n in range(300) if n % 10 == 0}
     assert [key for keys in lists for key in keys] == [k for k in again.keys if k not in gone]
     assert results.notes == [
-        "on no list, though not dropped: 1 pair with the key of a dropped pair elsewhere"
+        "on no list, although not dropped: 1 pair with the key of a dropped pair elsewhere"
     ]
 
 

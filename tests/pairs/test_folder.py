@@ -243,10 +243,10 @@ def test_saving_does_not_fetch_files_from_outside(
     ("what", "says", "says_itself"),
     [
         ("nothing", "out: no such folder or file", r"out: no such folder$"),
-        ("file", "no known format is recognised", r"out: no such folder$"),
+        ("file", "its files match no known format", r"out: no such folder$"),
         (
             "folder",
-            "no known format is recognised",
+            "its files match no known format",
             r"has no captions\.jsonl, so it is not a pairs",
         ),
     ],

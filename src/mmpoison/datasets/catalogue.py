@@ -286,7 +286,7 @@ def recognise(path: Path) -> DataSource:
     if not best:
         known = ", ".join(name for name in DATASETS if DATASETS[name].recognise is not None)
         raise InputError(
-            f"{path}: no known format is recognised by its files: name one with --format, of {known}"
+            f"{path}: its files match no known format: name it with --format, one of {known}"
         )
     if len(best) > 1:
         kinds = " or ".join(f"{source.name} ({evidence})" for _, source, evidence in best)
@@ -309,8 +309,8 @@ def _refuse_several(path: Path) -> None:
     if held:
         more = ", ..." if len(held) > 3 else ""
         raise InputError(
-            f"{path}: is no data set itself, but holds {', '.join(held[:3])}{more}: name one of them, or the whole's "
-            "format with --format"
+            f"{path}: is not a data set, but holds {', '.join(held[:3])}{more}: name one of them, or the "
+            "whole's format with --format"
         )
 
 
@@ -322,7 +322,7 @@ def image_folder(source: DataSource, folder: str | Path) -> Path:
     """
     if "images" not in source.options:
         raise InputError(
-            f"{folder}: {source.name} knows where its images are, no other folder can be named"
+            f"{folder}: {source.name} knows where its images are: leave this folder out"
         )
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder of images")

@@ -213,7 +213,7 @@ def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(f"{target}: another conversion writes it at this moment") from None
+        raise InputError(f"{target}: another conversion is writing it: wait for it") from None
     refused = False
     try:
         file = work / "job.json"
@@ -406,7 +406,7 @@ class _Job:
         kept: list[Line] = []
         for line in lines:
             if line["image"] in self.seen:
-                self._note(f"image {line['image']!r} occurs twice, its rows stand apart", problems)
+                self._note(f"image {line['image']!r} occurs twice, in distant rows", problems)
             else:
                 self.seen.add(line["image"])
                 kept.append(line)

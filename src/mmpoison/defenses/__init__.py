@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-# torch takes seconds to import, and embeddings that exist are scanned without it
+# torch takes seconds to import, and precomputed embeddings are scanned without it
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

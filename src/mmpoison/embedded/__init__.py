@@ -1,4 +1,4 @@
-"""Embeddings that exist already: sources of any size, shard by shard, their checks, and lists of what to keep."""
+"""Precomputed embeddings: sources of any size, shard by shard, their checks, and lists of what to keep."""
 
 import lazy_loader
 

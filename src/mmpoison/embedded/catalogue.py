@@ -47,7 +47,7 @@ def register(format: EmbeddedFormat) -> EmbeddedFormat:
 def open_embedded(
     path: str | Path, *, format: str | None = None, options: Mapping[str, Any] | None = None
 ) -> EmbeddedSource:
-    """Open embeddings that exist already; only headers are read.
+    """Open precomputed embeddings; only headers are read.
 
     Args:
         path: A folder or file of this machine, or an address of fsspec such as `s3://bucket/folder`.

@@ -157,12 +157,12 @@ def keep_list(out: Path, id_kind: IdKind) -> Iterator[KeepList]:
 
 
 class NoList:
-    """Writes nothing: a number of a row names no pair of a training set."""
+    """Writes nothing: a row number names no pair of a training set."""
 
     def __init__(self) -> None:
         self.notes = [
-            "no list of pairs to keep: the pairs have no ids, only numbers of rows; drop.parquet has shard and row of "
-            "each pair that goes (option id names a column of ids)"
+            "no list of pairs to keep, because the pairs have no ids: name a column of ids with the option id, or use "
+            "drop.parquet, which has shard and row of each dropped pair"
         ]
 
     def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
@@ -223,11 +223,11 @@ class KeyLists:
             self.notes.append(
                 f"no lists of pairs to keep: {lost:,} of {count_of(listed, 'pair')} that stay have the key of a "
                 "dropped pair elsewhere, so lists of keys would lose them: name a column of ids that are unique in "
-                "all shards with the option id; drop.parquet has shard and row of each pair that goes"
+                "all shards with the option id; drop.parquet has shard and row of each dropped pair"
             )
         elif lost:
             self.notes.append(
-                f"on no list, though not dropped: {count_of(lost, 'pair')} with the key of a dropped pair elsewhere"
+                f"on no list, although not dropped: {count_of(lost, 'pair')} with the key of a dropped pair elsewhere"
             )
 
 

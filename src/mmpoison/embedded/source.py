@@ -1,4 +1,4 @@
-"""Embeddings that exist already, shard by shard: what every format gives, and what every reader of them takes."""
+"""Precomputed embeddings, shard by shard: what every format returns and every reader receives."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ def walk_tar(
                 member = archive.next()
             except broken as error:
                 problem(
-                    f"{path}: broken after {count_of(count, 'member')} ({error}), what follows is lost"
+                    f"{path}: broken after {count_of(count, 'member')} ({error}), the rest is not read"
                 )
                 return
             if member is None:
@@ -237,13 +237,13 @@ def walk_tar(
             archive.members.clear()  # type: ignore[attr-defined]
             if member.size < 0 or member.offset < end:
                 problem(
-                    f"{path}: leads back to itself after {count_of(count, 'member')}, what follows is lost"
+                    f"{path}: leads back to itself after {count_of(count, 'member')}, the rest is not read"
                 )
                 return
             count += 1
             end = archive.offset
             if member.isreg() and member.offset_data + member.size > size:
-                problem(f"{path}: cut short within {member.name!r:.80}, what follows is lost")
+                problem(f"{path}: cut short within {member.name!r:.80}, the rest is not read")
                 return
             if member.isdir():
                 continue
@@ -260,7 +260,7 @@ def walk_tar(
             block = raw.read(512)
         if any(block):
             problem(
-                f"{path}: broken after {count_of(count, 'member')} (no header), what follows is lost"
+                f"{path}: broken after {count_of(count, 'member')} (no header), the rest is not read"
             )
         elif len(block) < 512:
             problem(f"{path}: has no end mark after {count_of(count, 'member')}, it was cut short")
@@ -332,7 +332,7 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
             yield batch
             rows += batch.num_rows
     except arrow_errors() as error:
-        problem(f"{path}: broken after row {rows} ({short(error)}), what follows is lost")
+        problem(f"{path}: broken after row {rows} ({short(error)}), the rest is not read")
 
 
 def _read_row(path: Path, name: str, key: FileKey) -> bytes:

@@ -96,7 +96,7 @@ def scanned_pairs(
     order = np.lexsort((usable, -table.score[usable], ~table.drop[usable], group))[:count]
     places = usable[pairs_to_label(table.score[usable], count) if random else order]
     if not len(places):
-        raise InputError(f"{table.file}: no pair in it that could be judged")
+        raise InputError(f"{table.file}: it has no pair that could be scored")
     names = table.texts(places)
     shown = shown_pairs(pieces, "train", places, np.nan_to_num(table.score))
     found = []
@@ -141,7 +141,7 @@ class _Scores:
         self._table = OwnColumns(DataFile(str(self.file)))
         if missing := {*NAMES, "score", "group", "drop"} - set(self._table.schema().names):
             raise InputError(
-                f"{self.file}: has no column {min(missing)!r}: pairs are shown of a scan that embedded them itself"
+                f"{self.file}: has no column {min(missing)!r}: review needs a scan that embedded the pairs"
             )
         self.score = self._table.numbers("score").astype(np.float64)
         group = self._table.numbers("group")
@@ -317,7 +317,7 @@ def review_app(
             raise HTTPException(404, "no such pair")
         if decision.pair != spelled(pairs[number].pair):
             # a page that was opened on another review at this address
-            raise HTTPException(410, "another review is served here now")
+            raise HTTPException(410, "another review is open here now: reload the page")
         with lock:
             try:
                 labels.set(pairs[number].pair, decision.verdict, was=decision.was)

@@ -161,7 +161,7 @@ class DataScan(Record):
         format: Its format.
         pairs: How many pairs it has, without shards that could not be read.
         method: What scored the pairs.
-        encoder: The model that embedded them; None for embeddings that existed.
+        encoder: The model that embedded them; None for precomputed embeddings.
         verdict: What comes out.
         summary: The verdict in words, and how sure it is.
         next_steps: What to do now.

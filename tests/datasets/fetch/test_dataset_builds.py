@@ -476,7 +476,7 @@ def test_changed_captions_are_warned_of(
 ) -> None:
     next(iter(entries.values()))["captions"][0] = "A unicorn."
     page = serve_pascal(entries)
-    with pytest.warns(MmpoisonWarning, match="not quite those of the copy"):
+    with pytest.warns(MmpoisonWarning, match="differ from those of the copy"):
         build_dataset("pascal-sentences", tmp_path / "p", options=page)
 
 
@@ -505,7 +505,7 @@ def test_a_page_in_place_of_a_photograph(
     name, entry = list(entries.items())[3]
     path = f"/pascal/{entry['category']}/{name}"
     photo, web.files[path] = web.files[path], b"<html>"
-    with pytest.raises(InputError, match=rf"{name}: what comes from there is no photograph"):
+    with pytest.raises(InputError, match=rf"{name}: the server sent no photograph"):
         build_dataset("pascal-sentences", tmp_path / "p", options=page)
     web.files[path] = photo
     build_dataset("pascal-sentences", tmp_path / "p", options=page)

@@ -298,8 +298,8 @@ def test_retry_after(asked: str, waited: float, monkeypatch: pytest.MonkeyPatch)
             (goal, "the server says 302")
             for goal in ("file:///etc/passwd", "data:,hello", "gopher://x/")
         ),
-        ("ftp://data.invalid/x", "leads on to ftp://data.invalid/x, which is refused"),
-        ("http://[", r"data.zip: leads on to an address that cannot be read"),
+        ("ftp://data.invalid/x", "redirects to ftp://data.invalid/x, which is refused"),
+        ("http://[", r"data.zip: redirects to an address that cannot be read"),
     ],
 )
 def test_redirections_stay_on_the_web(
@@ -321,7 +321,7 @@ def test_redirections_do_not_go_round(get: Get, web: Web) -> None:
 def test_redirections_do_not_leave_encryption() -> None:
     request = urllib.request.Request("https://data.invalid/x")
     headers = http.client.HTTPMessage()
-    with pytest.raises(InputError, match=r"leads on to http://data\.invalid/x, which is refused"):
+    with pytest.raises(InputError, match=r"redirects to http://data\.invalid/x, which is refused"):
         module._Redirect().redirect_request(
             request, io.BytesIO(), 302, "", headers, "http://data.invalid/x"
         )
@@ -341,7 +341,7 @@ def test_only_addresses_of_the_web(url: str, tmp_path: Path) -> None:
 
 def test_packed_answers_are_refused(get: Get, web: Web, target: Path) -> None:
     web.headers["Content-Encoding"] = "gzip"
-    with pytest.raises(InputError, match="the server sends it packed"):
+    with pytest.raises(InputError, match="the server sends it compressed"):
         get()
     assert set(web.asked("Accept-Encoding")) == {"identity"}
 

@@ -101,7 +101,7 @@ def test_a_folder_with_one_table(write: Write, tmp_path: Path) -> None:
 def test_a_packed_table(write: Write) -> None:
     packed = gzip.compress(b"image,caption\n1.jpg,x\n" + b"2.jpg,y\n" * 3)
     assert len(load_pairs(write(packed, "pairs.csv.gz"))) == 4
-    with pytest.warns(MmpoisonWarning, match="what follows is lost"):
+    with pytest.warns(MmpoisonWarning, match="the rest is not read"):
         load_pairs(write(gzip.compress(b"image,caption\n1.jpg,x\n" * 9)[:-9], "pairs.csv.gz"))
 
 

@@ -61,7 +61,7 @@ def test_splits(make: Make) -> None:
 
 
 def test_a_folder_beside_the_splits_is_named(make: Make) -> None:
-    with pytest.warns(MmpoisonWarning, match="extra: no split, the others are"):
+    with pytest.warns(MmpoisonWarning, match="extra: is no split, as the other"):
         assert len(load_pairs(make("train/cow/1.jpg", "extra/cow/1.jpg")).images) == 1
 
 
@@ -106,7 +106,7 @@ def test_files_that_do_not_belong(make: Make) -> None:
     assert sorted(pairs.problems) == [
         f"{root}/cow/broken: not an image",
         f"{root}/cow/notes.txt: not an image",
-        f"{root}/loose.jpg: lies in no class folder",
+        f"{root}/loose.jpg: is in no class folder",
     ]
 
 
@@ -139,7 +139,7 @@ def test_a_link_out_is_not_entered(make: Make, tmp_path: Path, split: str, link:
 
 def test_no_such_folder(make: Make, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no known format is recognised"):
+    with pytest.raises(InputError, match="its files match no known format"):
         load_pairs(tmp_path / "empty")
     with pytest.raises(InputError, match="holds no image"):
         load_pairs(tmp_path / "empty", format="image-folder")

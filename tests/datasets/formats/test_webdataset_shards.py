@@ -250,7 +250,7 @@ def test_a_size_that_leads_back_is_no_endless_loop(write: Write, tmp_path: Path)
     file.write_bytes(raw)
     pairs = with_problems(tmp_path)
     assert list(captions_by_image(pairs)) == ["00000.tar/0.jpg"]
-    assert "what follows is lost" in pairs.problems[0]
+    assert "the rest is not read" in pairs.problems[0]
 
 
 def test_an_archive_of_images_beside_a_table_is_no_shard(write: Write, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def with_values(value: Any) -> Callable[[Path], Any]:
     [
         (lambda folder: (folder / "scores.parquet").unlink(), "no such file; `mmpoison scan DATA"),
         (lambda folder: (folder / "scores.parquet").write_bytes(b"PAR1"), "scores.parquet: "),
-        (lambda folder: write_scan_result(folder, []), "no pair in it that could be judged"),
+        (lambda folder: write_scan_result(folder, []), "it has no pair that could be scored"),
         (without_names, "has no column 'pair'"),
         (lambda folder: (folder / "scan.json").unlink(), "no such file; `mmpoison scan DATA"),
         (with_values([]), "must be an object"),

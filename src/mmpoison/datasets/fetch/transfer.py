@@ -73,7 +73,7 @@ def unpack(
             _refuse_untrusted(members, archive, most_bytes)
             chosen = [m for m in members if wanted is None or wanted(m.filename)]
             if not chosen:
-                raise InputError(f"{archive}: holds none of the files that were expected in it")
+                raise InputError(f"{archive}: holds none of the expected files")
             check_space(folder, sum(m.file_size for m in chosen), f"unpacking {archive.name}")
             for done, member in enumerate(chosen, start=1):
                 _write_member(opened, member, folder / member.filename, archive)
@@ -235,7 +235,7 @@ def read_page(url: str, *, most: int = 16 << 20, timeout: float = TIMEOUT) -> st
     except (_TryAgain, OSError, http.client.HTTPException) as error:
         raise InputError(f"{url}: {error}") from None
     if len(raw) > most:
-        raise InputError(f"{url}: more than {most:,} bytes, this is not the page that was expected")
+        raise InputError(f"{url}: more than {most:,} bytes, so this is not the expected page")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -295,7 +295,7 @@ class _Part:
 
     def _receive(self, answer: http.client.HTTPResponse) -> None:
         if answer.headers.get("Content-Encoding", "identity") != "identity":
-            self.refuse("the server sends it packed, though it was asked not to")
+            self.refuse("the server sends it compressed, although it was asked not to")
         if answer.status != 206:
             self._take_up(None)
         length = answer.headers["Content-Length"] or ""
@@ -316,7 +316,7 @@ class _Part:
                 stream.write(data)
                 self._count(data, total)
                 if self.have > most:
-                    self.refuse(f"sends more than {most:,} bytes, it was given up")
+                    self.refuse(f"sends more than {most:,} bytes, so the download was stopped")
         if total is not None and self.have < total:
             raise _TryAgain(f"the connection broke after {self.have:,} of {total:,} bytes")
 
@@ -358,7 +358,7 @@ class _Part:
     def check_existing(self) -> Downloaded:
         """Check a file that lies there already."""
         if not self.target.is_file():
-            raise InputError(f"{self.target}: is no file, {self.url} was to go there")
+            raise InputError(f"{self.target}: is not a file, so {self.url} cannot be saved there")
         self._take_up(self.target)
         if fault := self._fault():
             raise InputError(
@@ -378,7 +378,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if new not in ("http", "https") or (old == "https" and new == "http"):
-            raise InputError(f"{req.full_url}: leads on to {newurl:.200}, which is refused")
+            raise InputError(f"{req.full_url}: redirects to {newurl:.200}, which is refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -409,7 +409,7 @@ def _open(url: str, headers: dict[str, str], timeout: float) -> http.client.HTTP
     except InputError:
         raise
     except ValueError:
-        raise InputError(f"{url}: leads on to an address that cannot be read") from None
+        raise InputError(f"{url}: redirects to an address that cannot be read") from None
     return answer
 
 

@@ -447,13 +447,13 @@ def bounded_batches(
                 total += sum(text_bytes(column) for column in piece.columns)
             except IndexError:
                 problems.append(
-                    f"{name} row {first + start}: broken (names a value that is not there), what follows is lost"
+                    f"{name} row {first + start}: broken (names a value that is not there), the rest is not read"
                 )
                 return
             if total > limit:
                 problems.append(
                     f"{name} row {first + start}: unpacks to more than {limit:,} bytes of text (a bomb?), "
-                    "what follows is lost"
+                    "the rest is not read"
                 )
                 return
             yield first + start, piece

@@ -129,7 +129,7 @@ class _Lines:
                 line = self._text.readline(MAX_LINE_BYTES + 1)
             except (EOFError, OSError, zlib.error) as error:
                 self.problems.append(
-                    f"{self.file}: broken after line {self.number} ({error}), what follows is lost"
+                    f"{self.file}: broken after line {self.number} ({error}), the rest is not read"
                 )
                 line = ""
             self._left -= len(line)

@@ -84,7 +84,7 @@ def _entries(root: Path, templates: Sequence[str]) -> Iterator[ImageEntry | str]
         return
     for folder, split in splits.items():
         if split not in SPLITS:
-            yield f"{folder}: no split, the others are: left out"
+            yield f"{folder}: is no split, as the other folders are, so it is left out"
         elif _leads_out(folder, root):
             yield f"{folder}: leads out of {root}, it is refused"
         else:
@@ -107,7 +107,7 @@ def _classes(
 ) -> Iterator[ImageEntry | str]:
     for file in sorted(folder.iterdir()):
         if file.is_file() and not _is_known(file.name):
-            yield f"{file}: lies in no class folder"
+            yield f"{file}: is in no class folder"
     for place in _folders(folder):
         if _leads_out(place, root):
             yield f"{place}: leads out of {root}, it is refused"

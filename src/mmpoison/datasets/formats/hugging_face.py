@@ -181,7 +181,7 @@ def _open(file: TableFile, problem: Callable[[str], None]) -> tuple[Any, BatchRe
                     _check_bounds(column)
                 except arrow_errors() as error:
                     problem(
-                        f"{file.path}: broken Arrow file ({short(error)}), what follows in it is lost"
+                        f"{file.path}: broken Arrow file ({short(error)}), its rest is not read"
                     )
                     return
             yield rows, part

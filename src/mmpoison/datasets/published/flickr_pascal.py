@@ -391,7 +391,7 @@ def build_pascal_sentences(
                 jpeg = stream.read(2) == b"\xff\xd8"
             if not jpeg:
                 cache.distrust(photo)
-                raise InputError(f"{photo.urls[0]}: what comes from there is no photograph")
+                raise InputError(f"{photo.urls[0]}: the server sent no photograph")
             if progress is not None:
                 progress(done, len(names))
         cache.save()
@@ -424,7 +424,7 @@ def _compare_pascal(pairs: PairDataset, published: FrozenSplit, page: str) -> No
         )
     if captions_digest(pairs) != PASCAL_CAPTIONS:
         warnings.warn(
-            f"{page}: its captions are not quite those of the copy that the package knows",
+            f"{page}: its captions differ from those of the copy that the package knows",
             MmpoisonWarning,
             stacklevel=2,
         )

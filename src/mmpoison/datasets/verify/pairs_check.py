@@ -97,7 +97,7 @@ class Verification:
             within = {f"within {near['distance']} of 64 bits of another": near["images"]}
             rows["same images"] = _list(equal)
             rows["near images"] = (
-                f"not looked for: {near['left_out']}" if near["left_out"] else _list(within)
+                f"not searched: {near['left_out']}" if near["left_out"] else _list(within)
             )
         shared = {words: self.leakage.get(name, 0) for name, words in LEAKAGE.items()}
         rows["train and test"] = _list(shared, "nothing in both")
@@ -332,7 +332,7 @@ def verify_pairs(
         notes += likeness.notes()
         if not can_hash_perceptually():
             notes.append(
-                "near duplicates were not looked for: pip install 'mmpoison[data]' (imagehash)"
+                "near duplicates were not searched: pip install 'mmpoison[data]' (imagehash)"
             )
     wrong["captions"] = _caption_problems(captions)
     notes += _caption_notes(captions)

@@ -35,7 +35,7 @@ from mmpoison.metrics import cosine_distance
 from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
 from mmpoison.statistics import Estimate
 
-if TYPE_CHECKING:  # embeddings that exist are scanned without torch
+if TYPE_CHECKING:  # precomputed embeddings are scanned without torch
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs, ProgressFor
 

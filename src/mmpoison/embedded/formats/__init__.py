@@ -1,1 +1,1 @@
-"""Layouts of embeddings that exist already, one file each."""
+"""Layouts of precomputed embeddings, one module each."""

@@ -227,7 +227,8 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
     if verdict == "nothing stands out":
         return [
             *train,
-            "This is no proof: a scan finds no captions that match their images, and no goals smaller than those planted.",
+            "This is no proof: a scan finds no captions that match their images, and no goals smaller than those "
+            "planted.",
             *singles,
         ]
     more = (

@@ -75,7 +75,7 @@ def open_source(
             memory.
         work: Folder for embeddings that are made here.
         method: Says which embeddings it needs, and whether trusted pairs are of use.
-        encoder: The model that makes them, `efficientnet-minilm` by default; given for embeddings that exist it is
+        encoder: The model that makes them, `efficientnet-minilm` by default; given for precomputed embeddings it is
             refused.
         trusted: Whether pairs of the split `val` are known to be clean.
         device: Where to compute.
