@@ -191,13 +191,13 @@ def summaries(rows: Sequence[Row]) -> dict[str, Row]:
         mine = [row for row in rows if row["null"] == null]
         clean = [row for row in mine if row["hit@10"] is None]
         bad = [row for row in mine if row["hit@10"] is not None]
-        took = [row for row in bad if row["hit@10"] >= TOOK]
+        hit = [row for row in bad if row["hit@10"] >= TOOK]
         for level in LEVELS:
             found[f"{null}, p <= {level}"] = {
                 "clean models flagged": share([row["smallest_p"] <= level for row in clean]),
-                "goal flagged, poison took": share([row["p_of_goal"] <= level for row in took]),
+                "goal flagged, attack succeeded": share([row["p_of_goal"] <= level for row in hit]),
                 "goal flagged, all": share([row["p_of_goal"] <= level for row in bad]),
-                "goal first, poison took": share([row["place"] == 0 for row in took]),
+                "goal first, attack succeeded": share([row["place"] == 0 for row in hit]),
             }
     return found
 

@@ -142,15 +142,15 @@ def test_the_scan_of_a_model(numbers: ModuleType) -> None:
                 column: numbers_in(numbers.cell(f"model-scan-{page}", key, column))
                 for column in (
                     "clean models flagged",
-                    "goal flagged, poison took",
-                    "goal first, poison took",
+                    "goal flagged, attack succeeded",
+                    "goal first, attack succeeded",
                 )
             }
             count, of, low, high = numbers_in(clean)
             share = round(100 * count / of)
             assert [share, low, high, of] == wanted["clean models flagged"]
-            assert numbers_in(flagged) == wanted["goal flagged, poison took"][:3]
-            assert not first or numbers_in(first) == wanted["goal first, poison took"][:3]
+            assert numbers_in(flagged) == wanted["goal flagged, attack succeeded"][:3]
+            assert not first or numbers_in(first) == wanted["goal first, attack succeeded"][:3]
             checked += 1
         assert checked >= 5
 

@@ -76,7 +76,7 @@ def test_a_value_out_of_range_is_named(name: str, option: str, value: Any) -> No
         (II, {"samples": 3, "pairs": 3, "rate": 0.1}, f"{AMOUNT}samples, pairs, rate"),
         ("self-vouched", {"samples": None}, "give exactly one of samples and share, which says"),
         (II, {"rate": 1}, "is not between 0 and 1"),
-        (II, {"pairs": 0}, "pairs 0: at least 1 is needed"),
+        (II, {"pairs": 0}, "pairs 0: give at least 1"),
         (II, {"mode": "swap"}, "mode 'swap' is none of add, replace"),
         (II, {"words": []}, "a list of words is needed"),
         (
@@ -136,7 +136,7 @@ GALLERY = f"goal {GOAL}: target image "
             {"pairs": 16, "drawn_from": "target"},
             "class 'aeroplane' has 15 train captions: give at most pairs=15",
         ),
-        ("patch-backdoor", {"rate": 1e-6}, "smallest rate"),
+        ("patch-backdoor", {"rate": 1e-6}, "give at least rate"),
         (II, {"goal": "shep2bird"}, "unknown class 'shep': did you mean 'sheep'"),
         ("multiple-target-labels", {"goals": [GOAL, "sheep2bird"]}, SHARED),
         ("multiple-target-labels", {"goals": [GOAL, GOAL]}, SHARED),

@@ -206,7 +206,7 @@ def test_who_comes_second_by_a_hair_says_that_nothing_is_lost(tmp_path: Path) ->
             out.mkdir()
             (out / "file").write_text("theirs")
 
-    with pytest.raises(InputError, match="another process wrote it at the same time: its result"):
+    with pytest.raises(InputError, match="another process wrote it at the same time: that result"):
         write()
     assert (out / "file").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

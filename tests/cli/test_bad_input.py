@@ -40,7 +40,7 @@ CASES = {
         (f"{POISON} {GOAL}", "exactly one of samples, pairs, rate and share"),
         (f"{POISON} {GOAL} --samples 2 --pairs 3", "exactly one of samples, pairs, rate and share"),
         (f"{POISON} {GOAL} --rate -0.1", "rate -0.1 is not between 0 and 1"),
-        (f"{POISON} {GOAL} --samples -3", "samples -3: at least 1 is needed"),
+        (f"{POISON} {GOAL} --samples -3", "samples -3: give at least 1"),
         (f"{POISON} {GOAL} --samples 99", "at most samples=5"),
         (f"{POISON} {GOAL} --samples 2 --attack single", "unknown attack 'single'"),
         (f"{ONE_IMAGE} --carrier own", "carrier 'own' changes nothing here"),
@@ -56,7 +56,7 @@ CASES = {
         ),
         (f"{POISON} --goal sheep2sofa {GOAL} --samples 2", "the original class of more than one"),
         (f"{POISON} {GOAL} --goal sofa2sofa --samples 2", "original and target class are the sam"),
-        (f"{ONE_IMAGE} --target-image centre", "needs embeddings here: give the option encoder"),
+        (f"{ONE_IMAGE} --target-image centre", "needs embeddings: give the name of a model"),
         (f"{POISON} --from-manifest nowhere.json", "nowhere.json: no such file"),
         (f"{POISON} --from-manifest nowhere.json {GOAL}", "--goal and --from-manifest both say"),
         (f"{POISON} {GOAL} --preset release", "unknown preset 'release'"),
@@ -69,7 +69,7 @@ CASES = {
         (f"{DECOYS} --rate 0.1", "rate: attack 'decoys': unknown option 'rate'"),
         (
             f"{POISON} {GOAL} --samples 1 --attack nearest-assigned",
-            "attack 'nearest-assigned' needs embeddings here",
+            "attack 'nearest-assigned' needs embeddings",
         ),
         (f"{POISON} {GOAL} --samples 2 --out full", "full: is not empty"),
         (f"{POISON} {GOAL} --samples 2 --out full/thesis.txt", "is a file"),
@@ -93,7 +93,10 @@ CASES = {
         (f"{STERILIZE} --max-utility-loss 2", "max_utility_loss 2.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 1", "held-out share 1.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 0 --canary-goal sheep2sofa", "goals need held-out pairs"),
-        (f"{STERILIZE} --held-out 0.01 --max-utility-loss 0.1", "0 to judge by, 20 are needed"),
+        (
+            f"{STERILIZE} --held-out 0.01 --max-utility-loss 0.1",
+            "0 held-out images, but 20 are needed",
+        ),
         (f"{STERILIZE} --canary-goal sheep2soda", "unknown class 'soda'"),
         (f"{STERILIZE} --goal sheep", "goal 'sheep' is not of the form A2B"),
         (
@@ -146,7 +149,7 @@ CASES = {
         (f"{EVALUATE} {GOAL} --model model --target-image sofa/00.png", "is not in the gallery"),
         (
             f"{EVALUATE} {GOAL} --model model --goal sofa2sheep --target-image sofa/09.png",
-            "a target image is for one goal",
+            "a target image has one goal",
         ),
         (f"{EVALUATE} {GOAL} --model model --manifest no.json", "no.json: no such file"),
         (f"{EVALUATE} --suspect model", "it is `mmpoison check MODEL` now"),

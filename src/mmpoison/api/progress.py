@@ -38,7 +38,7 @@ SECONDS_OF_SILENCE = 30.0
 
 
 class Heartbeat:
-    """Says a line whenever nothing was said for half a minute, from a thread of its own.
+    """Prints a line, from its own thread, when nothing was printed for half a minute.
 
     Args:
         say: Shows one line; called from one thread at a time.
@@ -74,7 +74,7 @@ class Heartbeat:
         self._thread.join()
 
     def say(self, line: str) -> None:
-        """Say a line; the next heartbeat is a whole silence later."""
+        """Print a line; the next heartbeat waits for a full silence again."""
         with self._lock:
             self._said = time.monotonic()
             self._say(line)
@@ -233,7 +233,7 @@ class _NotebookBar:
 
 @contextmanager
 def shown(progress: bool | RunProgress) -> Iterator[RunProgress]:
-    """Return where a function of the front door reports its progress.
+    """Return the progress display of a function of the Python API.
 
     Args:
         progress: True shows bars where a person looks: in a notebook, or on standard error if it is a terminal. False

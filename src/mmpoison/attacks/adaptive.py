@@ -62,7 +62,7 @@ REPEATS = 3
 
 
 class AdaptiveAttack(BaseAttack):
-    """An attacker who knows the filters; the images that carry his captions are his own by default."""
+    """An attacker who knows the filters; by default the images that carry false captions are his own."""
 
     source = "mmpoison, adaptive attackers"
     section = "docs/tasks/other-attacks.md, 'Attackers who know the filter'"

@@ -1,1 +1,1 @@
-"""What all parts stand on: files, bounds for untrusted input, registries, seeds."""
+"""Basics that all parts use: files, bounds for untrusted input, registries, seeds."""

@@ -507,7 +507,7 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
-            raise InputError(f"--set {assignment!r}: KEY=VALUE is needed, e.g. training.epochs=2")
+            raise InputError(f"--set {assignment!r}: write KEY=VALUE, e.g. training.epochs=2")
         changes.pop(key, None)  # of a key that is given again the last place counts too
         changes[key] = _value_of(value, f"--set {assignment!r:.200}")
     return changes

@@ -1,4 +1,4 @@
-"""Bounds on what a Parquet file unpacks to, by its footer: a file of 40 kB can say one list four million times."""
+"""Bounds on what a Parquet file unpacks to, by its footer: a file of 40 kB can repeat one list four million times."""
 
 from __future__ import annotations
 

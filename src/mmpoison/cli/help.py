@@ -58,7 +58,7 @@ C = TypeVar("C", "PlainCommand", "PlainGroup")
 
 
 class PlainCommand(TyperCommand):
-    """A verb whose help has no types that say nothing, no bounds that nobody reaches, and no old spellings."""
+    """A verb whose help leaves out types, bounds and old spellings of options."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""

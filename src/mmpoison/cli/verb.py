@@ -1,4 +1,4 @@
-"""Makes a verb of the command line of the Python function that does its work, so that an option is declared once."""
+"""Makes a verb of the command line from the Python function that does its work, so that an option is declared once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ ELSEWHERE = ("progress", "settings", "format", "options")
 
 
 def verb(function: Callable[..., Any]) -> Callable[[F], F]:
-    """Make a verb of a function of the Python API: each parameter of it is an option, with its type, default and help.
+    """Make a verb from a function of the Python API: each parameter of it is an option, with its type, default "
+    "and help.
 
     The decorated function prints the result. It gets `call`, which runs the Python function on what the terminal gave
     and shows its progress, and then its own parameters: what only a terminal has, and options of the Python function

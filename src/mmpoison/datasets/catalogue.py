@@ -336,14 +336,14 @@ def source_of_address(name: str) -> DataSource | None:
 
 
 def register(source: DataSource) -> DataSource:
-    """Make a data set or format known under its name."""
+    """Register a data set or format under its name."""
     return DATASETS.register(source.name)(source)
 
 
 def register_format(
     open_rows: Callable[..., PairRows], *, streams: bool = True, **described: Any
 ) -> None:
-    """Make a format known of a function that opens its rows; load and stream take the same options.
+    """Register a format by a function that opens its rows; load and stream take the same options.
 
     Args:
         open_rows: `open_rows(root, **options)`.

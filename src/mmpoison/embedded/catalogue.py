@@ -40,7 +40,7 @@ EMBEDDED_FORMATS: Registry[EmbeddedFormat] = Registry(
 
 
 def register(format: EmbeddedFormat) -> EmbeddedFormat:
-    """Make a format known under its name."""
+    """Register a format under its name."""
     return EMBEDDED_FORMATS.register(format.name)(format)
 
 

@@ -328,7 +328,7 @@ def query_lengths(
 def collateral(
     before: TestEmbeddings, after: TestEmbeddings, test: TestSet, goal_target: GoalTarget
 ) -> dict[str, ClassChange]:
-    """Measure which other classes moved: for their captions the ranks of their own images and of the target set.
+    """Measure rank changes of all classes: for their captions the ranks of their own images and of the target set.
 
     Args:
         before: Of the clean model.

@@ -231,7 +231,7 @@ _SIGNATURES = (
 
 
 class NameClash(InputError):
-    """Two images of a set would become one file; neither is ever put in the other's place."""
+    """Two images of a set would become one file; neither replaces the other."""
 
 
 class ImageList(Protocol):

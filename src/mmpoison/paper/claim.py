@@ -247,7 +247,7 @@ class Claim:
 
 
 def need(given: bool, why: str = "") -> None:
-    """Give up where the rows do not hold enough.
+    """Raise `Absent` where the rows do not hold enough.
 
     Args:
         given: Whether they do.
@@ -265,7 +265,7 @@ def mean(measured: Measured) -> float:
 
 
 def need_taken(hits: Measured) -> None:
-    """Give up where the attack failed."""
+    """Raise `Absent` where the attack failed."""
     reached = mean(hits)
     need(reached >= TAKEN, f"the attack failed: Hit@10 {decimal(reached)}, less than {TAKEN}")
 

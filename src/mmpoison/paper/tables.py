@@ -475,7 +475,7 @@ def drift(
 
 
 def query_lengths(results: Results, printed: Printed) -> Iterator[Line]:
-    """Measure attack I for how often each caption is said (table 15)."""
+    """Measure attack I by how often each caption is repeated (table 15)."""
     for times, said in sorted(results.by("x"), key=lambda pair: float(pair[0])):
         numbers = [said.measured(column) for column in ("words", *HITS)]
         yield Line((f"{times:g}x",), numbers, _first(printed, times=int(times)))

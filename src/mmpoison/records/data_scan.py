@@ -37,8 +37,8 @@ class ScanGroup(Record):
     """A group of pairs whose captions of one kind are with images of another kind.
 
     Attributes:
-        sentence: It in words.
-        grade: What is to be thought of it; the pairs of a likely one are dropped.
+        sentence: A sentence that describes it.
+        grade: How suspicious it is; the pairs of a likely one are dropped.
         pairs: How many pairs it has.
         images: On how many images.
         false_alarms: Share of ordinary clean sets that show a group as strong, in (0, 1].

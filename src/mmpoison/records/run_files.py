@@ -154,7 +154,7 @@ class Retrieval(Record):
 
 
 class Utility(Record):
-    """A model's usual quality: caption to its image, image to any of its captions."""
+    """A model's retrieval quality: caption to its image, image to any of its captions."""
 
     image_retrieval: OrEmpty[Retrieval] = Retrieval()
     text_retrieval: OrEmpty[Retrieval] = Retrieval()

@@ -349,7 +349,7 @@ def test_the_command(
     assert run("flickr30k", "--out", str(tmp_path / "f")) == 2
     assert "fill in its form" in capsys.readouterr().err
     assert run("coco", "--out", str(tmp_path / "f"), "--option", "year") == 2
-    assert "KEY=VALUE is needed" in capsys.readouterr().err
+    assert "write KEY=VALUE" in capsys.readouterr().err
 
 
 def test_visual_genome_is_fetched(

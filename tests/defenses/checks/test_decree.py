@@ -160,7 +160,7 @@ def test_with_the_suspect_alone_the_published_limit_decides(
 ) -> None:
     found = scan(encoder_with(Backdoored), test, inputs)
     assert found.findings[0].p_value == 0
-    assert "no chance" in found.notes[0]
+    assert "not a probability" in found.notes[0]
     assert found.facts["null"] == "published limit"
 
 

@@ -240,7 +240,7 @@ def test_a_repair_that_calls_nobody_is_measured_when_it_is_done(
     assert branch.to_json()["learning_rate"] is None
     assert not list(tmp_path.iterdir())
     said = refused(repair_branches, "silent", {}, None, [1e-3])
-    assert "--learning-rate: defence 'silent' takes no training" in said
+    assert "--learning-rate: defence 'silent' has no training" in said
 
 
 @pytest.mark.parametrize(

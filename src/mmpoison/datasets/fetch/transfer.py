@@ -135,7 +135,7 @@ TIMEOUT = 60.0
 """Seconds that a server may stay silent."""
 
 ATTEMPTS = 5
-"""Tries in a row that brought not one byte, after which it is given up."""
+"""Tries in a row that brought not one byte, after which it stops."""
 
 LONGEST_PAUSE = 60.0
 """Seconds: the longest wait between two tries, also where the server asks for more."""
@@ -344,19 +344,19 @@ class _Part:
         return None
 
     def refuse(self, why: str) -> NoReturn:
-        """Delete what came, and say why."""
+        """Delete the downloaded part, and raise an error with the reason."""
         self.path.unlink(missing_ok=True)
         raise InputError(f"{self.url}: {why}")
 
     def finish(self) -> Downloaded:
-        """Check what came, and give it its name."""
+        """Check the downloaded part, and rename it to the target."""
         if fault := self._fault():
             self.refuse(f"{fault}: it was deleted (changed there, or broken on the way)")
         self.path.replace(self.target)
         return Downloaded(self.target, self.have, self.digest.hexdigest())
 
     def check_existing(self) -> Downloaded:
-        """Check a file that lies there already."""
+        """Check a target that already exists."""
         if not self.target.is_file():
             raise InputError(f"{self.target}: is not a file, so {self.url} cannot be saved there")
         self._take_up(self.target)

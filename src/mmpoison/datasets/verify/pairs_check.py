@@ -1,4 +1,4 @@
-"""Check a data set: its entries, images and captions, what its splits share, and whether a manifest tells the truth."""
+"""Check a data set: its entries, images and captions, what its splits share, and whether a manifest is right."""
 
 from __future__ import annotations
 

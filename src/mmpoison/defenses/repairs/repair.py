@@ -240,7 +240,7 @@ def refusal(branches: Sequence[Branch], meter: RepairMeter, work: Path) -> Resul
 
 
 def choice(branches: Sequence[Branch], meter: RepairMeter) -> str:
-    """Say which learning rate was taken, and why; the rule alone where none was."""
+    """Say which learning rate was chosen, and why; the rule alone where none was."""
     rule = CHOSEN_BY_CANARY if meter.rule.canary_goals else CHOSEN_BY_RATE
     taken = "".join(f"{branch.label}, " for branch in branches if branch.chosen)
     return f"{taken}{rule} (at most {meter.rule.max_utility_loss:g} of Hit@{meter.k} lost)"

@@ -58,7 +58,7 @@ def grade_of(false_alarms: float, level: float) -> GroupGrade:
 
 
 def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
-    """Return the grade, and it in words: what was found, how sure that is, and what would have been found."""
+    """Return the verdict, and sentences on it: what was found, how sure that is, and what the scan would find."""
     if found.out_of_order:
         return "cannot be decided", [
             "In some shards the embeddings of captions and of images are not in the same order, so no score means "

@@ -1,4 +1,4 @@
-"""Opens what a user names as embeddings: those that exist, or those of pairs that are embedded here."""
+"""Opens what a user names as embeddings: precomputed ones, or those of pairs that are embedded here."""
 
 from __future__ import annotations
 

@@ -590,7 +590,7 @@ class SweepState:
         total: Runs in all.
         found: Runs that were complete before.
         done: Runs done now: id and seconds.
-        failed: Runs given up.
+        failed: Runs that failed for good.
         at: For each worker that is busy the task, what it is doing, and since when.
     """
 

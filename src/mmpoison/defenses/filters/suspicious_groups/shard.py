@@ -96,7 +96,7 @@ _ALL = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class VectorShard:
-    """A part of a data set whose embeddings exist.
+    """A part of a data set, with its embeddings.
 
     Attributes:
         number: Its number, from 0; parts of a pass are merged in this order.
