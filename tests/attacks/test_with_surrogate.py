@@ -144,7 +144,7 @@ def test_fewer_pairs_than_requested_are_noted(clean: PairDataset) -> None:
     few = poison(0.12).manifest
     (note,) = few.notes
     assert 0 < len(few.pairs) < 18
-    assert note.startswith(f"{len(few.pairs)} pairs of 18 requested: ")
+    assert note.startswith(f"only {len(few.pairs)} of 18 requested pairs: ")
     assert few.to_json()["notes"] == [note]
     everything = poison(1).manifest
     assert len(everything.pairs) == 18

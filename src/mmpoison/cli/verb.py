@@ -42,8 +42,7 @@ ELSEWHERE = ("progress", "settings", "format", "options")
 
 
 def verb(function: Callable[..., Any]) -> Callable[[F], F]:
-    """Make a verb from a function of the Python API: each parameter of it is an option, with its type, default "
-    "and help.
+    """Make a verb from a function of the Python API: its parameters become options, with type, default and help.
 
     The decorated function prints the result. It gets `call`, which runs the Python function on what the terminal gave
     and shows its progress, and then its own parameters: what only a terminal has, and options of the Python function
