@@ -31,7 +31,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "sterilize": "sterilize",
         "defenses": "defenses",
     },
-    "Look": {"report": "report", "search": "search", "cache": "cache"},
+    "Inspect": {"report": "report", "search": "search", "cache": "cache"},
 }
 """The verbs in the order of the help, each with its module; a group of verbs is the `app` of its module."""
 VERBS = {verb: (panel, module) for panel, verbs in GROUPS.items() for verb, module in verbs.items()}

@@ -45,10 +45,11 @@ What do you have?
       [bold]mmpoison scan pairs.csv --out scan[/bold]
   a model: find out whether it is poisoned (START is the model that it was made from)
       [bold]mmpoison check MODEL --data pairs --reference START[/bold]
-  the paper: repeat a table or a figure of it
+  the paper: reproduce any table or figure of it
       [bold]mmpoison run table-3-openmoji[/bold]
+  nothing yet: see the attack and the defences on the package's own data
+      [bold]mmpoison demo[/bold]
 
-Nothing yet: [bold]mmpoison demo[/bold] shows all of it on its own data, without a network.
 All commands: [bold]mmpoison --help[/bold]; one of them: [bold]mmpoison scan --help[/bold]"""
 """What `mmpoison` without a command prints."""
 

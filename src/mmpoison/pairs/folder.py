@@ -381,7 +381,7 @@ def restore_clean(pairs: PairDataset) -> PairDataset:
     """Undo the poison of a set with a manifest; exact for `add`, and for `replace` up to the order of captions.
 
     Raises:
-        InputError: If the set has no manifest, or the attack took out pairs that it did not misuse, which are lost.
+        InputError: If the set has no manifest, or the attack dropped pairs that it did not misuse, which are lost.
     """
     if pairs.manifest is None:
         raise InputError("the set has no manifest, there is nothing to undo")

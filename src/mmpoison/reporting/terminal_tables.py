@@ -29,7 +29,7 @@ LONGEST_JOINED_NAME = 32
 """The same where several columns of words became one."""
 
 LONGEST_WORDS = 30
-"""Characters of the words that such a column takes in; sentences have a part of their own."""
+"""The most characters of words in such a column; sentences have a part of their own."""
 
 NARROWEST_PROSE, NEXT_TO_PROSE = 26, 16
 """Columns of a terminal that sentences need, and the most that each column of words next to them gets."""

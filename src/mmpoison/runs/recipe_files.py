@@ -53,7 +53,7 @@ class ListedRecipe(NamedTuple):
     Attributes:
         name: Its name.
         data: What it runs on, the first unless another is named; empty where there is one.
-        minutes: What it took where that was measured: on OpenMoji scenes if it has them, on two cores with bf16.
+        minutes: How long it runs where that was measured: on OpenMoji scenes if it has them, on two cores with bf16.
         title: What it is.
     """
 
@@ -67,7 +67,7 @@ MEASURED_ON = "openmoji"
 """The data of the times in a list of recipes."""
 
 _MINUTES = re.compile(rf"--on {MEASURED_ON} .*?, (\d+) minutes?\b|\bin about (\d+) minutes\b")
-"""Where the header of a recipe says what it took."""
+"""Where the header of a recipe says how long it runs."""
 
 
 def listed_recipes() -> list[ListedRecipe]:

@@ -157,7 +157,7 @@ def _clusters(vectors: npt.NDArray[np.float32], size: int, seed: int) -> Index:
 
 FEWEST_KINDS = 4
 FEWEST_CLEAN = 2
-"""Clean fine-tunes that say how far one of them strays from the others; with fewer the suspect's own pairs say it."""
+"""Clean fine-tunes needed to measure how much they differ; with fewer the suspect's own pairs measure it."""
 
 SEEN = 10
 """Only pairs of kinds with a typical rank of at most this in the suspect are reported: nobody sees the others."""
