@@ -552,7 +552,7 @@ def test_a_source_that_changed_does_not_go_on(
 def test_two_at_once(rich_folder: Path, tmp_path: Path) -> None:
     (tmp_path / ".out.convert").mkdir()
     with FileLock(tmp_path / ".out.convert" / "lock"):
-        assert "at this moment" in refusal(convert, rich_folder, tmp_path / "out", to="parquet")
+        assert "is writing it" in refusal(convert, rich_folder, tmp_path / "out", to="parquet")
     convert(rich_folder, tmp_path / "out", to="parquet")
 
 
