@@ -171,9 +171,8 @@ def test_the_one_screen_is_one_screen() -> None:
     assert index.index("| [Table 1](table-1.md) |") < index.index("minutes")
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/index.md"])
-def test_the_short_table_of_claims_has_the_short_words(file: str) -> None:
-    text = (ROOT / file).read_text(encoding="utf-8")
+def test_the_short_table_of_claims_has_the_short_words() -> None:
+    text = (ROOT / "docs/results/index.md").read_text(encoding="utf-8")
     rows = re.findall(
         r"(?m)^\| (.+?) \| <!--= claims; (\d+); openmoji; answer -->.*= claims; (\d+); rsicd-ucm; ",
         text,

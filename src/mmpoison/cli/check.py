@@ -86,7 +86,7 @@ def _print(found: CheckedModel, method: str, out: Path | None, form: Format) -> 
     print_tables([table], form)
     if form != "table":
         return
-    lines = [*found.verdict(), *found.result.notes]
+    lines = [*found.verdict(), *found.result.notes, f"next: {found.next_step()}"]
     if out is not None:
         lines.append(f"all findings: {out / CHECK_FILE}")
     for line in lines:

@@ -66,6 +66,15 @@ class CheckedModel:
             f"No sign of poisoning (no finding with p <= {self.false_alarms:g}){strongest}"
         ]
 
+    def next_step(self) -> str:
+        """Say what to do now."""
+        if not self.flagged:
+            return "a goal that you suspect is measured by `mmpoison evaluate --goal A2B`: weak ones are not found here"
+        return (
+            "repair the model with clean pairs (`mmpoison sterilize`); with the pairs that it was trained on, find "
+            "those that taught it (`mmpoison check --trace DIR`)"
+        )
+
     def to_pandas(self) -> Any:
         """Return the findings as a `pandas.DataFrame`, the most unusual first.
 
