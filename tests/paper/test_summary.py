@@ -116,7 +116,7 @@ def test_claims_are_counted_for_each_data_set() -> None:
     assert line["photos"] == "undecided 2, cannot be tested here 1"
     assert line["seeds"] == "3 to 5"
     first, second, third = (CLAIMS[f"claim-{number}"].short for number in (17, 18, 19))
-    assert line["result"] == (
+    assert line["what came out"] == (
         f"{first[0].upper()}{first[1:]}: does not hold on scenes; {second}: holds on scenes; {third}: undecided."
     )
 
@@ -126,7 +126,7 @@ def test_the_sentence_names_the_data_where_answers_differ() -> None:
         twins = {"claim-34": {name: said(verdict, 5) for name, verdict in found.items()}}
         # another data set, on which this claim has no answer
         twins["claim-14"] = {name: said(HOLDS, 5) for name in ("a", "b", "c")}
-        return str(lines(twins)["Table 16"]["result"]).partition(": ")[2]
+        return str(lines(twins)["Table 16"]["what came out"]).partition(": ")[2]
 
     assert of(a=HOLDS, b=HOLDS, c=HOLDS) == "holds."
     assert of(a=HOLDS, b=FAILS, c=HOLDS) == "holds on a and c, does not hold on b."
@@ -141,8 +141,8 @@ def test_what_is_not_counted_is_not_counted_here() -> None:
     found = lines(twins)
     for line in found.values():
         assert line["scenes"] is None
-    assert found["Figure 1"]["result"].startswith("Its claims are not counted")
-    assert not found["Table 5"]["result"].startswith("Its claims")
+    assert found["Figure 1"]["what came out"].startswith("Its claims are not counted")
+    assert not found["Table 5"]["what came out"].startswith("Its claims")
     assert "In all, scenes: no answer." in page_with(twins).tables[0].note
     one = {"claim-14": {"photos": said(HOLDS, 5)}}
     assert page_with(one).tables[0].note.startswith("In all, photos: holds 1. ")
@@ -187,7 +187,7 @@ def test_the_papers_own_data_come_first_each_with_its_own_answer() -> None:
     line = by_name(summary_page([answer(CLAIMS["claim-19"], merged)], {}))["Table 5"]
     assert list(line)[2:5] == ["Flickr-PASCAL", "COCO", "openmoji"]
     assert list(line.values())[2:5] == [HOLDS, FAILS, UNDECIDED]
-    assert line["result"].endswith("holds on Flickr-PASCAL, does not hold on COCO.")
+    assert line["what came out"].endswith("holds on Flickr-PASCAL, does not hold on COCO.")
 
 
 # -- tables and figures on which no claim is answered ----------------------------------------------------------
@@ -209,14 +209,14 @@ def facts(pairs: float, parameters: float, drift: float) -> Results:
 
 def test_numbers_are_read_from_the_results() -> None:
     found = lines({}, numbers_of(facts(32500, 6.96, 0.1)))
-    assert found["Table 9"]["result"] == (
+    assert found["Table 9"]["what came out"] == (
         "No claim rests on it; pairs: openmoji 32,500; the paper: 4,998 to 616,767."
     )
     assert (
         "parameters in millions: openmoji 7.0; the paper: 82.5 to 258.7."
-        in found["Table 10"]["result"]
+        in found["Table 10"]["what came out"]
     )
-    assert found["Figure 1"]["result"] == (
+    assert found["Figure 1"]["what came out"] == (
         "Its claims are not counted; drift of texts, images: openmoji 0.100, 0.200; the paper: no number."
     )
     assert found["Figure 1"]["seeds"] == "3"
@@ -240,7 +240,7 @@ def test_several_models_of_a_data_set_are_a_range() -> None:
 def test_without_runs_no_sentence_has_a_result() -> None:
     """Every digit of a sentence is in the words of the data: nothing is said that was not measured."""
     for name, line in lines({}).items():
-        sentence = str(line["result"])
+        sentence = str(line["what came out"])
         entry = next(one for one in LINES.values() if one.name == name.lower().replace(" ", "-"))
         needs = [claim.needs for claim in CLAIMS.values() if claim.entry == entry.name]
         for words in (*needs, entry.needs):
@@ -248,9 +248,14 @@ def test_without_runs_no_sentence_has_a_result() -> None:
         assert not re.search(r"\d", sentence), line
         assert not any(str(verdict) in sentence for verdict in (HOLDS, FAILS, UNDECIDED)), line
         assert line["seeds"] is None
-    assert lines({})["Figure 10"]["result"] == "No claim rests on it, and no number is compared."
-    assert lines({})["Figure 8"]["result"].endswith("needs runs with the study distribution.")
-    assert "needs attack II on several" not in lines({})["Figure 4"]["result"]
+    assert (
+        lines({})["Figure 10"]["what came out"]
+        == "No claim rests on it, and no number is compared."
+    )
+    assert lines({})["Figure 8"]["what came out"].endswith(
+        "needs runs with the study distribution."
+    )
+    assert "needs attack II on several" not in lines({})["Figure 4"]["what came out"]
 
 
 def test_an_answer_is_shown_in_place_of_numbers() -> None:
@@ -260,7 +265,7 @@ def test_an_answer_is_shown_in_place_of_numbers() -> None:
     }
     assert lines({}, numbers)["Figure 1"]["seeds"] == "2"
     found = lines({"claim-49": {"photos": said(HOLDS, 1)}}, numbers)
-    assert "5.0" not in found["Table 10"]["result"]
+    assert "5.0" not in found["Table 10"]["what came out"]
 
 
 # -- the command -----------------------------------------------------------------------------------------------

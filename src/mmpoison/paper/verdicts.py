@@ -440,7 +440,7 @@ def summary_page(found: Sequence[ClaimAnswer], numbers: Numbers) -> Page:
         Column("what it shows", narrow=False),
         *map(Column, data),
         Column("seeds"),
-        Column("result", prose=True),
+        Column("what came out", prose=True),
     ]
     rows = [_line(entry, found, numbers.get(name, {}), data) for name, entry in LINES.items()]
     counted = [one for one in found if one.counted]
