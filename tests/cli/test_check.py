@@ -61,7 +61,7 @@ def test_without_clean_models_it_says_what_it_compared_with(
     check = ("check", judge_checkpoint, "--data", square_folder)
     shown = cli(*check, "--reference", checkpoint)
     assert shown.code == 0, shown.err
-    assert "compared with the suspect's own other pairs of kinds" in shown.out
+    assert "compared only with the suspect's own other pairs of kinds" in shown.out
     table = cli(*check, "--reference", checkpoint, "--as", "markdown")
     assert "| captions | images | rank reference |" in table.out
 
