@@ -14,7 +14,7 @@ from mmpoison.runs.recipe import load_recipe
 from mmpoison.runs.run_folder import last_demo, run_checkpoints, run_data
 
 
-def write_run(folder: Path, *, models: tuple[str, ...], name: str = "openmoji") -> Path:
+def write_run(folder: Path, *, models: tuple[str, ...], name: str = "demo") -> Path:
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(load_recipe(name).to_yaml(), encoding="utf-8")
     for model in models:

@@ -499,7 +499,7 @@ def refused_early(recipe: Recipe, out: Path) -> str:
         ({"attack": {**ATTACK, "goal": "shep2aeroplane"}}, "unknown class 'shep': did you mean"),
         ({"attack": {**ATTACK, "goal": "sheep"}}, "is not of the form A2B"),
         ({"attack": {**ATTACK, "samples": 99}}, "at most samples=5"),
-        ({"attack": {**ATTACK, "samples": 0}}, "at least 1 is needed"),
+        ({"attack": {**ATTACK, "samples": 0}}, "give at least 1"),
         ({"attack": {**ATTACK, "samples": "two"}}, "samples"),
         ({"attack": {**ATTACK, "mode": "swap"}}, "mode 'swap' is none of add, replace"),
         ({"attack": {**ATTACK, "sampels": 3}}, "sampels"),

@@ -80,6 +80,6 @@ def test_poison_stands_nearest(labelled: bool) -> None:
 
 
 def test_too_few_images() -> None:
-    with pytest.raises(InputError, match="20 held-out images are too few to find kinds"):
+    with pytest.raises(InputError, match="20 held-out images are too few to group into kinds"):
         Kinds.find(held_out(20), embed(20), 0)
     assert Kinds.find(held_out(20, labelled=True), embed(20), 0).of == "classes"

@@ -123,7 +123,7 @@ def test_labelled_pairs_are_found(squares: PairDataset, tmp_path: Path) -> None:
     assert places.tolist() == [0, 99]
     assert bad.tolist() == [False, True]
     file.write_text("pair,verdict\nno/where.png#0,keep\n")
-    with pytest.raises(InputError, match="1 labelled pair not among the judged ones"):
+    with pytest.raises(InputError, match="1 labelled pair not among the scanned pairs"):
         labelled_places(names, file)
 
 

@@ -103,11 +103,11 @@ def test_labels_without_a_bad_pair_say_so() -> None:
     distances = clean(0)
     few = distances[:50]
     cut = label_threshold(distances, few, np.zeros(50, dtype=bool))
-    assert "no labelled pair is to be dropped" in cut.note
+    assert "no label is drop" in cut.note
     assert (distances > cut.value).mean() == pytest.approx(LOSS, abs=1e-3)
 
 
 @pytest.mark.parametrize("labels", [[], [True, True]])
 def test_labels_that_tell_nothing_apart(labels: list[bool]) -> None:
-    with pytest.raises(InputError, match="label some pairs that are to be kept too"):
+    with pytest.raises(InputError, match="label some pairs as keep too"):
         label_threshold(clean(0), np.array([0.5] * len(labels)), np.array(labels, dtype=bool))

@@ -73,7 +73,7 @@ def check_labelled(bad: npt.NDArray[np.bool_]) -> None:
         InputError: If there are no labels, or all say drop.
     """
     if bad.all():
-        raise InputError(f"all of {len(bad)} labels are drop: label some pairs as keep too")
+        raise InputError(f"no label says keep ({len(bad)} say drop): label some pairs as keep too")
 
 
 def label_threshold(
