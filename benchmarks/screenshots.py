@@ -11,7 +11,7 @@ the file would have more than 150 kB:
 - `one-query.png`: the first query of the same report, at 1,200 x 400, for the README.
 
 The run is one of `openmoji-heads`, which takes a minute or two; `--run` names a finished one. The last two need a run
-of the demo, four minutes; `--demo-run` names a finished one. Chromium is found as `chromium` or `chrome`, or named
+of the demo, some minutes; `--demo-run` names a finished one. Chromium is found as `chromium` or `chrome`, or named
 by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
 """
 
@@ -41,7 +41,7 @@ PHONE = (375, 667)
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 BANNER = (1200, 400)
 RECIPE = "openmoji-heads"
-DEMO = "openmoji"
+DEMO = "demo"
 # large enough for a goal to be found, small enough for a minute
 SCENES = ("unlabelled=800", "per_class=50", "held_out=20")
 
@@ -196,7 +196,7 @@ def main(
 
     Args:
         run: A finished run of openmoji-heads.
-        demo_run: A finished run of the demo, `openmoji`.
+        demo_run: A finished run of the demo.
         out: Where the pictures go.
         only: These pages.
     """
