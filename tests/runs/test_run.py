@@ -286,8 +286,8 @@ def test_another_folder_gives_the_same_numbers(
     watch = Watch()
     again = run_recipe(make_recipe(), tmp_path / "run", progress=watch)
     assert watch.trained == [
-        "training clean model",
         "training poisoned",
+        "training clean model",
         "training filtered",
         "sterilizing",
     ]
@@ -311,7 +311,7 @@ def test_another_folder_gives_the_same_numbers(
 
 @pytest.mark.parametrize("keep_cache", few([True, False], True))
 @pytest.mark.parametrize(
-    "stop", few(["training poisoned", "training filtered", "sterilizing"], "training filtered")
+    "stop", few(["training clean model", "training filtered", "sterilizing"], "training filtered")
 )
 def test_a_killed_run_goes_on(
     make_recipe: MakeRecipe,
@@ -341,7 +341,7 @@ def test_a_killed_run_goes_on(
     watch = Watch()
     again = run_recipe(recipe, out, progress=watch)
     assert watch.trained[0] == stop
-    assert "training clean model" not in watch.trained
+    assert "training poisoned" not in watch.trained
     assert not list(out.rglob(".*"))
     if stop != "sterilizing":
         assert without_times(again) == without_times(metrics)
@@ -444,16 +444,16 @@ def test_a_changed_key_makes_only_what_depends_on_it(
     assert recipe.filter is not None
     assert recipe.sterilize is not None
     judge = {"encoder": recipe.filter.encoder}
-    everything = ["clean_model", "poisoned", "filter", "filtered", "sterilized"]
+    everything = ["poisoned", "clean_model", "filter", "filtered", "sterilized"]
     assert made(0) == everything
     assert made(1) == []
     assert made(2, filter={**judge, "clean_loss": 0.2}) == ["filter", "filtered"]
     repair = recipe.sterilize.model_dump()
     assert made(3, sterilize={**repair, "pairs": 40}) == ["sterilized"]
     attack = {"name": "single-target-label", "goal": GOAL, "samples": 3}
-    assert made(4, attack=attack) == everything[1:]
+    assert made(4, attack=attack) == ["poisoned", *everything[2:]]
     longer = {**recipe.training.model_dump(), "epochs": 3}
-    assert made(5, training=longer, filter=None, sterilize=None) == ["clean_model", "poisoned"]
+    assert made(5, training=longer, filter=None, sterilize=None) == ["poisoned", "clean_model"]
     # another name changes nothing that is computed, and the models are called by it
     assert made(6, name="others") == []
 

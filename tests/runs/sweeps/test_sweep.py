@@ -88,7 +88,7 @@ def test_two_workers_give_what_one_by_one_gives(
     # the clean model belongs to none of them: it was made once, and the other one waited for it
     models = made(tmp_path / "two")
     assert set(models) == {run.id for run in sweep.runs}
-    assert sorted(models.values()) == [["clean_model", "poisoned"], ["poisoned"]]
+    assert sorted(models.values()) == [["poisoned"], ["poisoned", "clean_model"]]
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
     for run in sweep.runs:
         run_recipe(run.recipe, tmp_path / "one" / "runs" / run.id, save_models=False)
