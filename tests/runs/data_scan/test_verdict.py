@@ -128,6 +128,7 @@ def test_every_verdict_ends_in_a_next_step(
     assert steps[0].startswith(first.replace("LOOK", look))
     text = " ".join(steps)
     assert not re.search(not_said, text)
+    assert "{" not in text
     # what was given is not advised
     assert ("--lose 0.02" in text) <= (pictures or not singles)
     assert ("below" in text) is False

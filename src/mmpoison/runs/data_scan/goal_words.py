@@ -198,7 +198,7 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
         ]
     if verdict == "poisoning likely":
         decide = [
-            "If honest pairs are among them, keep those there, and {again}. Or scan with another --encoder: this "
+            f"If honest pairs are among them, keep those there, and {again}. Or scan with another --encoder: this "
             "model may confuse their images with others."
         ]
         around = [
