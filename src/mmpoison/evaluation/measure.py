@@ -431,6 +431,15 @@ def measure(
     return Measurement(Metrics.of(sections), embeddings, drawn, flags)
 
 
+def embed_test(
+    subject: Subject, test: TestSet, cache: Path | None, progress: Progress | None = None
+) -> TestEmbeddings:
+    """Embed the test part with a model, or take it from the cache; on features it is not worth caching."""
+    if cache is not None and not isinstance(subject.inputs, FeatureInputs):
+        return cached_embeddings(subject.encoder, subject.inputs, test, cache, progress)
+    return TestEmbeddings.of(subject.encoder, subject.inputs, test, progress)
+
+
 def _of_one(
     name: str,
     subject: Subject,
@@ -439,11 +448,9 @@ def _of_one(
     cache: Path | None,
     progress: ProgressFor | None,
 ) -> ModelMeasurement:
-    shown = progress(f"embedding with {name}") if progress else None
-    if cache is not None and not isinstance(subject.inputs, FeatureInputs):
-        embedded = cached_embeddings(subject.encoder, subject.inputs, test, cache, shown)
-    else:
-        embedded = TestEmbeddings.of(subject.encoder, subject.inputs, test, shown)
+    embedded = embed_test(
+        subject, test, cache, progress(f"embedding with {name}") if progress else None
+    )
     return ModelMeasurement(
         embedded,
         utility_row(embedded, test),

@@ -38,7 +38,7 @@ class ScanResult(DataScan):
         return self._folder
 
     def __repr__(self) -> str:
-        return "\n".join(self.lines())
+        return "\n".join(map(visible, self.lines()))
 
     __str__ = __repr__
 

@@ -19,6 +19,7 @@ from mmpoison.evaluation.measure import (
     MeasurementCache,
     ModelMeasurement,
     Subject,
+    embed_test,
     measure,
 )
 from mmpoison.evaluation.rows import class_retrieval, goal_row
@@ -108,7 +109,7 @@ class RunMeasures:
 
     def say_first(self, poisoned: DualEncoder, inputs: PairInputs) -> None:
         """Say what the poison does, before all other models are trained and measured."""
-        embeddings = TestEmbeddings.of(poisoned, inputs, self.run.test)
+        embeddings = embed_test(Subject(poisoned, inputs), self.run.test, cache_folder())
         for target in self.run.goal_targets:
             goal, image = target.goal, target.image or f"a picture of {target.goal.target}"
             share = goal_row(embeddings, self.run.test, target).hit_10 or 0.0
