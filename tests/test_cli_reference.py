@@ -1,4 +1,4 @@
-"""The pages of the command line are those that the help gives."""
+"""The pages of the command line are those that the help gives, and the contracts those that the code keeps."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 def script() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))  # as it is for a script
+        importlib.import_module("contracts")
         return importlib.import_module("cli_reference")
 
 
@@ -49,6 +50,15 @@ def test_a_page_that_differs_is_found(
     changed.write_text("old")
     gone.write_text("of a verb that there was")
     assert set(differing(script.pages())) == {changed, gone}
+
+
+def test_the_contracts_are_what_the_code_keeps(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contracts = importlib.import_module("contracts")
+    assert differing(contracts.pages()) == [], "python benchmarks/contracts.py --write"
+    monkeypatch.setattr(contracts, "LINE_KEYS", ("image", "captions"))
+    assert differing(contracts.pages()) == [contracts.PAGE]
 
 
 def test_every_option_is_there_once(script: ModuleType) -> None:

@@ -163,7 +163,7 @@ class ResultWriter:
         if self._named:
             own = shard.table(np.arange(len(ids)))
             columns += [own[name].cast(pa.string()) for name in NAMES]
-        return pa.Table.from_arrays(columns, schema=_scores_schema(named=self._named))
+        return pa.Table.from_arrays(columns, schema=scores_schema(named=self._named))
 
     def _table(
         self, shard: Shard, verdict: ShardVerdict, ids: Sequence[str], rows: npt.NDArray[np.intp]
@@ -218,7 +218,7 @@ def write_results(
         with (
             pq.ParquetWriter(parquet, schema, compression="zstd") as writer,
             csv.CSVWriter(text, _in_text(schema.empty_table()).schema) as lines,
-            pq.ParquetWriter(scores, _scores_schema(named=named), compression="zstd") as scored,
+            pq.ParquetWriter(scores, scores_schema(named=named), compression="zstd") as scored,
         ):
 
             def write(table: pa.Table) -> None:
@@ -297,7 +297,8 @@ def own_schema(shards: Sequence[Shard]) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, kind in found.items()])
 
 
-def _scores_schema(*, named: bool) -> pa.Schema:
+def scores_schema(*, named: bool) -> pa.Schema:
+    """Return the schema of `scores.parquet`; `named`: with the own columns `NAMES`."""
     import pyarrow as pa
 
     kinds = {

@@ -429,8 +429,6 @@ class Metrics(Measures):
     study: OrEmpty[Study] = Study()
     transfer: OrEmpty[dict[str, TransferMeasures]] = {}
     run: OrEmpty[RunFacts] = RunFacts()
-    sterilize_curve: RepairCurve | None = None
-    """Where versions before `sterilize-curve.json` wrote the curve."""
 
     @property
     def goals(self) -> list[str]:

@@ -241,11 +241,11 @@ def study_rows(metrics: Metrics, folder: Path) -> Iterator[Row]:
             for model, row in rows.items():
                 utility = utility_numbers(there.utility.get(model), "utility.")
                 yield {**_row("transfer", goal, model, row, case=data), **utility}
-    yield from _curve(curve_of(metrics, folder))
+    yield from _curve(curve_of(folder))
 
 
-def curve_of(metrics: Metrics, folder: Path) -> RepairCurve:
-    """Read the curve of a repair, from a file of the run folder or from the metrics; empty where there is none.
+def curve_of(folder: Path) -> RepairCurve:
+    """Read the curve of a repair; empty where there is none.
 
     Raises:
         InputError: If the file is broken.
@@ -253,7 +253,7 @@ def curve_of(metrics: Metrics, folder: Path) -> RepairCurve:
     for name in CURVE_FILES:
         if (folder / name).is_file():
             return RepairCurve.read(folder / name, clean)
-    return metrics.sterilize_curve or RepairCurve()
+    return RepairCurve()
 
 
 def _curve(curve: RepairCurve) -> Iterator[Row]:

@@ -1,0 +1,193 @@
+"""The contracts of version 1, made from the code: the blocks of `docs/contracts.md`.
+
+    python benchmarks/contracts.py            # names what differs from the page
+    python benchmarks/contracts.py --write    # writes it
+
+A line that goes, or changes, breaks somebody's program: it needs a new major version.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from page_blocks import ROOT, check_or_write, with_block
+from pydantic import BaseModel
+from typer.core import TyperOption
+
+import mmpoison
+from mmpoison.attacks.catalogue import ATTACKS, Attack
+from mmpoison.cli.app import VERBS, command_of
+from mmpoison.datasets.catalogue import DATASETS
+from mmpoison.defenses.catalogue import (
+    DEFENSES,
+    Defense,
+    ModelCheck,
+    ModelRepair,
+    RobustTraining,
+    TrainingServices,
+)
+from mmpoison.defenses.cut import CutOptions
+from mmpoison.defenses.filters.score_filter import ScoreFilter
+from mmpoison.embedded.results import NAMES, drop_schema, scores_schema
+from mmpoison.models.catalogue import MODELS
+from mmpoison.pairs.folder import LINE_KEYS
+from mmpoison.pairs.manifest import AddedImage, PoisonedPair, PoisonManifest
+from mmpoison.records.data_scan import DataScan
+from mmpoison.records.run_files import Metrics
+
+PAGE = ROOT / "docs/contracts.md"
+PROTOCOLS = (Attack, Defense, ScoreFilter, RobustTraining, ModelRepair, ModelCheck)
+GROUPS = (ATTACKS, DEFENSES, DATASETS, MODELS)
+
+
+def verbs() -> Iterator[str]:
+    """Write each verb with its arguments and options, those that must be given first."""
+    for name in VERBS:
+        command = command_of(name)
+        for child, one in (getattr(command, "commands", None) or {"": command}).items():
+            shown = [f"mmpoison {name} {child}".strip()]
+            for parameter in sorted(
+                one.params, key=lambda p: (isinstance(p, TyperOption), not p.required)
+            ):
+                if getattr(parameter, "hidden", False) or parameter.name == "help":
+                    continue
+                if not isinstance(parameter, TyperOption):
+                    shown.append(parameter.metavar or parameter.name.upper())
+                else:
+                    shown += [parameter.opts[0], *parameter.secondary_opts[:1]]
+            yield " ".join(shown)
+
+
+def parameters(call: Any) -> str:
+    """Write the names of parameters as Python would; those with a default end in `=`."""
+    shown, by_name = [], False
+    for each in inspect.signature(call).parameters.values():
+        if each.name == "self":
+            continue
+        if each.kind is each.KEYWORD_ONLY and not by_name:
+            by_name = True
+            shown.append("*")
+        stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+        by_name = by_name or stars == "*"
+        shown.append(stars + each.name + ("" if each.default is each.empty else "="))
+    return f"({', '.join(shown)})"
+
+
+def names() -> Iterator[str]:
+    """Write each name of the package, as it is called."""
+    for name in sorted(mmpoison.__all__):
+        one = getattr(mmpoison, name)
+        yield f"mmpoison.{name}{parameters(one) if callable(one) else ''}"
+
+
+def keys(record: type[BaseModel], file: str) -> Iterator[str]:
+    """Write the keys of a file, then those of each kind of object in it, once.
+
+    `key.*` stands for an object with any keys, `key[]` for a list; `=` says of what.
+    """
+    known, waiting = {record: file}, [record]
+    for one in waiting:
+        shown = []
+        for name, field in one.model_fields.items():
+            path, inner = inside(field.annotation, field.alias or name)
+            if inner is not None and inner not in known:
+                known[inner] = inner.__name__
+                waiting.append(inner)
+            shown.append(path if inner is None else f"{path}={inner.__name__}")
+        yield f"{known[one]}: {' '.join(shown)}"
+
+
+def inside(kind: Any, path: str) -> tuple[str, type[BaseModel] | None]:
+    """Return the path to the record in a type, optional or in mappings and lists; the path alone without one."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return path, kind
+    parts, more = typing.get_args(kind), path
+    if typing.get_origin(kind) is dict:
+        parts, more = parts[1:], f"{path}.*"
+    elif typing.get_origin(kind) is list:
+        more = f"{path}[]"
+    found = [inside(part, more) for part in parts]
+    return next((one for one in found if one[1] is not None), (path, None))
+
+
+def manifest() -> Iterator[str]:
+    """Write the keys of a manifest that has everything."""
+    pair, added = (
+        PoisonedPair("a", "1.jpg", "2.jpg", "a2b"),
+        AddedImage("1.jpg", "0" * 64, {"x": 1}),
+    )
+    more = {
+        "target_images": {"a2b": "2.jpg"},
+        "added_images": {"3.jpg": added},
+        "filtered": {"x": 1},
+    }
+    more |= {
+        "trigger": {"x": 1},
+        "notes": ("x",),
+        "dropped_images": ("2.jpg",),
+        "fingerprint": "0" * 64,
+    }
+    whole: dict[str, Any] = PoisonManifest(
+        *("single-target-label", {}, ("a2b",), "add", 0, "0" * 64, 2, 3, (pair,)), **more
+    ).to_json()
+    yield f"manifest.json: {' '.join(whole)}"
+    yield f"counts: {' '.join(whole['counts'])}"
+    for name, kind in (("pairs[]", PoisonedPair), ("added_images.*", AddedImage)):
+        yield f"{name}: {' '.join(field.name for field in fields(kind))}"
+
+
+def scan() -> Iterator[str]:
+    """Write the columns of the tables of a scan, and the keys of `scan.json`."""
+    tables = {
+        "drop.csv, drop.parquet": drop_schema(pa.schema([])),
+        "scores.parquet": scores_schema(named=False),
+    }
+    for file, schema in tables.items():
+        yield f"{file}: {' '.join(schema.names)}"
+    yield f"scores.parquet of pairs with images, besides: {' '.join(NAMES)}"
+    yield from keys(DataScan, "scan.json")
+
+
+def protocols() -> Iterator[str]:
+    """Write what a plug-in of each kind has, and the groups of entry points by which it is found."""
+    for protocol in PROTOCOLS:
+        said = [name for name in inspect.get_annotations(protocol) if not name.startswith("_")]
+        yield f"{protocol.__name__}: {' '.join(said)}".rstrip()
+        for name, one in vars(protocol).items():
+            if isinstance(one, property):
+                yield f"{protocol.__name__}.{name}"
+            elif inspect.isfunction(one) and not name.startswith("_"):
+                yield f"{protocol.__name__}.{name}{parameters(one)}"
+    for services in (CutOptions, TrainingServices):
+        yield f"{services.__name__}: {' '.join(services.__annotations__)}"
+    yield from (f'[project.entry-points."{registry._group}"]' for registry in GROUPS)
+
+
+BLOCKS = {
+    "pairs": lambda: [f"captions.jsonl: {' '.join(LINE_KEYS)}"],
+    "verbs": verbs,
+    "names": names,
+    "manifest": manifest,
+    "metrics": lambda: keys(Metrics, "metrics.json"),
+    "scan": scan,
+    "protocols": protocols,
+}
+
+
+def pages() -> Mapping[Path, str]:
+    """Make the page: its text stays, its blocks are made."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, lines in BLOCKS.items():
+        text = with_block(text, name, "\n".join(["```text", *lines(), "```"]), PAGE)
+    return {PAGE: text}
+
+
+if __name__ == "__main__":
+    sys.exit(check_or_write(pages()))
