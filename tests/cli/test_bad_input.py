@@ -134,6 +134,7 @@ CASES = {
     "review": [
         ("review no-folder --labels x.csv", "no such file; `mmpoison scan DATA"),
         ("review no-folder", "Missing option '--labels'"),
+        ("filter --data squares --out out", "it is part of `mmpoison scan` now"),
     ],
     "evaluate": [
         (f"{EVALUATE} {GOAL} --model model --data no", "no: no such folder"),
@@ -203,6 +204,7 @@ CASES = {
         ("report nowhere", "nowhere"),
         ("report nowhere full", "nowhere"),
         ("report full", "full"),
+        ("report full --format json", "it is --as FORMAT or --json now"),
     ],
     "data": [
         ("data build openmoji --out full", "full: is not empty"),

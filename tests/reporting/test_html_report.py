@@ -185,6 +185,16 @@ def test_flags_are_loud(write_run: WriteRun, metrics: dict[str, Any]) -> None:
     assert "Read the warnings before believing these numbers. After 125 false pairs" in text
 
 
+def test_the_steps_of_a_robust_training_are_shown(
+    write_run: WriteRun, metrics: dict[str, Any]
+) -> None:
+    metrics["run"]["robust_training"] = {"method": "scan-trace"}
+    steps = ["scan: 7 pairs dropped", "trace 1: 3 pairs dropped; captions about <b>"]
+    metrics["run"]["training"] = {"robust": {"steps": 4, "notes": steps}}
+    text = words(Page(render_html(write_run(metrics=metrics))))
+    assert f"with the defence scan-trace. {' '.join(steps)}" in text
+
+
 def test_two_goals_get_a_sentence_and_a_table_each(
     write_run: WriteRun, metrics: dict[str, Any]
 ) -> None:

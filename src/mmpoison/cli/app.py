@@ -105,7 +105,9 @@ def _command() -> Any:
 
 
 MOVED = {
+    "No such command 'filter'": "it is part of `mmpoison scan` now",
     "No such command 'sweep'": "it is part of `mmpoison run` now",
+    "No such option: --format": "it is --as FORMAT or --json now; of `models export`, --to FORMAT",
     "No such option: --suspect": "it is `mmpoison check MODEL` now",
     "No such option: --trust": "a checkpoint's code is never run",
     "No such option: --no-stop": "a repair does all its steps",
@@ -125,10 +127,8 @@ def run_command() -> int:
     try:
         # standalone mode would draw a box of several lines around typer's own errors
         code = _command()(standalone_mode=False, prog_name="mmpoison")
-        end_processes()
     except AlreadyDone as done:
         say(str(done))
-        end_processes()
     except TyperException as error:
         if "NoArgs" in type(error).__name__:  # a group without a verb: the message is its help
             typer.echo(error.format_message())
@@ -138,6 +138,7 @@ def run_command() -> int:
             moved = next((now for was, now in MOVED.items() if was in reason), "see --help")
             stderr(f"mmpoison: {reason} ({moved})")
         return 2
+    end_processes()
     return code if isinstance(code, int) else 0
 
 
