@@ -58,6 +58,7 @@ def open_tables(
     *,
     images: str | Path | None,
     own_columns: bool,
+    own_paths: bool = False,
     chosen: ColumnNames,
     refused: Iterable[str] = (),
 ) -> PairRows:
@@ -69,6 +70,7 @@ def open_tables(
         what: What is read, for messages.
         images: Folder that image paths start from; `folder` where images are bytes in the files, or by default.
         own_columns: Read the user's own columns too.
+        own_paths: With them the paths of images, as the table has them.
         chosen: The user's choice of columns.
         refused: A line for each file that is not read.
 
@@ -93,7 +95,7 @@ def open_tables(
         break
     # bytes lie in the files, wherever other images may be
     root = folder if inside else root
-    entries = chain(refused, _entries(files, root, chosen, own_columns, inside))
+    entries = chain(refused, _entries(files, root, chosen, (own_columns, own_paths), inside))
     return PairRows(root, entries, what, own_paths=True, folder=folder)
 
 
@@ -107,7 +109,11 @@ def _sample(file: TableFile, read: BatchReader, columns: list[str]) -> Any:
 
 
 def _entries(
-    files: Sequence[TableFile], root: Path, chosen: ColumnNames, own: bool, inside: bool
+    files: Sequence[TableFile],
+    root: Path,
+    chosen: ColumnNames,
+    own: tuple[bool, bool],
+    inside: bool,
 ) -> Iterator[ImageEntry | str]:
     for file in files:
         problems: list[str] = []
@@ -115,7 +121,7 @@ def _entries(
             opened = file.open(file, problems.append)
             if opened is not None:
                 schema, read = opened
-                columns = choose_columns(schema, chosen, file.name, own_columns=own)
+                columns = choose_columns(schema, chosen, file.name, own=own)
                 if columns.inside != inside:
                     kind = "bytes" if columns.inside else "paths"
                     yield f"{file.name}: holds {kind} of images, the first file does not"
@@ -210,7 +216,7 @@ def _texts(column: Any) -> list[str]:
 
 
 def choose_columns(
-    schema: Any, chosen: ColumnNames, where: str, *, own_columns: bool = False
+    schema: Any, chosen: ColumnNames, where: str, *, own: tuple[bool, bool] = (False, False)
 ) -> TableColumns:
     """Choose the columns of a table by the user's options, recognised names and types.
 
@@ -218,7 +224,7 @@ def choose_columns(
         schema: Arrow schema; Hugging Face's features in its metadata tell the classes' names.
         chosen: The user's choice of columns.
         where: The file, for messages.
-        own_columns: Choose the user's own columns too: all others, but those that hold bytes.
+        own: Whether to choose the user's own columns too, all others but those of bytes; and with them the paths.
 
     Raises:
         InputError: If a column is missing or of a type that cannot be used.
@@ -248,13 +254,16 @@ def choose_columns(
     if categories is not None and not is_list_of_text(schema.field(categories).type):
         categories = None
     several = CAPTION_COLUMNS in names and is_list_of_text(schema.field(CAPTION_COLUMNS).type)
-    own: dict[str, str] = {}
+    own_columns, own_paths = own
+    named: dict[str, str] = {}
     if own_columns:
-        used = [image, captions, *(n for n in (label, split, categories) if n is not None)]
+        used = [captions, *(n for n in (label, split, categories) if n is not None)]
+        if not own_paths:
+            used.append(image)
         if several:
             used.append(CAPTION_COLUMNS)
         free = [f.name for f in schema if f.name not in used and not _has_bytes(f.type)]
-        own = {free[place]: name for place, name in own_names(free, ()).items()}
+        named = {free[place]: name for place, name in own_names(free, ()).items()}
     return TableColumns(
         image,
         inside,
@@ -264,7 +273,7 @@ def choose_columns(
         categories,
         _class_names(schema, label),
         not inside or image == default,
-        own,
+        named,
         own_columns and several,
     )
 

@@ -27,6 +27,7 @@ def open_parquet(
     *,
     images: str | Path | None = None,
     own_columns: bool = False,
+    own_paths: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairRows:
     """Open Parquet files; images that are bytes stay where they are.
@@ -35,6 +36,7 @@ def open_parquet(
         root: A file, or a folder of `*.parquet` (also in folders below it).
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
         own_columns: Read the other columns too, but those of bytes, so that they are written with the pairs again.
+        own_paths: With them the paths of images as the table has them, so that what is written can be joined with it.
         **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
@@ -51,7 +53,7 @@ def open_parquet(
     ]
     return open_tables(
         folder, files, str(root),
-        images=images, own_columns=own_columns, chosen=columns, refused=refused,
+        images=images, own_columns=own_columns, own_paths=own_paths, chosen=columns, refused=refused,
     )  # fmt: skip
 
 
