@@ -14,7 +14,8 @@ from tests.scan_results import write_scan_result
 
 from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.pages.review import group_members, read_scan, review_app, scanned_pairs
+from mmpoison.pages.review import group_members, review_app, scanned_pairs
+from mmpoison.records.data_scan import read_scan
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

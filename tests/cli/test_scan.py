@@ -95,7 +95,8 @@ def test_pairs_that_were_scanned_can_be_reviewed(
     cli: Callable[..., Outcome], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review import read_scan, scanned_pairs, source_of
+    from mmpoison.pages.review import scanned_pairs, source_of
+    from mmpoison.records.data_scan import read_scan
 
     broken = next((work / "squares").rglob("*.png"))
     broken.write_bytes(b"no picture")

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from tests.conftest import write_square_pairs
+from tests.scan_results import write_scan_result
 
+from mmpoison.datasets import load_pairs
 from mmpoison.models import load_checkpoint
 
 Cli = Callable[..., Any]
@@ -141,3 +143,35 @@ def test_other_losses(
     assert result.code == 0, result.err
     assert load_checkpoint(out).config["mmpoison"]["training"]["objective"] == method
     assert f"repair: {method}" in (out / "README.md").read_text()
+
+
+def test_what_a_scan_found_is_unlearned(
+    cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Dropped pairs are not trained on; those of the likely group are pushed apart, the other group's are left out."""
+    listed = list(load_pairs(square_folder).select(split="train"))[:6]
+    rows = [
+        {"pair": f"{pair.image}#0", "caption": pair.caption, "score": 1.0, "drop": nr < 5, "group": nr % 2}
+        for nr, pair in enumerate(listed)
+    ]  # fmt: skip
+    scan = write_scan_result(tmp_path / "scan", rows, groups=[{}, {"grade": "look at this group"}])
+    command = [
+        *("sterilize", "--data", square_folder, "--model", checkpoint, "--held-out", "0"),
+        *(*SETTINGS, "--set", "max_steps=2", "--unlearn", scan),
+    ]
+    out = tmp_path / "out"
+    done = cli(*command, "--split", "train", "--out", out)
+    assert done.code == 0, done.err
+    card = (out / "README.md").read_text()
+    assert "unlearned: 3 pairs of groups called poisoning" in card
+    assert load_checkpoint(out).config["mmpoison"]["training"]["objective"] == "unlearn"
+
+    other = cli(*command, "--out", tmp_path / "other")
+    assert other.code == 2
+    assert "5 dropped pairs not among the pairs" in other.err
+    assert "--split train" in other.err
+    par = cli(*command, "--split", "train", "--method", "par", "--out", tmp_path / "other")
+    assert (par.code, "only clean-finetune takes pairs" in par.err) == (2, True)
+    weak = write_scan_result(tmp_path / "weak", rows, groups=[{"grade": "as in clean data"}] * 2)
+    nothing = cli(*command[:-1], weak, "--split", "train", "--out", tmp_path / "other")
+    assert (nothing.code, "there is nothing to unlearn" in nothing.err) == (2, True)

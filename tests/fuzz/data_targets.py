@@ -203,7 +203,8 @@ def _with_scores(folder: Path) -> None:
 
 def _read_scores(folder: Path) -> None:
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review import group_members, read_scan, scanned_pairs, source_of
+    from mmpoison.pages.review import group_members, scanned_pairs, source_of
+    from mmpoison.records.data_scan import read_scan
 
     # what it names may lie anywhere on the user's machine, so it is only read
     source_of(read_scan(folder), folder)

@@ -39,6 +39,7 @@ def sterilize(
     reference: DualEncoder | str | Path | None = None,
     canary_goal: str | Sequence[str] = (),
     evaluate_every: int | None = None,
+    unlearn: str | Path | Sequence[str | Path] = (),
     goal: str | Sequence[str] = (),
     track: Sequence[str] = (),
     fresh: bool = False,
@@ -64,6 +65,8 @@ def sterilize(
         reference: The clean model that the suspect was made from, to check the model before and after (`checks`).
         canary_goal: A goal that is known to be in the suspect: choose the learning rate that leaves least of it.
         evaluate_every: Evaluate also after every N steps.
+        unlearn: Results of `scan` and `check --trace`, where `split` is what the suspect was trained on: the repair
+            leaves out the pairs that they drop, and pushes those of groups called poisoning apart.
         goal: `A2B` to measure on the test part; those of the manifest by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
         fresh: With `out`: start from the beginning instead of resuming.
@@ -127,6 +130,9 @@ def sterilize(
             seed=seed,
             held_out=held_out,
             rule=rule,
+            unlearn=[
+                Path(one) for one in ([unlearn] if isinstance(unlearn, str | Path) else unlearn)
+            ],
             goal_targets=goal_targets,
             trackers=track,
             fresh=fresh,

@@ -59,11 +59,11 @@ def review(
     from mmpoison.pages.review import (
         add_neighbours,
         group_members,
-        read_scan,
         review_app,
         scanned_pairs,
         source_of,
     )
+    from mmpoison.records.data_scan import read_scan
 
     found = read_scan(result)
     assert data is not None, "how it is read is known, if not what"

@@ -29,12 +29,19 @@ def sterilize(
     Other learning rates: [bold]mmpoison sterilize --data scenes --model model --out candidate
     --learning-rate 3e-6 --learning-rate 3e-5[/bold]
 
+    With the pairs that the suspect was trained on: [bold]mmpoison sterilize --data pairs --split train --model suspect
+    --out candidate --unlearn scan --unlearn traced[/bold]
+
     The utility on the way is in OUT/sterilize-curve.json. No model is saved (exit code 1)
     if all of them lost more than --max-utility-loss.
 
     Options:
         learning_rate: A rate to try; repeat it to try several and save the best by the stated rule. By default 1e-3,
             1e-4 and 1e-5 in turn, until one keeps the utility.
+
+    Training pairs:
+        unlearn: A result of scan or check --trace, of the split that is trained on: leave out what it drops, and push
+            the pairs of groups called poisoning apart; repeat it.
 
     How the repair is judged:
         held_out: Share of the clean images that measure the utility and are not trained on; 0: train on all.

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.phrasing import count_of, one_line
-from mmpoison.embedded.files import each
+from mmpoison.embedded.files import DataFile, each
 from mmpoison.embedded.keep_lists import BoolArray, KeepList, keep_list
+from mmpoison.embedded.own_columns import OwnColumns
 from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
 from mmpoison.errors import InputError
 
@@ -330,3 +331,48 @@ def _fitted(own: pa.Table, field: pa.Field, rows: int) -> Any:
 def storable(text: str) -> str:
     """Escape what is no Unicode: text of a file that is not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+MOST_GROUPS = 1000
+
+
+class ScoreTable:
+    """The table of scores of a scan that embedded the pairs, read again.
+
+    Args:
+        result: The folder of the scan.
+
+    Attributes:
+        file: The file.
+        score: Of each pair, NaN where it could not be judged, shape `(N,)`.
+        group: Number of its group, `NO_GROUP` where it is in none, shape `(N,)`.
+        drop: Whether it goes, shape `(N,)`.
+
+    Raises:
+        InputError: If it is not there, or is not such a table.
+    """
+
+    def __init__(self, result: Path) -> None:
+        self.file = result / SCORES_FILE
+        if not self.file.exists():
+            raise InputError(
+                f"{self.file}: no such file; `mmpoison scan DATA --out {result}` writes it"
+            )
+        self._table = OwnColumns(DataFile(str(self.file)))
+        if missing := {*NAMES, "score", "group", "drop"} - set(self._table.schema().names):
+            raise InputError(
+                f"{self.file}: has no column {min(missing)!r}: a scan that embedded the pairs is needed"
+            )
+        self.score = self._table.numbers("score").astype(np.float64)
+        group = self._table.numbers("group")
+        self.group = (
+            np.where(np.isnan(group), NO_GROUP, group).clip(NO_GROUP, MOST_GROUPS).astype(np.int64)
+        )
+        self.drop = self._table.numbers("drop") > 0
+
+    def texts(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
+        """Return name and caption of some rows."""
+        table = self._table.table(rows)
+        return list(
+            zip(table.column("pair").to_pylist(), table.column("caption").to_pylist(), strict=True)
+        )

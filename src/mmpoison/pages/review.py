@@ -29,29 +29,15 @@ from mmpoison.defenses.filters.pair_labels import (
 )
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.filters.pair_vectors import embed_pairs
-from mmpoison.embedded.files import DataFile
-from mmpoison.embedded.own_columns import OwnColumns
-from mmpoison.embedded.results import NAMES, SCORES_FILE
+from mmpoison.embedded.results import ScoreTable
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import ProgressFor, prepare_pixels
 from mmpoison.pages.local_app import LOCAL, STATIC, create_app, image_response
-from mmpoison.records.data_scan import SCAN_FILE, DataScan
+from mmpoison.records.data_scan import DataScan
 from mmpoison.reporting.text import spelled
 
 # -- Finds the pairs of groups and the most suspicious others of a scan, with the other captions of their images.
-
-
-def read_scan(result: Path) -> DataScan:
-    """Read what a scan says of its result.
-
-    Raises:
-        InputError: If it is no folder of a scan, or broken.
-    """
-    file = result / SCAN_FILE
-    if not file.exists():
-        raise InputError(f"{file}: no such file; `mmpoison scan DATA --out {result}` writes it")
-    return DataScan.read(file)
 
 
 def source_of(scan: DataScan, result: Path) -> str:
@@ -90,7 +76,7 @@ def scanned_pairs(
     Raises:
         InputError: If the folder has no scores of pairs, they are broken, or the set is another one.
     """
-    table = _Scores(result)
+    table = ScoreTable(result)
     usable = np.flatnonzero(~np.isnan(table.score))
     group = np.where(table.group[usable] < 0, np.inf, table.group[usable])
     order = np.lexsort((usable, -table.score[usable], ~table.drop[usable], group))[:count]
@@ -119,41 +105,11 @@ def group_members(result: Path) -> list[list[str]]:
     Raises:
         InputError: If the scores are broken.
     """
-    table = _Scores(result)
+    table = ScoreTable(result)
     return [
         [name for name, _ in table.texts(np.flatnonzero(table.group == number))]
         for number in range(int(table.group.max(initial=-1)) + 1)
     ]
-
-
-MOST_GROUPS = 1000
-
-
-class _Scores:
-    """The table of scores of a scan."""
-
-    def __init__(self, result: Path) -> None:
-        self.file = result / SCORES_FILE
-        if not self.file.exists():
-            raise InputError(
-                f"{self.file}: no such file; `mmpoison scan DATA --out {result}` writes it"
-            )
-        self._table = OwnColumns(DataFile(str(self.file)))
-        if missing := {*NAMES, "score", "group", "drop"} - set(self._table.schema().names):
-            raise InputError(
-                f"{self.file}: has no column {min(missing)!r}: review needs a scan that embedded the pairs"
-            )
-        self.score = self._table.numbers("score").astype(np.float64)
-        group = self._table.numbers("group")
-        self.group = np.where(np.isnan(group), -1, group).clip(-1, MOST_GROUPS).astype(np.int64)
-        self.drop = self._table.numbers("drop") > 0
-
-    def texts(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
-        """Return name and caption of some rows."""
-        table = self._table.table(rows)
-        return list(
-            zip(table.column("pair").to_pylist(), table.column("caption").to_pylist(), strict=True)
-        )
 
 
 # -- Finds pairs that resemble the shown ones, in one pass over the set.

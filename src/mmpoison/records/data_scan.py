@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from mmpoison.base.record import Number, Record
+from mmpoison.errors import InputError
 
 SCAN_FILE, SCAN_PAGE = "scan.json", "scan.html"
 
@@ -212,3 +214,18 @@ class DataScan(Record):
     failed: list[FailedShard] = []
     seed: int = 0
     tool_version: str = ""
+
+
+def read_scan(result: Path) -> DataScan:
+    """Read what a scan says of its result.
+
+    Args:
+        result: The folder of the scan.
+
+    Raises:
+        InputError: If it is no folder of a scan, or broken.
+    """
+    file = result / SCAN_FILE
+    if not file.exists():
+        raise InputError(f"{file}: no such file; `mmpoison scan DATA --out {result}` writes it")
+    return DataScan.read(file)

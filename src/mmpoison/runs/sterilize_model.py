@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mmpoison.base.extras import require
 from mmpoison.base.files import refuse_occupied, write_json
+from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.defenses.catalogue import defense_parameters, require_clean
+from mmpoison.defenses.repairs.finetuning import Unlearn
 from mmpoison.defenses.repairs.repair import (
     PROBES_FILE,
     Branch,
@@ -21,12 +26,14 @@ from mmpoison.defenses.repairs.repair import (
     run_repair,
 )
 from mmpoison.defenses.repairs.repair_meter import RepairMeter, RepairRule, hold_out
+from mmpoison.embedded.results import NO_GROUP, ScoreTable
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, TestSet
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.table import BoolArray, PairDataset
+from mmpoison.records.data_scan import read_scan
 from mmpoison.reporting.repair import write_repair_figures
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.check_model import CHECK_FILE, CheckedModel, check_model
@@ -108,6 +115,7 @@ def sterilize_model(
     seed: int = 0,
     held_out: float = 0.2,
     rule: RepairRule | None = None,
+    unlearn: Sequence[Path] = (),
     goal_targets: Sequence[GoalTarget] = (),
     trackers: Sequence[str] = (),
     fresh: bool = False,
@@ -132,6 +140,8 @@ def sterilize_model(
         held_out: Share of the clean images that is not trained on and decides; 0: all are trained on, nothing is
             decided.
         rule: What decides; given by the user, or None for the default where there are images enough.
+        unlearn: Results of scans and traces of the split: the pairs that they drop are not clean, and those of groups
+            that are called poisoning are pushed apart (`Unlearn`).
         goal_targets: Goals to show on the test part; without any it is not measured.
         trackers: As in `LogOptions`.
         fresh: Delete what an earlier try has left.
@@ -151,10 +161,11 @@ def sterilize_model(
         shutil.rmtree(work, ignore_errors=True)
     if "settings" in defense_parameters("post-training", method):
         settings = settings or TrainingSettings()
-    clean = pairs.select(split=split)
-    if not len(clean):
+    given = pairs.select(split=split)
+    if not len(given):
         raise InputError(f"split {split!r} has no pairs to train on")
-    require_clean(clean)
+    listed = _listed(given, unlearn, method)
+    clean = given if listed is None else given.where(~listed.drop)
     judged = rule is not None or len(learning_rates) > 1
     if not held_out and (judged or goal_targets):
         raise InputError("max_utility_loss, several rates and goals need held-out pairs")
@@ -164,10 +175,9 @@ def sterilize_model(
     branches = repair_branches(
         method, options or {}, settings, learning_rates, several=held is not None
     )
-    test = TestSet.of(pairs) if goal_targets else None
-    for goal_target in goal_targets:
-        assert test is not None
-        test.check(goal_target)
+    if listed is not None:
+        train = _unlearning(branches, given, listed, held)
+    test = _test_set(pairs, goal_targets)
     in_test = pairs.in_split("test") & ~pairs.poisoned
     checks: dict[str, CheckedModel] = {}
 
@@ -178,7 +188,7 @@ def sterilize_model(
     check("before", suspect)
     inputs = prepare_pixels(
         suspect,
-        clean if test is None else pairs.where(pairs.in_split(split) | in_test),
+        given if test is None else pairs.where(pairs.in_split(split) | in_test),
         images=None if test is None else test.gallery,
         progress=progress.progress,
     )
@@ -228,7 +238,7 @@ def sterilize_model(
         data=clean,
         settings=chosen.settings,
         result=result,
-        facts=(*_facts(method, chosen, meter), *done.checked()),
+        facts=(*_facts(method, chosen, meter, listed), *done.checked()),
     )
     save_checkpoint(
         result.encoder,
@@ -241,6 +251,91 @@ def sterilize_model(
     )
     shutil.rmtree(work, ignore_errors=True)
     return done
+
+
+def _test_set(pairs: PairDataset, goal_targets: Sequence[GoalTarget]) -> TestSet | None:
+    """Return the test part, where goals are shown on it."""
+    test = TestSet.of(pairs) if goal_targets else None
+    for goal_target in goal_targets:
+        assert test is not None
+        test.check(goal_target)
+    return test
+
+
+@dataclass(frozen=True)
+class ListedPairs:
+    """What results of scans say of `N` pairs.
+
+    Attributes:
+        drop: Which of them are dropped, shape `(N,)`.
+        group: The group of each dropped one that is called poisoning, from 0 through all results; `NO_GROUP` for all
+            others. Shape `(N,)`.
+    """
+
+    drop: BoolArray
+    group: npt.NDArray[np.int64]
+
+
+def listed_pairs(pairs: PairDataset, results: Sequence[Path]) -> ListedPairs:
+    """Find the pairs that results of scans drop, and the groups among them that are called poisoning.
+
+    Args:
+        pairs: The pairs that were scanned.
+        results: Folders of `mmpoison scan`, or of `check --trace`.
+
+    Raises:
+        InputError: If a folder is no such result, a dropped pair is not among the pairs, or no group is called
+            poisoning.
+    """
+    said = ", ".join(map(str, results))
+    listed: dict[tuple[str, str], int] = {}
+    first = 0
+    for result in results:
+        groups, table = read_scan(result).groups, ScoreTable(result)
+        likely = [number for number, one in enumerate(groups) if one.grade == "poisoning likely"]
+        rows = np.flatnonzero(table.drop)
+        of_rows = np.where(np.isin(table.group[rows], likely), first + table.group[rows], NO_GROUP)
+        for (name, caption), group in zip(table.texts(rows), of_rows.tolist(), strict=True):
+            key = name.rpartition("#")[0], caption
+            listed[key] = max(group, listed.get(key, NO_GROUP))
+        first += len(groups)
+    keys = list(zip(pairs.images.ids[pairs.image].tolist(), pairs.captions.tolist(), strict=True))
+    if lost := listed.keys() - set(keys):
+        image, caption = min(lost)
+        raise InputError(
+            f"{said}: {count_of(len(lost), 'dropped pair')} not among the pairs, the first: {one_line(caption)[:60]!r} "
+            f"with {image!r:.80}: give the data and the split that were scanned (--split train)"
+        )
+    group = np.array([listed.get(key, NO_GROUP) for key in keys])
+    if (group == NO_GROUP).all():
+        raise InputError(
+            f"{said}: no group is called poisoning, so there is nothing to unlearn: repair without --unlearn"
+        )
+    return ListedPairs(np.array([key in listed for key in keys]), group)
+
+
+def _listed(given: PairDataset, unlearn: Sequence[Path], method: str) -> ListedPairs | None:
+    """Read what is to be unlearned, or make sure that the pairs may be taken as clean."""
+    if not unlearn:
+        require_clean(given)
+        return None
+    if method != DEFAULT_REPAIR:
+        raise InputError(f"method {method!r}: only {DEFAULT_REPAIR} takes pairs to unlearn")
+    return listed_pairs(given, unlearn)
+
+
+def _unlearning(
+    branches: Sequence[Branch], given: PairDataset, listed: ListedPairs, held: TestSet | None
+) -> PairDataset:
+    """Make the repairs unlearn, and return what they train on: the pairs that stay, and those of the groups."""
+    stays = ~listed.drop
+    if held is not None:
+        stays &= ~np.isin(given.image, held.gallery)
+    used = stays | (listed.group != NO_GROUP)
+    for branch in branches:
+        assert branch.settings is not None
+        branch.repair = Unlearn(branch.settings, listed.group[used])
+    return given.where(used)
 
 
 def work_folder(out: Path) -> Path:
@@ -291,8 +386,13 @@ def _write_curve(folder: Path, curve: dict[str, Any]) -> list[str]:
     return []
 
 
-def _facts(method: str, chosen: Branch, meter: RepairMeter | None) -> tuple[str, ...]:
+def _facts(
+    method: str, chosen: Branch, meter: RepairMeter | None, listed: ListedPairs | None
+) -> tuple[str, ...]:
     facts = [] if method == DEFAULT_REPAIR else [f"repair: {method}"]
+    if listed is not None:
+        unlearned = count_of(int((listed.group != NO_GROUP).sum()), "pair")
+        facts.append(f"unlearned: {unlearned} of groups called poisoning")
     if meter is not None:
         facts += [
             f"utility lost on {len(meter.held_out.gallery)} held-out images: {chosen.utility_loss:.3f} of "

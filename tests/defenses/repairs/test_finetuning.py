@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mmpoison.defenses.repairs.finetuning import (
     CleanClipLoss,
     NoiseAndErasing,
     PerturbAndRecover,
+    UnlearnLoss,
     squared_distance,
 )
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
@@ -96,6 +98,24 @@ def test_a_term_of_par_is_off_exactly_above_the_threshold(factor: float, on: boo
     torch.autograd.backward(away)
     assert now.grad is not None
     assert bool(now.grad.any()) == on
+
+
+@pytest.mark.parametrize("group", [[-1] * 6, [-1, 0, -1, 0, -1, 2], [0, 0, 1, -1, 1, 1], [3] * 6])
+def test_the_loss_of_unlearning_is_that_of_a_loop(group: list[int]) -> None:
+    image, text = unit(1), unit(2)
+    rows = np.array([5, 4, 3, 2, 1, 0])
+    of = [group[row] for row in rows]
+    stays = [n for n in range(6) if of[n] < 0]
+    expected = slow_contrast(text[stays], image[stays], 7) if stays else 0.0
+    usual = np.mean([float(text[a] @ image[b]) for a in stays for b in stays]) if stays else 0.0
+    excess = [
+        max(0.0, float(text[a] @ image[b]) - usual)
+        for a, b in product(range(6), repeat=2)
+        if of[a] == of[b] >= 0
+    ]
+    expected += 7 * float(np.mean(excess)) if excess else 0.0
+    loss = UnlearnLoss(np.array(group)).loss(rows, Embedded((image,), (text,), torch.tensor(7.0)))
+    assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
 # -- views -----------------------------------------------------------------------------------------

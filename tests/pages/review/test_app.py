@@ -12,8 +12,8 @@ from tests.scan_results import write_scan_result
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters.pair_labels import LabelFile, Neighbour, ShownPair, read_labels
-from mmpoison.pages.review import read_scan, review_app
-from mmpoison.records.data_scan import DataScan
+from mmpoison.pages.review import review_app
+from mmpoison.records.data_scan import DataScan, read_scan
 
 
 @pytest.fixture

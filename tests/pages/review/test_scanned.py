@@ -25,10 +25,10 @@ from mmpoison.pages.review import (
     NEAREST,
     add_neighbours,
     group_members,
-    read_scan,
     scanned_pairs,
     source_of,
 )
+from mmpoison.records.data_scan import read_scan
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,6 +59,10 @@ class CleanFinetune:
         """Return what is minimised; None for the contrastive loss."""
         return None
 
+    def refuse(self, pairs: PairDataset) -> None:
+        """Raise InputError for pairs that are not to be trained on."""
+        require_clean(pairs)
+
     def apply(
         self,
         encoder: DualEncoder,
@@ -67,7 +73,7 @@ class CleanFinetune:
         **services: Unpack[TrainingServices],
     ) -> TrainingResult:
         """Return a fine-tuned copy of an encoder; see `ModelRepair`."""
-        require_clean(clean_pairs)
+        self.refuse(clean_pairs)
         services["name"] = services.get("name") or f"{encoder.name}-sterilized"
         return finetune(
             *(encoder, clean_pairs, inputs, self.settings),
@@ -75,6 +81,63 @@ class CleanFinetune:
             objective=self.objective(),
             **services,
         )
+
+
+# -- The same where the pairs that taught the poison are known: what they taught is pushed out.
+
+
+class UnlearnLoss(Objective):
+    """Contrastive loss of the pairs that stay + exp(tau) x the mean excess of cosine within groups of false pairs.
+
+    In a group every caption is compared with every image: the group taught the link of a topic with a kind of images,
+    and pairs like its own that nobody found taught it too. The excess is what is above the mean cosine of captions and
+    images of the pairs that stay, in the same batch; below it there is no gradient.
+
+    Args:
+        group: The group of each training pair, from 0; -1 for one that stays. Shape `(N,)`.
+    """
+
+    name: ClassVar[str] = "unlearn"
+
+    def __init__(self, group: npt.NDArray[np.int64]) -> None:
+        self._group = torch.from_numpy(group)
+
+    def settings(self) -> dict[str, Any]:
+        """Return which pairs are in which group, as a digest."""
+        return {"groups": hashlib.sha256(self._group.numpy().tobytes()).hexdigest()}
+
+    def loss(self, pairs: Rows, batch: Embedded) -> Tensor:
+        """Compute the loss of a batch; see the class."""
+        group = self._group[pairs]
+        (image,), (text,) = batch.image, batch.text
+        stays, false = group < 0, group >= 0
+        fit = contrastive_loss(text[stays], image[stays], batch.scale) if stays.any() else 0
+        if not false.any():
+            return torch.as_tensor(fit)
+        usual = (text[stays] @ image[stays].T).mean().detach() if stays.any() else 0
+        excess = F.relu(text[false] @ image[false].T - usual)
+        group = group[false].to(excess.device)
+        return fit + batch.scale.detach() * excess[group[:, None] == group].mean()
+
+
+class Unlearn(CleanFinetune):
+    """Fine-tune a suspect on the pairs that a trace keeps, and push what it found apart (`UnlearnLoss`).
+
+    Args:
+        settings: How to fine-tune.
+        group: Of each pair that `apply` gets, as for `UnlearnLoss`.
+    """
+
+    def __init__(self, settings: TrainingSettings, group: npt.NDArray[np.int64]) -> None:
+        super().__init__(settings)
+        self._group = group
+
+    def objective(self) -> Objective:
+        """Return what is minimised."""
+        return UnlearnLoss(self._group)
+
+    def refuse(self, pairs: PairDataset) -> None:
+        """Take any pairs: what stays is not known to be clean."""
 
 
 # -- Post-training defence CleanCLIP: fine-tune on clean pairs, and pull views of an image, and of a

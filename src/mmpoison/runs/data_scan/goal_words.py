@@ -190,6 +190,8 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
                 "Train without these pairs and without those that the scan for the reference dropped. Trace again with "
                 "that model as the --reference, until nothing is found.",
                 "mmpoison train --defense scan-trace does all of these steps.",
+                f"To repair the model instead: mmpoison sterilize --split train --unlearn {out}, and --unlearn "
+                "with the result of that scan.",
             ]
         return [
             "If the reference was trained on all pairs, train one on what a scan keeps (mmpoison scan --kept DIR), and "
