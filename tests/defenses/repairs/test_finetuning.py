@@ -113,7 +113,7 @@ def test_the_loss_of_unlearning_is_that_of_a_loop(group: list[int]) -> None:
         for a, b in product(range(6), repeat=2)
         if of[a] == of[b] >= 0
     ]
-    expected += 7 * float(np.mean(excess)) if excess else 0.0
+    expected += 7 * sum(excess) / len(excess) if excess else 0.0
     loss = UnlearnLoss(np.array(group)).loss(rows, Embedded((image,), (text,), torch.tensor(7.0)))
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 
