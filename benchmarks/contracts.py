@@ -13,7 +13,9 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 import pyarrow as pa
@@ -184,8 +186,12 @@ BLOCKS = {
 def pages() -> Mapping[Path, str]:
     """Make the page: its text stays, its blocks are made."""
     text = PAGE.read_text(encoding="utf-8")
+    wrapper = TextWrapper(
+        78, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
     for name, lines in BLOCKS.items():
-        text = with_block(text, name, "\n".join(["```text", *lines(), "```"]), PAGE)
+        wrapped = chain.from_iterable(map(wrapper.wrap, lines()))
+        text = with_block(text, name, "\n".join(["```text", *wrapped, "```"]), PAGE)
     return {PAGE: text}
 
 
