@@ -121,16 +121,11 @@ def inside(kind: Any, path: str) -> tuple[str, type[BaseModel] | None]:
 
 def manifest() -> Iterator[str]:
     """Write the keys of a manifest that has everything."""
-    pair, added = (
-        PoisonedPair("a", "1.jpg", "2.jpg", "a2b"),
-        AddedImage("1.jpg", "0" * 64, {"x": 1}),
-    )
+    pair = PoisonedPair("a", "1.jpg", "2.jpg", "a2b")
     more = {
         "target_images": {"a2b": "2.jpg"},
-        "added_images": {"3.jpg": added},
+        "added_images": {"3.jpg": AddedImage("1.jpg", "0" * 64, {"x": 1})},
         "filtered": {"x": 1},
-    }
-    more |= {
         "trigger": {"x": 1},
         "notes": ("x",),
         "dropped_images": ("2.jpg",),

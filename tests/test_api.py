@@ -153,7 +153,7 @@ def test_train_evaluate_scan(
     method = RelevanceFilter(threshold=float(done.cut.value))
     again = mmpoison.scan(poisoned, encoder=judge, method=method, out=tmp_path / "again")
     assert again.dropped == done.dropped
-    with pytest.raises(InputError, match="has its parameters"):
+    with pytest.raises(InputError, match="has its parameters: set them there"):
         mmpoison.scan(poisoned, method=method, lose=0.1, out=tmp_path / "no")
 
 

@@ -130,9 +130,7 @@ def sterilize(
             seed=seed,
             held_out=held_out,
             rule=rule,
-            unlearn=[
-                Path(one) for one in ([unlearn] if isinstance(unlearn, str | Path) else unlearn)
-            ],
+            unlearn=[Path(result) for result in as_list(unlearn)],
             goal_targets=goal_targets,
             trackers=track,
             fresh=fresh,

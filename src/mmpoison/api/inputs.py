@@ -110,10 +110,10 @@ def training_settings(
     return parse_training({**given, **changes}, "training setting")
 
 
-def as_list(value: str | Sequence[str] | None) -> list[str]:
+def as_list(value: str | Path | Sequence[str | Path] | None) -> list[str]:
     """Return one name or several as a list without repetitions."""
-    names = [value] if isinstance(value, str) else value or ()
-    return list(dict.fromkeys(names))
+    names = [value] if isinstance(value, str | Path) else value or ()
+    return list(dict.fromkeys(map(str, names)))
 
 
 # -- `poison`: from a data set to a poisoned one.

@@ -297,7 +297,8 @@ def listed_pairs(pairs: PairDataset, results: Sequence[Path]) -> ListedPairs:
         of_rows = np.where(np.isin(table.group[rows], likely), first + table.group[rows], NO_GROUP)
         for (name, caption), group in zip(table.texts(rows), of_rows.tolist(), strict=True):
             key = name.rpartition("#")[0], caption
-            listed[key] = max(group, listed.get(key, NO_GROUP))
+            if listed.get(key, NO_GROUP) == NO_GROUP:  # the first result that names a group counts
+                listed[key] = group
         first += len(groups)
     keys = list(zip(pairs.images.ids[pairs.image].tolist(), pairs.captions.tolist(), strict=True))
     if lost := listed.keys() - set(keys):

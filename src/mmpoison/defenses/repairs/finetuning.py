@@ -111,10 +111,12 @@ class UnlearnLoss(Objective):
         group = self._group[pairs]
         (image,), (text,) = batch.image, batch.text
         stays, false = group < 0, group >= 0
-        fit = contrastive_loss(text[stays], image[stays], batch.scale) if stays.any() else 0
+        fit = usual = batch.scale.new_zeros(())  # of a batch of false pairs alone
+        if stays.any():
+            fit = contrastive_loss(text[stays], image[stays], batch.scale)
+            usual = (text[stays] @ image[stays].T).mean().detach()
         if not false.any():
-            return torch.as_tensor(fit)
-        usual = (text[stays] @ image[stays].T).mean().detach() if stays.any() else 0
+            return fit
         excess = F.relu(text[false] @ image[false].T - usual)
         group = group[false].to(excess.device)
         return fit + batch.scale.detach() * excess[group[:, None] == group].mean()
