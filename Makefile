@@ -26,7 +26,8 @@ PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # one thread a process: torch's threads of several processes on the same cores slow each other many times
 # and bytecode is written even where the user's environment forbids it: each of the processes would compile all again
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
+# a process that is done takes over what another has left: tests take from milliseconds to a minute
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -43,10 +43,14 @@ SECONDS_OF_A_SLOW_TEST = 1800
 
 
 def few(values: Iterable[Any], *fast: Any) -> list[Any]:
-    """Values of a parameter, of which `make test-fast` tries some and `make test` all."""
+    """Values of a parameter, or tuples of several, of which `make test-fast` tries some and `make test` all."""
     every = list(values)
     assert set(fast) <= set(every)
-    return [each if each in fast else pytest.param(each, marks=pytest.mark.slow) for each in every]
+
+    def slow(each: Any) -> Any:
+        return pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.slow)
+
+    return [each if each in fast else slow(each) for each in every]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -294,8 +294,10 @@ def test_by_keyboard_alone(pages: Any, address: str) -> None:
     assert page.locator("#q").input_value() == "sheep / sofa"
 
 
-@pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
-@pytest.mark.parametrize("width", few([375, 768, 1280], 375))
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    few([(375, "dark"), (768, "light"), (1280, "dark"), (1280, "light")], (375, "dark")),
+)
 def test_every_state_is_accessible_and_fits(
     pages: Any,
     address: str,

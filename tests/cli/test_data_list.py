@@ -31,7 +31,7 @@ def test_every_name_is_listed_once(cli: Cli, fresh_cache: Path) -> None:
 def test_nothing_is_cut(
     cli: Cli, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    monkeypatch.setattr("mmpoison.cli.console.console.width", columns, raising=False)
+    monkeypatch.setattr("mmpoison.cli.console.console._width", columns)
     for arguments in ((), ("--long",)):
         out = cli("data", "list", *arguments).out
         assert max(map(len, out.splitlines())) <= columns

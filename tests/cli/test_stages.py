@@ -337,7 +337,7 @@ def test_the_demo_at_small_size(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [
         *(sys.executable, "-c", "from mmpoison.cli import main; main()", "demo"),
-        *("--out", str(out), "--set", "training.epochs=1"),
+        *("--out", str(out), "--set", "training.epochs=1", "--set", "training.max_steps=8"),
         *("--set", "data.options.unlabelled=300", "--set", "data.options.per_class=20"),
         *("--set", "data.options.held_out=100", "--set", "attack.samples=5"),
     ]

@@ -25,7 +25,9 @@ POINTS = int(os.environ.get("MMPOISON_FAULT_POINTS", "0"))
 
 SETTINGS = ("epochs=3", "batch_size=32", "learning_rate=1e-3", "precision=fp32")
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
-VERBS = ("poison", "convert", "scan-pairs", "scan", "train", "sterilize", "run", "sweep")
+VERBS: tuple[str, ...] = ("poison", "convert", "scan-pairs", "scan", "train", "sterilize", "run")
+if POINTS:  # in `make test`, tests of sweeps kill their workers and drivers
+    VERBS += ("sweep",)
 
 
 @dataclass

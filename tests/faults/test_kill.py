@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.faults.conftest import VERBS
 
-FEW = {"run": 2, "sweep": 1}
+FEW = {"run": 1, "sweep": 1}
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_killed(
 ) -> None:
     _, seconds = bench.undisturbed(verb)
     killed = 0
-    shares = bench.shares(verb, FEW.get(verb, 3))
+    shares = bench.shares(verb, FEW.get(verb, 2))
     for number, share in enumerate(shares):
         # where other work slowed the undisturbed run, this one has ended before its kill: earlier then
         for earlier in (1.0, 0.6, 0.35):

@@ -309,17 +309,20 @@ def test_another_folder_gives_the_same_numbers(
     assert "training clean model" in watch.trained
 
 
-@pytest.mark.parametrize("keep_cache", few([True, False], True))
 @pytest.mark.parametrize(
-    "stop", few(["training clean model", "training filtered", "sterilizing"], "training filtered")
+    ("stop", "keep_cache"),
+    few(
+        [("training clean model", False), ("training filtered", True), ("sterilizing", False)],
+        ("training filtered", True),
+    ),
 )
 def test_a_killed_run_goes_on(
     make_recipe: MakeRecipe,
     metrics: dict[str, Any],
     tmp_path: Path,
     fresh_cache: Path,
-    keep_cache: bool,
     stop: str,
+    keep_cache: bool,
 ) -> None:
     recipe = make_recipe(
         sterilize={"training": {**make_recipe().training.model_dump(), "epochs": 2}, "pairs": 50}

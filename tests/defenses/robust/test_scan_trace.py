@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,30 @@ def test_nothing_found_trains_no_third_time(
     done = ScanTrace().apply(encoder, train, prepare_pixels(encoder, train), QUICK, seed=0)
     assert done.notes[1:] == ("trace 1: 0 pairs dropped",)
     assert done.steps == 2 * 2
+
+
+def test_pairs_like_those_of_a_group_go_too(
+    encoder: DualEncoder, squares: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scan drops pairs 0 to 4 and calls 2 and 3 poisoning; what is like these is given here."""
+    train = squares.select(split="train")
+    inputs, number = prepare_pixels(encoder, train), np.arange(len(train))
+    group = SimpleNamespace(rows={0: np.array([2, 3])})
+    found = SimpleNamespace(joined=lambda: (None, number > 4), likely=(group,))
+    monkeypatch.setattr(scan_trace, "_judged", lambda *_: found)
+    monkeypatch.setattr(scan_trace, "traced", lambda *_: (number < 0, ""))
+
+    def like_those(known: Any, shard: VectorShard) -> Any:
+        assert np.flatnonzero(known).tolist() == [2, 3]
+        assert len(shard) == len(train)
+        return np.isin(number, [2, 3, 11])
+
+    monkeypatch.setattr(scan_trace, "like_those", like_those)
+    log = LogOptions(tmp_path / "log")
+    done = ScanTrace().apply(encoder, train, inputs, QUICK, seed=3, log=log)
+    assert done.notes[0] == "scan: 5 pairs dropped; 1 like those of group 1"
+    rows = list(csv.DictReader((tmp_path / "log" / "dropped.csv").open(encoding="utf-8")))
+    assert [row["dropped_by"] for row in rows] == ["scan"] * 5 + ["alike"]
+    skip = np.isin(number, [0, 1, 2, 3, 4, 11])
+    plain = finetune(encoder, train, inputs, QUICK, seed=3, skip=skip)
+    assert done.encoder.digest() == plain.encoder.digest()

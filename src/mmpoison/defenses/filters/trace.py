@@ -27,6 +27,7 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
 from mmpoison.defenses.group_levels import TRACED, false_alarms_at
 from mmpoison.embedded.distance import AnyVectors, Vectors, distances
 from mmpoison.errors import InputError
+from mmpoison.pairs.table import BoolArray
 
 ALIKE_CAPTIONS, ALIKE_IMAGES = 30, 20
 """The gain of a pair is averaged over so many captions and images like its own: single pairs are noise."""
@@ -37,6 +38,13 @@ GAINED = 0.05
 UNMATCHED = 0.3
 """Of a group, half of the pairs are among this share of all, those whose image and caption match least in the suspect:
 honest pairs that a scan dropped are learned like others, false ones never match their images as well."""
+
+NEARNESS = 6.0
+"""Two pairs count for each other by exp(6 (cosine - 1)) of their captions and the same of their images."""
+
+AS_MUCH = 0.4
+"""A pair is like those of a group if, of what is near it, at least this part of what is usual in the group is of the
+group: a quantile of the group would be that of its few outliers."""
 
 FEWEST_PAIRS = 200
 BLOCK = 1024
@@ -124,6 +132,31 @@ class Trace(ScoreFilter):
             return scores_of(score.astype(np.float32), number, groups)
 
         return PairScores(scored, groups, space=spaces[1])
+
+
+def like_those(group: BoolArray, shard: VectorShard) -> BoolArray:
+    """Find the pairs that are like those of a group that is known to be poison.
+
+    Where a part of the poison was found, the rest is where that part is: captions like its captions with images like
+    its images. Of all pairs near a pair on both sides, on other images, poison has many of the group and an honest pair
+    few, for it has honest neighbours. How many are enough the group's own pairs say: as part of the poison, they have
+    as many as the rest of it.
+
+    Args:
+        group: Which pairs are known to be poison, shape `(N,)`.
+        shard: All pairs.
+
+    Returns:
+        Which pairs are like those, most of them included, shape `(N,)`.
+    """
+    sides = [np.nan_to_num(Space.fit(side).reduce(side)) for side in (shard.text, shard.image)]
+    share = np.empty(len(shard))
+    for block in (slice(start, start + BLOCK) for start in range(0, len(shard), BLOCK)):
+        text, image = (side[block] @ side.T for side in sides)
+        near = np.exp(NEARNESS * (text + image - 2))
+        near[shard.owner[block, None] == shard.owner] = 0
+        share[block] = near[:, group].sum(axis=1) / np.maximum(near.sum(axis=1), 1e-12)
+    return np.asarray(share >= AS_MUCH * np.median(share[group]))
 
 
 class _Distinct:

@@ -23,7 +23,7 @@ from mmpoison.defenses.filters.pair_vectors import memory_shard
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups.passes import read_memory, silent
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
-from mmpoison.defenses.filters.trace import Trace
+from mmpoison.defenses.filters.trace import Trace, like_those
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import BoolArray, PairDataset
@@ -41,7 +41,8 @@ MOST_ROUNDS = 10
 class ScanTrace:
     """Scan the pairs, train without what it drops, and drop what a model trained on all has learned besides.
 
-    1. `suspicious-groups` scans the pairs by the trunks of the encoder; a share of them goes.
+    1. `suspicious-groups` scans the pairs by the trunks of the encoder; a share of them goes, and so do pairs like
+       those of the groups that it calls poisoning (`like_those`).
     2. One model is trained on all pairs, one on those that stay.
     3. `Trace` compares the two. Groups of pairs that only the first has learned go too.
     4. The second is trained again on what stays then. Steps 3 and 4 are repeated until nothing is found.
@@ -89,9 +90,17 @@ class ScanTrace:
         train = partial(finetune, encoder, pairs, inputs, settings, seed=seed)
         trainings = _Trainings(train, services)
         scan = SuspiciousGroups(clean_loss=self.lose)
-        drop = ~_judged(scan, encoder, pairs, inputs, seed, progress).joined()[1]
+        shard = memory_shard(encoder, inputs, pairs, scan.joint, progress)
+        judged = _judged(scan, encoder.name, shard, seed, progress)
+        drop = ~judged.joined()[1]
         notes = [f"scan: {count_of(int(drop.sum()), 'pair')} dropped"]
         by = np.where(drop, "scan", "").astype(object)
+        for place, group in enumerate(judged.likely or (), 1):
+            known = np.isin(np.arange(len(pairs)), group.rows[shard.number])
+            new = like_those(known, shard) & ~drop
+            notes[0] += f"; {new.sum():,} like those of group {place}"
+            by[new] = "alike"
+            drop |= new
         every = trainings.run("all", np.zeros_like(drop)).encoder
         suspect = memory_shard(every, inputs, pairs, True, progress)
         result = trainings.run("kept", drop)
@@ -174,23 +183,18 @@ def traced(
     Returns:
         Which pairs are in groups that are called poisoning, shape `(N,)`; and what the groups are, in words.
     """
-    found = _judged(Trace(suspect), reference, pairs, inputs, seed, progress)
+    shard = memory_shard(reference, inputs, pairs, Trace.joint, progress)
+    found = _judged(Trace(suspect), reference.name, shard, seed, progress)
     said = [str(one) for one in (found.described() or ())[: len(found.likely or ())]]
     return ~found.joined()[1], "".join(f"; {one}" for one in said)
 
 
 def _judged(
-    method: ScoreFilter,
-    model: DualEncoder,
-    pairs: PairDataset,
-    inputs: PairInputs,
-    seed: int,
-    progress: ProgressFor | None,
+    method: ScoreFilter, model: str, shard: VectorShard, seed: int, progress: ProgressFor | None
 ) -> Judgement:
     """Judge all pairs, of whatever split, by the embeddings of a model."""
-    shard = memory_shard(model, inputs, pairs, method.joint, progress)
     read = read_memory(shard, seed, progress or silent)
-    return judge_pairs(read, method, model.name, Given())
+    return judge_pairs(read, method, model, Given())
 
 
 def _write(file: Path, pairs: PairDataset, by: npt.NDArray[np.object_]) -> None:
