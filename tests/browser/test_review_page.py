@@ -262,6 +262,18 @@ def test_killed_and_started_again(
     pages.forgive("net::ERR_")
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again(pages: Any, address: str) -> None:
+    page = pages.open()
+    page.route("**/api/pairs/1", lambda route: route.fulfill(status=200, body='{"caption": "a b'))
+    page.goto(address)
+    at(page, 1)
+    page.keyboard.press("d")
+    page.locator("#trouble").wait_for()
+    page.unroute("**/api/pairs/1")
+    page.locator("#trouble").wait_for(state="hidden")
+    at(page, 2)
+
+
 def test_two_tabs(pages: Any, address: str, tmp_path: Path) -> None:
     one, two = pages.open(), pages.open()
     for page in (one, two):

@@ -72,10 +72,19 @@ def nothing_happens(folder: Path) -> Iterator[None]:
     assert not canary.exists()
 
 
+@pytest.fixture(scope="module")
+def heads_checkpoint(
+    make_heads_encoder: Callable[..., DualEncoder], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint with both towers of others; shared, so never write into it."""
+    folder = tmp_path_factory.mktemp("heads") / "checkpoint"
+    return save_checkpoint(make_heads_encoder(), folder, card="")
+
+
 @pytest.fixture
-def hostile(make_heads_encoder: Callable[..., DualEncoder], tmp_path: Path) -> Path:
-    """A checkpoint with both towers of others, and with code in every place that was ever looked at."""
-    folder = save_checkpoint(make_heads_encoder(), tmp_path / "checkpoint", card="")
+def hostile(heads_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of it, with code in every place that was ever looked at."""
+    folder = Path(shutil.copytree(heads_checkpoint, tmp_path / "checkpoint"))
     code = EVIL.format(canary=str(tmp_path / "canary-ran"))
     evil = folder / "evil"
     evil.mkdir()

@@ -19,7 +19,8 @@ async function ask(path, body) {
     body: JSON.stringify(body),
   };
   const answer = await fetch(path, options);
-  return { status: answer.status, value: await answer.json().catch(() => ({})) };
+  const value = answer.json(); // an answer that breaks off, as that of a killed server, is none
+  return { status: answer.status, value: await (answer.ok ? value : value.catch(() => ({}))) };
 }
 
 function say(text) {
