@@ -17,7 +17,7 @@ def made(folder: Path, variant: str) -> str:
 
 
 @pytest.mark.slow  # each draws and embeds the demo's scenes
-@pytest.mark.parametrize("variant", ["mini", "vit"])  # "small" differs from "mini" in sizes alone
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_can_be_made_again(tmp_path: Path, variant: str) -> None:
     card = made(tmp_path / "model", variant)
     assert f"--variant {variant} --scenes 260 --captions-each 1 --epochs 2 --out DIR" in card

@@ -188,8 +188,8 @@ def test_every_extra_is_tried() -> None:
 @pytest.mark.slow  # one test, so that one process of the tests alone makes the outcomes
 def test_verbs_work_without_extras_or_name_them(outcomes: dict[str, dict[str, Any]]) -> None:
     assert [name for name, outcome in outcomes.items() if outcome["traceback"]] == []
-    failed = {name: outcomes[f"works: {name}"] for name in WORKS}
-    assert {name: one["err"] for name, one in failed.items() if one["code"] != 0} == {}
+    works = {name: outcomes[f"works: {name}"] for name in WORKS}
+    assert {name: one["err"] for name, one in works.items() if one["code"] != 0} == {}
     for name, (extra, _) in NAMES_ITS_EXTRA.items():
         outcome = outcomes[f"names: {name}"]
         assert outcome["code"] == 2, (name, outcome["out"])

@@ -141,8 +141,10 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
     found = json.loads(done_well(f"{check} --set least=0.01 --json"))
     assert found["check"] == "confusions"
     assert all(row["share"] >= 0.01 for row in found["ranking"])
+    assert "Most unusual findings of check confusions" in done_well(check)
     for command, says in (
         (f"{repair} --out other --set scael=1", "did you mean 'scale'"),
+        (f"{repair} --out other --set epochs=2", "unknown option"),
         (f"{check} --clean-runs 2 --out check", "needs --reference to use clean fine-tunes"),
     ):
         done = mmpoison(command)

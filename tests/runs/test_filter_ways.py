@@ -173,7 +173,9 @@ CASES = [
     (method, cut)
     for method in METHODS
     for cut in CUTS
-    if cut in ("default", "labels") or method in ("relevance-filter", "suspicious-groups")
+    if cut in ("default", "labels")
+    or method in ("relevance-filter", "suspicious-groups")
+    or (method, cut) in REFUSED
 ]
 
 

@@ -128,13 +128,17 @@ def test_an_unreadable_pair_goes_and_moves_no_group() -> None:
 def test_half_of_the_poison_leads_to_the_rest(seed: int) -> None:
     _, pairs, bad = made(60, 0, seed=seed)
     half = bad & (np.cumsum(bad) <= 30)
-    like = like_those(half, pairs)
+    like = like_those([half], pairs)
     assert like[bad & ~half].mean() >= 0.9
     assert not like[~bad].any()
+    one, other = (half & (np.arange(len(bad)) % 2 == which) for which in (0, 1))
+    either = like_those([one], pairs) | like_those([other], pairs)
+    np.testing.assert_array_equal(like_those([one, other], pairs), either)
+    assert not like_those([], pairs).any()
     # the same honest pairs without the rest: nothing is taken for it
     alone = bad <= half
     fewer = VectorShard(0, pairs.text[alone], pairs.image[alone], pairs.owner[alone])
-    assert not like_those(half[alone], fewer)[~bad[alone]].any()
+    assert not like_those([half[alone]], fewer)[~bad[alone]].any()
 
 
 def test_what_is_alike_on_both_sides_counts_and_not_of_one_image() -> None:
@@ -160,5 +164,5 @@ def test_what_is_alike_on_both_sides_counts_and_not_of_one_image() -> None:
     expected = np.array(shares) >= 0.4 * np.median(np.array(shares)[group])
     assert 8 < expected.sum() < 80
     np.testing.assert_array_equal(
-        like_those(group, VectorShard(0, text, image, image_of)), expected
+        like_those([group], VectorShard(0, text, image, image_of)), expected
     )

@@ -101,14 +101,16 @@ def test_pairs_like_those_of_a_group_go_too(
     monkeypatch.setattr(scan_trace, "traced", lambda *_: (number < 0, ""))
 
     def like_those(known: Any, shard: VectorShard) -> Any:
-        assert np.flatnonzero(known).tolist() == [2, 3]
+        assert [np.flatnonzero(group).tolist() for group in known] == [[2, 3]]
         assert len(shard) == len(train)
         return np.isin(number, [2, 3, 11])
 
     monkeypatch.setattr(scan_trace, "like_those", like_those)
     log = LogOptions(tmp_path / "log")
     done = ScanTrace().apply(encoder, train, inputs, QUICK, seed=3, log=log)
-    assert done.notes[0] == "scan: 5 pairs dropped; 1 like those of group 1"
+    assert (
+        done.notes[0] == "scan: 5 pairs dropped, and 1 more that are like those it calls poisoning"
+    )
     rows = list(csv.DictReader((tmp_path / "log" / "dropped.csv").open(encoding="utf-8")))
     assert [row["dropped_by"] for row in rows] == ["scan"] * 5 + ["alike"]
     skip = np.isin(number, [0, 1, 2, 3, 4, 11])

@@ -31,6 +31,9 @@ from mmpoison.runs.sweeps.workers import LocalWorker, SweepState
 
 MakeSweep = Callable[..., Sweep]
 
+RAY_AT_ONCE = {"RAY_worker_niceness": "0"}
+"""By default Ray's workers give way to all others, here to the tests that run beside them."""
+
 
 @pytest.fixture
 def make_sweep(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeSweep:
@@ -288,14 +291,17 @@ def test_a_cluster_that_is_not_there_is_refused_at_once(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("where", [[], ["--ray", "local"]], ids=["local", "ray"])
 def test_a_driver_that_is_killed_loses_nothing_that_is_done(
-    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, where: list[str]
 ) -> None:
+    if where:
+        pytest.importorskip("ray")
     sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3, 4]}}, name="killed")
     out = tmp_path / "out"
     recipe = str(tmp_path / "recipe.yaml")
-    command = [sys.executable, "-m", "mmpoison", "run", recipe, "--out", str(out)]
-    environment = {**os.environ, "MMPOISON_CACHE": str(own_cache)}
+    command = [sys.executable, "-m", "mmpoison", "run", recipe, "--out", str(out), *where]
+    environment = {**os.environ, "MMPOISON_CACHE": str(own_cache), **RAY_AT_ONCE}
     with (tmp_path / "first.txt").open("w") as log:
         driver = subprocess.Popen(
             [*command, "--workers", "2"], env=environment, stdout=log, stderr=log
@@ -329,8 +335,9 @@ def test_ray_gives_the_same_and_survives_kills(
     ray = pytest.importorskip("ray")
     from mmpoison.runs.sweeps.workers import RayWorker
 
-    # by default Ray's workers give way to all others, here to the tests that run beside them
-    monkeypatch.setenv("RAY_worker_niceness", "0")
+    for name, value in RAY_AT_ONCE.items():
+        monkeypatch.setenv(name, value)
+
     killed: list[int] = []
     original = RayWorker.submit
 

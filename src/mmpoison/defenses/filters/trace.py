@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 import numpy as np
@@ -134,8 +134,8 @@ class Trace(ScoreFilter):
         return PairScores(scored, groups, space=spaces[1])
 
 
-def like_those(group: BoolArray, shard: VectorShard) -> BoolArray:
-    """Find the pairs that are like those of a group that is known to be poison.
+def like_those(groups: Sequence[BoolArray], shard: VectorShard) -> BoolArray:
+    """Find the pairs that are like those of groups that are known to be poison.
 
     Where a part of the poison was found, the rest is where that part is: captions like its captions with images like
     its images. Of all pairs near a pair on both sides, on other images, poison has many of the group and an honest pair
@@ -143,20 +143,27 @@ def like_those(group: BoolArray, shard: VectorShard) -> BoolArray:
     as many as the rest of it.
 
     Args:
-        group: Which pairs are known to be poison, shape `(N,)`.
+        groups: Which pairs are of each group, shape `(N,)`.
         shard: All pairs.
 
     Returns:
-        Which pairs are like those, most of them included, shape `(N,)`.
+        Which pairs are like those of any group, most of the groups included, shape `(N,)`.
     """
+    found = np.zeros(len(shard), dtype=bool)
+    if not groups:
+        return found
     sides = [np.nan_to_num(Space.fit(side).reduce(side)) for side in (shard.text, shard.image)]
-    share = np.empty(len(shard))
+    shares = np.empty((len(groups), len(shard)))
     for block in (slice(start, start + BLOCK) for start in range(0, len(shard), BLOCK)):
         text, image = (side[block] @ side.T for side in sides)
         near = np.exp(NEARNESS * (text + image - 2))
         near[shard.owner[block, None] == shard.owner] = 0
-        share[block] = near[:, group].sum(axis=1) / np.maximum(near.sum(axis=1), 1e-12)
-    return np.asarray(share >= AS_MUCH * np.median(share[group]))
+        every = np.maximum(near.sum(axis=1), 1e-12)
+        for share, group in zip(shares, groups, strict=True):
+            share[block] = near[:, group].sum(axis=1) / every
+    for share, group in zip(shares, groups, strict=True):
+        found |= share >= AS_MUCH * np.median(share[group])
+    return found
 
 
 class _Distinct:

@@ -95,12 +95,13 @@ class ScanTrace:
         drop = ~judged.joined()[1]
         notes = [f"scan: {count_of(int(drop.sum()), 'pair')} dropped"]
         by = np.where(drop, "scan", "").astype(object)
-        for place, group in enumerate(judged.likely or (), 1):
-            known = np.isin(np.arange(len(pairs)), group.rows[shard.number])
-            new = like_those(known, shard) & ~drop
-            notes[0] += f"; {new.sum():,} like those of group {place}"
-            by[new] = "alike"
-            drop |= new
+        every_row, likely = np.arange(len(pairs)), judged.likely or ()
+        known = [np.isin(every_row, group.rows[shard.number]) for group in likely]
+        alike = like_those(known, shard) & ~drop
+        if known:
+            notes[0] += f", and {alike.sum():,} more that are like those it calls poisoning"
+        by[alike] = "alike"
+        drop |= alike
         every = trainings.run("all", np.zeros_like(drop)).encoder
         suspect = memory_shard(every, inputs, pairs, True, progress)
         result = trainings.run("kept", drop)
