@@ -1,7 +1,7 @@
 """How often the scan of a suspect model finds the poison, and how often it raises an alarm on clean models.
 
-    python benchmarks/model_scan.py rsicd-ucm --root DIR --seeds 5-9 --models scan-models --json OUT
-    python benchmarks/model_scan.py openmoji-heads --seeds 5-9 --models scan-models --json OUT
+    python benchmarks/model_scan.py rsicd-ucm scan-models OUT.json --root DIR
+    python benchmarks/model_scan.py openmoji-heads scan-models OUT.json
 
 Trunks are frozen: a model takes seconds. Each seed has its own data, start and goals, and fine-tunes of the same start:
 
@@ -11,7 +11,7 @@ Trunks are frozen: a model takes seconds. Each seed has its own data, start and 
   nobody but the trainer has these), `val` (80% of split `val` each, about as many steps as the suspects), `short` (the
   same for about half the steps).
 
-What is measured on a model is cached in `--models`; a run that was stopped resumes. An interval is the exact binomial
+What is measured on a model is cached in `scan-models`; a run that was stopped resumes. An interval is the exact binomial
 one over models (Clopper and Pearson); models of one seed share a start, so it is somewhat too narrow.
 """
 

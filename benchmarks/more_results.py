@@ -49,7 +49,7 @@ class More:
         name: Of the page and of the folder of its results.
         title: Its heading.
         commands: `mmpoison` commands without `--out`, by the name of their folder; or scripts next to this one without
-            `--json`, by the name of their file.
+            the file that they write, by its name.
     """
 
     name: str
@@ -119,7 +119,7 @@ MORE = (
         More(
             f"suspected-goals-{data}",
             f"Suspected goals: {SETS[data]}",
-            {"seeds-5-9": f"suspected_goals.py {data} --encoder {encoder}"},
+            {"seeds-5-7": f"suspected_goals.py {data} --encoder {encoder}"},
         )
         for data, encoder in ENCODERS.items()
     ),
@@ -132,7 +132,7 @@ MORE = (
         More(
             f"model-scan-{data}",
             f"Is this model poisoned: {SETS[data]}",
-            {"seeds-5-9": f"model_scan.py {recipe} --models MODELS --seeds 5-9"},
+            {"seeds-5-9": f"model_scan.py {recipe} MODELS"},
         )
         for data, recipe in SCANNED.items()
     ),
@@ -154,7 +154,7 @@ def commands(more: More, runs: Path, data: Path | None) -> list[list[str]]:
         if more.has_runs:
             made.append(["-m", "mmpoison", *said, "--out", out])
         else:
-            made.append([str(HERE / said[0]), *said[1:], "--json", f"{out}.json"])
+            made.append([str(HERE / said[0]), *said[1:], f"{out}.json"])
         if more.photos:
             made[-1] += ["--data-root" if more.has_runs else "--root", str(data)]
     return made

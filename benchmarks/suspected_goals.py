@@ -1,7 +1,7 @@
 """How much poison `suspicious-groups` removes, attacker by attacker, and how often it names the true goal first.
 
     python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0-4 choose.json   # to choose on
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5-9 print.json    # to print
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5-7 print.json    # to print
     python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini print.json
 
 Features are computed once and cached. Every attacker of `attackers.py` gets the same random goals of each seed, but for
@@ -238,8 +238,8 @@ def main(
     json: Path,
     root: Path | None = None,
     encoder: str = "efficientnet-minilm",
-    seeds: str = "5-9",
-    goals: int = 5,
+    seeds: str = "5-7",
+    goals: int = 3,
     only: str = "",
 ) -> None:
     """Measure, print a table, and write JSON.

@@ -7,27 +7,30 @@ import importlib
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from PIL import Image
 from tests.reporting.conftest import synthetic_run
 
+from mmpoison.cli.app import command_of
 from mmpoison.runs.recipe_files import shipped_recipes
 
 FILE = Path(__file__).parents[1] / "benchmarks/reproduce.py"
 
 
 @pytest.fixture(scope="module")
-def reproduce() -> ModuleType:
+def reproduce() -> Iterator[ModuleType]:
     if not FILE.is_file():
         pytest.skip("the benchmarks are not in a built package")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FILE.parent))  # as it is for a script
-        return importlib.import_module("reproduce")
+        yield importlib.import_module("reproduce")
 
 
 def test_everything_is_run_on_the_small_data(reproduce: ModuleType) -> None:
@@ -65,6 +68,18 @@ def test_the_commands(reproduce: ModuleType, tmp_path: Path) -> None:
     ]
     assert eleven[1:4] == [str(tmp_path / "table-11-openmoji"), "--paper", "table-11"]
     assert "--claims" in claims
+    for each in (command, one, eleven, claims):
+        parse(each)
+
+
+def parse(command: list[str]) -> None:
+    """As the command line of mmpoison would, or that of a script; an unknown option is an error."""
+    if command[0].endswith(".py"):
+        script = typer.Typer()
+        script.command()(importlib.import_module(Path(command[0]).stem).main)
+        typer.main.get_command(script).make_context("script", command[1:])
+    else:
+        command_of(command[0]).make_context(command[0], command[1:])
 
 
 def test_no_photo_is_published(reproduce: ModuleType, tmp_path: Path) -> None:
@@ -176,7 +191,7 @@ def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:
     for each in more.values():
         for command in reproduce.commands(each, tmp_path, Path("photos")):
             assert ("photos" in command) == each.photos
-            assert command[0] == "-m" or Path(command[0]).is_file()
+            parse(command[2:] if command[0] == "-m" else command)
     suspected = more["suspected-goals-openmoji"]
     (tmp_path / suspected.name).mkdir()
     assert not reproduce.is_complete(suspected, tmp_path)
