@@ -9,7 +9,7 @@ A number in prose stands between two comments, the first of which says where it 
 
 The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
 page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
-comments has the standard deviation, too. A text without digits is that of the cell: `claims; 14; openmoji; answer`.
+comments has the standard deviation, too. Any other text is that of the cell: `claims; 14; openmoji; answer`.
 A key of a JSON file of `docs/results/`: `performance/ranks; found.peak_gib`.
 """
 
@@ -31,6 +31,7 @@ from mmpoison.errors import InputError
 
 PLACE = re.compile(r"<!--= (?P<where>[^>]*?) -->(?P<text>[^<]*)<!--/-->")
 NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?")
+ALONE = re.compile(rf"{NUMBER.pattern}%?(?: ± [\d.]+)?")
 SPREAD = re.compile(r"± (\d[\d.]*)")
 
 
@@ -90,14 +91,14 @@ def read_number(text: str) -> Printed:
     Raises:
         InputError: If there is none.
 
-    >>> read_number("0.144 ± 0.025 ▼ 0.352")
-    Printed(mean=0.144, sd=0.025)
+    >>> read_number("0.144 ± 0.025 ▼ 0.352"), read_number("25% (10%–40%) of 20").mean
+    (Printed(mean=0.144, sd=0.025), 0.25)
     """
     found = NUMBER.search(text)
     if found is None:
         raise InputError(f"{text!r}: no number")
-    spread = SPREAD.search(text)
-    return Printed(_value(found[0]), None if spread is None else _value(spread[1]))
+    spread, unit = SPREAD.search(text), 100 if text[found.end() :].startswith("%") else 1
+    return Printed(_value(found[0]) / unit, None if spread is None else _value(spread[1]))
 
 
 def _value(text: str) -> float:
@@ -164,7 +165,7 @@ def renewed(file: Path, pages: Path = PAGES) -> str:
 
 def _wanted(place: re.Match[str], pages: Path) -> str:
     page, *keys, column = (part.strip() for part in place["where"].split(";"))
-    if not NUMBER.search(place["text"]):
+    if not ALONE.fullmatch(place["text"]):
         return str(cell(page, keys, column, pages))
     found = find(page, keys, column, pages)
     mean, spread, sd = place["text"].partition(" ± ")

@@ -111,54 +111,6 @@ def test_suspected_goals(numbers: ModuleType) -> None:
             same(numbers, text, "suspected-goals-openmoji", [attacker], column)
 
 
-def test_six_goals_on_photos(numbers: ModuleType) -> None:
-    for mode, *shown in rows_of("docs/results/rsicd-ucm.md", "| mode | clean Hit@10 |"):
-        models = ("Clean", "Poisoned", "Filtered", "Sterilized")
-        columns = [f"{model} {what}" for model in models for what in ("Hit@10", "MinRank")]
-        for text, column in zip(shown, columns, strict=True):
-            key = [f"mean of goals, mode {mode}"]
-            assert text == numbers.cell("goals-and-modes-rsicd-ucm", key, column)
-
-
-def test_the_scan_of_a_model(numbers: ModuleType) -> None:
-    """Shares and intervals of two tables; a count of 60 clean models gives the share of the page."""
-    nulls = {
-        "no clean fine-tunes": "none",
-        "five on the suspect's own clean pairs": "same",
-        "five on split `val`, as many steps": "val",
-        "five on split `val`, half the steps": "short",
-    }
-    file = (ROOT / "docs/tasks/check-my-model.md").read_text(encoding="utf-8")
-    tables = file.split("| compared with | level")[1:]
-    for page, text in zip(("rsicd-ucm", "openmoji"), tables, strict=True):
-        null, checked = "", 0
-        for line in text.splitlines()[2:]:
-            if not line.startswith("|"):
-                break
-            compared, level, clean, flagged, first = (c.strip() for c in line.strip("|").split("|"))
-            null = nulls[compared] if compared else null
-            key = [f"{null}, p <= {level}"]
-            wanted = {
-                column: numbers_in(numbers.cell(f"model-scan-{page}", key, column))
-                for column in (
-                    "clean models flagged",
-                    "goal flagged, attack succeeded",
-                    "goal first, attack succeeded",
-                )
-            }
-            count, of, low, high = numbers_in(clean)
-            share = round(100 * count / of)
-            assert [share, low, high, of] == wanted["clean models flagged"]
-            assert numbers_in(flagged) == wanted["goal flagged, attack succeeded"][:3]
-            assert not first or numbers_in(first) == wanted["goal first, attack succeeded"][:3]
-            checked += 1
-        assert checked >= 5
-
-
-def numbers_in(text: str) -> list[float]:
-    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
-
-
 # -- the page of claims --------------------------------------------------------------------------------------
 
 
