@@ -11,7 +11,7 @@ Trunks are frozen: a model takes seconds. Each seed has its own data, start and 
   nobody but the trainer has these), `val` (80% of split `val` each, about as many steps as the suspects), `short` (the
   same for about half the steps).
 
-What is measured on a model is cached in `scan-models`; a run that was stopped resumes. An interval is the exact binomial
+What is measured on a model is kept in `scan-models`; a run that was stopped resumes. An interval is the exact binomial
 one over models (Clopper and Pearson); models of one seed share a start, so it is somewhat too narrow.
 """
 
