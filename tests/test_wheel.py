@@ -70,7 +70,8 @@ sweep: {{seeds: [0]}}
 WORKS = {
     "demo": "demo --help",
     "run": "run {recipe} --out {place}/run --no-models",
-    "run, planned": "run table-3-openmoji --dry-run",
+    "run, planned": "run table-3-openmoji --dry-run --seeds 5 --set attack.samples=2 --set data.options.unlabelled=60"
+    " --set data.options.per_class=4 --set data.options.held_out=2",
     "many runs": "run {recipe} --seeds 0-1 --out {place}/many --workers 1",
     "poison": "poison {data} --goal sheep2aeroplane --samples 2 --out {place}/poisoned",
     "train": "train --data {data} --model {model} --out {place}/trained --set "
