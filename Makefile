@@ -23,7 +23,8 @@ NEWEST ?= python3.13
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
-INSTALL := $(PIP) install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+# what is imported is compiled then; pip would compile all of it, on one core, before anything can start
+INSTALL := $(PIP) install --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # one thread a process: torch's threads of several processes on the same cores slow each other many times
 # and bytecode is written even where the user's environment forbids it: each of the processes would compile all again
 # a process that is done takes over what another has left: tests take from milliseconds to a minute
@@ -53,8 +54,8 @@ test-fast: $(VENV)/.installed-dev ## the tests without the slow ones
 coverage: $(VENV)/.installed-dev ## the fast tests, and which lines and branches they run: htmlcov/index.html
 	$(PYTEST) -m "not slow" --cov --cov-report term:skip-covered --cov-report html $(ARGS)
 
-faults: $(VENV)/.installed-dev ## kill, starve and stop every verb: POINTS=30 moments each (an hour)
-	MMPOISON_FAULT_POINTS=$(POINTS) $(PYTEST) --timeout 0 tests/faults $(ARGS)
+faults: $(VENV)/.installed-dev ## kill, starve and stop every verb: POINTS=30 moments each (an hour); all hostile checkpoints
+	MMPOISON_FAULT_POINTS=$(POINTS) $(PYTEST) --timeout 0 tests/faults tests/models/test_hostile_checkpoints.py $(ARGS)
 
 fuzz: $(VENV)/.installed-dev ## try changed examples on every parser: SECONDS_EACH=600 TARGET=recipe; findings in runs/fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH) $(if $(TARGET),--target $(TARGET)) $(ARGS)

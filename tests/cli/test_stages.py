@@ -337,9 +337,10 @@ def test_the_demo_at_small_size(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [
         *(sys.executable, "-c", "from mmpoison.cli import main; main()", "demo"),
-        *("--out", str(out), "--set", "training.epochs=1", "--set", "training.max_steps=8"),
-        *("--set", "data.options.unlabelled=300", "--set", "data.options.per_class=20"),
-        *("--set", "data.options.held_out=100", "--set", "attack.samples=5"),
+        *("--out", str(out), "--set", "training.epochs=1", "--set", "training.max_steps=4"),
+        *("--set", "data.options.unlabelled=100", "--set", "data.options.per_class=20"),
+        *("--set", "data.options.held_out=60", "--set", "attack.samples=5"),
+        *("--set", "sterilize.training.max_steps=4"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -350,7 +351,7 @@ def test_the_demo_at_small_size(tmp_path: Path) -> None:
         assert model in done.stdout
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["run"]["poisoned_pairs"] == 25
-    assert metrics["run"]["training_pairs"] == 300 * 5 + 20 * 10 * 5 + 25
+    assert metrics["run"]["training_pairs"] == 100 * 5 + 20 * 10 * 5 + 25
     assert metrics["run"]["data"]["attribution"]
     assert metrics["run"]["model"]["class_retrieval"]["original"] > 0.5
     lists = json.loads((out / "rank_lists.json").read_text())

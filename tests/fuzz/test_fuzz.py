@@ -48,14 +48,14 @@ def test_no_changed_data_get_through(tmp_path: Path, own: bool) -> None:
         for name, target in all_targets().items()
         if not target.models and (name in OWN_FILES) == own
     ]
-    inputs = 120 if own else 25
+    inputs = 60 if own else 20
     _check(fuzz(names, tmp_path, inputs=inputs), inputs)
 
 
 @pytest.mark.slow
 def test_no_changed_model_gets_through(tmp_path: Path) -> None:
     names = [name for name, target in all_targets().items() if target.models]
-    _check(fuzz(names, tmp_path, inputs=15), 15)
+    _check(fuzz(names, tmp_path, inputs=10), 10)
 
 
 # -- the harness -----------------------------------------------------------------------------------

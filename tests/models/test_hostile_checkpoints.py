@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import sys
 import time
@@ -244,6 +245,9 @@ def fields_of(model: type[BaseModel], before: tuple[str, ...] = ()) -> Iterator[
                 yield from fields_of(kind, (*before, name))
 
 
+ALL = "MMPOISON_FAULT_POINTS" in os.environ
+"""Whether every field gets every value, as `make faults` wants it; else a third, another one for the next field."""
+
 HOSTILE_VALUES: list[Any] = [
     "hf-hub:evil/evil",
     "tok.Evil",
@@ -305,25 +309,25 @@ TOKENIZER_KEYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("path", MODEL_FIELDS, ids=".".join)
 def test_every_field_of_the_config(hostile: Path, path: tuple[str, ...]) -> None:
-    _every_value(hostile, CONFIG, path)
+    _hostile_values(hostile, CONFIG, path, MODEL_FIELDS.index(path))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(TOWER_KEYS))
 def test_every_field_of_a_text_tower(hostile: Path, key: str) -> None:
-    _every_value(hostile, "text_tower/config.json", (key,))
+    _hostile_values(hostile, "text_tower/config.json", (key,), sorted(TOWER_KEYS).index(key))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(TOKENIZER_KEYS))
 def test_every_field_of_a_tokenizer(hostile: Path, key: str) -> None:
-    _every_value(hostile, "tokenizer_config.json", (key,))
+    _hostile_values(hostile, "tokenizer_config.json", (key,), sorted(TOKENIZER_KEYS).index(key))
 
 
-def _every_value(folder: Path, file: str, path: tuple[str, ...]) -> None:
+def _hostile_values(folder: Path, file: str, path: tuple[str, ...], place: int) -> None:
     before = (folder / file).read_text()
     begun = time.process_time()
-    for value in HOSTILE_VALUES:
+    for value in HOSTILE_VALUES if ALL else HOSTILE_VALUES[place % 3 :: 3]:
         text = json.dumps(value).replace("{folder}", str(folder))
         config = json.loads(before)
         _set(config, path, json.loads(text))

@@ -71,13 +71,14 @@ def mmpoison(python: Run) -> Run:
 
 
 @pytest.fixture
-def done_well(mmpoison: Run) -> Callable[[str], str]:
-    """A function that runs a command that succeeds; gives what it prints."""
+def outcomes(python: Run) -> Callable[..., list[dict[str, Any]]]:
+    """A function that runs several command lines in one process so; gives `code`, `out` and `err` of each."""
+    program = str(Path(__file__).parents[1] / "bare_install.py")
 
-    def run(command: str) -> str:
-        done = mmpoison(command)
+    def run(*commands: str) -> list[dict[str, Any]]:
+        done = python(program, json.dumps([command.split() for command in commands]))
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return list(json.loads(done.stdout.splitlines()[-1]))
 
     return run
 
@@ -89,28 +90,26 @@ def environment(site: Path | None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "300"}
 
 
-def warned(done: subprocess.CompletedProcess[str], kind: str) -> None:
+def warned(err: str, kind: str) -> None:
     """Each plug-in of a kind that cannot be used is one line."""
     for said in BROKEN[kind]:
-        assert sum(said in line for line in done.stderr.splitlines()) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+        assert sum(said in line for line in err.splitlines()) == 1, err
+    assert "Traceback" not in err
+
+
+Outcomes = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.mark.slow
 def test_a_defence_is_listed_and_filters(
-    mmpoison: Run,
-    done_well: Callable[[str], str],
-    square_folder: Path,
-    checkpoint: Path,
-    tmp_path: Path,
+    outcomes: Outcomes, square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    listed = mmpoison("defenses")
-    assert listed.returncode == 0, listed.stderr
-    for name, there in (("odd-captions", True), ("local-density", True), ("half-done", False)):
-        assert (name in listed.stdout) == there
-    warned(listed, "defenses")
     options = f"--encoder {checkpoint} --lose 0.2 --method odd-captions --out scan"
-    done_well(f"scan {square_folder} {options}")
+    listed, scanned = outcomes("defenses", f"scan {square_folder} {options}")
+    assert listed["code"] == scanned["code"] == 0, (listed, scanned)
+    for name, there in (("odd-captions", True), ("local-density", True), ("half-done", False)):
+        assert (name in listed["out"]) == there
+    warned(listed["err"], "defenses")
     facts = json.loads((tmp_path / "scan" / "scan.json").read_text())
     assert facts["method"] == "odd-captions"
     assert 0 < facts["dropped"] < facts["pairs"]
@@ -118,44 +117,44 @@ def test_a_defence_is_listed_and_filters(
 
 @pytest.mark.slow
 def test_each_kind_of_defence_is_selected_on_the_command_line(
-    mmpoison: Run,
-    done_well: Callable[[str], str],
-    square_folder: Path,
-    checkpoint: Path,
-    tmp_path: Path,
+    outcomes: Outcomes, square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     given = f"--data {square_folder} --model {checkpoint}"
     options = "--set batch_size=32 --set max_steps=1 --defense half-rate --set share=0.25"
-    done_well(f"train {given} --out trained {options}")
+    repair = f"sterilize {given} --split train --method jitter"
+    check = f"check {checkpoint} --data {square_folder} --method confusions"
+    wrong = {
+        f"{repair} --out other --set scael=1": "did you mean 'scale'",
+        f"{repair} --out other --set epochs=2": "unknown option",
+        f"{check} --clean-runs 2 --out check": "needs --reference to use clean fine-tunes",
+    }
+    trained, repaired, found, shown, *refused = outcomes(
+        f"train {given} --out trained {options}",
+        f"{repair} --out repaired --set scale=1e-6 --held-out 0.8",
+        f"{check} --set least=0.01 --json",
+        check,
+        *wrong,
+    )
+    for done in (trained, repaired, found, shown):
+        assert done["code"] == 0, done
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "defence: half-rate {'share': 0.25}" in card
     line = json.loads((tmp_path / "trained" / "logs" / "steps.jsonl").read_text().splitlines()[0])
     assert line["learning_rate"] == pytest.approx(2.5e-6)
-
-    repair = f"sterilize {given} --split train --method jitter"
-    done_well(f"{repair} --out repaired --set scale=1e-6 --held-out 0.8")
     assert "repair: jitter" in (tmp_path / "repaired" / "README.md").read_text()
     curve = json.loads((tmp_path / "repaired" / "sterilize-curve.json").read_text())
     assert [probe["step"] for probe in curve["branches"][0]["looks"]] == [0, 0]
-    check = f"check {checkpoint} --data {square_folder} --method confusions"
-    found = json.loads(done_well(f"{check} --set least=0.01 --json"))
-    assert found["check"] == "confusions"
-    assert all(row["share"] >= 0.01 for row in found["ranking"])
-    assert "Most unusual findings of check confusions" in done_well(check)
-    for command, says in (
-        (f"{repair} --out other --set scael=1", "did you mean 'scale'"),
-        (f"{repair} --out other --set epochs=2", "unknown option"),
-        (f"{check} --clean-runs 2 --out check", "needs --reference to use clean fine-tunes"),
-    ):
-        done = mmpoison(command)
-        assert done.returncode == 2
-        assert says in done.stderr.splitlines()[-1]
+    answer = json.loads(found["out"])
+    assert answer["check"] == "confusions"
+    assert all(row["share"] >= 0.01 for row in answer["ranking"])
+    assert "Most unusual findings of check confusions" in shown["out"]
+    for done, says in zip(refused, wrong.values(), strict=True):
+        assert done["code"] == 2
+        assert says in done["err"].splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_plug_ins_of_every_kind_run_a_recipe(
-    mmpoison: Run, done_well: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_plug_ins_of_every_kind_run_a_recipe(outcomes: Outcomes, tmp_path: Path) -> None:
     (tmp_path / "squares").mkdir()
     recipe: dict[str, Any] = {
         "name": "fruit",
@@ -169,8 +168,8 @@ def test_plug_ins_of_every_kind_run_a_recipe(
         "check": {"method": "confusions", "least": 0.01},
     }
     (tmp_path / "fruit.yaml").write_text(json.dumps(recipe))
-    done = mmpoison("run fruit.yaml --out run --no-models")
-    assert done.returncode == 0, done.stderr
+    done, shown = outcomes("run fruit.yaml --out run --no-models", "report run --as markdown")
+    assert done["code"] == shown["code"] == 0, (done, shown)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["run"]["attack"] == "class-swap"
     assert metrics["run"]["filter"]["method"] == "odd-captions"
@@ -184,28 +183,25 @@ def test_plug_ins_of_every_kind_run_a_recipe(
     assert set(checks) == {"clean_model", "poisoned", "filtered", "robust", "sterilized"}
     assert metrics["run"]["scan"]["method"] == "confusions"
     assert (tmp_path / "run" / "logs" / "robust" / "steps.jsonl").is_file()
-    assert "| Robust |" in done_well("report run --as markdown")
+    assert "| Robust |" in shown["out"]
     for kind in ("attacks", "models"):
-        warned(done, kind)
+        warned(done["err"], kind)
 
 
-@pytest.mark.parametrize(
-    ("command", "says"),
-    [
-        (
-            "poison {squares} --attack no-such-module --goal sheep2sofa --samples 2 --out out",
-            BROKEN["attacks"][0],
-        ),
-        ("models show leaves", BROKEN["models"][0]),
-        ("data verify bad-fruit", BROKEN["datasets"][0]),
-    ],
-)
 def test_asking_for_a_broken_one_is_one_line(
-    mmpoison: Run, command: str, says: str, square_folder: Path, tmp_path: Path
+    outcomes: Outcomes, square_folder: Path, tmp_path: Path
 ) -> None:
-    done = mmpoison(command.format(squares=square_folder))
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"mmpoison: {says}")
+    poison = (
+        f"poison {square_folder} --attack no-such-module --goal sheep2sofa --samples 2 --out out"
+    )
+    asked = {
+        poison: BROKEN["attacks"][0],
+        "models show leaves": BROKEN["models"][0],
+        "data verify bad-fruit": BROKEN["datasets"][0],
+    }
+    for done, says in zip(outcomes(*asked), asked.values(), strict=True):
+        assert done["code"] == 2
+        assert done["err"].splitlines()[-1].startswith(f"mmpoison: {says}")
     assert not (tmp_path / "out").exists()
 
 
