@@ -85,7 +85,17 @@ def heads_checkpoint(
 @pytest.fixture
 def hostile(heads_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of it, with code in every place that was ever looked at."""
-    folder = Path(shutil.copytree(heads_checkpoint, tmp_path / "checkpoint"))
+    return with_code(heads_checkpoint, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def hostile_once(heads_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a copy for all tests that put back what they change."""
+    return with_code(heads_checkpoint, tmp_path_factory.mktemp("hostile"))
+
+
+def with_code(checkpoint: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
     code = EVIL.format(canary=str(tmp_path / "canary-ran"))
     evil = folder / "evil"
     evil.mkdir()
@@ -308,20 +318,22 @@ TOKENIZER_KEYS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", MODEL_FIELDS, ids=".".join)
-def test_every_field_of_the_config(hostile: Path, path: tuple[str, ...]) -> None:
-    _hostile_values(hostile, CONFIG, path, MODEL_FIELDS.index(path))
+def test_every_field_of_the_config(hostile_once: Path, path: tuple[str, ...]) -> None:
+    _hostile_values(hostile_once, CONFIG, path, MODEL_FIELDS.index(path))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(TOWER_KEYS))
-def test_every_field_of_a_text_tower(hostile: Path, key: str) -> None:
-    _hostile_values(hostile, "text_tower/config.json", (key,), sorted(TOWER_KEYS).index(key))
+def test_every_field_of_a_text_tower(hostile_once: Path, key: str) -> None:
+    _hostile_values(hostile_once, "text_tower/config.json", (key,), sorted(TOWER_KEYS).index(key))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(TOKENIZER_KEYS))
-def test_every_field_of_a_tokenizer(hostile: Path, key: str) -> None:
-    _hostile_values(hostile, "tokenizer_config.json", (key,), sorted(TOKENIZER_KEYS).index(key))
+def test_every_field_of_a_tokenizer(hostile_once: Path, key: str) -> None:
+    _hostile_values(
+        hostile_once, "tokenizer_config.json", (key,), sorted(TOKENIZER_KEYS).index(key)
+    )
 
 
 def _hostile_values(folder: Path, file: str, path: tuple[str, ...], place: int) -> None:
@@ -332,7 +344,10 @@ def _hostile_values(folder: Path, file: str, path: tuple[str, ...], place: int) 
         config = json.loads(before)
         _set(config, path, json.loads(text))
         (folder / file).write_text(json.dumps(config))
-        loads_or_is_refused(folder)
+        try:
+            loads_or_is_refused(folder)
+        finally:
+            (folder / file).write_text(before)
     assert time.process_time() - begun < 60
 
 

@@ -290,53 +290,65 @@ def test_a_cluster_that_is_not_there_is_refused_at_once(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", [[], ["--ray", "local"]], ids=["local", "ray"])
-def test_a_driver_that_is_killed_loses_nothing_that_is_done(
-    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, where: list[str]
-) -> None:
-    if where:
-        pytest.importorskip("ray")
-    sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3, 4]}}, name="killed")
-    out = tmp_path / "out"
-    recipe = str(tmp_path / "recipe.yaml")
+def kill_a_driver(
+    out: Path, cache: Path, *where: str
+) -> tuple[list[str], dict[Path, int], dict[Path, float]]:
+    """Start the sweep of `recipe.yaml`, kill its driver after the first run: the command, runs and trainings done."""
+    recipe = str(out.parent / "recipe.yaml")
     command = [sys.executable, "-m", "mmpoison", "run", recipe, "--out", str(out), *where]
-    environment = {**os.environ, "MMPOISON_CACHE": str(own_cache), **RAY_AT_ONCE}
-    with (tmp_path / "first.txt").open("w") as log:
+    environment = {**os.environ, "MMPOISON_CACHE": str(cache), **RAY_AT_ONCE}
+    said = out.parent / "first.txt"
+    with said.open("w") as log:
         driver = subprocess.Popen(
             [*command, "--workers", "2"], env=environment, stdout=log, stderr=log
         )
         try:
             end = time.monotonic() + 600
             while not list(out.glob("runs/*/metrics.json")) and time.monotonic() < end:
-                assert driver.poll() is None, (tmp_path / "first.txt").read_text()
+                assert driver.poll() is None, said.read_text()
                 time.sleep(0.05)
         finally:
             driver.kill()
             driver.wait()
     done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/metrics.json")}
-    assert done
     kept = trainings()
+    assert done
     assert kept
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
-    assert len(numbers(out)) == len(sweep.runs)
+    return command, done, kept
+
+
+def nothing_was_lost(out: Path, done: dict[Path, int], kept: dict[Path, float]) -> None:
+    """No run that was there was made again, nor was a model trained again."""
     for file, written in done.items():
         assert file.stat().st_mtime_ns == written
-    # nor was a model that was there trained again
     after = trainings()
     assert {key: after[key] for key in kept} == kept
     assert sum("clean_model" in models for models in made(out).values()) <= 1
 
 
 @pytest.mark.slow
+def test_a_driver_that_is_killed_loses_nothing_that_is_done(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
+) -> None:
+    sweep, out = make_sweep({"grid": {"attack.samples": [1, 2, 3]}}), tmp_path / "out"
+    command, done, kept = kill_a_driver(out, own_cache)
+    subprocess.run(command, env=dict(os.environ), check=True, capture_output=True, timeout=600)
+    assert len(numbers(out)) == len(sweep.runs)
+    nothing_was_lost(out, done, kept)
+
+
+@pytest.mark.slow
 def test_ray_gives_the_same_and_survives_kills(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """First its driver is killed, then a worker."""
     ray = pytest.importorskip("ray")
     from mmpoison.runs.sweeps.workers import RayWorker
 
     for name, value in RAY_AT_ONCE.items():
         monkeypatch.setenv(name, value)
+    sweep, out = make_sweep({"grid": {"attack.samples": [1, 2, 3, 4]}}), tmp_path / "ray"
+    _, done, kept = kill_a_driver(out, own_cache, "--ray", "local")
 
     killed: list[int] = []
     original = RayWorker.submit
@@ -344,34 +356,20 @@ def test_ray_gives_the_same_and_survives_kills(
     def submit(worker: RayWorker, task: Any) -> None:
         original(worker, task)
         if not killed:
-            pid = worker.pid()
-            killed.append(pid)
-            os.kill(pid, signal.SIGKILL)
+            killed.append(worker.pid())
+            os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(RayWorker, "submit", submit)
-    sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
-    seen: list[SweepState] = []
-
-    def interrupt(state: SweepState) -> None:
-        seen.append(state)
-        if state.done:
-            raise KeyboardInterrupt  # as if the driver was killed
-
     try:
-        with pytest.raises(KeyboardInterrupt):
-            run_sweep(sweep, tmp_path / "ray", workers=2, ray="local", on_change=interrupt)
-        assert killed
-        before = trainings()
-        assert before
-        state = run_sweep(sweep, tmp_path / "ray", workers=2, ray="local")
+        state = run_sweep(sweep, out, workers=2, ray="local")
     finally:
         ray.shutdown()
+    assert killed
     assert not state.failed
-    assert state.found >= 1
+    assert state.found == len(done)
     assert state.left == 0
-    after = trainings()
-    assert {key: after[key] for key in before} == before  # none was made anew
+    nothing_was_lost(out, done, kept)
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
     local = run_sweep(sweep, tmp_path / "local", workers=1)
     assert not local.failed
-    assert numbers(tmp_path / "ray") == numbers(tmp_path / "local")
+    assert numbers(out) == numbers(tmp_path / "local")
