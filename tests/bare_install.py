@@ -1,4 +1,4 @@
-"""A program for `test_wheel.py`: runs commands as if no extra were installed, and prints what became of each as JSON.
+"""A program for tests: runs commands, as if no extra were installed, and prints what became of each as JSON.
 
     python tests/bare_install.py '[["data", "list"], ...]' [MODULE ...]
 

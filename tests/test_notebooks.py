@@ -57,9 +57,8 @@ def test_a_notebook_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, str(tmp_path / name))
     assert "MMPOISON_CACHE" in os.environ
     notebook = nbformat.read(file, as_version=4)
-    for (
-        cell
-    ) in notebook.cells:  # every call with fewer steps and scenes: the pages have the results
+    # every call with fewer steps and scenes: the pages have the results
+    for cell in notebook.cells:
         source = cell.source.replace('"epochs": 1,', '"epochs": 1, "max_steps": 4,')
         cell.source = re.sub(r"(unlabelled|held_out)=\d{3}\b", r"\1=100", source)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
