@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from mmpoison.datasets import load_pairs
+from mmpoison.defenses.check_result import CheckResult
+from mmpoison.runs.check_model import CheckedModel
 
 Cli = Callable[..., Any]
 SETTINGS = [
@@ -97,3 +102,26 @@ def test_the_training_pairs_are_traced(
     assert len(listed) - 1 == found["dropped"]
     kept = load_pairs(tmp_path / "kept").select(split="train")
     assert len(kept) == found["pairs"] - found["dropped"]
+
+
+@pytest.mark.parametrize(
+    ("traced", "first", "step"),
+    [
+        (
+            "poisoning likely",
+            "the pairs that it was trained on: poisoning likely",
+            "train again on",
+        ),
+        ("look at these groups", "the pairs that it was trained on: look at", "train again on"),
+        ("nothing stands out", "No sign of poisoning", "is measured by"),
+        (None, "No sign of poisoning", "is measured by"),
+    ],
+)
+def test_what_the_pairs_show_comes_before_what_the_model_does_not(
+    traced: str | None, first: str, step: str
+) -> None:
+    scan: Any = None if traced is None else SimpleNamespace(verdict=traced)
+    found = CheckedModel(CheckResult((), {}), {}, 0.01, scan)
+    assert found.verdict()[0].startswith(first)
+    assert any("no finding with p <= 0.01" in line for line in found.verdict())
+    assert step in found.next_step()

@@ -60,20 +60,44 @@ class CheckedModel:
         return self.result.flagged(self.false_alarms)
 
     def verdict(self) -> list[str]:
-        """Say what was flagged, a line each; or that nothing was, and the strongest finding."""
+        """Say what was flagged, a line each; or that nothing was, and the strongest finding.
+
+        Where the pairs that taught it were found, that comes first: it is more than the model alone can tell.
+        """
         strongest = "".join(f"; the strongest: {one}" for one in self.result.findings[:1])
-        return [f"possible poisoning: {one}" for one in self.flagged] or [
-            f"No sign of poisoning (no finding with p <= {self.false_alarms:g}){strongest}"
-        ]
+        nothing = f"no finding with p <= {self.false_alarms:g}"
+        flagged = [f"possible poisoning: {one}" for one in self.flagged]
+        if self._taught and self.traced is not None:
+            alone = f"the model alone: {nothing}{strongest}"
+            return [
+                f"the pairs that it was trained on: {self.traced.verdict}",
+                *(flagged or [alone]),
+            ]
+        return flagged or [f"No sign of poisoning ({nothing}){strongest}"]
+
+    @property
+    def _taught(self) -> bool:
+        """The trace has found groups of pairs that may be poison."""
+        found = "" if self.traced is None else self.traced.verdict
+        return found in ("poisoning likely", "look at these groups")
 
     def next_step(self) -> str:
         """Say what to do now."""
+        if self._taught:
+            return (
+                "look at the groups that the trace names; then train again on what it keeps, or repair the model with "
+                "clean pairs (`mmpoison sterilize`)"
+            )
         if not self.flagged:
             return "a goal that you suspect is measured by `mmpoison evaluate --goal A2B`: weak ones are not found here"
-        return (
-            "repair the model with clean pairs (`mmpoison sterilize`); with the pairs that it was trained on, find "
-            "those that taught it (`mmpoison check --trace DIR`)"
+        trace = (
+            ""
+            if self.traced
+            else (
+                "; with the pairs that it was trained on, find those that taught it (`mmpoison check --trace DIR`)"
+            )
         )
+        return f"repair the model with clean pairs (`mmpoison sterilize`){trace}"
 
     def to_pandas(self) -> Any:
         """Return the findings as a `pandas.DataFrame`, the most unusual first.
