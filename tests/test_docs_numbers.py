@@ -1,10 +1,9 @@
-"""Numbers in prose are those of the generated pages: single ones by their places, copied tables row by row."""
+"""Numbers in prose are those of the generated pages: each by its place."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -62,53 +61,6 @@ def test_a_number_that_differs_is_found_and_mended(numbers: ModuleType, tmp_path
     text.write_text("<!--= page; scenes; 3; Hit@10 -->0.12 ± 0.01<!--/-->")
     with pytest.raises(InputError, match="no standard deviation"):
         numbers.renewed(text, tmp_path)
-
-
-# -- tables that prose copies from a page -----------------------------------------------------------------
-
-
-def rows_of(file: str, header: str) -> Iterator[list[str]]:
-    """The rows of the table of a text whose header begins so."""
-    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    (start,) = (n for n, line in enumerate(lines) if line.startswith(header))
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            return
-        plain = re.sub(r"<!--.*?-->", "", line)
-        yield [cell.strip() for cell in plain.strip("|").split("|")]
-
-
-def same(numbers: ModuleType, shown: str, page: str, keys: list[str], column: str) -> None:
-    value = numbers.find(page, keys, column).mean
-    assert shown == numbers.written_as(value, shown), (page, keys, column)
-
-
-CLEAN_SETS = {
-    "strays without a pattern": "independent",
-    "favourite topics": "favourites",
-    "second objects that captions name": "second-objects",
-    "oddly phrased batches": "odd-batches",
-    "random parts of real photos": "real",
-}
-
-
-def test_false_alarms(numbers: ModuleType) -> None:
-    rows = list(rows_of("docs/results/defences.md", "| clean sets | number |"))
-    assert {row[0] for row in rows} == set(CLEAN_SETS)
-    for name, sets, *alarms in rows:
-        kind = [CLEAN_SETS[name]]
-        same(numbers, sets, "false-alarms", kind, "sets")
-        for shown, level in zip(alarms, ("0.1", "1.0", "5.0", "10.0"), strict=True):
-            same(numbers, shown, "false-alarms", kind, f"at {level}%")
-
-
-def test_suspected_goals(numbers: ModuleType) -> None:
-    rows = list(rows_of("docs/results/defences.md", "| data | attacker | goals |"))
-    assert len(rows) > 20
-    columns = ["goals", *(f"caught at {level}%" for level in ("0.1", "1.0", "2.0", "5.0"))]
-    for _, attacker, *shown in rows:
-        for text, column in zip(shown, [*columns, "auroc", "first", "named"], strict=True):
-            same(numbers, text, "suspected-goals-openmoji", [attacker], column)
 
 
 # -- the page of claims --------------------------------------------------------------------------------------
