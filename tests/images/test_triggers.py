@@ -163,7 +163,7 @@ def test_a_record_comes_back(trigger: Trigger) -> None:
         ({}, "kind"),
         ({"kind": "script"}, "script"),
         ({"kind": "patch", "pattern": "AAAA", "cells": 4}, "4 x 4 RGB cells"),
-        ({"kind": "patch", "pattern": "AAAA", "cells": 1, "side": 300}, "does not fit into 224"),
+        ({"kind": "patch", "pattern": "AAAA", "cells": 1, "side": 300}, "is larger than 224"),
         ({"kind": "patch", "pattern": "AAAA", "cells": 1, "side": 10**9}, "1024"),
         ({"kind": "blend", "seed": 0, "view": 10**9}, "1024"),
         ({"kind": "blend", "seed": -1}, ">= 0"),

@@ -128,7 +128,7 @@ ONES = np.ones((2, 3))
         (ONES, np.ones(3), [0, 1], r"text_embeddings must have shape \(T, d\), not \(3,\)"),
         (np.ones((0, 3)), ONES, [0, 1], r"no images: shape \(0, 3\)"),
         (np.ones((2, 4)), ONES, [0, 1], r"\(2, 4\) and text_embeddings \(2, 3\) differ in d"),
-        (ONES, ONES, [0], r"text_image of shape \(1,\) does not fit .*\(2, 3\)"),
+        (ONES, ONES, [0], r"text_image of shape \(1,\) does not match .*\(2, 3\)"),
         (ONES, ONES, [[0], [1]], r"text_image of shape \(2, 1\)"),
         (ONES, ONES, [0.0, 1.0], r"integers, not float64; shape \(2,\)"),
         (ONES, ONES, [False, True], "integers, not bool"),

@@ -84,9 +84,9 @@ def test_tensors_are_read(dtype: torch.dtype) -> None:
     [
         (np.zeros(3), [True] * 3, r"shape \(Q, G\), not \(3,\)"),
         (np.zeros((2, 0)), np.zeros(0, bool), r"no columns: shape \(2, 0\)"),
-        (np.zeros((2, 3)), [True] * 4, r"shape \(4,\) do not fit similarity of shape \(2, 3\)"),
-        (np.zeros((2, 3)), np.ones((3, 2), bool), r"shape \(3, 2\) do not fit .* \(2, 3\)"),
-        (np.zeros((2, 3)), np.array(True), r"shape \(\) do not fit"),
+        (np.zeros((2, 3)), [True] * 4, r"shape \(4,\) do not match similarity of shape \(2, 3\)"),
+        (np.zeros((2, 3)), np.ones((3, 2), bool), r"shape \(3, 2\) do not match .* \(2, 3\)"),
+        (np.zeros((2, 3)), np.array(True), r"shape \(\) do not match"),
         (np.zeros((2, 3)), [0, 1, 0], r"boolean mask .*int64 of shape \(3,\)"),
         (np.zeros((2, 3)), [False] * 3, r"no target image in targets of shape \(3,\)"),
         (np.zeros((0, 3)), [False] * 3, "no target image"),

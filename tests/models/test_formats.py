@@ -302,7 +302,7 @@ def test_openai_by_open_clips_own_table() -> None:
 def test_weights_of_another_architecture(state: State, tmp_path: Path) -> None:
     path = saved(state, tmp_path / "weights.pt")
     message = refusal(f"ViT-S-32-alt@{path}")
-    assert "weights do not fit ViT-S-32-alt: " in message
+    assert "weights do not match ViT-S-32-alt: " in message
     assert "of another shape (" in message
     assert f"they have the shapes of {TINY} or {QUICK}" in message
     assert len(message) < 700

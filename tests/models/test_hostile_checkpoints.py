@@ -395,7 +395,7 @@ def test_a_huge_text_tower_is_refused_before_it_is_built(hostile: Path) -> None:
         hostile / "text_tower" / "config.json",
         lambda c: c.update(hidden_size=16_384, num_hidden_layers=100, intermediate_size=65_536),
     )
-    assert "do not fit" in str(loads_or_is_refused(hostile))
+    assert "do not match" in str(loads_or_is_refused(hostile))
 
 
 def test_merges_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:

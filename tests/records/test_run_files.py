@@ -75,7 +75,10 @@ def test_values_by_their_json_keys() -> None:
             "ties must be a whole number, not a truth value",
         ),
         ({"run": {"flags": [3]}}, "run.flags.0 must be text, not a number"),
-        ({"ranks": {"g": {"m": {"interval": {"hit@1": [0]}}}}}, "interval.hit@1 does not fit"),
+        (
+            {"ranks": {"g": {"m": {"interval": {"hit@1": [0]}}}}},
+            "interval.hit@1 is not as expected",
+        ),
         ({"utility": {"a\nb": 1}}, r"utility.a\nb must be an object, not a number"),
     ],
 )

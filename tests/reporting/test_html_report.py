@@ -345,7 +345,7 @@ def test_an_odd_map_breaks_nothing(write_run: WriteRun, points: Any) -> None:
     [
         (None, "must be a list, not null"),
         ("x", "must be a list, not text"),
-        ([[1]], "texts.0 does not fit"),
+        ([[1]], "texts.0 is not as expected"),
         ([[1, "2", 0]], "texts.0.1 must be a number, not text"),
         ([[float("nan"), 1, 0]], r"not valid JSON \(NaN"),
     ],

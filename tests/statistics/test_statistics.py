@@ -259,7 +259,7 @@ def test_one_pair_tests_nothing() -> None:
         (lambda: summarize([1.0, float("nan")]), "hold NaN"),
         (lambda: summarize(["a"]), "not numbers"),
         (lambda: summarize([1.0, 2.0], confidence=95), "confidence 95 is not between 0 and 1"),
-        (lambda: clustered_mean([1, 2], [1]), "do not fit"),
+        (lambda: clustered_mean([1, 2], [1]), "do not match"),
         (lambda: clustered_share([0, 2], [0, 1]), "hits must be 0 or 1"),
         (lambda: compare([1, 2], [1]), "2 and 1 values cannot be paired"),
         (

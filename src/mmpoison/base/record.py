@@ -167,7 +167,7 @@ def _first_problem(error: ValidationError) -> str:
     if found["type"] in _NEEDED:
         problem = f"must be {_NEEDED[found['type']]}, not {_kind(found['input'])}"
     else:
-        problem = f"does not fit ({found['msg']})"
+        problem = f"is not as expected ({found['msg']})"
     return f"{place} {problem}" if place else problem
 
 

@@ -431,7 +431,7 @@ def fitted_options(source: DataSource, options: Mapping[str, Any]) -> dict[str, 
     """Convert the options of a data set or format, as text or as values, to the types that it takes.
 
     Raises:
-        InputError: If it has no such option, or a value does not fit.
+        InputError: If it has no such option, or a value is not allowed.
     """
     what = "format" if source.recognise is not None and not source.terms else "data set"
     return fit_options(options, source.load, f"{what} {source.name!r}", source.options)

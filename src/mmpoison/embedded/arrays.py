@@ -122,7 +122,7 @@ class ArrayFile:
         size = (last - first) * row
         if size > MOST_BYTES:
             raise ShardError(
-                f"{self}: {size / 2**30:.1f} GiB do not fit into memory: put smaller shards there, or copy it to this "
+                f"{self}: {size / 2**30:.1f} GiB are too many for memory: put smaller shards there, or copy it to this "
                 "machine without compression, where it can be mapped"
             )
         stream.seek(header.start + first * row)

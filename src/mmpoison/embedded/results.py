@@ -270,7 +270,7 @@ def _in_text(table: pa.Table) -> pa.Table:
 
 
 def own_schema(shards: Sequence[Shard]) -> pa.Schema:
-    """Return one schema for the own columns of all shards; a column whose types do not fit each other becomes text.
+    """Return one schema for the own columns of all shards; a column of types that do not match becomes text.
 
     Args:
         shards: The shards; those that cannot be read are left out.

@@ -79,7 +79,7 @@ class PatchTrigger(
         if len(self.pattern) != 3 * self.cells**2:
             raise ValueError(f"a pattern of {self.cells} x {self.cells} RGB cells is needed")
         if self.side > self.view:
-            raise ValueError(f"a patch of {self.side} pixels does not fit into {self.view}")
+            raise ValueError(f"a patch of {self.side} pixels is larger than {self.view}")
 
     def draw(self, rng: np.random.Generator) -> How:
         """Draw what one image needs: the place of the patch."""

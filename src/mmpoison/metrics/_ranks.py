@@ -132,7 +132,7 @@ def _read(
         )
     if mask.shape not in (scores.shape, scores.shape[1:]):
         raise InputError(
-            f"targets of shape {mask.shape} do not fit similarity of shape {scores.shape}: "
+            f"targets of shape {mask.shape} do not match similarity of shape {scores.shape}: "
             "expected (G,) or (Q, G)"
         )
     has_target = np.atleast_1d(mask.any(axis=-1))

@@ -229,7 +229,7 @@ def _read(
         )
     if owner.shape != (len(texts),):
         raise InputError(
-            f"text_image of shape {owner.shape} does not fit text_embeddings of shape "
+            f"text_image of shape {owner.shape} does not match text_embeddings of shape "
             f"{texts.shape}: expected (T,)"
         )
     if len(owner) and owner.dtype.kind not in "iu":

@@ -147,7 +147,7 @@ class Checkpoint:
             others = " or ".join([name for name in near if name not in self.what][:4])
             hint = f"; they have the shapes of {others}" if others else ""
             raise InputError(
-                f"{self.weights}: weights do not fit {self.what}: {'; '.join(parts)}{hint}"
+                f"{self.weights}: weights do not match {self.what}: {'; '.join(parts)}{hint}"
             )
         return given
 

@@ -315,7 +315,7 @@ def _read(
     check_confidence(confidence)
     labels = np.asarray(clusters)
     if labels.shape != array.shape:
-        raise InputError(f"clusters of shape {labels.shape} do not fit values of {array.shape}")
+        raise InputError(f"clusters of shape {labels.shape} do not match values of {array.shape}")
     names, code = np.unique(labels, return_inverse=True)
     return array, code, len(names)
 

@@ -247,7 +247,7 @@ class Collection:
             return self._rows[image_id]
         except KeyError:
             raise InputError(
-                f"the manifest does not fit the data {self.name!r}: there is no image {image_id!r}"
+                f"the manifest does not match the data {self.name!r}: there is no image {image_id!r}"
             ) from None
 
     @cached_property

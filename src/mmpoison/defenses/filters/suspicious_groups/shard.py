@@ -107,7 +107,7 @@ class VectorShard:
         texts: The captions, shape `(n,)`, where they are known.
 
     Raises:
-        InputError: If the arrays do not fit.
+        InputError: If the arrays do not match.
     """
 
     number: int
