@@ -1,7 +1,9 @@
-"""Small recipes."""
+"""Small recipes, and a worker of Ray that is killed."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe
+from mmpoison.runs.sweeps.workers import RayWorker
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -42,3 +45,18 @@ def refusal(
     if isinstance(recipe, Path) and names_file:
         assert message.startswith(str(recipe))
     return message
+
+
+def kill_the_first_worker(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Kill the first of Ray's workers as it gets its task; its process id is in the list then."""
+    killed: list[int] = []
+    original = RayWorker.submit
+
+    def submit(worker: RayWorker, task: Any) -> None:
+        original(worker, task)
+        if not killed:
+            killed.append(worker.pid())
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(RayWorker, "submit", submit)
+    return killed

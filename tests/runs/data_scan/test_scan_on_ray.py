@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runs.conftest import kill_the_first_worker
 from tests.runs.data_scan.conftest import write_corpus
 
 import mmpoison
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan
-from mmpoison.runs.sweeps.workers import RayWorker, connect
+from mmpoison.runs.sweeps.workers import connect
 
 ray = pytest.importorskip("ray")
 
@@ -38,16 +37,7 @@ def test_ray_gives_the_bytes_that_processes_give(
     # one shard that cannot be read: its message comes back from the workers
     file = source / "text_emb" / "text_emb_3.npy"
     file.write_bytes(file.read_bytes()[:-100])
-    killed: list[int] = []
-    original = RayWorker.submit
-
-    def submit(worker: RayWorker, task: Any) -> None:
-        original(worker, task)
-        if not killed:
-            killed.append(worker.pid())
-            os.kill(killed[0], signal.SIGKILL)
-
-    monkeypatch.setattr(RayWorker, "submit", submit)
+    killed = kill_the_first_worker(monkeypatch)
     # on a cluster a node was started in another folder than the scan
     (tmp_path / "node").mkdir()
     monkeypatch.chdir(tmp_path / "node")

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.conftest import squares_recipe
-from tests.runs.conftest import write_recipe
+from tests.runs.conftest import kill_the_first_worker, write_recipe
 
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.errors import InputError
@@ -343,23 +343,11 @@ def test_ray_gives_the_same_and_survives_kills(
 ) -> None:
     """First its driver is killed, then a worker."""
     ray = pytest.importorskip("ray")
-    from mmpoison.runs.sweeps.workers import RayWorker
-
     for name, value in RAY_AT_ONCE.items():
         monkeypatch.setenv(name, value)
     sweep, out = make_sweep({"grid": {"attack.samples": [1, 2, 3, 4]}}), tmp_path / "ray"
     _, done, kept = kill_a_driver(out, own_cache, "--ray", "local")
-
-    killed: list[int] = []
-    original = RayWorker.submit
-
-    def submit(worker: RayWorker, task: Any) -> None:
-        original(worker, task)
-        if not killed:
-            killed.append(worker.pid())
-            os.kill(killed[0], signal.SIGKILL)
-
-    monkeypatch.setattr(RayWorker, "submit", submit)
+    killed = kill_the_first_worker(monkeypatch)
     try:
         state = run_sweep(sweep, out, workers=2, ray="local")
     finally:
