@@ -65,9 +65,8 @@ def _verb(name: str, command: Any) -> str:
 def _described(path: str, command: Any) -> Iterator[str]:
     """Write the text, the usage, the examples and the options of one verb."""
     # with the settings of the app: the command keeps the help option that its first context has named
-    context = command.make_context(
-        path, [], resilient_parsing=True, **(app.info.context_settings or {})
-    )
+    settings = app.info.context_settings or {}
+    context = command.make_context(path, [], resilient_parsing=True, **settings)
     command = simplified(command, context)
     examples: list[str] = []
     for paragraph in (command.help or "").split("\n\n"):

@@ -110,9 +110,13 @@ def test_the_training_pairs_are_traced(
         (
             "poisoning likely",
             "the pairs that it was trained on: poisoning likely",
-            "train again on",
+            "train on what it keeps",
         ),
-        ("look at these groups", "the pairs that it was trained on: look at", "train again on"),
+        (
+            "look at these groups",
+            "the pairs that it was trained on: look at",
+            "train on what it keeps",
+        ),
         ("nothing stands out", "No sign of poisoning", "is measured by"),
         (None, "No sign of poisoning", "is measured by"),
     ],

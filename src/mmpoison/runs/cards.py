@@ -73,7 +73,8 @@ def model_card(
     log: dict[str, object] = {"log": result.summary().to_json()}
     if settings is not None:
         log = {"settings": settings.model_dump(mode="json"), **log}
-    small_tokenizer = has_own_merges(encoder.tokenizer)
+    own = " (give its tokenizer `bpe_path=PATH/bpe_merges.txt.gz`)"
+    tokenizer = own if has_own_merges(encoder.tokenizer) else ""
     head = front_matter(poisoned, **hub_fields(started_from))
     return head + "\n".join(
         [
@@ -85,12 +86,7 @@ def model_card(
             json.dumps(log, indent=2),
             "```",
             "",
-            "Loads with mmpoison, or with open_clip as `local-dir:PATH`"
-            + (
-                " (give its tokenizer `bpe_path=PATH/bpe_merges.txt.gz`)."
-                if small_tokenizer
-                else "."
-            ),
+            f"Loads with mmpoison, or with open_clip as `local-dir:PATH`{tokenizer}.",
             "",
         ]
     )

@@ -67,37 +67,30 @@ class CheckedModel:
         strongest = "".join(f"; the strongest: {one}" for one in self.result.findings[:1])
         nothing = f"no finding with p <= {self.false_alarms:g}"
         flagged = [f"possible poisoning: {one}" for one in self.flagged]
-        if self._taught and self.traced is not None:
-            alone = f"the model alone: {nothing}{strongest}"
-            return [
-                f"the pairs that it was trained on: {self.traced.verdict}",
-                *(flagged or [alone]),
-            ]
+        if self._taught:
+            alone = flagged or [f"the model alone: {nothing}{strongest}"]
+            return [f"the pairs that it was trained on: {self._taught}", *alone]
         return flagged or [f"No sign of poisoning ({nothing}){strongest}"]
 
     @property
-    def _taught(self) -> bool:
-        """The trace has found groups of pairs that may be poison."""
+    def _taught(self) -> str:
+        """The verdict of a trace that has found groups which may be poison; empty without one."""
         found = "" if self.traced is None else self.traced.verdict
-        return found in ("poisoning likely", "look at these groups")
+        return found if found in ("poisoning likely", "look at these groups") else ""
 
     def next_step(self) -> str:
         """Say what to do now."""
+        repair = "repair the model with clean pairs (`mmpoison sterilize`)"
         if self._taught:
             return (
-                "look at the groups that the trace names; then train again on what it keeps, or repair the model with "
-                "clean pairs (`mmpoison sterilize`)"
+                f"look at the groups that the trace names; then train on what it keeps, or {repair}"
             )
         if not self.flagged:
             return "a goal that you suspect is measured by `mmpoison evaluate --goal A2B`: weak ones are not found here"
         trace = (
-            ""
-            if self.traced
-            else (
-                "; with the pairs that it was trained on, find those that taught it (`mmpoison check --trace DIR`)"
-            )
+            "; with its training pairs, find those that taught it (`mmpoison check --trace DIR`)"
         )
-        return f"repair the model with clean pairs (`mmpoison sterilize`){trace}"
+        return repair + ("" if self.traced else trace)
 
     def to_pandas(self) -> Any:
         """Return the findings as a `pandas.DataFrame`, the most unusual first.

@@ -43,7 +43,6 @@ from mmpoison.runs.trained_models import (
     read_verdicts,
     store_model,
     store_verdicts,
-    weights_bytes,
 )
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, chain_callbacks, finetune
@@ -57,7 +56,7 @@ OWN = (*SUSPECTS, "filter")
 """Stages of the poison of one run."""
 
 LARGEST_CACHED = 64 << 20
-"""Models of one run alone that store more bytes of weights leave the cache with it, where `evict` says so."""
+"""Results of one run alone that take more bytes leave the cache with it, where `evict` says so."""
 
 OF_ONE_RUN = "of_one_run"
 """In the note of a cache entry: it was made by such a run, for itself."""
@@ -477,7 +476,7 @@ class RunStages:
             entry = None
             if name in self.keys and name not in keep:
                 entry = self.store.entry(self.keys[name])
-            if entry is None or not (small or weights_bytes(entry.path) > LARGEST_CACHED):
+            if entry is None or not (small or entry.bytes > LARGEST_CACHED):
                 continue
             note = entry.about.get("note")
             if isinstance(note, dict) and note.get(OF_ONE_RUN) is True:

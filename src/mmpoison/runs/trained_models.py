@@ -64,11 +64,7 @@ def store_model(
     }
     with atomic_file(folder / WEIGHTS, renames=True) as temporary:
         safetensors.torch.save_file(changed, temporary)
-    facts = {
-        key: value
-        for key, value in ((f, getattr(result, f)) for f in result.__dataclass_fields__)
-        if key != "encoder"
-    }
+    facts = {f: getattr(result, f) for f in result.__dataclass_fields__ if f != "encoder"}
     records = [record.to_json() for record in probes]
     write_json(folder / FACTS, {"result": facts, "looks": records})
 
@@ -100,12 +96,6 @@ def read_model(
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / FACTS}: not what a training left ({error!r:.200})") from None
     return result, [ProbeRecord.of(probe, folder / FACTS) for probe in facts["looks"]]
-
-
-def weights_bytes(folder: Path) -> int:
-    """Return the size of the weights that `store_model` wrote; 0 if there are none."""
-    file = folder / WEIGHTS
-    return file.stat().st_size if file.is_file() else 0
 
 
 def link_log(folder: Path, out: Path) -> None:

@@ -269,8 +269,8 @@ def evicting_runs(sweep: Sweep, *, save_models: bool) -> frozenset[str]:
     """Return the ids of runs whose own models leave the cache when they are complete.
 
     That is so in a sweep over more than `HANDFUL` goals, unless models are saved. A run whose poisoned model serves
-    another run of the sweep too (two filters of one goal) is not among them. Of the runs that are, only models with
-    more than `LARGEST_CACHED` bytes of weights leave.
+    another run of the sweep too (two filters of one goal) is not among them. Of the runs that are, only results of
+    more than `LARGEST_CACHED` bytes leave.
 
     Args:
         sweep: The runs.
