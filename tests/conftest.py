@@ -72,10 +72,12 @@ PLACES = ("on a hill", "by the sea", "in a room", "at night", "in the sun", "und
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is made during tests is kept apart from the user's cache."""
+    """What is made during tests is kept apart from the user's cache, and shared by the processes that run them."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         if "MMPOISON_CACHE" not in os.environ:
-            patch.setenv("MMPOISON_CACHE", str(tmp_path_factory.mktemp("cache")))
+            patch.setenv("MMPOISON_CACHE", str(shared / "cache"))
         yield
 
 

@@ -1,4 +1,4 @@
-"""The shipped encoders can be made again: each variant trains, loads, and its card says by which command."""
+"""The shipped encoders can be made again: each has the architecture that is made, and a card says by which command."""
 
 from __future__ import annotations
 
@@ -8,24 +8,34 @@ import pytest
 from benchmarks import pretrain_openmoji
 from benchmarks.pretrain_openmoji import VARIANTS
 
-from mmpoison.models import load_encoder
+from mmpoison.models import DualEncoder, load_encoder
+from mmpoison.models.open_clip_build import BPE_FILE
 
 
-def made(folder: Path, variant: str) -> str:
-    pretrain_openmoji.main(variant, folder, scenes=260, captions_each=1, epochs=2, workers=1)
-    return (folder / "README.md").read_text(encoding="utf-8")
+def made(folder: Path) -> DualEncoder:
+    pretrain_openmoji.main("mini", folder, scenes=260, captions_each=1, epochs=2, workers=1)
+    return load_encoder(str(folder))
 
 
-@pytest.mark.slow  # each draws and embeds the demo's scenes
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_can_be_made_again(tmp_path: Path, variant: str) -> None:
-    card = made(tmp_path / "model", variant)
-    assert f"--variant {variant} --scenes 260 --captions-each 1 --epochs 2 --out DIR" in card
-    encoder = load_encoder(str(tmp_path / "model"))
+@pytest.mark.slow  # embeds the demo's scenes
+def test_one_is_made_and_made_again(tmp_path: Path) -> None:
+    encoder = made(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "--variant mini --scenes 260 --captions-each 1 --epochs 2 --out DIR" in card
     training = encoder.record.pretraining
     assert training is not None
     assert training.training.steps == 4
-    assert training.seed == VARIANTS[variant]["seed"]
-    if variant == "mini":  # one seed reaches everything in each of them
-        made(tmp_path / "again", variant)
-        assert load_encoder(str(tmp_path / "again")).digest() == encoder.digest()
+    assert training.seed == VARIANTS["mini"]["seed"]
+    assert made(tmp_path / "again").digest() == encoder.digest()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_is_the_one_that_is_shipped(tmp_path: Path, variant: str) -> None:
+    merges = pretrain_openmoji.write_merges(tmp_path / BPE_FILE)
+    encoder = pretrain_openmoji.random_encoder(variant, merges)
+    shipped = load_encoder(f"openmoji-{variant}")
+    assert {name: w.shape for name, w in encoder.module.state_dict().items()} == {
+        name: w.shape for name, w in shipped.module.state_dict().items()
+    }
+    captions = ["a sheep on a hill", "two aeroplanes, 1st of May"]
+    assert encoder.tokenizer(captions).tolist() == shipped.tokenizer(captions).tolist()

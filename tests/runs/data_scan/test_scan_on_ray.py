@@ -1,4 +1,4 @@
-"""A scan with `ray="local"`: the same bytes as with processes, also if a worker is killed."""
+"""A scan with `ray="local"`: the same bytes as with processes, also if a worker is killed or the cores are few."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def test_ray_gives_the_bytes_that_processes_give(
     (tmp_path / "node").mkdir()
     monkeypatch.chdir(tmp_path / "node")
     try:
-        connect("local", 2, 1)
+        # one core for two workers, as on what is left of a cluster of which a node has died
+        connect("local", 1, 1)
         monkeypatch.chdir(tmp_path)
         source, out = Path("corpus"), Path("scan")
         found = scan(source, out, "local")
@@ -57,23 +58,6 @@ def test_ray_gives_the_bytes_that_processes_give(
     assert set(by_ray) >= {"drop.parquet", "groups.json", "scan.json", "scan.html", "keep/0.txt"}
     assert b"cut short" in by_ray["scan.json"]
     assert by_ray == by_processes
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_a_cluster_with_fewer_cores_than_workers_does_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also what is left of a cluster of which a node has died."""
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    write_corpus(tmp_path / "corpus", 2000, bad=0, shards=2)
-    try:
-        connect("local", 1, 1)
-        found = scan(tmp_path / "corpus", tmp_path / "out", "local")
-    finally:
-        ray.shutdown()
-    assert not found.failed
-    assert found.pairs == 2000
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
