@@ -22,7 +22,6 @@ from .rows import collateral as collateral
 from .rows import goal_row as goal_row
 from .rows import query_lengths as query_lengths
 from .rows import query_sources as query_sources
-from .rows import random_captions_row as random_captions_row
 from .rows import ranks_row as ranks_row
 from .rows import utility_row as utility_row
 from .test_set import GoalTarget as GoalTarget

@@ -58,18 +58,11 @@ def goal_row(embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget 
     return row_of_queries(embeddings, test, test.queries(goal_target.goal.original), goal_target)
 
 
-def random_captions_row(
-    embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget | Goal, seed: int
-) -> GoalRow:
-    """Measure the same for as many random test captions of other classes (baseline b of the protocol)."""
-    goal_target = _as_target(goal_target)
-    return row_of_queries(
-        embeddings, test, random_queries(test, goal_target.goal, seed), goal_target
-    )
-
-
 def random_queries(test: TestSet, goal: Goal, seed: int) -> IntArray:
-    """Draw rows of random test captions that are not of the original class: as many as it has, shape `(q,)`."""
+    """Draw rows of random test captions that are not of the original class: as many as it has, shape `(q,)`.
+
+    They tell a targeted model from one that shows the targets for every caption (baseline b of the protocol).
+    """
     candidates = test.other_queries(goal.original)
     wanted = min(len(test.queries(goal.original)), len(candidates))
     rng = generator(seed, f"random-captions/{goal}")
