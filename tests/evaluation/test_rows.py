@@ -183,6 +183,9 @@ def test_one_target_image_is_the_whole_target_set(
     assert row["targets"] == 1
     assert row["min_rank"] == pytest.approx(np.mean(ranks))
     assert row["min_rank"] > goal_row(embeddings, test_set, GOAL)["min_rank"]
+    others = rows.random_queries(test_set, GOAL, 0)
+    random = rows.row_of_queries(embeddings, test_set, others, goal_target)
+    assert (random["targets"], random["queries"]) == (1, 20)
 
 
 @pytest.mark.parametrize("image", ["aeroplane/00.png", "no/such.png"])
