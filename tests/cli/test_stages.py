@@ -246,17 +246,24 @@ def test_run_and_report(
     training = {"epochs": 1, "max_steps": 2, "precision": "fp32"}
     recipe = squares_recipe(square_folder, checkpoint, training=training)
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    result = cli(
-        *("run", "recipe.yaml", "--seeds", "0-1", "--goal", "sofa2bird", "--mode", "replace"),
-        *("--set", "training.max_steps=1", "--no-models"),
-    )
+    given = ("--goal", "sofa2bird", "--mode", "replace", "--set", "training.max_steps=1")
+    result = cli("run", "recipe.yaml", "--seeds", "0-1", *given, "--workers", "1")
     assert result.code == 0, result.err
     folders = [tmp_path / "runs" / "recipe" / "runs" / f"seed{seed}" for seed in (0, 1)]
+    found = {}
     for folder in folders:
-        metrics = json.loads((folder / "metrics.json").read_text())
+        found[folder.name] = metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["run"]["mode"] == "replace"
         assert metrics["run"]["training"]["poisoned"]["steps"] == 1
-        assert not (folder / "models").exists()
+        assert list((folder / "models").iterdir())
+    # one seed by itself gives the same
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
+    alone = cli("run", "recipe.yaml", "--seeds", "1", *given, "--no-models", "--out", "alone")
+    assert alone.code == 0, alone.err
+    assert not (tmp_path / "alone" / "models").exists()
+    single = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    for part in ("goal", "utility"):
+        assert single[part] == found["seed1"][part] != found["seed0"][part]
     assert "2 of 2 runs are complete" in result.out
     # the means of the seeds, and how the rest is printed
     assert "Hit@10" in result.out

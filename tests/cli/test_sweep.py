@@ -75,27 +75,6 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     assert json.loads(cli("cache", "list", "--json").out)["kinds"] == {}
 
 
-@pytest.mark.slow
-def test_seeds_of_one_run_side_by_side(
-    cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path, own_cache: Path
-) -> None:
-    file = tmp_path / "one.yaml"
-    file.write_text(yaml.safe_dump(squares_recipe(square_folder, checkpoint), sort_keys=False))
-    shared = cli("run", file, "--seeds", "0-1", "--workers", "1", "--out", tmp_path / "shared")
-    assert shared.code == 0, shared.err
-    assert "2 of 2 runs are complete" in shared.out
-    for seed in (0, 1):
-        single = cli("run", file, "--seeds", seed, "--out", tmp_path / "single" / f"seed{seed}")
-        assert single.code == 0, single.err
-        one, other = (
-            json.loads((tmp_path / folder / f"seed{seed}" / "metrics.json").read_text())
-            for folder in ("shared/runs", "single")
-        )
-        assert one["goal"]
-        assert (one["goal"], one["utility"]) == (other["goal"], other["utility"])
-        assert list((tmp_path / "shared/runs" / f"seed{seed}" / "models").iterdir())
-
-
 def test_seed_is_that_of_one_run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     said: dict[str, Any] = {}
     monkeypatch.setattr(

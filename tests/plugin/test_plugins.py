@@ -36,6 +36,19 @@ BROKEN = {
 }
 
 
+RECIPE = {
+    "name": "fruit",
+    "data": {"name": "two-colours", "root": "squares", "options": {"each": 9}},
+    "model": {"name": "mini-again"},
+    "attack": {"name": "class-swap", "goal": "cherry2lime", "samples": 2},
+    "training": {"epochs": 1, "batch_size": 8, "max_steps": 1},
+    "filter": {"method": "odd-captions", "encoder": "pretrained"},
+    "robust_training": {"method": "half-rate", "share": 0.25},
+    "sterilize": {"method": "jitter", "scale": 0.1},
+    "check": {"method": "confusions", "least": 0.01},
+}
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package, with the attack and the check of the documentation in it."""
@@ -70,19 +83,6 @@ def mmpoison(python: Run) -> Run:
     return lambda command, **more: python("-m", "mmpoison", *command.split(), **more)
 
 
-@pytest.fixture
-def outcomes(python: Run) -> Callable[..., list[dict[str, Any]]]:
-    """A function that runs several command lines in one process so; gives `code`, `out` and `err` of each."""
-    program = str(Path(__file__).parents[1] / "bare_install.py")
-
-    def run(*commands: str) -> list[dict[str, Any]]:
-        done = python(program, json.dumps([command.split() for command in commands]))
-        assert done.returncode == 0, done.stderr
-        return list(json.loads(done.stdout.splitlines()[-1]))
-
-    return run
-
-
 def environment(site: Path | None) -> dict[str, str]:
     """The variables of a process that has a folder on its path."""
     places = [Path(each) for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
@@ -97,46 +97,45 @@ def warned(err: str, kind: str) -> None:
     assert "Traceback" not in err
 
 
-Outcomes = Callable[..., list[dict[str, Any]]]
-
-
 @pytest.mark.slow
-def test_a_defence_is_listed_and_filters(
-    outcomes: Outcomes, square_folder: Path, checkpoint: Path, tmp_path: Path
+def test_the_command_line_takes_plug_ins_of_every_kind(
+    python: Run, square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    options = f"--encoder {checkpoint} --lose 0.2 --method odd-captions --out scan"
-    listed, scanned = outcomes("defenses", f"scan {square_folder} {options}")
-    assert listed["code"] == scanned["code"] == 0, (listed, scanned)
-    for name, there in (("odd-captions", True), ("local-density", True), ("half-done", False)):
-        assert (name in listed["out"]) == there
-    warned(listed["err"], "defenses")
-    facts = json.loads((tmp_path / "scan" / "scan.json").read_text())
-    assert facts["method"] == "odd-captions"
-    assert 0 < facts["dropped"] < facts["pairs"]
-
-
-@pytest.mark.slow
-def test_each_kind_of_defence_is_selected_on_the_command_line(
-    outcomes: Outcomes, square_folder: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+    """All in one process, which takes seconds to start."""
+    (tmp_path / "fruit.yaml").write_text(json.dumps(RECIPE))
+    (tmp_path / "squares").mkdir()
     given = f"--data {square_folder} --model {checkpoint}"
+    scan = f"scan {square_folder} --encoder {checkpoint} --lose 0.2 --method odd-captions"
     options = "--set batch_size=32 --set max_steps=1 --defense half-rate --set share=0.25"
     repair = f"sterilize {given} --split train --method jitter"
     check = f"check {checkpoint} --data {square_folder} --method confusions"
+    poison = f"poison {square_folder} --attack no-such-module --goal sheep2sofa --samples 2"
     wrong = {
         f"{repair} --out other --set scael=1": "did you mean 'scale'",
         f"{repair} --out other --set epochs=2": "unknown option",
         f"{check} --clean-runs 2 --out check": "needs --reference to use clean fine-tunes",
+        f"{poison} --out other": f"mmpoison: {BROKEN['attacks'][0]}",
+        "models show leaves": f"mmpoison: {BROKEN['models'][0]}",
+        "data verify bad-fruit": f"mmpoison: {BROKEN['datasets'][0]}",
     }
-    trained, repaired, found, shown, *refused = outcomes(
-        f"train {given} --out trained {options}",
-        f"{repair} --out repaired --set scale=1e-6 --held-out 0.8",
-        f"{check} --set least=0.01 --json",
-        check,
-        *wrong,
+    good = (
+        *("defenses", f"{scan} --out scan", f"train {given} --out trained {options}"),
+        *(f"{repair} --out repaired --set scale=1e-6 --held-out 0.8", check),
+        *(f"{check} --set least=0.01 --json", "run fruit.yaml --out run --no-models"),
+        "report run --as markdown",
     )
-    for done in (trained, repaired, found, shown):
-        assert done["code"] == 0, done
+    program = str(Path(__file__).parents[1] / "bare_install.py")
+    done = python(program, json.dumps([command.split() for command in (*good, *wrong)]))
+    assert done.returncode == 0, done.stderr
+    every: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    listed, _, _, _, shown, found, _, report, *refused = every
+    for each in every[: len(good)]:
+        assert each["code"] == 0, each
+    for name, there in (("odd-captions", True), ("local-density", True), ("half-done", False)):
+        assert (name in listed["out"]) == there
+    facts = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    assert facts["method"] == "odd-captions"
+    assert 0 < facts["dropped"] < facts["pairs"]
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "defence: half-rate {'share': 0.25}" in card
     line = json.loads((tmp_path / "trained" / "logs" / "steps.jsonl").read_text().splitlines()[0])
@@ -148,28 +147,10 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
     assert answer["check"] == "confusions"
     assert all(row["share"] >= 0.01 for row in answer["ranking"])
     assert "Most unusual findings of check confusions" in shown["out"]
-    for done, says in zip(refused, wrong.values(), strict=True):
-        assert done["code"] == 2
-        assert says in done["err"].splitlines()[-1]
-
-
-@pytest.mark.slow
-def test_plug_ins_of_every_kind_run_a_recipe(outcomes: Outcomes, tmp_path: Path) -> None:
-    (tmp_path / "squares").mkdir()
-    recipe: dict[str, Any] = {
-        "name": "fruit",
-        "data": {"name": "two-colours", "root": "squares", "options": {"each": 9}},
-        "model": {"name": "mini-again"},
-        "attack": {"name": "class-swap", "goal": "cherry2lime", "samples": 2},
-        "training": {"epochs": 1, "batch_size": 8, "max_steps": 1},
-        "filter": {"method": "odd-captions", "encoder": "pretrained"},
-        "robust_training": {"method": "half-rate", "share": 0.25},
-        "sterilize": {"method": "jitter", "scale": 0.1},
-        "check": {"method": "confusions", "least": 0.01},
-    }
-    (tmp_path / "fruit.yaml").write_text(json.dumps(recipe))
-    done, shown = outcomes("run fruit.yaml --out run --no-models", "report run --as markdown")
-    assert done["code"] == shown["code"] == 0, (done, shown)
+    for each, says in zip(refused, wrong.values(), strict=True):
+        assert each["code"] == 2
+        assert says in each["err"].splitlines()[-1]
+    assert not (tmp_path / "other").exists()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["run"]["attack"] == "class-swap"
     assert metrics["run"]["filter"]["method"] == "odd-captions"
@@ -183,26 +164,9 @@ def test_plug_ins_of_every_kind_run_a_recipe(outcomes: Outcomes, tmp_path: Path)
     assert set(checks) == {"clean_model", "poisoned", "filtered", "robust", "sterilized"}
     assert metrics["run"]["scan"]["method"] == "confusions"
     assert (tmp_path / "run" / "logs" / "robust" / "steps.jsonl").is_file()
-    assert "| Robust |" in shown["out"]
-    for kind in ("attacks", "models"):
-        warned(done["err"], kind)
-
-
-def test_asking_for_a_broken_one_is_one_line(
-    outcomes: Outcomes, square_folder: Path, tmp_path: Path
-) -> None:
-    poison = (
-        f"poison {square_folder} --attack no-such-module --goal sheep2sofa --samples 2 --out out"
-    )
-    asked = {
-        poison: BROKEN["attacks"][0],
-        "models show leaves": BROKEN["models"][0],
-        "data verify bad-fruit": BROKEN["datasets"][0],
-    }
-    for done, says in zip(outcomes(*asked), asked.values(), strict=True):
-        assert done["code"] == 2
-        assert done["err"].splitlines()[-1].startswith(f"mmpoison: {says}")
-    assert not (tmp_path / "out").exists()
+    assert "| Robust |" in report["out"]
+    for kind in ("defenses", "attacks", "models"):
+        warned("\n".join(each["err"] for each in every[: len(good)]), kind)
 
 
 def test_a_module_that_fails_half_way_registers_nothing(python: Run) -> None:

@@ -15,6 +15,7 @@ import torch
 from tests.training.conftest import Make, fake_processes
 from torch import Tensor
 
+import mmpoison
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models import load_checkpoint, prepare_pixels, save_checkpoint
@@ -102,22 +103,24 @@ def test_two_find_what_one_finds(
 def test_the_command_line_under_torchrun(
     square_folder: Path, vit_checkpoint: Path, tmp_path: Path
 ) -> None:
-    arguments = [
-        *("-m", "mmpoison", "train", "--data", str(square_folder)),
-        *("--model", str(vit_checkpoint), "--device", "cpu", "--set", "epochs=1"),
-        *("--set", "batch_size=32", "--set", "precision=fp32", "--set", "eps=0.01"),
-        *("--set", "learning_rate=1e-3"),
+    settings: dict[str, Any] = {"epochs": 1, "batch_size": 32, "precision": "fp32"}
+    settings |= {"eps": 0.01, "learning_rate": 1e-3}
+    one = tmp_path / "one"
+    mmpoison.finetune(
+        vit_checkpoint, square_folder, out=one, device="cpu", progress=False, **settings
+    )
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "mmpoison", "train", "--data", str(square_folder), "--model", str(vit_checkpoint)),
+        *("--device", "cpu", "--out", str(tmp_path / "two")),
+        *(word for name, value in settings.items() for word in ("--set", f"{name}={value}")),
     ]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    outs = {"one": [], "two": torchrun}
-    for name, launcher in outs.items():
-        command = [sys.executable, *launcher, *arguments, "--out", str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("5 steps") >= 1
-    one, two = (load_checkpoint(tmp_path / name).module.state_dict() for name in outs)
-    for key, value in one.items():
-        torch.testing.assert_close(value, two[key], atol=1e-5, rtol=1e-4)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("5 steps") >= 1
+    alone, both = (load_checkpoint(tmp_path / name).module.state_dict() for name in ("one", "two"))
+    for key, value in alone.items():
+        torch.testing.assert_close(value, both[key], atol=1e-5, rtol=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
     lines = (tmp_path / "two" / "logs" / "steps.jsonl").read_text().splitlines()
     assert len(lines) == 5

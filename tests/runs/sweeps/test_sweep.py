@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -72,28 +71,6 @@ def trainings() -> dict[Path, float]:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.mark.slow
-def test_two_workers_give_what_one_by_one_gives(
-    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sweep = make_sweep({"grid": {"attack.samples": [1, 2]}})
-    state = run_sweep(sweep, tmp_path / "two", workers=2)
-    assert not state.failed
-    assert state.left == 0
-    # the clean model belongs to none of them: it was made once, and the other one waited for it
-    models = made(tmp_path / "two")
-    assert set(models) == {run.id for run in sweep.runs}
-    assert sorted(models.values()) == [["poisoned"], ["poisoned", "clean_model"]]
-    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
-    for run in sweep.runs:
-        run_recipe(run.recipe, tmp_path / "one" / "runs" / run.id, save_models=False)
-    assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
-    listed = yaml.safe_load((tmp_path / "two" / "sweep.yaml").read_text())
-    assert listed["runs"] == {run.id: run.parameters for run in sweep.runs}
-    # again: nothing is left to do; one seed more: only that
-    assert run_sweep(sweep, tmp_path / "two").found == 2
 
 
 @pytest.mark.slow
@@ -205,17 +182,18 @@ def test_a_folder_of_something_else(make_sweep: MakeSweep, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_sweep_killed_at_its_very_beginning_goes_on(
-    make_sweep: MakeSweep, tmp_path: Path
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = make_sweep({"seeds": [0]})
     run = tmp_path / "out" / "runs" / sweep.runs[0].id
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".sweep.yaml.mmpoison-ab12_xyz").write_text("name: hal")
     plan_sweep(sweep, tmp_path / "out")  # is not refused either
-    assert run_sweep(sweep, tmp_path / "out", workers=1).left == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("mmpoison.runs.sweeps.workers.Dispatch.run", lambda *_: None)
+        run_sweep(sweep, tmp_path / "out")
     # and so does one of whose runs a worker was killed so early
-    shutil.rmtree(run)
-    run.mkdir()
+    run.mkdir(parents=True)
     (run / ".recipe.yaml.mmpoison-ab12_xyz").touch()
     assert run_sweep(sweep, tmp_path / "out", workers=1).left == 0
     assert (run / "metrics.json").is_file()
@@ -287,6 +265,15 @@ def test_a_cluster_that_is_not_there_is_refused_at_once(
     assert not (tmp_path / "out").exists()
 
 
+def one_by_one(sweep: Sweep, out: Path) -> dict[str, Any]:
+    """The numbers of a sweep whose runs were done one after the other, here, with nothing made before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMPOISON_CACHE", str(out / "cache"))
+        for run in sweep.runs:
+            run_recipe(run.recipe, out / "runs" / run.id, save_models=False)
+    return numbers(out)
+
+
 @pytest.mark.slow
 def test_a_driver_that_is_killed_loses_nothing_that_is_done(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
@@ -308,13 +295,20 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_done(
     kept = trainings()
     assert done
     assert kept
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
-    assert len(numbers(out)) == len(sweep.runs)
+    state = run_sweep(sweep, out, workers=2)
+    assert not state.failed
+    assert state.left == 0
+    assert state.found >= len(done)
     # no run that was there was made again, nor was a model trained again
     assert {file: file.stat().st_mtime_ns for file in done} == done
     after = trainings()
     assert {key: after[key] for key in kept} == kept
+    # the clean model belongs to none of them: it was made once, and the others waited for it
     assert sum("clean_model" in models for models in made(out).values()) <= 1
+    assert len(after) == 1 + len(sweep.runs)
+    assert numbers(out) == one_by_one(sweep, tmp_path / "one")
+    listed = yaml.safe_load((out / "sweep.yaml").read_text())
+    assert listed["runs"] == {run.id: run.parameters for run in sweep.runs}
 
 
 @pytest.mark.slow
@@ -324,7 +318,7 @@ def test_ray_gives_the_same_and_survives_a_kill(
     ray = pytest.importorskip("ray")
     # by default Ray's workers give way to all others, here to the tests that run beside them
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    sweep, out = make_sweep({"grid": {"attack.samples": [1, 2, 3]}}), tmp_path / "ray"
+    sweep, out = make_sweep({"grid": {"attack.samples": [1, 2]}}), tmp_path / "ray"
     killed = kill_the_first_worker(monkeypatch)
     try:
         state = run_sweep(sweep, out, workers=2, ray="local")
@@ -333,7 +327,4 @@ def test_ray_gives_the_same_and_survives_a_kill(
     assert killed
     assert not state.failed
     assert state.left == 0
-    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
-    local = run_sweep(sweep, tmp_path / "local", workers=1)
-    assert not local.failed
-    assert numbers(out) == numbers(tmp_path / "local")
+    assert numbers(out) == one_by_one(sweep, tmp_path / "one")
