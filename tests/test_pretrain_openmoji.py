@@ -8,25 +8,21 @@ import pytest
 from benchmarks import pretrain_openmoji
 from benchmarks.pretrain_openmoji import VARIANTS
 
-from mmpoison.models import DualEncoder, load_encoder
+from mmpoison.models import load_encoder
 from mmpoison.models.open_clip_build import BPE_FILE
 
 
-def made(folder: Path) -> DualEncoder:
-    pretrain_openmoji.main("mini", folder, scenes=260, captions_each=1, epochs=2, workers=1)
-    return load_encoder(str(folder))
-
-
 @pytest.mark.slow  # embeds the demo's scenes
-def test_one_is_made_and_made_again(tmp_path: Path) -> None:
-    encoder = made(tmp_path / "model")
+def test_one_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    pretrain_openmoji.main("mini", out, scenes=260, captions_each=1, epochs=2, workers=1)
+    encoder = load_encoder(str(out))
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert "--variant mini --scenes 260 --captions-each 1 --epochs 2 --out DIR" in card
     training = encoder.record.pretraining
     assert training is not None
     assert training.training.steps == 4
     assert training.seed == VARIANTS["mini"]["seed"]
-    assert made(tmp_path / "again").digest() == encoder.digest()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -41,7 +41,7 @@ def test_a_small_disk(
     bench.undisturbed(verb)
     needed = room(bench.folder / verb)
     place = mount("disk", "-t", "tmpfs", "-o", f"size={2 * PAGE}", "none")
-    shares = (0.02, 0.3, 0.6) if verb not in ("run", "sweep") else (0.4,)
+    shares = (0.02, 0.5) if verb not in ("run", "sweep") else (0.4,)
     for share in shares:
         subprocess.run(
             ["mount", "-o", f"remount,size={int(needed * share)}", str(place)], check=True

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from mmpoison.errors import InputError
 
@@ -128,9 +129,7 @@ def t_quantile(confidence: float, degrees: int) -> float:
     >>> round(t_quantile(0.95, 4), 4)
     2.7764
     """
-    from scipy import stats  # takes half a second to import
-
-    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
+    return float(special.stdtrit(degrees, 0.5 + confidence / 2))
 
 
 # -- Confidence intervals over queries in which the queries of one image are one cluster.
@@ -302,10 +301,8 @@ def probability_below_zero(mean: Estimate) -> float | None:
     value, half = round(mean.value, 12), round(mean.high - mean.value, 12)
     if half == 0:
         return 0.5 if value == 0 else float(value < 0)
-    from scipy import stats  # takes half a second to import
-
     error = half / t_quantile(mean.confidence, mean.clusters - 1)
-    return float(stats.t.cdf(-value / error, mean.clusters - 1))
+    return float(special.stdtr(mean.clusters - 1, -value / error))
 
 
 def _read(
@@ -326,11 +323,9 @@ def _standard_error(array: FloatVector, code: npt.NDArray[np.intp], count: int) 
 
 
 def _clopper_pearson(hits: float, n: float, confidence: float) -> tuple[float, float]:
-    from scipy import stats  # takes half a second to import
-
     tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(special.betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+    high = float(special.betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     return low, high
 
 
@@ -404,11 +399,9 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.9
     t = t_p = effect = None
     # differences that are equal but for rounding have no spread to test against
     if summary.sd is not None and summary.sd > 1e-12 * max(1e-300, np.abs(difference).max()):
-        from scipy import stats  # takes half a second to import
-
         effect = summary.mean / summary.sd
         t = effect * math.sqrt(summary.n)
-        t_p = float(2 * stats.t.sf(abs(t), summary.n - 1))
+        t_p = float(2 * special.stdtr(summary.n - 1, -abs(t)))
     statistic, wilcoxon_p, biserial = _wilcoxon(difference)
     return Comparison(
         n=summary.n,
@@ -427,7 +420,7 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.9
 
 
 def _wilcoxon(difference: FloatVector) -> tuple[float | None, float, float | None]:
-    from scipy import stats  # takes half a second to import
+    from scipy import stats  # takes a second to import
 
     # equal shares of different seeds must tie, not be ordered by rounding
     scale = max(1e-300, float(np.abs(difference).max()))

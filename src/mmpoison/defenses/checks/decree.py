@@ -306,12 +306,12 @@ def compare_norms(suspect: float, clean: Sequence[float]) -> tuple[TriggerFindin
     if not clean:
         p_value = float(suspect >= PUBLISHED_LIMIT)
         return TriggerFinding(suspect, PUBLISHED_LIMIT, p_value), "published limit"
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtr
 
     logs = np.log(clean)
     spread = LEAST_SPREAD if len(logs) < 2 else max(float(logs.std(ddof=1)), LEAST_SPREAD)
     away = (math.log(suspect) - float(logs.mean())) / (spread * math.sqrt(1 + 1 / len(logs)))
-    chance = float(norm.cdf(away) if len(logs) < 2 else t.cdf(away, len(logs) - 1))
+    chance = float(ndtr(away) if len(logs) < 2 else stdtr(len(logs) - 1, away))
     finding = TriggerFinding(suspect, float(np.exp(logs.mean())), chance)
     return finding, "assumed spread" if len(logs) < 2 else "clean models"
 
