@@ -34,7 +34,7 @@ def pieces(out: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("workers_here")
 def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) -> None:
     said = cli("run", recipe, "--out", "out", "--dry-run")
     assert said.code == 0

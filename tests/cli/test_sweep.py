@@ -33,7 +33,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("workers_here")
 def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: Path) -> None:
     out = tmp_path / "out"
     planned = cli("run", recipe, "--out", out, "--dry-run")

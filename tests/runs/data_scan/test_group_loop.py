@@ -48,7 +48,7 @@ def rows_of(group: Group, shards: list[VectorShard]) -> npt.NDArray[np.intp]:
     return np.concatenate([starts[number] + rows for number, rows in group.rows.items()])
 
 
-@pytest.mark.parametrize(("seed", "captions"), [(0, 1), (3, 1), (1, 3), (4, 3)])
+@pytest.mark.parametrize(("seed", "captions"), [(0, 1), (4, 3)])
 def test_shards_give_what_one_shard_in_memory_gives(seed: int, captions: int) -> None:
     data = made(seed, captions=captions, images=3000 if captions == 1 else 1200, poison=40)
     shards = data.shards(4)

@@ -24,7 +24,6 @@ from mmpoison.runs.sweeps.sweep import (
     run_sweep,
     saves_models,
 )
-from mmpoison.runs.sweeps.workers import ThisProcess
 
 GOALS = ["sheep2aeroplane", "aeroplane2sheep"]
 REPAIR = {"sterilize": {"training": {"epochs": 1, "batch_size": 16, "precision": "fp32"}}}
@@ -44,10 +43,9 @@ def make_sweep(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeSwe
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers_here: None) -> None:
     """Small limits hold here alone, so the tasks are done here."""
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("mmpoison.runs.sweeps.workers.make_workers", lambda *given: [ThisProcess()])
     monkeypatch.setattr(module, "HANDFUL", 1)
     monkeypatch.setattr(run_stages, "LARGEST_CACHED", 1000)
     monkeypatch.setattr(module, "LARGEST_CACHED", 1000)

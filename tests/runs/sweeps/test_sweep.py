@@ -73,7 +73,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("workers_here")
 def test_a_failure_is_listed_and_stops_nothing(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
 ) -> None:
@@ -180,7 +180,7 @@ def test_a_folder_of_something_else(make_sweep: MakeSweep, tmp_path: Path) -> No
     assert not (tmp_path / "out" / "sweep.yaml").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("workers_here")
 def test_a_sweep_killed_at_its_very_beginning_goes_on(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +200,7 @@ def test_a_sweep_killed_at_its_very_beginning_goes_on(
     assert not list(run.rglob(".*"))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("workers_here")
 def test_the_plan_makes_nothing_and_knows_what_is_there(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
 ) -> None:
