@@ -28,7 +28,7 @@ from tests.conftest import write_square_pairs
 
 VOLATILE = re.compile(
     r".*seconds|run\.(seconds|versions|device).*|pairs_per_second|.*version|versions|device|created|megabytes|on_this_machine"
-    r"|key|picture|thumbnails?|here|stored_pixels|notice|cost|about|terms|where_from|what"
+    r"|(.*\.)?flops_g|key|picture|thumbnails?|here|stored_pixels|notice|cost|about|terms|where_from|what"
 )
 """Keys whose values are times, or depend on machine, version and cache; pictures, and descriptions."""
 
@@ -44,6 +44,8 @@ VALUES = {".json", ".jsonl", ".parquet", ".npy", ".safetensors", *TEXTS}
 SIZES = "unlabelled=40 per_class=6 held_out=20"
 """Of the scenes."""
 SECOND = re.compile(r"\b[\d.,]+ (s|seconds|minutes|pairs/s|MB|kB|bytes)\b")
+LIBRARIES = ("python", "torch", "open_clip_torch", "numpy", "pillow", "safetensors")
+"""Lines of a page that the version follows."""
 PIXELS = re.compile(r"[0-9a-f]{64}|[A-Za-z0-9+/]{60,}={0,2}")
 """Digests, and numbers as text."""
 PROGRESS = re.compile(r"[\w :,'()-]+: [\d,]+|.* so far\)")
@@ -169,6 +171,10 @@ class Work:
     def lines(self, text: str) -> list[str]:
         """Return the lines of a text, without those of progress."""
         lines = [line.rstrip() for line in self.plain(text).splitlines() if line.strip()]
+        before = ["", *lines]
+        lines = [
+            "VERSION" if b in LIBRARIES else line for b, line in zip(before, lines, strict=False)
+        ]
         return [line for line in lines if not PROGRESS.fullmatch(line)]
 
     def said(self, command: str, *more: str, code: int | None = 0) -> Any:

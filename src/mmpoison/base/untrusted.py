@@ -86,8 +86,11 @@ def plain_file(folder: Path, name: str) -> Path:
     repository = next((p for p in (home, *home.parents) if p.name.startswith(hub)), home)
     try:
         target = path.resolve()
+        loops = target.is_symlink()  # Python 3.13 raises nothing then
     except (OSError, RuntimeError):
-        raise InputError(f"{path}: a link that leads nowhere") from None
+        loops = True
+    if loops:
+        raise InputError(f"{path}: a link that leads nowhere")
     if not (target.is_relative_to(home.resolve()) or target.is_relative_to(repository.resolve())):
         raise InputError(f"{path}: leads out of its folder: put the file itself there")
     return path
