@@ -27,6 +27,7 @@ DRAWN = (
     *("repairs", "scans", "measures", "sweeps", "matrix"),
 )
 """Cases on drawn scenes, whose images are other ones before Pillow 13."""
+PILLOW = int(PIL.__version__.partition(".")[0])
 NUMBER = re.compile(r"(?<![\w.#/])(-?(?:\d{1,3}(?:,\d{3})+|\d+)\.\d+(?:e[+-]?\d+)?)(?!\w)")
 """A number with a decimal point within a text."""
 
@@ -37,12 +38,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     return Work(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if PILLOW >= 13 or name not in DRAWN])
 def test_a_main_job_gives_what_was_recorded(name: str, work: Work) -> None:
-    if name in DRAWN and int(PIL.__version__.partition(".")[0]) < 13:
-        pytest.skip(
-            f"Pillow {PIL.__version__} writes other images than 13, with which it was recorded"
-        )
     expected = json.loads((EXPECTED / f"{name}.json").read_text("utf-8"))
     found = json.loads(json.dumps(CASES[name](work)))
     lines = list(Comparison(WITHIN[name]).differences(expected, found, name))
