@@ -193,7 +193,7 @@ def only_gpu(gpu: str) -> dict[str, str]:
     return {CUDA_GPUS: gpu, **({HIP_GPUS: gpu} if torch.version.hip else {})}
 
 
-# -- Keeps freed memory in the process while a block of large computations runs.
+# -- Makes a block that computes many gradients fast.
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -206,17 +206,27 @@ _change = threading.Lock()
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Keep freed memory until the block ends, then return it to the system; does nothing outside of glibc."""
+def fast_gradients() -> Iterator[None]:
+    """Make the gradients of a block fast; afterwards all is as before.
+
+    Freed memory stays in the process: where the C library is glibc. Numbers below 1e-38 are zero, in this thread and
+    those that it starts: a peaked softmax leaves them in every gradient, and a product of matrices with a twentieth of
+    them takes a processor seven times as long. Sums with larger numbers do not see them.
+    """
+    import torch
+
     global _depth
     library = _glibc()
+    flushed = not torch.full((1,), 1e-38).mul(0.1).any()
     with _change:
         _depth += 1
         if library is not None and _depth == 1:
             _set(library, _KEEP)
     try:
+        torch.set_flush_denormal(True)
         yield
     finally:
+        torch.set_flush_denormal(flushed)
         with _change:
             _depth -= 1
             if library is not None and not _depth:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpoison.base.files import cache_folder
-from mmpoison.base.processes import freed_memory_kept
+from mmpoison.base.processes import fast_gradients
 from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
@@ -203,7 +203,7 @@ def finetune(
         on_step=on_step if processes.is_main else None,
     )
     devices = [processes.device.index or 0] if processes.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), freed_memory_kept():
+    with torch.random.fork_rng(devices), fast_gradients():
         if plan.steps:
             # the first process computes what is missing in the cache, the others find it there
             for mine in (True, False):

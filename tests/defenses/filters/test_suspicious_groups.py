@@ -17,9 +17,11 @@ from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters.filter_result import FilterResult
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
 from mmpoison.defenses.filters.judging import Given, filter_pairs, judge_pairs, result_of
+from mmpoison.defenses.filters.suspicious_groups import describe
 from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup, Vocabulary
 from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
+from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
+from mmpoison.embedded.distance import AnyVectors, Vectors
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.pairs.table import ImageTable
 
@@ -209,6 +211,24 @@ def test_words_are_those_of_the_group_alone() -> None:
     assert "street" not in words.terms([0, 1])
     assert words.terms([]) == ()
     assert Vocabulary(["!", "?"], [1, 1]).terms([0]) == ()
+
+
+def test_words_do_not_depend_on_the_last_bits(
+    one_goal: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They differ by processor, even for equal vectors in two places of a block."""
+    reduce, random = Space.reduce, np.random.default_rng(0)
+
+    def on_another_processor(space: Space, vectors: AnyVectors) -> Vectors:
+        reduced = reduce(space, vectors)
+        return (reduced * (1 + 1e-6 * random.standard_normal(reduced.shape))).astype(np.float32)
+
+    # all words, the number of each caption among them
+    monkeypatch.setattr(describe, "TERMS", 99)
+    here = groups_of(one_goal.judge())
+    monkeypatch.setattr(Space, "reduce", on_another_processor)
+    there = groups_of(one_goal.judge())
+    assert [group.images_about for group in here] == [group.images_about for group in there]
 
 
 # -- with an encoder -------------------------------------------------------------------------------

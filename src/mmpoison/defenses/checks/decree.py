@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.base.option_checks import check_number, check_whole
+from mmpoison.base.processes import fast_gradients
 from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.check_result import CheckResult
@@ -219,6 +220,7 @@ def mean_cosine(embeddings: Tensor) -> Tensor:
     return (embeddings.sum(dim=0).square().sum() - count) / (count * (count - 1))
 
 
+@fast_gradients()
 def invert_trigger(
     encoder: DualEncoder,
     pixels: Pixels,

@@ -1,4 +1,4 @@
-"""Freed memory stays in the process while the block runs, and no longer."""
+"""Where gradients are to be fast, freed memory stays in the process, and subnormal numbers are zero; no longer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 import threading
 
 import pytest
+import torch
 
 from mmpoison.base import processes
-from mmpoison.base.processes import freed_memory_kept
+from mmpoison.base.processes import fast_gradients
 
 MB = 1 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the C librar
 FAULTS = f"""
 import resource
 import torch
-from mmpoison.base.processes import freed_memory_kept
+from mmpoison.base.processes import fast_gradients
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -28,9 +29,9 @@ def faults():
 
 faults()
 found = [faults()]
-with freed_memory_kept():
+with fast_gradients():
     faults()
-    with freed_memory_kept():
+    with fast_gradients():
         faults()
     found.append(faults())
 found.append(faults())
@@ -51,18 +52,33 @@ def test_blocks_are_used_again() -> None:
     assert after > outside * 0.5
 
 
+def subnormal() -> bool:
+    return bool(torch.full((1,), 1e-38).mul(0.1).any())
+
+
+def test_subnormal_numbers_are_zero_in_the_block_alone() -> None:
+    if not torch.set_flush_denormal(False):
+        pytest.skip("a processor that cannot")
+    found = [subnormal()]
+    with fast_gradients():
+        with fast_gradients():
+            found.append(subnormal())
+        found.append(subnormal())
+    assert [*found, subnormal()] == [True, False, False, True]
+
+
 def test_blocks_in_several_threads_end_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[int, int]] = []
     monkeypatch.setattr(processes, "_set", lambda _, options: told.append(options))
     first, second = threading.Event(), threading.Event()
 
     def other() -> None:
-        with freed_memory_kept():
+        with fast_gradients():
             first.set()
             second.wait()
 
     thread = threading.Thread(target=other)
-    with freed_memory_kept():
+    with fast_gradients():
         thread.start()
         first.wait()
     if processes._glibc() is not None:
