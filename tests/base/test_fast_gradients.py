@@ -67,6 +67,27 @@ def test_subnormal_numbers_are_zero_in_the_block_alone() -> None:
     assert [*found, subnormal()] == [True, False, False, True]
 
 
+SMALL = """
+import torch
+from mmpoison.base.processes import fast_gradients
+
+torch.set_num_threads(2)
+small = torch.full((1 << 20,), 1e-38)
+left = [int((small * 0.1 > 0).sum())]  # starts the threads
+with fast_gradients():
+    left.append(int((small * 0.1 > 0).sum()))
+left.append(int((small * 0.1 > 0).sum()))
+print(*left)
+"""
+
+
+def test_they_are_zero_in_threads_that_were_there_before() -> None:
+    if not torch.set_flush_denormal(False):
+        pytest.skip("a processor that cannot")
+    done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True, check=True)
+    assert list(map(int, done.stdout.split())) == [1 << 20, 0, 1 << 20]
+
+
 def test_blocks_in_several_threads_end_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[int, int]] = []
     monkeypatch.setattr(processes, "_set", lambda _, options: told.append(options))
