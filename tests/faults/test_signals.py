@@ -54,6 +54,26 @@ def test_a_signal(
 
 
 @pytest.mark.parametrize("number", list(NAMES))
+def test_nothing_is_raised_into_an_import(tmp_path: Path, number: signal.Signals) -> None:
+    """C code that imports a module of Python aborts on an exception."""
+    (tmp_path / "imported_by_c.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        f"    signal.raise_signal({int(number)})\n"
+        "except BaseException:\n"
+        "    os.abort()\n"
+    )
+    code = (
+        "from mmpoison.cli.last_resort import guarded; guarded(lambda: __import__('imported_by_c'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 128 + number
+    assert done.stderr == f"mmpoison: {NAMES[number]}; run the same command again to resume\n"
+
+
+@pytest.mark.parametrize("number", list(NAMES))
 def test_in_the_first_half_second(tmp_path: Path, number: signal.Signals) -> None:
     """From the moment that Python runs code of ours: before, the interpreter alone decides what it says."""
     code = (

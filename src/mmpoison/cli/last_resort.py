@@ -53,13 +53,18 @@ class _Signals:
             signal.signal(number, handler)
         self._before.clear()
 
-    def _raise(self, number: int, _: FrameType | None) -> None:
+    def _raise(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
             # a forked worker just dies; its parent cleans up
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         self.came = number
+        while frame is not None:
+            # C code that imports a module ends the process in its own words if that raises
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                os._exit(_stopped(self))
+            frame = frame.f_back
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def swallowed(self, unraisable: Any) -> bool:
