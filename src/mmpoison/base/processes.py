@@ -220,19 +220,18 @@ def fast_gradients() -> Iterator[None]:
 
     global _depth
     library = _glibc()
-    flushing = bool(torch.full((1,), 1e-38).mul(0.1).any()) and torch.set_flush_denormal(True)
-    if flushing:
-        _end_idle_threads()
+    subnormal = bool(torch.full((1,), 1e-38).mul(0.1).any())
     with _change:
         _depth += 1
         if library is not None and _depth == 1:
             _set(library, _KEEP)
     try:
+        if subnormal:
+            _flush(True)
         yield
     finally:
-        if flushing:
-            torch.set_flush_denormal(False)
-            _end_idle_threads()
+        if subnormal:
+            _flush(False)
         with _change:
             _depth -= 1
             if library is not None and not _depth:
@@ -240,10 +239,12 @@ def fast_gradients() -> Iterator[None]:
                 library.malloc_trim(0)
 
 
-def _end_idle_threads() -> None:
-    """End torch's idle threads: those that it starts next treat small numbers as this one does."""
+def _flush(on: bool) -> None:
+    """Take subnormal numbers as zero or as they are: here, and in torch's threads, which end and start again."""
+    import torch
     from threadpoolctl import ThreadpoolController
 
+    torch.set_flush_denormal(on)
     for library in ThreadpoolController().lib_controllers:
         if library.prefix == "libgomp" and hasattr(library.dynlib, "omp_pause_resource_all"):
             library.dynlib.omp_pause_resource_all(_ALL_THREADS)

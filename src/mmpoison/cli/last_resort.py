@@ -121,7 +121,7 @@ def _code_of(run: Callable[[], int], signals: _Signals) -> int:
         # typer and rich exit this way if the reader of the output has closed it
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
-        # a signal during an import or inside a library may surface as any exception
+        # a signal inside a library may surface as any exception
         if signals.came is not None or isinstance(error, KeyboardInterrupt):
             return _stopped(signals)
         if isinstance(error, BrokenPipeError) and error.filename is None:
