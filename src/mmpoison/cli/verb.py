@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -124,17 +123,16 @@ def declared(command: F) -> F:
     return cast("F", run)
 
 
-class _Names(dict[str, Any]):
-    """Names of a module; what it imports for type checkers alone is a class of that name."""
-
-    def __missing__(self, name: str) -> Any:
-        return type(name, (), {})
-
-
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters of a function by name, with their types, for calls by name."""
-    names = _Names({**vars(builtins), **getattr(function, "__globals__", {})})
-    hints = get_type_hints(function, localns=names, include_extras=True)
+    hints = None
+    names: dict[str, Any] = {}
+    while hints is None:
+        try:
+            hints = get_type_hints(function, localns=names, include_extras=True)
+        except NameError as error:  # imported for type checkers alone: a class of that name will do
+            missing = str(error.name)
+            names[missing] = type(missing, (), {})
     return {
         one.name: one.replace(annotation=hints[one.name], kind=one.KEYWORD_ONLY)
         for one in inspect.signature(function).parameters.values()

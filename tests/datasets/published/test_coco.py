@@ -312,7 +312,7 @@ def test_a_huge_area_is_left_out(write_coco: Write) -> None:
         (b'{"images": [NaN], "annotations": []}', "not valid JSON (JSON is malformed"),
         (b'{"images": [], "annotations": []}', "holds no image"),
         ("{}".encode("utf-16"), "not valid JSON"),
-        (b'{"images": ' + b"[" * 100_000, "not valid JSON (brackets without end)"),
+        (b'{"images": ' + b"[" * 1_000_000, "not valid JSON (brackets without end)"),
         (b"\x89PNG\r\n\x1a\n", "not valid JSON"),
     ],
 )
