@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 import typing
@@ -11,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from tests.cli.test_help import PATHS, named
 from tests.scan_results import write_scan_result
 from typer.models import ArgumentInfo
-
-from mmpoison.cli.app import app
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 
@@ -56,6 +55,7 @@ OTHERWISE: dict[tuple[str, str], str] = {
     ("poison", "data"): BASE["poison"].replace("squares", "pipe"),
     ("poison", "encoder"): f"{BASE['poison']} --attack single-target-image --encoder ./pipe",
     ("poison", "from_manifest"): f"{POISON} --from-manifest pipe",
+    ("check", "kept"): f"{BASE['check']} --trace trace --kept pipe",
     ("report", "out"): "report run --claims --out pipe",
 }
 
@@ -77,33 +77,25 @@ INSIDE = {
 }
 
 
-def commands() -> dict[tuple[str, str], str]:
+def commands() -> Iterator[tuple[tuple[str, str], str]]:
     """A command for every parameter of every verb that is, or may be, a path."""
-
-    def walk(group: typer.Typer, name: str) -> Iterator[tuple[tuple[str, str], str]]:
-        for command in group.registered_commands:
-            assert command.callback is not None
-            verb = f"{name} {command.name or command.callback.__name__}".strip()
-            hints = typing.get_type_hints(command.callback, include_extras=True)
-            for parameter, kind in hints.items():
-                if "Path" not in str(kind) and parameter not in TEXT_PATHS:
-                    continue
-                pipe = "./pipe" if parameter in MODELS else "pipe"
-                words = BASE[verb].split()
-                if isinstance(typing.get_args(kind)[1], ArgumentInfo):
-                    words[len(verb.split())] = pipe
-                else:
-                    words += [f"--{parameter.replace('_', '-')}", pipe]
-                place = (verb, parameter)
-                yield place, OTHERWISE.get(place, " ".join(words))
-        for inner in group.registered_groups:
-            assert inner.typer_instance is not None
-            yield from walk(inner.typer_instance, f"{name} {inner.name}")
-
-    return dict(walk(app, ""))
+    for path in PATHS:
+        verb = " ".join(path)
+        for parameter, one in inspect.signature(named(path).callback).parameters.items():
+            kind = one.annotation
+            if "Path" not in str(kind) and parameter not in TEXT_PATHS:
+                continue
+            pipe = "./pipe" if parameter in MODELS else "pipe"
+            words = BASE[verb].split()
+            if isinstance(typing.get_args(kind)[1], ArgumentInfo):
+                words[len(path)] = pipe
+            else:
+                words += [f"--{parameter.replace('_', '-')}", pipe]
+            place = (verb, parameter)
+            yield place, OTHERWISE.get(place, " ".join(words))
 
 
-COMMANDS = commands()
+COMMANDS = dict(commands())
 
 
 @pytest.fixture
