@@ -39,7 +39,12 @@ def test_every_command_is_a_target_of_the_makefile() -> None:
 def test_all_that_is_wanted_is_run() -> None:
     commands = {step.get("run") for step in _steps()}
     assert {"make lint", "make test", "make docs", "make wheel"} <= commands
-    assert WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    assert WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"] == [
+        "3.11",
+        "3.12",
+        "3.13",
+        "3.14",
+    ]
 
 
 def test_what_ci_runs_here_is_run_there_too() -> None:

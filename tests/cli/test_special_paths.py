@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-import threading
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.test_help import PATHS, named
+from tests.datasets.test_special_files import within_seconds
 from tests.scan_results import write_scan_result
 from typer.models import ArgumentInfo
 
@@ -119,33 +118,8 @@ def work(work: Path) -> Path:
     return work
 
 
-def outcome_within(seconds: float, work: Callable[[], Any], pipe: Path) -> Any:
-    """What a call gives; one that waits for the pipe is let go, and fails."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            found.append(work())
-        except BaseException as error:
-            found.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        with suppress(OSError):
-            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-        with suppress(OSError):
-            os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-        thread.join(5)
-        pytest.fail(f"waits for {pipe.name}")
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]
-
-
 def refused_a_pipe(cli: Cli, command: str, pipe: Path, *, later: bool = False) -> str:
-    done = outcome_within(60, lambda: cli(*command.split()), pipe)
+    done = within_seconds(lambda: cli(*command.split()), pipe, 60)
     assert pipe.is_fifo(), "it was replaced"
     assert done.code == (1 if later else 2), done
     if later:

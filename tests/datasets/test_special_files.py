@@ -58,7 +58,7 @@ LAYOUTS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
 ]
 
 
-def within_seconds(work: Callable[[], Any], pipe: Path) -> Any:
+def within_seconds(work: Callable[[], Any], pipe: Path, seconds: float = 10) -> Any:
     """The result of a call, or its error; one that waits for a pipe is let go, and fails."""
     outcome: list[Any] = []
 
@@ -72,10 +72,12 @@ def within_seconds(work: Callable[[], Any], pipe: Path) -> Any:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(seconds)
     if thread.is_alive():
         with suppress(OSError):
             os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        with suppress(OSError):
+            os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
         thread.join(5)
         pytest.fail(f"waits for {pipe.name}")
     return outcome[0]
