@@ -25,7 +25,8 @@ from mmpoison.runs.matrix.run_matrix import _claim, plan_matrix, unpack_into
 from mmpoison.runs.matrix_part import MatrixPart
 from mmpoison.runs.prepared_run import filled
 from mmpoison.runs.progress import SilentProgress
-from mmpoison.runs.recipe import Recipe, parse_recipe
+from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
+from mmpoison.runs.recipe_files import recipe_on
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import OF_ONE_RUN
@@ -318,3 +319,10 @@ def test_own_columns_come_before_those_of_a_file(matrix_recipe: Recipe, tmp_path
         _claim(recipe, folder, False)
         assert plan_matrix(recipe, folder).missing == ["mine", "mine"]
         assert read_matrix(folder)[0].columns == ("mine", *PART["columns"])
+
+
+@pytest.mark.parametrize("data", ["openmoji", "rsicd-ucm", "openmoji-both"])
+def test_what_is_published_fits_the_recipes(tmp_path: Path, data: str) -> None:
+    file = Path(__file__).parents[3] / "docs/results/matrix" / data / "matrix.parquet"
+    recipe = load_recipe(recipe_on("matrix", data))
+    assert unpack_into(file, recipe, tmp_path / "out", dry_run=True)
