@@ -10,7 +10,6 @@ from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     Literal,
@@ -28,9 +27,6 @@ from mmpoison.api.inputs import training_settings
 from mmpoison.cli import options
 from mmpoison.cli.console import live_progress
 from mmpoison.errors import InputError
-
-if TYPE_CHECKING:
-    from mmpoison.datasets.catalogue import NamedData
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,7 +102,7 @@ def declared(command: F) -> F:
         arguments = _arguments(function, given)
         on_stderr = given.get("as_json") or given.get("shown", "table") != "table"
 
-        def call(*pairs: NamedData, **more: Any) -> Any:
+        def call(*pairs: object, **more: Any) -> Any:
             if pairs:
                 arguments.pop("pairs")
             # standard output is for the result alone where a program reads it
