@@ -256,8 +256,10 @@ class PathData:
             try:
                 for piece in self.source.stream(self.place, images_at_once, **self.options):
                     yield replace(piece, tables=tables)
-            finally:
+            except InputError:
                 tables.check()  # what is broken may be half of a new file
+                raise
+            tables.check()
             return
         pairs = self.load()
         for start in range(0, len(pairs.images), images_at_once):
