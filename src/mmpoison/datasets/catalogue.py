@@ -7,6 +7,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -242,24 +243,17 @@ class PathData:
         if place is not None and not place.exists():
             raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
         tables = None if place is None else TableStates.of(place)
-        try:
+        with nullcontext() if tables is None else tables.read():
             pairs = source.load(place, seed, **self.options)
-        finally:
-            if tables is not None:
-                tables.check()  # what is broken may be half of a new file
         return _warned(replace(pairs, tables=tables), place)
 
     def pieces(self, images_at_once: int) -> Iterator[PairDataset]:
         """Yield tables of about so many images; a format that can only be read whole is cut into them."""
         if self.source.stream is not None and self.place is not None:
             tables = TableStates.of(self.place)
-            try:
+            with tables.read():
                 for piece in self.source.stream(self.place, images_at_once, **self.options):
                     yield replace(piece, tables=tables)
-            except InputError:
-                tables.check()  # what is broken may be half of a new file
-                raise
-            tables.check()
             return
         pairs = self.load()
         for start in range(0, len(pairs.images), images_at_once):

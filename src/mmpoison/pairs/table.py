@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from glob import glob
@@ -66,6 +67,16 @@ class TableStates:
             InputError: If one has.
         """
         refuse_changed(self.folder, self.files, self.states)
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Check after they were read in a block, and where that fails: what is broken may be half of a new file."""
+        try:
+            yield
+        except InputError:
+            self.check()
+            raise
+        self.check()
 
 
 def _tables(place: Path) -> list[str]:
