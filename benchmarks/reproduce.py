@@ -77,7 +77,8 @@ The pages have means over seeds. Every run behind them, with its seed and the di
 All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, one worker of
 one thread a core. *Trained here*: trainings that the command made; the others were taken from the cache, where an
 earlier line had put them. *Alone*: with the time of those added, as on a machine where nothing was trained before.
-Scenes and features of frozen trunks are made once for all, too.
+Scenes and features of frozen trunks are made once for all, too. *6 of 15* runs: the command was cut off and resumed,
+and its row has what it took after that; *alone* counts every training.
 
 """
 
@@ -275,8 +276,11 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
         entry, data = parts(name)
         every = needed(runs / name, cached)
         page = f"[{PAPER[entry].title}]({entry}.md)" if (out / f"{entry}.md").is_file() else "–"
+        # a command that was cut off left results, and no word of what they took
+        there = results(runs / name)
+        ran = f"{took['runs']} of {there}" if took["runs"] < there else f"{took['runs']}"
         lines.append(
-            f"| `{entry} --on {DATA[data]}` | {page} | {took['runs']} | {took['trainings']} "
+            f"| `{entry} --on {DATA[data]}` | {page} | {ran} | {took['trainings']} "
             f"| {took['minutes']:.1f} | {took['processor_minutes']:.1f} "
             f"| {every['trainings']} | {alone(took, every):.0f} |"
         )
@@ -362,7 +366,7 @@ def write_pages(runs: Path, out: Path) -> list[str]:
             failed.append(shlex.join(command[-7:]))
     # the numbers of a page that stays stay with it
     whole = [more.name for more in MORE if more.has_runs and is_complete(more, runs)]
-    write_runs([*names, *whole], runs, None if paper else out / RUNS_FILE)
+    write_runs([*names, *whole], runs, out / RUNS_FILE)
     if (summary := made / "summary.md").is_file():
         summary.write_text(for_docs(summary.read_text(encoding="utf-8"), made), encoding="utf-8")
     beyond = more_pages(runs, made, out)

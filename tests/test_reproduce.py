@@ -103,6 +103,11 @@ def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: P
     assert "| `table-3 --on openmoji` | [" in text
     assert "`runs.parquet` of the release" in text
     assert "(table-3.md) | 5 | 7 | 12.3 | 20.0 | 0 | 12 |" in text
+    for seed in range(6):  # one was there when the command that noted its time began
+        (folder := tmp_path / "table-3-openmoji" / f"seed{seed}").mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+    text = reproduce.overview(["table-3-openmoji"], tmp_path, tmp_path)
+    assert "(table-3.md) | 5 of 6 | 7 |" in text
     assert "table-2" not in text
     assert "In all 0.2 hours" in text
 
