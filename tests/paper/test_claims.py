@@ -26,6 +26,7 @@ from mmpoison.paper import CLAIMS, Results, render_paper
 from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
 from mmpoison.paper.tables import HITS, RATE, REPAIR_CURVE
+from mmpoison.paper.write import in_order
 from mmpoison.reporting.results import Row
 from mmpoison.reporting.table import Compared
 
@@ -236,6 +237,21 @@ def test_a_run_of_another_setting_blurs_no_claim(name: str, changed: Row) -> Non
         orders = [(*found.rows, *wild), (*wild, *found.rows)]
         for together in orders if changed is FEWER_POISON else orders[:1]:
             assert verdict(name, Results(together, settings)) == wanted
+
+
+def test_the_order_of_folders_does_not_answer_a_claim() -> None:
+    """Every goal of figure 5b has as many seeds as the goal of table 5, and the alphabet puts figures first."""
+    found = CASES["claim-17"][FAILS]
+    own = [{**row, "recipe": "table-5-openmoji"} for row in found.rows]
+    others, settings = [], {**found.parameters}
+    for row in own:
+        for name in ("figure-5b-openmoji", "mine", "table-50"):
+            if row["training.trainable"] == "text":
+                others.append({**wilder(row), "recipe": name, "goal": name})
+                settings[others[-1]["run"]] = found.parameters[row["run"]]
+    for together in ([*own, *others], [*others, *own], [*reversed(others), *own]):
+        ordered = in_order(Results(tuple(together), settings))
+        assert verdict("claim-17", ordered) == FAILS
 
 
 def wilder(row: Row) -> Row:

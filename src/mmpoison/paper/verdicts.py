@@ -28,7 +28,7 @@ from mmpoison.paper.measured import ATTACK_2
 from mmpoison.paper.page import Page, name_of
 from mmpoison.paper.paper_values import ENCODERS, OWN_DATA, TITLES, paper, rows_of
 from mmpoison.paper.tables import DEEP_HITS, RATE
-from mmpoison.paper.write import Written, write_page
+from mmpoison.paper.write import Written, in_order, write_page
 from mmpoison.reporting.results import MAIN, Measured, Results, Row
 from mmpoison.reporting.table import Cell, Column, Link
 
@@ -539,7 +539,7 @@ def write_claims(runs: Sequence[Path], out: Path, *, links: bool = True) -> list
     Raises:
         InputError: If a folder holds no finished run.
     """
-    results = Results.read(runs)
+    results = in_order(Results.read(runs))
     found = answers(results)
     pages = summary_page(found, numbers_of(results)), page_of(found)
     return [write_page(page, out, links=links) for page in pages]
