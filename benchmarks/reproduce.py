@@ -172,11 +172,8 @@ def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
     Args:
         runs: Where the results are.
         made: The pages go here.
-        out: Holds the pages of earlier runs, and their overview.
+        out: Holds the pages of earlier runs.
     """
-    index = out / "index.md"
-    listed = index.read_text(encoding="utf-8").partition(BEYOND)[2] if index.is_file() else ""
-    known = {line.partition(".md)")[0]: line for line in listed.splitlines()}
     times = read_times(runs)
     lines = []
     for more in MORE:
@@ -187,7 +184,7 @@ def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
             minutes = f", {took['minutes']:.1f} minutes" if took else ""
             lines.append(f"{line}.md){minutes}")
         elif (out / f"{more.name}.md").is_file():
-            lines.append(known.get(line, f"{line}.md), of an earlier run"))
+            lines.append(f"{line}.md), of an earlier run")
     return lines
 
 
@@ -267,7 +264,7 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
         "| `mmpoison run` | page | runs | trained here | minutes | of processor | all its trainings | alone, minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    total = 0.0
+    total, cut_off = 0.0, False
     for name in names:
         if name not in times:
             continue
@@ -279,12 +276,14 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
         # a command that was cut off left results, and no word of what they took
         there = results(runs / name)
         ran = f"{took['runs']} of {there}" if took["runs"] < there else f"{took['runs']}"
+        cut_off |= took["runs"] < there
         lines.append(
             f"| `{entry} --on {DATA[data]}` | {page} | {ran} | {took['trainings']} "
             f"| {took['minutes']:.1f} | {took['processor_minutes']:.1f} "
             f"| {every['trainings']} | {alone(took, every):.0f} |"
         )
-    lines += ["", f"In all {total / 60:.1f} hours."]
+    before = ", and what the commands that were cut off took before that" if cut_off else ""
+    lines += ["", f"In all {total / 60:.1f} hours{before}."]
     return "\n".join(lines) + "\n"
 
 
