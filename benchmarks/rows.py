@@ -26,16 +26,20 @@ def resumed(
     """Measure the rows that a file does not have, keep all with their summary, and print it.
 
     Args:
-        file: JSON, is made or added to.
+        file: JSON, is made or added to once all rows are there; until then they are next to it, in `.part`.
         jobs: What says which row it is, and what measures the rest of it.
         key: One of `KINDS`.
         summary: Summarises rows, by what the summaries are of.
     """
-    rows: list[Row] = read_json(file)["rows"] if file.is_file() else []
+    part = file.with_suffix(".part")
+    kept = [each for each in (part, file) if each.is_file()]
+    rows: list[Row] = read_json(kept[0])["rows"] if kept else []
     for who, measure in track(jobs, key):
         if not any(row.items() >= who.items() for row in rows):
             rows.append(who | measure())
-            write_json(file, {key: summary(rows), "rows": rows})
+            write_json(part, {key: summary(rows), "rows": rows})
+    if part.is_file():
+        part.replace(file)
     print(markdown([summary_table(file.stem, {key: summary(rows)})]))
 
 

@@ -112,6 +112,13 @@ def test_a_row_that_is_there_is_not_measured_again(
     def summary(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {"all": {"rows": len(found)}}
 
+    def killed() -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rows.resumed(file, [job("a"), ({"goals": ["b"]}, killed)], "kinds", summary)
+    # a page must not be made of a part of the rows
+    assert not file.exists()
     rows.resumed(file, [job("a")], "kinds", summary)
     rows.resumed(file, [job("a"), job("b")], "kinds", summary)
     assert measured == ["a", "b"]
