@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import typer
 from rich.progress import track
-from rows import Row, seeds_of, summary_table
+from rows import Row, summary_table
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal, random_goals
@@ -33,6 +33,7 @@ from mmpoison.attacks.settings import Carrier
 from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_json
+from mmpoison.cli.sweep import parse_seeds
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.defenses.checks.rank_gain import Kinds, association, check_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet
@@ -212,10 +213,10 @@ def main(
         models: Folder for what is measured on each model.
         json: Write the numbers here.
         root: Holds rsicd/ and ucm/.
-        seeds: First and last, or one.
+        seeds: As of `mmpoison run`.
     """
     rows: list[Row] = []
-    for seed in seeds_of(seeds):
+    for seed in parse_seeds(seeds):
         changes = {"seed": seed} | ({"data.root": str(root)} if root else {})
         one = load_recipe(recipe, changes)
         pairs = load_dataset(one.data.name, one.data.root, seed=seed, options=one.data.options)

@@ -43,12 +43,6 @@ def resumed(
     print(markdown([summary_table(file.stem, {key: summary(rows)})]))
 
 
-def seeds_of(text: str) -> range:
-    """Read the first and the last of some seeds, or one."""
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
-
-
 def summary_table(title: str, found: Mapping[str, Any]) -> Table:
     """Make a table of the summaries of a measurement, one a line."""
     key, kind = next((key, kind) for key, kind in KINDS.items() if key in found)

@@ -24,13 +24,14 @@ import numpy.typing as npt
 import typer
 from attackers import ATTACKERS, Attacker
 from clean_sets import features_of, shard_of
-from rows import Row, resumed, seeds_of
+from rows import Row, resumed
 
 from mmpoison.attacks import VectorSurrogate, nearest_classes
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import random_goals
 from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
+from mmpoison.cli.sweep import parse_seeds
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filters.filter_result import auroc, recall_at
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
@@ -249,13 +250,13 @@ def main(
         json: Write the rows here, or resume.
         root: The folder of the data, where it needs one.
         encoder: What the scan judges by.
-        seeds: First and last.
+        seeds: As of `mmpoison run`.
         goals: Of each seed.
         only: Attackers whose names contain this.
     """
 
     def jobs() -> Iterator[tuple[Row, Any]]:
-        for seed in seeds_of(seeds):
+        for seed in parse_seeds(seeds):
             clean = Prepared(load_dataset(data, root, seed=seed), encoder)
             for attacker in (one for one in ATTACKERS if only in one.name):
                 for own in clean.goals(attacker, goals, seed):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import squares_recipe
-from tests.runs.conftest import write_recipe
+from tests.runs.sweeps.conftest import MakeSweep, numbers
 
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.runs import run_stages
@@ -17,9 +15,7 @@ from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.sweeps import sweep as module
 from mmpoison.runs.sweeps.sweep import (
-    Sweep,
     evicting_runs,
-    load_sweep,
     plan_sweep,
     run_sweep,
     saves_models,
@@ -27,19 +23,6 @@ from mmpoison.runs.sweeps.sweep import (
 
 GOALS = ["sheep2aeroplane", "aeroplane2sheep"]
 REPAIR = {"sterilize": {"training": {"epochs": 1, "batch_size": 16, "precision": "fp32"}}}
-
-MakeSweep = Callable[..., Sweep]
-
-
-@pytest.fixture
-def make_sweep(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeSweep:
-    """A function that makes a small sweep from its section."""
-
-    def make(section: Any, **groups: Any) -> Sweep:
-        value = squares_recipe(square_folder, checkpoint, **{"sweep": section, **groups})
-        return load_sweep(write_recipe(tmp_path, value), classes=lambda recipe: [])
-
-    return make
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +37,6 @@ def small_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers_here: 
 def cached() -> list[str]:
     entries = ContentCache().entries("stages/finetune")
     return sorted(entry.about["name"] for entry in entries if entry.about)
-
-
-def numbers(out: Path) -> dict[str, Any]:
-    found = {}
-    for file in sorted(out.glob("runs/*/metrics.json")):
-        metrics = json.loads(file.read_text())
-        found[file.parent.name] = {k: metrics[k] for k in ("goal", "ranks", "utility", "drift")}
-    return found
 
 
 def test_models_of_single_goals_leave_and_what_runs_share_stays(

@@ -11,45 +11,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.conftest import squares_recipe
-from tests.runs.conftest import kill_the_first_worker, write_recipe
+from tests.runs.conftest import kill_the_first_worker
+from tests.runs.sweeps.conftest import MakeSweep, numbers
 
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.sweeps.sweep import Sweep, load_sweep, plan_sweep, run_sweep
+from mmpoison.runs.sweeps.sweep import Sweep, plan_sweep, run_sweep
 from mmpoison.runs.sweeps.workers import LocalWorker, SweepState
-
-MakeSweep = Callable[..., Sweep]
-
-
-@pytest.fixture
-def make_sweep(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeSweep:
-    """A function that makes a small sweep from its section."""
-
-    def make(section: Any, **groups: Any) -> Sweep:
-        value = squares_recipe(square_folder, checkpoint, **{"sweep": section, **groups})
-        file = write_recipe(tmp_path, value)
-        return load_sweep(file, classes=lambda recipe: [])
-
-    return make
-
-
-def numbers(out: Path) -> dict[str, Any]:
-    """All that was measured, by run."""
-    found = {}
-    for file in sorted(out.glob("runs/*/metrics.json")):
-        metrics = json.loads(file.read_text())
-        found[file.parent.name] = {k: metrics[k] for k in ("goal", "ranks", "utility", "drift")}
-    return found
 
 
 def made(out: Path) -> dict[str, list[str]]:
