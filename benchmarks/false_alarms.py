@@ -125,7 +125,8 @@ def main(
         for each in kind or SYNTHETIC:
             who = {"kind": each, "seed": first_seed + number % SEEDS, "number": number // SEEDS}
             jobs.append((who, partial(measure, makers[each], **who)))
-    resumed(json, jobs, "kinds", alarm_rates)
+    if jobs:
+        resumed(json, jobs, "kinds", alarm_rates)
     if fit:
         rows = read_json(json)["rows"]
         for name, hard in (("ordinary", False), ("hardest", True)):
