@@ -62,12 +62,11 @@ def sterilize(
     lines += [*done.notes, *done.checked()]
     if not done.checks:
         check = shlex.join(["mmpoison", "check", str(out), "--data", str(data)])
-        lines.append(
-            f"Next, check the new model: {check} --reference MODEL (the clean model that the suspect was made from)"
-        )
-    elif done.checks["after"].flagged:
-        lines.append(
-            "Next, repair the suspect again with a higher --learning-rate, or with more clean pairs of these kinds"
-        )
+        step = f"check the new model: {check} --reference MODEL (the clean model that the suspect was made from)"
+    elif (after := done.checks["after"]).flagged:
+        step = "repair the suspect again with a higher --learning-rate, or with more clean pairs of these kinds"
+    else:
+        step = after.next_step()
+    lines.append(f"next: {step}")
     for line in (*lines, f"{out}: {done.summary()}"):
         say(line)
