@@ -65,7 +65,7 @@ test-matrix: ## the fast tests three times: lowest dependencies, newest, newest 
 	$(MAKE) test-fast VENV=.venv-oldest PYTHON=$(OLDEST)
 	$(MAKE) test-fast VENV=.venv-newest PYTHON=$(NEWEST)
 
-bench: $(VENV)/.installed-dev ## measure the speed (half an hour on an idle machine), then docs/performance.md
+bench: $(VENV)/.installed-dev ## measure the speed (a quarter of an hour on an idle machine), then docs/performance.md
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 lowest: ## write requirements/lowest.txt: the lowest releases that pyproject.toml allows (needs uv)

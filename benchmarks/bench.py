@@ -1,6 +1,6 @@
 """Runs benchmarks, and puts what they measured into docs/performance.md.
 
-    make bench                                   # all of the page, half an hour; nothing else should run on the machine
+    make bench                                   # all of the page, in a quarter of an hour on an idle machine
     python benchmarks/bench.py ranks             # one of them again, the others stay
     python benchmarks/bench.py filter --set pairs=200 --set memory=500,1000 --json found.json     # in other sizes
     python benchmarks/bench.py search_page       # one whose numbers are on another page: it prints them

@@ -83,7 +83,7 @@ def compared(times: Mapping[str, Sequence[Clock]]) -> Found:
 
 
 def take_turns(
-    ways: Mapping[str, Callable[[], Any]], rounds: int = 1
+    ways: Mapping[str, Callable[[], Any]], rounds: int = 3
 ) -> tuple[Found, dict[str, Any]]:
     """Run several ways one after the other, some rounds; what `compared` says, and what each returned at last."""
     times: dict[str, list[Clock]] = {name: [] for name in ways}

@@ -151,7 +151,7 @@ def some_unlabelled(pairs: PairDataset, count: int | None, seed: int) -> PairDat
 
 
 def some_images(pairs: PairDataset, seed: int, stream: str) -> PairDataset:
-    """Keep the pairs of a random 80% of the images, as `evaluate --suspect --clean-runs` does."""
+    """Keep the pairs of a random 80% of the images, as `check --clean-runs` does."""
     images = pairs.used_images()
     chosen = generator(seed, stream).permutation(images)[: round(CLEAN_SHARE * len(images))]
     return pairs.where(np.isin(pairs.image, chosen))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.test_docs_numbers import ROOT, script
 
+from mmpoison.cli.app import VERBS
 from mmpoison.errors import InputError
 
 RESULTS = ROOT / "docs/results/performance"
@@ -38,6 +39,13 @@ def test_every_command_of_the_documentation_is_a_case() -> None:
     assert named >= {case.__name__ for case in script("cases.table").ELSEWHERE}
     scripts = set(re.findall(r"benchmarks/([\w/]+\.py)", text))
     assert [name for name in scripts if not (ROOT / "benchmarks" / name).is_file()] == []
+
+
+def test_cases_use_verbs_that_are_there() -> None:
+    text = "".join(f.read_text("utf-8") for f in (ROOT / "benchmarks/cases").glob("*.py"))
+    used = re.findall(r'(?:_cost\(|\(mmpoison, |command = \[)"(\w+)"', text)
+    assert "run" in used
+    assert set(used) <= set(VERBS)
 
 
 def test_a_section_quotes_its_own_result_of_one_machine() -> None:

@@ -52,7 +52,7 @@ def all_goals(recipe: str = "openmoji-heads", single: int = 1, sweep: int = 4) -
     load_dataset(data.name, seed=load_recipe(recipe).seed, options=data.options)
 
     def swept(count: int) -> float:
-        return _cost("sweep", recipe, "--goals", ",".join(chosen[:count]), "--workers", "1", *LEAN)
+        return _cost("run", recipe, "--goals", ",".join(chosen[:count]), "--workers", "1", *LEAN)
 
     runs = [_cost("run", recipe, "--goal", goal, "--no-models", *LEAN) for goal in chosen[:single]]
     one, several = swept(1), swept(sweep)

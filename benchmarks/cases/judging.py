@@ -255,7 +255,7 @@ def _beside_datacomp(repository: Path, folder: Path) -> Found:
                     keep.add(shard.name, ids, distance <= cut)
             return len(np.load(Path(out) / "keep.npy"))
 
-    found, kept = take_turns({"ours": ours, "theirs": theirs}, 3)
+    found, kept = take_turns({"ours": ours, "theirs": theirs})
     return found | {"kept": kept}
 
 
