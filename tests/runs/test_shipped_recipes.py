@@ -79,7 +79,7 @@ def test_recipes_are_listed_as_a_person_counts() -> None:
 
 def test_a_time_is_the_one_that_the_header_says() -> None:
     times = {row.name: row.minutes for row in listed_recipes()}
-    assert (times["openmoji"], times["rsicd-ucm-full"]) == (4, 15)
+    assert (times["openmoji"], times["rsicd-ucm-full"]) == (6, 15)
     for name in TABLES:
         text = recipe_files()[name].read_text(encoding="utf-8")
         (line,) = (line for line in text.splitlines() if f"run {name} --on openmoji " in line)
