@@ -241,7 +241,7 @@ LIGHT: dict[str, Any] = {
 
 
 def image_cache(
-    model: str = "light", images: int = 500, batch: int = 128, workers: int = 2, rounds: int = 1
+    model: str = "light", images: int = 500, batch: int = 128, workers: int = 2
 ) -> Found:
     """An epoch fed from stored pixels. The peer is a DataLoader that decodes the JPEG for each caption.
 
@@ -268,7 +268,7 @@ def image_cache(
         found: Found = {"seconds_filling": filling[0]}
         for name, work in ("feeding", feed_alone), ("training", partial(_epoch, encoder, tokens)):
             ways = {way: lambda work=work, feed=feed: work(feed()) for way, feed in feeds.items()}
-            found[name] = take_turns(ways, rounds)[0]
+            found[name] = take_turns(ways)[0]
     return found
 
 

@@ -51,7 +51,7 @@ def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArr
     scores, mask = _read(similarity, targets)
     ranks = np.empty(len(scores), dtype=np.int64)
     for rows, block, best, others in _blocks(scores, mask):
-        # row by row: without an axis NumPy counts eight times as fast
+        # row by row: in a large gallery NumPy counts eight times as fast without an axis
         ranks[rows] = [np.count_nonzero(row) for row in (block >= best) & others]
     return ranks
 
