@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from pyarrow.csv import write_csv
 
 import mmpoison
 from mmpoison.datasets import load_pairs
@@ -120,7 +118,6 @@ def test_a_pairs_folder_keeps_its_keys(folder: Path, tmp_path: Path, to: Target)
 
 
 def test_parquet_files_of_a_set_have_one_schema(folder: Path, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
 
     convert_pairs(folder, tmp_path / "out", to="parquet", images_per_shard=1)
     schemas = [pq.read_schema(file) for file in sorted((tmp_path / "out").glob("*.parquet"))]
@@ -134,7 +131,6 @@ def test_parquet_files_of_a_set_have_one_schema(folder: Path, tmp_path: Path) ->
 
 
 def test_types_of_parquet_are_kept(photos: Path, tmp_path: Path) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     source = photos / "own.parquet"
@@ -229,19 +225,3 @@ def test_a_filter_keeps_the_columns_of_what_stays(
 def test_reading_for_other_uses_costs_nothing(folder: Path) -> None:
     assert load_pairs(folder).images.own_columns is None
     assert load_pairs(folder).own_columns is None
-
-
-@pytest.mark.parametrize(
-    ("name", "write"), [("t.csv", write_csv), ("t.parquet", pq.write_table)], ids=["csv", "parquet"]
-)
-def test_paths_stay_as_the_table_has_them(
-    photos: Path, tmp_path: Path, name: str, write: Callable[[pa.Table, Path], None]
-) -> None:
-    """So that a list of pairs to drop can be joined with the table."""
-    paths = [f"{photos}/0.png", f"{photos}/./1.png"]
-    columns = {"file": paths, "caption": ["a sheep", "a cow"], "nr": ["1", "2"]}
-    write(pa.table(columns), tmp_path / name)
-    pairs = load_pairs(tmp_path / name, images=photos, own_columns=True, own_paths=True)
-    lines = list(pairs.lines(own_columns=True))
-    assert [line["image"] for line in lines] == ["0.png", "1.png"]
-    assert [(line["file"], line["nr"]) for line in lines] == list(zip(paths, "12", strict=True))

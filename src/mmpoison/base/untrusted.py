@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, Self
 
 import yaml
 
@@ -526,3 +526,34 @@ def _value_of(text: str, where: str) -> Any:
         raise InputError(
             f"{where}: the value is not valid YAML: give a number, a text, true, false, null or [a, b]"
         ) from None
+
+
+# -- Says what of untrusted data was left out.
+
+
+class LeftOut(str):
+    """A line that says what of a table is left out, and why.
+
+    Attributes:
+        rows: Number of rows, or of captions of a row, that are left out; 0 for a remark. A plain `str` is one row.
+        broken: Whether a file could not be read to its end.
+    """
+
+    rows: int
+    broken: bool
+
+    def __new__(cls, line: str, rows: int = 1, *, broken: bool = False) -> Self:
+        """Make the line."""
+        made = super().__new__(cls, line)
+        made.rows, made.broken = rows, broken
+        return made
+
+    @classmethod
+    def of(cls, line: str) -> LeftOut:
+        """Return the line itself, or a plain one as one row."""
+        return line if isinstance(line, LeftOut) else LeftOut(line)
+
+
+def broken_file(line: str) -> LeftOut:
+    """Return the line for a file that cannot be read to its end; how many rows are missing is not known."""
+    return LeftOut(line, 0, broken=True)

@@ -17,6 +17,7 @@ import numpy as np
 from mmpoison.base.files import refuse_special
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.datasets.options import Count, fit_options, option_kinds
+from mmpoison.datasets.own_rows import GoneRows, KeptKeys
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.builder import PairRows
 from mmpoison.pairs.folder import is_poisoned, pieces_of, table_of
@@ -53,6 +54,8 @@ class DataSource:
         prefix: Beginning of an address by which a set is loaded from elsewhere (`hf:`), empty for none.
         download: What `build` downloads, in one line; empty where it makes the data here.
         load_address: `load_address(address, **options)` loads it; the address comes without the prefix.
+        sort_rows: `sort_rows(root, out, verdicts, **options)` writes the user's own files again without the rows that
+            go, and yields those that go (`mmpoison.datasets.own_rows`); None for a format without rows of a user's.
     """
 
     name: str
@@ -72,6 +75,7 @@ class DataSource:
     prefix: str = ""
     load_address: Callable[..., PairDataset] | None = None
     download: str = ""
+    sort_rows: Callable[..., Iterator[GoneRows | KeptKeys]] | None = None
 
     def __post_init__(self) -> None:
         if not self.options:

@@ -115,7 +115,7 @@ KEEP_FILE = "keep.npy"
 KEEP_FOLDER = "keep"
 
 MOST_LOST = 0.01
-"""No lists of keys are written where they lack a larger share of the pairs that stay."""
+"""No list is written that would lack a larger share of the pairs that stay."""
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -219,16 +219,22 @@ class KeyLists:
                 _write_lines(file, [key for key, one in zip(keys, stays, strict=True) if one])
             listed, lost = listed + len(keys), lost + int((~stays).sum())
         self.refused = lost > MOST_LOST * listed
-        if self.refused:
-            self.notes.append(
-                f"no lists of pairs to keep: {lost:,} of {count_of(listed, 'pair')} that stay have the key of a "
-                "dropped pair elsewhere, so lists of keys would lose them: name a column of ids that are unique in "
-                "all shards with the option id; drop.parquet has shard and row of each dropped pair"
-            )
-        elif lost:
-            self.notes.append(
-                f"on no list, although not dropped: {count_of(lost, 'pair')} with the key of a dropped pair elsewhere"
-            )
+        self.notes += _notes_on_lost(lost, listed, "key")
+
+
+def _notes_on_lost(lost: int, listed: int, what: str) -> list[str]:
+    """Say how many pairs that stay a list lacks, since it can name only what all pairs of one name have in common."""
+    if lost > MOST_LOST * listed:
+        return [
+            f"no list of pairs to keep: {lost:,} of {count_of(listed, 'pair')} that stay have the {what} of a "
+            f"dropped pair elsewhere, and a list would lose them: drop by shard and row, as drop.parquet has them, or "
+            f"name a column of ids that are unique in all shards (--option id=COLUMN)"
+        ]
+    if lost:
+        return [
+            f"on no list, although not dropped: {count_of(lost, 'pair')} with the {what} of a dropped pair elsewhere"
+        ]
+    return []
 
 
 def _hashes(ids: Iterable[str]) -> npt.NDArray[np.uint64]:
@@ -249,6 +255,9 @@ class UidFile:
     """Collects uids for a subset file in a temporary one, which is sorted in place: the memory stays flat.
 
     An uid that goes in one place goes everywhere, for a reader of the file knows only the uid.
+
+    Attributes:
+        refused: Whether there is no file: an id is no uid, or too many pairs that stay have the uid of one that goes.
 
     Args:
         stream: The temporary file, empty.
@@ -289,7 +298,7 @@ class UidFile:
             kept = np.memmap(collected, "S16", "r+")
             kept.sort()
         dropped = np.unique(np.concatenate([*self._dropped, np.empty(0, "S16")]))
-        count, last = 0, None
+        count, lost, last = 0, 0, None
         with target.open("wb") as out:
             # replaced at the end: only then is it known how many uids are repeated
             out.write(_header(len(kept)))
@@ -299,11 +308,15 @@ class UidFile:
                 last = block[-1]
                 place = np.searchsorted(dropped, block, side="right") - 1
                 if len(dropped):
-                    new &= (place < 0) | (dropped[place] != block)
+                    stays = (place < 0) | (dropped[place] != block)
+                    new &= stays
+                    lost += int((~stays).sum())
                 out.write(np.frombuffer(block[new].tobytes(), ">u8,>u8").astype(UID_TYPE).tobytes())
                 count += int(new.sum())
             out.seek(0)
             out.write(_header(count))
+        self.refused = lost > MOST_LOST * len(kept)
+        self.notes += _notes_on_lost(lost, len(kept), "uid")
 
 
 @contextmanager
@@ -315,6 +328,8 @@ def _uid_file(target: Path) -> Iterator[UidFile]:
         if not found.refused:
             with atomic_file(target) as temporary:
                 found.write(path, temporary)
+        if found.refused:
+            target.unlink(missing_ok=True)
 
 
 # -- A predicate for webdataset that reads only the pairs on a list, so that no second copy of the tars is

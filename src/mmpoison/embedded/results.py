@@ -2,9 +2,8 @@
 
 | file | what it holds |
 |---|---|
-| `drop.parquet` | the pairs that go: id, shard, row, score, group, reason, and all own columns |
-| `drop.csv` | the same, own columns first: to be joined with the table that the pairs are from |
-| `scores.parquet` | every pair: id, row through all shards, score, group, whether it goes |
+| `drop.parquet`, `drop.csv` | the pairs that go: the user's own columns, then score, group, reason, shard and row |
+| `scores.parquet` | every pair: id, shard, row, score, group, whether it goes |
 | `keep.npy` or `keep/{shard}.txt` | the pairs that stay, see `keep_lists` |
 | `groups.json` | the groups that were found |
 """
@@ -13,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,16 @@ CSV_FILE = "drop.csv"
 GROUPS_FILE = "groups.json"
 SCORES_FILE = "scores.parquet"
 NAMES = ("pair", "image", "caption")
-"""Own columns of pairs that were embedded here, which `scores.parquet` has too: `mmpoison review` shows them."""
+"""Columns of pairs that were embedded here, which `scores.parquet` has too: `mmpoison review` shows them."""
+
+PLACE = ("shard", "row", "caption_place")
+"""Columns of such pairs: where each stands in its source (`SourceRows`)."""
+
+ADDRESSES = ("url", "image_url", "URL")
+"""Own columns that say where an image is in the web."""
+
+KINDS = ("label", "category", "class")
+"""Own columns that say of what kind an image is."""
 
 NO_GROUP = -1
 
@@ -69,24 +77,22 @@ class ResultWriter:
 
     Args:
         own: Own columns that go through to `drop.parquet`.
-        keep: Writes which pairs stay.
-        schema: Schema of `drop.parquet`.
-        write: Writes a table to `drop.parquet` and `drop.csv`.
+        keep: Writes which pairs stay, if this does.
+        write: Takes tables of the pairs that go.
         score: Writes a table to `scores.parquet`.
-        named: Whether the pairs have the own columns `NAMES`.
+        named: Whether the pairs have the columns `NAMES` and `PLACE`.
     """
 
     def __init__(
         self,
         own: pa.Schema,
-        keep: KeepList,
-        schema: pa.Schema,
+        keep: KeepList | None,
         write: Callable[[pa.Table], None],
         score: Callable[[pa.Table], None],
         named: bool,
     ) -> None:
-        self._own, self._keep, self._schema, self._write = own, keep, schema, write
-        self._score, self._named, self._rows = score, named, 0
+        self._own, self._keep, self._write = own, keep, write
+        self._score, self._named = score, named
         self.shards: list[dict[str, Any]] = []
         self.failed: list[dict[str, str]] = []
         self._groups: list[Mapping[str, Any]] = []
@@ -107,11 +113,11 @@ class ResultWriter:
                 f"{count_of(len(ids), 'pair')}"
             )
         rows = np.flatnonzero(drop)
-        table = self._table(shard, verdict, ids, rows) if len(rows) else None
+        table = self._table(shard, verdict, rows) if len(rows) else None
         scores = self._scores(shard, verdict, ids)
-        self._keep.add(shard.name, ids, ~drop)
+        if self._keep is not None:
+            self._keep.add(shard.name, ids, ~drop)
         self._score(scores)
-        self._rows += len(ids)
         if table is not None:
             self._write(table)
         judged = np.isfinite(verdict.score)
@@ -136,7 +142,7 @@ class ResultWriter:
     @property
     def notes(self) -> list[str]:
         """One line for each thing that a user must know of the results."""
-        lines = list(self._keep.notes)
+        lines = [] if self._keep is None else list(self._keep.notes)
         if self.failed:
             lines.append(
                 f"{count_of(len(self.failed), 'shard')} could not be read ({count_of(self._lost, 'pair')} by the "
@@ -154,21 +160,18 @@ class ResultWriter:
 
         group = np.full(len(ids), NO_GROUP) if verdict.group is None else verdict.group
         score = np.asarray(verdict.score, dtype=np.float64)
+        own = shard.table(np.arange(len(ids))) if self._named else None
         columns = [
             pa.array(list(map(storable, ids)), pa.string()),
-            pa.array(np.arange(self._rows, self._rows + len(ids))),
+            *_places(shard, np.arange(len(ids)), own),
             pa.array(score, mask=np.isnan(score)),
             pa.array(group.astype(np.int32), pa.int32(), mask=group == NO_GROUP),
             pa.array(np.asarray(verdict.drop, dtype=bool)),
+            *(() if own is None else (own[name].cast(pa.string()) for name in NAMES)),
         ]
-        if self._named:
-            own = shard.table(np.arange(len(ids)))
-            columns += [own[name].cast(pa.string()) for name in NAMES]
         return pa.Table.from_arrays(columns, schema=scores_schema(named=self._named))
 
-    def _table(
-        self, shard: Shard, verdict: ShardVerdict, ids: Sequence[str], rows: npt.NDArray[np.intp]
-    ) -> pa.Table:
+    def _table(self, shard: Shard, verdict: ShardVerdict, rows: npt.NDArray[np.intp]) -> pa.Table:
         import pyarrow as pa
 
         reasons = verdict.reason if verdict.reason is not None else [""] * len(rows)
@@ -180,93 +183,132 @@ class ResultWriter:
         group = np.full(len(rows), NO_GROUP) if verdict.group is None else verdict.group[rows]
         own = shard.table(rows)
         columns = [
-            pa.array([storable(ids[row]) for row in rows], pa.string()),
-            pa.array([storable(shard.name)] * len(rows), pa.string()),
-            pa.array(rows, pa.int64()),
+            *(_fitted(own, field, len(rows)) for field in self._own),
             pa.array(np.asarray(verdict.score)[rows].astype(np.float32), pa.float32()),
             pa.array(group.astype(np.int32), pa.int32(), mask=group == NO_GROUP),
             pa.array([storable(reason) for reason in reasons], pa.string()),
-            *(_fitted(own, field, len(rows)) for field in self._own),
+            *_places(shard, rows, own if self._named else None),
         ]
-        return pa.Table.from_arrays(columns, schema=self._schema)
+        return pa.Table.from_arrays(columns, schema=drop_schema(self._own))
+
+
+def _places(shard: Shard, rows: npt.NDArray[np.intp], own: pa.Table | None) -> list[Any]:
+    """Return file and row of some pairs: of the source, or of the shard of embeddings."""
+    import pyarrow as pa
+
+    if own is not None:
+        return [own[name].combine_chunks() for name in PLACE[:2]]
+    return [pa.array([storable(shard.name)] * len(rows), pa.string()), pa.array(rows, pa.int64())]
 
 
 @contextmanager
 def write_results(
-    out: Path, source: EmbeddedSource, *, named: bool = False
+    out: Path, source: EmbeddedSource, *, gone: list[pa.Table] | None = None
 ) -> Iterator[ResultWriter]:
     """Yield a writer; the files are in the folder when the block ends without error, and none of them before.
 
     Args:
         out: The folder.
         source: The source; the footers of its tables are read for the types of own columns.
-        named: Whether its pairs have the own columns `NAMES`.
+        gone: Takes the pairs that go where they were embedded here and have the columns `NAMES` and `PLACE`; their lists
+            are not written then: the source has the columns of its owner.
 
     Raises:
         InputError: If the folder has other lists already.
     """
     import pyarrow.parquet as pq
-    from pyarrow import csv
 
+    named = gone is not None
     own = own_schema(source.shards)
-    schema = drop_schema(own)
+    if named:
+        own = some_fields(own, (*NAMES[1:], PLACE[2]))
     with (
-        keep_list(out, source.id_kind) as keep,
-        atomic_file(out / DROP_FILE) as parquet,
-        atomic_file(out / CSV_FILE) as text,
+        nullcontext() if named else keep_list(out, source.id_kind) as keep,
+        nullcontext(gone.append) if gone is not None else write_drops(out, own) as write,
         atomic_file(out / SCORES_FILE) as scores,
     ):
-        with (
-            pq.ParquetWriter(parquet, schema, compression="zstd") as writer,
-            csv.CSVWriter(text, _in_text(schema.empty_table()).schema) as lines,
-            pq.ParquetWriter(scores, scores_schema(named=named), compression="zstd") as scored,
-        ):
-
-            def write(table: pa.Table) -> None:
-                writer.write_table(table)
-                lines.write_table(_in_text(table))
-
-            results = ResultWriter(own, keep, schema, write, scored.write_table, named)
+        with pq.ParquetWriter(scores, scores_schema(named=named), compression="zstd") as scored:
+            results = ResultWriter(own, keep, write, scored.write_table, named)
             yield results
         write_json(out / GROUPS_FILE, results.groups)
 
 
-def drop_schema(own: pa.Schema) -> pa.Schema:
-    """Return the schema of `drop.parquet`: an own column with a name that is taken gets `own_` before it."""
+def some_fields(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
+    """Return the schema of some columns."""
     import pyarrow as pa
 
-    fields = [
-        pa.field("id", pa.string()),
-        pa.field("shard", pa.string()),
-        pa.field("row", pa.int64()),
-        pa.field("score", pa.float32()),
-        pa.field("group", pa.int32()),
-        pa.field("reason", pa.string()),
-    ]
-    taken = {field.name for field in fields} | set(own.names)
-    for field in own:
-        name = field.name
-        while name in {each.name for each in fields} or (name != field.name and name in taken):
-            name = f"own_{name}"
-        fields.append(field.with_name(name))
+    return pa.schema([schema.field(name) for name in names])
+
+
+@contextmanager
+def write_drops(
+    out: Path, own: pa.Schema, *, captions: bool = False
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield what takes tables of the pairs that go, for `drop.parquet` and `drop.csv`.
+
+    Args:
+        out: The folder.
+        own: Schema of the own columns.
+        captions: As for `drop_schema`.
+    """
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    schema = drop_schema(own, captions=captions)
+    with (
+        atomic_file(out / DROP_FILE) as parquet,
+        atomic_file(out / CSV_FILE) as text,
+        pq.ParquetWriter(parquet, schema, compression="zstd") as writer,
+        csv.CSVWriter(text, _in_text(schema.empty_table()).schema) as lines,
+    ):
+
+        def write(table: pa.Table) -> None:
+            writer.write_table(table)
+            lines.write_table(_in_text(table))
+
+        yield write
+
+
+def drop_schema(own: pa.Schema, *, captions: bool = False) -> pa.Schema:
+    """Return the schema of `drop.parquet`: own columns under their own names, then what the scan says of a pair.
+
+    Args:
+        own: Schema of the own columns; one of ours with the name of an own column gets `scan_` before it.
+        captions: Whether a row may have several captions, so that a column says which one goes.
+    """
+    import pyarrow as pa
+
+    fields, taken = list(own), set(own.names)
+    for name, kind in (
+        *((("caption", pa.string()),) if captions else ()),
+        ("score", pa.float32()),
+        ("group", pa.int32()),
+        ("reason", pa.string()),
+        ("shard", pa.string()),
+        ("row", pa.int64()),
+    ):
+        free = name
+        while free in taken:
+            free = f"scan_{free}"
+        taken.add(free)
+        fields.append(pa.field(free, kind))
     return pa.schema(fields)
 
 
 def _in_text(table: pa.Table) -> pa.Table:
-    """Return a table for CSV: own columns first, and what CSV has no form for as JSON."""
+    """Return a table for CSV: what CSV has no form for as JSON."""
     import pyarrow as pa
 
-    def column(name: str) -> Any:
-        kind = table.schema.field(name).type
+    def column(place: int) -> Any:
+        kind = table.schema.field(place).type
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            values = table[name].to_pylist()
+            values = table.column(place).to_pylist()
             texts = [None if each is None else json.dumps(each, default=str) for each in values]
             return pa.array(texts, pa.string())
-        return table[name]
+        return table.column(place)
 
-    ours = drop_schema(pa.schema([])).names  # they come first in the table
-    names = [*table.column_names[len(ours) :], *ours]
-    return pa.table([column(name) for name in names], names=names)
+    places = range(table.num_columns)
+    return pa.Table.from_arrays([column(place) for place in places], names=table.column_names)
 
 
 def own_schema(shards: Sequence[Shard]) -> pa.Schema:
@@ -304,6 +346,7 @@ def scores_schema(*, named: bool) -> pa.Schema:
 
     kinds = {
         "id": pa.string(),
+        "shard": pa.string(),
         "row": pa.int64(),
         "score": pa.float64(),
         "group": pa.int32(),

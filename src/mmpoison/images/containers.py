@@ -24,7 +24,7 @@ from typing import IO, Any, Generic, TypeVar, cast
 import numpy as np
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.base.untrusted import open_bytes
+from mmpoison.base.untrusted import LeftOut, broken_file, open_bytes
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.errors import InputError
 
@@ -206,9 +206,9 @@ def walk_tar(
             with open_bytes(path) as own:
                 yield from walk_tar(path, problem, own)
         except InputError as error:
-            problem(str(error))
+            problem(broken_file(str(error)))
         except OSError as error:
-            problem(f"{path}: cannot be read ({error.strerror or error})")
+            problem(broken_file(f"{path}: cannot be read ({error.strerror or error})"))
         return
     broken: tuple[type[Exception], ...] = (*TAR_ERRORS, OSError)
     reader = BoundedReader(stream)
@@ -217,7 +217,7 @@ def walk_tar(
             fileobj=cast("IO[bytes]", reader), mode="r:"
         )
     except broken as error:
-        problem(f"{path}: not an uncompressed tar file ({error})")
+        problem(broken_file(f"{path}: not an uncompressed tar file ({error})"))
         return
     size = path.stat().st_size
     count = end = 0
@@ -228,7 +228,9 @@ def walk_tar(
                 member = archive.next()
             except broken as error:
                 problem(
-                    f"{path}: broken after {count_of(count, 'member')} ({error}), the rest is not read"
+                    broken_file(
+                        f"{path}: broken after {count_of(count, 'member')} ({error}), the rest is not read"
+                    )
                 )
                 return
             if member is None:
@@ -237,21 +239,35 @@ def walk_tar(
             archive.members.clear()  # type: ignore[attr-defined]
             if member.size < 0 or member.offset < end:
                 problem(
-                    f"{path}: leads back to itself after {count_of(count, 'member')}, the rest is not read"
+                    broken_file(
+                        f"{path}: leads back to itself after {count_of(count, 'member')}, the rest is not read"
+                    )
                 )
                 return
             count += 1
             end = archive.offset
             if member.isreg() and member.offset_data + member.size > size:
-                problem(f"{path}: cut short within {member.name!r:.80}, the rest is not read")
+                problem(
+                    broken_file(
+                        f"{path}: cut short within {member.name!r:.80}, the rest is not read"
+                    )
+                )
                 return
             if member.isdir():
                 continue
             name = _member_name(member.name)
             if name is None:
-                problem(f"{path}: member {member.name!r:.80} leaves the shard, it is refused")
+                problem(
+                    LeftOut(
+                        f"{path}: member {member.name!r:.80} leaves the shard, it is refused", 0
+                    )
+                )
             elif not member.isreg() or member.issparse():
-                problem(f"{path}: member {member.name!r:.80} is no regular file, it is refused")
+                problem(
+                    LeftOut(
+                        f"{path}: member {member.name!r:.80} is no regular file, it is refused", 0
+                    )
+                )
             else:
                 yield name, member
         # tarfile takes a header that it cannot read for the end of the archive
@@ -260,10 +276,16 @@ def walk_tar(
             block = raw.read(512)
         if any(block):
             problem(
-                f"{path}: broken after {count_of(count, 'member')} (no header), the rest is not read"
+                broken_file(
+                    f"{path}: broken after {count_of(count, 'member')} (no header), the rest is not read"
+                )
             )
         elif len(block) < 512:
-            problem(f"{path}: has no end mark after {count_of(count, 'member')}, it was cut short")
+            problem(
+                broken_file(
+                    f"{path}: has no end mark after {count_of(count, 'member')}, it was cut short"
+                )
+            )
 
 
 def _member_name(name: str) -> str | None:

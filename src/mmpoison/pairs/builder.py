@@ -6,14 +6,15 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmpoison.base.phrasing import one_line
+from mmpoison.base.untrusted import LeftOut
 from mmpoison.errors import InputError
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns, check_own, common_columns
-from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
+from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset, SourceRows
 
 # -- Says which `--data-root` would take image paths that lead out of their folder.
 
@@ -99,6 +100,7 @@ class ImageEntry:
         problems: What is left out of the entry, a line each.
         own: The user's own columns of the row; left out and named where they cannot be written.
         own_captions: Those of each caption.
+        at: Where each caption stands in the source, see `SourceRows`; empty where that is not known.
     """
 
     image_id: str
@@ -111,21 +113,36 @@ class ImageEntry:
     problems: Sequence[str] = ()
     own: OwnColumns | None = None
     own_captions: Sequence[OwnColumns | None] | None = None
+    at: Sequence[tuple[int, int, int]] = ()
 
-    def join(self, other: ImageEntry) -> None:
-        """Take the captions of a further row of the same image."""
-        if self.own or self.own_captions or other.own or other.own_captions:
+    @classmethod
+    def joined(cls, entries: Sequence[ImageEntry]) -> ImageEntry:
+        """Make one entry of all rows of an image; the first row's label and split count."""
+        first = entries[0]
+        if len(entries) == 1:
+            return first
+        differ = [
+            LeftOut(
+                f"{other.where}: {name} {getattr(other, name)!r:.80} of {first.image_id!r:.80} is "
+                f"{getattr(first, name)!r:.80} in {first.where}, which counts",
+                0,
+            )
+            for other in entries[1:]
+            for name in ("label", "split")
+            if getattr(other, name) not in (None, getattr(first, name))
+        ]
+        own = None
+        if any(one.own or one.own_captions for one in entries):
             # which are equal for all captions is seen when all rows are there
-            self.own_captions = self._caption_columns() + other._caption_columns()
-            self.own = None
-        self.captions += other.captions
-        for name in ("label", "split"):
-            if getattr(other, name) not in (None, getattr(self, name)):
-                line = (
-                    f"{other.where}: {name} {getattr(other, name)!r:.80} of {self.image_id!r:.80} is "
-                    f"{getattr(self, name)!r:.80} in {self.where}, which counts"
-                )
-                self.problems = (*self.problems, line)
+            own = [row for one in entries for row in one._caption_columns()]
+        return replace(
+            first,
+            captions=[caption for one in entries for caption in one.captions],
+            problems=[*(line for one in entries for line in one.problems), *differ],
+            own=None,
+            own_captions=own,
+            at=[place for one in entries for place in one.at],
+        )
 
     def _caption_columns(self) -> list[OwnColumns | None]:
         """Return all own columns for each caption."""
@@ -144,6 +161,7 @@ class PairRows:
         strict: As for `PairsBuilder`.
         own_paths: As for `PairsBuilder`.
         folder: Where a manifest may lie; None where the format has none.
+        files: Names of the files that entries stand in (`ImageEntry.at`).
     """
 
     root: Path
@@ -152,6 +170,7 @@ class PairRows:
     strict: bool = False
     own_paths: bool = False
     folder: Path | None = None
+    files: Sequence[str] = ()
 
     def table(self) -> PairDataset:
         """Build one table; rows with the same path are one image with several captions.
@@ -159,20 +178,20 @@ class PairRows:
         Raises:
             InputError: If nothing can be used, or (strict) something cannot.
         """
-        (table,) = self._tables(_grouped(self.entries), sys.maxsize)
+        (table,) = self.pieces(sys.maxsize)
         return table
 
     def pieces(self, images: int) -> Iterator[PairDataset]:
-        """Yield tables of at most so many images; adjacent rows with the same path are one image.
+        """Yield tables of at most so many images.
+
+        Rows that name the same image may stand anywhere, so memory is flat only where each entry has an image of its
+        own (`ImageEntry.alone`): other rows are held until all are read.
 
         Raises:
             InputError: As for `table`.
         """
-        return self._tables(_joined(self.entries), images)
-
-    def _tables(self, entries: Iterable[ImageEntry | str], images: int) -> Iterator[PairDataset]:
         builder = self._builder()
-        for entry in entries:
+        for entry in _grouped(self.entries):
             if isinstance(entry, str):
                 builder.problem(entry)
             elif len(builder) < images:
@@ -188,34 +207,20 @@ class PairRows:
         yield builder.build(self.what)
 
     def _builder(self) -> PairsBuilder:
-        return PairsBuilder(self.root, strict=self.strict, own_paths=self.own_paths)
+        return PairsBuilder(
+            self.root, strict=self.strict, own_paths=self.own_paths, files=self.files
+        )
 
 
 def _grouped(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
     """Join all entries with the same path; they come last."""
-    grouped: dict[str, ImageEntry] = {}
+    grouped: dict[str, list[ImageEntry]] = {}
     for entry in entries:
         if isinstance(entry, str) or entry.alone:
             yield entry
-        elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
-            first.join(entry)
-    yield from grouped.values()
-
-
-def _joined(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
-    """Join adjacent entries with the same path."""
-    last: ImageEntry | None = None
-    for entry in entries:
-        if isinstance(entry, str):
-            yield entry
-        elif last is not None and not entry.alone and last.image_id == entry.image_id:
-            last.join(entry)
         else:
-            if last is not None:
-                yield last
-            last = entry
-    if last is not None:
-        yield last
+            grouped.setdefault(_spelled(entry.image_id), []).append(entry)
+    yield from map(ImageEntry.joined, grouped.values())
 
 
 class PairsBuilder:
@@ -225,11 +230,20 @@ class PairsBuilder:
         root: The folder that image ids start from.
         strict: Raise at the first problem; else leave the image out and go on.
         own_paths: Whether the paths are those of a user's own table, whose root `--data-root` names.
+        files: As for `PairRows`.
     """
 
-    def __init__(self, root: Path, *, strict: bool = False, own_paths: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        strict: bool = False,
+        own_paths: bool = False,
+        files: Sequence[str] = (),
+    ) -> None:
         self.root = root
         self.strict = strict
+        self._files = tuple(files)
         self._outside = OutsidePaths() if own_paths else None
         self.problems: list[str] = []
         self._entries: list[ImageEntry] = []
@@ -259,23 +273,24 @@ class PairsBuilder:
         image_id, where = entry.image_id, entry.where
         label, split = entry.label, entry.split or "train"
         if label is not None and not is_text(label):
-            self.problem(f"{where}: label {label!r:.60} is not text")
+            self.problem(LeftOut(f"{where}: label {label!r:.60} is not text", 0))
             label = None
         categories = tuple(filter(is_text, entry.categories))
         if len(categories) < len(entry.categories):
-            self.problem(f"{where}: a category of {image_id!r:.200} is not text")
+            self.problem(LeftOut(f"{where}: a category of {image_id!r:.200} is not text", 0))
+        count = len(entry.captions)
         try:
             check_relative(image_id, where)
         except InputError as error:
-            self.problem(self._refused(image_id, error))
+            self.problem(LeftOut(self._refused(image_id, error), count))
             return False
-        # `./a.jpg` and `a.jpg` are one image
-        spelled = "/".join(part for part in image_id.split("/") if part not in ("", "."))
+        spelled = _spelled(image_id)
         if spelled in self._seen:
-            self.problem(f"{where}: image {image_id!r:.200} occurs twice")
+            self.problem(LeftOut(f"{where}: image {image_id!r:.200} occurs twice", count))
             return False
         if split not in SPLITS:
-            self.problem(f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}")
+            line = f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}"
+            self.problem(LeftOut(line, count))
             return False
         own, own_captions = self._own_columns(entry)
         self._seen.add(spelled)
@@ -287,6 +302,7 @@ class PairsBuilder:
                 kept.append(place)
         entry.captions = [entry.captions[place] for place in kept]
         entry.own_captions = own_captions and [own_captions[place] for place in kept]
+        entry.at = entry.at and [entry.at[place] for place in kept]
         entry.own = own or None
         entry.label, entry.split, entry.categories = label, split, categories
         self._entries.append(entry)
@@ -315,9 +331,8 @@ class PairsBuilder:
                     f"{CAPTION_COLUMNS} has {len(own_captions):,} entries for {len(entry.captions):,} captions"
                 )
         except InputError as error:
-            self.problem(
-                f"{entry.where}: image {entry.image_id!r:.200}: {error}, they are left out"
-            )
+            line = f"{entry.where}: image {entry.image_id!r:.200}: {error}, they are left out"
+            self.problem(LeftOut(line, 0))
             return None, None
         return own, own_captions
 
@@ -344,11 +359,14 @@ class PairsBuilder:
             [entry.categories for entry in entries],
             [entry.own for entry in entries],
         )
+        at = [place for entry in entries for place in entry.at]
+        count = sum(len(entry.captions) for entry in entries)
         return PairDataset.build(
             images,
             [caption for entry in entries for caption in entry.captions],
             [row for row, entry in enumerate(entries) for _ in entry.captions],
             problems=self.problems,
+            rows=SourceRows.of(self._files, at) if len(at) == count else None,
             own_columns=[
                 own
                 for entry in entries
@@ -377,6 +395,14 @@ def _caption_fault(caption: object) -> str | None:
     if len(caption) > MAX_CAPTION:
         return f"has {len(caption):,} characters, over {MAX_CAPTION:,}"
     return None if is_text(caption) else f"is not text in UTF-8: {caption!r:.60}"
+
+
+def _spelled(path: str) -> str:
+    """Return a path in one spelling: `./a.jpg` and `a.jpg` are one image."""
+    if "./" not in path and "//" not in path:
+        return path
+    start = "/" if path.startswith("/") else ""
+    return start + "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def check_relative(path: str, where: str) -> str:

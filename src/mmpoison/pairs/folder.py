@@ -17,7 +17,14 @@ import numpy as np
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, front_matter, without_front_matter
 from mmpoison.base.phrasing import one_line
-from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json, read_text
+from mmpoison.base.untrusted import (
+    MAX_LINE_BYTES,
+    LeftOut,
+    bounded_lines,
+    open_bytes,
+    parse_json,
+    read_text,
+)
 from mmpoison.errors import InputError
 from mmpoison.images.containers import split_container
 from mmpoison.images.sources import NameClash, cached_image, file_name, image_bytes, image_path
@@ -149,22 +156,29 @@ def open_pairs_folder(
     """Open a pairs folder.
 
     Args:
-        folder: As for `load_pairs_folder`.
+        folder: As for `load_pairs_folder`, or a `.jsonl` file of the same form.
         images: Folder that the relative image paths start from; the pairs folder itself by default.
         strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
         own_columns: Read the keys of a line that have no meaning here too, so that `save_pairs` writes them again.
     """
+    home, file = captions_file(folder)
     entries = (
-        _entry(raw, f"{folder / CAPTIONS_FILE} line {number}", own_columns)
-        for number, raw in _numbered_lines(folder)
+        _entry(raw, f"{file} line {number}", number, own_columns)
+        for number, raw in numbered_lines(folder)
     )
-    root = folder if images is None else Path(images)
-    return PairRows(root, entries, str(folder / CAPTIONS_FILE), strict=strict, folder=folder)
+    root = home if images is None else Path(images)
+    return PairRows(root, entries, str(file), strict=strict, folder=home, files=[file.name])
+
+
+def captions_file(place: Path) -> tuple[Path, Path]:
+    """Return the folder that image paths start from, and the file of captions: `place` may be either."""
+    is_file = place.suffix == ".jsonl" and place.is_file()
+    return (place.parent, place) if is_file else (place, place / CAPTIONS_FILE)
 
 
 def count_images(path: str | Path) -> int:
     """Count the lines of `captions.jsonl` without parsing them; for progress."""
-    return sum(1 for _ in _numbered_lines(Path(path)))
+    return sum(1 for _ in numbered_lines(Path(path)))
 
 
 def save_pairs(
@@ -451,10 +465,11 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
     return renamed
 
 
-def _numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
-    if not folder.is_dir():
+def numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a pairs folder that are not blank, each with its number from 1."""
+    home, file = captions_file(folder)
+    if not home.is_dir():
         raise InputError(f"{folder}: no such folder")
-    file = folder / CAPTIONS_FILE
     if not file.is_file():
         raise InputError(f"{folder}: has no {CAPTIONS_FILE}, so it is not a pairs folder")
     with open_bytes(file) as stream:
@@ -473,7 +488,7 @@ class _Line(msgspec.Struct):
     categories: list[str] = []
 
 
-def _entry(raw: bytes, where: str, own_columns: bool) -> ImageEntry | str:
+def _entry(raw: bytes, where: str, number: int, own_columns: bool) -> ImageEntry | str:
     try:
         value = parse_json(raw, where)
         line = msgspec.convert(value, _Line)
@@ -484,7 +499,8 @@ def _entry(raw: bytes, where: str, own_columns: bool) -> ImageEntry | str:
     problems: tuple[str, ...] = ()
     own_captions = value.get(CAPTION_COLUMNS) if own_columns else None
     if not is_own_captions(own_captions):
-        problems = (f"{where}: {CAPTION_COLUMNS!r} must be a list of objects, it is left out",)
+        said = f"{where}: {CAPTION_COLUMNS!r} must be a list of objects, it is left out"
+        problems = (LeftOut(said, 0),)
         own_captions = None
     return ImageEntry(
         line.image,
@@ -497,4 +513,5 @@ def _entry(raw: bytes, where: str, own_columns: bool) -> ImageEntry | str:
         problems=problems,
         own=own_keys(value, LINE_KEYS) if own_columns else None,
         own_captions=own_captions,
+        at=[(0, number, place) for place in range(len(line.captions))],
     )

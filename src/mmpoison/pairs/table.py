@@ -199,6 +199,29 @@ class ImageTable:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class SourceRows:
+    """Where each pair stands in the files that it was read from: what names it in everything that is written.
+
+    Attributes:
+        files: Names of the files, relative to the folder that was read.
+        at: For each pair its file, its row there (the line of a table of text, otherwise from 0), and its place among
+            the captions of the row, shape `(N, 3)`.
+    """
+
+    files: tuple[str, ...]
+    at: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, files: Sequence[str], at: Sequence[tuple[int, int, int]]) -> SourceRows:
+        """Make it of plain sequences."""
+        return cls(tuple(files), np.array(at, dtype=np.int64).reshape(-1, 3))
+
+    def take(self, rows: npt.NDArray[Any]) -> SourceRows:
+        """Return those of some pairs, by a mask or by positions."""
+        return replace(self, at=self.at[rows])
+
+
 @dataclass(frozen=True)
 class Pair:
     """One pair, as iterating over a set gives it.
@@ -241,6 +264,7 @@ class PairDataset:
         tables: The states of the files that the table was read from, or None where it was not loaded.
         own_columns: What the data say of each caption besides, an `OwnColumns` or None each, shape `(N,)`, dtype
             object; None where nothing is said of single captions, or it was not read.
+        rows: Where each pair stands in its source; None where pairs were made here, or it is not known.
     """
 
     images: ImageTable
@@ -251,6 +275,7 @@ class PairDataset:
     problems: tuple[str, ...] = ()
     tables: TableStates | None = None
     own_columns: npt.NDArray[np.object_] | None = None
+    rows: SourceRows | None = None
 
     def __post_init__(self) -> None:
         for array in (self.captions, self.image, self.source, self.own_columns):
@@ -388,6 +413,7 @@ class PairDataset:
         manifest: PoisonManifest | None = None,
         problems: Sequence[str] = (),
         own_columns: Sequence[OwnColumns | None] | npt.NDArray[np.object_] | None = None,
+        rows: SourceRows | None = None,
     ) -> PairDataset:
         """Build a set in canonical order (by image, then as given)."""
         with_image = np.asarray(image, dtype=np.int32)
@@ -402,6 +428,7 @@ class PairDataset:
             manifest,
             tuple(problems),
             own_columns=None if own is None else own[order],
+            rows=None if rows is None else rows.take(order),
         )
 
     @property
@@ -447,6 +474,7 @@ class PairDataset:
             image=self.image[keep],
             source=self.source[keep],
             own_columns=None if self.own_columns is None else self.own_columns[keep],
+            rows=None if self.rows is None else self.rows.take(keep),
         )
 
     def select(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mmpoison.base.record import Number, Record
 from mmpoison.errors import InputError
@@ -107,6 +107,18 @@ class FailedShard(Record):
     reason: str
 
 
+class LeftOutRows(Record):
+    """Rows of the data that give no pair: they are neither judged, nor among what is kept or dropped.
+
+    Attributes:
+        rows: How many, as far as that is known.
+        examples: The first of them, a line each: where, and why.
+    """
+
+    rows: int = 0
+    examples: list[str] = []
+
+
 class ShardDrop(Record):
     """How much of a shard is dropped.
 
@@ -182,7 +194,11 @@ class DataScan(Record):
         sample: In a sample of how many pairs.
         histogram: Of the scores.
         shards: Counts of the shards.
-        failed: Shards that could not be read.
+        failed: Shards that could not be read, and files of pairs that could not be read to their end.
+        left_out: Rows that give no pair; None where every row gave one.
+        data_root: The folder that image paths start from, from the folder of the result, where the data do not say it.
+        data_format: The format that was named.
+        data_options: Options of the format or data set.
         seed: Of everything random.
         tool_version: Version of mmpoison.
     """
@@ -212,6 +228,10 @@ class DataScan(Record):
     histogram: Histogram | None = None
     shards: list[ShardDrop] = []
     failed: list[FailedShard] = []
+    left_out: LeftOutRows | None = None
+    data_root: str | None = None
+    data_format: str | None = None
+    data_options: dict[str, Any] = {}
     seed: int = 0
     tool_version: str = ""
 

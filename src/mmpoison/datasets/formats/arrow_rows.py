@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from mmpoison.base.untrusted import check_names, parse_json
+from mmpoison.base.untrusted import LeftOut, broken_file, check_names, parse_json
 from mmpoison.datasets.formats.columns import (
     SAMPLE_ROWS,
     ColumnNames,
     Sample,
     complete_columns,
     find_column,
+    infer_root,
     named_columns,
     row_entry,
 )
-from mmpoison.errors import InputError
+from mmpoison.datasets.own_rows import GoneRows, RowVerdicts, gone_places
+from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.images.containers import arrow_errors, default_image_column, holds_bytes, short
 from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names
@@ -58,7 +62,6 @@ def open_tables(
     *,
     images: str | Path | None,
     own_columns: bool,
-    own_paths: bool = False,
     chosen: ColumnNames,
     refused: Iterable[str] = (),
 ) -> PairRows:
@@ -68,9 +71,9 @@ def open_tables(
         folder: The folder that the files' names are relative to.
         files: The files, in order.
         what: What is read, for messages.
-        images: Folder that image paths start from; `folder` where images are bytes in the files, or by default.
+        images: Folder that image paths start from; `folder` where images are bytes in the files. By default `folder`,
+            or the one that all paths lie in where every path is absolute and exists.
         own_columns: Read the user's own columns too.
-        own_paths: With them the paths of images, as the table has them.
         chosen: The user's choice of columns.
         refused: A line for each file that is not read.
 
@@ -78,7 +81,21 @@ def open_tables(
         InputError: If columns are missing or of a type that cannot be used.
     """
     root = folder if images is None else Path(images)
-    inside = False
+    chosen, columns = _first_columns(files, root, chosen)
+    inside = columns is not None and columns.inside
+    if inside:
+        root = folder  # bytes lie in the files, wherever other images may be
+    elif columns is not None and images is None:
+        root = infer_root(_paths(files, columns.image), folder, what)
+    entries = chain(refused, _entries(files, root, chosen, own_columns, inside))
+    names = [file.name for file in files]
+    return PairRows(root, entries, what, own_paths=True, folder=folder, files=names)
+
+
+def _first_columns(
+    files: Sequence[TableFile], root: Path, chosen: ColumnNames
+) -> tuple[ColumnNames, TableColumns | None]:
+    """Choose columns by the first file that can be read; None where none can."""
     for file in files:
         try:
             opened = file.open(file, lambda line: None)
@@ -91,12 +108,95 @@ def open_tables(
         except arrow_errors():
             continue
         # raises for columns that are not there: of all files the first says it
-        inside = choose_columns(schema, chosen, str(file.path)).inside
-        break
-    # bytes lie in the files, wherever other images may be
-    root = folder if inside else root
-    entries = chain(refused, _entries(files, root, chosen, (own_columns, own_paths), inside))
-    return PairRows(root, entries, what, own_paths=True, folder=folder)
+        return chosen, choose_columns(schema, chosen, str(file.path))
+    return chosen, None
+
+
+def _paths(files: Sequence[TableFile], column: str) -> Iterator[str]:
+    """Yield the values of the column of images, as far as files can be read."""
+    for file in files:
+        try:
+            opened = file.open(file, lambda line: None)
+            if opened is not None and column in opened[0].names:
+                batches = opened[1]([column], False)
+                for _, batch in bounded_batches(batches, file.path, file.name, []):
+                    yield from filter(None, values_of(batch.column(column)))
+        except arrow_errors():
+            continue  # reading says it
+        except InputError:
+            continue
+
+
+def sort_tables(
+    files: Sequence[TableFile],
+    folder: Path,
+    verdicts: RowVerdicts,
+    writer: Callable[[TableFile, Any], AbstractContextManager[Any]],
+    *,
+    images: str | Path | None = None,
+    chosen: ColumnNames,
+) -> Iterator[GoneRows]:
+    """Write the rows of tables that stay, less the captions that go; yield the pairs that go.
+
+    Args:
+        files: As for `open_tables`, like the further options.
+        folder: The folder that the files' names are relative to.
+        verdicts: Which pairs stay.
+        writer: `writer(file, schema)` opens what takes record batches (`write_batch`).
+        images: Folder that image paths start from.
+        chosen: The user's choice of columns.
+    """
+    import pyarrow as pa
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MmpoisonNotice)  # said when it was read first
+        chosen, _ = _first_columns(files, folder if images is None else Path(images), chosen)
+    for number, file in enumerate(files):
+        try:
+            opened = file.open(file, lambda line: None)
+            if opened is None:
+                continue
+            schema, read = opened
+            columns = choose_columns(schema, chosen, file.name, own_columns=True)
+        except arrow_errors():
+            continue  # nothing of it was judged
+        except InputError:
+            continue
+        own = [field.name for field in schema if not _has_bytes(field.type)]
+        several = is_list_of_text(schema.field(columns.captions).type)
+        lists = [columns.captions, *([CAPTION_COLUMNS] if columns.caption_columns else [])]
+        wanted = pa.schema([schema.field(name) for name in own])
+        yield GoneRows.of(number, (), wanted.empty_table(), [] if several else None)
+        batches = bounded_batches(read(list(schema.names), False), file.path, file.name, [])
+        with writer(file, schema) as kept:
+            for first, batch in batches:
+                found = verdicts.between(number, first, first + batch.num_rows)
+                part = batch.take(pa.array([r - first for r, v in found.items() if v.stay]))
+                stay = [v.stay if v.go else None for v in found.values() if v.stay]
+                table = pa.Table.from_batches([part]).cast(schema)
+                for name in lists if any(stay) else ():
+                    values = values_of(table[name].combine_chunks())
+                    shorter = [
+                        value if places is None or value is None else [value[n] for n in places]
+                        for value, places in zip(values, stay, strict=True)
+                    ]
+                    field = schema.field(name)
+                    place = schema.get_field_index(name)
+                    table = table.set_column(place, field, pa.array(shorter, field.type))
+                kept.write_table(table)
+                places = list(gone_places(found))
+                if places:
+                    rows = [row - first for row, _ in places]
+                    gone = pa.Table.from_batches([batch.select(own).take(pa.array(rows))])
+                    texts = values_of(batch.column(columns.captions).take(pa.array(rows)))
+                    yield GoneRows.of(
+                        number,
+                        places,
+                        gone.cast(wanted),
+                        [text[n] for text, (_, n) in zip(texts, places, strict=True)]
+                        if several
+                        else None,
+                    )
 
 
 def _sample(file: TableFile, read: BatchReader, columns: list[str]) -> Any:
@@ -112,28 +212,36 @@ def _entries(
     files: Sequence[TableFile],
     root: Path,
     chosen: ColumnNames,
-    own: tuple[bool, bool],
+    own_columns: bool,
     inside: bool,
 ) -> Iterator[ImageEntry | str]:
-    for file in files:
+    for number, file in enumerate(files):
         problems: list[str] = []
         try:
             opened = file.open(file, problems.append)
             if opened is not None:
                 schema, read = opened
-                columns = choose_columns(schema, chosen, file.name, own=own)
+                columns = choose_columns(schema, chosen, file.name, own_columns=own_columns)
                 if columns.inside != inside:
                     kind = "bytes" if columns.inside else "paths"
-                    yield f"{file.name}: holds {kind} of images, the first file does not"
+                    yield broken_file(
+                        f"{file.name}: holds {kind} of images, the first file does not"
+                    )
                     continue
                 batches = read(columns.needed, False)
                 bounded = bounded_batches(batches, file.path, file.name, problems)
-                yield from entries_of(bounded, columns, file.name, root, file.split)
+                yield from entries_of(bounded, columns, file.name, root, file.split, number)
         except InputError as error:
-            yield str(error)
+            yield broken_file(str(error))
         except arrow_errors() as error:
-            yield f"{file.name}: broken {file.path.suffix[1:].title()} file ({short(error)})"
-        yield from problems
+            kind = file.path.suffix[1:].title()
+            yield broken_file(f"{file.name}: broken {kind} file ({short(error)})")
+        yield from map(_whole_file, problems)
+
+
+def _whole_file(line: str) -> LeftOut:
+    """Return a line on a file that cannot be read to its end."""
+    return line if isinstance(line, LeftOut) else broken_file(line)
 
 
 # -- Finds the columns of a Parquet or Arrow table that hold images, captions, labels and splits; reads
@@ -216,7 +324,7 @@ def _texts(column: Any) -> list[str]:
 
 
 def choose_columns(
-    schema: Any, chosen: ColumnNames, where: str, *, own: tuple[bool, bool] = (False, False)
+    schema: Any, chosen: ColumnNames, where: str, *, own_columns: bool = False
 ) -> TableColumns:
     """Choose the columns of a table by the user's options, recognised names and types.
 
@@ -224,7 +332,7 @@ def choose_columns(
         schema: Arrow schema; Hugging Face's features in its metadata tell the classes' names.
         chosen: The user's choice of columns.
         where: The file, for messages.
-        own: Whether to choose the user's own columns too, all others but those of bytes; and with them the paths.
+        own_columns: Whether to choose the user's own columns too, all others but those of bytes.
 
     Raises:
         InputError: If a column is missing or of a type that cannot be used.
@@ -254,12 +362,9 @@ def choose_columns(
     if categories is not None and not is_list_of_text(schema.field(categories).type):
         categories = None
     several = CAPTION_COLUMNS in names and is_list_of_text(schema.field(CAPTION_COLUMNS).type)
-    own_columns, own_paths = own
     named: dict[str, str] = {}
     if own_columns:
-        used = [captions, *(n for n in (label, split, categories) if n is not None)]
-        if not own_paths:
-            used.append(image)
+        used = [image, captions, *(n for n in (label, split, categories) if n is not None)]
         if several:
             used.append(CAPTION_COLUMNS)
         free = [f.name for f in schema if f.name not in used and not _has_bytes(f.type)]
@@ -355,6 +460,9 @@ def _value(column: Any, row: int) -> Any:
 
 ROWS_MEASURED = 64
 
+ROW_BYTES = 100
+"""A row takes so many bytes besides its text: 20 kB of Parquet can hold three million equal rows."""
+
 MOST_TEXT = 256 << 20
 TEXT_PER_BYTE = 100
 """A file may hold `MOST_TEXT` bytes of text, and so many for each of its own bytes."""
@@ -366,6 +474,7 @@ def entries_of(
     file: str,
     root: Path,
     split: str | None,
+    number: int,
 ) -> Iterator[ImageEntry | str]:
     """Yield the entries of one file, row by row.
 
@@ -375,6 +484,7 @@ def entries_of(
         file: Path of the file relative to the root, for image ids and messages.
         root: Root of image paths.
         split: The split that the file's name tells, where no column does.
+        number: Number of the file.
 
     Yields:
         An entry, or a line that says what is left out.
@@ -410,6 +520,7 @@ def entries_of(
                 alone=columns.inside,
                 own={name: values[row - first] for name, values in own.items()},
                 own_captions=_caption_columns(own_captions[row - first], where),
+                at=(number, row),
             )
 
 
@@ -453,6 +564,7 @@ def bounded_batches(
         for start in range(0, batch.num_rows, ROWS_MEASURED):
             piece = batch.slice(start, ROWS_MEASURED)
             try:
+                total += ROW_BYTES * piece.num_rows
                 total += sum(text_bytes(column) for column in piece.columns)
             except IndexError:
                 problems.append(

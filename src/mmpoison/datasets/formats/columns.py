@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.untrusted import check_names
+from mmpoison.base.untrusted import LeftOut, check_names
 from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.images.containers import IMAGE_NAMES, usual_column
 from mmpoison.images.sources import EXTENSIONS
@@ -303,6 +304,7 @@ def row_entry(
     split: object = None,
     file_split: str | None = None,
     own: Mapping[str, Any] | None = None,
+    at: tuple[int, int],
     **more: Any,
 ) -> ImageEntry | str:
     """Make the entry of a row of a table, or the line that says why it has none.
@@ -316,14 +318,16 @@ def row_entry(
         split: The value of the column of splits.
         file_split: The split where no column tells it.
         own: Values of the user's own columns.
+        at: Numbers of the file and of the row in it.
         **more: As for `ImageEntry`.
     """
     if not image:
-        return f"{where}: has no image"
+        return LeftOut(f"{where}: has no image", len(captions))
     try:
         image_id = image if root is None else path_in_root(image, root)
     except InputError as error:
-        return f"{where}: {error}"
+        return LeftOut(f"{where}: {error}", len(captions))
+    more["at"] = [(*at, place) for place in range(len(captions))]
     known = split_name(None if split is None else str(split)) or file_split
     values = own_values(own) if own else None
     return ImageEntry(image_id, captions, where, label or None, known, own=values, **more)
@@ -340,6 +344,30 @@ def split_of_path(relative: str) -> str | None:
             if token in _SPLITS:
                 return _SPLITS[token]
     return None
+
+
+def infer_root(paths: Iterable[str], home: Path, where: str) -> Path:
+    """Find the folder that image paths start from: one line names it where it is not the folder of the table.
+
+    Args:
+        paths: The paths; reading them ends at the first that is relative.
+        home: Folder of the table.
+        where: The file, for the line.
+
+    Returns:
+        The deepest folder with all images where each path is absolute, exists, and they lie elsewhere; else `home`.
+    """
+    common: str | None = None
+    for path in filter(None, paths):
+        if not path.startswith("/") or ".." in path.split("/") or not os.path.isfile(path):  # noqa: PTH113
+            return home
+        folder = path.rpartition("/")[0]
+        if common is None or not f"{folder}/".startswith(f"{common}/"):
+            common = os.path.commonpath([common or folder, folder])
+    if not common or common == "/" or Path(common).is_relative_to(home.absolute()):
+        return home
+    warnings.warn(f"{where}: images: {one_line(common)}", MmpoisonNotice, stacklevel=2)
+    return Path(common)
 
 
 def path_in_root(value: str, root: Path) -> str:

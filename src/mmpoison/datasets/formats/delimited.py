@@ -6,23 +6,27 @@ import csv
 import gzip
 import io
 import math
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Unpack, cast
+from typing import IO, Any, Unpack, cast
 
-from mmpoison.base.untrusted import MAX_LINE_BYTES, MAX_RECORD, open_bytes
+from mmpoison.base.untrusted import MAX_LINE_BYTES, MAX_RECORD, broken_file, open_bytes
 from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.columns import (
     SAMPLE_ROWS,
     SAMPLE_SIZE,
     ColumnNames,
     complete_columns,
+    infer_root,
     named_columns,
     row_entry,
 )
-from mmpoison.errors import InputError
+from mmpoison.datasets.own_rows import GoneRows, RowVerdicts
+from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
 from mmpoison.pairs.own_columns import own_names
 
@@ -44,7 +48,6 @@ def open_delimited(
     separator: str | None = None,
     images: str | Path | None = None,
     own_columns: bool = False,
-    own_paths: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairRows:
     """Open a table of text whose first line names its columns; rows with the same image are one image.
@@ -53,18 +56,35 @@ def open_delimited(
         root: The file, or a folder with exactly one.
         separator: One character; by default the one under which the first line has columns of usual names, else the
             most frequent one in it.
-        images: Folder that the image paths start from; the file's own by default.
+        images: Folder that the image paths start from; by default the file's own, or the one that all paths lie in
+            where every path is absolute and exists.
         own_columns: Read the other columns too, so that they are written with the pairs again.
-        own_paths: With them the paths of images as the table has them, so that what is written can be joined with it.
         **columns: Which columns are read, see `ColumnNames`.
 
     Raises:
         InputError: If there is no such file.
     """
     file = _find(root)
-    base = file.parent if images is None else Path(images)
-    entries = _entries(file, base, columns, separator, (own_columns, own_paths))
-    return PairRows(base, entries, str(file), own_paths=True)
+    base = Path(images) if images is not None else _root(file, columns, separator)
+    entries = _entries(file, base, columns, separator, own_columns)
+    return PairRows(base, entries, str(file), own_paths=True, files=[file.name])
+
+
+def _root(file: Path, columns: ColumnNames, separator: str | None) -> Path:
+    """Find the folder that image paths start from."""
+    stream, most = _open(file)
+    with stream:
+        table = _again(_Lines(stream, most, file), file.parent, columns, separator)
+        image, width = table.columns[0], len(table.header)
+        paths = (fields[image] for _, fields, _ in table.records if len(fields) == width)
+        return infer_root(paths, file.parent, str(file))
+
+
+def _again(lines: _Lines, root: Path, columns: ColumnNames, separator: str | None) -> _Table:
+    """Read the first line of a table without a word on its columns: reading the pairs says it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MmpoisonNotice)
+        return _Table.of(lines, root, columns, separator)
 
 
 def _find(path: Path) -> Path:
@@ -129,7 +149,9 @@ class _Lines:
                 line = self._text.readline(MAX_LINE_BYTES + 1)
             except (EOFError, OSError, zlib.error) as error:
                 self.problems.append(
-                    f"{self.file}: broken after line {self.number} ({error}), the rest is not read"
+                    broken_file(
+                        f"{self.file}: broken after line {self.number} ({error}), the rest is not read"
+                    )
                 )
                 line = ""
             self._left -= len(line)
@@ -207,66 +229,147 @@ def _is_open(record: list[str], separator: str) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A table whose first line was read.
+
+    Attributes:
+        lines: Its lines; `lines.record` has those of the record that was yielded last.
+        head: The first line as it stands in the file.
+        header: Names of the columns.
+        columns: Place of the image and the caption, and of label and split where there are such.
+        names: Names of these columns.
+        records: Number of the first line, fields and text of each record.
+    """
+
+    lines: _Lines
+    head: str
+    header: list[str]
+    columns: tuple[int, int, int | None, int | None]
+    names: tuple[str, str, str | None, str | None]
+    records: Iterator[tuple[int, list[str], str]]
+
+    @classmethod
+    def of(cls, lines: _Lines, root: Path, chosen: ColumnNames, separator: str | None) -> _Table:
+        """Read the first line, and find the columns."""
+        file, problems = lines.file, lines.problems
+        try:
+            head = next(lines)
+        except StopIteration:
+            raise InputError(problems[-1] if problems else f"{file}: is empty") from None
+        if not is_text(head) or "\x00" in head:
+            raise InputError(f"{file}: its first line is not text in UTF-8")
+        separator = _separator(head, file, chosen) if separator is None else _unescape(separator)
+        lines.restart(head)
+        records = _records(lines, separator)
+        _, header = next(records, (1, []))
+        head = "".join(lines.record)
+        if not header:
+            raise InputError(problems[-1] if problems else f"{file}: its first line is empty")
+        whole = ((number, fields, "".join(lines.record)) for number, fields in records)
+        ahead: list[tuple[int, list[str], str]] = []
+
+        def sample() -> dict[str, list[str]]:
+            ahead.extend(_first_records(whole))
+            rows = [fields for _, fields, _ in ahead if len(fields) == len(header)]
+            return {name: [fields[place] for fields in rows] for place, name in enumerate(header)}
+
+        chosen = complete_columns(header, chosen, f"{file} line 1", root, sample)
+        names = named_columns(header, chosen, f"{file} line 1")
+        image, caption = (header.index(name) for name in names[:2])
+        label, split = (None if name is None else header.index(name) for name in names[2:])
+        columns = (image, caption, label, split)
+        return cls(lines, head, header, columns, names, chain(ahead, whole))
+
+
 def _entries(
-    file: Path, root: Path, chosen: ColumnNames, separator: str | None, read: tuple[bool, bool]
+    file: Path, root: Path, chosen: ColumnNames, separator: str | None, own_columns: bool
 ) -> Iterator[ImageEntry | str]:
     stream, most = _open(file)
     with stream:
         lines = _Lines(stream, most, file)
-        yield from _rows(lines, root, chosen, separator, read)
-        yield from lines.problems
-
-
-def _rows(
-    lines: _Lines, root: Path, chosen: ColumnNames, separator: str | None, read: tuple[bool, bool]
-) -> Iterator[ImageEntry | str]:
-    file, problems = lines.file, lines.problems
-    try:
-        head = next(lines)
-    except StopIteration:
-        raise InputError(problems[-1] if problems else f"{file}: is empty") from None
-    if not is_text(head) or "\x00" in head:
-        raise InputError(f"{file}: its first line is not text in UTF-8")
-    separator = _separator(head, file, chosen) if separator is None else _unescape(separator)
-    lines.restart(head)
-    records = _records(lines, separator)
-    _, header = next(records, (1, []))
-    if not header:
-        raise InputError(problems[-1] if problems else f"{file}: its first line is empty")
-    ahead: list[tuple[int, list[str]]] = []
-
-    def sample() -> dict[str, list[str]]:
-        ahead.extend(_first_records(records))
-        rows = [fields for _, fields in ahead if len(fields) == len(header)]
-        return {name: [fields[place] for fields in rows] for place, name in enumerate(header)}
-
-    chosen = complete_columns(header, chosen, f"{file} line 1", root, sample)
-    columns = named_columns(header, chosen, f"{file} line 1")
-    image, caption = (header.index(name) for name in columns[:2])
-    label, split = (None if name is None else header.index(name) for name in columns[2:])
-    own_columns, own_paths = read
-    # the first of the columns is that of images
-    own = own_names(header, filter(None, columns[own_paths:])) if own_columns else {}
-    for number, fields in chain(ahead, records):
-        yield from problems
-        problems.clear()
-        where = f"{file} line {number}"
-        if not any(fields):
-            continue
-        fault = _fault(fields, header)
-        yield (
-            f"{where}: {fault}"
-            if fault
-            else row_entry(
-                fields[image],
-                [fields[caption]],
-                where,
-                root,
-                label=None if label is None else fields[label],
-                split=None if split is None else fields[split],
-                own={name: fields[place] for place, name in own.items()},
+        table = _Table.of(lines, root, chosen, separator)
+        header, problems = table.header, lines.problems
+        image, caption, label, split = table.columns
+        own = own_names(header, filter(None, table.names)) if own_columns else {}
+        for number, fields, _ in table.records:
+            yield from problems
+            problems.clear()
+            where = f"{file} line {number}"
+            if not any(fields):
+                continue
+            fault = _fault(fields, header)
+            yield (
+                f"{where}: {fault}"
+                if fault
+                else row_entry(
+                    fields[image],
+                    [fields[caption]],
+                    where,
+                    root,
+                    label=None if label is None else fields[label],
+                    split=None if split is None else fields[split],
+                    own={name: fields[place] for place, name in own.items()},
+                    at=(0, number),
+                )
             )
-        )
+        yield from problems
+
+
+RECORDS_AT_ONCE = 4096
+
+
+def sort_delimited(
+    root: Path,
+    out: Path,
+    verdicts: RowVerdicts,
+    *,
+    separator: str | None = None,
+    images: str | Path | None = None,
+    own_columns: bool = False,
+    **columns: Unpack[ColumnNames],
+) -> Iterator[GoneRows]:
+    """Write `kept.csv` or `kept.tsv`, the table less the rows that go, as they stand in it; yield those that go.
+
+    Args:
+        root: The table.
+        out: Folder of what is written.
+        verdicts: Which pairs stay.
+        separator: As for `open_delimited`.
+        images: As for `open_delimited`.
+        own_columns: Changes nothing: all columns are read.
+        **columns: As for `open_delimited`.
+    """
+    import pyarrow as pa
+
+    file = _find(root)
+    base = file.parent if images is None else Path(images)
+    target = out / ("kept.tsv" if ".tsv" in file.name.lower() else "kept.csv")
+    stream, most = _open(file)
+    with stream, target.open("w", encoding="utf-8", errors="surrogateescape", newline="") as kept:
+        table = _again(_Lines(stream, most, file), base, columns, separator)
+        kept.write(table.head)
+        none: list[Any] = [pa.array([], pa.string())] * len(table.header)
+        yield GoneRows.of(0, (), pa.Table.from_arrays(none, names=table.header))
+        while records := list(islice(table.records, RECORDS_AT_ONCE)):
+            found = verdicts.between(0, records[0][0], records[-1][0] + 1)
+            gone: list[tuple[int, list[str]]] = []
+            for number, fields, text in records:
+                verdict = found.get(number)
+                if verdict is not None and verdict.stay:
+                    kept.write(text)
+                elif verdict is not None:
+                    gone.append((number, fields))
+            if gone:
+                cells: list[Any] = [
+                    pa.array(values, pa.string())
+                    for values in zip(*(fields for _, fields in gone), strict=True)
+                ]
+                yield GoneRows.of(
+                    0,
+                    ((number, 0) for number, _ in gone),
+                    pa.Table.from_arrays(cells, names=table.header),
+                )
 
 
 def _fault(fields: list[str], header: list[str]) -> str | None:
@@ -281,12 +384,15 @@ def _fault(fields: list[str], header: list[str]) -> str | None:
     return "holds a zero byte" if any("\x00" in text for text in fields) else None
 
 
-def _first_records(records: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+def _first_records(
+    records: Iterable[tuple[int, list[str], str]],
+) -> list[tuple[int, list[str], str]]:
     """Take the records that columns are found by; at least one where there is one."""
-    taken: list[tuple[int, list[str]]] = []
+    taken: list[tuple[int, list[str], str]] = []
     size = 0
-    for number, fields in records:
-        taken.append((number, fields))
+    for record in records:
+        fields = record[1]
+        taken.append(record)
         size += len(fields) + sum(map(len, fields))
         if len(taken) >= SAMPLE_ROWS or size > SAMPLE_SIZE:
             break
@@ -334,4 +440,5 @@ register_format(
     recognise=_recognise,
     priority=1,
     streams=False,
+    sort_rows=sort_delimited,
 )

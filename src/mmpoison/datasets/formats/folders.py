@@ -5,30 +5,68 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmpoison.base.files import refuse_special
+from mmpoison.base.untrusted import parse_json
 from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.columns import split_name
+from mmpoison.datasets.own_rows import GoneRows, RowVerdicts, gone_places, table_of_objects
 from mmpoison.errors import InputError
 from mmpoison.images.sources import EXTENSIONS, image_extension
 from mmpoison.pairs.builder import ImageEntry, PairRows
 from mmpoison.pairs.captions import caption_of
-from mmpoison.pairs.folder import CAPTIONS_FILE, open_pairs_folder
+from mmpoison.pairs.folder import CAPTIONS_FILE, line_text, numbered_lines, open_pairs_folder
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS
 from mmpoison.pairs.table import SPLITS
 
 # -- `pairs-folder`: the format of the project itself, as one of the formats a path may have.
 
 
+def sort_pairs_folder(
+    root: Path, out: Path, verdicts: RowVerdicts, **options: Any
+) -> Iterator[GoneRows]:
+    """Write `kept.jsonl`, the lines of the images that stay, less the captions that go; yield the pairs that go.
+
+    Args:
+        root: As for `open_pairs_folder`.
+        out: Folder of what is written.
+        verdicts: Which pairs stay.
+        **options: Of reading; they change nothing here.
+    """
+    with (out / "kept.jsonl").open("wb") as kept:
+        for number, raw in numbered_lines(root):
+            found = verdicts.between(0, number, number + 1)
+            verdict = found.get(number)
+            if verdict is None or not verdict.go:
+                kept.write(raw)
+                continue
+            line = parse_json(raw, f"{root} line {number}")
+            if verdict.stay:
+                shorter = {
+                    name: [line[name][place] for place in verdict.stay]
+                    for name in ("captions", CAPTION_COLUMNS)
+                    if isinstance(line.get(name), list)
+                }
+                kept.write(line_text({**line, **shorter}).encode())
+            table = table_of_objects([line] * len(verdict.go))
+            captions = [line["captions"][place] for place in verdict.go]
+            yield GoneRows.of(0, gone_places(found), table, captions)
+
+
 def _recognise_pairs(path: Path) -> str | None:
+    if path.is_file():
+        return path.name if path.suffix == ".jsonl" else None
     return CAPTIONS_FILE if (path / CAPTIONS_FILE).is_file() else None
 
 
 register_format(
     open_pairs_folder,
     name="pairs-folder",
-    summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images",
+    summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images; or such a .jsonl file",
     where_from="a folder written by `mmpoison data convert`, or by hand (see the page on data formats)",
     recognise=_recognise_pairs,
+    sort_rows=sort_pairs_folder,
 )
 
 

@@ -14,8 +14,9 @@ from typing import Any, Unpack
 from mmpoison.base.extras import require
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import register_format
-from mmpoison.datasets.formats.arrow_rows import BatchReader, TableFile, open_tables
+from mmpoison.datasets.formats.arrow_rows import BatchReader, TableFile, open_tables, sort_tables
 from mmpoison.datasets.formats.columns import SAMPLE_ROWS, ColumnNames, split_name
+from mmpoison.datasets.own_rows import GoneRows, RowVerdicts
 from mmpoison.errors import InputError
 from mmpoison.images.containers import arrow_batches, arrow_errors, short
 from mmpoison.pairs.builder import PairRows, check_relative
@@ -48,10 +49,47 @@ def open_hugging_face(
     Raises:
         InputError: If it is no such folder, or has no columns of images and captions.
     """
-    files = [TableFile(root / name, name, split, _open) for name, split in _saved_parts(root)]
     return open_tables(
-        root, files, str(root), images=images, own_columns=own_columns, chosen=columns
+        root, _tables(root), str(root), images=images, own_columns=own_columns, chosen=columns
     )
+
+
+def sort_hugging_face(
+    root: Path,
+    out: Path,
+    verdicts: RowVerdicts,
+    *,
+    images: str | Path | None = None,
+    own_columns: bool = False,
+    **columns: Unpack[ColumnNames],
+) -> Iterator[GoneRows]:
+    """Write the folder `kept`, which `datasets.load_from_disk` reads; yield the pairs that go.
+
+    Args:
+        root: As for `open_hugging_face`.
+        out: Folder of what is written.
+        verdicts: Which pairs stay.
+        images: As for `open_hugging_face`.
+        own_columns: Changes nothing: all columns are read.
+        **columns: As for `open_hugging_face`.
+    """
+    import pyarrow as pa
+
+    kept = out / "kept"
+    for file in (*root.glob("*.json"), *root.glob("*/*.json")):
+        if file.name in ("dataset_info.json", "state.json", "dataset_dict.json"):
+            target = kept / file.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+
+    def writer(file: TableFile, schema: Any) -> Any:
+        return pa.ipc.new_stream(kept / file.name, schema)
+
+    return sort_tables(_tables(root), root, verdicts, writer, images=images, chosen=columns)
+
+
+def _tables(root: Path) -> list[TableFile]:
+    return [TableFile(root / name, name, split, _open) for name, split in _saved_parts(root)]
 
 
 def load_hub(
@@ -228,4 +266,5 @@ register_format(
     prefix="hf:",
     load_address=load_hub,
     streams=False,
+    sort_rows=sort_hugging_face,
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
+from mmpoison.base.untrusted import LeftOut, broken_file
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.arrow_rows import (
@@ -13,8 +14,10 @@ from mmpoison.datasets.formats.arrow_rows import (
     BatchReader,
     TableFile,
     open_tables,
+    sort_tables,
 )
 from mmpoison.datasets.formats.columns import ColumnNames, split_of_path
+from mmpoison.datasets.own_rows import GoneRows, RowVerdicts
 from mmpoison.errors import InputError
 from mmpoison.images.containers import arrow_errors, short
 from mmpoison.pairs.builder import PairRows
@@ -27,7 +30,6 @@ def open_parquet(
     *,
     images: str | Path | None = None,
     own_columns: bool = False,
-    own_paths: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairRows:
     """Open Parquet files; images that are bytes stay where they are.
@@ -36,7 +38,6 @@ def open_parquet(
         root: A file, or a folder of `*.parquet` (also in folders below it).
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
         own_columns: Read the other columns too, but those of bytes, so that they are written with the pairs again.
-        own_paths: With them the paths of images as the table has them, so that what is written can be joined with it.
         **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
@@ -45,19 +46,55 @@ def open_parquet(
     Raises:
         InputError: If there is no such file, or it has no columns of images and captions.
     """
+    folder, files, refused = _tables(root)
+    return open_tables(
+        folder, files, str(root),
+        images=images, own_columns=own_columns, chosen=columns, refused=refused,
+    )  # fmt: skip
+
+
+def sort_parquet(
+    root: Path,
+    out: Path,
+    verdicts: RowVerdicts,
+    *,
+    images: str | Path | None = None,
+    own_columns: bool = False,
+    **columns: Unpack[ColumnNames],
+) -> Iterator[GoneRows]:
+    """Write `kept.parquet`, or of several files each in the folder `kept`; yield the pairs that go.
+
+    Args:
+        root: As for `open_parquet`.
+        out: Folder of what is written.
+        verdicts: Which pairs stay.
+        images: As for `open_parquet`.
+        own_columns: Changes nothing: all columns are read.
+        **columns: As for `open_parquet`.
+    """
+    import pyarrow.parquet as pq
+
+    folder, files, _ = _tables(root)
+
+    def writer(file: TableFile, schema: Any) -> Any:
+        target = out / ("kept.parquet" if len(files) == 1 else f"kept/{file.name}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return pq.ParquetWriter(target, schema)
+
+    return sort_tables(files, folder, verdicts, writer, images=images, chosen=columns)
+
+
+def _tables(root: Path) -> tuple[Path, list[TableFile], list[LeftOut]]:
     folder, paths, refused = find_files(root)
     names = (path.relative_to(folder).as_posix() for path in paths)
     files = [
         TableFile(path, name, split_of_path(name), _open)
         for path, name in zip(paths, names, strict=True)
     ]
-    return open_tables(
-        folder, files, str(root),
-        images=images, own_columns=own_columns, own_paths=own_paths, chosen=columns, refused=refused,
-    )  # fmt: skip
+    return folder, files, refused
 
 
-def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[str]]:
+def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[LeftOut]]:
     """Return the folder that ids start from, the files of a kind in it, and a line for each refused file.
 
     Hidden files are left out; a link that leads out of the folder is refused.
@@ -82,7 +119,7 @@ def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path]
         if file.resolve().is_relative_to(whole):
             inside.append(file)
         else:
-            refused.append(f"{file}: leads out of {path}, it is refused")
+            refused.append(broken_file(f"{file}: leads out of {path}, it is refused"))
     return path, inside, refused
 
 
@@ -129,9 +166,9 @@ def _batches(
                     yield start + skipped, batch
                     skipped += batch.num_rows
             except arrow_errors() as error:
-                problem(
-                    f"{name} rows {max(start, given)} to {stop - 1}: broken Parquet file ({short(error)})"
-                )
+                lost = range(max(start, given), stop)
+                line = f"{name} rows {lost[0]} to {lost[-1]}: broken Parquet file ({short(error)})"
+                problem(LeftOut(line, len(lost), broken=True))
         start = stop
 
 
@@ -153,4 +190,5 @@ register_format(
     where_from="`mmpoison data convert --to parquet`, or files of your own",
     recognise=_recognise,
     priority=1,
+    sort_rows=sort_parquet,
 )

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from mmpoison.base.untrusted import open_bytes, parse_json
+import numpy as np
+
+from mmpoison.base.untrusted import LeftOut, open_bytes, parse_json
 from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.columns import split_name, split_of_path
 from mmpoison.datasets.formats.parquet import find_files
+from mmpoison.datasets.own_rows import (
+    GoneRows,
+    KeptKeys,
+    RowVerdicts,
+    gone_places,
+    table_of_objects,
+)
 from mmpoison.errors import InputError
 from mmpoison.images.containers import walk_tar
 from mmpoison.images.sources import EXTENSIONS
@@ -61,7 +70,47 @@ def open_webdataset(root: Path, *, own_columns: bool = False, **keys: Unpack[Key
     """
     folder, shards, refused = find_files(root, "*.tar")
     entries = chain(refused, _entries(folder, shards, keys, own_columns))
-    return PairRows(folder, entries, str(root), folder=folder)
+    names = [path.relative_to(folder).as_posix() for path in shards]
+    return PairRows(folder, entries, str(root), folder=folder, files=names)
+
+
+def sort_webdataset(
+    root: Path, out: Path, verdicts: RowVerdicts, *, own_columns: bool = False, **keys: Any
+) -> Iterator[GoneRows | KeptKeys]:
+    """Yield which samples stay, by their key (`__key__`), and the pairs that go; tars are not written again.
+
+    Args:
+        root: As for `open_webdataset`.
+        out: Folder of what is written.
+        verdicts: Which pairs stay.
+        own_columns: Changes nothing: all keys are read.
+        **keys: As for `open_webdataset`.
+    """
+    folder, shards, _ = find_files(root, "*.tar")
+    for number, path in enumerate(shards):
+        name = path.relative_to(folder).as_posix()
+        samples = list(_read_shard(path, []).items())
+        found = verdicts.between(number, 0, len(samples))
+        yield KeptKeys(
+            name.removesuffix(".tar").replace("/", "-"),
+            [samples[row][0] for row in found],
+            np.array([not verdict.go for verdict in found.values()], dtype=bool),
+        )
+        places = list(gone_places(found))
+        if places:
+            facts = {row: _own(*samples[row], f"{name} row {row}") for row, _ in places}
+            captions = [_captions(samples[row][1], facts[row], keys) or [] for row, _ in places]
+            yield GoneRows.of(
+                number,
+                places,
+                table_of_objects([facts[row] for row, _ in places]),
+                [texts[n] for texts, (_, n) in zip(captions, places, strict=True)],
+            )
+
+
+def _own(key: str, sample: _Sample, where: str) -> dict[str, Any]:
+    """Return what a sample says, as its owner named it."""
+    return {"__key__": key, **_json(sample.texts.get("json"), where, [])}
 
 
 @dataclass
@@ -73,15 +122,15 @@ class _Sample:
 def _entries(
     folder: Path, shards: list[Path], keys: KeyNames, own: bool
 ) -> Iterator[ImageEntry | str]:
-    for path in shards:
+    for number, path in enumerate(shards):
         shard = path.relative_to(folder).as_posix()
         problems: list[str] = []
         # one shard at a time: tar writes files in any order, so a key's members may stand apart
         samples = _read_shard(path, problems)
         yield from problems
         split = split_of_path(shard)
-        for key, sample in samples.items():
-            yield _entry(shard, key, sample, split, keys, own)
+        for row, (key, sample) in enumerate(samples.items()):
+            yield _entry(shard, (number, row), key, sample, split, keys, own)
 
 
 def _read_shard(path: Path, problems: list[str]) -> dict[str, _Sample]:
@@ -98,17 +147,17 @@ def _read_shard(path: Path, problems: list[str]) -> dict[str, _Sample]:
                 if sample.image is None:
                     sample.image = name
                 else:
-                    problems.append(
-                        f"{path.name}: {name!r:.80}: key {key!r:.80} has an image already"
-                    )
+                    line = f"{path.name}: {name!r:.80}: key {key!r:.80} has an image already"
+                    problems.append(LeftOut(line, 0))
             elif ending in TEXT_ENDINGS:
                 sample = samples.setdefault(key, _Sample())
                 if ending in sample.texts:
-                    problems.append(f"{path.name}: {name!r:.80} occurs twice")
+                    problems.append(LeftOut(f"{path.name}: {name!r:.80} occurs twice", 0))
                 elif member.size > MAX_TEXT_BYTES:
-                    problems.append(
+                    line = (
                         f"{path.name}: {name!r:.80} has {member.size:,} bytes, too many for a text"
                     )
+                    problems.append(LeftOut(line, 0))
                 else:
                     sample.texts[ending] = _read(stream, member)
     return samples
@@ -120,25 +169,38 @@ def _read(stream: Any, member: tarfile.TarInfo) -> bytes:
     return bytes(stream.read(member.size))
 
 
+def _captions(
+    sample: _Sample, facts: Mapping[str, Any], keys: Mapping[str, Any]
+) -> list[Any] | None:
+    """Return the captions of a sample; None where nothing says them."""
+    captions = facts.get("captions")
+    if isinstance(captions, list):
+        return captions
+    if "txt" in sample.texts:
+        # half surrogates stand for what is no UTF-8; the builder refuses them
+        text = sample.texts["txt"].decode("utf-8", "surrogateescape")
+        return [text.removesuffix("\n").removesuffix("\r")]
+    single = facts.get(keys.get("caption", "caption"))
+    return None if single is None else [single]
+
+
 def _entry(
-    shard: str, key: str, sample: _Sample, split: str | None, keys: KeyNames, own: bool
+    shard: str,
+    at: tuple[int, int],
+    key: str,
+    sample: _Sample,
+    split: str | None,
+    keys: KeyNames,
+    own: bool,
 ) -> ImageEntry | str:
     where = f"{shard} key {key!r:.80}"
     if sample.image is None:
         return f"{where}: has no image"
     problems: list[str] = []
     facts = _json(sample.texts.get("json"), where, problems)
-    captions = facts.get("captions")
-    single = facts.get(keys.get("caption", "caption"))
-    if not isinstance(captions, list):
-        if "txt" in sample.texts:
-            # half surrogates stand for what is no UTF-8; the builder refuses them
-            text = sample.texts["txt"].decode("utf-8", "surrogateescape")
-            captions = [text.removesuffix("\n").removesuffix("\r")]
-        elif single is not None:
-            captions = [single]
-        else:
-            return "; ".join([f"{where}: has no caption", *problems])
+    captions = _captions(sample, facts, keys)
+    if captions is None:
+        return "; ".join([f"{where}: has no caption", *problems])
     label = facts.get(keys.get("label", "label"))
     if label is None and "cls" in sample.texts:
         label = sample.texts["cls"].decode("utf-8", "surrogateescape").strip()
@@ -155,6 +217,7 @@ def _entry(
         problems=problems,
         own=own_keys(facts, _used_keys(keys)) if own else None,
         own_captions=_caption_columns(facts) if own else None,
+        at=[(*at, place) for place in range(len(captions))],
     )
 
 
@@ -174,11 +237,11 @@ def _json(raw: bytes | None, where: str, problems: list[str]) -> dict[str, Any]:
     try:
         value = parse_json(raw, f"{where}: .json")
     except InputError as error:
-        problems.append(str(error))
+        problems.append(LeftOut(str(error), 0))
         return {}
     if isinstance(value, dict):
         return value
-    problems.append(f"{where}: .json is no object")
+    problems.append(LeftOut(f"{where}: .json is no object", 0))
     return {}
 
 
@@ -206,4 +269,5 @@ register_format(
     summary="tar shards of images and captions, as img2dataset and webdataset have them",
     where_from="`mmpoison data convert --to webdataset`, or img2dataset with output_format=webdataset",
     recognise=_recognise,
+    sort_rows=sort_webdataset,
 )

@@ -10,16 +10,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.untrusted import LeftOut
 from mmpoison.datasets.catalogue import NamedData, PathData
 from mmpoison.errors import InputError
 from mmpoison.images.sources import Names, States, absent_images, file_states, refuse_changed
-from mmpoison.pairs.folder import MANIFEST_FILE, count_images, open_pairs_folder
+from mmpoison.pairs.folder import (
+    MANIFEST_FILE,
+    captions_file,
+    count_images,
+    open_pairs_folder,
+)
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import (
     SPLITS,
     BoolArray,
     IntArray,
     PairDataset,
+    SourceRows,
     TableStates,
     split_of_pairs,
 )
@@ -62,7 +69,7 @@ class PairPieces:
         source: A set in memory; or a path of any format, the name of a data set, or `hf:ORG/NAME`; or one with its
             options.
         images_at_once: About how many images each piece has.
-        own_columns: Read the user's own columns of a path too, to write them again, with the image paths of a table.
+        own_columns: Read the user's own columns of a path too, to write them again.
 
     Attributes:
         name: What it is called in messages and keys.
@@ -71,6 +78,8 @@ class PairPieces:
         images: How many images it has, None where a stream does not know.
         absent: Images of which there is no file, as far as the set has been read.
         left_out: Images whose pairs are left out of every piece, and why: see `leave_out`.
+        problems: What of the source gives no pair, a line each, as far as the set has been read.
+        data: How the path is read; None for a set in memory.
         whole: All of it, where it is in memory.
 
     Raises:
@@ -89,9 +98,10 @@ class PairPieces:
         self.images: int | None = None
         self.absent: list[str] = []
         self.left_out: dict[str, str] = {}
+        self.problems: list[LeftOut] = []
         self.whole: Piece | None = None
         self.format = "memory"
-        self._data: PathData | None = None
+        self.data: PathData | None = None
         self._tables: TableStates | None = None
         self._states: list[States] = []
         if isinstance(source, PairDataset):
@@ -108,18 +118,18 @@ class PairPieces:
         self.name = str(path.resolve())
         self._tables = TableStates.of(path)
         # the path that exists, also where a data set has that name
-        own = ("own_columns", "own_paths") if own_columns else ()
+        own = ("own_columns",) if own_columns else ()
         found = PathData.of(path, source.format, source.root, source.options, switched_on=own)
+        self.data = found
         self.format = found.source.name
         ours = self.format == "pairs-folder"
         if found.source.stream is None or (found.poisoned and not ours):
             self._keep(found.load())
             return
-        self._data = found
         if ours:
             self.images = count_images(path)
             if found.poisoned:
-                self.manifest = PoisonManifest.read(path / MANIFEST_FILE)
+                self.manifest = PoisonManifest.read(captions_file(path)[0] / MANIFEST_FILE)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield the pieces in order, from the first.
@@ -128,11 +138,19 @@ class PairPieces:
             InputError: If the data are broken, the manifest does not describe them, or a file is another than it was
                 the first time: what was judged must be what is written.
         """
+        start = 0
         for number, piece in enumerate(self._pieces()):
             root, ids = piece.pairs.root, piece.pairs.images.ids
             if number == len(self._states):
                 self._states.append(file_states(root, ids))
                 self.absent += absent_images(ids, self._states[number])
+                self.problems += map(LeftOut.of, piece.pairs.problems)
+            if piece.pairs.rows is None:
+                # of a set that was read from no rows a pair is named by its place
+                at = np.zeros((len(piece.pairs), 3), dtype=np.int64)
+                at[:, 1] = np.arange(start, start + len(at))
+                piece = replace(piece, pairs=replace(piece.pairs, rows=SourceRows(("",), at)))
+            start += len(piece.pairs)
             # the images of a piece are checked again after its use
             self._check(root, ids, self._states[number])
             yield without_images(piece, self.left_out) if self.left_out else piece
@@ -168,14 +186,14 @@ class PairPieces:
         if self.whole is not None:
             yield from self._slices(self.whole)
         else:
-            assert self._data is not None
-            assert self._data.place is not None
+            assert self.data is not None
+            assert self.data.place is not None
             marks = _Marks(self.manifest)
             pieces = (
-                self._data.pieces(self.images_at_once)
+                self.data.pieces(self.images_at_once)
                 if self.manifest is None
                 # the manifest is read here
-                else open_pairs_folder(self._data.place, **self._data.options).pieces(
+                else open_pairs_folder(self.data.place, **self.data.options).pieces(
                     self.images_at_once
                 )
             )
@@ -186,7 +204,8 @@ class PairPieces:
     def _keep(self, pairs: PairDataset) -> None:
         self.manifest = pairs.manifest
         self.images = len(pairs.images)
-        self.whole = whole_piece(pairs)
+        self.problems = [LeftOut.of(line) for line in pairs.problems]
+        self.whole = whole_piece(replace(pairs, problems=()))
 
     def _slices(self, whole: Piece) -> Iterator[Piece]:
         bounds = range(0, len(whole.pairs.images), self.images_at_once)

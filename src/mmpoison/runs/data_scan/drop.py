@@ -22,7 +22,13 @@ from mmpoison.defenses.unreadable import absent, write_unreadable
 from mmpoison.embedded.checks import ShardFacts
 from mmpoison.embedded.distance import DISTANCE
 from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
-from mmpoison.embedded.results import NO_GROUP, ResultWriter, ShardVerdict, write_results
+from mmpoison.embedded.results import (
+    ADDRESSES,
+    NO_GROUP,
+    ResultWriter,
+    ShardVerdict,
+    write_results,
+)
 from mmpoison.embedded.source import Shard, ShardError
 from mmpoison.pairs.folder import ImagePolicy
 from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
@@ -34,8 +40,9 @@ from mmpoison.runs.data_scan.goal_words import (
     next_steps,
     verdict_of,
 )
+from mmpoison.runs.data_scan.own_files import write_own_files
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
-from mmpoison.runs.data_scan.sources import OpenedSource
+from mmpoison.runs.data_scan.sources import OpenedSource, broken_sources
 from mmpoison.runs.progress import RunProgress
 
 HISTOGRAM_BINS = 200
@@ -45,9 +52,6 @@ WORST = 48
 
 THUMBNAIL = 160
 """Longest side of a picture on the page."""
-
-ADDRESSES = ("url", "image_url", "URL")
-"""Own columns that say where an image is in the web."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,11 @@ class Judged:
         group = np.full(len(found.drop), NO_GROUP) if found.group is None else found.group
         likely, cut = len(self.judgement.likely or ()), self.judgement.cut.value
         reasons = []
-        for row in np.flatnonzero(found.drop):
-            if np.isnan(found.score[row]):
+        broken = self._broken(number)
+        for row in np.flatnonzero(found.drop).tolist():
+            if row in broken:
+                reasons.append(f"its image cannot be read: {broken[row]}")
+            elif np.isnan(found.score[row]):
                 reasons.append("no usable embedding: zero, infinite or not a number")
             elif 0 <= group[row] < likely:
                 reasons.append(str(self.groups[group[row]]))
@@ -113,6 +120,14 @@ class Judged:
             else:
                 reasons.append("dropped by hand")
         return replace(found, reason=reasons)
+
+    def _broken(self, number: int) -> dict[int, str]:
+        """Return what is wrong with the images of the pairs of a shard, by row."""
+        reasons = self.opened.unreadable.reasons
+        if not reasons:
+            return {}
+        images = self.opened.source.shards[number].image_ids() or ()
+        return {row: reasons[image] for row, image in enumerate(images) if image in reasons}
 
 
 @dataclass(frozen=True)
@@ -153,7 +168,8 @@ def write_scan(
     groups = [_group_json(judged, one, runner) for one in judged.groups]
     report = progress.progress("writing lists")
     with atomic_folder(out) as folder:
-        with write_results(folder, source, named=opened.pieces is not None) as results:
+        gone: list[Any] | None = None if opened.pieces is None else []
+        with write_results(folder, source, gone=gone) as results:
             for number, shard in enumerate(source.shards):
                 if number in runner.failed:
                     results.fail(shard, runner.failed[number])
@@ -167,7 +183,12 @@ def write_scan(
             results.name_groups([_without(group, "examples") for group in groups])
         write_unreadable(folder, opened.unreadable.reasons)
         runner.refuse_changed()
-        listed = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
+        notes: list[str] = []
+        if opened.pieces is None or gone is None:
+            listed = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
+        else:
+            _, keep = judged.judgement.joined()
+            listed, notes = write_own_files(opened.pieces, keep, gone, folder)
         output = ScanOutput(
             out,
             listed,
@@ -177,6 +198,7 @@ def write_scan(
             judged.judgement.cut.rule != "false-alarms",
             None if kept is None else kept.out,
         )
+        judged = replace(judged, notes=[*judged.notes, *notes])
         scan = _record(judged, runner, results, output, groups, methods)
         write_json(folder / SCAN_FILE, scan.to_json())
         write_scan_page(folder / SCAN_PAGE, scan)
@@ -260,7 +282,13 @@ def _record(
             "sample": judged.finding.sample,
             "histogram": _histogram(judged),
             "shards": results.shards,
-            "failed": results.failed,
+            "failed": [*results.failed, *broken_sources(opened)],
+            "left_out": opened.left_out,
+            "data_root": _data_path(str(opened.data_root), output.out)
+            if opened.data_root is not None
+            else None,
+            "data_format": opened.named.format if opened.named is not None else None,
+            "data_options": {} if opened.named is None else dict(opened.named.options),
             "seed": judged.seed,
             "tool_version": __version__,
         }

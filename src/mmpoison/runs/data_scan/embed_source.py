@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmpoison.base.content_cache import Array, CacheKey, ContentCache
 from mmpoison.base.files import atomic_file
@@ -21,7 +20,7 @@ from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
 from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.embedded.catalogue import open_embedded
-from mmpoison.embedded.results import storable
+from mmpoison.embedded.results import ADDRESSES, KINDS, NAMES, PLACE, storable
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
@@ -130,7 +129,7 @@ def embed_source(
         part = piece.pairs.where(judged)
         if len(part):
             read += part.captions[: max(0, READ_CAPTIONS - len(read))].astype(str).tolist()
-            broken = writer.add(number, part, np.array(piece.pair_ids(judged), dtype=object))
+            broken = writer.add(number, part, piece.pair_ids(judged))
             readable.append(pairs_without(part, broken))
             poisoned.append(piece.poisoned[judged])
             images += len(part.used_images())
@@ -148,7 +147,7 @@ def embed_source(
     if not usable.any():
         raise unreadable.none_left(f"split {split!r}")
     opened = open_embedded(
-        folder, format="clip-retrieval", options={"id": "id", "image_id": "image"}
+        folder, format="clip-retrieval", options={"id": "pair", "image_id": "image"}
     )
     named = EmbeddedSource(pieces.format, name, opened.shards, opened.dimension, opened.id_kind)
     return EmbeddedPairs(named, usable, bad, unreadable, root, foreign_captions(model, read))
@@ -174,18 +173,11 @@ class _Writer:
             **encoder_identity(model),
             "joint": joint,
         }
-        self._plain_ids: bool | None = None
         self._width: int | None = None
-        self._waiting: list[tuple[int, PairDataset, npt.NDArray[np.object_]]] = []
+        self._waiting: list[tuple[int, PairDataset, Sequence[str]]] = []
 
-    def add(
-        self, number: int, part: PairDataset, names: npt.NDArray[np.object_]
-    ) -> Mapping[str, str]:
+    def add(self, number: int, part: PairDataset, names: Sequence[str]) -> Mapping[str, str]:
         """Write a piece, whose pairs have `names`, and return which images cannot be read, and why."""
-        alone = len(np.unique(part.image)) == len(part)
-        if self._plain_ids is None:
-            # an image with one caption names its pair
-            self._plain_ids = alone
         text, image, broken = self._embedded(part)
         self.unreadable |= broken
         if not text.any() and self._width is None:
@@ -204,8 +196,7 @@ class _Writer:
             stream = io.BytesIO()
             np.save(stream, vectors, allow_pickle=False)
             _write(file, stream.getvalue())
-        ids = part.images.ids[part.image] if self._plain_ids and alone else names
-        _write(files[2], _table({"id": ids, "pair": names}, part))
+        _write(files[2], _table(names, part))
         return broken
 
     def finish(self, pieces: int) -> None:
@@ -269,13 +260,25 @@ def _write(file: Path, data: bytes) -> None:
             temporary.write_bytes(data)
 
 
-def _table(names: Mapping[str, npt.NDArray[np.object_]], part: PairDataset) -> bytes:
+USED = (*ADDRESSES, *KINDS)
+"""Own columns that a scan itself reads; all of them are in the source, which is read again for the lists."""
+
+
+def _table(names: Sequence[str], part: PairDataset) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {**names, "image": part.images.ids[part.image], "caption": part.captions}
-    table: dict[str, list[Any]] = {
-        name: [storable(str(value)) for value in values] for name, values in columns.items()
+    assert part.rows is not None, "pieces have the places of their pairs"
+    file, row, place = part.rows.at.T
+    columns = (names, part.images.ids[part.image], part.captions)
+    table: dict[str, Any] = {
+        **{
+            name: [storable(str(value)) for value in values]
+            for name, values in zip(NAMES, columns, strict=True)
+        },
+        PLACE[0]: [storable(part.rows.files[number]) for number in file],
+        PLACE[1]: row,
+        PLACE[2]: place,
     }
     per_image, per_caption = part.images.own_columns, part.own_columns
     rows = [
@@ -286,12 +289,9 @@ def _table(names: Mapping[str, npt.NDArray[np.object_]], part: PairDataset) -> b
         for row, image in enumerate(part.image)
     ]
     kinds: dict[str, Kind] = {}
-    add_kinds(kinds, rows)
+    add_kinds(kinds, ({name: one[name] for name in USED if name in one} for one in rows))
     for name, kind in kinds.items():
-        free = name
-        while free in table:
-            free += "_"
-        table[free] = [column_value(row.get(name), kind) for row in rows]
+        table[name] = [column_value(one.get(name), kind) for one in rows]
     stream = io.BytesIO()
     pq.write_table(pa.table(table), stream)
     return stream.getvalue()

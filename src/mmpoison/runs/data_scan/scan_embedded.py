@@ -41,6 +41,7 @@ from mmpoison.defenses.filters.suspicious_groups.shard import (
 from mmpoison.defenses.filters.trace import Trace
 from mmpoison.defenses.group_levels import LIKELY, LOOK
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, facts_of, notes_on
+from mmpoison.embedded.results import KINDS
 from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
 from mmpoison.errors import InputError, ResultError
 from mmpoison.runs.data_scan.drop import Judged, KeptFolder, write_scan
@@ -205,17 +206,14 @@ def _given(opened: OpenedSource, runner: ShardRunner, settings: ScanSettings) ->
             trusted_images=trusted.owner[usable].astype(np.int32),
         )
     if (file := settings.method.cut.labels) is not None:
-        given = replace(given, labels=labelled_places(_names(opened, runner), file))
+        given = replace(given, labels=labelled_places(_names(runner), file))
     return given
 
 
-def _names(opened: OpenedSource, runner: ShardRunner) -> Iterator[Sequence[str]]:
-    """Yield the names of the pairs of each shard: their ids, where they were not embedded here."""
+def _names(runner: ShardRunner) -> Iterator[Sequence[str]]:
+    """Yield the names of the pairs of each shard."""
     for _, shard in sorted(runner.shards.items()):
-        if opened.pieces is None:
-            yield shard.ids()
-        else:
-            yield shard.table(np.arange(shard.rows)).column("pair").to_pylist()
+        yield shard.ids()
 
 
 @dataclass(frozen=True)
@@ -255,10 +253,6 @@ def read_shards(
     parts = (part for _, part in runner.whole_parts(READ, only="facts"))
     facts = reduce(ShardFacts.merge, map(_facts_of, parts), ShardFacts())
     return facts, read
-
-
-KINDS = ("label", "category", "class")
-"""Own columns that say of what kind an image is."""
 
 
 def _kinds(runner: ShardRunner, pairs: Reduced) -> npt.NDArray[np.intp] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import find_device
@@ -29,6 +29,8 @@ _IN_MEMORY = re.compile(r"(^|::)memory://")
 
 
 DEFAULT_ENCODER = "efficientnet-minilm"
+EXAMPLES = 20
+"""Rows that are left out, of which `scan.json` has the lines."""
 FOLDER, TRUSTED_FOLDER = "embeddings", "trusted"
 
 
@@ -43,6 +45,7 @@ class OpenedSource:
         pieces: The set, where its pairs were embedded here.
         pairs: Its training pairs.
         trusted: Its clean pairs, where the cut is measured on them.
+        named: What the user named, where it is no set in memory.
     """
 
     source: EmbeddedSource
@@ -51,6 +54,25 @@ class OpenedSource:
     pieces: PairPieces | None = None
     pairs: EmbeddedPairs | None = None
     trusted: EmbeddedPairs | None = None
+    named: NamedData | None = None
+
+    @property
+    def data_root(self) -> Path | None:
+        """The folder that image paths start from, where the place of the data does not say it."""
+        if self.pairs is None or self.named is None or self.pieces is None:
+            return None
+        data = self.pieces.data
+        if data is None or data.place is None:
+            return self.named.root
+        home = data.place if data.place.is_dir() else data.place.parent
+        return None if self.pairs.root.resolve() == home.resolve() else self.pairs.root
+
+    @property
+    def left_out(self) -> dict[str, Any] | None:
+        """Rows that give no pair, as `scan.json` has them; None if there are none."""
+        lines = [] if self.pieces is None else self.pieces.problems
+        rows = sum(line.rows for line in lines)
+        return {"rows": rows, "examples": list(lines[:EXAMPLES])} if lines else None
 
     @property
     def unreadable(self) -> Unreadable:
@@ -85,6 +107,7 @@ def open_source(
         InputError: If nothing can be read.
     """
     named = source.root.name if isinstance(source, PairDataset) else str(source)
+    chosen = source if isinstance(source, NamedData) else None
     if isinstance(source, NamedData):
         _refuse_memory(source.data)
         if _has_embeddings(source.data, source.format):
@@ -107,6 +130,8 @@ def open_source(
     from mmpoison.models.loading import load_encoder
     from mmpoison.runs.data_scan.embed_source import embed_source
 
+    # data that cannot be read are refused before a model is loaded
+    pieces = PairPieces(source, own_columns=True)
     if isinstance(encoder, DualEncoder):
         model = encoder
     else:
@@ -119,7 +144,7 @@ def open_source(
                 raise
             raise InputError(f"{error}; or name a model with --encoder") from None
         loading(1, 1)
-    pieces = PairPieces(source, images_at_once=images_at_once(model.image_size), own_columns=True)
+    pieces.images_at_once = images_at_once(model.image_size)
     made = embed_source(
         *(pieces, named, model, work / FOLDER), split="train", joint=method.joint, progress=progress
     )
@@ -139,13 +164,25 @@ def open_source(
                 f"{error} (or `--trusted none` measures on the judged pairs)"
             ) from None
     notes: tuple[str, ...] = () if made.foreign is None else (made.foreign,)
+    if lost := sum(line.rows for line in pieces.problems):
+        first = next(line for line in pieces.problems if line.rows)
+        notes += (
+            f"{count_of(lost, 'row')} left out, neither judged nor kept: {one_line(first)}"
+            + (" (scan.json has more)" if len(pieces.problems) > 1 else ""),
+        )
     if made.unreadable:
         name, reason = next(iter(made.unreadable.reasons.items()))
         notes += (
             f"{count_of(len(made.unreadable.reasons), 'image')} cannot be read, and their pairs are not judged: "
             f"{one_line(name)}: {one_line(reason)}",
         )
-    return OpenedSource(made.source, model.name, notes, pieces, made, known)
+    return OpenedSource(made.source, model.name, notes, pieces, made, known, chosen)
+
+
+def broken_sources(opened: OpenedSource) -> list[dict[str, str]]:
+    """Return the files of pairs that could not be read to their end, as `failed` of `scan.json` has them."""
+    lines = [] if opened.pieces is None else opened.pieces.problems
+    return [{"shard": opened.source.root, "reason": one_line(one)} for one in lines if one.broken]
 
 
 def _refuse_memory(source: str | Path) -> None:
