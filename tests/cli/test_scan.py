@@ -95,7 +95,7 @@ def test_pairs_that_were_scanned_can_be_reviewed(
     cli: Callable[..., Outcome], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review import scanned_pairs, source_of
+    from mmpoison.pages.review import as_scanned, scanned_pairs
     from mmpoison.records.data_scan import read_scan
 
     broken = next((work / "squares").rglob("*.png"))
@@ -106,7 +106,7 @@ def test_pairs_that_were_scanned_can_be_reviewed(
     # a model that is not aligned is no sign of another order
     assert "same order" not in done.out
     monkeypatch.chdir(work / "full")  # from any folder
-    pieces = PairPieces(source_of(read_scan(work / "out"), work / "out"))
+    pieces = PairPieces(as_scanned(read_scan(work / "out"), work / "out"))
     shown = scanned_pairs(work / "out", pieces, 20)
     assert len(shown) == 20
     assert all(pair.kept for pair in shown)

@@ -60,15 +60,15 @@ def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:
     assert found.dtype == np.dtype("u8,u8")
     assert found.tolist() == subset(kept)
     table = pq.read_table(tmp_path / "out" / "drop.parquet")
-    assert table["id"].to_pylist() == table["uid"].to_pylist() == gone
+    assert table["uid"].to_pylist() == gone
     assert table["score"].to_pylist() == table["row"].to_pylist()
     assert set(table["reason"].to_pylist()) == {"because"}
     assert table["group"].null_count == len(gone)
     assert table["face_bboxes"].to_pylist() == [[[0.1, 0.2, 0.3, 0.4]]] * len(gone)
     with (tmp_path / "out" / "drop.csv").open(encoding="utf-8", newline="") as stream:
         lines = list(csv.DictReader(stream))
-    assert [line["id"] for line in lines] == [line["uid"] for line in lines] == gone
-    assert list(lines[0])[-6:] == ["id", "shard", "row", "score", "group", "reason"]
+    assert [line["uid"] for line in lines] == gone
+    assert list(lines[0])[-5:] == ["score", "group", "reason", "shard", "row"]
     assert json.loads(lines[0]["face_bboxes"]) == [[0.1, 0.2, 0.3, 0.4]]
     assert results.notes == []
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
@@ -81,10 +81,24 @@ def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:
 
 
 def test_a_uid_that_goes_once_is_kept_nowhere(tmp_path: Path, pairs: Pairs) -> None:
-    twice = replace(pairs, uids=[*pairs.uids[:59], pairs.uids[0]])
-    scan(datacomp(tmp_path / "set", [twice]), tmp_path / "out")
-    kept = [uid for row, uid in enumerate(pairs.uids[:59]) if row % 7]
+    pairs = make_pairs(300)
+    twice = replace(pairs, uids=[*pairs.uids[:299], pairs.uids[0]])
+    results = scan(datacomp(tmp_path / "set", [twice]), tmp_path / "out")
+    kept = [uid for row, uid in enumerate(pairs.uids[:299]) if row % 7]
     assert np.load(tmp_path / "out" / "keep.npy").tolist() == subset(kept)
+    assert results.notes == [
+        "on no list, although not dropped: 1 pair with the uid of a dropped pair elsewhere"
+    ]
+
+
+def test_no_list_of_uids_where_it_would_lie(tmp_path: Path, pairs: Pairs) -> None:
+    """Uids that many pairs share: a list of them would lose pairs that stay."""
+    twice = replace(pairs, uids=[*pairs.uids[:30], *pairs.uids[:30]])
+    results = scan(datacomp(tmp_path / "set", [twice]), tmp_path / "out")
+    assert not (tmp_path / "out" / "keep.npy").exists()
+    (line,) = results.notes
+    assert line.startswith("no list of pairs to keep: 9 of 51 pairs that stay have the uid of")
+    assert "drop by shard and row, as drop.parquet has them" in line
 
 
 def test_ids_that_are_no_uids_give_no_subset_file_but_a_line(tmp_path: Path, pairs: Pairs) -> None:
@@ -131,8 +145,8 @@ def test_keys_that_restart_in_each_shard_give_no_list_but_a_line(tmp_path: Path)
     )
     assert not (tmp_path / "out" / "keep").exists()
     (line,) = results.notes
-    assert line.startswith("no lists of pairs to keep: 40 of 40 pairs that stay have the key of")
-    assert "option id" in line
+    assert line.startswith("no list of pairs to keep: 40 of 40 pairs that stay have the key of")
+    assert "--option id=COLUMN" in line
     assert pq.read_table(tmp_path / "out" / "drop.parquet").num_rows == 20
 
 
@@ -151,7 +165,7 @@ def test_rows_give_no_list_but_a_line(tmp_path: Path, pairs: Pairs) -> None:
     assert results.notes[0].startswith("no list of pairs to keep")
     table = pq.read_table(tmp_path / "out" / "drop.parquet")
     assert table.to_pylist()[1] == {
-        "id": "7", "shard": "00000", "row": 7, "score": 7.0, "group": None, "reason": "because",
+        "score": 7.0, "group": None, "reason": "because", "shard": "00000", "row": 7,
     }  # fmt: skip
 
 
@@ -205,19 +219,21 @@ def test_own_columns_that_differ_between_shards_get_one_type(tmp_path: Path, pai
     ]  # fmt: skip
     scan(folder, tmp_path / "out", step=10)
     table = pq.read_table(tmp_path / "out" / "drop.parquet")
-    assert table["own_score"].to_pylist() == [1, 1, None, None, None, None]
+    assert table["score"].to_pylist() == [1, 1, None, None, None, None]
     assert table["width"].to_pylist() == [1.0, 1.0, 1.5, 1.5, None, None]
     assert table["boxes"].to_pylist() == [None, None, [0.5], [0.5], None, None]
     assert table["odd"].to_pylist() == ["x", "x", "[1]", "[1]", None, None]
-    assert table["own_own_row"].to_pylist() == [None] * 4 + ["r", "r"]
+    assert table["row"].to_pylist() == [None] * 4 + ["r", "r"]
     assert table["own_row"].to_pylist() == [None] * 4 + ["o", "o"]
-    assert table["row"].to_pylist() == [0, 10] * 3
+    assert table["scan_row"].to_pylist() == [0, 10] * 3
+    assert table["scan_score"].to_pylist() == [0, 10] * 3
 
 
 def test_names_of_columns_never_clash() -> None:
-    own = pa.schema([pa.field(n, pa.int8()) for n in ("id", "own_id", "own_own_id", "x")])
+    own = pa.schema([pa.field(n, pa.int8()) for n in ("row", "scan_row", "scan_scan_row", "x")])
     names = drop_schema(own).names
-    assert len(names) == len(set(names)) == 10
+    assert names[:4] == own.names
+    assert len(names) == len(set(names)) == 9
 
 
 def test_text_that_is_not_utf8_goes_through(tmp_path: Path, pairs: Pairs) -> None:
@@ -228,7 +244,8 @@ def test_text_that_is_not_utf8_goes_through(tmp_path: Path, pairs: Pairs) -> Non
     pq.write_table(table.append_column("image_path", raw), file)
     results = scan(folder, tmp_path / "out")
     assert results.notes[0].startswith("51 keys cannot be in a list")
-    assert pq.read_table(tmp_path / "out" / "drop.parquet")["id"].to_pylist() == [r"\udcff"] * 9
+    scores = pq.read_table(tmp_path / "out" / "scores.parquet")
+    assert scores["id"].to_pylist() == [r"\udcff"] * 60
 
 
 @pytest.mark.parametrize("writer", [datacomp, clip_retrieval])

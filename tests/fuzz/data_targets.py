@@ -203,11 +203,11 @@ def _with_scores(folder: Path) -> None:
 
 def _read_scores(folder: Path) -> None:
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review import group_members, scanned_pairs, source_of
+    from mmpoison.pages.review import as_scanned, group_members, scanned_pairs
     from mmpoison.records.data_scan import read_scan
 
     # what it names may lie anywhere on the user's machine, so it is only read
-    source_of(read_scan(folder), folder)
+    as_scanned(read_scan(folder), folder)
     group_members(folder)
     for pair in scanned_pairs(folder, PairPieces(folder / "pairs"), 5):
         json.dumps([pair.caption, pair.distance], allow_nan=False)

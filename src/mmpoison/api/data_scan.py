@@ -93,8 +93,8 @@ def scan(
     from mmpoison.defenses.filters.pair_labels import read_labels
     from mmpoison.defenses.filters.score_filter import build_filter
     from mmpoison.reporting.scan_result import ScanResult
-    from mmpoison.runs.data_scan.drop import KeptFolder
-    from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
+    from mmpoison.runs.data_scan.drop import KEPT_MARK, KeptFolder
+    from mmpoison.runs.data_scan.scan_embedded import PASSES, ScanSettings, scan_embedded
     from mmpoison.runs.data_scan.sources import open_source
 
     cut = {
@@ -109,9 +109,9 @@ def scan(
         raise InputError("a method given as an object has its parameters: set them there")
     refuse_address(out)
     target = Path(out)
-    for place in (target, kept):
-        if place is not None:
-            refuse_occupied(Path(place))
+    refuse_occupied(target)
+    if kept is not None and not (work_folder(target) / PASSES / KEPT_MARK).is_file():
+        refuse_occupied(Path(kept))  # else this scan has begun to write it, and was killed
     if chosen.cut.labels is not None:
         read_labels(chosen.cut.labels)  # before the data are looked for
     work = work_folder(target)

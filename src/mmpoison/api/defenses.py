@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmpoison.api.inputs import as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_occupied
+from mmpoison.datasets.catalogue import NamedData
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -230,11 +231,15 @@ def check(
         if trace is None:
             return found
         assert before is not None
-        return replace(found, traced=_traced(data, suspect, before, trace, kept, seed, reporter))
+        # a path is scanned as one, so that what is written names its rows
+        source = NamedData(str(pairs)) if isinstance(pairs, str | Path) else pairs
+        if not isinstance(source, NamedData) or not Path(source.data).exists():
+            source = data
+        return replace(found, traced=_traced(source, suspect, before, trace, kept, seed, reporter))
 
 
 def _traced(
-    pairs: PairDataset,
+    pairs: PairDataset | NamedData,
     suspect: DualEncoder,
     reference: DualEncoder,
     out: str | Path,
@@ -260,7 +265,7 @@ def _traced(
             progress=progress,
         )
         if made is None:
-            raise InputError(f"{pairs.root}: has no training pairs (split 'train') to trace")
+            raise InputError(f"{pieces.name}: has no training pairs (split 'train') to trace")
         method = Trace(join_shards(made.source.shards))
     return scan(
         pairs,

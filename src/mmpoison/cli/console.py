@@ -69,8 +69,8 @@ def _inputs(context: typer.Context, out: Path) -> list[Path]:
     found = []
     for name, value in sorted(context.params.items()):
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            if name == "out" or not isinstance(one, (str, Path)):
-                continue
+            if name in ("out", "kept") or not isinstance(one, (str, Path)):
+                continue  # what is written is no input
             try:
                 if one != "" and Path(one).exists():
                     found.append(Path(one))

@@ -58,16 +58,17 @@ def review(
     from mmpoison.pages.local_app import serve
     from mmpoison.pages.review import (
         add_neighbours,
+        as_scanned,
         group_members,
         review_app,
         scanned_pairs,
-        source_of,
     )
     from mmpoison.records.data_scan import read_scan
 
     found = read_scan(result)
     assert data is not None, "how it is read is known, if not what"
-    pieces = PairPieces(replace(data, data=data.data or source_of(found, result)))
+    named = replace(data, data=data.data) if data.data else as_scanned(found, result, data)
+    pieces = PairPieces(named)
     pairs = scanned_pairs(result, pieces, count, random=random)
     if encoder is not None:
         from mmpoison.base.processes import find_device

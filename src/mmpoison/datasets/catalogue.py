@@ -241,7 +241,7 @@ class PathData:
         place = self.place
         return place is not None and is_poisoned(place if place.is_dir() else place.parent)
 
-    def load(self, seed: int = 0) -> PairDataset:
+    def load(self, seed: int = 0, *, warn: bool = True) -> PairDataset:
         """Load the pairs as one table, warn of what was left out, and refuse files that change meanwhile."""
         source, place = self.source, self.place
         if place is not None and not place.exists():
@@ -249,7 +249,8 @@ class PathData:
         tables = None if place is None else TableStates.of(place)
         with nullcontext() if tables is None else tables.read():
             pairs = source.load(place, seed, **self.options)
-        return _warned(replace(pairs, tables=tables), place)
+        loaded = replace(pairs, tables=tables)
+        return _warned(loaded, place) if warn else loaded
 
     def pieces(self, images_at_once: int) -> Iterator[PairDataset]:
         """Yield tables of about so many images; a format that can only be read whole is cut into them."""

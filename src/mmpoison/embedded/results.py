@@ -210,8 +210,8 @@ def write_results(
     Args:
         out: The folder.
         source: The source; the footers of its tables are read for the types of own columns.
-        gone: Takes the pairs that go where they were embedded here and have the columns `NAMES` and `PLACE`; their lists
-            are not written then: the source has the columns of its owner.
+        gone: Takes the pairs that go where they were embedded here and have the columns `NAMES` and `PLACE`; their
+            lists are not written then: the source has the columns of its owner.
 
     Raises:
         InputError: If the folder has other lists already.

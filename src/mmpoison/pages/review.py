@@ -18,6 +18,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
+from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses.filters.pair_labels import (
     LabelFile,
     Neighbour,
@@ -40,19 +41,37 @@ from mmpoison.reporting.text import spelled
 # -- Finds the pairs of groups and the most suspicious others of a scan, with the other captions of their images.
 
 
-def source_of(scan: DataScan, result: Path) -> str:
-    """Find the set that was scanned, whatever the current folder is.
+def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> NamedData:
+    """Return the set that was scanned and how it was read, whatever the current folder is.
 
     Args:
         scan: What the scan says.
         result: Its folder.
+        given: What the user says of it; that counts.
 
     Raises:
         InputError: If the set is no longer there.
     """
+    given = given or NamedData("")
+    root = given.root
+    if root is None and scan.data_root is not None:
+        root = _from(result, scan.data_root)
+    return NamedData(
+        _source_of(scan, result),
+        root,
+        given.format or scan.data_format,
+        {**scan.data_options, **given.options},
+    )
+
+
+def _from(result: Path, relative: str) -> Path:
+    return Path(os.path.normpath(result.resolve() / relative.replace("\0", "")))
+
+
+def _source_of(scan: DataScan, result: Path) -> str:
     if scan.data_path is None:
         return scan.source
-    found = Path(os.path.normpath(result.resolve() / scan.data_path.replace("\0", "")))
+    found = _from(result, scan.data_path)
     # of a result that was moved, the path as it was given may still be right
     for path in (str(found), scan.source):
         if os.path.exists(path):  # noqa: PTH110  -- a path that is too long is just not there

@@ -155,9 +155,9 @@ def test_any_content_gives_columns_or_one_line(rows: list[list[str]]) -> None:
 
 
 def test_a_sample_is_bounded() -> None:
-    assert len(_first_records([(2, ["a"])] * 10 * SAMPLE_ROWS)) == SAMPLE_ROWS
+    assert len(_first_records([(2, ["a"], "a")] * 10 * SAMPLE_ROWS)) == SAMPLE_ROWS
     for wide in (["a" * (SAMPLE_SIZE + 1)], [""] * (SAMPLE_SIZE + 1)):
-        assert len(_first_records([(2, wide)] * 3)) == 1
+        assert len(_first_records([(2, wide, "")] * 3)) == 1
     assert _first_records([]) == []
 
 

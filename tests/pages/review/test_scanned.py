@@ -24,9 +24,9 @@ from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.pages.review import (
     NEAREST,
     add_neighbours,
+    as_scanned,
     group_members,
     scanned_pairs,
-    source_of,
 )
 from mmpoison.records.data_scan import read_scan
 
@@ -84,8 +84,8 @@ def test_the_result_of_every_method(
     scan(square_folder.name, judge, out, method=method, **cut)
     monkeypatch.chdir(tmp_path)
     found = read_scan(Path("there/out"))
-    source = source_of(found, Path("there/out"))
-    assert Path(source) == square_folder.resolve()
+    source = as_scanned(found, Path("there/out"))
+    assert Path(source.data) == square_folder.resolve()
     assert found.score_name == DEFENSES[method].score_name  # type: ignore[attr-defined]
     shown = scanned_pairs(Path("there/out"), PairPieces(source), 10_000)
     alone = [pair for pair in shown if pair.goal is None]
@@ -128,23 +128,22 @@ def test_the_set_is_found_after_a_move(
     (work / "sets" / "pairs").mkdir(parents=True)
     out = write_scan_result(work / "out" / "scan", [], data_path="../../sets/pairs")
     monkeypatch.chdir(tmp_path)
-    assert source_of(read_scan(out), Path("work/out/scan")) == str(work / "sets" / "pairs")
+    assert as_scanned(read_scan(out), Path("work/out/scan")).data == str(work / "sets" / "pairs")
     # the two are moved together
     moved = tmp_path / "moved"
     shutil.move(work, moved)
     out = moved / "out" / "scan"
-    assert source_of(read_scan(out), out) == str(moved / "sets" / "pairs")
+    assert as_scanned(read_scan(out), out).data == str(moved / "sets" / "pairs")
     # the set was moved alone
     shutil.move(moved / "sets" / "pairs", tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"is not at .*sets/pairs \(any more\): name it with"):
-        source_of(read_scan(out), out)
+        as_scanned(read_scan(out), out)
     # the result was moved alone, and the path as it was given is still right
     (tmp_path / "pairs").mkdir()
-    assert source_of(read_scan(out), out) == "pairs"
+    assert as_scanned(read_scan(out), out).data == "pairs"
     # the name of a data set
-    assert source_of(read_scan(write_scan_result(tmp_path / "b", [], data="openmoji")), out) == (
-        "openmoji"
-    )
+    named = write_scan_result(tmp_path / "b", [], data="openmoji")
+    assert as_scanned(read_scan(named), out).data == "openmoji"
 
 
 def test_another_set_is_refused(result: Path, own_square_folder: Path) -> None:

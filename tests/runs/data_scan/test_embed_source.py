@@ -186,10 +186,13 @@ def test_a_csv_with_one_caption_an_image_keeps_its_names(scenes: Path, tmp_path:
         options={"image": "path", "caption": "text", "images": str(scenes)},
     )
     ids = found.source.shards[0].ids()
-    assert ids == [str(name) for name in pairs.images.ids[:30]]
-    # own columns go along, under another name where the name is taken
+    assert ids == [f"{name}#0" for name in pairs.images.ids[:30]]
+    # a pair is a row of the source, and no column of the source goes along
     own = found.source.shards[0].table(np.array([7, 3])).to_pylist()
-    assert [(row["pair_"], int(row["number"])) for row in own] == [("mine 7", 7), ("mine 3", 3)]
+    assert [(row["shard"], row["row"], row["pair"]) for row in own] == [
+        ("pairs.csv", 9, ids[7]),
+        ("pairs.csv", 5, ids[3]),
+    ]
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:

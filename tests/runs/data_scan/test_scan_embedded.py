@@ -86,10 +86,11 @@ def test_the_goal_is_named_and_its_pairs_are_dropped(
     assert "topic3" in scan.groups[0].captions_about
     assert "topic7" in scan.groups[0].images_about
     dropped = pq.read_table(out / "drop.parquet")
-    keys = set(dropped["id"].to_pylist())
+    keys = set(dropped["image_path"].to_pylist())
     assert len(keys & corpus[1]) > 0.6 * FALSE_PAIRS
     assert len(keys - corpus[1]) < 0.005 * scan.pairs
-    assert dropped["own"].to_pylist() == [f"mine {int(key)}" for key in dropped["id"].to_pylist()]
+    gone = dropped["image_path"].to_pylist()
+    assert dropped["own"].to_pylist() == [f"mine {int(key)}" for key in gone]
     assert all("captions about" in reason for reason in dropped["reason"].to_pylist())
     kept = {line for file in (out / "keep").iterdir() for line in file.read_text().splitlines()}
     assert len(kept) == scan.pairs - scan.dropped
@@ -168,7 +169,7 @@ def test_a_share_of_single_pairs_can_be_given_up(
     assert 0.0195 * scan.pairs <= scan.dropped <= 0.0201 * scan.pairs
     assert all(row["reason"].startswith("cosine distance") for row in alone)
     # the false pairs are the most distant ones here
-    assert len({row["id"] for row in dropped} & corpus[1]) == FALSE_PAIRS
+    assert len({row["image_path"] for row in dropped} & corpus[1]) == FALSE_PAIRS
 
 
 def test_broken_rows_and_a_broken_shard(corpus: tuple[Path, set[str]], tmp_path: Path) -> None:

@@ -171,7 +171,8 @@ def sort_tables(
         with writer(file, schema) as kept:
             for first, batch in batches:
                 found = verdicts.between(number, first, first + batch.num_rows)
-                part = batch.take(pa.array([r - first for r, v in found.items() if v.stay]))
+                rows = [row - first for row, verdict in found.items() if verdict.stay]
+                part = batch.take(pa.array(rows, pa.int64()))
                 stay = [v.stay if v.go else None for v in found.values() if v.stay]
                 table = pa.Table.from_batches([part]).cast(schema)
                 for name in lists if any(stay) else ():

@@ -124,7 +124,7 @@ class PairPieces:
         self.format = found.source.name
         ours = self.format == "pairs-folder"
         if found.source.stream is None or (found.poisoned and not ours):
-            self._keep(found.load())
+            self._keep(found.load(warn=False))  # `problems` has what was left out
             return
         if ours:
             self.images = count_images(path)

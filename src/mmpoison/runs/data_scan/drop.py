@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from mmpoison.embedded.results import (
     write_results,
 )
 from mmpoison.embedded.source import Shard, ShardError
-from mmpoison.pairs.folder import ImagePolicy
+from mmpoison.pairs.folder import CAPTIONS_FILE, ImagePolicy
 from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
 from mmpoison.reporting.scan_page import write_scan_page
 from mmpoison.runs.data_scan.goal_words import (
@@ -42,10 +44,13 @@ from mmpoison.runs.data_scan.goal_words import (
 )
 from mmpoison.runs.data_scan.own_files import write_own_files
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
-from mmpoison.runs.data_scan.sources import OpenedSource, broken_sources
+from mmpoison.runs.data_scan.sources import DEFAULT_ENCODER, OpenedSource, broken_sources
 from mmpoison.runs.progress import RunProgress
 
 HISTOGRAM_BINS = 200
+
+KEPT_MARK = "kept"
+"""File in the folder of unfinished work: this scan has begun to write `--kept`."""
 
 WORST = 48
 """The most suspicious pairs that the page shows, by a method without groups."""
@@ -197,22 +202,29 @@ def write_scan(
             judged.score_name == DISTANCE,
             judged.judgement.cut.rule != "false-alarms",
             None if kept is None else kept.out,
+            judged.method.cut.labels,
+            _again(judged),
+            opened.data_root,
         )
         judged = replace(judged, notes=[*judged.notes, *notes])
         scan = _record(judged, runner, results, output, groups, methods)
         write_json(folder / SCAN_FILE, scan.to_json())
         write_scan_page(folder / SCAN_PAGE, scan)
         if kept is not None:
-            _write_kept(judged, kept)
+            _write_kept(judged, kept, runner.work / KEPT_MARK)
     return replace(judged, scan=scan)
 
 
-def _write_kept(judged: Judged, kept: KeptFolder) -> None:
-    """Write the pairs that stay; images that cannot be read are left out."""
+def _write_kept(judged: Judged, kept: KeptFolder, mark: Path) -> None:
+    """Write the pairs that stay, unless the same scan did before it was killed; unreadable images are left out."""
     opened = judged.opened
     assert opened.pieces is not None
     assert opened.pairs is not None
     _, keep = judged.judgement.joined()
+    this = f"{hashlib.sha256(keep.tobytes()).hexdigest()} {kept.images} {kept.out.absolute()}"
+    if mark.is_file() and mark.read_text() == this and (kept.out / CAPTIONS_FILE).is_file():
+        return
+    mark.write_text(this)
     unreadable = opened.unreadable
     if opened.trusted is not None:
         unreadable = unreadable.plus(opened.trusted.unreadable)
@@ -293,6 +305,26 @@ def _record(
             "tool_version": __version__,
         }
     )
+
+
+def _again(judged: Judged) -> str:
+    """Return the command that scans the same data with the same model; empty for a set in memory."""
+    opened, source = judged.opened, judged.opened.source
+    if opened.pieces is None:
+        return f"mmpoison scan {quote(source.root)}"
+    if opened.named is None:
+        return ""
+    given = {
+        "--data-root": None if opened.data_root is None else str(opened.data_root),
+        "--format": opened.named.format,
+        "--encoder": None if opened.encoder in (None, DEFAULT_ENCODER) else opened.encoder,
+    }
+    words = ["mmpoison scan", quote(opened.named.data)]
+    words += [f"{name} {quote(value)}" for name, value in given.items() if value is not None]
+    words += [
+        f"--option {quote(f'{name}={value}')}" for name, value in opened.named.options.items()
+    ]
+    return " ".join(words)
 
 
 def _compared(judged: Judged) -> bool:

@@ -132,6 +132,9 @@ class ScanOutput:
         aligned: Whether scores are distances, so that single pairs can be dropped by them.
         singles: Whether single pairs are dropped already.
         kept: The folder of the pairs that stay, if it was written.
+        labels: The file of labels that was used.
+        again: The command that scans the same data again, without its output; empty for a set in memory.
+        images: The folder that image paths start from, where the data do not say it.
     """
 
     out: Path
@@ -141,13 +144,23 @@ class ScanOutput:
     aligned: bool
     singles: bool
     kept: Path | None = None
+    labels: Path | None = None
+    again: str = ""
+    images: Path | None = None
+
+    def scan_again(self, *options: str) -> str:
+        """Return the command for another scan of the same data; in words for a set in memory."""
+        more = " ".join(options)
+        if not self.again:
+            return f"scan again with {more}" if more else "scan again"
+        return f"{self.again} {more} --out {quote(f'{self.out}-2')}".replace("  ", " ")
 
 
 def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> list[str]:
     """Say what to do with the result, as commands."""
     out = quote(str(written.out))
-    labels = quote(f"{written.out}-labels.csv")
-    again = f"scan again with --labels {labels}"
+    labels = quote(str(written.labels or f"{written.out}-labels.csv"))
+    again = written.scan_again("--labels", labels)
     look = (
         f"mmpoison review {out} --labels {labels}" if written.pictures else f"open {out}/scan.html"
     )
@@ -155,14 +168,20 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
     train = []
     if written.kept is not None:
         train = [f"Train on {quote(str(written.kept))}, the pairs that stay."]
+    elif written.keep and written.keep.startswith("kept"):
+        root = "" if written.images is None else f" (images: {quote(str(written.images))})"
+        train = [f"Train on {out}/{written.keep}, your table{root}{dropped}."]
     elif written.keep:
         train = [f"Train on the pairs that {out}/{written.keep} lists{dropped}."]
-        if written.pictures:
-            train[0] += " --kept DIR writes them as a data set."
+    elif written.dropped:
+        train = [
+            f"Train on what stays{dropped}: {written.scan_again('--kept', quote(f'{written.out}-kept'))}"
+        ]
     singles = []
     if written.aligned and not written.singles:
         singles = [
-            "To also drop single pairs whose image and caption do not match, add --lose 0.02."
+            "To also drop single pairs whose image and caption do not match: "
+            + written.scan_again("--lose 0.02")
         ]
     elif not written.aligned and found.groups is not None:
         singles = [
@@ -179,7 +198,8 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
         return [
             f"Look at the most suspicious pairs: {look}",
             *train,
-            "To find out whether the data are poisoned towards a goal, scan without --method.",
+            "To find out whether the data are poisoned towards a goal: "
+            + written.scan_again("--method suspicious-groups"),
         ]
     if found.pairs < FEWEST_PAIRS:
         return [f"Look at all of the pairs yourself: {look}"]
@@ -200,12 +220,12 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
         ]
     if verdict == "poisoning likely":
         decide = [
-            f"If honest pairs are among them, keep those there, and {again}. Or scan with another --encoder: this "
-            "model may confuse their images with others."
+            "This model may confuse their images with others: try another --encoder. If honest pairs are among them, "
+            f"keep those on the page, then: {again}"
         ]
         around = [
-            "Some false pairs may remain, and few are enough for an attack: --lose 0.02 drops the most suspicious 2% "
-            "of all pairs."
+            "Some false pairs may remain, and few are enough for an attack. To drop the most suspicious 2% of all "
+            f"pairs: {written.scan_again('--lose 0.02')}"
         ]
         return [
             f"Look at the pairs of each group: {look}",
@@ -216,13 +236,14 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
         ]
     if verdict == "look at these groups":
         drop = (
-            f"If a group is false, drop it there with one key, and {again}."
+            f"If a group is false, drop it there with one key, then: {again}"
             if written.pictures
-            else f"If they are false, drop them: scan again with --false-alarms {LOOK:g}."
+            else f"If they are false, drop them: {written.scan_again(f'--false-alarms {LOOK:g}')}"
         )
         return [
             f"Look at the pairs of each group: {look}",
-            f"{drop} If they are honest, train on all.",
+            drop,
+            "If they are honest, train on all.",
             *train,
             *singles,
         ]
