@@ -385,6 +385,18 @@ def no_room(error: BaseException) -> str | None:
     return None
 
 
+def no_memory(error: BaseException) -> bool:
+    """Return whether an error says that there is no memory, of the machine or of a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and (
+        "can't allocate memory" in text
+        or "out of memory" in text
+        or getattr(error, "errno", None) == errno.ENOMEM
+    )
+
+
 def refuse_occupied(target: Path) -> None:
     """Refuse an output folder that is not empty, so that nothing is ever overwritten."""
     refuse_special(target)
