@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmpoison.api.inputs import as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_occupied
+from mmpoison.base.option_checks import checked
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mmpoison.training.settings import TrainingSettings
 
 
+@checked
 def sterilize(
     model: DualEncoder | str | Path,
     pairs: Pairs,
@@ -137,6 +139,7 @@ def sterilize(
         )
 
 
+@checked
 def check(
     model: DualEncoder | str | Path,
     pairs: Pairs,

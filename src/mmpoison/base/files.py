@@ -399,6 +399,8 @@ def no_memory(error: BaseException) -> bool:
 
 def refuse_occupied(target: Path) -> None:
     """Refuse an output folder that is not empty, so that nothing is ever overwritten."""
+    if not target.name:
+        raise InputError(f"{target}: results go to a new folder: name one with --out")
     refuse_special(target)
     if target.is_file():
         raise InputError(f"{target}: is a file and not a folder: choose another --out")
