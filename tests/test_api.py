@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,6 +60,45 @@ def test_several_goals_are_attack_three(squares: PairDataset) -> None:
     both = mmpoison.poison(squares, [GOAL, "sofa2bird"], samples=1)
     assert both.manifest is not None
     assert both.manifest.attack == "multiple-target-labels"
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "3", True, None, 1 << 63])
+def test_a_wrong_seed_is_refused_at_once(seed: Any) -> None:
+    for call in (
+        lambda: mmpoison.load("no-such-data", seed=seed),
+        lambda: mmpoison.scan("no-such-data", out="o", seed=seed),
+        lambda: mmpoison.poison("no-such-data", seed=seed),
+        lambda: mmpoison.train("no-such-model", "no-such-data", seed=seed),
+        lambda: mmpoison.evaluate("no-such-model", "no-such-data", seed=seed),
+        lambda: mmpoison.check("no-such-model", "no-such-data", seed=seed),
+        lambda: mmpoison.sterilize("no-such-model", "no-such-data", seed=seed),
+        # its default is the recipe's own
+        lambda: mmpoison.run("no-such-recipe", seed=-1 if seed is None else seed),
+    ):
+        with pytest.raises(InputError, match=r"^seed .* is not a whole number from 0"):
+            call()
+
+
+@pytest.mark.parametrize("value", ["", " ", None, 5, b"x", ["a"]])
+def test_what_is_no_name_and_no_path_is_refused_at_once(value: Any, squares: PairDataset) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "data": lambda: mmpoison.load(value),
+        "path": lambda: mmpoison.load_pairs(value),
+        "source": lambda: mmpoison.scan(value, out="o"),
+        "out": lambda: mmpoison.scan("no-such-data", out=value),
+        "method": lambda: mmpoison.scan("no-such-data", out="o", method=value),
+        "pairs": lambda: mmpoison.train("no-such-model", value),
+        "model": lambda: mmpoison.load_encoder(value),
+        "recipe": lambda: mmpoison.run(value),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InputError, match=f"^{name} is .*: give a name or a path"):
+            call()
+    for call in (lambda: mmpoison.save_pairs(squares, value), lambda: mmpoison.keep_filter(value)):
+        with pytest.raises(InputError, match="give a name or a path"):
+            call()
+    with pytest.raises(InputError, match="results go to a new folder"):
+        mmpoison.scan("no-such-data", out=Path())
 
 
 def test_poison_writes_a_folder(square_folder: Path, tmp_path: Path, poisoned: PairDataset) -> None:

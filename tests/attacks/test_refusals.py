@@ -183,7 +183,7 @@ def test_a_goal_that_cannot_be_reached(rows: list[tuple[str | None, str, int]], 
 
 
 def test_a_negative_seed() -> None:
-    assert "seed -1 is negative" in refusal(build(II).poison, SMALL, seed=-1)
+    assert "seed -1 is not a whole number" in refusal(build(II).poison, SMALL, seed=-1)
 
 
 @pytest.mark.parametrize(

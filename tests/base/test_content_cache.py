@@ -201,11 +201,17 @@ def test_everything_is_listed_and_can_be_deleted(tmp_path: Path) -> None:
         cache.describe(named, folder)
         (busy,) = cache.entries("downloads")
         assert not cache.delete(busy)
-    (tmp_path / "crashes").mkdir()
-    (tmp_path / "crashes" / "1.txt").write_text("x")
-    (tmp_path / "old.npz").touch()
+    for name in ("crashes/20260101-120000-7.txt", f"added-images/{'0' * 64}.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x")
+    damaged, unfinished = (tmp_path / "frozen" / f"{'0' * 32}{end}" for end in ("", ".work"))
+    unfinished.mkdir(parents=True)
+    damaged.mkdir()
+    (damaged / "entry.json").write_text("{")
+    assert len(cache.entries("frozen")) == 2
     found = {entry.kind: entry for entry in cache.entries()}
-    assert set(found) == {"crashes", "downloads", "features", "files", "stages/finetune"}
+    kinds = {"added-images", "crashes", "downloads", "features", "frozen", "stages/finetune"}
+    assert set(found) == kinds
     assert found["stages/finetune"].about["name"] == "clean_model"
     assert found["features"].bytes >= 80_000
     assert found["downloads"].path.name == "a.set"
@@ -218,6 +224,41 @@ def test_everything_is_listed_and_can_be_deleted(tmp_path: Path) -> None:
     assert all(cache.delete(entry) for entry in cache.entries())
     assert cache.entries() == []
     assert KEY not in cache
+
+
+def test_what_is_not_of_the_cache_stays(tmp_path: Path) -> None:
+    """A cache folder one level too high, with another cache and old files in it, and links into other folders."""
+    top = tmp_path / "top"
+    other, inner = ContentCache(tmp_path / "outside"), ContentCache(top / "inner")
+    for cache in (other, inner):
+        cache.obtain(KEY, read, writes("one"))
+        half = cache.folder / "features" / f"{'0' * 32}.work"
+        half.mkdir(parents=True)
+        (half / "state").write_text("half")
+    outside = other.folder
+    for name in ("notes.txt", "photos/1.png", "photos/2020/1.png", "crashes/mine.txt", "a/b/c/d"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text("x")
+    (top / "photos" / ("a" * 32)).mkdir()
+    (top / "photos" / ("a" * 32) / "1.png").write_text("x")
+    (top / "data").symlink_to(outside / "stages")
+    (top / "features").symlink_to(outside / "features")
+    (top / "stages").mkdir()
+    (top / "stages" / "finetune").symlink_to(outside / "stages" / "finetune")
+    (top / "frozen").mkdir()
+    (top / "frozen" / f"{'0' * 32}.work").symlink_to(outside / "features" / f"{'0' * 32}.work")
+    (top / "crashes" / "20260101-120000-7.txt").symlink_to(top / "notes.txt")
+    for path in [*top.rglob("*"), *outside.rglob("*")]:
+        os.utime(path, (1, 1))
+    before = {path for folder in (top, outside) for path in folder.rglob("*")}
+    cache = ContentCache(top)
+    assert cache.entries() == []
+    # an entry of its own goes, and a link in it is not followed
+    cache.obtain(CacheKey("search", {}), read, writes("one"))
+    (cache.path(CacheKey("search", {})) / "link").symlink_to(outside)
+    assert [cache.delete(entry) for entry in cache.entries()] == [True]
+    assert not cache.entries()
+    assert before <= {path for folder in (top, outside) for path in folder.rglob("*")}
 
 
 # -- Arrays of a cache: a damaged file is as good as none.

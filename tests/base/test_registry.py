@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -17,8 +20,10 @@ from tests.conftest import refusal
 
 from mmpoison.attacks import ATTACKS, Attack, rebuild, run_attack
 from mmpoison.attacks.catalogue import Kind as AttackKind
-from mmpoison.base.registry import Registry
+from mmpoison.base import registry as registries
+from mmpoison.base.registry import Registry, plugin_fault
 from mmpoison.cli.data_shown import is_format
+from mmpoison.cli.last_resort import explain
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.options import option_kinds
 from mmpoison.defenses import DEFENSES
@@ -26,6 +31,7 @@ from mmpoison.defenses.catalogue import Kind
 from mmpoison.errors import InputError
 from mmpoison.models import MODELS, load_encoder
 from mmpoison.pairs.table import ImageTable
+from mmpoison.runs.sweeps.workers import TaskRunner
 
 # -- the registry itself ---------------------------------------------------------------------------
 
@@ -69,6 +75,50 @@ def test_many_names_are_left_to_the_command_that_lists_them() -> None:
         "unknown fruit 'appl': did you mean 'apple' or 'apples'? `grocer list` shows all"
     )
     assert refusal(many.__getitem__, "xyz") == "unknown fruit 'xyz': `grocer list` shows all"
+
+
+FRUITS = {
+    "knife": "def half(of):\n    return of / 0\n",
+    "plug_in": """from own_fruits.knife import half
+
+class Half:
+    def sort(self, values):
+        return sorted(values, key=half)
+
+    def again(self, registry):
+        registry.register("half")(None)
+""",
+}
+
+
+def test_an_error_in_a_plug_in_names_its_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path
+) -> None:
+    monkeypatch.setattr(registries, "_REGISTERED", {})
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_fruits").mkdir()
+    for name, text in FRUITS.items():
+        (tmp_path / "own_fruits" / f"{name}.py").write_text(text)
+    registry: Registry[Any] = Registry("fruit", "mmpoison.metrics")
+    half = registry.register("half")(importlib.import_module("own_fruits.plug_in").Half)()
+
+    def fails(call: Callable[..., object], *given: object) -> Exception:
+        with pytest.raises((ZeroDivisionError, ValueError)) as caught:
+            call(*given)
+        return caught.value
+
+    place = f"{tmp_path / 'own_fruits' / 'knife.py'}, line 2"
+    ends = f"failed in {place} (ZeroDivisionError: division by zero): report it to its author"
+    line, code = explain(fails(half.sort, [1]))
+    assert line.startswith(f"plug-in fruit 'half' {ends}; the stack trace is in {fresh_cache}")
+    assert code == 2
+    said = plugin_fault(fails(importlib.import_module("own_fruits.knife").half, 1))
+    assert said == f"plug-in of package own_fruits {ends}"
+    # what mmpoison raises is its own, whoever has called it
+    assert plugin_fault(fails(half.again, registry)) is None
+    task: Any = SimpleNamespace(out=tmp_path / "runs" / "a", run=lambda *_: half.sort([1]))
+    reply = TaskRunner(None)(task)
+    assert (reply.error, reply.retry) == (f"plug-in fruit 'half' {ends}", False)
 
 
 def test_a_name_is_given_once(registry: Registry[str]) -> None:

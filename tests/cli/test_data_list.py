@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.cli.data_shown import is_format
 from mmpoison.datasets import DATASETS, load_pairs
 from mmpoison.images import PixelStore
@@ -93,8 +94,10 @@ def test_what_is_here(
 ) -> None:
     monkeypatch.setenv("MMPOISON_DATA", str(tmp_path / "data"))
     shutil.copytree(square_folder, tmp_path / "data" / "rsicd-ucm")
-    drawn = fresh_cache / "data" / "openmoji" / "0123456789abcdef" / "scenes"
+    cache, key = ContentCache(fresh_cache), CacheKey("data/openmoji", {})
+    drawn = cache.path(key) / "scenes"
     shutil.copytree(square_folder, drawn)
+    cache.describe(key, drawn.parent)
     known = json.loads(cli("data", "list", "--json").out)
     here = {entry["name"]: entry["here"] for entry in known["data_sets"]}
     assert here["rsicd-ucm"] == [{"path": str(tmp_path / "data" / "rsicd-ucm"), "images": 56}]

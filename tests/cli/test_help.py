@@ -148,6 +148,26 @@ def test_help_and_lists_do_not_wait_for_torch(arguments: list[str]) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("source", [True, False])
+@pytest.mark.parametrize(
+    "arguments", [["scan", "--help"], ["cache", "clear", "-h"], ["data", "list"]]
+)
+def test_it_runs_without_docstrings(arguments: list[str], source: bool) -> None:
+    """Their texts are read from the source, or missing where there is none."""
+    code = (
+        f"import sys; sys.argv = ['mmpoison', *{arguments}]; from mmpoison.cli import main; main()"
+    )
+    hidden = (
+        "import inspect; inspect.getsource = lambda of: open('/no/source'); " if not source else ""
+    )
+    plain, bare = (
+        subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+        for command in (("-c", code), ("-OO", "-c", hidden + code))
+    )
+    assert (bare.returncode, bare.stderr) == (0, "")
+    assert (bare.stdout == plain.stdout) == (source or "list" in arguments)
+
+
 def test_an_option_that_nothing_describes_is_refused() -> None:
     def verb(data: str, odd: int = 0) -> None:
         """Do it.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_address, refuse_occupied
+from mmpoison.base.option_checks import checked
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mmpoison.runs.progress import RunProgress
 
 
+@checked
 def scan(
     source: str | Path | NamedData | PairDataset,
     *,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmpoison.api.inputs import as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_occupied
+from mmpoison.base.option_checks import checked
 from mmpoison.datasets.catalogue import NamedData
 from mmpoison.errors import InputError
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mmpoison.training.settings import TrainingSettings
 
 
+@checked
 def sterilize(
     model: DualEncoder | str | Path,
     pairs: Pairs,
@@ -138,6 +140,7 @@ def sterilize(
         )
 
 
+@checked
 def check(
     model: DualEncoder | str | Path,
     pairs: Pairs,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.inputs import as_encoder, as_list, as_pairs
 from mmpoison.api.progress import shown
+from mmpoison.base.option_checks import checked
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Evaluation:
         return figure
 
 
+@checked
 def evaluate(
     model: DualEncoder | str | Path,
     pairs: Pairs,

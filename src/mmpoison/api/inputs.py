@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
+from mmpoison.base.option_checks import checked
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Pairs = PairDataset | str | Path | NamedData
 
 
+@checked
 def load(
     data: str | Path,
     *,
@@ -123,6 +125,7 @@ ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
 """The attacks that are meant where none is named."""
 
 
+@checked
 def poison(
     pairs: Pairs,
     /,

@@ -11,6 +11,7 @@ from typing import Any
 from mmpoison.api.evaluation import Evaluation
 from mmpoison.api.progress import shown
 from mmpoison.base.files import plain_name
+from mmpoison.base.option_checks import checked
 from mmpoison.base.processes import find_device
 from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint
@@ -51,6 +52,7 @@ class RunResult(Evaluation):
         return load_checkpoint(found[name])
 
 
+@checked
 def run(
     recipe: str | Path | Recipe,
     *,

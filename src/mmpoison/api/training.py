@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mmpoison.api.inputs import as_encoder, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_occupied
+from mmpoison.base.option_checks import checked
 from mmpoison.base.processes import is_main_process
 from mmpoison.errors import InputError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mmpoison.training.settings import TrainingSettings
 
 
+@checked
 def train(
     model: DualEncoder | str | Path,
     pairs: Pairs,

@@ -84,6 +84,8 @@ POLL = 0.2
 """Seconds between two attempts to get a lock."""
 
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.work)?")
+_FILES = re.compile(r"added-images/[0-9a-f]{64}\.png|crashes/\d{8}-\d{6}-\d+\.txt")
+"""What else mmpoison writes into the cache folder."""
 
 
 def digest_of(value: Any) -> str:
@@ -119,10 +121,10 @@ class CacheKey:
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One entry of a cache, or something else that lies in the cache folder.
+    """One entry of a cache, finished or not, or a file that mmpoison has written there.
 
     Attributes:
-        kind: The kind of its key, or the name of the folder it lies in; `files` for what lies in none.
+        kind: The kind of its key, or the name of the folder it lies in.
         path: Where it is.
         bytes: Its size on disk.
         used: When it was last used, in seconds since 1970, as far as known.
@@ -319,20 +321,24 @@ class ContentCache:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def entries(self, kind: str | None = None) -> list[CacheEntry]:
-        """List entries by kind and path.
+        """List entries by kind and path; a file of somebody else, or behind a symbolic link, is none.
 
         Args:
-            kind: Only those of this kind; by default all that lies in the cache folder.
+            kind: Only those of this kind; by default all.
         """
-        if kind is not None:
-            return _entries(self.folder / kind, kind)
-        found = []
-        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
-            if path.is_file():
-                found.append(_entry("files", path))
-            elif path.name != LOCKS:
-                found += _entries(path, path.name)
-        return found
+        kinds = [path.name for path in _paths(self.folder)] if kind is None else [kind]
+        return [entry for name in kinds for entry in self._entries(name)]
+
+    def _entries(self, kind: str) -> Iterator[CacheEntry]:
+        folder = self.folder / kind
+        linked = Path(os.path.realpath(folder)) != Path(os.path.realpath(self.folder), kind)
+        if linked or (folder / LOCKS).exists():  # a link, or another cache
+            return
+        for path in _paths(folder):
+            if _is_own(kind, path):
+                yield _entry(kind, path)
+            elif "/" not in kind:  # such as `stages/finetune`
+                yield from self._entries(f"{kind}/{path.name}")
 
     def entry(self, key: CacheKey) -> CacheEntry | None:
         """Return what the cache says of a key's entry; None if there is none."""
@@ -344,10 +350,10 @@ class ContentCache:
         def give_up(owner: str) -> None:
             raise BlockingIOError(owner)
 
-        made_here = entry.about or _DIGEST.fullmatch(entry.path.name)
+        is_folder = entry.path.is_dir()
         try:
-            with self._lock(entry.path, give_up) if made_here else nullcontext():
-                if entry.path.is_dir() and not entry.path.is_symlink():
+            with self._lock(entry.path, give_up) if is_folder else nullcontext():
+                if is_folder:
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     entry.path.unlink(missing_ok=True)
@@ -377,32 +383,44 @@ def touch(folder: Path) -> None:
         os.utime(folder / ENTRY_FILE)
 
 
-def _entries(folder: Path, kind: str) -> list[CacheEntry]:
-    found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        inside = list(path.iterdir()) if path.is_dir() else None
-        if (path / ENTRY_FILE).is_file() or inside is None:
-            found.append(_entry(kind, path))
-        elif any((p / ENTRY_FILE).is_file() or _DIGEST.fullmatch(p.name) for p in inside):
-            found += _entries(path, f"{kind}/{path.name}")  # such as `stages/finetune`
-        elif inside:
-            found.append(_entry(kind, path))
-    return found
+def _paths(folder: Path) -> list[Path]:
+    """List what is in a folder; nothing if it cannot be read."""
+    with suppress(OSError):
+        return sorted(folder.iterdir())
+    return []
+
+
+def _is_own(kind: str, path: Path) -> bool:
+    """Return whether mmpoison has written an entry: its name and its `entry.json` say so, and it is no link."""
+    if path.is_symlink():
+        return False
+    if not path.is_dir():
+        return _FILES.fullmatch(f"{kind}/{path.name}") is not None
+    if (named := _DIGEST.fullmatch(path.name)) and named[1]:
+        return True
+    about = _about(path)
+    return about.get("kind") == kind if about else bool(named and (path / ENTRY_FILE).is_file())
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Read the `entry.json` of an entry; empty if it is missing or damaged."""
+    with suppress(InputError, OSError):
+        about = read_json(path / ENTRY_FILE)
+        return about if isinstance(about, dict) else {}
+    return {}
 
 
 def _entry(kind: str, path: Path) -> CacheEntry:
-    size, used, about = 0, 0.0, None
+    size, used = 0, 0.0
     with suppress(OSError):  # another process may delete it meanwhile
         size = disk_bytes(path)
         file = path / ENTRY_FILE
         used = (file if file.is_file() else path).stat().st_mtime
-        with suppress(InputError):
-            about = read_json(file) if file.is_file() else None
-    return CacheEntry(kind, path, size, used, about if isinstance(about, dict) else {})
+    return CacheEntry(kind, path, size, used, _about(path))
 
 
 def disk_bytes(path: Path) -> int:
     """Return how much disk a file takes, or all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
-    states = [file.stat() for file in files if file.is_file()]
+    states = [file.lstat() for file in files if file.is_file()]
     return sum(int(getattr(state, "st_blocks", state.st_size / 512) * 512) for state in states)

@@ -385,8 +385,22 @@ def no_room(error: BaseException) -> str | None:
     return None
 
 
+def no_memory(error: BaseException) -> bool:
+    """Return whether an error says that there is no memory, of the machine or of a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and (
+        "can't allocate memory" in text
+        or "out of memory" in text
+        or getattr(error, "errno", None) == errno.ENOMEM
+    )
+
+
 def refuse_occupied(target: Path) -> None:
     """Refuse an output folder that is not empty, so that nothing is ever overwritten."""
+    if not target.name:
+        raise InputError(f"{target}: results go to a new folder: name one with --out")
     refuse_special(target)
     if target.is_file():
         raise InputError(f"{target}: is a file and not a folder: choose another --out")

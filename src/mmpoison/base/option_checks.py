@@ -1,12 +1,23 @@
-"""Checks of options: one message for all attacks and defences."""
+"""Checks of options, one message for all attacks and defences; and of the arguments of the Python API."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from numbers import Integral
+from typing import ParamSpec, TypeVar
 
 from mmpoison.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_VALUES = {"int", "float", "bool", "Sequence", "Mapping", "Any"}
+"""Types of parameters that are neither names nor paths nor objects of mmpoison."""
 
 
 def check_number(
@@ -76,3 +87,51 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
     """
     if value not in known:
         raise InputError(f"{name} {value!r:.60} is none of {', '.join(known)}")
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what is not a whole number from 0, of Python or of NumPy, in 64 bits.
+
+    Raises:
+        InputError: If it is not.
+    """
+    whole = int(seed) if isinstance(seed, Integral) else -1
+    if isinstance(seed, bool) or not 0 <= whole < 1 << 63:
+        raise InputError(f"seed {seed!r:.40} is not a whole number from 0 to {(1 << 63) - 1:,}")
+
+
+def check_name(name: str, value: object) -> None:
+    """Refuse an argument that can be no name, no path and no object of mmpoison.
+
+    Args:
+        name: Name of the parameter.
+        value: Its value.
+
+    Raises:
+        InputError: If it is an empty text, None, a number, bytes or another plain value.
+    """
+    plain = type(value).__module__ == "builtins" and not isinstance(value, str)
+    if plain or (isinstance(value, str) and not value.strip()):
+        raise InputError(
+            f"{name} is {value!r:.40}: give a name or a path, or an object of its kind"
+        )
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function of the Python API to refuse wrong seeds, names and paths before anything is loaded."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            # as it is written: most of the types are imported for type checkers alone
+            kinds = set(re.findall(r"\w+", str(signature.parameters[name].annotation)))
+            if value is None and "None" in kinds:
+                continue
+            if name == "seed":
+                check_seed(value)
+            elif value == "" or not kinds & _VALUES:
+                check_name(name, value)
+        return function(*args, **kwargs)
+
+    return call

@@ -10,7 +10,7 @@ class-swap = "my_package.class_swap"
 ```
 
 Importing the module registers the plug-in under the name of the entry point. An unusable plug-in is reported in one
-line and left out; all others work.
+line and left out; all others work. An error in a plug-in's own code is the plug-in's, and names it (`plugin_fault`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -28,6 +29,9 @@ from typing import Generic, TypeVar
 from mmpoison.errors import InputError, MmpoisonWarning
 
 T = TypeVar("T")
+
+_REGISTERED: dict[str, str] = {}
+"""What each module outside of mmpoison has registered, for messages."""
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -70,6 +74,9 @@ class Registry(Mapping[str, T], Generic[T]):
             if name in self._items and self._items[name] is not item:
                 raise ValueError(f"two {self.kind}s have the name {name!r}")
             self._items[name] = item
+            module = str(getattr(getattr(item, "load", item), "__module__", ""))
+            if module and _package(module) != _package(__name__):
+                _REGISTERED[module] = f"{self.kind} {name!r}"
             return item
 
         return decorate
@@ -155,6 +162,35 @@ class Registry(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         self._discover()
         return len(self._items)
+
+
+def plugin_fault(error: BaseException) -> str | None:
+    """Write one line about an error that was raised in a plug-in's package, or in a library that it called.
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        The plug-in, its file and line, and the error; None if the error is that of mmpoison.
+    """
+    packages = {_package(module) for module in _REGISTERED}
+    own: list[tuple[str, str]] = []
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module = str(frame.f_globals.get("__name__", ""))
+        if _package(module) == _package(__name__):
+            break
+        if _package(module) in packages:
+            own.append((module, f"{frame.f_code.co_filename}, line {line}"))
+    if not own:
+        return None
+    names = [_REGISTERED[module] for module, _ in own if module in _REGISTERED]
+    name = names[0] if names else f"of package {_package(own[0][0])}"
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"plug-in {name} failed in {own[0][1]} ({reason}): report it to its author"
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _origin(found: EntryPoint) -> str:

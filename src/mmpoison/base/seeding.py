@@ -9,7 +9,7 @@ import hashlib
 
 import numpy as np
 
-from mmpoison.errors import InputError
+from mmpoison.base.option_checks import check_seed
 
 
 def stream_key(stream: str) -> int:
@@ -19,8 +19,7 @@ def stream_key(stream: str) -> int:
 
 def seed_sequence(seed: int, stream: str) -> np.random.SeedSequence:
     """Return the seed sequence of one named stream of a run's seed."""
-    if seed < 0:
-        raise InputError(f"seed {seed} is negative: give a whole number from 0")
+    check_seed(seed)
     return np.random.SeedSequence((seed, stream_key(stream)))
 
 

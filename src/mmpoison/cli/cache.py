@@ -63,7 +63,7 @@ def clear(
     everything: Annotated[bool, typer.Option("--all")] = False,
     dry_run: bool = False,
 ) -> None:
-    """Delete cached results, which can be computed again; entries in use stay.
+    """Delete cached results, which can be computed again; entries in use stay, and all files that are not mmpoison's.
 
     Example: [bold]mmpoison cache clear --older-than 30d[/bold]
 
@@ -71,7 +71,7 @@ def clear(
         older_than: Delete only what was not used for this long, e.g. 12h or 30d.
         kind: Delete only this kind; `cache list` shows the kinds.
         down_to: Delete the least recently used until the cache has at most this size, e.g. 500MB or 20GB.
-        everything: Delete everything.
+        everything: Delete all cached results.
         dry_run: Show what would be deleted, and delete nothing.
     """
     from mmpoison.base.content_cache import ContentCache

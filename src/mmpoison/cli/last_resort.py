@@ -3,7 +3,7 @@
 | end | exit code |
 |---|---|
 | done | 0 |
-| bad input, a full disk, a folder without write permission | 2 |
+| bad input, a full disk, a folder without write permission, an error in a plug-in | 2 |
 | a misleading result, no memory, a missing package, a bug | 1 |
 | Ctrl-C (SIGINT) | 130 |
 | SIGTERM | 143 |
@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -147,7 +146,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     Args:
         error: Any exception but those of a signal.
     """
-    from mmpoison.base.files import no_room
+    from mmpoison.base.files import no_memory, no_room
+    from mmpoison.base.registry import plugin_fault
     from mmpoison.errors import InputError, ResultError
 
     if isinstance(error, InputError):
@@ -157,11 +157,13 @@ def explain(error: BaseException) -> tuple[str, int]:
     if (full := no_room(error)) is not None:
         where = getattr(error, "filename", None)
         return f"{where or 'writing'}: {full}", 2
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    if no_memory(error):
         return (
             "out of memory: give a smaller batch_size or chunk_size, fewer --workers, or a machine with more memory"
             f" ({_short(error)})"
         ), 1
+    if (fault := plugin_fault(error)) is not None:
+        return f"{fault}{_save_trace(error)}", 2
     if isinstance(error, RecursionError):
         return f"something is nested too deeply, probably the input{_save_trace(error)}", 1
     if isinstance(error, ImportError) and (line := _missing(error)) is not None:
@@ -172,18 +174,6 @@ def explain(error: BaseException) -> tuple[str, int]:
     return (
         f"this is a bug in mmpoison ({_short(error)}); please report it with the command{_save_trace(error)}",
         1,
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, (RuntimeError, OSError))
-        and (
-            "can't allocate memory" in text
-            or "out of memory" in text
-            or getattr(error, "errno", None) == errno.ENOMEM
-        )
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import wraps
 from pathlib import Path
@@ -65,11 +69,11 @@ def declared(command: F) -> F:
     own = _parameters(command)
     own.pop("call", None)
     every = {**(_on_terminal(function) if function else {}), **own}
-    text, said = described_options(inspect.getdoc(command) or "")
-    of_python = described_options(inspect.getdoc(function) or "")[1] if function else {}
+    text, said = described_options(_docstring(command))
+    of_python = described_options(_docstring(function))[1] if function else {}
     places = (
         said,
-        described_options(options.__doc__ or "")[1],
+        described_options(_docstring(options))[1],
         {name: (FIRST_GROUP, help) for name, (group, help) in of_python.items() if group == "Args"},
     )
     data = next((name for name, one in every.items() if _is_data(one.annotation)), None)
@@ -89,7 +93,7 @@ def declared(command: F) -> F:
             ranks[name] = groups.index(group)
             info.rich_help_panel = None if group == FIRST_GROUP else group
             info.help = next((help for _, help in found if help), None)
-        elif not info.hidden:
+        elif not info.hidden and any(places):
             raise LookupError(f"{command.__name__}: nothing says what {name} is")
         every[name] = one.replace(annotation=Annotated[str if name == data else kind, info])
 
@@ -117,6 +121,16 @@ def declared(command: F) -> F:
     run.__annotations__ = {name: one.annotation for name, one in every.items()}
     run.__doc__ = text
     return cast("F", run)
+
+
+def _docstring(of: Any) -> str:
+    """Return a docstring, from the source where `python -OO` has dropped it; empty if there is no source either."""
+    text = inspect.getdoc(of)
+    if text is None and sys.flags.optimize > 1:
+        with suppress(OSError):
+            tree = ast.parse(textwrap.dedent(inspect.getsource(of)))
+            text = ast.get_docstring(tree if inspect.ismodule(of) else cast("Any", tree.body[0]))
+    return text or ""
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmpoison.base.files import refuse_special
+from mmpoison.base.option_checks import check_name
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.datasets.options import Count, fit_options, option_kinds
 from mmpoison.datasets.own_rows import GoneRows, KeptKeys
@@ -115,6 +116,7 @@ def load_dataset(
     Raises:
         InputError: If the name is neither, the folder is missing, or an option is unknown.
     """
+    check_name("data set", name)
     if format is None and name in DATASETS:
         source = DATASETS[name]
         place = find_root(source) if root is None else Path(root)
@@ -227,6 +229,7 @@ class PathData:
         Raises:
             InputError: If there is nothing at the path, no format or several recognise it, or an option is wrong.
         """
+        check_name("path", path)
         place = Path(path)
         source = recognise(place) if format is None else DATASETS[format]
         on = {name: True for name in switched_on if name in source.options}

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.files import atomic_file, atomic_folder, owned_temporary
+from mmpoison.base.option_checks import check_name
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.untrusted import open_bytes, parse_json, read_lines
 from mmpoison.embedded.arrays import read_header
@@ -408,6 +409,7 @@ def keep_filter(path: str | Path) -> KeepFilter:
     Raises:
         InputError: If there is no such list, or it is none.
     """
+    check_name("path", path)
     place = Path(path)
     if place.is_dir():
         inside = (place / KEEP_FILE, place / KEEP_FOLDER)

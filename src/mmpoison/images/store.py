@@ -273,10 +273,10 @@ class _PixelEntry:
                 f"{file_size(free)} are free: set MMPOISON_CACHE to a folder on a larger disk, or empty this one"
             )
         folder.mkdir()
+        self.cache.describe(self.key, folder)  # first: `cache clear` knows it by that
         with (folder / "pixels.u8").open("wb") as stream:
             stream.truncate(needed)
         (folder / "broken.jsonl").touch()
-        self.cache.describe(self.key, folder)
         states = np.zeros(self.count, dtype=np.uint8)
         (folder / "states.u8").write_bytes(states.tobytes())
         return states

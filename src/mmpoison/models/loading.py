@@ -6,6 +6,7 @@ import difflib
 import re
 from pathlib import Path
 
+from mmpoison.base.option_checks import check_name
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.models import hugging_face, open_clip_models
@@ -44,6 +45,7 @@ def load_encoder(name_or_path: str | Path) -> DualEncoder:
         >>> encoder.image_size
         64
     """
+    check_name("model", name_or_path)
     text = str(name_or_path)
     if isinstance(name_or_path, Path):
         return _load_path(text)

@@ -16,6 +16,7 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, front_matter, without_front_matter
+from mmpoison.base.option_checks import check_name
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import (
     MAX_LINE_BYTES,
@@ -199,6 +200,7 @@ def save_pairs(
     Raises:
         InputError: If `out` holds something already or an image is missing.
     """
+    check_name("out", out)
     target = Path(out)
     with atomic_folder(target) as folder:
         root = pairs.root

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmpoison.base.option_checks import check_name
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import find_device
 from mmpoison.datasets.catalogue import DATASETS, NamedData
@@ -109,6 +110,7 @@ def open_source(
     named = source.root.name if isinstance(source, PairDataset) else str(source)
     chosen = source if isinstance(source, NamedData) else None
     if isinstance(source, NamedData):
+        check_name("source", source.data)
         _refuse_memory(source.data)
         if _has_embeddings(source.data, source.format):
             if source.root is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmpoison.base.extras import require
-from mmpoison.base.files import atomic_file, refused_without_room
+from mmpoison.base.files import atomic_file, no_memory, refused_without_room
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import (
     begin_worker,
@@ -27,6 +27,7 @@ from mmpoison.base.processes import (
     gpu_number,
     only_gpu,
 )
+from mmpoison.base.registry import plugin_fault
 from mmpoison.errors import InputError, ResultError, WorkStopped
 from mmpoison.runs.progress import Progress, RunProgress
 
@@ -115,7 +116,7 @@ class Reply:
     Attributes:
         error: None if it is done; else why it is not, one line.
         detail: Stack trace of what was not expected.
-        retry: Whether another attempt may go better: not where the input is to blame.
+        retry: Whether another attempt may go better: not where the input or a plug-in is to blame.
         stops: Whether other tasks would meet it too: no room, no memory, a changed input, a process that was killed.
     """
 
@@ -176,8 +177,10 @@ class TaskRunner:
         except (InputError, ResultError) as error:
             return Reply(" ".join(str(error).split()), stops=isinstance(error, WorkStopped))
         except Exception as error:
-            line = " ".join(f"{type(error).__name__}: {error}".split())
-            return Reply(line, traceback.format_exc(), True, isinstance(error, MemoryError))
+            fault = None if no_memory(error) else plugin_fault(error)
+            line = fault or " ".join(f"{type(error).__name__}: {error}".split())
+            retry = fault is None or isinstance(error, OSError)
+            return Reply(line, traceback.format_exc(), retry, isinstance(error, MemoryError))
 
 
 def _folder_lock(out: Path) -> Any:
