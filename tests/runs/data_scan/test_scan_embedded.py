@@ -29,6 +29,7 @@ from mmpoison.records.data_scan import DataScan
 from mmpoison.runs.data_scan import scan_embedded as module
 from mmpoison.runs.data_scan.drop import Judged
 from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
+from mmpoison.runs.data_scan.shard_passes import BLOCK
 from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import SilentProgress
 
@@ -270,14 +271,30 @@ def replace_keeping_times(file: Path) -> None:
     os.utime(file, ns=times)
 
 
+def write_keeping_times(file: Path) -> None:
+    """Change the middle of a file in place; size, inode, time of change, beginning and end stay."""
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    middle = file.stat().st_size // 2
+    assert middle > BLOCK + 4
+    with file.open("r+b") as stream:
+        stream.seek(middle)
+        stream.write(b"\0\0\0\0")
+    os.utime(file, ns=times)
+
+
+@pytest.mark.parametrize("change", [replace_keeping_times, write_keeping_times])
 @pytest.mark.parametrize("task", ["1-read/2", "2-counts/0", "4-score/2"])
 def test_a_source_that_changes_under_the_scan_gives_no_result(
-    corpus: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+    corpus: tuple[Path, set[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    change: Callable[[Path], None],
 ) -> None:
     source = tmp_path / "source"
     shutil.copytree(corpus[0], source)
     file = source / "img_emb" / "img_emb_0.npy"
-    worker = Meddles(task, lambda: replace_keeping_times(file))
+    worker = Meddles(task, lambda: change(file))
     monkeypatch.setattr(module, "make_workers", lambda *given, **more: [worker])
     with pytest.raises(InputError, match=r"img_emb_0\.npy: changed since the scan began"):
         scanned(source, tmp_path / "out")

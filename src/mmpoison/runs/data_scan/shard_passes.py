@@ -45,8 +45,8 @@ FileStates = dict[str, str]
 def file_states(source: EmbeddedSource) -> FileStates:
     """Return for each file of a source what changes when it is written or replaced.
 
-    Of a file of this machine these are its size, time of change, inode and a hash of its first and last block; of one
-    in a store what the store says of its version.
+    Of a file of this machine these are its size, mtime, ctime (no command makes links to it), inode and a hash of its
+    first and last block; of one in a store what the store says of its version.
     """
     files = {str(file): file for shard in source.shards for file in _files(shard)}
     remote = any(file.store is not None for file in files.values())
@@ -118,7 +118,8 @@ def _state(file: DataFile) -> str:
             last = max(found.st_size - BLOCK, 0)
             blocks = file.bytes_between(0, BLOCK) + file.bytes_between(last, last + BLOCK)
             digest = hashlib.blake2b(blocks, digest_size=16).hexdigest()
-            return f"{found.st_size} {found.st_mtime_ns} {found.st_ino} {digest}"
+            times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
+            return f"{found.st_size} {times} {found.st_ino} {digest}"
         with file.reading():
             facts = file.store.info(file.path)
     except (OSError, ShardError):
