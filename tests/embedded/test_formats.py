@@ -70,6 +70,12 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     return request.param, WRITERS[request.param](tmp_path / "set")
 
 
+@pytest.mark.parametrize("format", sorted(WRITERS))
+def test_no_rows_are_refused(tmp_path: Path, format: str) -> None:
+    folder = write.ONE_SHARD[format](tmp_path / "in", PAIRS.part(slice(0)))
+    assert "in: has no embeddings: its files hold 0 pairs" in refusal(open_embedded, folder)
+
+
 def check_equal(source: EmbeddedSource) -> None:
     """Everything that was written comes back, shard by shard; DataComp's shards have the order of their names."""
     order: list[int] = []

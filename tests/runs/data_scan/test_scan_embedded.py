@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.embedded.conftest import ONE_SHARD, make_pairs
 from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
 from tests.runs.data_scan.group_loop import scan_memory
 from tests.runs.data_scan.test_shard_passes import Here
@@ -243,6 +244,46 @@ def test_work_of_other_data_is_not_used(corpus: tuple[Path, set[str]], tmp_path:
     (work / "key.json").write_text('{"scan": "of something else", "files": {}}')
     with pytest.raises(InputError, match="unfinished work of another scan"):
         scanned(corpus[0], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            '{"scan": "x"',
+            '{"scan": "x"}',
+            '{"scan": "x", "files": []}',
+            '{"files": {}}',
+            "[]",
+            "\0",
+        ),
+        *('{"scan": "x", "files": {"a.npy": 3}}', '{"scan": 3, "files": {}}'),
+    ],
+)
+def test_a_damaged_key_of_unfinished_work_is_one_line(
+    corpus: tuple[Path, set[str]], tmp_path: Path, key: str
+) -> None:
+    work = tmp_path / "out.scanning" / "passes"
+    work.mkdir(parents=True)
+    (work / "key.json").write_text(key)
+    with pytest.raises(
+        InputError, match=r"cannot be resumed, key\.json is damaged .*: delete"
+    ) as e:
+        scanned(corpus[0], tmp_path / "out")
+    assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("format", sorted(ONE_SHARD))
+@pytest.mark.parametrize("number", [np.nan, 0.0])
+def test_embeddings_of_which_none_can_be_used_are_refused(
+    tmp_path: Path, format: str, number: float
+) -> None:
+    pairs = make_pairs(60)
+    ONE_SHARD[format](tmp_path / "in", replace(pairs, text=pairs.text * np.float16(number)))
+    with pytest.raises(InputError, match=r"in: no pair can be judged: 60 pairs, each with an"):
+        scanned(tmp_path / "in", tmp_path / "out")
+    # nothing is left that a scan of repaired embeddings would stumble over
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 class Stopped(Exception):

@@ -149,7 +149,7 @@ def _spans(file: DataFile) -> Iterator[tuple[int, int]]:
         if stop - start >= ROWS_A_SHARD:
             yield start, stop
             start = stop
-    if stop > start or not groups:
+    if stop > start or not stop:
         yield start, stop
 
 
