@@ -20,12 +20,14 @@ from tests.conftest import refusal
 
 from mmpoison.attacks import ATTACKS, Attack, rebuild, run_attack
 from mmpoison.attacks.catalogue import Kind as AttackKind
+from mmpoison.attacks.catalogue import attack_problems
 from mmpoison.base import registry as registries
 from mmpoison.base.registry import Registry, plugin_fault
 from mmpoison.cli.data_shown import is_format
 from mmpoison.cli.last_resort import explain
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.options import option_kinds
+from mmpoison.datasets.verify.manifest_check import manifest_problems
 from mmpoison.defenses import DEFENSES
 from mmpoison.defenses.catalogue import Kind
 from mmpoison.errors import InputError
@@ -289,6 +291,8 @@ class TestAttack:
         assert poison(again, small_pairs(root), seed=5).fingerprint == first.fingerprint
         assert first.manifest.fingerprint == first.fingerprint
         assert rebuild(small_pairs(root), first.manifest).fingerprint == first.fingerprint
+        assert manifest_problems(first, small_pairs(root)) == []
+        assert attack_problems(small_pairs(root), first.manifest)[0] == []
         fingerprints = {poison(again, small_pairs(root), seed=s).fingerprint for s in range(5)}
         assert len(fingerprints) > 1
 

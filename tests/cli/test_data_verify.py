@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 Cli = Callable[..., Any]
@@ -71,6 +72,87 @@ def test_a_manifest_that_does_not_fit(cli: Cli, square_folder: Path, tmp_path: P
     result = cli("data", "verify", out)
     assert result.code == 1
     assert "manifest and captions differ" in result.out
+
+
+def edited(manifest: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Change fields; `pairs` says what each pair gets, `first` what the first one gets."""
+    for name, value in changes.items():
+        if name in ("pairs", "first"):
+            for pair in manifest["pairs"][: 1 if name == "first" else None]:
+                pair |= value
+        elif isinstance(value, dict):
+            manifest[name] |= value
+        else:
+            manifest[name] = value
+    return manifest
+
+
+EDITS: list[tuple[dict[str, Any], str]] = [
+    ({"goals": ["sofa2sheep"]}, "goal 'sofa2sheep', but no poisoned pair has it"),
+    ({"goals": ["sheep2sofa", "bird2sofa"]}, "goal 'bird2sofa', but no poisoned pair has it"),
+    ({"first": {"goal": "bird2sofa"}}, "for 1 pair: goal 'bird2sofa' for a caption of class"),
+    ({"first": {"goal": "sheep2bird"}}, "'sheep2bird' for a caption of class 'sheep' on an image"),
+    (
+        {"goals": ["bird2sofa"], "pairs": {"goal": "bird2sofa"}, "options": {"goal": "bird2sofa"}},
+        "not that of the classes for 15 pairs: goal 'bird2sofa'",
+    ),
+    ({"seed": 8}, "seed 8 gives other pairs on the clean set"),
+    ({"options": {"samples": 2}}, "gives other pairs on the clean set"),
+    ({"options": {"samples": 10**6}}, "cannot be run on the clean set: goal sheep2sofa: 1000000"),
+    ({"options": {"samples": "x"}}, "cannot be run on the clean set: samples 'x'"),
+    ({"options": {"goal": 5}}, "cannot be run on the clean set"),
+    ({"options": {"size": 5}}, "cannot be run on the clean set: size: attack"),
+    ({"counts": {"poisoned_samples": 2}}, "it says poisoned_samples 2, its pairs make 3"),
+    ({"counts": {"training_pairs": 99}}, "not a poison manifest"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), EDITS)
+def test_an_edited_manifest_is_found_by_the_clean_set(
+    cli: Cli, square_folder: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    out = tmp_path / "poisoned"
+    chosen = ("--goal", "sheep2sofa", "--samples", "3", "--seed", "7")
+    assert cli("poison", square_folder, *chosen, "--out", out).code == 0
+    verify = ("data", "verify", out, "--clean", square_folder, "--no-images", "--json")
+    assert cli(*verify).code == 0
+    file = out / "manifest.json"
+    file.write_text(json.dumps(edited(json.loads(file.read_text()), changes)))
+    result = cli(*verify)
+    assert result.code == 1
+    wrong = json.loads(result.out)["wrong"]["manifest"]
+    assert any(says in line for line in wrong), wrong
+
+
+def test_a_backdoor_is_made_again_from_its_seed(
+    cli: Cli, square_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "poisoned"
+    chosen = ("--attack", "patch-backdoor", "--goal", "sheep2sofa", "--samples", "3")
+    assert cli("poison", square_folder, *chosen, "--out", out).code == 0
+    assert cli("data", "verify", out, "--clean", square_folder).code == 0
+    file = out / "manifest.json"
+    file.write_text(json.dumps(edited(json.loads(file.read_text()), {"seed": 8})))
+    result = cli("data", "verify", out, "--clean", square_folder)
+    assert result.code == 1
+    assert "seed 8 gives other pairs" in result.out
+
+
+def test_what_is_not_run_again_is_noted(cli: Cli, square_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "poisoned"
+    chosen = ("--attack", "single-target-image", "--goal", "sheep2sofa", "--pairs", 3)
+    assert cli("poison", square_folder, *chosen, "--out", out).code == 0
+    file = out / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for changes, says in (
+        ({"tool_version": "0.9.0"}, "version 0.9.0, which may draw otherwise"),
+        ({"options": {"target_image": "centre"}}, "it needs a model"),
+        ({"attack": "class-swap"}, "it is not installed"),
+    ):
+        file.write_text(json.dumps(edited(json.loads(json.dumps(manifest)), changes)))
+        result = cli("data", "verify", out, "--clean", square_folder, "--no-images")
+        assert result.code == 0
+        assert says in " ".join(result.out.split())
 
 
 def test_without_images(cli: Cli, own_square_folder: Path) -> None:

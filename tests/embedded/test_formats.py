@@ -52,6 +52,17 @@ def no_uid(table: pa.Table) -> pa.Table:
     return table.drop_columns(["uid"])
 
 
+def cast(name: str, kind: Any) -> Callable[[Path], None]:
+    """Give a column another type; of the type null it loses its values."""
+
+    def change(table: pa.Table) -> pa.Table:
+        old = table.column(name)
+        new = pa.nulls(len(table)) if kind == pa.null() else pa.array(range(len(old)), kind)
+        return table.set_column(table.schema.get_field_index(name), name, new)
+
+    return lambda file: rewrite(file, change)
+
+
 def only_b32(file: Path) -> None:
     np.savez(file, **{name: array for name, array in np.load(file).items() if "b32" in name})
 
@@ -68,6 +79,12 @@ def in_memory(folder: Path) -> str:
 @pytest.fixture(params=sorted(WRITERS))
 def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     return request.param, WRITERS[request.param](tmp_path / "set")
+
+
+@pytest.mark.parametrize("format", sorted(WRITERS))
+def test_no_rows_are_refused(tmp_path: Path, format: str) -> None:
+    folder = write.ONE_SHARD[format](tmp_path / "in", PAIRS.part(slice(0)))
+    assert "in: has no embeddings: its files hold 0 pairs" in refusal(open_embedded, folder)
 
 
 def check_equal(source: EmbeddedSource) -> None:
@@ -179,6 +196,7 @@ REFUSED: list[tuple[str, str, Callable[[Path], Any], dict[str, str], str]] = [
         {},
         "no column 'uid' (option id): name",
     ),
+    ("datacomp", "*.parquet", cast("uid", pa.float64()), {}, "column 'uid' holds double: text or"),
     (NPY, "*.parquet", lambda f: shutil.copy(f, f.with_stem("n")), {}, "several Parquet files"),
     (NPY, "text*", lambda f: f.rename(f.with_stem("a")), {}, "no .npy file has a usual name for"),
     (NPY, "", Path.exists, {"text": "c.npy"}, "c.npy: no such file"),
@@ -516,6 +534,25 @@ def test_a_missing_list_or_number_is_nan(tmp_path: Path) -> None:
     source = written_lists(tmp_path, [[1, 2], None, [3]], [[1, 2]] * 3)
     said = refusal(source.shards[0].vectors)
     assert "'text_embedding' row 2: has 1 numbers, the others have 2" in said
+    source = written_lists(tmp_path, [[], [1, 2]], [[1, 2]] * 2)
+    assert "row 0: has 0 numbers, the others have 2" in refusal(source.shards[0].vectors)
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_lists_without_a_number_are_refused(tmp_path: Path, nothing: Any) -> None:
+    said = refusal(written_lists, tmp_path, [nothing] * 3, [nothing] * 3)
+    assert "column 'text_embedding' has no numbers, each list is empty or missing" in said
+
+
+def test_a_column_that_parquet_calls_null_is_empty(tmp_path: Path) -> None:
+    folder = WRITERS["datacomp"](tmp_path)
+    for name in ("text", "clip_l14_similarity_score"):
+        each_file(folder, "*.parquet", cast(name, pa.null()))
+    (first, *_) = open_embedded(folder).shards
+    assert first.captions() == [""] * first.rows
+    scores = first.stored_scores()
+    assert scores is not None
+    assert np.isnan(scores).all()
 
 
 def test_columns_are_named_where_they_cannot_be_guessed(tmp_path: Path) -> None:

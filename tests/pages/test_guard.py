@@ -38,7 +38,25 @@ def test_own_names(tmp_path: Path, host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", "evil@localhost", "localhost:x", ""],
+    [
+        *(
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "evil@localhost",
+            "localhost:x",
+            "",
+        ),
+        *(
+            "localhost.evil",
+            "[::1].evil",
+            "[::1]evil",
+            "[::1]:8080.evil",
+            "[::1].evil:8080",
+            "x[::1]",
+        ),
+        *("localhost:80/evil", "localhost?evil", "localhost\\evil"),
+    ],
 )
 def test_other_names_get_nothing(tmp_path: Path, host: str) -> None:
     answer = client(tmp_path).get("/", headers={"host": host})
@@ -49,7 +67,8 @@ def test_other_names_get_nothing(tmp_path: Path, host: str) -> None:
 def test_a_server_for_others_goes_by_addresses_but_no_foreign_name(tmp_path: Path) -> None:
     served = client(tmp_path, host="0.0.0.0")
     assert served.get("/", headers={"host": "192.168.0.7:8000"}).status_code == 200
-    assert served.get("/", headers={"host": "evil.example"}).status_code == 400
+    for other in ("evil.example", "192.168.0.7.evil", "[fe80::1].evil"):
+        assert served.get("/", headers={"host": other}).status_code == 400
 
 
 @pytest.mark.parametrize(

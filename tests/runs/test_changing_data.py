@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from PIL import Image
 from tests.conftest import squares_recipe
 
 import mmpoison
-from mmpoison.datasets import convert, load_pairs
+from mmpoison.datasets import convert, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats import shard_writers
 from mmpoison.datasets.verify import pairs_check
@@ -57,6 +59,14 @@ def cut_image(folder: Path) -> None:
 
 def remove_image(folder: Path) -> None:
     (folder / IMAGE).unlink()
+
+
+def write_keeping_mtime(path: Path) -> None:
+    """In place: size, inode and mtime stay."""
+    old = path.stat()
+    time.sleep(0.02)  # a file system may count time in steps of 10 ms
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
 
 
 def rewrite_captions(folder: Path) -> None:
@@ -109,6 +119,24 @@ def test_tables_see_a_change_but_no_new_file(own_square_folder: Path) -> None:
     (own_square_folder / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match=r"manifest\.json: changed"):
         states.check()
+
+
+def test_an_old_mtime_hides_no_change_and_a_link_is_none(
+    own_square_folder: Path, tmp_path: Path
+) -> None:
+    pairs = load_pairs(own_square_folder)
+    tables, images = TableStates.of(own_square_folder), file_states(pairs.root, pairs.images.ids)
+    save_pairs(pairs, tmp_path / "linked", images="link")
+    assert (own_square_folder / IMAGE).stat().st_nlink > 1
+    assert changed_files(pairs.root, pairs.images.ids, images) == []
+    tables.check()
+    write_keeping_mtime(own_square_folder / "captions.jsonl")
+    assert tables.changed() == [own_square_folder / "captions.jsonl"]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(own_square_folder / IMAGE, "x.png")
+    before = file_states(tmp_path, ["a.tar/x.png"])
+    write_keeping_mtime(tmp_path / "a.tar")
+    assert changed_files(tmp_path, ["a.tar/x.png"], before) == ["a.tar/x.png"]
 
 
 @pytest.mark.parametrize("place", [".", "deep", "deep/a.csv"])

@@ -10,15 +10,17 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 
+from mmpoison._version import __version__
 from mmpoison.attacks.goal import Goal, require_different_originals
 from mmpoison.attacks.injection import poison_set
 from mmpoison.attacks.settings import AMOUNTS, Carrier, Mode, Settings
 from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate
 from mmpoison.attacks.target_labels import Embed, images_without_honest_captions, require_clean_set
+from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.base.seeding import generator
-from mmpoison.errors import InputError
-from mmpoison.pairs.manifest import PoisonedPair
+from mmpoison.errors import InputError, WorkStopped
+from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 from mmpoison.pairs.table import PairDataset
 
 ProgressFor = Callable[[str], Callable[[int, int], None]]
@@ -313,3 +315,53 @@ def run_attack(
     if needs_pixels or getattr(attack, "needs_embeddings", False):
         more["embed"] = embedder(getattr(attack, "encoder", None))
     return poison(pairs, seed, **more)
+
+
+COMPARED = ("goals", "mode", "target_images", "pairs")
+"""Fields of a manifest that its attack chooses; what follows from them is checked without the attack."""
+
+
+def attack_problems(clean: PairDataset, manifest: PoisonManifest) -> tuple[list[str], list[str]]:
+    """Run the attack of a manifest again, and compare what it chooses with what the manifest says.
+
+    Nothing is compared where the attack needs a model or is not installed, a filter has taken pairs out since, or
+    another version of mmpoison made the set and may have drawn otherwise.
+
+    Args:
+        clean: The set that the poisoned one was made from; nothing is compared with another one.
+        manifest: The manifest.
+
+    Returns:
+        What is wrong, and what was not compared, a line each.
+    """
+    if clean.fingerprint != manifest.clean_fingerprint:
+        return [], []
+    name, options = manifest.attack, dict(manifest.options)
+    run = f"attack {name!r:.60} with the manifest's options and seed {manifest.seed}"
+    reason = ""
+    if manifest.filtered is not None:
+        reason = "a filter has taken pairs out since"
+    elif manifest.tool_version != __version__:
+        reason = (
+            f"the set was made by version {manifest.tool_version:.20}, which may draw otherwise"
+        )
+    elif name not in ATTACKS:
+        reason = "it is not installed"
+    if reason:
+        return [], [f"{run} was not run again: {reason}"]
+    try:
+        goals = options.pop("goals" if takes_several_goals(name) else "goal", [])
+        attack = build_attack(name, [goals] if isinstance(goals, str) else goals, options)
+        if getattr(attack, "needs_pixels", False) or getattr(attack, "needs_embeddings", False):
+            return [], [f"{run} was not run again: it needs a model"]
+        again = attack.poison(clean, manifest.seed).manifest
+    except WorkStopped:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        # an option of a manifest that was edited can be anything
+        return [f"{run} cannot be run on the clean set: {one_line(str(error))[:200]}"], []
+    differ = [field for field in COMPARED if getattr(again, field) != getattr(manifest, field)]
+    if not differ:
+        return [], []
+    what = ", ".join(field.replace("_", " ") for field in differ)
+    return [f"{run} gives other {what} on the clean set than the manifest: it was edited"], []

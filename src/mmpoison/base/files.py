@@ -599,6 +599,8 @@ def output_record(made_by: Mapping[str, Any]) -> str:
 def input_state(path: Path, *, without: Path | None = None) -> str:
     """Digest the names, sizes and modification times of a file, or of all files in a folder; nothing is opened.
 
+    The ctime is left out: an output with hard links to images of the folder changes it.
+
     Args:
         path: The input.
         without: An output, which may be inside the folder: it and the temporary files next to it are left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -241,6 +242,7 @@ def verify(
         images: Read the image files too.
         out: Write the JSON to a file too.
     """
+    from mmpoison.attacks.catalogue import attack_problems
     from mmpoison.base.files import write_json
     from mmpoison.cli.data_shown import show_verification
     from mmpoison.datasets.catalogue import load_pairs
@@ -249,17 +251,25 @@ def verify(
     pairs, name, manifest_faults = load_to_verify(
         data.data, format=data.format, root=data.root, options=data.options
     )
+    made_from = load_pairs(clean) if clean else None
+    notes: list[str] = []
+    manifest = pairs.manifest
+    # an attack that makes images reads those of the clean set
+    if made_from is not None and manifest is not None and (images or not manifest.added_images):
+        faults, notes = attack_problems(made_from, manifest)
+        manifest_faults += faults
     # standard output is for JSON alone where a program reads it
     with live_progress(on_stderr=as_json) as progress:
         found = verify_pairs(
             pairs,
-            clean=load_pairs(clean) if clean else None,
+            clean=made_from,
             images=images,
             near=near_duplicates,
             format=name,
             manifest_faults=manifest_faults,
             progress=progress.progress("reading images"),
         )
+    found = replace(found, notes=[*found.notes, *notes])
     if out is not None:
         write_json(out, found.to_json())
     if as_json:

@@ -100,11 +100,9 @@ class OwnColumns:
         Raises:
             ShardError: If the file cannot be read, has no such column, or it holds something else.
         """
-        import pyarrow.types as types
-
         found: list[str] = []
         for array in self._batches(column):
-            if not (is_text_type(array.type) or types.is_integer(array.type)):
+            if not _is_text(array.type):
                 raise ShardError(
                     f"{self.file}: column {column!r:.80} holds {array.type}: text or whole numbers are needed"
                 )
@@ -122,9 +120,13 @@ class OwnColumns:
         found = []
         for array in self._batches(column):
             kind = array.type
-            if not (
-                pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-            ):
+            known = (
+                pa.types.is_floating,
+                pa.types.is_integer,
+                pa.types.is_boolean,
+                pa.types.is_null,
+            )
+            if not any(test(kind) for test in known):
                 raise ShardError(
                     f"{self.file}: column {column!r:.80} holds {array.type}: numbers are needed"
                 )
@@ -329,14 +331,27 @@ def choose_columns(
         **given: The user's choice for each.
 
     Raises:
-        InputError: As `find_column`.
+        InputError: As `find_column`, or if the first table that can be read has ids of another type than text or whole
+            numbers, with which no list could be written.
     """
-    return ColumnChoice(
+    chosen = ColumnChoice(
         **{
             option: find_column(files, option, name, usual.get(option, ()))
             for option, name in given.items()
         }
     )
+    for own in files if chosen.id is not None else ():
+        try:
+            kind = own.schema().field(chosen.id).type
+        except (ShardError, KeyError):
+            continue
+        if not _is_text(kind):
+            raise InputError(
+                f"{own.file}: column {chosen.id!r:.80} holds {kind}: text or whole numbers are needed as ids: convert "
+                "it, or name another column with the option id"
+            )
+        break
+    return chosen
 
 
 def find_column(
@@ -390,6 +405,13 @@ def _groups(metadata: Any) -> Iterator[tuple[int, int, int]]:
         last = first + metadata.row_group(group).num_rows
         yield group, first, last
         first = last
+
+
+def _is_text(kind: Any) -> bool:
+    """Return whether values of an Arrow type are read as text; a column of the type null has none."""
+    import pyarrow.types as types
+
+    return is_text_type(kind) or types.is_integer(kind) or types.is_null(kind)
 
 
 def _plain(kind: Any) -> Any:

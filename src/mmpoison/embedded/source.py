@@ -118,19 +118,19 @@ def make_source(format: str, root: str, shards: Iterable[S], id_kind: IdKind) ->
         The source; its dimension is the commonest one, and a shard of another raises when it is read.
 
     Raises:
-        InputError: If no shard can be read (the message is that of the first), or two have one name.
+        InputError: If no shard can be read (the message is that of the first), none has a row, or two have one name.
     """
     found = list(shards)
     names = Counter(shard.name for shard in found)
     if twice := [name for name, count in names.items() if count > 1]:
         raise InputError(f"{root}: two shards are called {twice[0]!r:.80}: rename one of the files")
-    sizes = Counter(shard.dimension for shard in found if shard.dimension)
+    sizes = Counter(shard.dimension for shard in found if shard.rows and shard.dimension)
     if not sizes:
         try:
             found[0].vectors()
         except ShardError as error:
             raise InputError(f"{error} (none of {len(found):,} shards can be read)") from None
-        raise InputError(f"{root}: has no embeddings")
+        raise InputError(f"{root}: has no embeddings: its files hold 0 pairs")
     dimension = sizes.most_common(1)[0][0]
     alike = tuple(replace(shard, dimension=dimension) for shard in found)
     return EmbeddedSource(format, root, alike, dimension, id_kind)

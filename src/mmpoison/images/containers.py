@@ -145,7 +145,7 @@ MAX_IMAGE_BYTES = 200 * 2**20
 
 T = TypeVar("T")
 Problem = Callable[[str], None]
-FileKey = tuple[str, int, int]
+FileKey = tuple[str, int, int, int]
 
 
 def split_container(root: Path, image_id: str) -> tuple[str, str] | None:
@@ -176,7 +176,7 @@ def read_inside(container: Path, name: str) -> bytes:
     """
     try:
         stat = container.stat()
-        key = (str(container), stat.st_size, stat.st_mtime_ns)
+        key = (str(container), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         if container.suffix == ".tar":
             return _read_member(container, name, key)
         return _read_row(container, name, key)

@@ -135,8 +135,14 @@ States = npt.NDArray[np.int64]
 Names = Sequence[str] | npt.NDArray[np.object_]
 
 
-def state_of(path: str) -> int:
-    """Return the state of one regular file as a number; 0 if it does not exist."""
+def state_of(path: str, *, linked: bool = True) -> int:
+    """Return the state of one regular file as a number; 0 if it does not exist.
+
+    Args:
+        path: The file.
+        linked: Whether hard links may be made to it meanwhile. A new link changes the ctime of the file, as a write
+            does, so the ctime is compared only where there is none; it shows a write that put the old mtime back.
+    """
     try:
         found = os.stat(path)  # noqa: PTH116 - many times as fast as pathlib
     except (OSError, ValueError):
@@ -144,7 +150,8 @@ def state_of(path: str) -> int:
     if not stat.S_ISREG(found.st_mode):
         return MISSING
     # hashes of whole numbers are the same in every process
-    return hash((found.st_size, found.st_mtime_ns, found.st_ino)) or 1
+    changed = () if linked else (found.st_ctime_ns,)
+    return hash((found.st_size, found.st_mtime_ns, found.st_ino, *changed)) or 1
 
 
 def changed_line(paths: Sequence[Path]) -> str:
@@ -158,6 +165,9 @@ def changed_line(paths: Sequence[Path]) -> str:
 
 def file_states(root: Path, ids: Names) -> States:
     """Return the state of each image file, for a later comparison; 8 bytes per image.
+
+    `save_pairs` and `convert` make hard links to image files while these are read, here or in another process, so
+    their ctime is not compared. To a container no link is made.
 
     Args:
         root: Folder the ids are relative to.
@@ -173,7 +183,7 @@ def file_states(root: Path, ids: Names) -> States:
         state = state_of(f"{base}/{image_id}")
         if state == MISSING and (inner := split_container(root, image_id)) is not None:
             if inner[0] not in known:
-                known[inner[0]] = state_of(f"{base}/{inner[0]}")
+                known[inner[0]] = state_of(f"{base}/{inner[0]}", linked=False)
             return known[inner[0]]
         if state == MISSING and (cached := cached_image(root, image_id)) is not None:
             return state_of(str(cached))
@@ -312,7 +322,8 @@ def image_bytes(root: Path, image_id: str) -> bytes:
 def image_stat(root: Path, image_id: str) -> tuple[str, int, int]:
     """Return what identifies a version of an image: real path, size in bytes, modification time in nanoseconds.
 
-    Size and time are those of the file; of an image inside a container they are the container's.
+    Size and time are those of the file; of an image inside a container they are the container's. The ctime is left out,
+    as each hard link to the image changes it, and embeddings that are cached would be computed again.
 
     Raises:
         InputError: If there is no such file, or it lies outside the root.

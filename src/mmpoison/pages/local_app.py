@@ -115,12 +115,12 @@ class Guard:
     def _knows(self, host: str) -> bool:
         try:
             parts = urlsplit(f"//{host}")
-            _ = parts.port
-            if parts.netloc != host or "@" in host:
+            name, port = parts.hostname or "", parts.port
+            known = f"[{name}]" if ":" in name else name
+            # urlsplit drops what it does not understand, such as the end of `[::1].evil`
+            if host.lower() != (known if port is None else f"{known}:{port}"):
                 return False
-            return parts.hostname in self._names or (
-                self._open and bool(ipaddress.ip_address(parts.hostname or ""))
-            )
+            return name in self._names or (self._open and bool(ipaddress.ip_address(name)))
         except ValueError:
             return False
 

@@ -21,7 +21,7 @@ from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.images.sources import States, changed_files, file_states, refuse_changed
+from mmpoison.images.sources import States, changed_line, state_of
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class TableStates:
     Attributes:
         folder: The folder that they lie in.
         files: Their paths relative to it.
-        states: The state of each (`file_states`), shape `(n,)`.
+        states: The state of each (`state_of`), shape `(n,)`.
     """
 
     folder: Path
@@ -54,11 +54,12 @@ class TableStates:
     def of(cls, place: Path) -> TableStates:
         """Note the states of a file; or of the tables in a folder and in the folders in it."""
         folder, files = (place, _tables(place)) if place.is_dir() else (place.parent, [place.name])
-        return cls(folder, files, file_states(folder, files))
+        return cls(folder, files, _states(folder, files))
 
     def changed(self) -> list[Path]:
         """List the files that have changed or disappeared; new files were not read and do not count."""
-        return [self.folder / name for name in changed_files(self.folder, self.files, self.states)]
+        differ = np.flatnonzero(_states(self.folder, self.files) != self.states)
+        return [self.folder / self.files[place] for place in differ.tolist()]
 
     def check(self) -> None:
         """Refuse tables that have changed since.
@@ -66,7 +67,8 @@ class TableStates:
         Raises:
             InputError: If one has.
         """
-        refuse_changed(self.folder, self.files, self.states)
+        if changed := self.changed():
+            raise InputError(changed_line(changed))
 
     @contextmanager
     def read(self) -> Iterator[None]:
@@ -77,6 +79,12 @@ class TableStates:
             self.check()
             raise
         self.check()
+
+
+def _states(folder: Path, files: Sequence[str]) -> States:
+    # no command makes links to a table
+    states = [state_of(f"{folder}/{name}", linked=False) for name in files]
+    return np.array(states, dtype=np.int64)
 
 
 def _tables(place: Path) -> list[str]:

@@ -60,11 +60,11 @@ def parameters_of(folder: Path) -> Row:
     if not file.exists():
         return {}
     found = file.stat()
-    return dict(_read(file, found.st_mtime_ns, found.st_size))
+    return dict(_read(file, (found.st_mtime_ns, found.st_ctime_ns), found.st_size))
 
 
 @lru_cache(maxsize=4096)
-def _read(file: Path, changed: int, size: int) -> Row:
+def _read(file: Path, changed: tuple[int, int], size: int) -> Row:
     """Read the parameters of a recipe file; a page reads them several times, and YAML is slow."""
     value = read_yaml(file)
     if not isinstance(value, Mapping):

@@ -95,7 +95,8 @@ class ScanResult(DataScan):
             lines.append(f"  {count_of(more, 'more group')} as in clean data: on the page")
         lines += [f"note: {note}" for note in self.notes]
         lines.append(
-            f"{visible(self.source)}: {self.format}, {self.pairs:,} pairs in {count_of(len(self.shards), 'shard')}; "
+            f"{visible(self.source)}: {self.format}, {count_of(self.pairs, 'pair')} in "
+            f"{count_of(len(self.shards), 'shard')}; "
             f"{self.dropped:,} dropped ({percent(self.dropped / max(self.pairs, 1))})"
             + _above(self)
         )

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.embedded.conftest import ONE_SHARD, make_pairs
 from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
 from tests.runs.data_scan.group_loop import scan_memory
 from tests.runs.data_scan.test_shard_passes import Here
@@ -29,6 +30,7 @@ from mmpoison.records.data_scan import DataScan
 from mmpoison.runs.data_scan import scan_embedded as module
 from mmpoison.runs.data_scan.drop import Judged
 from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
+from mmpoison.runs.data_scan.shard_passes import BLOCK
 from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.progress import SilentProgress
 
@@ -245,6 +247,46 @@ def test_work_of_other_data_is_not_used(corpus: tuple[Path, set[str]], tmp_path:
         scanned(corpus[0], tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            '{"scan": "x"',
+            '{"scan": "x"}',
+            '{"scan": "x", "files": []}',
+            '{"files": {}}',
+            "[]",
+            "\0",
+        ),
+        *('{"scan": "x", "files": {"a.npy": 3}}', '{"scan": 3, "files": {}}'),
+    ],
+)
+def test_a_damaged_key_of_unfinished_work_is_one_line(
+    corpus: tuple[Path, set[str]], tmp_path: Path, key: str
+) -> None:
+    work = tmp_path / "out.scanning" / "passes"
+    work.mkdir(parents=True)
+    (work / "key.json").write_text(key)
+    with pytest.raises(
+        InputError, match=r"cannot be resumed, key\.json is damaged .*: delete"
+    ) as e:
+        scanned(corpus[0], tmp_path / "out")
+    assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("format", sorted(ONE_SHARD))
+@pytest.mark.parametrize("number", [np.nan, 0.0])
+def test_embeddings_of_which_none_can_be_used_are_refused(
+    tmp_path: Path, format: str, number: float
+) -> None:
+    pairs = make_pairs(60)
+    ONE_SHARD[format](tmp_path / "in", replace(pairs, text=pairs.text * np.float16(number)))
+    with pytest.raises(InputError, match=r"in: no pair can be judged: 60 pairs, each with an"):
+        scanned(tmp_path / "in", tmp_path / "out")
+    # nothing is left that a scan of repaired embeddings would stumble over
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 class Stopped(Exception):
     pass
 
@@ -271,14 +313,30 @@ def replace_keeping_times(file: Path) -> None:
     os.utime(file, ns=times)
 
 
+def write_keeping_times(file: Path) -> None:
+    """Change the middle of a file in place; size, inode, time of change, beginning and end stay."""
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    middle = file.stat().st_size // 2
+    assert middle > BLOCK + 4
+    with file.open("r+b") as stream:
+        stream.seek(middle)
+        stream.write(b"\0\0\0\0")
+    os.utime(file, ns=times)
+
+
+@pytest.mark.parametrize("change", [replace_keeping_times, write_keeping_times])
 @pytest.mark.parametrize("task", ["1-read/2", "2-counts/0", "4-score/2"])
 def test_a_source_that_changes_under_the_scan_gives_no_result(
-    corpus: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+    corpus: tuple[Path, set[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    change: Callable[[Path], None],
 ) -> None:
     source = tmp_path / "source"
     shutil.copytree(corpus[0], source)
     file = source / "img_emb" / "img_emb_0.npy"
-    worker = Meddles(task, lambda: replace_keeping_times(file))
+    worker = Meddles(task, lambda: change(file))
     monkeypatch.setattr(module, "make_workers", lambda *given, **more: [worker])
     with pytest.raises(InputError, match=r"img_emb_0\.npy: changed since the scan began"):
         scanned(source, tmp_path / "out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage, picture
 from mmpoison.images.sources import pixels_digest, rgb
@@ -24,7 +25,7 @@ def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str
     """
     manifest = pairs.manifest
     assert manifest is not None
-    problems = _count_problems(pairs, manifest)
+    problems = [*_count_problems(pairs, manifest), *_goal_problems(pairs, manifest)]
     if manifest.filtered is not None:
         return problems  # clean pairs were dropped too, so the set cannot be undone
     if manifest.fingerprint and pairs.fingerprint != manifest.fingerprint:
@@ -111,6 +112,37 @@ def _count_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
     if from_train != len(manifest.pairs):
         problems.append(
             f"manifest lists {len(manifest.pairs)} poisoned pairs, {from_train} have captions of the train split"
+        )
+    return problems
+
+
+def _goal_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
+    """Compare the goals with the pairs: `A2B` says the class of a pair's caption, and that of its image."""
+    problems: list[str] = []
+    named = {pair.goal for pair in manifest.pairs}
+    for goal in manifest.goals:
+        # an attack that placed none of a goal says so in a note, and a filter may have caught all
+        noted = any(note.startswith(f"goal {goal}:") for note in manifest.notes)
+        if goal not in named and not noted and manifest.filtered is None:
+            problems.append(f"manifest lists the goal {goal!r:.100}, but no poisoned pair has it")
+    if manifest.trigger is not None:
+        return problems  # captions of a backdoor are written for no image
+    labels = {str(name): pairs.images.label(n) for n, name in enumerate(pairs.images.ids)}
+    wrong = []
+    for pair in manifest.pairs:
+        original, target = labels.get(pair.clean_image), labels.get(pair.poisoned_image)
+        if pair.poisoned_image in manifest.added_images:
+            # an image that was changed to be like class B has the label of the one it was made from
+            agrees = pair.goal.startswith(f"{original}2")
+        else:
+            agrees = pair.goal == f"{original}2{target}"
+        if original and target and not agrees:
+            wrong.append(
+                f"goal {pair.goal!r:.100} for a caption of class {original!r:.60} on an image of class {target!r:.60}"
+            )
+    if wrong:
+        problems.append(
+            f"manifest names a goal that is not that of the classes for {count_of(len(wrong), 'pair')}: {wrong[0]}"
         )
     return problems
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
@@ -76,7 +77,8 @@ class SuspiciousGroups(ScoreFilter):
         Any encoder that distinguishes topics will do.
         """
         if len(read.sample) < FEWEST_PAIRS:
-            few = f"{read.rows} pairs are too few to look for groups: give at least {FEWEST_PAIRS}"
+            found = count_of(len(read.sample), "usable pair")
+            few = f"too few pairs to look for groups ({found}): give at least {FEWEST_PAIRS}"
             shards = read.runner.shards
             return PairScores(lambda n: np.zeros(shards[n].rows), groups=(), notes=(few,))
         groups, start = find_groups(read)

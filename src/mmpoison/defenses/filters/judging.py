@@ -241,7 +241,7 @@ class Given:
 
 
 class NothingLeft(InputError):
-    """A cut drops every pair."""
+    """A cut drops every pair, or no pair can be judged."""
 
 
 def judge_pairs(

@@ -361,4 +361,4 @@ def _state(file: Path) -> tuple[int, ...] | None:
         found = file.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

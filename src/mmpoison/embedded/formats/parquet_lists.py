@@ -60,6 +60,10 @@ class ListShard(TableShard):
         found = []
         for column in (self.text, self.image):
             size = self.dimension or _width(pieces, column)
+            if self.rows and not size:
+                raise ShardError(
+                    f"{self.own.file}: column {column!r:.80} has no numbers, each list is empty or missing"
+                )
             blocks, row = [], self.start
             for batch in pieces:
                 where = f"{self.own.file} column {column!r:.80}"
@@ -149,7 +153,7 @@ def _spans(file: DataFile) -> Iterator[tuple[int, int]]:
         if stop - start >= ROWS_A_SHARD:
             yield start, stop
             start = stop
-    if stop > start or not groups:
+    if stop > start or not stop:
         yield start, stop
 
 
@@ -173,7 +177,7 @@ def _dimension(files: Sequence[OwnColumns], column: str) -> int:
 def _width(batches: Sequence[Any], column: str) -> int:
     for batch in batches:
         for value in batch.column(column):
-            if value.is_valid:
+            if value.is_valid and len(value):
                 return len(value)
     return 0
 

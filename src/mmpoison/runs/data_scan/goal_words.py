@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.phrasing import count_of, count_phrase
 from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup
 from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize
 from mmpoison.defenses.group_levels import LIKELY, LOOK
@@ -70,7 +70,7 @@ def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
         ]
     if found.pairs < FEWEST_PAIRS:
         return "cannot be decided", [
-            f"{count_of(found.pairs, 'pair')} are too few to say whether a group is unusual: a scan needs "
+            f"{count_phrase(found.pairs, 'pair')} too few to say whether a group is unusual: a scan needs "
             f"{FEWEST_PAIRS}."
         ]
     likely, look = found.rare(found.level), found.rare(max(LOOK, found.level))

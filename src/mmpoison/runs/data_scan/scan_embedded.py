@@ -246,12 +246,17 @@ def read_shards(
     """Check all shards, compute the distances of their pairs, and draw the sample: the first pass.
 
     Raises:
-        InputError: If no shard can be read, or their embeddings have different dimensions.
+        InputError: If no shard can be read, their embeddings have different dimensions, or none can be used.
     """
     plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
     read = read_pairs(runner, CheckedReadPass(plan), settings.seed, progress.progress)
     parts = (part for _, part in runner.whole_parts(READ, only="facts"))
     facts = reduce(ShardFacts.merge, map(_facts_of, parts), ShardFacts())
+    if not facts.usable:
+        raise NothingLeft(
+            f"{source.root}: no pair can be judged: {count_of(facts.rows, 'pair')}, each with an embedding that is "
+            "zero, infinite or not a number: embed the data again"
+        )
     return facts, read
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -42,11 +43,18 @@ FileStates = dict[str, str]
 """The state of each file of a source, by its path."""
 
 
+class WorkKey(msgspec.Struct):
+    """What `key.json` says of unfinished work: a digest of the scan, and the states of its files."""
+
+    scan: str
+    files: FileStates
+
+
 def file_states(source: EmbeddedSource) -> FileStates:
     """Return for each file of a source what changes when it is written or replaced.
 
-    Of a file of this machine these are its size, time of change, inode and a hash of its first and last block; of one
-    in a store what the store says of its version.
+    Of a file of this machine these are its size, mtime, ctime (no command makes links to it), inode and a hash of its
+    first and last block; of one in a store what the store says of its version.
     """
     files = {str(file): file for shard in source.shards for file in _files(shard)}
     remote = any(file.store is not None for file in files.values())
@@ -77,26 +85,32 @@ def claim_work(work: Path, source: EmbeddedSource, states: FileStates, **setting
         **settings: What results depend on besides, as JSON values.
 
     Raises:
-        InputError: If it is a work folder of another scan, or something else, or a file has changed since that scan
-            began.
+        InputError: If it is a work folder of another scan, or something else, or damaged, or a file has changed since
+            that scan began.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     # without what the headers say, which is part of the states
     shards = [replace(cast("Any", shard), rows=0, dimension=0) for shard in source.shards]
     digest.update(repr(shards).encode("utf-8", "backslashreplace"))
-    key = {"scan": digest.hexdigest(), "files": states}
+    key = WorkKey(digest.hexdigest(), states)
     file = work / KEY_FILE
     if file.is_file():
-        known = read_json(file)
-        if not isinstance(known, dict) or known.get("scan") != key["scan"]:
+        try:
+            known = msgspec.convert(read_json(file), WorkKey)
+        except (InputError, msgspec.ValidationError) as error:
+            raise InputError(
+                f"{work}: cannot be resumed, {KEY_FILE} is damaged ({one_line(str(error))[:200]}): delete the folder "
+                "and run the same command again"
+            ) from None
+        if known.scan != key.scan:
             raise InputError(
                 f"{work}: holds the unfinished work of another scan: delete it, or choose another --out"
             )
-        refuse_changed(known["files"], states)
+        refuse_changed(known.files, states)
         return True
     if work.exists() and (not work.is_dir() or any(work.iterdir())):
         raise InputError(f"{work}: is not empty: delete it, or choose another --out")
-    write_json(file, key)
+    write_json(file, msgspec.to_builtins(key))
     return False
 
 
@@ -118,7 +132,8 @@ def _state(file: DataFile) -> str:
             last = max(found.st_size - BLOCK, 0)
             blocks = file.bytes_between(0, BLOCK) + file.bytes_between(last, last + BLOCK)
             digest = hashlib.blake2b(blocks, digest_size=16).hexdigest()
-            return f"{found.st_size} {found.st_mtime_ns} {found.st_ino} {digest}"
+            times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
+            return f"{found.st_size} {times} {found.st_ino} {digest}"
         with file.reading():
             facts = file.store.info(file.path)
     except (OSError, ShardError):
