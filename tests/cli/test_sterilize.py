@@ -92,7 +92,7 @@ def test_what_is_saved_is_not_called_repaired(
     assert list(scans) == ["before", "after"]
     card = (tmp_path / "checked" / "README.md").read_text()
     for when in scans:
-        line = f"Model check {when}: No sign of poisoning (no finding with p <= 0.01)"
+        line = f"Model check {when}: No unusual difference from the reference (no finding with p <= 0.01)"
         assert line in checked.out
         assert f"- {line}" in card
     assert "next: a goal that you suspect is measured by `mmpoison evaluate" in checked.out
