@@ -33,6 +33,7 @@ from mmpoison.reporting.matrix.summary import (
     utility,
 )
 from mmpoison.reporting.matrix.tables import (
+    compared_tables,
     lost,
     matrix_tables,
     mean_of,
@@ -77,7 +78,7 @@ def findings(summary: MatrixSummary) -> list[str]:
         _not_shown(other, chosen, "With a trigger"),
         _costs(every, chosen),
         _ours(every, chosen),
-        _gets_through([*plain, *triggers], chosen),
+        _gets_through([row for row in summary.comparable if row.counts], chosen),
         _false_alarms(summary),
     ]
     return [sentence for sentence in said if sentence]
@@ -295,11 +296,13 @@ def write_matrix_pages(
 
 def matrix_html(summary: MatrixSummary) -> str:
     """Make the HTML page: one file, no request, every string escaped, one script that sorts and unfolds."""
-    _, _, *tables = map(page_table, matrix_tables(summary))
+    compared = compared_tables(summary)
+    _, _, *tables = map(page_table, matrix_tables(summary)[len(compared) :])
     maps = [replace(heat_map(summary, utility=each), title="") for each in (False, True)]
     effects = replace(tables.pop(0), title="") if summary.counted() else None
     attacks = tables[len(tables) - 2 * len(summary.rows) :]
     return template("matrix").render(
+        compared=[replace(page_table(table), title="") for table in compared],
         success=maps[0],
         utility=maps[1],
         effects=effects,
