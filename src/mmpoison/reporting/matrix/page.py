@@ -30,11 +30,9 @@ from mmpoison.reporting.matrix.summary import (
     MatrixSummary,
     Pieces,
     RowSummary,
-    utility,
 )
 from mmpoison.reporting.matrix.tables import (
     compared_tables,
-    lost,
     matrix_tables,
     mean_of,
     success_table,
@@ -123,8 +121,10 @@ def _not_shown(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> st
 def _costs(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
     costly: list[str] = []
     more: list[str] = []
-    for column in chosen:
-        lost = pooled.difference(column.name, UNDEFENDED, utility)
+    losses = [pooled.utility_lost(column.name) for column in chosen]
+    if all(lost is None for lost in losses):
+        return ""
+    for column, lost in zip(chosen, losses, strict=True):
         if lost is None or lost.value < COST or not above(lost, 0):
             continue
         costly.append(f"{column.name} {interval(lost, 3)}")
@@ -213,7 +213,7 @@ def heat_map(summary: MatrixSummary, *, utility: bool) -> PageTable:
         shaded.append([head])
         for name, cell in zip(names, cells, strict=True):
             if utility:
-                shade = _shade(lost(row, name), FULL_LOSS)
+                shade = _shade(row.pieces.utility_lost(name), FULL_LOSS)
             else:
                 shade = _shade(row.pieces.mean(name), 1.0) if cell.lines[0][:1].isdigit() else None
             shaded[-1].append(replace(cell, shade=shade))

@@ -88,6 +88,17 @@ class Pieces:
                 found[key] = other - one
         return _estimate(found)
 
+    def utility_lost(self, column: str) -> Estimate | None:
+        """Estimate the utility that a column loses against the undefended model.
+
+        Returns:
+            None where no piece has both, or every query is a hit in both: Hit@10 cannot show a loss there.
+        """
+        ends = self.mean(UNDEFENDED, utility), self.mean(column, utility)
+        if all(end is not None and end.value == 1 for end in ends):
+            return None
+        return self.difference(column, UNDEFENDED, utility)
+
 
 def _estimate(values: Mapping[Key, float]) -> Estimate | None:
     clusters = [goal or f"seed {seed}" for _, goal, seed in values]

@@ -13,7 +13,6 @@ from mmpoison.reporting.matrix.summary import (
     Pieces,
     RowSummary,
     has_numbers,
-    utility,
 )
 from mmpoison.reporting.table import Cell, Column, Link, Table
 from mmpoison.statistics import Estimate
@@ -129,18 +128,17 @@ def utility_table(summary: MatrixSummary) -> Table:
             (
                 row.name,
                 len(row.measured),
-                *(Link(_signed(lost(row, name)), _pieces_of(row)) for name in columns),
+                *(
+                    Link(_signed(row.pieces.utility_lost(name)), _pieces_of(row))
+                    for name in columns
+                ),
             )
             for row in summary.rows
         ),
         "Mean Hit@10 of image and text retrieval: the undefended model minus the defended one, by the same goals and "
-        "seeds; n: pieces of the undefended one.",
+        "seeds; n: pieces of the undefended one. –: not measured, or every query is a hit in both models, which cannot "
+        "show a loss.",
     )
-
-
-def lost(row: RowSummary, column: str) -> Estimate | None:
-    """Return the utility lost by a defence; None where it has no number."""
-    return row.pieces.difference(column, UNDEFENDED, utility)
 
 
 def _claim_table(summary: MatrixSummary) -> Table | None:
@@ -228,8 +226,8 @@ def _column_table(summary: MatrixSummary) -> Table:
                 column.kind,
                 column.cells[0].needs or "nothing",
                 column.seconds,
-                interval(poisoned.difference(column.name, UNDEFENDED, utility), 3),
-                interval(clean.difference(column.name, UNDEFENDED, utility), 3),
+                interval(poisoned.utility_lost(column.name), 3),
+                interval(clean.utility_lost(column.name), 3),
                 len(column.pieces),
                 column.goals,
                 ", ".join(map(str, column.seeds)),
@@ -293,7 +291,7 @@ def _effect_table(what: str, pieces: Pieces, names: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name in names:
         change = None if name == UNDEFENDED else pieces.difference(UNDEFENDED, name)
-        cost = None if name == UNDEFENDED else pieces.difference(name, UNDEFENDED, utility)
+        cost = None if name == UNDEFENDED else pieces.utility_lost(name)
         rows.append(
             (
                 name,
