@@ -584,7 +584,7 @@ def _drift_table(group: RunGroup, goals: str) -> list[Table]:
         return []
     note = "Mean cosine distance between the embeddings of the clean and of the poisoned model over the test set."
     test = paired(found, found, "drift.image", "drift.text")
-    if test is not None and test.n < FEWEST_SEEDS:
+    if test is not None and 1 < test.n < FEWEST_SEEDS:
         note += f" Too few seeds to say which moved more (n = {test.n}, at least {FEWEST_SEEDS} are needed)."
     elif test is not None and test.t_p is not None:
         more = "texts" if test.mean > 0 else "images"

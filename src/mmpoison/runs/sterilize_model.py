@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.goal import Goal
 from mmpoison.base.extras import require
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.phrasing import count_of, one_line
@@ -190,6 +189,7 @@ def sterilize_model(
     judged = rule is not None or len(learning_rates) > 1
     if not held_out and (judged or goal_targets):
         raise InputError("max_utility_loss, several rates and goals need held-out pairs")
+    known = [str(goal) for goal in (*goal_targets, *(rule.canary_goals if rule else ()))]
     train, held, notes = _hold_out(clean, held_out, seed, needed=judged)
     if held is None:
         goal_targets = ()
@@ -237,13 +237,11 @@ def sterilize_model(
         return Sterilized(out, result, branches, None, tuple(notes))
     curve = None if meter is None else _curve(meter, branches)
     if curve is not None:
-        notes += _write_curve(work, curve)
+        notes += [*filter(None, [no_loss_shown(curve)]), *_write_curve(work, curve)]
     if result is None:
         assert meter is not None
         raise refusal(branches, meter, work)
     chosen = next(branch for branch in branches if branch.chosen)
-    if curve is not None and (said := no_loss_shown(curve)):
-        notes.append(said)
     check("after", result.encoder)
     done = Sterilized(
         out,
@@ -252,7 +250,7 @@ def sterilize_model(
         curve,
         tuple(notes),
         checks,
-        **_goals(pairs, [*goal_targets, *(rule.canary_goals if rule else ())], checks, unlearn),
+        **_goals(pairs, known, checks, unlearn),
     )
 
     def add_curve_and_logs(folder: Path) -> None:
@@ -286,7 +284,7 @@ def sterilize_model(
 
 def _goals(
     pairs: PairDataset,
-    known: Sequence[GoalTarget | Goal],
+    known: Sequence[str],
     checks: Mapping[str, CheckedModel],
     unlearn: Sequence[Path],
 ) -> dict[str, Any]:
@@ -294,7 +292,7 @@ def _goals(
     test = pairs.select(split="test", poisoned=False)
     codes = np.unique(pairs.images.class_codes[test.image])
     classes = tuple(pairs.classes[code] for code in codes if code >= 0)
-    goals = [str(goal) for goal in known] or list(pairs.manifest.goals if pairs.manifest else ())
+    goals = [*known] or list(pairs.manifest.goals if pairs.manifest else ())
     if not classes or goals:
         return {"goals": tuple(dict.fromkeys(goals)), "known": True, "classes": classes}
     found: list[tuple[list[str], list[str]]] = [
