@@ -92,7 +92,7 @@ def test_the_training_pairs_are_traced(
         *("--trace", tmp_path / "traced", "--kept", tmp_path / "kept"),
     )
     assert shown.code == 0, shown.err
-    assert "No sign of poisoning" in shown.out or "possible poisoning" in shown.out
+    assert "No sign of poisoning" not in shown.out
     assert "the page: " in shown.out
     found = json.loads((tmp_path / "traced" / "scan.json").read_text())
     assert (found["method"], found["encoder"]) == ("trace", "tiny-0")
@@ -117,15 +117,15 @@ def test_the_training_pairs_are_traced(
             "the pairs that it was trained on: look at",
             "train on what it keeps",
         ),
-        ("nothing stands out", "No sign of poisoning", "is measured by"),
-        (None, "No sign of poisoning", "is measured by"),
+        ("cannot be decided", "No difference from this reference, which may", "trace again"),
+        (None, "No unusual difference from the reference", "is measured by"),
     ],
 )
 def test_what_the_pairs_show_comes_before_what_the_model_does_not(
     traced: str | None, first: str, step: str
 ) -> None:
     scan: Any = None if traced is None else SimpleNamespace(verdict=traced)
-    found = CheckedModel(CheckResult((), {}), {}, 0.01, scan)
+    found = CheckedModel(CheckResult((), {}), {"reference": "start"}, 0.01, scan)
     assert found.verdict()[0].startswith(first)
     assert any("no finding with p <= 0.01" in line for line in found.verdict())
     assert step in found.next_step()

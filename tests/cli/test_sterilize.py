@@ -68,7 +68,10 @@ def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_
         assert [probe["step"] for probe in branch["looks"]] == [0, 1, 2, 3, 6]
         assert set(branch["looks"][0]["test"]["goal"]) == {"sheep2aeroplane"}
     assert "chosen" in done.out
-    assert "sheep2aeroplane" in done.out
+    assert "sheep2aeroplane on the test part: MinRank " in done.out
+    again = f"mmpoison evaluate --data {many_squares} --model {out} --goal sheep2aeroplane"
+    assert f"next: measure the goal: {again}" in done.out
+    assert cli(*again.split()[1:]).code == 0
     assert (out / "logs" / "learning-rate-0.001" / "steps.jsonl").is_file()
     assert not list(out.rglob("step-*")) + list(out.rglob("probes.json"))
     assert "poisoned" not in load_checkpoint(out).config["mmpoison"]
@@ -92,10 +95,11 @@ def test_what_is_saved_is_not_called_repaired(
     assert list(scans) == ["before", "after"]
     card = (tmp_path / "checked" / "README.md").read_text()
     for when in scans:
-        line = f"Model check {when}: No sign of poisoning (no finding with p <= 0.01)"
+        line = f"Model check {when}: No unusual difference from the reference (no finding with p <= 0.01)"
         assert line in checked.out
         assert f"- {line}" in card
-    assert "next: a goal that you suspect is measured by `mmpoison evaluate" in checked.out
+    assert "next: measure a goal that you suspect, two classes in place of A and B (" in checked.out
+    assert f"--goal A2B --reference {checkpoint}" in checked.out
     curve = json.loads((tmp_path / "checked" / "sterilize-curve.json").read_text())
     assert [branch["learning_rate"] for branch in curve["branches"]] == [1e-3, 1e-4, 1e-5]
     assert [branch["keeps_utility"] for branch in curve["branches"]] == [True, None, None]
@@ -155,7 +159,9 @@ def test_what_a_scan_found_is_unlearned(
         {"pair": f"{pair.image}#0", "caption": pair.caption, "score": 1.0, "drop": nr < 5, "group": nr % 2}
         for nr, pair in enumerate(listed)
     ]  # fmt: skip
-    scan = write_scan_result(tmp_path / "scan", rows, groups=[{}, {"grade": "look at this group"}])
+    about: dict[str, Any] = {"captions_about": ["a", "sheep"], "images_about": ["sofa"]}
+    groups = [about, {"grade": "look at this group"}]
+    scan = write_scan_result(tmp_path / "scan", rows, groups=groups)
     command = [
         *("sterilize", "--data", square_folder, "--model", checkpoint, "--held-out", "0"),
         *(*SETTINGS, "--set", "max_steps=2", "--unlearn", scan),
@@ -165,6 +171,8 @@ def test_what_a_scan_found_is_unlearned(
     assert done.code == 0, done.err
     card = (out / "README.md").read_text()
     assert "unlearned: 3 pairs of groups called poisoning" in card
+    again = f"mmpoison evaluate --data {square_folder} --model {out} --goal sheep2sofa"
+    assert f"next: measure the goal that the findings suggest: {again}" in done.out
     assert load_checkpoint(out).config["mmpoison"]["training"]["objective"] == "unlearn"
 
     other = cli(*command, "--out", tmp_path / "other")

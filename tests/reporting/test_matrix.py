@@ -196,6 +196,7 @@ def test_a_row_counts_only_where_the_attack_succeeds(cells: list[MatrixCell]) ->
     success = matrix_tables(summary)[0].to_json()["rows"]
     assert success[1] == {
         "Attack": "weak",
+        "n": 6,
         "clean model": "–",
         "none": "0.40",
         "filter": "attack failed",
@@ -205,6 +206,28 @@ def test_a_row_counts_only_where_the_attack_succeeds(cells: list[MatrixCell]) ->
     triggered = [*cells_of("weak", "none", [0.0] * 6, with_trigger=0.9)]
     found = summarise(facts(rows=["weak"]), triggered)
     assert found.rows[0].counts
+
+
+def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[MatrixCell]) -> None:
+    """One easy goal does not put an attack above another one that is stronger on that goal."""
+    mine = [cell("mine", "none", "c2a", 5, hit_10=0.88), cell("mine", "filter", "c2a", 5, hit_10=0)]
+    mine = [replace(one, ir_10=0.9, tr_10=0.9) for one in mine]
+    names = ["mine", "II"]
+    summary = summarise(facts("filter", rows=names), [*mine, *cells])
+    first, whole, *_ = matrix_tables(summary, short=True)
+    assert [row["Attack"] for row in whole.to_json()["rows"]] == names
+    assert [row["n"] for row in whole.to_json()["rows"]] == [1, 6]
+    assert "so their means do not compare" in whole.note
+    rows = [(row["Attack"], row["n"], row["none"]) for row in first.to_json()["rows"]]
+    assert rows == [("II", 1, "0.90"), ("mine", 1, "0.88")]
+    assert "Attack success on the same goals and seeds" in matrix_html(summary)
+    # the same pieces, or none in common: one table
+    same = summarise(
+        facts("filter", rows=names), [*cells, *(replace(c, row="mine") for c in cells)]
+    )
+    assert len(matrix_tables(same, short=True)) == 3
+    apart = summarise(facts("filter", rows=names), [*cells, *(replace(c, seed=9) for c in mine)])
+    assert "so their means do not compare" in matrix_tables(apart, short=True)[0].note
 
 
 def tables_of(summary: MatrixSummary) -> dict[str, list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ from mmpoison.records.matrix import MatrixCell
 from mmpoison.reporting.matrix.page import findings
 from mmpoison.reporting.matrix.published import compare_claims
 from mmpoison.reporting.matrix.summary import MatrixSummary, summarise
+from mmpoison.reporting.matrix.tables import utility_table
 
 HIGH = (0.90, 0.88, 0.92, 0.90, 0.91, 0.89)
 NONE = (0.02, 0.00, 0.01, 0.02, 0.00, 0.01)
@@ -89,6 +90,17 @@ def test_what_is_lost_and_for_nothing() -> None:
     assert "Utility is lost by dear 0.100 [0.100, 0.100] and vain 0.200" in said
     assert "it is more than the attack loses for vain." in said
     assert "dear and vain." not in said
+
+
+def test_a_loss_that_cannot_show_is_not_named() -> None:
+    cells = [
+        one
+        for column, found in (("none", HIGH), ("other", NONE))
+        for one in cells_of("II", column, found, 1.0)
+    ]
+    summary = shown(cells, "other")
+    assert "utility" not in " ".join(findings(summary))
+    assert utility_table(summary).to_json()["rows"] == [{"Attack": "II", "n": 6, "other": "–"}]
 
 
 def test_triggers_are_told_apart() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from mmpoison.reporting.repair import repair_table, write_repair_figures
+from mmpoison.reporting.repair import no_loss_shown, repair_table, write_repair_figures
 from mmpoison.reporting.table import markdown
 
 
-def probe(step: int, hit: float, lost: float) -> dict[str, Any]:
-    utility = {way: {"hit@10": 0.9 - lost} for way in ("image_retrieval", "text_retrieval")}
+def probe(step: int, hit: float, lost: float, before: float = 0.9) -> dict[str, Any]:
+    utility = {way: {"hit@10": before - lost} for way in ("image_retrieval", "text_retrieval")}
     return {
         "step": step,
         "utility": utility,
@@ -53,6 +53,17 @@ def test_the_table_says_what_was_chosen_and_what_was_refused() -> None:
     ]
     assert "| 1e-05 (chosen) | 5 | 0.500 | 7.5 |" in markdown([table])
     assert "the highest that keeps it" in table.note
+
+
+@pytest.mark.parametrize(("lost", "shown"), [(0.0, None), (0.01, 0.01)])
+def test_a_loss_that_cannot_show_is_not_zero(lost: float, shown: float | None) -> None:
+    """Every query is a hit before: a repair after which that is still so has no measured loss."""
+    looks = [probe(0, 1, 0, 1.0), probe(5, 0.5, lost, 1.0)]
+    curve = {**CURVE, "branches": [{**CURVE["branches"][0], "looks": looks}]}
+    table = repair_table(curve)
+    place = [column.name for column in table.columns].index("utility lost")
+    assert table.rows[1][place] == shown
+    assert no_loss_shown(curve).startswith("utility lost: not measured") == (shown is None)
 
 
 @pytest.mark.parametrize("goals", [True, False])

@@ -26,7 +26,7 @@ HITS = {0: 0.2, 1: 0.5, 2: 0.7}
 
 def write_run(folder: Path, seed: int, mode: str = "add") -> Path:
     """A run folder with a poisoned model whose Hit@10 depends on the seed."""
-    row = {"hit@1": 0.0, "hit@5": 0.1, "hit@10": HITS[seed], "min_rank": 10.0 * seed}
+    row = {"hit@1": 0.0, "hit@5": 0.1, "hit@10": HITS.get(seed, 0.7), "min_rank": 10.0 * seed}
     utility = {"image_retrieval": {"hit@10": 0.9}, "text_retrieval": {"hit@10": 0.8}}
     metrics: dict[str, Any] = {
         "goal": {"sheep2aeroplane": {"poisoned": row}},
@@ -132,18 +132,22 @@ def change_run(folder: Path, **sections: dict[str, Any]) -> Path:
 
 
 def test_drift_and_which_kind_moved_more(tmp_path: Path) -> None:
-    drift = {0: (0.09, 0.05), 1: (0.08, 0.05), 2: (0.10, 0.06)}
+    drift = {0: (0.09, 0.05), 1: (0.08, 0.05), 2: (0.10, 0.06), 3: (0.09, 0.05)}
     for seed, (text, image) in drift.items():
         change_run(write_run(tmp_path / str(seed), seed), drift={"text": text, "image": image})
-    table = next(t for t in as_json([tmp_path]) if "drift" in t["title"])
+    few, table = (
+        next(t for t in as_json(runs) if "drift" in t["title"])
+        for runs in ([tmp_path / "0", tmp_path / "1", tmp_path / "2"], [tmp_path])
+    )
+    assert "Too few seeds to say which moved more (n = 3" in few["note"]
     assert [row["Embeddings of"] for row in table["rows"]] == ["texts", "images"]
     assert table["rows"][0]["drift"]["mean"] == pytest.approx(0.09)
-    expected = stats.ttest_rel([0.09, 0.08, 0.10], [0.05, 0.05, 0.06]).pvalue
+    expected = stats.ttest_rel([0.09, 0.08, 0.10, 0.09], [0.05, 0.05, 0.06, 0.05]).pvalue
     assert (
-        f"The texts moved more: difference 0.0367, paired t-test, two-tailed, p = {expected:.2g}"
+        f"The texts moved more: difference 0.0375, paired t-test, two-tailed, p = {expected:.2g}"
         in (table["note"])
     )
-    assert "n = 3" in table["note"]
+    assert "n = 4" in table["note"]
 
 
 def test_study_tables(tmp_path: Path) -> None:

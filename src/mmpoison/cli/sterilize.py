@@ -11,11 +11,15 @@ import typer
 
 from mmpoison.api.defenses import sterilize as sterilize_model
 from mmpoison.cli.console import console, hold_output, say
+from mmpoison.cli.options import data_options
 from mmpoison.cli.verb import verb
 
 if TYPE_CHECKING:
     from mmpoison.datasets.catalogue import NamedData
     from mmpoison.runs.sterilize_model import Sterilized
+
+SHOWN = 6
+"""Classes that are named where no goal is known."""
 
 
 @verb(sterilize_model)
@@ -59,14 +63,38 @@ def sterilize(
     if done.curve is not None:
         console.print(terminal([repair_table(done.curve)]))
     lines = [f"{b.label}: {b.ended}" for b in done.branches if b.chosen or not b.probes]
-    lines += [*done.notes, *done.checked()]
+    lines += [*done.notes, *done.goal_ranks(), *done.checked()]
+    measure = _evaluate(done, data, context.params["reference"])
     if not done.checks:
-        check = shlex.join(["mmpoison", "check", str(out), "--data", str(data)])
+        check = shlex.join(["mmpoison", "check", str(out), *data_options(data)])
         step = f"check the new model: {check} --reference MODEL (the clean model that the suspect was made from)"
     elif (after := done.checks["after"]).flagged:
         step = "repair the suspect again with a higher --learning-rate, or with more clean pairs of these kinds"
     else:
-        step = after.next_step()
-    lines.append(f"next: {step}")
+        step = measure or after.next_step()
+    lines += [f"next: {one}" for one in dict.fromkeys([step, measure]) if one]
     for line in (*lines, f"{out}: {done.summary()}"):
         say(line)
+
+
+def _evaluate(done: Sterilized, data: NamedData, reference: str | None) -> str:
+    """Return the command that measures the goals in the new model; empty where the data have no class to test."""
+    if not done.classes:
+        return ""
+    goals = [part for goal in done.goals or ("A2B",) for part in ("--goal", goal)]
+    compared = [] if reference is None else ["--reference", reference]
+    parts = [
+        "mmpoison",
+        "evaluate",
+        *data_options(data),
+        "--model",
+        str(done.out),
+        *goals,
+        *compared,
+    ]
+    command = shlex.join(parts)
+    if done.goals:
+        of = "goal" if done.known else "goal that the findings suggest"
+        return f"measure the {of}: {command}"
+    few = ", ".join(done.classes[:SHOWN]) + (", ..." if len(done.classes) > SHOWN else "")
+    return f"measure a goal that you suspect, two classes in place of A and B ({few}): {command}"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mmpoison.reporting.results import Measured, Row
 from mmpoison.reporting.table import Cell, Column, Compared, Link, Table
 from mmpoison.reporting.text import decimal
+from mmpoison.statistics import FEWEST_SEEDS
 
 Sense = Literal["up", "down"] | None
 """Which way is better: for an attack a higher Hit@K, for a defence a lower one, for a baseline neither."""
@@ -19,6 +20,9 @@ STRONGER = (
     "(for an attack: stronger, weaker), ↑ ↓ higher, lower where neither is better, ≈ the paper's number lies within "
     "the measured interval. MinRank counts from 0. –: not computed."
 )
+
+TOO_FEW_SEEDS = "?"
+"""In place of an arrow."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,11 @@ class Page:
         """Add a table; one without rows is left out. A terminal shows a table of detail with `--all` alone."""
         if rows:
             cells = tuple(map(tuple, rows))
+            if any(
+                isinstance(c, Compared) and c.arrow == TOO_FEW_SEEDS for row in cells for c in row
+            ):
+                few = f"{TOO_FEW_SEEDS} too few seeds to compare (fewer than {FEWEST_SEEDS})."
+                note = f"{note} {few}".lstrip()
             self.tables.append(Table(title, tuple(columns), cells, note, detail=detail))
 
     def picture(self, name: str, caption: str, draw: Callable[[], Any]) -> None:
@@ -179,7 +188,7 @@ def _short(folder: Path) -> str:
 
 
 def compare(measured: Measured, reference: float, sense: Sense, digits: int) -> str:
-    """Return an arrow: how a measured number compares with the paper's.
+    """Return an arrow: how a measured number compares with the paper's; `TOO_FEW_SEEDS` where that is not known.
 
     Args:
         measured: Over the seeds of our runs.
@@ -190,6 +199,8 @@ def compare(measured: Measured, reference: float, sense: Sense, digits: int) -> 
     summary = measured.summary
     if summary is None:
         return ""
+    if summary.n < FEWEST_SEEDS and not measured.exact:
+        return TOO_FEW_SEEDS
     same = decimal(summary.mean, digits) == decimal(reference, digits)
     if summary.low is not None and summary.high is not None:
         same = same or summary.low <= reference <= summary.high

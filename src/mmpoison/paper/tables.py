@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -393,7 +393,8 @@ def facts(of: str, runs: Pick, numbers: Mapping[str, Number], **options: Any) ->
             yield Block(str(name), "", rows)
 
     def lines(results: Results, printed: Printed) -> Iterator[Line]:
-        measured = [results.measured(f"run.{of}.{fact}") for fact in numbers]
+        # counts, which no seed changes
+        measured = [replace(results.measured(f"run.{of}.{fact}"), exact=True) for fact in numbers]
         if any(one.summary for one in measured):
             yield Line((), measured, _first(printed))
 

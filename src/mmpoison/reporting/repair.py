@@ -62,6 +62,33 @@ def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
     return [save(figure, target.with_suffix(ending)) for ending in (".png", ".svg")]
 
 
+def shows_loss(curve: Mapping[str, Any], probes: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a loss of utility can show: not where every held-out query is a hit before and after.
+
+    Args:
+        curve: The content of `sterilize-curve.json`.
+        probes: Of one learning rate.
+    """
+    name = f"hit@{curve['held_out']['hit_at']}"
+    return not all(
+        probe["utility"][f"{way}_retrieval"][name] == 1
+        for probe in (probes[0], probes[-1])
+        for way in ("image", "text")
+    )
+
+
+def no_loss_shown(curve: Mapping[str, Any]) -> str:
+    """Say why the loss of the chosen model was not measured, and what to do; empty where it was."""
+    chosen = [branch["looks"] for branch in curve["branches"] if branch["chosen"]]
+    if not chosen or shows_loss(curve, chosen[0]):
+        return ""
+    return (
+        f"utility lost: not measured, because all captions and images of {curve['held_out']['images']} held-out images "
+        f"are hits before and after (Hit@{curve['held_out']['hit_at']} is 1): hold out more with --held-out, or give "
+        "more clean pairs"
+    )
+
+
 def repair_table(curve: Mapping[str, Any]) -> Table:
     """Show the learning rates side by side, at the step where each ended.
 
@@ -90,9 +117,10 @@ def repair_table(curve: Mapping[str, Any]) -> Table:
         Column("of images", narrow=False),
     ]
 
-    def row(name: str, probe: Mapping[str, Any] | None) -> tuple[Cell, ...]:
-        if probe is None:
+    def row(name: str, probes: Sequence[Mapping[str, Any]]) -> tuple[Cell, ...]:
+        if not probes:
             return (name, *[None] * (len(columns) - 1))
+        probe = probes[-1]
         measured = [probe["test"]["goal"][goal] for goal in goals]
         return (
             name,
@@ -102,17 +130,17 @@ def repair_table(curve: Mapping[str, Any]) -> Table:
             *(probe["canary_goals"][goal][f"hit@{k}"] for goal in canaries),
             probe["utility"]["image_retrieval"][f"hit@{k}"],
             probe["utility"]["text_retrieval"][f"hit@{k}"],
-            probe["utility_loss"],
+            probe["utility_loss"] if shows_loss(curve, probes) else None,
             probe["drift"]["text"],
             probe["drift"]["image"],
         )
 
-    rows = [row("before", start)] if probed else []
+    rows = [row("before", [start])] if probed else []
     for branch in curve["branches"]:
         verdict = " (chosen)" if branch["chosen"] else ""
         if not branch["keeps_utility"]:
             verdict = " (not tried)" if branch["keeps_utility"] is None else " (refused)"
-        rows.append(row(_name(branch) + verdict, branch["looks"][-1] if branch["looks"] else None))
+        rows.append(row(_name(branch) + verdict, branch["looks"]))
     return Table(
         f"Repair, judged on {curve['held_out']['images']} held-out images"
         + (f"; {goals[0]} on the test part" if one else ""),

@@ -28,7 +28,7 @@ from mmpoison.reporting.results import (
 from mmpoison.reporting.summary import MODELS, Model, classes, named_models
 from mmpoison.reporting.table import Cell, Column, Table
 from mmpoison.reporting.text import as_number, clean
-from mmpoison.statistics import Summary, summarize
+from mmpoison.statistics import FEWEST_SEEDS, Summary, summarize
 
 # -- Groups runs that differ only in their seed.
 
@@ -584,7 +584,9 @@ def _drift_table(group: RunGroup, goals: str) -> list[Table]:
         return []
     note = "Mean cosine distance between the embeddings of the clean and of the poisoned model over the test set."
     test = paired(found, found, "drift.image", "drift.text")
-    if test is not None and test.t_p is not None:
+    if test is not None and 1 < test.n < FEWEST_SEEDS:
+        note += f" Too few seeds to say which moved more (n = {test.n}, at least {FEWEST_SEEDS} are needed)."
+    elif test is not None and test.t_p is not None:
         more = "texts" if test.mean > 0 else "images"
         note += (
             f" The {more} moved more: difference {abs(test.mean):.4f}, paired t-test, two-tailed, "

@@ -60,7 +60,7 @@ class CheckedModel:
         return self.result.flagged(self.false_alarms)
 
     def verdict(self) -> list[str]:
-        """Say what was flagged, a line each; or that nothing was, and the strongest finding.
+        """Say what was flagged, a line each; or that nothing was, in comparison with what, and the strongest finding.
 
         Where the pairs that taught it were found, that comes first: it is more than the model alone can tell.
         """
@@ -70,7 +70,12 @@ class CheckedModel:
         if self._taught:
             alone = flagged or [f"the model alone: {nothing}{strongest}"]
             return [f"the pairs that it was trained on: {self._taught}", *alone]
-        return flagged or [f"No sign of poisoning ({nothing}){strongest}"]
+        compared = "No sign of poisoning"
+        if self.traced is not None:
+            compared = "No difference from this reference, which may carry the same poison"
+        elif "reference" in self.about:
+            compared = "No unusual difference from the reference"
+        return flagged or [f"{compared} ({nothing}){strongest}"]
 
     @property
     def _taught(self) -> str:
@@ -84,6 +89,11 @@ class CheckedModel:
         if self._taught:
             return (
                 f"look at the groups that the trace names; then train on what it keeps, or {repair}"
+            )
+        if not self.flagged and self.traced is not None:
+            return (
+                "if the reference was trained on all pairs, train one on what a scan keeps (`mmpoison scan --kept "
+                "DIR`), and trace again"
             )
         if not self.flagged:
             return "a goal that you suspect is measured by `mmpoison evaluate --goal A2B`: weak ones are not found here"

@@ -34,7 +34,8 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.records.data_scan import read_scan
-from mmpoison.reporting.repair import write_repair_figures
+from mmpoison.reporting.repair import no_loss_shown, write_repair_figures
+from mmpoison.reporting.text import decimal
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.check_model import CHECK_FILE, CheckedModel, check_model
 from mmpoison.runs.progress import RunProgress, SilentProgress
@@ -59,6 +60,9 @@ class Sterilized:
         curve: The content of `sterilize-curve.json`; None where nothing was held out.
         notes: What a user should know besides.
         checks: The checks `before` and `after`; empty without a reference.
+        goals: Goals to measure: those that are known, else those that the check or the unlearned groups suggest.
+        known: Whether they are known.
+        classes: The classes of the test part, of which a goal is made; empty where none can be measured.
     """
 
     out: Path
@@ -67,6 +71,9 @@ class Sterilized:
     curve: dict[str, Any] | None
     notes: tuple[str, ...]
     checks: Mapping[str, CheckedModel] = field(default_factory=dict)
+    goals: tuple[str, ...] = ()
+    known: bool = False
+    classes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Sterilized({self.result.encoder.name!r}, {self.summary()})"
@@ -77,6 +84,19 @@ class Sterilized:
             f"Model check {when}: {line}"
             for when, one in self.checks.items()
             for line in one.verdict()[:SHOWN]
+        ]
+
+    def goal_ranks(self) -> list[str]:
+        """Say what the rank of each goal was before and is after; empty where it was not measured."""
+        chosen = next((branch for branch in self.branches if branch.chosen and branch.probes), None)
+        if chosen is None:
+            return []
+        before, after = (probe.test.goal for probe in (chosen.probes[0], chosen.probes[-1]))
+        return [
+            f"{goal} on the test part: MinRank {decimal(row.min_rank, 1)} before, "
+            f"{decimal(after[goal].min_rank, 1)} after (0: a target image comes first); Hit@10 "
+            f"{decimal(row.hit_10)} before, {decimal(after[goal].hit_10)} after"
+            for goal, row in before.items()
         ]
 
     def to_pandas(self) -> Any:
@@ -169,6 +189,7 @@ def sterilize_model(
     judged = rule is not None or len(learning_rates) > 1
     if not held_out and (judged or goal_targets):
         raise InputError("max_utility_loss, several rates and goals need held-out pairs")
+    known = [str(goal) for goal in (*goal_targets, *(rule.canary_goals if rule else ()))]
     train, held, notes = _hold_out(clean, held_out, seed, needed=judged)
     if held is None:
         goal_targets = ()
@@ -216,13 +237,21 @@ def sterilize_model(
         return Sterilized(out, result, branches, None, tuple(notes))
     curve = None if meter is None else _curve(meter, branches)
     if curve is not None:
-        notes += _write_curve(work, curve)
+        notes += [*filter(None, [no_loss_shown(curve)]), *_write_curve(work, curve)]
     if result is None:
         assert meter is not None
         raise refusal(branches, meter, work)
     chosen = next(branch for branch in branches if branch.chosen)
     check("after", result.encoder)
-    done = Sterilized(out, result, branches, curve, tuple(notes), checks)
+    done = Sterilized(
+        out,
+        result,
+        branches,
+        curve,
+        tuple(notes),
+        checks,
+        **_goals(pairs, known, checks, unlearn),
+    )
 
     def add_curve_and_logs(folder: Path) -> None:
         if curve is not None:
@@ -238,7 +267,7 @@ def sterilize_model(
         data=clean,
         settings=chosen.settings,
         result=result,
-        facts=(*_facts(method, chosen, meter, listed), *done.checked()),
+        facts=(*_facts(method, chosen, curve, listed), *done.checked()),
     )
     save_checkpoint(
         result.encoder,
@@ -251,6 +280,37 @@ def sterilize_model(
     )
     shutil.rmtree(work, ignore_errors=True)
     return done
+
+
+def _goals(
+    pairs: PairDataset,
+    known: Sequence[str],
+    checks: Mapping[str, CheckedModel],
+    unlearn: Sequence[Path],
+) -> dict[str, Any]:
+    """Find the goals to measure, for `Sterilized`: the known ones, else those that its findings suggest."""
+    test = pairs.select(split="test", poisoned=False)
+    codes = np.unique(pairs.images.class_codes[test.image])
+    classes = tuple(pairs.classes[code] for code in codes if code >= 0)
+    goals = [*known] or list(pairs.manifest.goals if pairs.manifest else ())
+    if not classes or goals:
+        return {"goals": tuple(dict.fromkeys(goals)), "known": True, "classes": classes}
+    found: list[tuple[list[str], list[str]]] = [
+        ([row["captions"]], [row["images"]])
+        for one in (checks["before"].flagged if checks else ())
+        if "captions" in (row := one.to_json())
+    ]
+    found += [
+        (group.captions_about, group.images_about)
+        for result in unlearn
+        for group in read_scan(result).groups
+        if group.grade == "poisoning likely"
+    ]
+    for words in found:
+        original, target = (next((w for w in side if w in classes), None) for side in words)
+        if original and target and original != target:
+            goals.append(f"{original}2{target}")
+    return {"goals": tuple(dict.fromkeys(goals)), "classes": classes}
 
 
 def _test_set(pairs: PairDataset, goal_targets: Sequence[GoalTarget]) -> TestSet | None:
@@ -388,15 +448,16 @@ def _write_curve(folder: Path, curve: dict[str, Any]) -> list[str]:
 
 
 def _facts(
-    method: str, chosen: Branch, meter: RepairMeter | None, listed: ListedPairs | None
+    method: str, chosen: Branch, curve: dict[str, Any] | None, listed: ListedPairs | None
 ) -> tuple[str, ...]:
     facts = [] if method == DEFAULT_REPAIR else [f"repair: {method}"]
     if listed is not None:
         unlearned = count_of(int((listed.group != NO_GROUP).sum()), "pair")
         facts.append(f"unlearned: {unlearned} of groups called poisoning")
-    if meter is not None:
-        facts += [
-            f"utility lost on {len(meter.held_out.gallery)} held-out images: {chosen.utility_loss:.3f} of "
-            f"Hit@{meter.k}",
-        ]
+    if curve is not None:
+        held = curve["held_out"]
+        facts.append(
+            no_loss_shown(curve)
+            or f"utility lost on {held['images']} held-out images: {chosen.utility_loss:.3f} of Hit@{held['hit_at']}"
+        )
     return (*facts, f"ended: {chosen.ended}")

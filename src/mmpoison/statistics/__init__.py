@@ -13,6 +13,7 @@ without spread) is None, never 0 and never NaN.
 """
 
 from mmpoison.statistics._intervals import (
+    FEWEST_SEEDS,
     UNBOUNDED,
     Comparison,
     Estimate,
@@ -29,6 +30,7 @@ from mmpoison.statistics._intervals import (
 from mmpoison.statistics._two_gaussians import TwoGaussians, fit_two_gaussians
 
 __all__ = [
+    "FEWEST_SEEDS",
     "UNBOUNDED",
     "Comparison",
     "Estimate",

@@ -56,6 +56,11 @@ class _Result:
         return asdict(self)
 
 
+FEWEST_SEEDS = 4
+"""Fewer seeds do not say how two numbers compare: the interval of two shares is 9 standard deviations to each side, so
+it holds nearly any number."""
+
+
 @dataclass(frozen=True)
 class Summary(_Result):
     """One number measured over several seeds.

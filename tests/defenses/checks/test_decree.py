@@ -148,11 +148,11 @@ def test_a_backdoor_is_flagged_and_clean_models_are_not(
     assert found.facts["null"] == "clean models"
     assert set(found.facts["triggers"]) == {"suspect", "reference", "clean 1", "clean 2"}
     assert not found.notes
-    assert "backdoor with a trigger" in str(found.findings[0])
+    assert "clean models need" in str(found.findings[0])
     # each of the clean models next to the others, without inverting them again
     for number in (1, 2, 3):
         others = [norm for place, norm in enumerate(norms) if place not in (0, number)]
-        assert compare_norms(norms[number], others)[0].p_value > 0.05
+        assert compare_norms(norms[number], others).p_value > 0.05
 
 
 def test_with_the_suspect_alone_the_published_limit_decides(
@@ -189,16 +189,17 @@ def test_too_few_images(encoder_with: Make, test: TestSet, inputs: PixelInputs) 
 
 
 def test_one_clean_model_is_compared_with_an_assumed_spread() -> None:
-    finding, null = compare_norms(0.1, [0.2])
+    finding = compare_norms(0.1, [0.2])
     z = math.log(0.5) / (LEAST_SPREAD * math.sqrt(2))
-    assert null == "assumed spread"
+    assert finding.null == "assumed spread"
+    assert "the reference needs 20%" in str(finding)
     assert finding.p_value == pytest.approx(0.5 * math.erfc(-z / math.sqrt(2)))
     assert finding.expected == pytest.approx(0.2)
 
 
 def test_several_clean_models_are_compared_by_students_t() -> None:
     clean = [0.1, 0.2, 0.4]
-    finding, _ = compare_norms(0.05, clean)
+    finding = compare_norms(0.05, clean)
     mean = sum(map(math.log, clean)) / 3
     spread = math.sqrt(sum((math.log(one) - mean) ** 2 for one in clean) / 2)
     away = (math.log(0.05) - mean) / (spread * math.sqrt(4 / 3))
@@ -210,12 +211,13 @@ def test_several_clean_models_are_compared_by_students_t() -> None:
 def test_clean_suspects_are_flagged_as_often_as_stated() -> None:
     rng = np.random.default_rng(0)
     norms = np.exp(rng.normal(math.log(0.2), 2 * LEAST_SPREAD, (2000, 5)))
-    alarms = sum(compare_norms(float(row[0]), row[1:].tolist())[0].p_value <= 0.05 for row in norms)
+    alarms = sum(compare_norms(float(row[0]), row[1:].tolist()).p_value <= 0.05 for row in norms)
     # three standard deviations of a binomial of 2,000 at 5%
     assert abs(alarms / 2000 - 0.05) < 3 * math.sqrt(0.05 * 0.95 / 2000)
 
 
 def test_the_finding_names_what_is_expected() -> None:
-    finding = TriggerFinding(0.012, 0.2, 0.001)
+    finding = TriggerFinding(0.012, 0.2, 0.001, "published limit")
     assert str(finding).startswith("a patch of 1.2% of the image makes the embeddings of all")
+    assert "the paper's limit for a backdoor is 20%" in str(finding)
     assert finding.to_json() == {"mask_percent": 1.2, "expected_percent": 20.0, "p_value": 0.001}

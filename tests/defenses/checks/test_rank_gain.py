@@ -69,6 +69,7 @@ def test_poison_is_reported_with_its_ranks() -> None:
     assert str(first).startswith(
         "captions of class3 find images of class7 at a typical rank of 0.4"
     )
+    assert f"{first.expected:.1f} after a clean fine-tune (p = " in str(first)
 
 
 def test_without_clean_models_the_other_pairs_are_the_null() -> None:
@@ -77,6 +78,8 @@ def test_without_clean_models_the_other_pairs_are_the_null() -> None:
     assert "clean fine-tunes" in found.notes[0]
     assert named(found)[0] == ("class3", "class7")
     assert found.findings[0].p_value < 0.05
+    alone = check_tables(reference(), pushed(9), [], kinds()).findings[0]
+    assert f"{2 ** reference()[3, 7] - 1:.1f} in the reference (p = " in str(alone)
 
 
 @pytest.mark.parametrize("heavy", [False, True])

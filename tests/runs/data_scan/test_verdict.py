@@ -51,7 +51,11 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
             "4 of 5 on 25 images",
         ),
         (ScanFinding(1000, []), "cannot be decided", "did not measure"),
-        (ScanFinding(1000, [CHANCE], traced=True), "cannot be decided", "Nothing is traced"),
+        (
+            ScanFinding(1000, [CHANCE], traced=True),
+            "cannot be decided",
+            "which may carry the same poison",
+        ),
         (ScanFinding(1000, [], planted=[]), "cannot be decided", "No kind of images is large"),
         (ScanFinding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "0 of 5"),
         # a group that was found counts, whatever was planted

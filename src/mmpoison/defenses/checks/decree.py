@@ -78,16 +78,22 @@ class TriggerFinding:
         suspect: Norm of its mask, in (0, 1].
         expected: Geometric mean of the norms of the clean models; without any the published limit.
         p_value: Chance that a clean model has a norm as small, in [0, 1].
+        null: What it was compared with.
     """
 
     suspect: float
     expected: float
     p_value: float
+    null: str
 
     def __str__(self) -> str:
+        compared = {
+            "published limit": "the paper's limit for a backdoor is",
+            "assumed spread": "the reference needs",
+        }.get(self.null, "clean models need")
         return (
-            f"a patch of {100 * self.suspect:.2g}% of the image makes the embeddings of all images alike, where a "
-            f"clean model needs {100 * self.expected:.2g}% (p = {self.p_value:.1g}): a backdoor with a trigger"
+            f"a patch of {100 * self.suspect:.3g}% of the image makes the embeddings of all images alike; {compared} "
+            f"{100 * self.expected:.3g}% (p = {self.p_value:.1g})"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -185,7 +191,7 @@ class Decree:
         for number, encoder in enumerate(clean_models, start=1):
             found[f"clean {number}"] = trigger_of(encoder, f"clean model {number}")
         norms = {name: trigger.norm for name, trigger in found.items()}
-        finding, null = compare_norms(norms.pop("suspect"), [*norms.values()])
+        finding = compare_norms(norms.pop("suspect"), [*norms.values()])
         notes = {
             "published limit": (
                 f"no clean model was given (--reference), so the paper's limit decides, {100 * PUBLISHED_LIMIT:g}% of "
@@ -199,11 +205,11 @@ class Decree:
         return CheckResult(
             (finding,),
             {
-                "null": null,
+                "null": finding.null,
                 "images": len(chosen),
                 "triggers": {name: trigger.to_json() for name, trigger in found.items()},
             },
-            notes.get(null, ()),
+            notes.get(finding.null, ()),
         )
 
 
@@ -292,7 +298,7 @@ def invert_trigger(
     return Trigger(smallest, float(mean_cosine(torch.cat(parts))), without)
 
 
-def compare_norms(suspect: float, clean: Sequence[float]) -> tuple[TriggerFinding, str]:
+def compare_norms(suspect: float, clean: Sequence[float]) -> TriggerFinding:
     """Compare a mask norm with those of clean models.
 
     With m clean models, t = (log suspect - mean) / (s sqrt(1 + 1/m)) has a Student distribution with m - 1 degrees of
@@ -301,21 +307,18 @@ def compare_norms(suspect: float, clean: Sequence[float]) -> tuple[TriggerFindin
     Args:
         suspect: Of the suspect, in (0, 1].
         clean: Of the clean models, each in (0, 1]; may be empty.
-
-    Returns:
-        The finding, and what it was compared with.
     """
     if not clean:
         p_value = float(suspect >= PUBLISHED_LIMIT)
-        return TriggerFinding(suspect, PUBLISHED_LIMIT, p_value), "published limit"
+        return TriggerFinding(suspect, PUBLISHED_LIMIT, p_value, "published limit")
     from scipy.special import ndtr, stdtr
 
     logs = np.log(clean)
     spread = LEAST_SPREAD if len(logs) < 2 else max(float(logs.std(ddof=1)), LEAST_SPREAD)
     away = (math.log(suspect) - float(logs.mean())) / (spread * math.sqrt(1 + 1 / len(logs)))
     chance = float(ndtr(away) if len(logs) < 2 else stdtr(len(logs) - 1, away))
-    finding = TriggerFinding(suspect, float(np.exp(logs.mean())), chance)
-    return finding, "assumed spread" if len(logs) < 2 else "clean models"
+    null = "assumed spread" if len(logs) < 2 else "clean models"
+    return TriggerFinding(suspect, float(np.exp(logs.mean())), chance, null)
 
 
 def _embed_patched(encoder: DualEncoder, pixels: Pixels, patch: Tensor) -> Tensor:

@@ -200,9 +200,11 @@ class GoalRankChange:
     p_value: float
 
     def __str__(self) -> str:
+        # without clean fine-tunes the reference's rank is expected
+        alone = self.expected == self.reference
         return (
             f"captions of {self.captions} find images of {self.images} at a typical rank of {self.suspect:.1f}, "
-            f"{self.expected:.1f} in a clean model (p = {self.p_value:.1g})"
+            f"{self.expected:.1f} {'in the reference' if alone else 'after a clean fine-tune'} (p = {self.p_value:.1g})"
         )
 
     def to_json(self) -> dict[str, Any]:

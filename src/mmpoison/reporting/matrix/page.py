@@ -30,10 +30,9 @@ from mmpoison.reporting.matrix.summary import (
     MatrixSummary,
     Pieces,
     RowSummary,
-    utility,
 )
 from mmpoison.reporting.matrix.tables import (
-    lost,
+    compared_tables,
     matrix_tables,
     mean_of,
     success_table,
@@ -77,7 +76,7 @@ def findings(summary: MatrixSummary) -> list[str]:
         _not_shown(other, chosen, "With a trigger"),
         _costs(every, chosen),
         _ours(every, chosen),
-        _gets_through([*plain, *triggers], chosen),
+        _gets_through([row for row in summary.comparable if row.counts], chosen),
         _false_alarms(summary),
     ]
     return [sentence for sentence in said if sentence]
@@ -122,8 +121,10 @@ def _not_shown(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> st
 def _costs(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
     costly: list[str] = []
     more: list[str] = []
-    for column in chosen:
-        lost = pooled.difference(column.name, UNDEFENDED, utility)
+    losses = [pooled.utility_lost(column.name) for column in chosen]
+    if all(lost is None for lost in losses):
+        return ""
+    for column, lost in zip(chosen, losses, strict=True):
         if lost is None or lost.value < COST or not above(lost, 0):
             continue
         costly.append(f"{column.name} {interval(lost, 3)}")
@@ -212,7 +213,7 @@ def heat_map(summary: MatrixSummary, *, utility: bool) -> PageTable:
         shaded.append([head])
         for name, cell in zip(names, cells, strict=True):
             if utility:
-                shade = _shade(lost(row, name), FULL_LOSS)
+                shade = _shade(row.pieces.utility_lost(name), FULL_LOSS)
             else:
                 shade = _shade(row.pieces.mean(name), 1.0) if cell.lines[0][:1].isdigit() else None
             shaded[-1].append(replace(cell, shade=shade))
@@ -295,11 +296,13 @@ def write_matrix_pages(
 
 def matrix_html(summary: MatrixSummary) -> str:
     """Make the HTML page: one file, no request, every string escaped, one script that sorts and unfolds."""
-    _, _, *tables = map(page_table, matrix_tables(summary))
+    compared = compared_tables(summary)
+    _, _, *tables = map(page_table, matrix_tables(summary)[len(compared) :])
     maps = [replace(heat_map(summary, utility=each), title="") for each in (False, True)]
     effects = replace(tables.pop(0), title="") if summary.counted() else None
     attacks = tables[len(tables) - 2 * len(summary.rows) :]
     return template("matrix").render(
+        compared=[replace(page_table(table), title="") for table in compared],
         success=maps[0],
         utility=maps[1],
         effects=effects,

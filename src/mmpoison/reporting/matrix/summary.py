@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmpoison.records.matrix import (
@@ -88,6 +88,17 @@ class Pieces:
                 found[key] = other - one
         return _estimate(found)
 
+    def utility_lost(self, column: str) -> Estimate | None:
+        """Estimate the utility that a column loses against the undefended model.
+
+        Returns:
+            None where no piece has both, or every query is a hit in both: Hit@10 cannot show a loss there.
+        """
+        ends = self.mean(UNDEFENDED, utility), self.mean(column, utility)
+        if all(end is not None and end.value == 1 for end in ends):
+            return None
+        return self.difference(column, UNDEFENDED, utility)
+
 
 def _estimate(values: Mapping[Key, float]) -> Estimate | None:
     clusters = [goal or f"seed {seed}" for _, goal, seed in values]
@@ -112,6 +123,12 @@ class RowSummary:
     def attack(self) -> str:
         """Registered name."""
         return self.pieces.every()[0].attack
+
+    @property
+    def measured(self) -> frozenset[tuple[str, int]]:
+        """The goals and seeds on which the undefended model was measured."""
+        found = self.pieces.every(UNDEFENDED)
+        return frozenset((cell.goal, cell.seed) for cell in found if has_numbers(cell))
 
     @property
     def clean(self) -> bool:
@@ -198,6 +215,38 @@ class MatrixSummary:
     def defended(self) -> list[ColumnSummary]:
         """The columns that give a model: all but scans."""
         return [column for column in self.columns if column.kind != "check"]
+
+    @property
+    def attacks(self) -> list[RowSummary]:
+        """The rows with poison that were measured."""
+        return [row for row in self.rows if not row.clean and row.measured]
+
+    @property
+    def comparable(self) -> list[RowSummary]:
+        """The attacks on the goals and seeds that all of them have, the strongest first; empty where they share none.
+
+        A row of one easy goal is no stronger than one of eighteen pieces.
+        """
+        shared = frozenset[tuple[str, int]]()
+        if attacks := self.attacks:
+            shared = frozenset.intersection(*(row.measured for row in attacks))
+        alike = [
+            replace(
+                row,
+                pieces=Pieces(
+                    {k: cells for k, cells in row.pieces.cells.items() if k[1:] in shared}
+                ),
+            )
+            for row in attacks
+            if shared
+        ]
+        means = {row.name: row.pieces.mean(UNDEFENDED) for row in alike}
+        return sorted(alike, key=lambda row: -(mean.value if (mean := means[row.name]) else 0.0))
+
+    @property
+    def differs(self) -> bool:
+        """Whether attacks were measured on different goals and seeds, so that their means do not compare."""
+        return len({row.measured for row in self.attacks}) > 1
 
     def pooled(self, rows: Iterable[RowSummary]) -> Pieces:
         """Put the pieces of rows together."""

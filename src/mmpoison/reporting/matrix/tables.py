@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell
 from mmpoison.reporting import text as _text
@@ -12,7 +13,6 @@ from mmpoison.reporting.matrix.summary import (
     Pieces,
     RowSummary,
     has_numbers,
-    utility,
 )
 from mmpoison.reporting.table import Cell, Column, Link, Table
 from mmpoison.statistics import Estimate
@@ -39,8 +39,11 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
     Args:
         summary: Of the pieces.
         short: Only attack success, utility, and the effect of each defence over all attacks.
+
+    Returns:
+        First `compared_tables`, then attack success and utility.
     """
-    tables = [success_table(summary), utility_table(summary)]
+    tables = [*compared_tables(summary), success_table(summary), utility_table(summary)]
     every = summary.pooled(summary.counted())
     if every.cells:
         names = [c.name for c in summary.columns if every.mean(c.name) is not None]
@@ -57,19 +60,46 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
     return tables
 
 
-def success_table(summary: MatrixSummary) -> Table:
-    """Make the table of attack success, attacks against defences."""
+def compared_tables(summary: MatrixSummary) -> list[Table]:
+    """Make the table of attack success on the goals and seeds of all attacks; none where it is `success_table`."""
+    if not summary.differs or not (rows := summary.comparable):
+        return []
+    return [
+        replace(
+            success_table(summary, rows),
+            title="Attack success on the same goals and seeds",
+            note="On the pieces that all attacks have, the strongest attack first.",
+        )
+    ]
+
+
+def success_table(summary: MatrixSummary, rows: Sequence[RowSummary] | None = None) -> Table:
+    """Make the table of attack success, attacks against defences.
+
+    Args:
+        summary: Of the pieces.
+        rows: Its attacks; all by default.
+    """
     columns = [column.name for column in summary.defended]
     return Table(
         "Attack success after each defence",
-        (Column("Attack"), *(Column(name, 2) for name in columns)),
+        (Column("Attack"), Column("n"), *(Column(name, 2) for name in columns)),
         tuple(
-            (row.name, *(Link(_success(row, name), _pieces_of(row)) for name in columns))
-            for row in summary.rows
+            (
+                row.name,
+                len(row.measured),
+                *(Link(_success(row, name), _pieces_of(row)) for name in columns),
+            )
+            for row in (summary.rows if rows is None else rows)
             if not row.clean
         ),
         "Share of the attacker's queries that find a target image among the first 10, or find it with the trigger. "
-        f"`{UNDEFENDED}` is the poisoned model without a defence.",
+        f"`{UNDEFENDED}` is the poisoned model without a defence; n: its pieces (goals and seeds)."
+        + (
+            " The attacks were not measured on the same goals and seeds, so their means do not compare."
+            if summary.differs
+            else ""
+        ),
     )
 
 
@@ -93,22 +123,22 @@ def utility_table(summary: MatrixSummary) -> Table:
     columns = [c.name for c in summary.defended if c.name != UNDEFENDED]
     return Table(
         "Utility lost by each defence",
-        (Column("Attack"), *(Column(name) for name in columns)),
+        (Column("Attack"), Column("n"), *(Column(name) for name in columns)),
         tuple(
             (
                 row.name,
-                *(Link(_signed(lost(row, name)), _pieces_of(row)) for name in columns),
+                len(row.measured),
+                *(
+                    Link(_signed(row.pieces.utility_lost(name)), _pieces_of(row))
+                    for name in columns
+                ),
             )
             for row in summary.rows
         ),
         "Mean Hit@10 of image and text retrieval: the undefended model minus the defended one, by the same goals and "
-        "seeds.",
+        "seeds; n: pieces of the undefended one. –: not measured, or every query is a hit in both models, which cannot "
+        "show a loss.",
     )
-
-
-def lost(row: RowSummary, column: str) -> Estimate | None:
-    """Return the utility lost by a defence; None where it has no number."""
-    return row.pieces.difference(column, UNDEFENDED, utility)
 
 
 def _claim_table(summary: MatrixSummary) -> Table | None:
@@ -142,6 +172,7 @@ def _attack_table(summary: MatrixSummary) -> Table:
             Column("surrogate"),
             Column("poisoned pairs"),
             Column("of the set"),
+            Column("n"),
             Column("succeeds"),
             Column("counts"),
         ),
@@ -153,6 +184,7 @@ def _attack_table(summary: MatrixSummary) -> Table:
                 next(iter(row.pieces.values("surrogate")), None),
                 _span(row.pieces.values("poisoned_pairs")),
                 _share(row),
+                len(row.measured),
                 interval(row.pieces.mean(UNDEFENDED), share=True),
                 "yes" if row.counts else f"no: {ATTACK_FAILED}",
             )
@@ -194,8 +226,8 @@ def _column_table(summary: MatrixSummary) -> Table:
                 column.kind,
                 column.cells[0].needs or "nothing",
                 column.seconds,
-                interval(poisoned.difference(column.name, UNDEFENDED, utility), 3),
-                interval(clean.difference(column.name, UNDEFENDED, utility), 3),
+                interval(poisoned.utility_lost(column.name), 3),
+                interval(clean.utility_lost(column.name), 3),
                 len(column.pieces),
                 column.goals,
                 ", ".join(map(str, column.seeds)),
@@ -259,7 +291,7 @@ def _effect_table(what: str, pieces: Pieces, names: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name in names:
         change = None if name == UNDEFENDED else pieces.difference(UNDEFENDED, name)
-        cost = None if name == UNDEFENDED else pieces.difference(name, UNDEFENDED, utility)
+        cost = None if name == UNDEFENDED else pieces.utility_lost(name)
         rows.append(
             (
                 name,

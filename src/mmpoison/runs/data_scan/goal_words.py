@@ -88,8 +88,7 @@ def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
         ]
     if found.traced:
         return "cannot be decided", [
-            "Nothing is traced: the model has learned no link between a topic and a kind of images that the reference "
-            "has not. This says nothing if the reference learned the goal too."
+            "Nothing is traced: no difference from this reference, which may carry the same poison."
         ]
     if found.planted is None:
         return "cannot be decided", [
