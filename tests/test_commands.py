@@ -217,6 +217,13 @@ def check_names(verb: str, given: dict[str, Any], around: str) -> None:
         MODELS[given["model"]]
 
 
+def printed_problems(printed: str) -> list[str]:
+    """Return what cannot be run of the commands that a verb has printed."""
+    found = [each for line in printed.splitlines() for each in in_line(line, WHOLE)]
+    assert found
+    return [f"{each[0]}: {problem}" for each in found if (problem := problem_of(*each))]
+
+
 # -- the texts
 
 

@@ -61,12 +61,16 @@ def sterilize(
     lines = [f"{b.label}: {b.ended}" for b in done.branches if b.chosen or not b.probes]
     lines += [*done.notes, *done.checked()]
     if not done.checks:
-        check = shlex.join(["mmpoison", "check", str(out), "--data", str(data)])
-        step = f"check the new model: {check} --reference MODEL (the clean model that the suspect was made from)"
+        check = shlex.join(["mmpoison", "check", str(out), *data.words(), "--reference", "MODEL"])
+        steps = [
+            f"check the new model (MODEL is the clean one that the suspect was made from): {check}"
+        ]
     elif (after := done.checks["after"]).flagged:
-        step = "repair the suspect again with a higher --learning-rate, or with more clean pairs of these kinds"
+        steps = [
+            "repair the suspect again with a higher --learning-rate, or with more clean pairs of these kinds"
+        ]
     else:
-        step = after.next_step()
-    lines.append(f"next: {step}")
+        steps = after.next_steps(str(out), data.words(), context.params["reference"])
+    lines += [f"next: {step}" for step in steps]
     for line in (*lines, f"{out}: {done.summary()}"):
         say(line)
