@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.test_dependencies import PROJECT
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "tasks"
 CLUSTER = (PAGES / "scan-on-a-cluster.md").read_text(encoding="utf-8")
-WEB = (PAGES / "scan-web-data.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:
@@ -50,18 +48,3 @@ def test_the_image_has_a_ray_that_is_allowed() -> None:
     versions = set(re.findall(r"(?:ray:|rayVersion: \"|node: )(\d+\.\d+\.\d+)", CLUSTER))
     assert len(versions) == 1
     assert versions.pop() in allowed.specifier
-
-
-def test_the_options_exist() -> None:
-    said = re.findall(r"mmpoison scan .*(?:\\\n.*)*", CLUSTER + WEB)
-    options = {
-        option for line in said for option in re.findall(r" (--[a-z-]+)", line.partition("#")[0])
-    }
-    assert {"--out", "--ray", "--workers", "--option"} <= options
-    shown = subprocess.run(
-        [sys.executable, "-m", "mmpoison", "scan", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert [option for option in options if option not in shown] == []

@@ -150,7 +150,7 @@ CASES = {
             "a target image has one goal",
         ),
         (f"{EVALUATE} {GOAL} --model model --manifest no.json", "no.json: no such file"),
-        (f"{EVALUATE} --suspect model", "it is `mmpoison check MODEL` now"),
+        (f"{EVALUATE} --suspect model", "it is `mmpoison check` now"),
         (f"{EVALUATE} --model model --trust", "a checkpoint's code is never run"),
     ],
     "check": [

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.test_commands import printed_problems
 
 from mmpoison.datasets import load_pairs
 from mmpoison.defenses.check_result import CheckResult
@@ -35,6 +36,7 @@ def test_a_check_is_written_and_resumes(
     assert shown.code == 0, shown.err
     assert "Most unusual findings of check rank-gain" in shown.out
     assert "model-check.json" in shown.out
+    assert not printed_problems(shown.out)
     found = json.loads((out / "model-check.json").read_text())
     assert found["null"] == "clean fine-tunes"
     assert found["clean_models"] == 2
@@ -118,7 +120,11 @@ def test_the_training_pairs_are_traced(
             "train on what it keeps",
         ),
         ("cannot be decided", "No difference from this reference, which may", "trace again"),
-        (None, "No unusual difference from the reference", "is measured by"),
+        (
+            None,
+            "No unusual difference from the reference",
+            "mmpoison evaluate --model m --data d --reference r",
+        ),
     ],
 )
 def test_what_the_pairs_show_comes_before_what_the_model_does_not(
@@ -128,4 +134,4 @@ def test_what_the_pairs_show_comes_before_what_the_model_does_not(
     found = CheckedModel(CheckResult((), {}), {"reference": "start"}, 0.01, scan)
     assert found.verdict()[0].startswith(first)
     assert any("no finding with p <= 0.01" in line for line in found.verdict())
-    assert step in found.next_step()
+    assert step in found.next_steps("m", ["--data", "d"], "r")[0]

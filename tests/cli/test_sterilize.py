@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.conftest import write_square_pairs
 from tests.scan_results import write_scan_result
+from tests.test_commands import printed_problems
 
 from mmpoison.datasets import load_pairs
 from mmpoison.models import load_checkpoint
@@ -113,7 +114,8 @@ def test_what_is_saved_is_not_called_repaired(
     assert branch["ended"] == "All steps are done. This does not show that the poison is gone."
     assert f"learning rate 0.0001: {branch['ended']}" in plain.out
     assert branch["ended"] in (alone / "README.md").read_text()
-    assert f"next: check the new model: mmpoison check {alone} --data {many_squares} " in plain.out
+    assert f": mmpoison check {alone} --data {many_squares} --reference MODEL\n" in plain.out
+    assert not printed_problems(checked.out + plain.out)
     for said in (checked.out, plain.out, card):
         assert "repaired" not in said
 

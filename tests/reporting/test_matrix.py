@@ -318,6 +318,15 @@ def test_pages_escape_what_they_show(cells: list[MatrixCell], tmp_path: Path) ->
     assert "<script" not in drawn
 
 
+def test_the_command_of_a_page_says_where_the_data_are(cells: list[MatrixCell]) -> None:
+    about = replace(facts("filter"), name="matrix-rsicd-ucm", data="rsicd-ucm")
+    assert "run matrix --on rsicd-ucm --data-root DATA --out" in matrix_html(
+        summarise(about, cells)
+    )
+    made = replace(facts("filter"), name="matrix", data="openmoji")
+    assert "run matrix --out" in matrix_html(summarise(made, cells))
+
+
 def test_each_cell_leads_to_its_pieces(cells: list[MatrixCell]) -> None:
     summary = summarise(facts("filter", "repair"), cells)
     page = matrix_html(summary)

@@ -108,7 +108,7 @@ MOVED = {
     "No such command 'filter'": "it is part of `mmpoison scan` now",
     "No such command 'sweep'": "it is part of `mmpoison run` now",
     "No such option: --format": "it is --as FORMAT or --json now; of `models export`, --to FORMAT",
-    "No such option: --suspect": "it is `mmpoison check MODEL` now",
+    "No such option: --suspect": "it is `mmpoison check` now",
     "No such option: --trust": "a checkpoint's code is never run",
     "No such option: --no-stop": "a repair does all its steps",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from mmpoison.cli.verb import verb
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
+    from mmpoison.datasets.catalogue import NamedData
     from mmpoison.runs.check_model import CheckedModel
 
 SHOWN = 10
@@ -25,6 +26,7 @@ SHOWN = 10
 def check(
     call: Callable[[], CheckedModel],
     context: typer.Context,
+    data: NamedData,
     model: Annotated[str, typer.Argument()],
     out: Path | None = None,
     trace: Path | None = None,
@@ -59,13 +61,16 @@ def check(
             "them again"
         )
     found = call()
-    _print(found, context.params["method"], out, "json" if as_json else shown)
+    steps = found.next_steps(model, data.words(), context.params["reference"])
+    _print(found, steps, context.params["method"], out, "json" if as_json else shown)
     if found.traced is not None and not as_json:
         for line in found.traced.lines(kept):
             say(line)
 
 
-def _print(found: CheckedModel, method: str, out: Path | None, form: Format) -> None:
+def _print(
+    found: CheckedModel, steps: Sequence[str], method: str, out: Path | None, form: Format
+) -> None:
     """Print the most unusual findings."""
     from mmpoison.reporting.table import Column, Table
     from mmpoison.runs.check_model import CHECK_FILE
@@ -86,7 +91,7 @@ def _print(found: CheckedModel, method: str, out: Path | None, form: Format) -> 
     print_tables([table], form)
     if form != "table":
         return
-    lines = [*found.verdict(), *found.result.notes, f"next: {found.next_step()}"]
+    lines = [*found.verdict(), *found.result.notes, *(f"next: {step}" for step in steps)]
     if out is not None:
         lines.append(f"all findings: {out / CHECK_FILE}")
     for line in lines:

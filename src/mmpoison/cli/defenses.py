@@ -23,7 +23,7 @@ def defenses(
 
     By kind: pre-training for `scan --method` (in a recipe `filter.method`), in-training for `train --defense`
     (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), check for
-    `check MODEL --method`.
+    `check --method`.
 
     Example: [bold]mmpoison defenses local-density[/bold]
 
@@ -110,6 +110,6 @@ KINDS = {
     "pre-training": "mmpoison scan --method NAME",
     "in-training": "mmpoison train --defense NAME",
     "post-training": "mmpoison sterilize --method NAME",
-    "check": "mmpoison check MODEL --method NAME",
+    "check": "mmpoison check --method NAME",
 }
 """When a defence acts, in order, and where it is selected."""

@@ -125,20 +125,6 @@ def named_data(
     return NamedData(str(data), data_root, format, parse_options(option))
 
 
-def data_options(data: NamedData) -> list[str]:
-    """Return the options of a command that reads the same data.
-
-    >>> data_options(named_data("a b.csv", option=["caption=text"]))
-    ['--data', 'a b.csv', '--option', 'caption=text']
-    """
-    parts = ["--data", data.data]
-    for name, value in (("--format", data.format), ("--data-root", data.root)):
-        parts += [] if value is None else [name, str(value)]
-    return parts + [
-        part for key, value in data.options.items() for part in ("--option", f"{key}={value}")
-    ]
-
-
 def changed_options(context: typer.Context) -> dict[str, Any]:
     """Return the options of a verb that are not at their default, by what they are called on the command line."""
     return {

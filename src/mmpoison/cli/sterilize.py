@@ -11,7 +11,6 @@ import typer
 
 from mmpoison.api.defenses import sterilize as sterilize_model
 from mmpoison.cli.console import console, hold_output, say
-from mmpoison.cli.options import data_options
 from mmpoison.cli.verb import verb
 
 if TYPE_CHECKING:
@@ -66,13 +65,17 @@ def sterilize(
     lines += [*done.notes, *done.goal_ranks(), *done.checked()]
     measure = _evaluate(done, data, context.params["reference"])
     if not done.checks:
-        check = shlex.join(["mmpoison", "check", str(out), *data_options(data)])
-        step = f"check the new model: {check} --reference MODEL (the clean model that the suspect was made from)"
+        check = shlex.join(["mmpoison", "check", str(out), *data.words(), "--reference", "MODEL"])
+        steps = [
+            f"check the new model (MODEL is the clean one that the suspect was made from): {check}"
+        ]
     elif (after := done.checks["after"]).flagged:
-        step = "repair the suspect again with a higher --learning-rate, or with more clean pairs of these kinds"
+        steps = [
+            "repair the suspect again with a higher --learning-rate, or with more clean pairs of these kinds"
+        ]
     else:
-        step = measure or after.next_step()
-    lines += [f"next: {one}" for one in dict.fromkeys([step, measure]) if one]
+        steps = [] if measure else after.next_steps(str(out), data.words(), None)
+    lines += [f"next: {step}" for step in (*steps, measure) if step]
     for line in (*lines, f"{out}: {done.summary()}"):
         say(line)
 
@@ -86,7 +89,7 @@ def _evaluate(done: Sterilized, data: NamedData, reference: str | None) -> str:
     parts = [
         "mmpoison",
         "evaluate",
-        *data_options(data),
+        *data.words(),
         "--model",
         str(done.out),
         *goals,

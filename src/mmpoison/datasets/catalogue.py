@@ -464,6 +464,18 @@ class NamedData:
     def __str__(self) -> str:
         return self.data
 
+    def words(self) -> list[str]:
+        """Return the arguments by which a command reads the same data.
+
+        >>> NamedData("a.csv", Path("photos"), options={"caption": "text"}).words()
+        ['--data', 'a.csv', '--data-root', 'photos', '--option', 'caption=text']
+        """
+        given = {"--data": self.data, "--data-root": self.root, "--format": self.format}
+        words = [word for name, value in given.items() if value for word in (name, str(value))]
+        return words + [
+            w for one in self.options.items() for w in ("--option", "=".join(map(str, one)))
+        ]
+
     def load(self) -> PairDataset:
         """Load the pairs.
 

@@ -63,7 +63,7 @@ def transformers_checkpoint(folder: Path) -> Checkpoint:
     tensors = weights_from_transformers(read_weights(weights).tensors)
     ours = config.get("mmpoison", {})
     if not isinstance(ours, dict):
-        raise InputError(f"{where}: mmpoison is not a mapping")
+        raise InputError(f"{where}: key mmpoison is not a mapping")
     tokenizer = _tokenizer(folder, cfg)
     full = {
         "model_cfg": cfg,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,24 +84,37 @@ class CheckedModel:
         found = "" if self.traced is None else self.traced.verdict
         return found if found in ("poisoning likely", "look at these groups") else ""
 
-    def next_step(self) -> str:
-        """Say what to do now."""
-        repair = "repair the model with clean pairs (`mmpoison sterilize`)"
+    def next_steps(self, model: str, data: Sequence[str], reference: str | None) -> list[str]:
+        """Say what to do now, with commands.
+
+        Args:
+            model: What a command calls the suspect.
+            data: The arguments by which a command reads the clean data.
+            reference: What a command calls the reference, if there is one.
+        """
+        before = [] if reference is None else ["--reference", reference]
+        same = shlex.join(["--model", model, *data, *before])
+        repair = f"repair the model with clean pairs: mmpoison sterilize {same} --out candidate"
         if self._taught:
-            return (
-                f"look at the groups that the trace names; then train on what it keeps, or {repair}"
-            )
+            return [
+                "look at the groups that the trace names; then train on what it keeps, or repair the model"
+            ]
         if not self.flagged and self.traced is not None:
-            return (
-                "if the reference was trained on all pairs, train one on what a scan keeps (`mmpoison scan --kept "
-                "DIR`), and trace again"
-            )
+            return [
+                "if the reference was trained on all pairs, train one on what a scan keeps (scan --kept DIR), and "
+                "trace again"
+            ]
         if not self.flagged:
-            return "a goal that you suspect is measured by `mmpoison evaluate --goal A2B`: weak ones are not found here"
-        trace = (
-            "; with its training pairs, find those that taught it (`mmpoison check --trace DIR`)"
+            return [
+                "weak goals are not found here; measure one that you suspect, in place of A2B: "
+                f"mmpoison evaluate {same} --goal A2B"
+            ]
+        trace = ["mmpoison", "check", model, "--data", "PAIRS", "--reference", reference or "MODEL"]
+        taught = (
+            "if you have its training pairs (PAIRS), find those that taught it: "
+            f"{shlex.join(trace)} --trace traced"
         )
-        return repair + ("" if self.traced else trace)
+        return [repair] if self.traced else [repair, taught]
 
     def to_pandas(self) -> Any:
         """Return the findings as a `pandas.DataFrame`, the most unusual first.

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmpoison.base.files import atomic_file
 from mmpoison.base.phrasing import count_of
+from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.errors import InputError
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell, write_cells
 from mmpoison.reporting import text as _text
@@ -377,10 +378,12 @@ def _warnings(summary: MatrixSummary) -> list[str]:
 
 def _commands(summary: MatrixSummary) -> list[str]:
     name, _, data = summary.facts.name.partition("-")
-    on = f" --on {shlex.quote(data)}" if data else ""
+    run = f"mmpoison run {shlex.quote(name)}" + (f" --on {shlex.quote(data)}" if data else "")
+    if (used := summary.facts.data) and used in DATASETS and DATASETS[used].needs_root:
+        run += " --data-root DATA"
     return [
-        f"mmpoison run {shlex.quote(name)}{on} --out DIR",
-        f"mmpoison run {shlex.quote(name)}{on} --rows ROW --columns COLUMN --out DIR   # a part of it",
+        f"{run} --out DIR",
+        f"{run} --rows ROW --columns COLUMN --out DIR   # a part of it",
         "mmpoison report DIR   # these pages again",
     ]
 

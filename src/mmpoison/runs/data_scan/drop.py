@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
+from shlex import join
 from typing import Any
 
 import numpy as np
@@ -311,20 +311,12 @@ def _again(judged: Judged) -> str:
     """Return the command that scans the same data with the same model; empty for a set in memory."""
     opened, source = judged.opened, judged.opened.source
     if opened.pieces is None:
-        return f"mmpoison scan {quote(source.root)}"
+        return join(["mmpoison", "scan", source.root])
     if opened.named is None:
         return ""
-    given = {
-        "--data-root": None if opened.data_root is None else str(opened.data_root),
-        "--format": opened.named.format,
-        "--encoder": None if opened.encoder in (None, DEFAULT_ENCODER) else opened.encoder,
-    }
-    words = ["mmpoison scan", quote(opened.named.data)]
-    words += [f"{name} {quote(value)}" for name, value in given.items() if value is not None]
-    words += [
-        f"--option {quote(f'{name}={value}')}" for name, value in opened.named.options.items()
-    ]
-    return " ".join(words)
+    data = replace(opened.named, root=opened.data_root).words()[1:]
+    encoder = [] if opened.encoder in (None, DEFAULT_ENCODER) else ["--encoder", opened.encoder]
+    return join(["mmpoison", "scan", *data, *map(str, encoder)])
 
 
 def _compared(judged: Judged) -> bool:
