@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.cli.conftest import Outcome
 from tests.runs.data_scan.conftest import write_corpus
 from tests.runs.data_scan.test_shard_passes import Here
+from tests.test_commands import printed_problems
 
+import mmpoison
+from mmpoison.defenses.filters.pair_labels import ShownPair
+from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.records.data_scan import read_scan
+from mmpoison.runs.data_scan import drop
 from mmpoison.runs.data_scan import scan_embedded as module
 
 
@@ -112,3 +120,74 @@ def test_pairs_that_were_scanned_can_be_reviewed(
     assert all(pair.kept for pair in shown)
     name = str(broken.relative_to(work / "squares"))
     assert name not in {pair.image for pair in scanned_pairs(work / "out", pieces, 1000)}
+
+
+def test_every_next_step_of_a_table_elsewhere_runs(
+    cli: Callable[..., Outcome], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absolute paths, columns by option, and labels: what is printed is copied and run, from another folder too."""
+    from mmpoison.pages.review import as_scanned, scanned_pairs
+
+    pairs = mmpoison.load(work / "squares").select(split="train")
+    rows = [f"{pairs.root / one.image}\t{one.caption}\t{n}" for n, one in enumerate(pairs)]
+    (work / "pairs.tsv").write_text(
+        "\n".join(["bild\twort\tnr", *rows, "https://x.org/a.png\tweb\t-1"])
+    )
+    how = ["--data-root", str(pairs.root), "--option", "image=bild", "--option", "caption=wort"]
+    options = ["--encoder", "model", "--no-planted"]
+    done = cli("scan", "pairs.tsv", *how, *options, "--out", "out", "--kept", "kept")
+    assert done.code == 0, done
+    again = cli("scan", "pairs.tsv", *how, *options, "--out", "out", "--kept", "kept")
+    assert "the same command made it before" in again.out
+    assert printed_problems(done.out) == []
+    found = read_scan(work / "out")
+    assert found.left_out is not None
+    assert found.left_out.rows == 1
+    assert "is an address" in found.left_out.examples[0]
+    monkeypatch.chdir(work / "full")
+    shown = scanned_pairs(work / "out", PairPieces(as_scanned(found, work / "out")), 5)
+    assert len(shown) == 5
+    monkeypatch.chdir(work)
+    (work / "out-labels.csv").write_text(f"pair,verdict\n{shown[0].pair},drop\n")
+    steps = [line.partition("mmpoison ")[2] for line in found.next_steps if "mmpoison " in line]
+    assert steps
+    for step in {step for step in steps if step.startswith("scan ")}:
+        assert cli(*shlex.split(step), "--no-planted").code == 0, step
+        shutil.rmtree(work / "out-2")
+    labelled = ["--labels", "out-labels.csv", "--out", "labelled"]
+    done = cli("scan", "pairs.tsv", *how, *options, *labelled)
+    assert done.code == 0
+    assert "mmpoison review labelled --labels out-labels.csv" in done.out
+    kept = (work / "labelled" / "kept.tsv").read_text().splitlines()
+    assert kept == [
+        "bild\twort\tnr",
+        *(row for row in rows if row != rows[_row_of(shown[0], rows)]),
+    ]
+
+
+def _row_of(pair: ShownPair, rows: list[str]) -> int:
+    (found,) = (n for n, row in enumerate(rows) if f"/{pair.image}\t{pair.caption}\t" in row)
+    return found
+
+
+def test_a_scan_that_was_killed_after_it_wrote_what_stays_resumes(
+    cli: Callable[..., Outcome], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["scan", "squares", "--encoder", "model", "--no-planted", "--out", "out"]
+    command += ["--kept", "kept"]
+    write = drop._write_kept
+
+    def killed(*given: Any) -> None:
+        write(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drop, "_write_kept", killed)
+        assert cli(*command).code != 0
+    assert (work / "kept").is_dir()
+    assert not (work / "out").exists()
+    assert cli(*command).code == 0
+    assert (work / "out" / "scan.json").is_file()
+    assert not (work / "out.scanning").exists()
+    other = cli("scan", "squares", "--encoder", "model", "--out", "other", "--kept", "kept")
+    assert (other.code, "is not empty" in other.err) == (2, True)

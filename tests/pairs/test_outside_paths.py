@@ -14,10 +14,11 @@ PARTS = st.lists(st.sampled_from(["a", "ab", "b", "..", "x.jpg"]), min_size=1, m
 
 
 def slow_common(paths: list[str]) -> str | None:
-    """The deepest folder that is an ancestor of every path."""
-    if any(not path.startswith("/") or ".." in path.split("/") for path in paths):
+    """The deepest folder that is an ancestor of every absolute path."""
+    absolute = [path for path in paths if path.startswith("/") and ".." not in path.split("/")]
+    if not absolute:
         return None
-    ancestors = [set(PurePosixPath(path).parents) for path in paths]
+    ancestors = [set(PurePosixPath(path).parents) for path in absolute]
     best = max(set.intersection(*ancestors), key=lambda folder: len(folder.parts))
     return None if str(best) == "/" else str(best)
 

@@ -20,25 +20,25 @@ from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset, SourceRows
 
 
 class OutsidePaths:
-    """Keeps the folder that all refused image paths of a table lie in."""
+    """Keeps the folder that the refused absolute image paths of a table lie in."""
 
     def __init__(self) -> None:
         self._common: str | None = None
-        self._plain = True
+        self._count = self._absolute = 0
 
     def add(self, path: str) -> None:
         """Take up a refused path."""
+        self._count += 1
         if not path.startswith("/") or ".." in path.split("/") or "\x00" in path:
-            self._plain = False
-        if not self._plain:
             return
+        self._absolute += 1
         folder = path.rpartition("/")[0].rstrip("/") or "/"
         self._common = os.path.commonpath([self._common or folder, folder])
 
     @property
     def folder(self) -> str | None:
-        """The deepest folder with all refused paths; None where one of them is not absolute, or only `/` has all."""
-        return self._common if self._plain and self._common not in (None, "/") else None
+        """The deepest folder with all absolute paths; None where none is absolute, or only `/` has all."""
+        return self._common if self._common not in (None, "/") else None
 
     def refusal(self, what: str, root: Path) -> str:
         """Return the line for a table of which no other path was read.
@@ -54,9 +54,8 @@ class OutsidePaths:
 the paths, or write them relative to a folder and give it with --data-root"
         """
         folder = self.folder or "/"
-        line = (
-            f"{what}: no image path is in the folder {str(root)!r}: all are in {one_line(folder)}"
-        )
+        many = "all" if self._absolute == self._count else f"{self._absolute:,} of {self._count:,}"
+        line = f"{what}: no image path is in the folder {str(root)!r}: {many} are in {one_line(folder)}"
         if not os.path.isdir(folder):  # noqa: PTH112 - a path that is none is just not there
             return (
                 f"{line}, which is not on this machine: correct the paths, or write them relative to a folder and "
