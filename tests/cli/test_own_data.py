@@ -155,6 +155,12 @@ def test_absolute_paths_elsewhere_name_the_data_root(
         rows, written = csv.DictReader(stream, delimiter=";"), csv.writer(out)
         written.writerow(["image", "caption"])
         written.writerows([images / row["Datei"], row["Satz"]] for row in rows)
+    # where all images are there, their folder is found
+    done = cli("data", "verify", file, "--no-images")
+    assert done.code == 0
+    assert f"{file}: images: {images}" in done.err
+    with file.open("a") as out:
+        out.write(f"{images}/gone.jpg,a sheep\n")
     done = cli("data", "verify", file, "--no-images")
     assert done.code == 2
     # what the line says to add is what it takes

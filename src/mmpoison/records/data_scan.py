@@ -108,7 +108,7 @@ class FailedShard(Record):
 
 
 class LeftOutRows(Record):
-    """Rows of the data that give no pair: they are neither judged, nor among what is kept or dropped.
+    """Rows of the data that give no pair: they are not judged, and neither kept nor dropped.
 
     Attributes:
         rows: How many, as far as that is known.

@@ -81,7 +81,7 @@ def _root(file: Path, columns: ColumnNames, separator: str | None) -> Path:
 
 
 def _again(lines: _Lines, root: Path, columns: ColumnNames, separator: str | None) -> _Table:
-    """Read the first line of a table without a word on its columns: reading the pairs says it."""
+    """Read the first line of a table again, and report nothing: reading the pairs says what its columns are."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MmpoisonNotice)
         return _Table.of(lines, root, columns, separator)

@@ -392,6 +392,8 @@ def _example(
         table = shard.table(np.array([row])).to_pylist()[0]
     except ShardError:
         return {"id": name}
+    if root is not None:  # of pairs the row is that of their source
+        name = f"{table['shard']} row {table['row']}" if table["shard"] else f"row {table['row']}"
     found = {"id": name if ids[row] == str(row) else f"{ids[row]} ({name})"}
     address = next((table[key] for key in ADDRESSES if isinstance(table.get(key), str)), None)
     if address is not None:
