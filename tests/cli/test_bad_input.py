@@ -220,7 +220,6 @@ CASES = {
         ("data verify squares --data-root nowhere", "nowhere: no such folder of images"),
         ("data verify squares --option colour=red", "has no option 'colour'"),
         ("data verify squares --format jsonn", "unknown data set 'jsonn'"),
-        ("data verify squares --near-duplicates 40", "--near-duplicates"),
         ("data verify rsicd-ucm", "needs the folder that holds it"),
         ("data convert nowhere.csv --to parquet --out out", "nowhere.csv"),
         ("data convert squares --to zip --out out", "'zip'"),

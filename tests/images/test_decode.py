@@ -184,6 +184,45 @@ def test_many_in_order_and_the_broken_ones_by_row(folder: Path, cut_jpeg: bytes)
     assert decode_images(folder, [], 16)[0].shape == (0, 16, 16, 3)
 
 
+def test_faults_are_told_apart(tmp_path: Path, huge_png: bytes) -> None:
+    noise(60, 80).save(tmp_path / "good.png")
+    whole = (tmp_path / "good.png").read_bytes()
+    start = whole.index(b"IDAT") + 10
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "out.png").symlink_to("/etc/hostname")
+    for name, content in (
+        ("cut.png", whole[:-40]),
+        ("zeros.png", whole[:start] + bytes(20) + whole[start + 20 :]),
+        ("empty.png", b""),
+        ("text.png", b"hello"),
+        ("bomb.png", huge_png),
+    ):
+        (tmp_path / name).write_bytes(content)
+    want = {
+        "missing.png": "missing",
+        "cut.png": "truncated",
+        "zeros.png": "broken",
+        "empty.png": "no-image",
+        "text.png": "no-image",
+        "bomb.png": "too-large",
+        "folder.png": "no-access",
+        "out.png": "no-access",
+    }
+    ids = ["good.png", *want]
+    _, faults = decode_images(tmp_path, ids, 1)
+    assert {ids[row]: error.fault for row, error in faults.items()} == want
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
+@pytest.mark.parametrize("share", [0.5, 0.95])
+def test_a_file_that_ends_early_is_truncated(tmp_path: Path, kind: str, share: float) -> None:
+    file = tmp_path / "x.any"
+    noise(60, 80).save(file, kind)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    assert decode_images(tmp_path, ["x.any"], 1)[1][0].fault == "truncated"
+
+
 # -- pictures that are no files --------------------------------------------------------------------
 
 

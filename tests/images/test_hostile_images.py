@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpoison.datasets.verify.images import scan_images
 from mmpoison.images import BrokenImage, PixelStore, Preparation, decode, read_image, thumbnail
 from mmpoison.images.decode import picture, read_small_jpeg
 
@@ -168,7 +167,7 @@ def test_verify_says_each_in_little_memory(folder: Path) -> None:
     lines = [{"image": n, "captions": [f"picture {n}"], "split": "train"} for n in names]
     (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     code = (
-        "import resource, sys, PIL.Image, imagehash\n"
+        "import resource, sys, PIL.Image\n"
         "from mmpoison.cli import main\n"
         "PIL.Image.init()\n"
         "pages = int(open('/proc/self/statm').read().split()[0])\n"
@@ -198,7 +197,6 @@ def test_a_strip_within_the_limit_is_read(
     begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     READERS[reader](tmp_path, "x.png")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 200_000
-    assert scan_images(tmp_path, ["x.png"]).readable.all()
 
 
 def test_a_file_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:

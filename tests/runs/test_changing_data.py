@@ -187,7 +187,7 @@ def test_decoding(
 @pytest.mark.parametrize("change", CHANGES)
 def test_verify(own_square_folder: Path, monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
     pairs, name, faults = load_to_verify(own_square_folder)
-    once(monkeypatch, pairs_check, "scan_images", lambda: change(own_square_folder))
+    once(monkeypatch, pairs_check, "decode_images", lambda: change(own_square_folder))
     found = verify_pairs(pairs, format=name, manifest_faults=faults)
     changed = "captions.jsonl" if change is rewrite_captions else IMAGE
     assert next(line for line in found.problems if "changed while" in line).startswith(

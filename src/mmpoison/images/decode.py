@@ -94,7 +94,7 @@ class BrokenImage(InputError):
 
 
 @contextmanager
-def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]:
+def picture(root: Path, image_id: str) -> Iterator[Image.Image]:
     """Open one image; whatever goes wrong with it while the block runs is one line.
 
     Args:
@@ -102,7 +102,7 @@ def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]
         image_id: Relative path.
 
     Yields:
-        The stream of its bytes, and the picture, whose pixels are not decoded yet.
+        The picture, whose pixels are not decoded yet.
 
     Raises:
         BrokenImage: If the file is missing, outside the root, too large, truncated or not an image, or is one that an
@@ -118,7 +118,7 @@ def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]
             refuse_other_pixels(image_id, image, str(path))
         except InputError as error:
             raise BrokenImage(str(error), "broken") from None
-        yield stream, image
+        yield image
 
 
 @contextmanager
@@ -215,7 +215,7 @@ def read_image(root: Path, image_id: str, preparation: Preparation | int) -> Pix
     Raises:
         BrokenImage: If the file is missing, outside the root, too large, truncated or not an image.
     """
-    with picture(root, image_id) as (_, image):
+    with picture(root, image_id) as image:
         return Preparation.of(preparation).apply(image)
 
 

@@ -39,7 +39,7 @@ def thumbnail(root: Path, image_id: str, side: int) -> bytes:
     Raises:
         BrokenImage: If the file is missing, outside the root, too large, truncated or not an image.
     """
-    with picture(root, image_id) as (_, image):
+    with picture(root, image_id) as image:
         image.draft("RGB", (side, side))  # a large JPEG is decoded at an eighth of its size
         transparent = image.mode in ("RGBA", "LA", "PA", "P")
         kind = "RGBA" if transparent else "RGB"

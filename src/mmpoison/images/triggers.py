@@ -198,7 +198,7 @@ def source_pixels(root: Path, image_id: str) -> Pixels:
     Raises:
         BrokenImage: If it cannot be read.
     """
-    with picture(root, image_id) as (_, image):
+    with picture(root, image_id) as image:
         short = min(image.size)
         if short <= LONGEST_SHORT_SIDE:
             return rgb(image)

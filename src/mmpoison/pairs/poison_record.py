@@ -58,7 +58,7 @@ def restore_new_images(
         made = None if trigger is None else made_again(root, new, trigger)
         if made is None and poisoned_folder is not None and (poisoned_folder / name).is_file():
             # its pixels are compared with its id
-            with picture(poisoned_folder, name) as (_, image):
+            with picture(poisoned_folder, name) as image:
                 made = rgb(image)
         if made is None:
             reason = (

@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image
 from tests.conftest import SHARED
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
-from mmpoison.datasets import SPLITS, ImageTable, PairDataset, load_pairs, save_pairs
+from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
-from mmpoison.datasets.verify.images import ImageScan, Likeness
+from mmpoison.datasets.verify import pairs_check
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean
@@ -55,7 +52,7 @@ def test_poison_on_a_test_image_is_named_and_no_leak(squares: PairDataset, mode:
         found = verify_pairs(poisoned, clean=clean)
         assert found.problems == []
         assert found.leakage["poisoned_images"] == 1
-        assert found.leakage["same_captions"] == found.leakage["same_pairs"] == 0
+        assert found.leakage["same_captions"] == 0
         assert sum(image in note and "that the manifest lists" in note for note in found.notes) == 1
         assert "by the manifest" in found.facts()["train and test"]
     assert "poisoned_images" not in verify_pairs(squares).leakage
@@ -160,157 +157,12 @@ def test_poison_whose_manifest_was_lost(squares: PairDataset, tmp_path: Path) ->
     assert verify_pairs(load_pairs(folder), clean=squares).problems
 
 
-# -- duplicates and leakage ------------------------------------------------------------------------
-
-
-def smooth(seed: int) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((80, 60), Image.Resampling.BICUBIC)
-
-
-Load = Callable[..., PairDataset]
-
-
-@pytest.fixture
-def load(write_lines: Callable[..., Path]) -> Load:
-    """A function that makes a set of pictures: for each its number, split, label, suffix and caption."""
-
-    def make(*rows: tuple[int, str, str | None, str, str]) -> PairDataset:
-        lines = []
-        folder = write_lines()
-        for k, (seed, split, label, suffix, caption) in enumerate(rows):
-            name = f"{k}.{suffix}"
-            smooth(seed).save(folder / name, quality=80)
-            lines.append(
-                {"image": name, "captions": [caption, f"{k}"], "label": label, "split": split}
-            )
-        return load_pairs(write_lines(*lines))
-
-    return make
-
-
-def test_a_test_image_that_is_in_train_is_wrong(load: Load) -> None:
-    pairs = load(
-        (0, "train", "a", "png", "x"),
-        (1, "train", "a", "png", "z"),
-        (0, "test", "a", "bmp", "x"),
-        (0, "test", "a", "png", "y"),
-    )
-    found = verify_pairs(pairs)
-    assert found.problems == [
-        "2 test images are in train too, pixel for pixel, the first: 2.bmp = 0.png"
-    ]
-    assert found.leakage["same_images"] == 2
-    assert found.leakage["same_pairs"] == 1
-    assert found.leakage["same_captions"] == 1
-    assert found.duplicates is not None
-    assert found.duplicates["same"]["groups"] == [["0.png", "2.bmp", "3.png"]]
-    assert found.duplicates["same"]["same_bytes"] == 2
-    assert "2 test images with the pixels of a train image" in found.facts()["train and test"]
-
-
-def test_copies_within_a_split_are_a_note(load: Load) -> None:
-    pairs = load((0, "train", "a", "png", "x"), (0, "train", "b", "png", "y"))
-    found = verify_pairs(pairs)
-    assert found.problems == []
-    notes = " / ".join(found.notes)
-    assert "2 images have the pixels of another, the first: 0.png = 1.png" in notes
-    assert "images with equal pixels carry different labels (1 group of them)" in notes
-    found = verify_pairs(load((0, "train", None, "png", "x"), (0, "val", None, "png", "y")))
-    assert found.problems == []
-    assert "2 images with equal pixels, in train and val" in found.notes
-
-
-def test_near_images_are_a_note(load: Load) -> None:
-    pairs = load(
-        (0, "train", "a", "png", "x"),
-        (0, "test", "a", "jpg", "y"),
-        (1, "test", "a", "png", "z"),
-        (0, "val", "a", "webp", "v"),
-    )
-    found = verify_pairs(pairs)
-    assert found.problems == []
-    assert found.duplicates is not None
-    near = found.duplicates["near"]
-    assert (near["pairs"], near["images"], near["distance"]) == (3, 3, 4)
-    for first, second, distance in near["examples"]:
-        assert {first, second} < {"0.png", "1.jpg", "3.webp"}
-        assert 0 <= distance <= 4
-    assert found.leakage["near_images"] == 1
-    assert "1 test image is nearly the same as a train image" in found.notes
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    images=st.lists(
-        st.tuples(st.integers(0, 3), st.integers(0, 9), st.sampled_from(range(3))), max_size=14
-    ),
-    distance=st.integers(0, 3),
-)
-def test_likeness_is_that_of_brute_force(
-    images: list[tuple[int, int, int]], distance: int, tmp_path: Path
-) -> None:
-    """Each image: its pixels (which settle its hash), more pixels, its split."""
-    count = len(images)
-    perceptual = [[0, 1, 7, 0xFF][look] for look, _, _ in images]
-    pixels = [look * 10 + more for look, more, _ in images]
-    splits = [split for _, _, split in images]
-    scan = ImageScan(
-        readable=np.ones(count, dtype=bool),
-        file_hash=np.arange(count, dtype=np.uint64),
-        pixel_hash=np.array(pixels, dtype=np.uint64),
-        perceptual=np.array(perceptual, dtype=np.uint64),
-    )
-    table = ImageTable.build(
-        [str(n) for n in range(count)],
-        [None] * count,
-        [SPLITS[split] for split in splits],
-        tmp_path,
-    )
-    found = Likeness.of(PairDataset.build(table, [], []), scan, distance)
-
-    def near(i: int, j: int) -> bool:
-        return pixels[i] != pixels[j] and (perceptual[i] ^ perceptual[j]).bit_count() <= distance
-
-    everyone = range(count)
-    assert found.duplicates["near"]["images"] == sum(
-        any(near(i, j) for j in everyone) for i in everyone
-    )
-    assert found.duplicates["near"]["pairs"] == len(
-        {frozenset((pixels[i], pixels[j])) for i in everyone for j in everyone if near(i, j)}
-    )
-    tests = [i for i in everyone if splits[i] == 2]
-    trains = [i for i in everyone if splits[i] == 0]
-    assert found.leakage["near_images"] == sum(any(near(i, j) for j in trains) for i in tests)
-    assert found.leakage["same_images"] == sum(
-        any(pixels[i] == pixels[j] for j in trains) for i in tests
-    )
-    assert sum(map(len, found.duplicates["same"]["groups"])) == sum(
-        pixels.count(pixel) > 1 for pixel in pixels
-    )
-
-
 def test_without_images_only_the_table_is_checked(own_square_folder: Path) -> None:
     (own_square_folder / "sofa/03.png").unlink()
     found = verify_pairs(load_pairs(own_square_folder), images=False)
     assert found.problems == []
     assert found.images is None
-    assert found.duplicates is None
-    assert "files" not in found.facts()
-
-
-def test_without_the_library_it_says_so_and_goes_on(
-    load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mmpoison.datasets.verify import images as scan
-    from mmpoison.datasets.verify import pairs_check
-
-    monkeypatch.setattr(scan, "can_hash_perceptually", lambda: False)
-    monkeypatch.setattr(pairs_check, "can_hash_perceptually", lambda: False)
-    found = verify_pairs(load((0, "train", "a", "png", "x"), (0, "test", "a", "png", "y")))
-    assert len(found.problems) == 1
-    assert any("pip install 'mmpoison[data]'" in note for note in found.notes)
-    assert "imagehash is not installed" in found.facts()["near images"]
+    assert "broken images" not in found.facts()
 
 
 def test_broken_images_are_named_and_counted(own_square_folder: Path, cut_jpeg: bytes) -> None:
@@ -326,12 +178,27 @@ def test_broken_images_are_named_and_counted(own_square_folder: Path, cut_jpeg: 
     assert found.images["broken"] == {"missing": 1, "truncated": 1, "unreadable": 1}
 
 
-def test_notes_on_classes(load: Load) -> None:
-    rows = [(n, "train", "many", "png", "x") for n in range(10)]
-    found = verify_pairs(
-        load(*rows, (20, "train", "few", "png", "x"), (21, "test", "many", "png", "y"))
-    )
-    notes = " / ".join(found.notes)
+def test_images_are_read_a_few_at_a_time(
+    own_square_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs_check, "IMAGES_AT_ONCE", 20)
+    (own_square_folder / "bird/00.png").unlink()
+    calls: list[tuple[int, int]] = []
+    found = verify_pairs(load_pairs(own_square_folder), progress=lambda *call: calls.append(call))
+    assert calls == [(20, 56), (40, 56), (56, 56)]
+    assert found.images == {
+        "readable": 55,
+        "broken": {"missing": 1, "truncated": 0, "unreadable": 0},
+    }
+
+
+def test_notes_on_classes(write_lines: Callable[..., Path]) -> None:
+    rows = [("train", "many")] * 10 + [("train", "few"), ("test", "many")]
+    lines = [
+        {"image": f"{k}.png", "captions": ["x"], "label": label, "split": split}
+        for k, (split, label) in enumerate(rows)
+    ]
+    notes = " / ".join(verify_pairs(load_pairs(write_lines(*lines)), images=False).notes)
     assert "the classes are uneven: 11 images of many, 1 of few" in notes
     assert "1 of 2 classes have no test image, the first: few" in notes
 
@@ -414,15 +281,11 @@ def test_real_photos(name: str) -> None:
     found = verify_pairs(pairs)
     assert found.images is not None
     assert found.images["readable"] == len(pairs.images)
-    assert found.duplicates is not None
     if name == "rsicd":
         assert found.wrong == {
             "captions": [
                 "3 captions are empty (nothing but marks and spaces), the first is with bridge/bridge_59.jpg"
             ]
         }
-        assert found.duplicates["same"]["groups"] == [
-            ["industrial/industrial_203.jpg", "industrial/industrial_205.jpg"]
-        ]
     else:
         assert found.problems == []

@@ -69,7 +69,7 @@ def new_image_problems(pairs: PairDataset) -> list[str]:
                 )
             continue
         try:
-            with picture(pairs.root, name) as (_, image):
+            with picture(pairs.root, name) as image:
                 same = pixels_digest(rgb(image)) == new.pixels
             if not same:
                 problems.append(f"{name:.200}: its pixels are not those that the manifest names")

@@ -1,4 +1,4 @@
-"""Check a data set: its entries, images and captions, what its splits share, and whether a manifest is right."""
+"""Check a data set: its entries, whether its images decode, its captions, and whether a manifest is right."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import html
 import re
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +16,18 @@ import numpy as np
 
 from mmpoison.base.phrasing import count_of, count_phrase
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise
-from mmpoison.datasets.verify.images import ImageScan, Likeness, can_hash_perceptually, scan_images
 from mmpoison.datasets.verify.manifest_check import (
     manifest_problems,
     new_image_problems,
     poisoned_gallery,
 )
 from mmpoison.errors import MmpoisonWarning
+from mmpoison.images.decode import BrokenImage, decode_images
 from mmpoison.images.sources import changed_files, changed_line, file_states
 from mmpoison.pairs.folder import ManifestMisfit
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 LEAKAGE = {
-    "same_images": "test images with the pixels of a train image",
-    "same_pairs": "test pairs with caption and image of a train pair",
-    "near_images": "test images near a train image",
     "poisoned_images": "test images with poisoned train captions, by the manifest",
     "same_captions": "texts in both",
 }
@@ -46,12 +44,11 @@ class Verification:
         counts: As `PairDataset.counts`.
         fingerprint: sha256 of the table.
         poison: Goals, mode, rate and number of poisoned pairs, or None for a clean set.
-        wrong: What is wrong, by kind (`entries`, `images`, `captions`, `leakage`, `manifest`), a line each.
+        wrong: What is wrong, by kind (`entries`, `images`, `captions`, `manifest`), a line each.
         notes: What a reader should know, though the set can be used.
         format: Name of the format or data set, if known.
-        images: What the pass over the image files found, or None where it was left out.
-        duplicates: Equal and nearly equal images, or None where images were left out.
-        leakage: What is in several splits.
+        images: How many images decode and how many do not, or None where the files were not read.
+        leakage: What is in train and in test.
         captions: Counts over the captions.
     """
 
@@ -62,7 +59,6 @@ class Verification:
     notes: Sequence[str] = ()
     format: str | None = None
     images: dict[str, Any] | None = None
-    duplicates: dict[str, Any] | None = None
     leakage: dict[str, Any] = field(default_factory=dict)
     captions: dict[str, Any] = field(default_factory=dict)
 
@@ -86,19 +82,7 @@ class Verification:
         rows["classes"] = _classes(counts["classes"])
         rows["captions"] = _captions(self.captions)
         if self.images is not None:
-            rows["files"] = _files(self.images)
             rows["broken images"] = _list(self.images["broken"])
-        if self.duplicates is not None:
-            same, near = self.duplicates["same"], self.duplicates["near"]
-            equal = {
-                "with the pixels of another": same["images"],
-                "with its bytes too": same["same_bytes"],
-            }
-            within = {f"within {near['distance']} of 64 bits of another": near["images"]}
-            rows["same images"] = _list(equal)
-            rows["near images"] = (
-                f"not searched: {near['left_out']}" if near["left_out"] else _list(within)
-            )
         shared = {words: self.leakage.get(name, 0) for name, words in LEAKAGE.items()}
         rows["train and test"] = _list(shared, "nothing in both")
         rows["poisoned"] = (
@@ -131,13 +115,6 @@ def _captions(captions: Mapping[str, Any]) -> str:
         return ""
     low, middle, high = captions["words"]
     return f"{captions['distinct']:,} different, {low} to {high} words (median {middle})"
-
-
-def _files(images: Mapping[str, Any]) -> str:
-    formats = _list(images["formats"], "")
-    if not formats:
-        return "none can be read"
-    return f"{formats}, sides of {images['smallest']:,} to {images['largest']:,} pixels"
 
 
 def _list(numbers: Mapping[str, int], nothing: str = "none") -> str:
@@ -238,11 +215,11 @@ CAPTION_KINDS: Mapping[str, Callable[[str], object]] = {
 }
 """Captions that say nothing, that CLIP truncates for sure, with HTML, and with control characters or hidden text."""
 
-NEAR = 4
-"""Bits of 64 in which two perceptual hashes may differ to be called near, by default."""
-
 IMBALANCE = 10
 """A class with this many times the images of another is noted."""
+
+IMAGES_AT_ONCE = 256
+"""So many images are given to the decoding threads at a time: a task for each of a million would fill the memory."""
 
 
 def load_to_verify(
@@ -288,7 +265,6 @@ def verify_pairs(
     *,
     clean: PairDataset | None = None,
     images: bool = True,
-    near: int = NEAR,
     format: str | None = None,
     manifest_faults: list[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -300,7 +276,6 @@ def verify_pairs(
         clean: The set that a poisoned one was made from; its fingerprint is compared, and the manifest's poison is
             taken out of the poisoned set and must leave it.
         images: Read the image files; without, only the table is checked.
-        near: Bits of 64 in which the perceptual hashes of nearly equal images may differ.
         format: Name of the format, to be shown.
         manifest_faults: What is wrong with a manifest that could not be applied.
         progress: Called with (done, total).
@@ -309,31 +284,20 @@ def verify_pairs(
         "entries": list(pairs.problems),
         "images": [],
         "captions": [],
-        "leakage": [],
         "manifest": list(manifest_faults or ()),
     }
     notes: list[str] = []
-    found_images = found_duplicates = None
+    found_images = None
     captions = check_captions(pairs)
     leakage = {"same_captions": captions["in_train_and_test"]}
     if images:
         ids = [str(image_id) for image_id in pairs.images.ids]
         before = file_states(pairs.root, ids)
-        scan = scan_images(pairs.root, ids, progress=progress)
-        wrong["images"] = sorted(map(str, scan.faults.values()))
+        broken = broken_images(pairs.root, ids, progress)
+        wrong["images"] = sorted(map(str, broken))
         if changed := changed_files(pairs.root, ids, before):
             wrong["images"].append(changed_line([pairs.root / image_id for image_id in changed]))
-        found_images = _image_facts(scan, ids)
-        notes += _image_notes(scan, ids)
-        likeness = Likeness.of(pairs, scan, near)
-        found_duplicates = likeness.duplicates
-        leakage = {**likeness.leakage, **leakage}
-        wrong["leakage"] = likeness.problems()
-        notes += likeness.notes()
-        if not can_hash_perceptually():
-            notes.append(
-                "near duplicates were not searched: pip install 'mmpoison[data]' (imagehash)"
-            )
+        found_images = _image_facts(len(ids), broken)
     wrong["captions"] = _caption_problems(captions)
     notes += _caption_notes(captions)
     notes += _class_notes(pairs)
@@ -366,51 +330,38 @@ def verify_pairs(
         notes=notes,
         format=format,
         images=found_images,
-        duplicates=found_duplicates,
         leakage=leakage,
         captions=captions,
     )
 
 
-def _image_facts(scan: ImageScan, ids: list[str]) -> dict[str, Any]:
+def broken_images(
+    root: Path, ids: Sequence[str], progress: Callable[[int, int], None] | None = None
+) -> list[BrokenImage]:
+    """Decode every image once, as a model would read it, and return the faults of those that cannot be.
+
+    Args:
+        root: Folder the ids are relative to.
+        ids: Relative paths.
+        progress: Called with (done, total).
+    """
+    broken: list[BrokenImage] = []
+    for start in range(0, len(ids), IMAGES_AT_ONCE):
+        some = ids[start : start + IMAGES_AT_ONCE]
+        broken += decode_images(root, some, 1)[1].values()
+        if progress is not None:
+            progress(start + len(some), len(ids))
+    return broken
+
+
+def _image_facts(count: int, broken: Sequence[BrokenImage]) -> dict[str, Any]:
+    kinds = Counter(error.fault for error in broken)
+    missing, truncated = kinds["missing"], kinds["truncated"]
+    unreadable = len(broken) - missing - truncated
     return {
-        "readable": int(scan.readable.sum()),
-        "broken": {
-            "missing": len(scan.of_fault("missing")),
-            "truncated": len(scan.of_fault("truncated")),
-            "unreadable": len(
-                scan.of_fault("no-access", "broken", "no-image", "too-large", "no-memory")
-            ),
-        },
-        "formats": dict(scan.formats.most_common()),
-        "smallest": scan.smallest,
-        "largest": scan.largest,
-        "wrong_extension": {ids[index]: name for index, name in sorted(scan.wrong_suffix.items())},
-        "animated": [ids[index] for index in scan.animated],
-        "rotated": [ids[index] for index in scan.rotated],
+        "readable": count - len(broken),
+        "broken": {"missing": missing, "truncated": truncated, "unreadable": unreadable},
     }
-
-
-def _image_notes(scan: ImageScan, ids: list[str]) -> list[str]:
-    notes = []
-    if scan.wrong_suffix:
-        first = min(scan.wrong_suffix)
-        notes.append(
-            f"{count_phrase(len(scan.wrong_suffix), 'image')} of another format than the name says, the first: "
-            f"{ids[first]} is {scan.wrong_suffix[first]}; they load"
-        )
-    for found, what, seen in (
-        (scan.animated, "animated", "models see the first frame"),
-        (
-            scan.rotated,
-            "rotated by EXIF data",
-            "models see them as they are stored, as in CLIP's own pipeline",
-        ),
-    ):
-        if found:
-            count = count_phrase(len(found), "image")
-            notes.append(f"{count} {what}, the first: {ids[found[0]]}; {seen}")
-    return notes
 
 
 def _caption_problems(captions: Mapping[str, Any]) -> list[str]:
