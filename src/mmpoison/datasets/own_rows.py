@@ -56,9 +56,10 @@ class RowVerdicts:
             (verdict.stay if stays else verdict.go).append(place)
         return found
 
-    def any_go(self, file: int) -> bool:
-        """Return whether a pair of a file goes."""
-        return not self._stays[self._start[file] : self._start[file + 1]].all()
+    @property
+    def several(self) -> bool:
+        """Whether a row has several captions."""
+        return bool((self._at[:, 2] > 0).any())
 
 
 @dataclass(frozen=True)
@@ -69,24 +70,16 @@ class GoneRows:
         file: Number of the file.
         at: Row and place of each pair, shape `(n, 2)`.
         table: The own columns, under their own names and in their order, `n` rows.
-        captions: The captions that go, where a row may have several; None where the row says it.
     """
 
     file: int
     at: npt.NDArray[np.int64]
     table: pa.Table
-    captions: Sequence[str] | None = None
 
     @classmethod
-    def of(
-        cls,
-        file: int,
-        places: Iterable[tuple[int, int]],
-        table: pa.Table,
-        captions: Sequence[str] | None = None,
-    ) -> GoneRows:
+    def of(cls, file: int, places: Iterable[tuple[int, int]], table: pa.Table) -> GoneRows:
         """Make it of plain sequences."""
-        return cls(file, np.array(list(places), dtype=np.int64).reshape(-1, 2), table, captions)
+        return cls(file, np.array(list(places), dtype=np.int64).reshape(-1, 2), table)
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def test_groups_of_pairs_are_shown_with_pictures(scenes: Path, tmp_path: Path) -
     assert made.pairs is not None
     example = _example(shard, shard.ids(), 7, made.pairs.root)
     assert example["picture"].startswith("data:image/")
-    assert example["id"].endswith("(shard 0, row 7)")
+    assert example["id"].endswith("(captions.jsonl row 2)")
     assert "picture" not in _example(shard, shard.ids(), 7, None)
 
 

@@ -163,10 +163,9 @@ def sort_tables(
         except InputError:
             continue
         own = [field.name for field in schema if not _has_bytes(field.type)]
-        several = is_list_of_text(schema.field(columns.captions).type)
         lists = [columns.captions, *([CAPTION_COLUMNS] if columns.caption_columns else [])]
         wanted = pa.schema([schema.field(name) for name in own])
-        yield GoneRows.of(number, (), wanted.empty_table(), [] if several else None)
+        yield GoneRows.of(number, (), wanted.empty_table())
         batches = bounded_batches(read(list(schema.names), False), file.path, file.name, [])
         with writer(file, schema) as kept:
             for first, batch in batches:
@@ -189,15 +188,7 @@ def sort_tables(
                 if places:
                     rows = [row - first for row, _ in places]
                     gone = pa.Table.from_batches([batch.select(own).take(pa.array(rows))])
-                    texts = values_of(batch.column(columns.captions).take(pa.array(rows)))
-                    yield GoneRows.of(
-                        number,
-                        places,
-                        gone.cast(wanted),
-                        [text[n] for text, (_, n) in zip(texts, places, strict=True)]
-                        if several
-                        else None,
-                    )
+                    yield GoneRows.of(number, places, gone.cast(wanted))
 
 
 def _sample(file: TableFile, read: BatchReader, columns: list[str]) -> Any:

@@ -49,9 +49,7 @@ def sort_pairs_folder(
                     if isinstance(line.get(name), list)
                 }
                 kept.write(line_text({**line, **shorter}).encode())
-            table = table_of_objects([line] * len(verdict.go))
-            captions = [line["captions"][place] for place in verdict.go]
-            yield GoneRows.of(0, gone_places(found), table, captions)
+            yield GoneRows.of(0, gone_places(found), table_of_objects([line] * len(verdict.go)))
 
 
 def _recognise_pairs(path: Path) -> str | None:

@@ -99,13 +99,7 @@ def sort_webdataset(
         places = list(gone_places(found))
         if places:
             facts = {row: _own(*samples[row], f"{name} row {row}") for row, _ in places}
-            captions = [_captions(samples[row][1], facts[row], keys) or [] for row, _ in places]
-            yield GoneRows.of(
-                number,
-                places,
-                table_of_objects([facts[row] for row, _ in places]),
-                [texts[n] for texts, (_, n) in zip(captions, places, strict=True)],
-            )
+            yield GoneRows.of(number, places, table_of_objects([facts[row] for row, _ in places]))
 
 
 def _own(key: str, sample: _Sample, where: str) -> dict[str, Any]:

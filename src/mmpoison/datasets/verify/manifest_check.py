@@ -131,11 +131,9 @@ def _goal_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
     wrong = []
     for pair in manifest.pairs:
         original, target = labels.get(pair.clean_image), labels.get(pair.poisoned_image)
-        if pair.poisoned_image in manifest.added_images:
-            # an image that was changed to be like class B has the label of the one it was made from
-            agrees = pair.goal.startswith(f"{original}2")
-        else:
-            agrees = pair.goal == f"{original}2{target}"
+        # captions of an image that the attack made may be written for no image, as those of a backdoor
+        made = pair.poisoned_image in manifest.added_images
+        agrees = made or pair.goal == f"{original}2{target}"
         if original and target and not agrees:
             wrong.append(
                 f"goal {pair.goal!r:.100} for a caption of class {original!r:.60} on an image of class {target!r:.60}"

@@ -63,7 +63,7 @@ def write_own_files(
             if keys is None:
                 keys = stack.enter_context(keep_list(folder, "key"))
             keys.add(one.shard, one.keys, one.stays)
-    _write_gone(parts, verdicts.files, found, folder)
+    _write_gone(parts, verdicts, found, folder)
     notes = [] if keys is None else keys.notes
     written = next(folder.glob(f"{KEPT}*"), None)
     if written is not None and pieces.manifest is not None:
@@ -91,7 +91,7 @@ def _verdicts(pieces: PairPieces, keep: BoolArray) -> RowVerdicts:
 
 
 def _write_gone(
-    parts: Sequence[GoneRows], files: Sequence[str], found: pa.Table | None, folder: Path
+    parts: Sequence[GoneRows], verdicts: RowVerdicts, found: pa.Table | None, folder: Path
 ) -> None:
     """Join the rows of the source with what the scan says of them."""
     import pyarrow as pa
@@ -100,27 +100,19 @@ def _write_gone(
     if found is not None:
         places = (found[name].to_pylist() for name in ("shard", "row", "caption_place"))
         number = {place: at for at, place in enumerate(zip(*places, strict=True))}
+    files = verdicts.files
     order = [number.get((files[one.file], *place)) for one in parts for place in one.at.tolist()]
     if None in order or len(order) != len(number):
         raise InputError(
             "the files of the source changed during the scan: stop changing them and scan again"
         )
-    own = _joined([one.table for one in parts])
-    captions = any(one.captions is not None for one in parts)
-    columns = list(own.columns)
-    if captions:
-        columns.append(
-            pa.array([text for one in parts for text in one.captions or ()], pa.string())
-        )
-    ours = drop_schema(pa.schema([])).names
-    if found is None:
-        columns += [pa.array([], field.type) for field in drop_schema(pa.schema([]))]
-    else:
-        columns += found.select(ours).take(pa.array(np.array(order, dtype=np.int64))).columns
-    with write_drops(folder, own.schema, captions=captions) as write:
-        if order:
-            schema = drop_schema(own.schema, captions=captions)
-            write(pa.Table.from_arrays(columns, schema=schema))
+    own, several = _joined([one.table for one in parts]), verdicts.several
+    schema = drop_schema(own.schema, captions=several)
+    with write_drops(folder, own.schema, captions=several) as write:
+        if found is not None:
+            ours = [*(["caption"] if several else []), *drop_schema(pa.schema([])).names]
+            said = found.select(ours).take(pa.array(np.array(order, dtype=np.int64)))
+            write(pa.Table.from_arrays([*own.columns, *said.columns], schema=schema))
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:

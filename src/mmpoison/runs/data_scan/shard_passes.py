@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +17,7 @@ from mmpoison.base.content_cache import read_all_arrays, read_arrays
 from mmpoison.base.files import atomic_file, plain_name, write_json
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.processes import one_blas_thread
-from mmpoison.base.untrusted import read_json
+from mmpoison.base.record import Record
 from mmpoison.embedded.files import DataFile, each
 from mmpoison.embedded.source import EmbeddedSource, ShardError
 from mmpoison.errors import InputError, WorkStopped
@@ -43,7 +42,7 @@ FileStates = dict[str, str]
 """The state of each file of a source, by its path."""
 
 
-class WorkKey(msgspec.Struct):
+class WorkKey(Record):
     """What `key.json` says of unfinished work: a digest of the scan, and the states of its files."""
 
     scan: str
@@ -92,12 +91,12 @@ def claim_work(work: Path, source: EmbeddedSource, states: FileStates, **setting
     # without what the headers say, which is part of the states
     shards = [replace(cast("Any", shard), rows=0, dimension=0) for shard in source.shards]
     digest.update(repr(shards).encode("utf-8", "backslashreplace"))
-    key = WorkKey(digest.hexdigest(), states)
+    key = WorkKey(scan=digest.hexdigest(), files=states)
     file = work / KEY_FILE
     if file.is_file():
         try:
-            known = msgspec.convert(read_json(file), WorkKey)
-        except (InputError, msgspec.ValidationError) as error:
+            known = WorkKey.read(file)
+        except InputError as error:
             raise InputError(
                 f"{work}: cannot be resumed, {KEY_FILE} is damaged ({one_line(str(error))[:200]}): delete the folder "
                 "and run the same command again"
@@ -110,7 +109,7 @@ def claim_work(work: Path, source: EmbeddedSource, states: FileStates, **setting
         return True
     if work.exists() and (not work.is_dir() or any(work.iterdir())):
         raise InputError(f"{work}: is not empty: delete it, or choose another --out")
-    write_json(file, msgspec.to_builtins(key))
+    write_json(file, key.to_json())
     return False
 
 
