@@ -6,6 +6,7 @@ import gc
 import json
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ import pytest
 from tests.conftest import captions_by_image, refusal
 
 from mmpoison.datasets import load_pairs, stream_pairs
+from mmpoison.datasets.formats import arrow_rows
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.sources import open_image
 
@@ -364,3 +366,19 @@ def test_captions_that_repeat_are_all_read(tmp_path: Path) -> None:
             pairs = load_pairs(file)
         wanted = [[c] for c in captions] if name == "plain" else [[c[0], "x"] for c in lists if c]
         assert list(captions_by_image(pairs).values()) == wanted
+
+
+def test_equal_rows_are_joined_in_linear_time_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file can hold millions of equal rows of one image."""
+    equal = {"image": ["a.jpg"] * 20_000, "caption": ["a dog"] * 20_000, "n": [1] * 20_000}
+    pq.write_table(pa.table(equal), tmp_path / "pairs.parquet")
+    begun = time.process_time()
+    pairs = load_pairs(tmp_path / "pairs.parquet", own_columns=True)
+    assert (len(pairs), len(pairs.images)) == (20_000, 1)
+    assert time.process_time() - begun < 10  # quadratic: half a minute
+    monkeypatch.setattr(arrow_rows, "MOST_TEXT", 1000 * arrow_rows.ROW_BYTES)
+    monkeypatch.setattr(arrow_rows, "TEXT_PER_BYTE", 0)
+    with pytest.warns(MmpoisonWarning, match="a bomb"):
+        assert len(load_pairs(tmp_path / "pairs.parquet")) < 1000

@@ -452,7 +452,7 @@ def _value(column: Any, row: int) -> Any:
 
 ROWS_MEASURED = 64
 
-ROW_BYTES = 100
+ROW_BYTES = 300
 """A row takes so many bytes besides its text: 20 kB of Parquet can hold three million equal rows."""
 
 MOST_TEXT = 256 << 20
