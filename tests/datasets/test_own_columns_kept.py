@@ -108,7 +108,7 @@ def test_types_of_parquet_are_kept(photos: Path, tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(columns), source)
     # a column of bytes would be taken for the images
-    paths = {"image": "image"}
+    paths: dict[str, Any] = {"image": "image"}
     save_pairs(load_pairs(source, own_columns=True, **paths), tmp_path / "out")
     assert _own(tmp_path / "out") == [
         {"captions": ["a sheep"], "n": 1, "x": 0.25, "who": "Ann", "box": [1, 2],
