@@ -192,6 +192,56 @@ def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
     return path
 
 
+def write_parquet_set(pairs: PairDataset, folder: Path, images_per_shard: int = 10_000) -> Path:
+    """Write Parquet files with image bytes, and the manifest of a poisoned set."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.list_(pa.string())
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    columns = {"image": image, "captions": texts, "label": pa.string(), "split": pa.string()}
+    ids: list[str] = []
+    for name, part in _shards(pairs, folder, "part-{:05d}.parquet", images_per_shard):
+        rows = [{**row, "image": {"bytes": data, "path": row["image"]}} for row, data in part]
+        pq.write_table(pa.Table.from_pylist(rows, pa.schema(columns)), folder / name)
+        ids += [f"{name}/{number}" for number in range(len(part))]
+    return _with_manifest(pairs, ids, folder)
+
+
+def write_tar_set(pairs: PairDataset, folder: Path, images_per_shard: int = 10_000) -> Path:
+    """Write shards in img2dataset's layout, with own columns, and the manifest of a poisoned set."""
+    ids: list[str] = []
+    for name, part in _shards(pairs, folder, "{:05d}.tar", images_per_shard):
+        members: dict[str, bytes] = {}
+        for number, (row, data) in enumerate(part):
+            key = f"{name[:5]}{number:04d}"
+            image = key + Path(row["image"]).suffix
+            members |= {image: data, f"{key}.json": json.dumps(row).encode()}
+            ids.append(f"{name}/{image}")
+        write_tar(folder / name, members)
+    return _with_manifest(pairs, ids, folder)
+
+
+def _shards(
+    pairs: PairDataset, folder: Path, name: str, size: int
+) -> Iterator[tuple[str, list[tuple[dict[str, Any], bytes]]]]:
+    from mmpoison.images.sources import image_bytes
+
+    folder.mkdir()
+    lines = pairs.lines(own_columns=True)
+    rows = [(line, image_bytes(pairs.root, line["image"])) for line in lines]
+    for number, start in enumerate(range(0, len(rows), size)):
+        yield name.format(number), rows[start : start + size]
+
+
+def _with_manifest(pairs: PairDataset, ids: list[str], folder: Path) -> Path:
+    from mmpoison.pairs.folder import rename_images
+
+    if (manifest := rename_images(pairs, ids, folder).manifest) is not None:
+        manifest.write(folder / "manifest.json")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def square_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pairs folder of coloured squares; shared, so never write into it."""

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mmpoison import load_pairs
+from mmpoison.images.sources import image_bytes
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
@@ -87,6 +90,25 @@ def test_no_page_is_too_long() -> None:
         if (lines := len(file.read_text(encoding="utf-8").splitlines())) > MOST_LINES
     }
     assert not {page for page in long if not page.startswith(tuple(LONGER))}, long
+
+
+def test_the_blocks_that_write_other_formats_run(
+    own_square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("datasets", "webdataset"):
+        pytest.importorskip(package, reason="needs the extra data")
+    monkeypatch.chdir(tmp_path)
+    own_square_folder.rename("photos")
+    section = (DOCS / "data-formats.md").read_text("utf-8").partition("## Other formats\n")[2]
+    for block in re.findall(r"(?ms)^```python\n(.*?)^```", section.partition("\n## ")[0]):
+        exec(block, {})
+    pairs = load_pairs("photos")
+    for name in ("photos.parquet", "saved", "shards"):
+        made = load_pairs(name)
+        for line, wanted in zip(made.lines(), pairs.lines(), strict=True):
+            data = (pairs.root / wanted["image"]).read_bytes()
+            assert image_bytes(made.root, line["image"]) == data
+            assert {**line, "image": ""} == {**wanted, "image": ""}
 
 
 # -- anchors: mkdocs checks files alone -------------------------------------------------------------------------

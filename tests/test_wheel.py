@@ -89,7 +89,6 @@ WORKS = {
     "evaluate": "evaluate --data {data} --model {model} --goal sheep2aeroplane --out {place}/measured",
     "report": "report {place}/run",
     "data build": "data build --help",
-    "data convert": "data convert {data} --to parquet --out {place}/converted",
     "data list": "data list",
     "data split": "data split {data} --per-class 2 --save {place}/split.json",
     "data verify": "data verify {data}",

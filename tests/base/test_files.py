@@ -220,7 +220,7 @@ def test_inputs_are_known_by_names_sizes_and_times(tmp_path: Path) -> None:
     assert input_state(data) == first
     # the output and what is beside it may lie in the input
     out = data / "out"
-    for name in ("out", "out.training", ".out.convert", ".out.mmpoison-abcdefgh"):
+    for name in ("out", "out.training", ".out.mmpoison-abcdefgh"):
         (data / name).mkdir()
         (data / name / "x").touch()
     assert input_state(data, without=out) == first

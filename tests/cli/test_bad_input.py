@@ -221,13 +221,6 @@ CASES = {
         ("data verify squares --option colour=red", "has no option 'colour'"),
         ("data verify squares --format jsonn", "unknown data set 'jsonn'"),
         ("data verify rsicd-ucm", "needs the folder that holds it"),
-        ("data convert nowhere.csv --to parquet --out out", "nowhere.csv"),
-        ("data convert squares --to zip --out out", "'zip'"),
-        ("data convert squares --to parquet --option x --out out", "write KEY=VALUE"),
-        (
-            "data convert squares --to parquet --images-per-shard 0 --out out",
-            "--images-per-shard",
-        ),
         ("data split nowhere", "nowhere: no such folder or file, and unknown data set 'nowhere'"),
         ("data split squares --per-class 99", "class 'aeroplane' has 12 images: 99 for the test"),
         ("data split squares --per-class 2 --apply x", "--per-class makes a split"),

@@ -125,7 +125,7 @@ EXTRA_VERBS = [
     ("uvicorn", "search", ["search", "--models", "{model}", "--data", "{data}"]),
     ("fastapi", "search", ["review", "{data}", "--labels", "x.csv"]),
     ("ray", "ray", ["run", "openmoji", "--seeds", "0-1", "--ray", "local", "--out", "o"]),
-    ("datasets", "data", ["data", "convert", "hf:a/b", "--out", "o", "--to", "parquet"]),
+    ("datasets", "data", ["data", "verify", "hf:a/b"]),
 ]
 
 

@@ -48,7 +48,6 @@ REST: dict[tuple[str, ...], list[str]] = {
     ("run",): ["openmoji", "--out", "out"],
     ("data", "build"): ["openmoji", "--out", "out"],
     ("data", "split"): ["squares"],
-    ("data", "convert"): ["squares", "--out", "out", "--to", "parquet"],
     ("data", "verify"): ["squares"],
 }
 MORE: dict[str, dict[tuple[str, ...], list[str]]] = {

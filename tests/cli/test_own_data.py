@@ -70,7 +70,7 @@ def test_the_verbs_that_take_data_are_found() -> None:
         "search",
     )
     found: set[tuple[str, ...]] = {(name,) for name in wanted}
-    found |= {("data", name) for name in ("split", "convert", "verify")}
+    found |= {("data", name) for name in ("split", "verify")}
     assert found == TAKE_DATA
     # whoever adds --data to one of these takes it from the exceptions
     assert not TAKE_DATA & set(NO_DATA)

@@ -138,17 +138,28 @@ def test_it_is_verified_and_made_again_from_its_manifest(
         assert (again / file).read_bytes() == (out / file).read_bytes()
 
 
-@pytest.mark.parametrize("to", ["parquet", "pairs-folder"])
-def test_conversion_says_what_other_programs_do_not_see(
-    cli: Cli, poison: Callable[..., dict[str, Any]], tmp_path: Path, to: str
+def test_names_in_the_data_are_only_shown(
+    cli: Cli, write_lines: Callable[..., Path], tmp_path: Path
 ) -> None:
-    for attack, says in (("single-target-image", True), ("single-target-label", False)):
-        poison("--attack", attack, *GOAL, "--samples", "3", out=attack)
-        made = cli(
-            "data", "convert", tmp_path / attack, "--out", tmp_path / f"{attack}-c", "--to", to
-        )
-        assert made.code == 0
-        assert ("see them in split test" in made.out) == says
+    """The target image of attack I is named after poisoning; its name may be hostile."""
+    lines = [
+        {
+            "image": f"\x1b[32m{label}{number}.jpg",
+            "captions": [f"a {label} {number}"],
+            "label": label,
+            "split": "train" if number < 4 else "test",
+        }
+        for label in ("sheep", "cow")
+        for number in range(6)
+    ]
+    attack = ("--attack", "single-target-image", "--goal", "cow2sheep", "--samples", "1")
+    done = cli(
+        "poison", write_lines(*lines), *attack, "--images", "none", "--out", tmp_path / "out"
+    )
+    assert done.code == 0
+    assert "the target image sheep" in done.out
+    assert "see them in split test" in " ".join(done.out.split())
+    assert "\x1b" not in done.out + done.err
 
 
 # -- recipes

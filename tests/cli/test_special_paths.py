@@ -41,7 +41,6 @@ BASE: dict[str, str] = {
     "search": "search --data squares --models model",
     "data build": "data build openmoji",
     "data split": "data split squares --save s.json",
-    "data convert": "data convert squares --to parquet --out out",
     "data verify": "data verify squares",
     "models show": "models show model",
     "models fetch": "models fetch model",

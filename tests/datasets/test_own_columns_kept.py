@@ -1,10 +1,9 @@
-"""Own columns go through conversions and filters: what goes in comes out, whatever the formats between."""
+"""Own columns go through copies and filters: what goes in comes out."""
 
 from __future__ import annotations
 
 import csv
 import json
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.conftest import write_tar_set
 
 import mmpoison
-from mmpoison.datasets import load_pairs
-from mmpoison.datasets.convert import convert_pairs
-from mmpoison.datasets.formats.shard_writers import Target
+from mmpoison.datasets import load_pairs, save_pairs
+from mmpoison.errors import MmpoisonWarning
 from mmpoison.pairs.folder import CAPTIONS_FILE
-from mmpoison.pairs.table import PairDataset
-
-TARGETS: tuple[Target, ...] = ("pairs-folder", "parquet", "webdataset")
 
 
 @pytest.fixture
@@ -70,10 +66,6 @@ def _own(path: Path) -> list[Any]:
     return found
 
 
-def _plain(path: Path) -> PairDataset:
-    return load_pairs(path)
-
-
 EXPECTED_OF_TABLE = [
     {"captions": ["a sheep", "a cow"], "by": "Ann", "key_": "k0", "column 6": "x",
      "caption_columns": [{"nr": "1"}, {"nr": "2"}]},
@@ -82,56 +74,26 @@ EXPECTED_OF_TABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("ways", list(permutations(TARGETS)), ids="-".join)
-def test_a_table_goes_round(table: Path, tmp_path: Path, ways: tuple[Target, ...]) -> None:
-    source = table
-    for number, to in enumerate(ways):
-        out = tmp_path / f"{number}"
-        # several shards, of which not each has each column
-        convert_pairs(source, out, to=to, images_per_shard=1)
-        assert _own(out) == EXPECTED_OF_TABLE, to
-        source = out
-    assert _plain(source).images.own_columns is None
+def test_a_table_is_saved(table: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        table = save_pairs(load_pairs(table, own_columns=True), tmp_path / f"{number}")
+        assert _own(table) == EXPECTED_OF_TABLE
+    assert load_pairs(table).images.own_columns is None
 
 
-@pytest.mark.parametrize("to", TARGETS)
-def test_a_pairs_folder_keeps_its_keys(folder: Path, tmp_path: Path, to: Target) -> None:
-    out, back = tmp_path / "out", tmp_path / "back"
-    convert_pairs(folder, out, to=to, images_per_shard=2)
-    found = _own(out)
-    if to == "parquet":
-        # a column has one kind: whole numbers next to others are such, and lists and objects are JSON
-        assert found[0] == {
-            "captions": ["a sheep", "a cow"], "score": 1.0, "ok": True, "tags": '["a", 1]',
-            "caption_columns": [{"id": 7}, {}],
-        }  # fmt: skip
-        assert found[1] == {"captions": ["a dog"], "score": 0.5, "by": '{"name": "Bo"}'}
-        assert found[3] == {"captions": ["a cat"]}
-    else:
-        assert found[0]["tags"] == ["a", 1]
-        assert found[0]["caption_columns"] == [{"id": 7}, {}]
-        assert found[1]["by"] == {"name": "Bo"}
-        assert found[2]["ok"] is False
-        assert found == _own(folder)
-    convert_pairs(out, back, to="pairs-folder")
-    assert _own(back) == found
-
-
-def test_parquet_files_of_a_set_have_one_schema(folder: Path, tmp_path: Path) -> None:
-
-    convert_pairs(folder, tmp_path / "out", to="parquet", images_per_shard=1)
-    schemas = [pq.read_schema(file) for file in sorted((tmp_path / "out").glob("*.parquet"))]
-    assert len(schemas) == 4
-    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
-    datasets = pytest.importorskip("datasets")
-    loaded = datasets.load_dataset(
-        "parquet", data_files=str(tmp_path / "out" / "*.parquet"), cache_dir=str(tmp_path / "hf")
-    )["train"]
-    assert loaded["score"] == [1.0, 0.5, None, None]
+def test_keys_of_every_kind_are_saved(folder: Path, tmp_path: Path) -> None:
+    pairs = load_pairs(folder, own_columns=True)
+    shards = write_tar_set(pairs, tmp_path / "shards", 2)
+    saved = save_pairs(load_pairs(shards, own_columns=True), tmp_path / "saved")
+    assert _own(saved) == _own(shards) == _own(folder)
+    found = _own(saved)
+    assert found[0]["tags"] == ["a", 1]
+    assert found[0]["caption_columns"] == [{"id": 7}, {}]
+    assert found[1]["by"] == {"name": "Bo"}
+    assert found[2]["ok"] is False
 
 
 def test_types_of_parquet_are_kept(photos: Path, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
 
     source = photos / "own.parquet"
     columns = {
@@ -142,19 +104,17 @@ def test_types_of_parquet_are_kept(photos: Path, tmp_path: Path) -> None:
         "who": pa.array(["Ann", "Bo"]).dictionary_encode(),
         "raw": [b"\x00", b"\x01"],
         "box": [[1, 2], []],
+        "caption_columns": [['{"id": 7}'], None],
     }
     pq.write_table(pa.table(columns), source)
     # a column of bytes would be taken for the images
-    paths = {"image": "image"}
-    convert_pairs(source, tmp_path / "out", to="pairs-folder", options=paths)
+    paths: dict[str, Any] = {"image": "image"}
+    save_pairs(load_pairs(source, own_columns=True, **paths), tmp_path / "out")
     assert _own(tmp_path / "out") == [
-        {"captions": ["a sheep"], "n": 1, "x": 0.25, "who": "Ann", "box": [1, 2]},
+        {"captions": ["a sheep"], "n": 1, "x": 0.25, "who": "Ann", "box": [1, 2],
+         "caption_columns": [{"id": 7}]},
         {"captions": ["a cow"], "who": "Bo", "box": []},
-    ]
-    convert_pairs(
-        source, tmp_path / "bare", to="pairs-folder", options={**paths, "own_columns": "false"}
-    )
-    assert _own(tmp_path / "bare") == [{"captions": ["a sheep"]}, {"captions": ["a cow"]}]
+    ]  # fmt: skip
 
 
 def test_hostile_columns_are_left_out_and_named(photos: Path, tmp_path: Path) -> None:
@@ -165,9 +125,10 @@ def test_hostile_columns_are_left_out_and_named(photos: Path, tmp_path: Path) ->
         json.dumps({"image": "3.png", "captions": ["x"], "long": "x" * (300 << 10)}),
     ]
     (photos / CAPTIONS_FILE).write_text("\n".join(lines) + "\n")
-    done = convert_pairs(photos, tmp_path / "out", to="webdataset", options={"strict": False})
-    assert (done.images, done.left_out) == (4, 4)
-    assert _own(tmp_path / "out") == [
+    with pytest.warns(MmpoisonWarning, match="left out for 4 reasons"):
+        pairs = load_pairs(photos, strict=False, own_columns=True)
+    assert len(pairs.problems) == 4
+    assert _own(save_pairs(pairs, tmp_path / "out")) == [
         *([{"captions": ["x"]}] * 2),
         {"captions": ["x"], "fine": 1},
         {"captions": ["x"]},

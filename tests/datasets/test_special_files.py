@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import write_parquet_set, write_tar_set
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert_pairs
-from mmpoison.datasets.formats.shard_writers import Target
 from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import BrokenImage, read_image
@@ -136,12 +135,6 @@ def test_for_an_image(
         got = within_seconds(partial(save_pairs, pairs, tmp_path / "out", images=policy), image)
         assert isinstance(got, InputError)
         assert said in str(got)
-    targets: tuple[Target, ...] = ("pairs-folder", "parquet", "webdataset")
-    for to in targets:
-        out = tmp_path / to
-        within_seconds(partial(convert_pairs, own_square_folder, out, to=to), image)
-        assert len(load_pairs(out).images) == len(pairs.images) - 1
-        assert said in (out / "problems.txt").read_text()
 
 
 def test_a_device_for_an_image() -> None:
@@ -166,14 +159,10 @@ def test_for_a_manifest_or_the_whole_set(
         assert f"{file.name}: is {said}" in str(got)
 
 
-def test_shards(square_folder: Path, tmp_path: Path) -> None:
-    shards: tuple[tuple[Target, str], ...] = (
-        ("parquet", "part-00001.parquet"),
-        ("webdataset", "00001.tar"),
-    )
-    for to, name in shards:
-        out = tmp_path / to
-        convert_pairs(square_folder, out, to=to, images_per_shard=28)
+def test_shards(squares: PairDataset, tmp_path: Path) -> None:
+    shards = ((write_parquet_set, "part-00001.parquet"), (write_tar_set, "00001.tar"))
+    for write, name in shards:
+        out = write(squares, tmp_path / "out", 28)
         whole = load_pairs(out)
         kept = [image for image in whole.images.ids if name not in image]
         (out / name).unlink()

@@ -25,7 +25,7 @@ POINTS = int(os.environ.get("MMPOISON_FAULT_POINTS", "0"))
 
 SETTINGS = ("epochs=3", "batch_size=32", "learning_rate=1e-3", "precision=fp32")
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
-VERBS: tuple[str, ...] = ("poison", "convert", "scan-pairs", "scan", "train", "sterilize", "run")
+VERBS: tuple[str, ...] = ("poison", "scan-pairs", "scan", "train", "sterilize", "run")
 if POINTS:  # in `make test`, tests of sweeps kill their workers and drivers
     VERBS += ("sweep",)
 
@@ -114,10 +114,6 @@ class Bench:
         goal = ["--goal", "sheep2aeroplane", "--samples", "2"]
         return {
             "poison": ["poison", squares, *goal, *out, "--images", "copy"],
-            "convert": [
-                *("data", "convert", squares, *out, "--to", "webdataset"),
-                *("--images-per-shard", "10", "--workers", "2"),
-            ],
             "scan-pairs": [
                 *("scan", squares, "--encoder", judge, "--method", "relevance-filter"),
                 *("--lose", "0.1", "--workers", "1", *out),

@@ -28,7 +28,6 @@ MODULES = (
     "torch",
     "open_clip",
     "mmpoison.cli.app",
-    "mmpoison.datasets.convert",
     "mmpoison.defenses.filters.judging",
     "mmpoison.defenses.filters.pair_vectors",
     "mmpoison.runs.data_scan.embed_source",

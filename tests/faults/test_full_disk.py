@@ -56,7 +56,7 @@ def test_a_small_disk(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["convert", "train", "sterilize", "run"])
+@pytest.mark.parametrize("verb", ["train", "sterilize", "run"])
 def test_files_that_may_not_grow(bench: Any, tmp_path: Path, verb: str) -> None:
     result = bench.nursery(bench.arguments(verb), tmp_path, file_bytes=4000)
     check_full(verb, result)

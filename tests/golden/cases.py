@@ -319,20 +319,15 @@ MADE = ("openmoji", "openmoji-b")
 
 @case(EMBEDDED_WITHIN)
 def formats(work: Work) -> Any:
-    """Each format, read, verified, and converted to the others."""
+    """Each format, read, verified, and saved as a pairs folder."""
     found = {}
     for name, write in layouts.FORMATS.items():
         source = f"in-{name}"
         write(work.folder / source)
         source += "/pairs.tsv" if name == "csv" else ""
-        command = f"data convert {source} --to pairs-folder --images copy"
-        found[name] = work.does(command, f"from-{name}")
+        own = "" if name == "image-folder" else " --option own_columns=true"
+        found[name] = work.does(f"data split {source} --images copy{own}", f"from-{name}")
         found[f"{name} verified"] = work.said(f"data verify {source} --json", code=None)
-    shard = "--images-per-shard 7 --workers 1"
-    for to in ("parquet", "webdataset"):
-        found[f"to {to}"] = work.does(f"data convert in-pairs-folder --to {to} {shard}", f"to-{to}")
-        again = f"data convert to-{to} --to pairs-folder --images copy"
-        found[f"from {to}"] = work.does(again, f"again-{to}")
     return found
 
 
@@ -346,7 +341,7 @@ def published(work: Work) -> Any:
             place, _, more = options.partition(" ")
             if "rsicd-ucm" not in name:
                 more += " --option missing=keep"
-            command = f"data convert {name} --data-root published/{place} {more} --to pairs-folder --images none"
+            command = f"data split {name} --data-root published/{place} {more} --images none"
             found[f"{name} {options}"] = work.does(command, f"{name}-{number}-pairs")
     return found
 
@@ -639,7 +634,6 @@ REFUSED = """
     run openmojo
     scan squares --out x --lose 0
     report squares
-    data convert squares --to parquet --out x --format nothing
     data split squares --per-class 99
     models show openmoji-tiny
     sterilize --data squares --model tiny --out x --split nothing

@@ -9,8 +9,7 @@ import yaml
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import load_pairs
-from mmpoison.datasets.convert import convert_pairs
-from mmpoison.pairs.folder import HEADING, MARK, save_pairs
+from mmpoison.pairs.folder import HEADING, save_pairs
 from mmpoison.pairs.table import PairDataset
 
 
@@ -42,15 +41,6 @@ def test_the_card_warns_first_and_repeats_the_readme(poisoned: PairDataset, tmp_
     hub = pytest.importorskip("huggingface_hub")
     card = hub.DatasetCard((tmp_path / "poisoned" / "README.md").read_text())
     assert card.data.size_categories == ["n<1K"]
-
-
-@pytest.mark.parametrize("to", ["pairs-folder", "parquet", "webdataset"])
-def test_a_converted_set_has_one_card(poisoned: PairDataset, tmp_path: Path, to: str) -> None:
-    save_pairs(poisoned, tmp_path / "poisoned")
-    convert_pairs(tmp_path / "poisoned", tmp_path / "out", to=to)  # type: ignore[arg-type]
-    _, body = _parts(tmp_path / "out")
-    assert (body.count(MARK), body.count(HEADING)) == (1, 1)
-    assert body.strip().endswith("by Ann")
 
 
 def test_a_clean_set_has_none(own_square_folder: Path, tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.conftest import refusal
+from tests.conftest import refusal, write_parquet_set, write_tar, write_tar_set
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.errors import InputError
+from mmpoison.images.sources import NameClash, image_bytes
 from mmpoison.pairs.builder import check_relative
 from mmpoison.pairs.folder import load_pairs_folder, restore_clean
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
@@ -234,6 +236,64 @@ def test_saving_does_not_fetch_files_from_outside(
     (own_square_folder / "sofa/03.png").symlink_to(tmp_path / "secret.png")
     assert "leads out of" in refusal(save_pairs, pairs, tmp_path / "out", images=images)
     assert not (tmp_path / "out").exists()
+
+
+# -- images inside containers ----------------------------------------------------------------------
+
+
+def content(pairs: PairDataset) -> list[dict[str, Any]]:
+    """Everything but the paths, in order, with the bytes of the images."""
+    return [{**line, "image": image_bytes(pairs.root, line["image"])} for line in pairs.lines()]
+
+
+@pytest.mark.parametrize("write", [write_parquet_set, write_tar_set])
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_a_poisoned_set_of_shards_is_saved_as_files(
+    squares: PairDataset, tmp_path: Path, write: Any, mode: Any
+) -> None:
+    """`save_pairs` takes images out of containers, and the manifest follows their new names."""
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13, mode=mode).poison(squares, seed=4)
+    shards = load_pairs(write(poisoned, tmp_path / "shards", 20))
+    again = load_pairs(save_pairs(shards, tmp_path / "files"))
+    assert content(again) == content(shards) == content(poisoned)
+    assert list(again.source) == list(shards.source) == list(poisoned.source)
+    assert all((again.root / image_id).is_file() for image_id in again.images.ids)
+    assert all(str(image_id).endswith(".png") for image_id in again.images.ids)
+    assert verify_pairs(shards).problems == verify_pairs(again).problems == []
+    # without its images the table keeps the ids, which need the shards
+    table = load_pairs(save_pairs(shards, tmp_path / "table", images="none"), images=shards.root)
+    assert content(table) == content(poisoned)
+
+
+@pytest.mark.parametrize(
+    ("files", "members", "clash"),
+    [
+        (["a/1.jpg"], ["2.jpg"], None),
+        (["a/1.jpg"], ["1.jpg"], "a/1.jpg"),
+        ([], ["1.jpg", "1.jpg/2.jpg"], "a/1.jpg/2.jpg"),
+        ([], ["1.jpg/2.jpg", "1.jpg"], "a/1.jpg"),
+    ],
+)
+def test_two_images_with_one_name_are_refused(
+    tmp_path: Path, files: list[str], members: list[str], clash: str | None
+) -> None:
+    """Only images inside containers can get the name of another one, or of its folder."""
+    write_tar(tmp_path / "a.tar", dict.fromkeys(members, b"a tar"))
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"a precious file")
+    ids = [*files, *(f"a.tar/{name}" for name in members)]
+    (tmp_path / "pairs.csv").write_text("image,caption\n" + "".join(f"{i},x\n" for i in ids))
+    pairs = load_pairs(tmp_path / "pairs.csv")
+    assert len(pairs) == len(ids)
+    if clash is None:
+        assert content(load_pairs(save_pairs(pairs, tmp_path / "out"))) == content(pairs)
+    else:
+        with pytest.raises(NameClash, match=f"another image of the source is called '{clash}'"):
+            save_pairs(pairs, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    for name in files:
+        assert (tmp_path / name).read_bytes() == b"a precious file"
 
 
 # -- bad input -------------------------------------------------------------------------------------

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import refusal
+from tests.conftest import refusal, write_tar_set
 
 from mmpoison.attacks import rebuild
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.images import PixelStore, Preparation, read_image
 from mmpoison.images.sources import (
@@ -303,7 +302,7 @@ def test_renamed_images_keep_their_record(squares: PairDataset, mode: Any) -> No
         assert restore_clean(renamed).fingerprint == clean.fingerprint
 
 
-def test_converted_and_verified(squares: PairDataset, tmp_path: Path) -> None:
-    folder = save_pairs(poisoned_by(squares, mode="add"), tmp_path / "out")
-    convert_pairs(folder, tmp_path / "shards", to="webdataset")
+def test_shards_are_verified(squares: PairDataset, tmp_path: Path) -> None:
+    poisoned = load_pairs(save_pairs(poisoned_by(squares, mode="add"), tmp_path / "out"))
+    write_tar_set(poisoned, tmp_path / "shards")
     assert problems(tmp_path / "shards") == {}

@@ -15,9 +15,7 @@ from PIL import Image
 from tests.conftest import squares_recipe
 
 import mmpoison
-from mmpoison.datasets import convert, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert_pairs
-from mmpoison.datasets.formats import shard_writers
+from mmpoison.datasets import load_pairs, save_pairs
 from mmpoison.datasets.verify import pairs_check
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.errors import InputError
@@ -193,56 +191,6 @@ def test_verify(own_square_folder: Path, monkeypatch: pytest.MonkeyPatch, change
     assert next(line for line in found.problems if "changed while" in line).startswith(
         f"{own_square_folder / changed}: changed while the data set was read"
     )
-
-
-@pytest.mark.parametrize("to", ["pairs-folder", "parquet", "webdataset"])
-@pytest.mark.parametrize("change", CHANGES)
-def test_convert(
-    own_square_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change: Change,
-    to: Any,
-) -> None:
-    once(monkeypatch, convert, "write_shard", lambda: change(own_square_folder))
-    with pytest.raises(InputError) as error:
-        convert_pairs(
-            own_square_folder,
-            tmp_path / "out",
-            to=to,
-            images="copy",
-            images_per_shard=30,
-            workers=1,
-        )
-    check(error, own_square_folder, change)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_conversion_is_not_resumed_with_other_images(
-    own_square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = 0
-    written = shard_writers.write_shard
-
-    def stop(*given: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 1:
-            raise KeyboardInterrupt
-        return written(*given)
-
-    first = load_pairs(own_square_folder).images.ids[0]
-    with monkeypatch.context() as patch:
-        patch.setattr(convert, "write_shard", stop)
-        with pytest.raises(KeyboardInterrupt):
-            convert_pairs(
-                own_square_folder, tmp_path / "out", to="parquet", images_per_shard=10, workers=1
-            )
-    Image.new("RGB", (50, 50), "red").save(own_square_folder / first)
-    with pytest.raises(InputError, match="the source has changed since its conversion was begun"):
-        convert_pairs(
-            own_square_folder, tmp_path / "out", to="parquet", images_per_shard=10, workers=1
-        )
 
 
 @pytest.mark.parametrize(

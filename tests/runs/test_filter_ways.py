@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from tests.conftest import few, squares_recipe
+from tests.conftest import few, squares_recipe, write_parquet_set
 
 from mmpoison.attacks import SingleTargetImage
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.cli import main
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses import DEFENSES, filter_pairs
 from mmpoison.defenses.filters.pair_labels import LabelFile, shown_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
@@ -232,8 +231,7 @@ def test_a_stream_has_the_training_pairs_of_the_set_in_memory(
     if form == "memory":
         source = poisoned
     elif form == "parquet":
-        source = tmp_path / "parquet"
-        convert_pairs(folder, source, to="parquet")
+        source = write_parquet_set(poisoned, tmp_path / "parquet")
     pieces = PairPieces(source, images_at_once=7)
     for split in ("train", "val", "test"):
         streamed = [

@@ -1,4 +1,4 @@
-"""The verb `data`: list, build, split, convert and verify data sets."""
+"""The verb `data`: list, build, split and verify data sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, hold_output, live_progress, print_json, say
 from mmpoison.cli.help import PlainTyper
-from mmpoison.cli.options import AsJson, Images, Seed, Workers, parse_options
+from mmpoison.cli.options import AsJson, Images, Seed, parse_options
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def split(
         seed: Seed of --per-class.
         apply: Apply the split of a file, or one shipped with the package.
         partial: Let --apply lack images, and leave others out.
-        images: For a new pairs folder: hard links, copies or no images. For Parquet: none writes paths, not bytes.
+        images: For a new pairs folder: hard links, copies or no images.
         ids: Match images by path, or by file name in any folder.
 
     Output:
@@ -154,68 +154,6 @@ def split(
     if out is not None:
         save_pairs(pairs, out, images=images)
         say(f"{out}: {count_of(len(pairs), 'pair')}")
-
-
-@app.command()
-def convert(
-    context: typer.Context,
-    source: Annotated[NamedData, typer.Argument(metavar="SRC")],
-    out: Path,
-    to: Literal["pairs-folder", "parquet", "webdataset"],
-    images: Images = "link",
-    workers: Workers = None,
-    images_per_shard: Annotated[int, typer.Option(min=1, max=10_000)] = 10_000,
-    labels: Path | None = None,
-    keywords: Keywords = None,
-) -> None:
-    """Convert a set of pairs; the same command resumes an interrupted conversion.
-
-    Example: [bold]mmpoison data convert photos.csv --out shards --to webdataset[/bold]
-
-    Options:
-        source: Folder or file of pairs, or hf:org/name.
-        to: The new format.
-        images: For a new pairs folder: hard links, copies or no images. For Parquet: none writes paths, not bytes.
-
-    Output:
-        out: New folder.
-        images_per_shard: Images in each shard.
-
-    Compute:
-        workers: How many shards are written at the same time.
-    """
-    from mmpoison.cli.poison import gallery_notes
-    from mmpoison.datasets.convert import convert_pairs, work_folder
-    from mmpoison.pairs.folder import MANIFEST_FILE
-    from mmpoison.pairs.manifest import PoisonManifest
-
-    hold_output(context, out, work=work_folder(out))
-    with live_progress() as progress:
-        done = convert_pairs(
-            source.data,
-            out,
-            to=to,
-            format=source.format,
-            root=source.root,
-            options=source.options,
-            images=images,
-            workers=workers,
-            images_per_shard=images_per_shard,
-            labels=labels,
-            keywords=keywords or (),
-            progress=progress.progress("converting images"),
-        )
-    again = f", {done.kept_shards} of them from the interrupted run" if done.kept_shards else ""
-    say(
-        f"{out}: {count_of(done.images, 'image')}, {count_of(done.pairs, 'pair')} in "
-        f"{count_of(done.shards, 'shard')}{again}"
-    )
-    manifest = out / MANIFEST_FILE
-    for line in gallery_notes(PoisonManifest.read(manifest)) if manifest.is_file() else ():
-        say(line)
-    if done.left_out:
-        reasons = count_of(done.left_out, "reason")
-        say(f"some pairs were left out, for {reasons}: see {out / 'problems.txt'}")
 
 
 @app.command()

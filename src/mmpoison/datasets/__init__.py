@@ -8,7 +8,6 @@ from mmpoison.datasets.catalogue import (
     recognise,
     stream_pairs,
 )
-from mmpoison.datasets.convert import Conversion, convert_pairs
 from mmpoison.datasets.fetch.builds import build_dataset
 from mmpoison.images.sources import NameClash
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean, save_pairs
@@ -31,7 +30,6 @@ from mmpoison.pairs.table import SPLITS, ImageTable, Pair, PairDataset
 __all__ = [
     "DATASETS",
     "SPLITS",
-    "Conversion",
     "DataSource",
     "FrozenSplit",
     "ImageTable",
@@ -44,7 +42,6 @@ __all__ = [
     "balanced",
     "build_dataset",
     "cap_captions",
-    "convert_pairs",
     "drop_classes",
     "find_split",
     "label_by_keyword",

@@ -108,7 +108,7 @@ def load_dataset(
     Args:
         name: A registered name, a path whose format is recognised, or `hf:ORG/NAME` of Hugging Face's hub.
         root: Folder of the user's that holds the data, where the data set needs one (`$MMPOISON_DATA/NAME` where that
-            exists): as its authors publish it, or converted to a pairs folder. For a path the folder of its images.
+            exists): as its authors publish it, or saved as a pairs folder. For a path the folder of its images.
         seed: Seed of the run, for data that are made or split by it.
         options: Options of the data set.
         format: The format of a path, instead of recognising it.
@@ -126,7 +126,7 @@ def load_dataset(
                 f"data set {name!r} needs the folder that holds it (--data-root DIR, or ${DATA_VARIABLE}/{name})"
                 f"{here}: {source.where_from}"
             )
-        if place is not None and _is_converted(source, place):
+        if place is not None and _is_saved_copy(source, place):
             source = DATASETS["pairs-folder"]
     elif format is None and (remote := source_of_address(name)) is not None:
         load = remote.load_address
@@ -410,8 +410,8 @@ def find_root(source: DataSource) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def _is_converted(source: DataSource, place: Path) -> bool:
-    """Return whether a folder is the pairs folder that `data convert` made of a published data set."""
+def _is_saved_copy(source: DataSource, place: Path) -> bool:
+    """Return whether a folder is a pairs folder that `save_pairs` made of a published data set."""
     own = DATASETS["pairs-folder"].recognise
     if source.recognise is None or not source.terms or own is None:
         return False

@@ -166,8 +166,8 @@ def changed_line(paths: Sequence[Path]) -> str:
 def file_states(root: Path, ids: Names) -> States:
     """Return the state of each image file, for a later comparison; 8 bytes per image.
 
-    `save_pairs` and `convert` make hard links to image files while these are read, here or in another process, so
-    their ctime is not compared. To a container no link is made.
+    `save_pairs` makes hard links to image files while these are read, here or in another process, so their ctime is
+    not compared. To a container no link is made.
 
     Args:
         root: Folder the ids are relative to.

@@ -106,10 +106,7 @@ MANIFEST_FILE = "manifest.json"
 # Files that say where the data come from travel with every copy of the table.
 NOTICE_FILES = ("README.md", "attribution.txt", "LICENSE")
 
-PROBLEMS_FILE = "problems.txt"
-"""What a conversion left out, a line each."""
-
-RESERVED = {CAPTIONS_FILE, MANIFEST_FILE, PROBLEMS_FILE, *NOTICE_FILES}
+RESERVED = {CAPTIONS_FILE, MANIFEST_FILE, *NOTICE_FILES}
 """No image of a pairs folder can be called so."""
 
 LINE_KEYS = ("image", "captions", "label", "split", "categories", CAPTION_COLUMNS)
@@ -243,9 +240,7 @@ def append_pairs(
     return pairs
 
 
-def place_image(
-    root: Path, image_id: str, folder: Path, *, copy: bool, replace: bool = False
-) -> str:
+def place_image(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
     """Put one image into a folder.
 
     Args:
@@ -253,7 +248,6 @@ def place_image(
         image_id: An image that is a file, or lies in a tar, Parquet or Arrow file: then it becomes a file.
         folder: Where it goes, under the same relative path where it is a file.
         copy: Whether a file is copied, or gets a hard link where the file system has them.
-        replace: Put it again where an interrupted attempt left it; then the caller compares the names of all images.
 
     Returns:
         The id that it has there.
@@ -273,14 +267,8 @@ def place_image(
     clash = NameClash(f"{root / image_id}: another image of the source is called {name!r} too")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if replace:
-            # never written into: it may be a hard link to an image of the source
-            target.unlink(missing_ok=True)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError):
-        # one is called as a folder of another is
-        if target.is_dir() or any(parent.is_file() for parent in target.parents):
-            raise clash from None
-        raise
+    except (FileExistsError, NotADirectoryError):
+        raise clash from None  # one is called as a folder of another is
     try:
         if inner is not None:
             with target.open("xb") as made:
@@ -300,7 +288,6 @@ def place_image(
         with source.open("rb") as original, target.open("xb") as made:
             shutil.copyfileobj(original, made)
     except FileExistsError:
-        # or another thread has put it there since
         raise clash from None
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{root / image_id}: no such image") from None

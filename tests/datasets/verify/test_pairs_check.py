@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import SHARED
+from tests.conftest import SHARED, write_parquet_set, write_tar_set
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.verify import pairs_check
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.errors import InputError
@@ -239,14 +238,12 @@ def test_a_manifest_that_does_not_fit_is_a_finding(squares: PairDataset, tmp_pat
     assert "not valid JSON" in faults[0]
 
 
-@pytest.mark.parametrize("to", ["parquet", "webdataset"])
-@pytest.mark.parametrize("images", ["link", "none"])
-def test_also_beside_shards(squares: PairDataset, tmp_path: Path, to: Any, images: Any) -> None:
-    if (to, images) == ("webdataset", "none"):
-        pytest.skip("shards of webdataset hold their images")
+@pytest.mark.parametrize(
+    ("to", "write"), [("parquet", write_parquet_set), ("webdataset", write_tar_set)]
+)
+def test_also_beside_shards(squares: PairDataset, tmp_path: Path, to: str, write: Any) -> None:
     poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
-    folder = save_pairs(poisoned, tmp_path / "poisoned")
-    convert_pairs(folder, tmp_path / "shards", to=to, images=images)
+    write(poisoned, tmp_path / "shards")
     pairs, name, faults = load_to_verify(tmp_path / "shards")
     assert (name, faults) == (to, [])
     assert not verify_pairs(pairs, images=False).problems

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import write_parquet_set
 
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses.filters.pair_labels import (
     LabelFile,
     StaleVerdict,
@@ -46,10 +46,10 @@ def test_a_poisoned_folder_in_pieces(folder: Path, poisoned: PairDataset, at_onc
 
 
 def test_a_set_in_memory_and_other_formats(
-    poisoned: PairDataset, squares: PairDataset, square_folder: Path, folder: Path, tmp_path: Path
+    poisoned: PairDataset, squares: PairDataset, tmp_path: Path
 ) -> None:
-    convert_pairs(square_folder, tmp_path / "clean", to="parquet", images_per_shard=20)
-    convert_pairs(folder, tmp_path / "bad", to="parquet", images_per_shard=20)
+    write_parquet_set(squares, tmp_path / "clean", 20)
+    write_parquet_set(poisoned, tmp_path / "bad", 20)
     for source, pairs in (
         (poisoned, poisoned),
         (tmp_path / "clean", squares),

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.conftest import few, png
+from tests.conftest import few, png, write_parquet_set
 from tests.runs.data_scan.test_shard_passes import Here
 
 import mmpoison
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses import DEFENSES, LocalDensity, RelevanceFilter, filter_pairs
 from mmpoison.defenses.filters.pair_labels import LabelFile, pairs_to_label
@@ -139,10 +138,10 @@ def test_the_interval_of_a_cut_by_trusted_pairs(
 
 
 def test_shards_with_images_inside(
-    folder: Path, squares: PairDataset, square_folder: Path, judge: DualEncoder, tmp_path: Path
+    folder: Path, squares: PairDataset, judge: DualEncoder, tmp_path: Path
 ) -> None:
-    convert_pairs(square_folder, tmp_path / "clean", to="parquet", images_per_shard=20)
-    convert_pairs(folder, tmp_path / "bad", to="parquet", images_per_shard=20)
+    write_parquet_set(squares, tmp_path / "clean", 20)
+    write_parquet_set(load_pairs(folder), tmp_path / "bad", 20)
     rule: dict[str, Any] = {"lose": 0.2, "trusted": "none"}
     clean = scan(tmp_path / "clean", judge, tmp_path / "a", kept=tmp_path / "kept-a", **rule)
     assert (clean.pairs, clean.dropped, clean.known) == (140, 28, None)

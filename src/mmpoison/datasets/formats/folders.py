@@ -62,7 +62,7 @@ register_format(
     open_pairs_folder,
     name="pairs-folder",
     summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images; or such a .jsonl file",
-    where_from="a folder written by `mmpoison data convert`, or by hand (see the page on data formats)",
+    where_from="a folder written by `mmpoison data split --out`, or by hand (see the page on data formats)",
     recognise=_recognise_pairs,
     sort_rows=sort_pairs_folder,
 )

@@ -187,7 +187,7 @@ register_format(
     open_parquet,
     name="parquet",
     summary="Parquet files with images (paths or bytes) and captions, as Hugging Face's hub has them",
-    where_from="`mmpoison data convert --to parquet`, or files of your own",
+    where_from="`to_parquet` of Hugging Face's `datasets`, or files of your own",
     recognise=_recognise,
     priority=1,
     sort_rows=sort_parquet,

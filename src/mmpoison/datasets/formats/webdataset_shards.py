@@ -261,7 +261,7 @@ register_format(
     open_webdataset,
     name="webdataset",
     summary="tar shards of images and captions, as img2dataset and webdataset have them",
-    where_from="`mmpoison data convert --to webdataset`, or img2dataset with output_format=webdataset",
+    where_from="img2dataset with output_format=webdataset, or `webdataset.ShardWriter`",
     recognise=_recognise,
     sort_rows=sort_webdataset,
 )
