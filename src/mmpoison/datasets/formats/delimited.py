@@ -326,7 +326,6 @@ def sort_delimited(
     *,
     separator: str | None = None,
     images: str | Path | None = None,
-    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> Iterator[GoneRows]:
     """Write `kept.csv` or `kept.tsv`, the table less the rows that go, as they stand in it; yield those that go.
@@ -337,7 +336,6 @@ def sort_delimited(
         verdicts: Which pairs stay.
         separator: As for `open_delimited`.
         images: As for `open_delimited`.
-        own_columns: Changes nothing: all columns are read.
         **columns: As for `open_delimited`.
     """
     import pyarrow as pa

@@ -60,7 +60,6 @@ def sort_hugging_face(
     verdicts: RowVerdicts,
     *,
     images: str | Path | None = None,
-    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> Iterator[GoneRows]:
     """Write the folder `kept`, which `datasets.load_from_disk` reads; yield the pairs that go.
@@ -70,7 +69,6 @@ def sort_hugging_face(
         out: Folder of what is written.
         verdicts: Which pairs stay.
         images: As for `open_hugging_face`.
-        own_columns: Changes nothing: all columns are read.
         **columns: As for `open_hugging_face`.
     """
     import pyarrow as pa

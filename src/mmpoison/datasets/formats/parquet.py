@@ -59,7 +59,6 @@ def sort_parquet(
     verdicts: RowVerdicts,
     *,
     images: str | Path | None = None,
-    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> Iterator[GoneRows]:
     """Write `kept.parquet`, or of several files each in the folder `kept`; yield the pairs that go.
@@ -69,7 +68,6 @@ def sort_parquet(
         out: Folder of what is written.
         verdicts: Which pairs stay.
         images: As for `open_parquet`.
-        own_columns: Changes nothing: all columns are read.
         **columns: As for `open_parquet`.
     """
     import pyarrow.parquet as pq

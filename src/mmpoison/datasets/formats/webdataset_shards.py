@@ -75,7 +75,7 @@ def open_webdataset(root: Path, *, own_columns: bool = False, **keys: Unpack[Key
 
 
 def sort_webdataset(
-    root: Path, out: Path, verdicts: RowVerdicts, *, own_columns: bool = False, **keys: Any
+    root: Path, out: Path, verdicts: RowVerdicts, **keys: Any
 ) -> Iterator[GoneRows | KeptKeys]:
     """Yield which samples stay, by their key (`__key__`), and the pairs that go; tars are not written again.
 
@@ -83,7 +83,6 @@ def sort_webdataset(
         root: As for `open_webdataset`.
         out: Folder of what is written.
         verdicts: Which pairs stay.
-        own_columns: Changes nothing: all keys are read.
         **keys: As for `open_webdataset`.
     """
     folder, shards, _ = find_files(root, "*.tar")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmpoison.datasets.own_rows import GoneRows, KeptKeys, RowVerdicts
+from mmpoison.datasets.own_rows import GoneRows, KeptKeys, RowVerdicts, table_of_objects
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.embedded.keep_lists import KEEP_FOLDER, KeepList, keep_list
 from mmpoison.embedded.results import drop_schema, write_drops
 from mmpoison.errors import InputError
+from mmpoison.pairs.own_columns import own_values
 from mmpoison.pairs.table import BoolArray
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def write_own_files(
     parts: list[GoneRows] = []
     keys: KeepList | None = None
     with ExitStack() as stack:
-        for one in sort(pieces.data.place, folder, verdicts, **pieces.data.options):
+        options = {
+            name: value for name, value in pieces.data.options.items() if name != "own_columns"
+        }
+        for one in sort(pieces.data.place, folder, verdicts, **options):
             if isinstance(one, GoneRows):
                 parts.append(one)
                 continue
@@ -116,7 +120,7 @@ def _write_gone(
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put tables together; columns of types that do not match become text."""
+    """Put tables together; what a column of several types cannot hold becomes text."""
     import pyarrow as pa
 
     if not tables:
@@ -124,21 +128,5 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException:
-        names = dict.fromkeys(name for table in tables for name in table.column_names)
-        return pa.table(
-            {
-                name: pa.array(
-                    [
-                        None if value is None else str(value)
-                        for table in tables
-                        for value in (
-                            table[name].to_pylist()
-                            if name in table.column_names
-                            else [None] * len(table)
-                        )
-                    ],
-                    pa.string(),
-                )
-                for name in names
-            }
-        )
+        rows = (own_values(row) for table in tables for row in table.to_pylist())
+        return table_of_objects(list(rows))
