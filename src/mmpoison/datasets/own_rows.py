@@ -56,6 +56,10 @@ class RowVerdicts:
             (verdict.stay if stays else verdict.go).append(place)
         return found
 
+    def rows(self, file: int) -> int:
+        """Count the rows of a file that have a pair."""
+        return len(np.unique(self._at[self._start[file] : self._start[file + 1], 1]))
+
     @property
     def several(self) -> bool:
         """Whether a row has several captions."""

@@ -127,6 +127,11 @@ def _paths(files: Sequence[TableFile], column: str) -> Iterator[str]:
             continue
 
 
+BATCHES_A_GROUP = 64
+BYTES_A_BATCH = 16 << 20
+"""A row group that is written has so many batches of `ROWS_MEASURED` rows, fewer after one with more bytes."""
+
+
 def sort_tables(
     files: Sequence[TableFile],
     folder: Path,
@@ -166,10 +171,14 @@ def sort_tables(
         lists = [columns.captions, *([CAPTION_COLUMNS] if columns.caption_columns else [])]
         wanted = pa.schema([schema.field(name) for name in own])
         yield GoneRows.of(number, (), wanted.empty_table())
-        batches = bounded_batches(read(list(schema.names), False), file.path, file.name, [])
+        problems: list[str] = []
+        batches = bounded_batches(read(list(schema.names), False), file.path, file.name, problems)
+        copied = 0
+        waiting: list[Any] = []
         with writer(file, schema) as kept:
             for first, batch in batches:
                 found = verdicts.between(number, first, first + batch.num_rows)
+                copied += len(found)
                 rows = [row - first for row, verdict in found.items() if verdict.stay]
                 part = batch.take(pa.array(rows, pa.int64()))
                 stay = [v.stay if v.go else None for v in found.values() if v.stay]
@@ -183,12 +192,23 @@ def sort_tables(
                     field = schema.field(name)
                     place = schema.get_field_index(name)
                     table = table.set_column(place, field, pa.array(shorter, field.type))
-                kept.write_table(table)
+                waiting.append(table)
+                if len(waiting) >= BATCHES_A_GROUP or table.nbytes > BYTES_A_BATCH:
+                    kept.write_table(pa.concat_tables(waiting).combine_chunks())
+                    waiting.clear()
                 places = list(gone_places(found))
                 if places:
                     rows = [row - first for row, _ in places]
                     gone = pa.Table.from_batches([batch.select(own).take(pa.array(rows))])
                     yield GoneRows.of(number, places, gone.cast(wanted))
+            if waiting:
+                kept.write_table(pa.concat_tables(waiting).combine_chunks())
+        if copied < verdicts.rows(number):
+            why = f" ({problems[0]})" if problems else ""
+            raise InputError(
+                f"{file.name}: {verdicts.rows(number) - copied:,} rows cannot be written again, since other columns of "
+                f"them are broken{why}: leave these columns out of the file"
+            )
 
 
 def _sample(file: TableFile, read: BatchReader, columns: list[str]) -> Any:

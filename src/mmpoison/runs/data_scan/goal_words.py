@@ -173,9 +173,7 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
     elif written.keep:
         train = [f"Train on the pairs that {out}/{written.keep} lists{dropped}."]
     elif written.dropped:
-        train = [
-            f"Train on what stays{dropped}: {written.scan_again('--kept', quote(f'{written.out}-kept'))}"
-        ]
+        train = [f"Train on what stays{dropped}: add --kept DIR and another --out to this command."]
     singles = []
     if written.aligned and not written.singles:
         singles = [
