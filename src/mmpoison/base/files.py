@@ -548,6 +548,7 @@ def held_output(
     try:
         with one_at_a_time(target.parent):
             refuse_live_writers(target)
+            check_output(target, record, work=work)  # another process may just have finished
             own = owned_temporary(target, folder=True)
             own.__enter__()
         held_records[target.absolute()] = record
@@ -576,6 +577,12 @@ def check_output(target: Path, record: str, *, work: Path | None = None) -> None
         InputError: If it contains anything else.
     """
     made = target / RECORD_FILE
+    try:
+        refuse_occupied(target)
+        return
+    except InputError as error:
+        # asked first: a folder that appears meanwhile has its record
+        occupied = error
     with suppress(OSError):
         if made.is_file() and made.read_bytes() == record.encode():
             # leftovers of a process that was killed after the folder had got its name
@@ -585,7 +592,7 @@ def check_output(target: Path, record: str, *, work: Path | None = None) -> None
             raise AlreadyDone(
                 f"{target}: the same command made it before, so there is nothing to do"
             )
-    refuse_occupied(target)
+    raise occupied
 
 
 def output_record(made_by: Mapping[str, Any]) -> str:
