@@ -216,12 +216,13 @@ def write_results(
     Raises:
         InputError: If the folder has other lists already.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     named = gone is not None
     own = own_schema(source.shards)
     if named:
-        own = some_fields(own, (*NAMES[1:], PLACE[2]))
+        own = pa.schema([own.field(name) for name in (*NAMES[1:], PLACE[2])])
     with (
         nullcontext() if named else keep_list(out, source.id_kind) as keep,
         nullcontext(gone.append) if gone is not None else write_drops(out, own) as write,
@@ -231,13 +232,6 @@ def write_results(
             results = ResultWriter(own, keep, write, scored.write_table, named)
             yield results
         write_json(out / GROUPS_FILE, results.groups)
-
-
-def some_fields(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:
-    """Return the schema of some columns."""
-    import pyarrow as pa
-
-    return pa.schema([schema.field(name) for name in names])
 
 
 @contextmanager

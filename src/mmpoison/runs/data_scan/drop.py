@@ -15,6 +15,7 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, write_json
+from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses.filters.filter_result import known_facts
 from mmpoison.defenses.filters.judging import Judgement, judge_note
 from mmpoison.defenses.filters.kept_folder import save_kept
@@ -44,7 +45,7 @@ from mmpoison.runs.data_scan.goal_words import (
 )
 from mmpoison.runs.data_scan.own_files import write_own_files
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
-from mmpoison.runs.data_scan.sources import DEFAULT_ENCODER, OpenedSource, broken_sources
+from mmpoison.runs.data_scan.sources import OpenedSource, broken_sources
 from mmpoison.runs.progress import RunProgress
 
 HISTOGRAM_BINS = 200
@@ -205,6 +206,7 @@ def write_scan(
             judged.method.cut.labels,
             _again(judged),
             opened.data_root,
+            join(_named(opened).words()) if opened.named is not None else ScanOutput.data,
         )
         judged = replace(judged, notes=[*judged.notes, *notes])
         scan = _record(judged, runner, results, output, groups, methods)
@@ -314,9 +316,14 @@ def _again(judged: Judged) -> str:
         return join(["mmpoison", "scan", source.root])
     if opened.named is None:
         return ""
-    data = replace(opened.named, root=opened.data_root).words()[1:]
-    encoder = [] if opened.encoder in (None, DEFAULT_ENCODER) else ["--encoder", opened.encoder]
-    return join(["mmpoison", "scan", *data, *map(str, encoder)])
+    encoder = [] if opened.judge is None else ["--encoder", opened.judge]
+    return join(["mmpoison", "scan", *_named(opened).words()[1:], *encoder])
+
+
+def _named(opened: OpenedSource) -> NamedData:
+    """Return what the user named, with the folder of images that was found."""
+    assert opened.named is not None
+    return replace(opened.named, root=opened.data_root)
 
 
 def _compared(judged: Judged) -> bool:

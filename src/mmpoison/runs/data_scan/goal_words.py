@@ -134,6 +134,7 @@ class ScanOutput:
         labels: The file of labels that was used.
         again: The command that scans the same data again, without its output; empty for a set in memory.
         images: The folder that image paths start from, where the data do not say it.
+        data: The arguments by which a command reads the same data.
     """
 
     out: Path
@@ -146,6 +147,7 @@ class ScanOutput:
     labels: Path | None = None
     again: str = ""
     images: Path | None = None
+    data: str = "--data PAIRS"
 
     def scan_again(self, *options: str) -> str:
         """Return the command for another scan of the same data; in words for a set in memory."""
@@ -206,14 +208,15 @@ def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> lis
                 f"Look at the pairs of each group: {look}",
                 "Train without these pairs and without those that the scan for the reference dropped. Trace again with "
                 "that model as the --reference, until nothing is found.",
-                "mmpoison train --defense scan-trace does all of these steps.",
-                f"To repair the model instead: mmpoison sterilize --split train --unlearn {out}, and --unlearn "
-                "with the result of that scan.",
+                "All of these steps in one (MODEL is the one that the suspect was made from): mmpoison train --model "
+                f"MODEL {written.data} --defense scan-trace --out retrained",
+                "To repair the model instead (SCAN is the result of the scan for the reference): mmpoison sterilize "
+                f"--model SUSPECT {written.data} --split train --unlearn {out} --unlearn SCAN --out repaired",
             ]
         return [
-            "If the reference was trained on all pairs, train one on what a scan keeps (mmpoison scan --kept DIR), and "
-            "trace again.",
-            "To measure a goal that you suspect: mmpoison evaluate --goal A2B.",
+            "If the reference was trained on all pairs, train one on what a scan keeps, and trace again: "
+            + written.scan_again("--kept", quote(f"{written.out}-kept")),
+            f"To measure a goal that you suspect: mmpoison evaluate --model SUSPECT {written.data} --goal A2B",
         ]
     if verdict == "poisoning likely":
         decide = [

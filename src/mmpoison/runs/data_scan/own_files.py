@@ -21,9 +21,6 @@ from mmpoison.pairs.table import BoolArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEPT = "kept"
-"""Name of what is written in kind, with its own ending: a file, or a folder of several."""
-
 
 def write_own_files(
     pieces: PairPieces, keep: BoolArray, gone: Sequence[pa.Table], folder: Path
@@ -69,7 +66,7 @@ def write_own_files(
             keys.add(one.shard, one.keys, one.stays)
     _write_gone(parts, verdicts, found, folder)
     notes = [] if keys is None else keys.notes
-    written = next(folder.glob(f"{KEPT}*"), None)
+    written = next(folder.glob("kept*"), None)  # a file with its own ending, or a folder of several
     if written is not None and pieces.manifest is not None:
         shutil.rmtree(written) if written.is_dir() else written.unlink()
         return None, [f"no {written.name}: it would lack the manifest, which --kept DIR writes too"]

@@ -47,6 +47,7 @@ class OpenedSource:
         pairs: Its training pairs.
         trusted: Its clean pairs, where the cut is measured on them.
         named: What the user named, where it is no set in memory.
+        judge: What the user called the model, where it is not the default.
     """
 
     source: EmbeddedSource
@@ -56,6 +57,7 @@ class OpenedSource:
     pairs: EmbeddedPairs | None = None
     trusted: EmbeddedPairs | None = None
     named: NamedData | None = None
+    judge: str | None = None
 
     @property
     def data_root(self) -> Path | None:
@@ -178,7 +180,8 @@ def open_source(
             f"{count_of(len(made.unreadable.reasons), 'image')} cannot be read, and their pairs are not judged: "
             f"{one_line(name)}: {one_line(reason)}",
         )
-    return OpenedSource(made.source, model.name, notes, pieces, made, known, chosen)
+    judge = str(encoder) if isinstance(encoder, str | Path) else None
+    return OpenedSource(made.source, model.name, notes, pieces, made, known, chosen, judge)
 
 
 def broken_sources(opened: OpenedSource) -> list[dict[str, str]]:
