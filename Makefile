@@ -4,7 +4,7 @@
 #            VENV    where the environment lies (default .venv)
 #            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
 #            DATA    a folder with rsicd/ and ucm/, for `make reproduce`; without it, OpenMoji scenes alone
-#            SECONDS_EACH, TARGET  for `make fuzz`: seconds for each target (default 60), one target (default all)
+#            TARGET  for `make fuzz`: a part of the names of parsers (default all)
 #            JOBS    how many processes run the tests (default: one a core, 8 at most)
 #            POINTS  at how many moments `make faults` kills each verb (default 30)
 #            CONSTRAINTS  a file of versions that the install keeps to, e.g. requirements/lowest.txt; with a VENV of its own
@@ -14,7 +14,6 @@ VENV ?= .venv
 ARGS ?=
 JOBS ?= auto
 POINTS ?= 30
-SECONDS_EACH ?= 60
 TARGET ?=
 CONSTRAINTS ?=
 # what `make test-matrix` tests with
@@ -57,8 +56,8 @@ coverage: $(VENV)/.installed-dev ## the fast tests, and which lines and branches
 faults: $(VENV)/.installed-dev ## kill, starve and stop every verb: POINTS=30 moments each (an hour); all hostile checkpoints
 	MMPOISON_FAULT_POINTS=$(POINTS) $(PYTEST) --timeout 0 tests/faults tests/models/test_hostile_checkpoints.py $(ARGS)
 
-fuzz: $(VENV)/.installed-dev ## try changed examples on every parser: SECONDS_EACH=600 TARGET=recipe; findings in runs/fuzz
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH) $(if $(TARGET),--target $(TARGET)) $(ARGS)
+fuzz: $(VENV)/.installed-dev ## try 2,000 changed examples on every parser, others each time: TARGET=recipe for one
+	$(PYTEST) --timeout 3600 --hypothesis-profile fuzz tests/test_hostile_bytes.py $(if $(TARGET),-k $(TARGET)) $(ARGS)
 
 test-matrix: ## the fast tests three times: lowest dependencies, newest, newest on a newer Python
 	$(MAKE) test-fast VENV=.venv-lowest PYTHON=$(OLDEST) CONSTRAINTS=requirements/lowest.txt

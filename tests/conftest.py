@@ -6,9 +6,11 @@ import io
 import json
 import os
 import struct
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ settings.register_profile("mmpoison", deadline=None, suppress_health_check=[Heal
 settings.load_profile("mmpoison")
 # `make test-fast` asks for it; `make test` tries as many examples as hypothesis does by itself
 settings.register_profile("fast", settings.get_profile("mmpoison"), max_examples=25)
+# `make fuzz`
+settings.register_profile("fuzz", settings.get_profile("mmpoison"), max_examples=2000)
 
 if TYPE_CHECKING:
     from mmpoison.datasets import PairDataset
@@ -313,6 +317,43 @@ def cut_jpeg() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")
     return buffer.getvalue()[: len(buffer.getvalue()) // 2]
+
+
+# -- hostile input -------------------------------------------------------------------------------
+
+_events: list[str] | None = None
+_forbidden_folder = ""
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """Record what an input must never make the interpreter do."""
+    if _events is None:
+        return
+    if event.startswith(
+        ("socket.connect", "socket.getaddrinfo", "subprocess.", "os.system", "os.exec")
+    ) or event in ("os.posix_spawn", "os.fork"):
+        _events.append(f"{event} {arguments}")
+    elif event == "exec" and _forbidden_folder in getattr(arguments[0], "co_filename", ""):
+        _events.append(f"code of {arguments[0].co_filename}")
+    elif event == "open" and isinstance(arguments[0], str) and "canary-secret" in arguments[0]:
+        _events.append(f"opened {arguments[0]}")
+
+
+sys.addaudithook(_watch)
+
+
+@contextmanager
+def nothing_happens(folder: Path) -> Iterator[None]:
+    """Fail if the block connects, starts a program, runs code of `folder`, or opens the secret beside it."""
+    global _events, _forbidden_folder
+    canary = folder.parent / "canary-ran"
+    _events, _forbidden_folder = [], str(folder)
+    try:
+        yield
+    finally:
+        events, _events = _events, None
+    assert events == []
+    assert not canary.exists()
 
 
 # -- encoders --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +21,7 @@ import pytest
 import safetensors.torch
 import torch
 from pydantic import BaseModel
+from tests.conftest import nothing_happens
 from tests.models.conftest import CONFIG, WEIGHTS, edit_json
 
 from mmpoison.errors import InputError
@@ -37,40 +38,6 @@ from mmpoison.models.model_config import (
 from mmpoison.models.text_files import MAX_MERGES_BYTES, read_merges
 
 EVIL = "open({canary!r}, 'w').write('ran'); raise SystemExit('code of a checkpoint ran')"
-
-_events: list[str] | None = None
-_forbidden_folder = ""
-
-
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    """Record what a checkpoint must never make the interpreter do."""
-    if _events is None:
-        return
-    if event.startswith(
-        ("socket.connect", "socket.getaddrinfo", "subprocess.", "os.system", "os.exec")
-    ) or event in ("os.posix_spawn", "os.fork"):
-        _events.append(f"{event} {arguments}")
-    elif event == "exec" and _forbidden_folder in getattr(arguments[0], "co_filename", ""):
-        _events.append(f"code of {arguments[0].co_filename}")
-    elif event == "open" and isinstance(arguments[0], str) and "canary-secret" in arguments[0]:
-        _events.append(f"opened {arguments[0]}")
-
-
-sys.addaudithook(_watch)
-
-
-@contextmanager
-def nothing_happens(folder: Path) -> Iterator[None]:
-    """Fail if the block connects, starts a program, runs code of `folder`, or opens the secret beside it."""
-    global _events, _forbidden_folder
-    canary = folder.parent / "canary-ran"
-    _events, _forbidden_folder = [], str(folder)
-    try:
-        yield
-    finally:
-        events, _events = _events, None
-    assert events == []
-    assert not canary.exists()
 
 
 @pytest.fixture(scope="module")
