@@ -335,7 +335,12 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         _events.append(f"{event} {arguments}")
     elif event == "exec" and _forbidden_folder in getattr(arguments[0], "co_filename", ""):
         _events.append(f"code of {arguments[0].co_filename}")
-    elif event == "open" and isinstance(arguments[0], str) and "canary-secret" in arguments[0]:
+    elif (
+        event == "open"
+        and "canary-secret" in str(arguments[0])
+        # a name in the folder may hold the text
+        and not os.path.abspath(str(arguments[0])).startswith(_forbidden_folder)  # noqa: PTH100
+    ):
         _events.append(f"opened {arguments[0]}")
 
 
