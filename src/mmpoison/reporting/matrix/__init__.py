@@ -1,1 +1,0 @@
-"""Tables, heat maps and pages of a matrix of attacks against defences."""
