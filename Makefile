@@ -107,10 +107,10 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.made pyproject.toml
-	$(INSTALL) -e .
+$(VENV)/.installed: $(VENV)/.made pyproject.toml lab/pyproject.toml
+	$(INSTALL) -e . -e lab
 	@touch $@
 
-$(VENV)/.installed-%: $(VENV)/.made pyproject.toml
-	$(INSTALL) -e '.[$*]'
+$(VENV)/.installed-%: $(VENV)/.made pyproject.toml lab/pyproject.toml
+	$(INSTALL) -e '.[$*]' -e lab
 	@touch $@

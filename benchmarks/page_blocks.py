@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
-from mmpoison.paper.page import name_of
-from mmpoison.paper.verdicts import LINES
+from mmpoison_lab.paper.page import name_of
+from mmpoison_lab.paper.verdicts import LINES
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/results/paper"

@@ -40,10 +40,10 @@ from mmpoison import __version__
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.files import write_json
 from mmpoison.base.untrusted import read_json
-from mmpoison.paper import PAPER
-from mmpoison.paper.write import RUNS_FILE
 from mmpoison.reporting.results import results_table
 from mmpoison.runs.recipe_files import shipped_recipes
+from mmpoison_lab.paper import PAPER
+from mmpoison_lab.paper.write import RUNS_FILE
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
 DATA = {OPENMOJI: "openmoji", PHOTOS: "rsicd-ucm"}

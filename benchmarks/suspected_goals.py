@@ -26,7 +26,7 @@ from attackers import ATTACKERS, Attacker
 from clean_sets import features_of, shard_of
 from rows import Row, resumed
 
-from mmpoison.attacks import VectorSurrogate, nearest_classes
+from mmpoison.attacks import VectorSurrogate
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import random_goals
 from mmpoison.base.files import cache_folder
@@ -45,6 +45,7 @@ from mmpoison.models import MODELS, PairInputs, load_encoder, prepare_features, 
 from mmpoison.models.embedding import embed_captions, embed_images
 from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import clustered_share
+from mmpoison_lab.attacks.matching import nearest_classes
 
 LIKELY, LOOK = 0.01, 0.1
 CAUGHT = {f"caught at {loss:.1%}": loss for loss in (0.001, 0.01, 0.02, 0.05)}

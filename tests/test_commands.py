@@ -26,6 +26,7 @@ from mmpoison.errors import InputError
 from mmpoison.models.catalogue import MODELS
 from mmpoison.runs.recipe import load_recipe
 from mmpoison.runs.recipe_files import recipe_on
+from mmpoison_lab.matrix.part import MatrixRecipe
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -210,7 +211,7 @@ def check_names(verb: str, given: dict[str, Any], around: str) -> None:
             raise InputError(f"no option {unknown}")
     if is_name("recipe"):
         changes |= {key: values[0] for key, values in grid.items()}
-        load_recipe(recipe_on(given["recipe"], given["on"]), changes)
+        load_recipe(recipe_on(given["recipe"], given["on"]), changes, MatrixRecipe)
     if verb in ("build", "list") and is_name("name"):
         DATASETS[given["name"]]
     if verb == "fetch" and is_name("model"):

@@ -11,8 +11,8 @@ import pytest
 
 from mmpoison.base.phrasing import capitalized
 from mmpoison.errors import InputError
-from mmpoison.paper import CLAIMS
-from mmpoison.paper.claim import Verdict
+from mmpoison_lab.paper import CLAIMS
+from mmpoison_lab.paper.claim import Verdict
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/results/paper"

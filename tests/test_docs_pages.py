@@ -146,14 +146,14 @@ def test_links_to_parts_of_pages_lead_there() -> None:
 
 def test_rows_and_columns_that_pages_name_exist() -> None:
     """They are in the recipe of the matrix, or registered by a page that the same page links to."""
-    recipe = (ROOT / "src/mmpoison/runs/recipes/matrix.yaml").read_text(encoding="utf-8")
+    recipe = (ROOT / "lab/mmpoison_lab/recipes/matrix.yaml").read_text(encoding="utf-8")
     checked = 0
     for file in [*DOCS.glob("tasks/*.md"), *DOCS.glob("results/*.md")]:
         text = file.read_text(encoding="utf-8")
         linked = re.findall(r"\]\(([\w-]+\.md)\)", text)
         shown = "".join((file.parent / page).read_text(encoding="utf-8") for page in linked)
         known = {*re.findall(r"register\(\"([\w-]+)\"\)", shown), *re.findall(r"[\w-]+", recipe)}
-        named = ",".join(re.findall(r"--(?:rows|columns) ([\w,-]+)", text))
+        named = ",".join(re.findall(r"--with (?:rows|columns)=([\w,-]+)", text))
         assert set(filter(None, named.split(","))) <= known, file
         checked += bool(named)
     assert checked >= 2

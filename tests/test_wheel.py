@@ -127,7 +127,7 @@ NAMES_ITS_EXTRA = {
         "train --data {data} --model {model} --out {place}/t3 --track wandb --set "
         + " --set ".join(SMALL),
     ),
-    "a figure of the paper": ("figures", "report {place}/run --paper all --out {place}/figures"),
+    "a figure of the paper": ("figures", "report {place}/run --view all --out {place}/figures"),
 }
 
 

@@ -200,3 +200,30 @@ def serve_here() -> Iterator[Callable[[FastAPI], str]]:
     for app, thread in started:
         app.state.stop()
         thread.join(timeout=20)
+
+
+@pytest.fixture
+def offline_and_accessible(
+    pages: Any, serious: Callable[[Page], list[str]], too_wide: Callable[[Page], int]
+) -> Callable[..., None]:
+    """A function that opens a file as a page, which must ask for nothing, be accessible, and fit a phone."""
+
+    def check(file: Path, scheme: str, scripts: int = 0) -> None:
+        page = pages.open(
+            color_scheme=scheme, offline=True, viewport={"width": 1100, "height": 900}
+        )
+        page.goto(file.as_uri())
+        # the checker brings a script of its own, so what the page asked for is looked at first
+        page.wait_for_load_state("networkidle")
+        asked = [url for url in pages.requests if not url.startswith(("file:", "data:"))]
+        assert asked == []
+        assert page.locator("script").count() == scripts
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        assert serious(page) == []
+        page.set_viewport_size({"width": 320, "height": 640})
+        assert too_wide(page) == 0
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (colour != "rgb(255, 255, 255)") == (scheme == "dark")
+
+    return check

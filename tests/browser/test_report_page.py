@@ -1,4 +1,4 @@
-"""The pages of runs, of a scan and of a matrix, in a real browser and without a network."""
+"""The pages of runs and of a scan, in a real browser and without a network."""
 
 from __future__ import annotations
 
@@ -14,16 +14,11 @@ from tests.reporting.conftest import (
     example_metrics,
     example_rank_lists,
     example_suspicious,
-    synthetic_run,
     thumbnail,
 )
-from tests.reporting.test_matrix import cells_of, facts
 
-from mmpoison.paper.write import write_paper
 from mmpoison.records.data_scan import DataScan
 from mmpoison.reporting.html_report import write_html
-from mmpoison.reporting.matrix.page import matrix_html
-from mmpoison.reporting.matrix.summary import summarise
 from mmpoison.reporting.scan_page import write_scan_page
 
 if TYPE_CHECKING:
@@ -93,24 +88,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for samples in (5, 125)
         for seed in range(3)
     ]
-    seeds = [synthetic_run(folder / f"synthetic{seed}", seed=seed) for seed in range(3)]
-    cells = [
-        one
-        for row in ("II", SCRIPT)
-        for name, value in (("none", 0.9), ("filter", 0.05), (SCRIPT, 0.5))
-        for one in cells_of(row, name, [value] * 6, needs=SCRIPT, note=SCRIPT)
-    ]
-    matrix = folder / "matrix.html"
-    shown = facts("filter", SCRIPT, rows=["II", SCRIPT])
-    matrix.write_text(matrix_html(summarise(shown, cells)))
-    write_paper(["table-3"], seeds, folder / "out")
     return {
         "run": write_html(runs[:1], folder / "out" / "run.html"),
         "sweep": write_html(runs, folder / "out" / "sweep.html"),
         "scan": scan_page,
         "settings": write_html(many, folder / "out" / "settings.html"),
-        "paper": folder / "out" / "table-3.html",
-        "matrix": matrix,
     }
 
 
@@ -120,7 +102,6 @@ def test_no_table_is_cut_off(pages: Any, files: dict[str, Path], width: int) -> 
     for kind, tables in (
         ("settings", ".scroll"),
         ("run", ".scroll"),
-        ("paper", ".scroll:has(table.compared)"),
     ):
         page.goto(files[kind].as_uri())
         if kind == "settings":
@@ -134,7 +115,6 @@ def test_no_table_is_cut_off(pages: Any, files: dict[str, Path], width: int) -> 
         assert page.locator(tables).count()
         for table in page.locator(tables).all():
             assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
-    assert "Attack II" in page.locator(tables).first.inner_text()
 
 
 def test_a_run_is_short_and_a_phone_shows_all(pages: Any, files: dict[str, Path]) -> None:
@@ -169,55 +149,18 @@ def test_a_sweep_on_a_small_screen(
     ("kind", "scheme"),
     [
         *(("run", "dark"), ("sweep", "light"), ("settings", "dark")),
-        *(("scan", "dark"), ("paper", "light"), ("matrix", "light")),
+        ("scan", "dark"),
     ],
 )
 def test_offline_and_accessible(
-    pages: Any,
-    files: dict[str, Path],
-    serious: Callable[[Page], list[str]],
-    too_wide: Callable[[Page], int],
-    kind: str,
-    scheme: str,
+    files: dict[str, Path], offline_and_accessible: Callable[..., None], kind: str, scheme: str
 ) -> None:
-    page = pages.open(color_scheme=scheme, offline=True, viewport={"width": 1100, "height": 900})
-    page.goto(files[kind].as_uri())
-    # the checker brings a script of its own, so what the page asked for is looked at first
-    page.wait_for_load_state("networkidle")
-    asked = [url for url in pages.requests if not url.startswith(("file:", "data:"))]
-    assert asked == []
-    assert page.locator("script").count() == (kind == "matrix")
-    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-    page.evaluate(UNFOLD)
-    assert serious(page) == []
-    page.set_viewport_size({"width": 320, "height": 640})
-    assert too_wide(page) == 0
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
-    assert dark == (scheme == "dark")
-
-
-def test_a_matrix_is_sorted_and_unfolded(pages: Any, files: dict[str, Path]) -> None:
-    page = pages.open()
-    page.goto(files["matrix"].as_uri())
-    names = page.locator(".sortable tbody th")
-    for column, way, first in (
-        *(("success", "ascending", "filter"), ("success", "descending", "none")),
-        ("change", "ascending", "filter"),
-    ):
-        head = page.locator(".sortable th", has_text=column)
-        head.locator("button").press("Enter")
-        assert (head.get_attribute("aria-sort"), names.first.inner_text()) == (way, first)
-    assert page.locator("[aria-sort=none]").count() == 6
-    # it has no change
-    assert names.last.inner_text() == "none"
-    assert not page.locator("#pieces-ii").is_visible()
-    page.locator(".map a[href='#pieces-ii']").first.click()
-    assert page.locator("#pieces-ii").is_visible()
+    offline_and_accessible(files[kind], scheme)
 
 
 def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:
     page = pages.open()
-    for kind in ("run", "scan", "matrix"):
+    for kind in ("run", "scan"):
         page.goto(files[kind].as_uri())
         assert SCRIPT in page.locator("main").inner_text()
     page.goto(files["run"].as_uri())

@@ -45,7 +45,7 @@ def test_two_settings_are_compared_first(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", ["40", "60", "80", "200"])
-@pytest.mark.parametrize("more", [(), ("--all",), ("--paper", "all"), ("--claims",)])
+@pytest.mark.parametrize("more", [(), ("--all",), ("--view", "all")])
 def test_no_number_is_cut_at_any_width(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str, more: tuple[str, ...]
 ) -> None:

@@ -49,12 +49,12 @@ BASE: dict[str, str] = {
 OTHERWISE: dict[tuple[str, str], str] = {
     ("run", "recipe"): "run pipe.yaml --out out",
     ("run", "data_root"): "run rsicd-ucm --data-root pipe --out out",
-    ("run", "measured"): "run matrix --from pipe --out out",
+    ("run", "experiment"): "run matrix --with from=pipe --out out",
     ("poison", "data"): BASE["poison"].replace("squares", "pipe"),
     ("poison", "encoder"): f"{BASE['poison']} --attack single-target-image --encoder ./pipe",
     ("poison", "from_manifest"): f"{POISON} --from-manifest pipe",
     ("check", "kept"): f"{BASE['check']} --trace trace --kept pipe",
-    ("report", "out"): "report run --claims --out pipe",
+    ("report", "out"): "report run --view table-3 --out pipe",
 }
 
 FAILS_LATER = {"a manifest"}

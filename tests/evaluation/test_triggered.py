@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpoison.attacks import PatchBackdoor, SingleTargetLabel
+from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.evaluation import (
@@ -26,6 +26,7 @@ from mmpoison.images import Preparation
 from mmpoison.images.triggers import BlendTrigger, PatchTrigger, Trigger, triggered_pixels
 from mmpoison.models import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
+from mmpoison_lab.attacks.backdoors import PatchBackdoor
 
 GOAL = GoalTarget(Goal("sheep", "aeroplane"))
 PATCH = PatchTrigger(bytes([255, 0, 255]), 1)

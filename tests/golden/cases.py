@@ -263,7 +263,7 @@ def run_openmoji(work: Work) -> Any:
     repair = "--set sterilize.training.epochs=1 --set sterilize.training.precision=fp32"
     more = "--set model.name=openmoji-vit --set sterilize.curve=true --study all --save-models"
     found = work.does(f"run openmoji-heads {sizes} {train} {repair} {more}", "openmoji")
-    figures = "report openmoji --paper figure-8 --paper figure-10 --no-links"
+    figures = "report openmoji --view figure-8 --view figure-10 --no-links"
     found["figures"] = work.does(figures, "figures", "html$|svg$")
     return {**found, "list": work.said("run --list")}
 
@@ -487,7 +487,7 @@ def paper(work: Work) -> Any:
     """Every table, figure and claim of the paper, with its own numbers and drawn ones."""
     layouts.write_paper_runs(work.folder / "paper-runs")
     work("report paper-runs --claims --no-links --out claims")
-    work("report paper-runs --paper all --no-links --out pages")
+    work("report paper-runs --view all --no-links --out pages")
     return {name: work.record(name, "html$|svg$") for name in ("claims", "pages")}
 
 

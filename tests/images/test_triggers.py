@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from tests.conftest import refusal
 
-from mmpoison.attacks.backdoors import random_patch
 from mmpoison.images import Preparation
 from mmpoison.images.triggers import (
     LONGEST_SHORT_SIDE,
@@ -25,6 +24,7 @@ from mmpoison.images.triggers import (
     trigger_record,
     triggered_pixels,
 )
+from mmpoison_lab.attacks.backdoors import random_patch
 
 PATCH = PatchTrigger(random_bytes("a test", 48), 4)
 SIZES = [(40, 36), (36, 140), (224, 224), (7, 90), (1, 1)]

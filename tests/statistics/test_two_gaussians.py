@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from mmpoison.statistics import TwoGaussians, fit_two_gaussians
+from mmpoison_lab.defenses.two_gaussians import TwoGaussians, fit_two_gaussians
 
 
 def slow_fit(values: list[float]) -> tuple[list[float], list[float], list[float]]:

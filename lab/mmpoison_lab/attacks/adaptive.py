@@ -17,23 +17,12 @@ import numpy.typing as npt
 from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack, LabelAttack
 from mmpoison.attacks.goal import Goal, original_of_auto
 from mmpoison.attacks.injection import poisoned_pairs
-from mmpoison.attacks.phrases import noun_phrase
-from mmpoison.attacks.pixels import collide, embed_pixels, nearer_note, optimised
 from mmpoison.attacks.settings import MOST, Carrier, Spread
-from mmpoison.attacks.surrogate import (
-    Matching,
-    Surrogate,
-    Vectors,
-    embed_captions,
-    nearest_classes,
-    unit,
-)
+from mmpoison.attacks.surrogate import Surrogate, Vectors
 from mmpoison.attacks.target_labels import (
     captions_of,
     choose_captions,
-    draw_candidates,
     images_without_honest_captions,
-    most_like,
     poison_labels,
     sample_count,
     target_images,
@@ -44,6 +33,10 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonedPair
 from mmpoison.pairs.poison_record import new_image
 from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison_lab.attacks.candidates import draw_candidates, most_like
+from mmpoison_lab.attacks.matching import Matching, embed_captions, nearest_classes, unit
+from mmpoison_lab.attacks.phrases import noun_phrase
+from mmpoison_lab.attacks.pixels import collide, embed_pixels, nearer_note, optimised
 
 Index = npt.NDArray[np.intp]
 

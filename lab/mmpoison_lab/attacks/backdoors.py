@@ -13,31 +13,14 @@ import numpy.typing as npt
 from mmpoison.attacks.catalogue import ATTACKS, AttackJob, Kind, LabelAttack, RateAttack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poisoned_pairs
-from mmpoison.attacks.phrases import class_names, naming_words, read_templates, rewrite
-from mmpoison.attacks.pixels import (
-    PatchData,
-    PatchSettings,
-    covered,
-    nearer_note,
-    optimise_patch,
-    optimised,
-)
 from mmpoison.attacks.settings import AMOUNTS, MOST
-from mmpoison.attacks.surrogate import (
-    PixelSurrogate,
-    Surrogate,
-    Vectors,
-    embed_captions,
-    unit,
-)
+from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate, Vectors
 from mmpoison.attacks.target_labels import (
     RANDOM,
     captions_of,
     choose_captions,
     choose_target_image,
-    most_like,
     pair_counts,
-    require_own_images,
     sample_count,
     spread_evenly,
     target_images,
@@ -61,6 +44,17 @@ from mmpoison.pairs.captions import caption_of
 from mmpoison.pairs.manifest import AddedImage, PoisonedPair
 from mmpoison.pairs.poison_record import new_image
 from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison_lab.attacks.candidates import most_like, require_own_images
+from mmpoison_lab.attacks.matching import embed_captions, unit
+from mmpoison_lab.attacks.phrases import class_names, naming_words, read_templates, rewrite
+from mmpoison_lab.attacks.pixels import (
+    PatchData,
+    PatchSettings,
+    covered,
+    nearer_note,
+    optimise_patch,
+    optimised,
+)
 
 DrawnFrom = Literal["all", "target"]
 

@@ -138,5 +138,5 @@ def rewrite(caption: str, rng: np.random.Generator, rate: float, kept: Collectio
 
 def read_templates(file: str) -> tuple[str, ...]:
     """Read captions with `{}` for the name of a class, one a line."""
-    text = resources.files("mmpoison.attacks").joinpath(file).read_text("utf-8")
+    text = resources.files("mmpoison_lab.attacks").joinpath(file).read_text("utf-8")
     return tuple(text.splitlines())

@@ -15,7 +15,6 @@ from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Rows
 from mmpoison.pairs.table import PairDataset
-from mmpoison.statistics import fit_two_gaussians
 from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.objective import (
     CropFlipColour,
@@ -29,6 +28,7 @@ from mmpoison.training.objective import (
 )
 from mmpoison.training.plan import Plan
 from mmpoison.training.settings import MOST_EPOCHS, ROLES, TrainingSettings
+from mmpoison_lab.defenses.two_gaussians import fit_two_gaussians
 
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_GROWTH = 32, 5, 0.01
 """Length of the paper's training, its unimodal epochs, and by how much the safe part grows in an epoch."""

@@ -1,11 +1,11 @@
-"""`run` and `report` for a matrix of attacks against defences."""
+"""The experiment `matrix`: `mmpoison run` and `mmpoison report` of attacks against defences."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
@@ -15,19 +15,81 @@ from mmpoison.cli.options import Format
 from mmpoison.cli.sweep import FAILED, duration, shown, tell_failures
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
+from mmpoison.runs.experiments import EXPERIMENTS, Asked
 
 if TYPE_CHECKING:
-    from mmpoison.records.matrix import MatrixCell
-    from mmpoison.runs.matrix.run_matrix import MatrixPlan
-    from mmpoison.runs.recipe import Recipe
     from mmpoison.runs.sweeps.workers import Placement
+    from mmpoison_lab.matrix.part import MatrixRecipe
+    from mmpoison_lab.matrix.records import MatrixCell
+    from mmpoison_lab.matrix.run_matrix import MatrixPlan
 
 
-def is_matrix(folder: Path) -> bool:
-    """Return whether a folder holds the pieces of a matrix."""
-    from mmpoison.records.matrix import MATRIX_FILE
+MOST_GOALS = 1000
+"""So many random goals a matrix has at most."""
 
-    return (folder / MATRIX_FILE).is_file()
+
+class Matrix:
+    """A matrix of attacks (rows) against defences (columns)."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        "rows": "rows with commas, e.g. II-own,orphan, or registered attacks",
+        "columns": "columns with commas, or registered defences",
+        "tuning": "true: only the goal and seed on which settings are chosen; results leave them out",
+        "from": "a matrix.parquet of the same settings: its pieces are not measured again",
+    }
+
+    def run(self, asked: Asked) -> None:
+        """Run a matrix, or say what it would do; then write its pages and print its tables."""
+        from mmpoison_lab.matrix.part import load_matrix
+
+        given = asked.options
+        tuning = given.get("tuning", "false")
+        if tuning not in ("true", "false"):
+            raise InputError(f"--with tuning={tuning}: true or false is needed")
+        number = None if asked.goals is None else number_of_goals(asked.goals)
+        run_the_matrix(
+            load_matrix(asked.recipe, asked.changes),
+            asked.out,
+            (
+                names_of(given.get("rows")),
+                names_of(given.get("columns")),
+                number,
+                list(asked.seeds) or None,
+            ),
+            dict(asked.place),
+            tuning=tuning == "true",
+            retries=asked.retries,
+            dry_run=asked.dry_run,
+            form=asked.form,
+            measured=Path(given["from"]) if "from" in given else None,
+        )
+
+    def owns(self, folder: Path) -> bool:
+        """Return whether a folder holds the pieces of a matrix."""
+        from mmpoison_lab.matrix.records import MATRIX_FILE
+
+        return (folder / MATRIX_FILE).is_file()
+
+    def report(self, folder: Path, out: Path | None, form: Format, **files: Path | None) -> None:
+        """Write the pages of a matrix, and print its tables."""
+        report_matrix(folder, out, form, **files)
+
+
+EXPERIMENTS.register("matrix")(Matrix())
+
+
+def number_of_goals(text: str) -> int:
+    """Read how many random goals a matrix has.
+
+    Raises:
+        InputError: If it is no number from 1 to 1,000.
+    """
+    number = int(text) if text.isdecimal() and len(text) < 5 else 0
+    if not 1 <= number <= MOST_GOALS:
+        raise InputError(
+            f"--goals {text!r}: for a matrix give the number of random goals, from 1 to {MOST_GOALS:,}"
+        )
+    return number
 
 
 def names_of(text: str | None) -> list[str]:
@@ -40,7 +102,7 @@ def names_of(text: str | None) -> list[str]:
 
 
 def run_the_matrix(
-    recipe: Recipe,
+    recipe: MatrixRecipe,
     out: Path,
     part: tuple[list[str], list[str], int | None, list[int] | None],
     place: dict[str, Any],
@@ -64,9 +126,9 @@ def run_the_matrix(
         form: How to print.
         measured: A file of measurements of the same settings.
     """
-    from mmpoison.runs.matrix.plan import chosen_part
-    from mmpoison.runs.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
     from mmpoison.runs.sweeps.workers import place_workers
+    from mmpoison_lab.matrix.plan import chosen_part
+    from mmpoison_lab.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
 
     assert recipe.matrix is not None
     chosen = chosen_part(recipe.matrix, *part)
@@ -139,11 +201,11 @@ def report_matrix(
         html: Write the page to this file; likewise.
     """
     from mmpoison.base.files import atomic_file
-    from mmpoison.records.matrix import read_matrix, write_cells
-    from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
-    from mmpoison.reporting.matrix.summary import summarise
-    from mmpoison.reporting.matrix.tables import matrix_tables
     from mmpoison.reporting.table import markdown as as_markdown
+    from mmpoison_lab.matrix.page import matrix_html, write_matrix_pages
+    from mmpoison_lab.matrix.records import read_matrix, write_cells
+    from mmpoison_lab.matrix.summary import summarise
+    from mmpoison_lab.matrix.tables import matrix_tables
 
     with busy("reading pieces"):
         facts, cells = read_matrix(folder)

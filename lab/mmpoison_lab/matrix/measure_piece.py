@@ -15,7 +15,7 @@ import torch
 from mmpoison._version import __version__
 from mmpoison.attacks.catalogue import build_attack
 from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.surrogate import Surrogate, nearest_classes
+from mmpoison.attacks.surrogate import Surrogate
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.processes import find_device
 from mmpoison.defenses.catalogue import DEFENSES, Kind
@@ -27,7 +27,17 @@ from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.images.triggers import read_trigger
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.table import BoolArray, PairDataset
-from mmpoison.records.matrix import (
+from mmpoison.runs.check_model import check_models
+from mmpoison.runs.prepared_run import PreparedRun, halves_of, prepare_run
+from mmpoison.runs.progress import RunProgress
+from mmpoison.runs.recipe import AttackPart, Recipe
+from mmpoison.runs.run_cache import RunCache
+from mmpoison.runs.run_stages import RunStages
+from mmpoison.runs.trained_models import TrainedModel, Verdicts
+from mmpoison_lab.attacks.matching import nearest_classes
+from mmpoison_lab.matrix.part import MatrixPart, MatrixRecipe, MatrixRow
+from mmpoison_lab.matrix.plan import MatrixPiece, column_order, column_recipe
+from mmpoison_lab.matrix.records import (
     CLEAN_MODEL,
     CLEAN_ROW,
     LOSSES,
@@ -37,15 +47,6 @@ from mmpoison.records.matrix import (
     read_cells,
     write_cells,
 )
-from mmpoison.runs.check_model import check_models
-from mmpoison.runs.matrix.plan import MatrixPiece, column_order, column_recipe
-from mmpoison.runs.matrix_part import MatrixPart, MatrixRow
-from mmpoison.runs.prepared_run import PreparedRun, halves_of, prepare_run
-from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.recipe import AttackPart, Recipe
-from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.run_stages import RunStages
-from mmpoison.runs.trained_models import TrainedModel, Verdicts
 
 NEEDS: dict[Kind, tuple[str, ...]] = {
     "pre-training": ("judge",),
@@ -68,7 +69,7 @@ class PieceTask:
     """
 
     piece: MatrixPiece
-    recipe: Recipe
+    recipe: MatrixRecipe
     out: Path
     device: str
 
@@ -133,7 +134,7 @@ class PieceTask:
             measurer.stages.evict_own(small=True)
 
 
-def row_recipe(recipe: Recipe, row: MatrixRow, piece: MatrixPiece) -> Recipe:
+def row_recipe(recipe: MatrixRecipe, row: MatrixRow, piece: MatrixPiece) -> MatrixRecipe:
     """Return the recipe of a piece: its data, attack and seed, and no defences."""
     data = recipe.data.model_copy(
         update={
@@ -163,7 +164,7 @@ def row_recipe(recipe: Recipe, row: MatrixRow, piece: MatrixPiece) -> Recipe:
 
 
 def _prepared(
-    recipe: Recipe,
+    recipe: MatrixRecipe,
     row: MatrixRow,
     run_cache: RunCache,
     progress: RunProgress,

@@ -13,11 +13,12 @@ from mmpoison.base.files import atomic_file
 from mmpoison.base.phrasing import count_of
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.errors import InputError
-from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell, write_cells
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import canvas, save, template
 from mmpoison.reporting.html_report import PageCell, PageTable, page_table
-from mmpoison.reporting.matrix.published import (
+from mmpoison.reporting.table import markdown
+from mmpoison.statistics import Estimate
+from mmpoison_lab.matrix.published import (
     above,
     at_most,
     below,
@@ -26,21 +27,15 @@ from mmpoison.reporting.matrix.published import (
     probability,
     share,
 )
-from mmpoison.reporting.matrix.summary import (
-    ColumnSummary,
-    MatrixSummary,
-    Pieces,
-    RowSummary,
-)
-from mmpoison.reporting.matrix.tables import (
+from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell, write_cells
+from mmpoison_lab.matrix.summary import ColumnSummary, MatrixSummary, Pieces, RowSummary
+from mmpoison_lab.matrix.tables import (
     compared_tables,
     matrix_tables,
     mean_of,
     success_table,
     utility_table,
 )
-from mmpoison.reporting.table import markdown
-from mmpoison.statistics import Estimate
 
 # -- Says in sentences what a matrix shows; every sentence has its numbers.
 
@@ -302,7 +297,7 @@ def matrix_html(summary: MatrixSummary) -> str:
     maps = [replace(heat_map(summary, utility=each), title="") for each in (False, True)]
     effects = replace(tables.pop(0), title="") if summary.counted() else None
     attacks = tables[len(tables) - 2 * len(summary.rows) :]
-    return template("matrix").render(
+    return template("matrix", "mmpoison_lab").render(
         compared=[replace(page_table(table), title="") for table in compared],
         success=maps[0],
         utility=maps[1],
@@ -383,7 +378,7 @@ def _commands(summary: MatrixSummary) -> list[str]:
         run += " --data-root DATA"
     return [
         f"{run} --out DIR",
-        f"{run} --rows ROW --columns COLUMN --out DIR   # a part of it",
+        f"{run} --with rows=ROW --with columns=COLUMN --out DIR   # a part of it",
         "mmpoison report DIR   # these pages again",
     ]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mmpoison.base.untrusted import MAX_INTEGER
+from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.training.settings import TrainingSettings
 
 MOST_GOALS = 1000
@@ -128,3 +130,22 @@ class MatrixPart(BaseModel):
             if column.as_many_as is not None and column.as_many_as not in self.columns:
                 raise ValueError(f"columns.{name}.as_many_as: no column {column.as_many_as!r}")
         return self
+
+
+class MatrixRecipe(Recipe):
+    """A recipe with a matrix.
+
+    Attributes:
+        matrix: Its rows and columns; None in the recipe of one of its pieces.
+    """
+
+    matrix: MatrixPart | None = None
+
+    left_out: ClassVar[tuple[str, ...]] = (*Recipe.left_out, "matrix")
+
+
+def load_matrix(name_or_path: str, changes: Mapping[str, Any] | None = None) -> MatrixRecipe:
+    """Load a recipe that has a matrix, as `load_recipe` does."""
+    recipe = load_recipe(name_or_path, changes, MatrixRecipe)
+    assert isinstance(recipe, MatrixRecipe)
+    return recipe

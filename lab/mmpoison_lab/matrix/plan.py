@@ -15,8 +15,6 @@ from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, build_defense, defense_parameters
 from mmpoison.defenses.filters.score_filter import build_filter
 from mmpoison.errors import InputError
-from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, piece_folder
-from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
 from mmpoison.runs.recipe import (
     CheckPart,
     FilterPart,
@@ -25,6 +23,8 @@ from mmpoison.runs.recipe import (
     SterilizePart,
 )
 from mmpoison.training.settings import TrainingSettings
+from mmpoison_lab.matrix.part import MatrixColumn, MatrixPart, MatrixRecipe, MatrixRow
+from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, piece_folder
 
 SAMPLES = 25
 """Of an attack that is named on the command line alone: what the recipes of the paper take."""
@@ -108,7 +108,7 @@ def chosen_part(
 def _row_of(name: str, part: MatrixPart) -> MatrixRow:
     if name not in ATTACKS:
         ATTACKS.refuse_unusable(name)
-        raise InputError(f"--rows: {unknown_name('row', name, [*part.rows, *ATTACKS])}")
+        raise InputError(f"--with rows: {unknown_name('row', name, [*part.rows, *ATTACKS])}")
     takes = inspect.signature(ATTACKS[name]).parameters
     return MatrixRow.model_validate(
         {
@@ -122,7 +122,9 @@ def _row_of(name: str, part: MatrixPart) -> MatrixRow:
 def _column_of(name: str, part: MatrixPart) -> MatrixColumn:
     if name not in DEFENSES:
         DEFENSES.refuse_unusable(name)
-        raise InputError(f"--columns: {unknown_name('column', name, [*part.columns, *DEFENSES])}")
+        raise InputError(
+            f"--with columns: {unknown_name('column', name, [*part.columns, *DEFENSES])}"
+        )
     plug_in = DEFENSES[name]
     cut = {}
     if plug_in.kind == "pre-training" and getattr(plug_in, "default_cut", None) is None:
@@ -262,7 +264,7 @@ def check_column(recipe: Recipe, name: str, column: MatrixColumn) -> None:
 
 
 def column_recipe(
-    recipe: Recipe, piece: Recipe, column: MatrixColumn, dropped: float | None = None
+    recipe: MatrixRecipe, piece: Recipe, column: MatrixColumn, dropped: float | None = None
 ) -> Recipe:
     """Return the recipe of a piece with the defence of one column.
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell
-from mmpoison.reporting.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
 from mmpoison.reporting.text import ABSENT
 from mmpoison.statistics import Estimate, clustered_share, probability_below_zero
+from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell
+from mmpoison_lab.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
 
 # -- Words for estimates.
 

@@ -14,7 +14,17 @@ from mmpoison.attacks.goal import goal_classes
 from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
 from mmpoison.base.untrusted import parse_yaml, read_yaml
 from mmpoison.errors import InputError
-from mmpoison.records.matrix import (
+from mmpoison.runs.run_cache import RunCache
+from mmpoison.runs.sweeps.workers import (
+    OnChange,
+    SweepState,
+    place_workers,
+    run_tasks,
+)
+from mmpoison_lab.matrix.measure_piece import PieceTask
+from mmpoison_lab.matrix.part import MatrixRecipe
+from mmpoison_lab.matrix.plan import check_matrix, plan_pieces
+from mmpoison_lab.matrix.records import (
     MATRIX_FILE,
     PIECES,
     MatrixCell,
@@ -22,16 +32,6 @@ from mmpoison.records.matrix import (
     read_cells,
     read_pieces,
     write_cells,
-)
-from mmpoison.runs.matrix.measure_piece import PieceTask
-from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
-from mmpoison.runs.recipe import Recipe
-from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.sweeps.workers import (
-    OnChange,
-    SweepState,
-    place_workers,
-    run_tasks,
 )
 
 NOT_COMPARED = ("matrix", "sweep", "attack", "seed")
@@ -64,7 +64,7 @@ class MatrixPlan:
 
 
 def plan_matrix(
-    recipe: Recipe,
+    recipe: MatrixRecipe,
     out: Path,
     *,
     device: str = "cpu",
@@ -100,7 +100,7 @@ def plan_matrix(
 
 
 def run_matrix(
-    recipe: Recipe,
+    recipe: MatrixRecipe,
     out: Path,
     *,
     workers: int | None = 1,
@@ -146,7 +146,7 @@ def run_matrix(
 
 
 def unpack_into(
-    file: Path, recipe: Recipe, out: Path, *, tuning: bool = False, dry_run: bool = False
+    file: Path, recipe: MatrixRecipe, out: Path, *, tuning: bool = False, dry_run: bool = False
 ) -> dict[Path, MatrixCell]:
     """Write the pieces of a `matrix.parquet` into the folder of the same matrix, so that they are not measured again.
 
@@ -176,7 +176,7 @@ def unpack_into(
     return pieces
 
 
-def _check_folder(recipe: Recipe, out: Path, tuning: bool) -> None:
+def _check_folder(recipe: MatrixRecipe, out: Path, tuning: bool) -> None:
     """Refuse a folder that is not this matrix's.
 
     Raises:
@@ -192,7 +192,7 @@ def _check_folder(recipe: Recipe, out: Path, tuning: bool) -> None:
         _check_same(found, recipe, tuning, out)
 
 
-def _check_same(found: Mapping[str, Any], recipe: Recipe, tuning: bool, where: Path) -> None:
+def _check_same(found: Mapping[str, Any], recipe: MatrixRecipe, tuning: bool, where: Path) -> None:
     new = _described(recipe, tuning)
     for key in ("recipe", "tuning", "goals_drawn_with", "repair_pairs"):
         if found.get(key) != new[key]:
@@ -212,7 +212,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, [])}
 
 
-def _described(recipe: Recipe, tuning: bool) -> dict[str, Any]:
+def _described(recipe: MatrixRecipe, tuning: bool) -> dict[str, Any]:
     part = recipe.matrix
     assert part is not None
     base = recipe.model_dump(mode="json")
@@ -247,7 +247,9 @@ def _listing(value: Any, file: Path) -> dict[str, Any]:
     return value
 
 
-def _claim(recipe: Recipe, out: Path, tuning: bool, file: dict[str, Any] | None = None) -> None:
+def _claim(
+    recipe: MatrixRecipe, out: Path, tuning: bool, file: dict[str, Any] | None = None
+) -> None:
     """Write `matrix.yaml`: what is new, or not in the list of a file, then the rows and columns listed so far."""
     found, new = _listed(out), _described(recipe, tuning)
     for kind in ("rows", "columns"):

@@ -6,14 +6,8 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmpoison.records.matrix import (
-    CLEAN_MODEL,
-    CLEAN_ROW,
-    UNDEFENDED,
-    MatrixCell,
-    MatrixFacts,
-)
 from mmpoison.statistics import Estimate, clustered_mean
+from mmpoison_lab.matrix.records import CLEAN_MODEL, CLEAN_ROW, UNDEFENDED, MatrixCell, MatrixFacts
 
 Measure = Callable[[MatrixCell], float | None]
 Key = tuple[str, str, int]

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.matrix.published import compare_claims, interval, probability
-from mmpoison.reporting.matrix.summary import (
-    MatrixSummary,
-    Pieces,
-    RowSummary,
-    has_numbers,
-)
 from mmpoison.reporting.table import Cell, Column, Link, Table
 from mmpoison.statistics import Estimate
+from mmpoison_lab.matrix.published import compare_claims, interval, probability
+from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell
+from mmpoison_lab.matrix.summary import MatrixSummary, Pieces, RowSummary, has_numbers
 
 ATTACK_FAILED = "attack failed"
 NOT_POSSIBLE = "not possible"

@@ -12,13 +12,13 @@ Where a number of Table 3 comes from:
   `own_numbers.py` makes rows of the paper's printed numbers, to put them to the same rules.
 """
 
-from mmpoison.paper.claim import Claim, ClaimResult
-from mmpoison.paper.claims import CLAIMS
-from mmpoison.paper.entries import PAPER, Entry
-from mmpoison.paper.page import Page
-from mmpoison.paper.verdicts import claims_page, numbers_of, summary_page, write_claims
-from mmpoison.paper.write import Written, render_paper, write_page, write_paper
 from mmpoison.reporting.results import Measured, Results
+from mmpoison_lab.paper.claim import Claim, ClaimResult
+from mmpoison_lab.paper.claims import CLAIMS
+from mmpoison_lab.paper.entries import PAPER, Entry
+from mmpoison_lab.paper.page import Page
+from mmpoison_lab.paper.verdicts import claims_page, numbers_of, summary_page, write_claims
+from mmpoison_lab.paper.write import Written, render_paper, write_page, write_paper
 
 __all__ = [
     "CLAIMS",

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mmpoison.paper.measured import of_model, p_of
 from mmpoison.reporting.results import Measured, Results, Row, change
 from mmpoison.reporting.text import decimal
 from mmpoison.statistics import UNBOUNDED, Estimate, Summary
+from mmpoison_lab.paper.measured import of_model, p_of
 
 # -- Decides what numbers over seeds say of a limit: yes, no, or undecided where their interval holds both
 # answers.

@@ -8,7 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmpoison.paper.claim import (
+from mmpoison.reporting.results import (
+    DISTANCE,
+    SHARE,
+    Measured,
+    Results,
+    Row,
+    change,
+    is_balanced,
+)
+from mmpoison.reporting.text import as_number
+from mmpoison.statistics import clustered_mean, clustered_share
+from mmpoison_lab.paper.claim import (
     Claim,
     ClaimResult,
     Rule,
@@ -35,8 +46,8 @@ from mmpoison.paper.claim import (
     shown,
     versus,
 )
-from mmpoison.paper.figures import median_distance
-from mmpoison.paper.measured import (
+from mmpoison_lab.paper.figures import median_distance
+from mmpoison_lab.paper.measured import (
     AMOUNTS,
     ATTACK_1,
     ATTACK_2,
@@ -50,19 +61,8 @@ from mmpoison.paper.measured import (
     trained,
     with_model,
 )
-from mmpoison.paper.paper_values import ENCODERS, paper
-from mmpoison.paper.tables import DEEP_HITS, FROZEN, RATE, REPAIR_RATE
-from mmpoison.reporting.results import (
-    DISTANCE,
-    SHARE,
-    Measured,
-    Results,
-    Row,
-    change,
-    is_balanced,
-)
-from mmpoison.reporting.text import as_number
-from mmpoison.statistics import clustered_mean, clustered_share
+from mmpoison_lab.paper.paper_values import ENCODERS, paper
+from mmpoison_lab.paper.tables import DEEP_HITS, FROZEN, RATE, REPAIR_RATE
 
 SAME_HIT_1 = 0.1
 """Models whose Hit@1 differs by less are alike: the paper's five runs have a standard deviation of 0.065 (table 12)."""

@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.images.decode import BrokenImage, read_small_jpeg
-from mmpoison.paper import figures
-from mmpoison.paper.draw import sheet
-from mmpoison.paper.figures import Curves
-from mmpoison.paper.page import Page
-from mmpoison.paper.paper_values import paper
-from mmpoison.paper.tables import TABLES
 from mmpoison.records.run_files import ConfusingImage, RankedImage, RankLists
 from mmpoison.reporting.results import Results, Row
 from mmpoison.reporting.summary import RANK_LIST_MODELS, classes
 from mmpoison.reporting.table import Cell, Column, Link
+from mmpoison_lab.paper import figures
+from mmpoison_lab.paper.draw import sheet
+from mmpoison_lab.paper.figures import Curves
+from mmpoison_lab.paper.page import Page
+from mmpoison_lab.paper.paper_values import paper
+from mmpoison_lab.paper.tables import TABLES
 
 # -- Draws sheets of images: rank lists, and figure 10. The images are in `rank_lists.json`, which is
 # untrusted.

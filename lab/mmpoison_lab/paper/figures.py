@@ -9,11 +9,6 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.paper.draw import Series, bars, curves, densities, heat_map, maps
-from mmpoison.paper.measured import AMOUNTS, ATTACK_2, CURVE, Block, attack_2, blocks, by_amount
-from mmpoison.paper.page import Page
-from mmpoison.paper.paper_values import paper_data
-from mmpoison.paper.tables import DIGITS, NAMES, REPAIR_RATE
 from mmpoison.reporting.html_report import drawings
 from mmpoison.reporting.results import DISTANCE, Measured, Results, Row
 from mmpoison.reporting.summary import classes, section
@@ -21,6 +16,19 @@ from mmpoison.reporting.table import Cell, Column
 from mmpoison.reporting.text import as_number, count, percent
 from mmpoison.runs.recipe_files import read_recipe, shipped_recipes
 from mmpoison.statistics import Summary, summarize
+from mmpoison_lab.paper.draw import Series, bars, curves, densities, heat_map, maps
+from mmpoison_lab.paper.measured import (
+    AMOUNTS,
+    ATTACK_2,
+    CURVE,
+    Block,
+    attack_2,
+    blocks,
+    by_amount,
+)
+from mmpoison_lab.paper.page import Page
+from mmpoison_lab.paper.paper_values import paper_data
+from mmpoison_lab.paper.tables import DIGITS, NAMES, REPAIR_RATE
 
 FloatArray = npt.NDArray[np.float64]
 

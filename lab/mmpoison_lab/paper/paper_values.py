@@ -13,7 +13,7 @@ from mmpoison.base.untrusted import parse_json
 @cache
 def paper() -> Mapping[str, Any]:
     """Return the paper's tables by id (`table-3`), and its `claims`."""
-    file = files("mmpoison.paper") / "paper_values.json"
+    file = files("mmpoison_lab.paper") / "paper_values.json"
     value: Mapping[str, Any] = parse_json(file.read_text(encoding="utf-8"), str(file))
     return value
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from mmpoison.paper.measured import (
+from mmpoison.reporting.results import (
+    Measured,
+    Results,
+    Row,
+    change,
+    difference,
+    is_balanced,
+)
+from mmpoison.reporting.table import Cell, Column
+from mmpoison_lab.paper.measured import (
     ATTACK_1,
     ATTACK_2,
     ATTACK_3,
@@ -22,17 +31,8 @@ from mmpoison.paper.measured import (
     trained,
     with_model,
 )
-from mmpoison.paper.page import STRONGER, Page, Sense
-from mmpoison.paper.paper_values import ENCODERS, TITLES, paper_data, rows_of
-from mmpoison.reporting.results import (
-    Measured,
-    Results,
-    Row,
-    change,
-    difference,
-    is_balanced,
-)
-from mmpoison.reporting.table import Cell, Column
+from mmpoison_lab.paper.page import STRONGER, Page, Sense
+from mmpoison_lab.paper.paper_values import ENCODERS, TITLES, paper_data, rows_of
 
 HITS = ("hit@1", "hit@5", "hit@10", "min_rank")
 DEEP_HITS = ("hit@1", "hit@5", "hit@10", "hit@20", "hit@30", "hit@50", "min_rank")

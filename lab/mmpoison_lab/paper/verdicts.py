@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.base.phrasing import capitalized
-from mmpoison.paper.claim import (
+from mmpoison.reporting.results import MAIN, Measured, Results, Row
+from mmpoison.reporting.table import Cell, Column, Link
+from mmpoison_lab.paper.claim import (
     FAILS,
     HOLDS,
     UNDECIDED,
@@ -21,16 +23,14 @@ from mmpoison.paper.claim import (
     all_of,
     one_goal,
 )
-from mmpoison.paper.claims import ALL_CLAIMS, CLAIMS
-from mmpoison.paper.entries import PAPER, Entry
-from mmpoison.paper.figures import silhouettes
-from mmpoison.paper.measured import ATTACK_2
-from mmpoison.paper.page import Page, name_of
-from mmpoison.paper.paper_values import ENCODERS, OWN_DATA, TITLES, paper, rows_of
-from mmpoison.paper.tables import DEEP_HITS, RATE
-from mmpoison.paper.write import Written, in_order, write_page
-from mmpoison.reporting.results import MAIN, Measured, Results, Row
-from mmpoison.reporting.table import Cell, Column, Link
+from mmpoison_lab.paper.claims import ALL_CLAIMS, CLAIMS
+from mmpoison_lab.paper.entries import PAPER, Entry
+from mmpoison_lab.paper.figures import silhouettes
+from mmpoison_lab.paper.measured import ATTACK_2
+from mmpoison_lab.paper.page import Page, name_of
+from mmpoison_lab.paper.paper_values import ENCODERS, OWN_DATA, TITLES, paper, rows_of
+from mmpoison_lab.paper.tables import DEEP_HITS, RATE
+from mmpoison_lab.paper.write import Written, in_order, write_page
 
 # -- The paper's own printed numbers as rows of the long table, to test each claim's rule on the paper that made it.
 #

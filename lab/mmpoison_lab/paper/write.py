@@ -16,10 +16,6 @@ from mmpoison.base.extras import is_installed
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.paper.claim import ends
-from mmpoison.paper.draw import dots
-from mmpoison.paper.entries import PAPER
-from mmpoison.paper.page import Page
 from mmpoison.reporting.figure import save, template
 from mmpoison.reporting.html_report import page_table
 from mmpoison.reporting.results import Results
@@ -31,6 +27,10 @@ from mmpoison.reporting.table import (
     markdown,
 )
 from mmpoison.reporting.text import decimal, visible
+from mmpoison_lab.paper.claim import ends
+from mmpoison_lab.paper.draw import dots
+from mmpoison_lab.paper.entries import PAPER
+from mmpoison_lab.paper.page import Page
 
 ALL = "all"
 
@@ -62,6 +62,11 @@ class Written:
     def tables(self) -> list[Table]:
         """The tables of the page."""
         return self.page.tables
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes of the page."""
+        return self.page.notes
 
 
 def render_paper(name: str, results: Results) -> Page:
@@ -179,7 +184,7 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
         blocks.append(markdown(lines).rstrip("\n"))
     with atomic_file(out / f"{page.id}.md") as temporary:
         temporary.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
-    html = template("paper").render(
+    html = template("paper", "mmpoison_lab").render(
         title=page.heading,
         notes=notes,
         pictures=pictures,

@@ -12,11 +12,11 @@ from PIL import Image
 from tests.attacks.conftest import manifest_of, pairs_of
 from tests.conftest import captions_by_image
 
-from mmpoison.attacks import ATTACKS, BlendBackdoor, PatchBackdoor
-from mmpoison.attacks.backdoors import TEMPLATES
+from mmpoison.attacks import ATTACKS
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.images.triggers import random_bytes, read_trigger, source_pixels
 from mmpoison.pairs.captions import caption_of
+from mmpoison_lab.attacks.backdoors import TEMPLATES, BlendBackdoor, PatchBackdoor
 
 GOAL = "sheep2aeroplane"
 BACKDOORS = ["patch-backdoor", "blend-backdoor"]
@@ -126,7 +126,7 @@ def test_the_largest_amount_that_does_not_exceed_a_rate(
 
 
 def test_patterns_are_on_or_off() -> None:
-    from mmpoison.attacks.backdoors import random_patch
+    from mmpoison_lab.attacks.backdoors import random_patch
 
     drawn = random_bytes("patch/3", 48)
     assert random_patch(3, "corner").pattern == bytes(255 if b >= 128 else 0 for b in drawn)

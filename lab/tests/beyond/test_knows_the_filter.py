@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tests.attacks.conftest import ToySurrogate, class_table, manifest_of, pairs_of
 
-from mmpoison.attacks import BothNames, Decoys, Goal, Orphan, SelfVouched, SingleTargetLabel
-from mmpoison.attacks.adaptive import CONNECTORS
-from mmpoison.attacks.phrases import noun_phrase
+from mmpoison.attacks import Goal, SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.evaluation.test_set import goal_targets_of
+from mmpoison_lab.attacks.adaptive import CONNECTORS, BothNames, Decoys, Orphan, SelfVouched
+from mmpoison_lab.attacks.phrases import noun_phrase
 
 # -- Self-vouched: a share of class B carries all captions of one image of A each, and nothing else.
 

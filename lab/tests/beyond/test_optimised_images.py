@@ -12,8 +12,21 @@ import pytest
 from PIL import Image
 from tests.attacks.conftest import PixelToy, manifest_of
 
-from mmpoison.attacks import BadClip, FeatureCollision, rebuild
-from mmpoison.attacks.pixels import (
+from mmpoison.attacks import rebuild
+from mmpoison.base.seeding import generator
+from mmpoison.datasets import PairDataset
+from mmpoison.images import PixelStore, Preparation
+from mmpoison.images.sources import open_image
+from mmpoison.images.triggers import (
+    PatchTrigger,
+    prepared_with_trigger,
+    read_trigger,
+    source_pixels,
+)
+from mmpoison_lab.attacks.adaptive import FeatureCollision
+from mmpoison_lab.attacks.backdoors import BadClip
+from mmpoison_lab.attacks.matching import unit
+from mmpoison_lab.attacks.pixels import (
     PatchData,
     PatchSettings,
     caption_loss,
@@ -25,17 +38,6 @@ from mmpoison.attacks.pixels import (
     put_on,
     sign_step,
     triplet_loss,
-)
-from mmpoison.attacks.surrogate import unit
-from mmpoison.base.seeding import generator
-from mmpoison.datasets import PairDataset
-from mmpoison.images import PixelStore, Preparation
-from mmpoison.images.sources import open_image
-from mmpoison.images.triggers import (
-    PatchTrigger,
-    prepared_with_trigger,
-    read_trigger,
-    source_pixels,
 )
 
 # -- BadCLIP: the patch that is written, and the pairs that carry it.

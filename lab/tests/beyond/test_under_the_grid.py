@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from tests.attacks.conftest import ToySurrogate, class_table, manifest_of
 
-from mmpoison.attacks import UnderTheGrid
-from mmpoison.attacks.adaptive import Grid
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import PairDataset
+from mmpoison_lab.attacks.adaptive import Grid, UnderTheGrid
 
 CLASSES = ("sheep", "goat", "plane", "boat", "sofa", *(f"kind{n}" for n in range(9)))
 SURROGATE = ToySurrogate(CLASSES, noise=1.0)

@@ -11,21 +11,15 @@ import pytest
 from scipy.optimize import linprog
 from tests.attacks.conftest import ToySurrogate, class_table, manifest_of
 
-from mmpoison.attacks import (
-    NearestAssigned,
-    NearestGoal,
-    SingleTargetLabel,
-    VectorSurrogate,
-    nearest_classes,
-)
-from mmpoison.attacks.adaptive import assign, pair_greedily
+from mmpoison.attacks import SingleTargetLabel, VectorSurrogate
 from mmpoison.attacks.goal import Goal, original_of_auto
 from mmpoison.attacks.settings import Settings
-from mmpoison.attacks.surrogate import Matching
-from mmpoison.attacks.target_labels import draw_candidates
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
+from mmpoison_lab.attacks.adaptive import NearestAssigned, NearestGoal, assign, pair_greedily
+from mmpoison_lab.attacks.candidates import draw_candidates
+from mmpoison_lab.attacks.matching import Matching, nearest_classes
 
 # -- What an attacker knows: vectors of captions and images, and how well they match.
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.conftest import cli, refused, work  # noqa: F401
 from tests.conftest import squares_recipe
 
-from mmpoison.runs.recipe import Recipe, parse_recipe
+from mmpoison.runs.recipe import parse_recipe
+from mmpoison_lab.matrix.part import MatrixRecipe
 
 HEADS = {
     "epochs": 2,
@@ -46,6 +48,12 @@ def matrix_value(data: Path, model: Path, **changes: Any) -> dict[str, Any]:
     )
 
 
+def as_matrix(value: dict[str, Any]) -> MatrixRecipe:
+    recipe = parse_recipe(value, "test", MatrixRecipe)
+    assert isinstance(recipe, MatrixRecipe)
+    return recipe
+
+
 @pytest.fixture
-def matrix_recipe(square_folder: Path, checkpoint: Path) -> Recipe:
-    return parse_recipe(matrix_value(square_folder, checkpoint), "test")
+def matrix_recipe(square_folder: Path, checkpoint: Path) -> MatrixRecipe:
+    return as_matrix(matrix_value(square_folder, checkpoint))

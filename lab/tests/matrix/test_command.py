@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import yaml
 from tests.cli.conftest import Outcome
-from tests.runs.matrix.conftest import matrix_value
 
-from mmpoison.records.matrix import MatrixCell, read_cells, write_cells
-from mmpoison.runs.matrix.run_matrix import _claim
-from mmpoison.runs.recipe import load_recipe
+from mmpoison_lab.matrix.part import load_matrix
+from mmpoison_lab.matrix.records import MatrixCell, read_cells, write_cells
+from mmpoison_lab.matrix.run_matrix import _claim
+
+from .conftest import matrix_value
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
     assert "2 pieces, 2 complete; 0 measurements remain" in cli("run", recipe, "--out", "out").out
     assert pieces(out) == first
     # what somebody else measured is not measured again, and of other settings it is refused
-    other = ("run", recipe, "--out", "other", "--from", "out/matrix.parquet")
+    other = ("run", recipe, "--out", "other", "--with", "from=out/matrix.parquet")
     assert "other: 2 pieces, 2 complete; 0 measurements remain" in cli(*other).out
     assert pieces(work / "other") == first
     assert (work / "other" / "matrix.yaml").read_bytes() == (out / "matrix.yaml").read_bytes()
@@ -82,14 +83,14 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--rows", "II-onw"], "--rows: unknown row 'II-onw': did you mean 'II-own'?"),
-        (["--columns", "nothing"], "--columns: unknown column 'nothing'"),
+        (["--with", "rows=II-onw"], "--with rows: unknown row 'II-onw': did you mean 'II-own'?"),
+        (["--with", "columns=nothing"], "--with columns: unknown column 'nothing'"),
         (["--goals", "900"], "matrix.goals: 900 goals"),
         (["--seeds", "0-1"], "Seed 0 is reserved for tuning: try --seeds 5-7\n"),
         (["--out", "full"], "holds something that is not a matrix"),
         (["--set", "matrix.rows=3"], "matrix.rows"),
-        (["--from", "mine.yaml"], "mine.yaml: is no Parquet file"),
-        (["--goal", "sheep2bird"], "--goal: a matrix draws its goals"),
+        (["--with", "from=mine.yaml"], "mine.yaml: is no Parquet file"),
+        (["--goal", "sheep2bird"], "--goal: recipe mine.yaml is a matrix"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(
@@ -100,7 +101,7 @@ def test_what_cannot_be_run_is_one_line(
 
 def published(recipe: str, **changes: Any) -> None:
     """Write `theirs.parquet`: two measurements of the recipe's matrix, the second one changed."""
-    _claim(load_recipe(recipe), Path("theirs"), False)
+    _claim(load_matrix(recipe), Path("theirs"), False)
     cell = MatrixCell("II-own", "none", "sheep2aeroplane", 5, "single-target-label", hit_10=0.5)
     cells = [replace(cell, seed=6), replace(cell, **changes)]
     write_cells(Path("theirs.parquet"), cells, Path("theirs/matrix.yaml").read_text())
@@ -111,11 +112,11 @@ def published(recipe: str, **changes: Any) -> None:
 def test_a_foreign_file_is_checked_before_anything_is_done(
     refused: Callable[..., str], recipe: str, more: list[str]
 ) -> None:
-    command = ["run", recipe, "--out", "out", "--seeds", "5-6", "--from"]
-    assert "/dev/zero: is a device" in refused([*command, "/dev/zero", *more])
+    command = ["run", recipe, "--out", "out", "--seeds", "5-6", "--with"]
+    assert "/dev/zero: is a device" in refused([*command, "from=/dev/zero", *more])
     published(recipe, hit_10=7.0)
     assert "theirs.parquet: is no table of a matrix (row 1, column hit@10: 7.0 is not from 0" in (
-        refused([*command, "theirs.parquet", *more])
+        refused([*command, "from=theirs.parquet", *more])
     )
 
 
@@ -123,7 +124,16 @@ def test_seeds_that_nothing_is_paired_on_are_named(
     cli: Callable[..., Outcome], recipe: str, work: Path
 ) -> None:
     published(recipe)
-    command = ("run", recipe, "--out", "out", "--from", "theirs.parquet", "--dry-run", "--seeds")
+    command = (
+        "run",
+        recipe,
+        "--out",
+        "out",
+        "--with",
+        "from=theirs.parquet",
+        "--dry-run",
+        "--seeds",
+    )
     said = cli(*command, "6-7").out.splitlines()
     assert said[0] == "theirs.parquet: 2 measurements, seeds 5,6"
     assert said[1] == "seeds 5,7 are not both there and in this run: nothing can be paired on them"
@@ -135,7 +145,7 @@ def test_python_says_which_command_runs_it(recipe: str) -> None:
     import mmpoison
     from mmpoison.errors import InputError
 
-    with pytest.raises(InputError, match="is a matrix of many trainings"):
+    with pytest.raises(InputError, match="has a matrix"):
         mmpoison.run(recipe)
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.reporting.test_matrix import cells_of, facts
 
-from mmpoison.records.matrix import MatrixCell
-from mmpoison.reporting.matrix.page import findings
-from mmpoison.reporting.matrix.published import compare_claims
-from mmpoison.reporting.matrix.summary import MatrixSummary, summarise
-from mmpoison.reporting.matrix.tables import utility_table
+from mmpoison_lab.matrix.page import findings
+from mmpoison_lab.matrix.published import compare_claims
+from mmpoison_lab.matrix.records import MatrixCell
+from mmpoison_lab.matrix.summary import MatrixSummary, summarise
+from mmpoison_lab.matrix.tables import utility_table
+
+from .test_pages import cells_of, facts
 
 HIGH = (0.90, 0.88, 0.92, 0.90, 0.91, 0.89)
 NONE = (0.02, 0.00, 0.01, 0.02, 0.00, 0.01)

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.records.matrix import (
+from mmpoison.reporting.table import markdown
+from mmpoison_lab.matrix.page import matrix_html, write_matrix_pages
+from mmpoison_lab.matrix.records import (
     MatrixCell,
     MatrixFacts,
     read_cells,
@@ -24,10 +26,8 @@ from mmpoison.records.matrix import (
     read_pieces,
     write_cells,
 )
-from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
-from mmpoison.reporting.matrix.summary import MatrixSummary, Pieces, summarise, utility
-from mmpoison.reporting.matrix.tables import matrix_tables
-from mmpoison.reporting.table import markdown
+from mmpoison_lab.matrix.summary import MatrixSummary, Pieces, summarise, utility
+from mmpoison_lab.matrix.tables import matrix_tables
 
 GOALS = ("a2b", "b2c", "c2a")
 SEEDS = (5, 6)

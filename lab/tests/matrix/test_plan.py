@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 from tests.conftest import CLASSES, refusal
-from tests.runs.matrix.conftest import PART
 
 from mmpoison.errors import InputError
-from mmpoison.runs.matrix.plan import (
+from mmpoison.runs.recipe import parse_recipe
+from mmpoison_lab.matrix.part import MatrixPart, MatrixRecipe
+from mmpoison_lab.matrix.plan import (
     check_matrix,
     chosen_part,
     column_order,
     draw_goals,
     plan_pieces,
 )
-from mmpoison.runs.matrix_part import MatrixPart
-from mmpoison.runs.recipe import Recipe, parse_recipe
+
+from .conftest import PART
 
 
 def part_of(**changes: Any) -> MatrixPart:
@@ -74,10 +75,10 @@ def test_a_registered_name_is_a_row_or_column() -> None:
     several = chosen_part(part_of(), ["multiple-target-labels"]).rows["multiple-target-labels"]
     assert several.goals == 2
     assert refusal(chosen_part, part_of(), ["orphann"]).startswith(
-        "--rows: unknown row 'orphann': did you mean 'orphan'?"
+        "--with rows: unknown row 'orphann': did you mean 'orphan'?"
     )
     unknown = refusal(chosen_part, part_of(), [], ["x"])
-    assert "--columns: unknown column 'x'" in unknown
+    assert "--with columns: unknown column 'x'" in unknown
     assert unknown.count("relevance-filter") == 1  # a column that is named as its defence
     assert "seeds" in refusal(chosen_part, part_of(), seeds=[0])
 
@@ -108,14 +109,14 @@ def test_a_control_comes_after_the_filter_that_it_is_compared_with() -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_is_found_first(
-    matrix_recipe: Recipe, kind: str, entry: dict[str, Any], says: str
+    matrix_recipe: MatrixRecipe, kind: str, entry: dict[str, Any], says: str
 ) -> None:
     part = part_of(**{kind: {"mine": entry}})
     pieces = plan_pieces(part, CLASSES)
     assert says in refusal(check_matrix, matrix_recipe, part, pieces)
 
 
-def test_names_that_would_share_a_folder(matrix_recipe: Recipe) -> None:
+def test_names_that_would_share_a_folder(matrix_recipe: MatrixRecipe) -> None:
     rows = {"a b": {"attack": None}, "a/b": {"attack": None}}
     part = part_of(rows=rows)
     assert "two have the same folder" in refusal(check_matrix, matrix_recipe, part, [])
@@ -135,8 +136,8 @@ def test_names_that_would_share_a_folder(matrix_recipe: Recipe) -> None:
     ],
 )
 def test_mistakes_of_the_section_are_one_line(
-    matrix_recipe: Recipe, changes: dict[str, Any], says: str
+    matrix_recipe: MatrixRecipe, changes: dict[str, Any], says: str
 ) -> None:
     value = matrix_recipe.model_dump(mode="json")
     value["matrix"] = {**value["matrix"], **changes}
-    assert says in refusal(parse_recipe, value, "mine.yaml")
+    assert says in refusal(parse_recipe, value, "mine.yaml", MatrixRecipe)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import refusal
-from tests.runs.matrix.conftest import HEADS, PART, matrix_value
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal
@@ -18,19 +17,20 @@ from mmpoison.datasets import PairDataset
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.models import DualEncoder, load_encoder, prepare_features, prepare_pixels
 from mmpoison.models.inputs import add_missing
-from mmpoison.records.matrix import MatrixCell, read_cells, read_matrix, write_cells
-from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer
-from mmpoison.runs.matrix.plan import chosen_part
-from mmpoison.runs.matrix.run_matrix import _claim, plan_matrix, unpack_into
-from mmpoison.runs.matrix_part import MatrixPart
 from mmpoison.runs.prepared_run import filled
 from mmpoison.runs.progress import SilentProgress
-from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
 from mmpoison.runs.recipe_files import recipe_on
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import OF_ONE_RUN
 from mmpoison.training import finetune
+from mmpoison_lab.matrix.measure_piece import PieceTask, _Measurer
+from mmpoison_lab.matrix.part import MatrixPart, MatrixRecipe, load_matrix
+from mmpoison_lab.matrix.plan import chosen_part
+from mmpoison_lab.matrix.records import MatrixCell, read_cells, read_matrix, write_cells
+from mmpoison_lab.matrix.run_matrix import _claim, plan_matrix, unpack_into
+
+from .conftest import HEADS, PART, as_matrix, matrix_value
 
 
 def cells_of(task: PieceTask) -> dict[str, MatrixCell]:
@@ -43,12 +43,12 @@ def own_models() -> set[str]:
     return {entry.about["name"] for entry in entries if entry.about["note"].get(OF_ONE_RUN)}
 
 
-def tasks_of(recipe: Recipe, out: Path) -> dict[str, PieceTask]:
+def tasks_of(recipe: MatrixRecipe, out: Path) -> dict[str, PieceTask]:
     return {task.piece.row: task for task in plan_matrix(recipe, out).tasks}
 
 
 def test_a_piece_gives_what_a_training_by_hand_gives(
-    matrix_recipe: Recipe, squares: PairDataset, checkpoint: Path, tmp_path: Path
+    matrix_recipe: MatrixRecipe, squares: PairDataset, checkpoint: Path, tmp_path: Path
 ) -> None:
     task = tasks_of(matrix_recipe, tmp_path)["II-own"]
     task.run(RunCache, SilentProgress())
@@ -93,20 +93,22 @@ def test_a_judge_that_the_recipe_aligns_judges_as_in_a_run(
     align = {**HEADS, "epochs": 1, "learning_rate": 1e-2}
     value["model"] = {**value["model"], "align": align}
     value["filter"] = {"encoder": str(checkpoint), "align": align, "clean_loss": 0.1, "force": True}
-    task = tasks_of(parse_recipe(value, "test"), tmp_path / "matrix")["II-own"]
+    task = tasks_of(as_matrix(value), tmp_path / "matrix")["II-own"]
     task.run(RunCache, SilentProgress())
     cell = cells_of(task)["relevance-filter"]
 
     value.pop("matrix")
     attack = {"name": "single-target-label", "goal": task.piece.goal, "samples": 2}
     value |= {"attack": {**attack, "carrier": "own"}, "seed": 5, "sterilize": None}
-    judged = run_recipe(parse_recipe(value, "test"), tmp_path / "run")["run"]["filter"]
+    judged = run_recipe(as_matrix(value), tmp_path / "run")["run"]["filter"]
     assert cell.note == ""
     assert cell.auroc == pytest.approx(judged["auroc"], abs=1e-9)
     assert cell.dropped == judged["dropped_pairs"]
 
 
-def test_a_row_without_poison_shows_false_alarms(matrix_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_row_without_poison_shows_false_alarms(
+    matrix_recipe: MatrixRecipe, tmp_path: Path
+) -> None:
     task = tasks_of(matrix_recipe, tmp_path)["clean"]
     assert task.piece.goal == ""
     task.run(RunCache, SilentProgress())
@@ -119,7 +121,7 @@ def test_a_row_without_poison_shows_false_alarms(matrix_recipe: Recipe, tmp_path
 
 
 def test_a_killed_piece_resumes_by_column(
-    matrix_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    matrix_recipe: MatrixRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = tasks_of(matrix_recipe, tmp_path / "one")["II-own"]
     task.run(RunCache, SilentProgress())
@@ -151,8 +153,8 @@ def test_a_killed_piece_resumes_by_column(
     assert len(asked) == 6
 
 
-def test_a_registered_attack_is_one_more_row(matrix_recipe: Recipe, tmp_path: Path) -> None:
-    """What `--rows orphan --columns rank-gain` does to a folder that has other pieces."""
+def test_a_registered_attack_is_one_more_row(matrix_recipe: MatrixRecipe, tmp_path: Path) -> None:
+    """What `--with rows=orphan --with columns=rank-gain` does to a folder that has other pieces."""
     part = matrix_recipe.matrix
     assert part is not None
     _claim(matrix_recipe, tmp_path, False)
@@ -183,7 +185,7 @@ def test_a_backdoor_is_measured_with_its_trigger(
     rows = {"patch": {"attack": "patch-backdoor", "samples": 4}}
     columns = {"relevance-filter": {"method": "relevance-filter", "clean_loss": 0.1}}
     value = matrix_value(square_folder, checkpoint, rows=rows, columns=columns)
-    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
+    (task,) = plan_matrix(as_matrix(value), tmp_path).tasks
     task.run(RunCache, SilentProgress())
     for cell in cells_of(task).values():
         assert cell.note == ""
@@ -203,13 +205,13 @@ def test_what_is_refused_becomes_a_note(
         rows={"many": {"attack": "single-target-label", "samples": 99}},
         columns={"strict": {"method": "relevance-filter", "threshold": 0.001}},
     )
-    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path / "many").tasks
+    (task,) = plan_matrix(as_matrix(value), tmp_path / "many").tasks
     task.run(RunCache, SilentProgress())
     cells = cells_of(task)
     assert set(cells) == {"clean model", "none", "strict"}
     assert all(cell.note.startswith("not possible: ") for cell in cells.values())
     value["matrix"]["rows"] = {"few": {"attack": "single-target-label", "samples": 2}}
-    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path / "few").tasks
+    (task,) = plan_matrix(as_matrix(value), tmp_path / "few").tasks
     task.run(RunCache, SilentProgress())
     cells = cells_of(task)
     assert cells["none"].note == ""
@@ -225,7 +227,7 @@ def test_a_control_drops_as_many_pairs(
     }
     rows = {"few": {"attack": "single-target-label", "samples": 2}}
     value = matrix_value(square_folder, checkpoint, columns=columns, rows=rows)
-    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
+    (task,) = plan_matrix(as_matrix(value), tmp_path).tasks
     task.run(RunCache, SilentProgress())
     cells = cells_of(task)
     assert cells["filter"].dropped
@@ -271,7 +273,7 @@ def test_inputs_of_new_captions_are_added(
     )
 
 
-def test_a_folder_of_another_matrix_is_refused(matrix_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_folder_of_another_matrix_is_refused(matrix_recipe: MatrixRecipe, tmp_path: Path) -> None:
     _claim(matrix_recipe, tmp_path / "out", False)
     listing = tmp_path / "out" / "matrix.yaml"  # 0.1.0 wrote an option that is gone
     listing.write_text(listing.read_text().replace("    needs: []", "    needs: []\n    gone: []"))
@@ -284,14 +286,16 @@ def test_a_folder_of_another_matrix_is_refused(matrix_recipe: Recipe, tmp_path: 
     assert "(tuning)" in refusal(plan_matrix, matrix_recipe, tmp_path / "out", tuning=True)
     rows = {"II-own": {"attack": "single-target-label", "samples": 3}}
     value = {**matrix_recipe.model_dump(mode="json"), "matrix": {**PART, "rows": rows}}
-    other = parse_recipe(value, "test")
+    other = as_matrix(value)
     assert "row 'II-own' with other options" in refusal(plan_matrix, other, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     assert "not a matrix" in refusal(plan_matrix, matrix_recipe, tmp_path / "full")
 
 
-def test_own_columns_come_before_those_of_a_file(matrix_recipe: Recipe, tmp_path: Path) -> None:
+def test_own_columns_come_before_those_of_a_file(
+    matrix_recipe: MatrixRecipe, tmp_path: Path
+) -> None:
     """In a new folder, and in one that has measurements; a dry run counts them and writes nothing."""
     part = matrix_recipe.matrix
     assert part is not None
@@ -306,7 +310,7 @@ def test_own_columns_come_before_those_of_a_file(matrix_recipe: Recipe, tmp_path
     write_cells(theirs, cells, (tmp_path / "theirs" / "matrix.yaml").read_text())
     columns = {**PART["columns"], "mine": {"method": "relevance-filter", "clean_loss": 0.2}}
     value = {**matrix_recipe.model_dump(mode="json"), "matrix": {**PART, "columns": columns}}
-    recipe = parse_recipe(value, "test")
+    recipe = as_matrix(value)
     out = tmp_path / "out"
     known = unpack_into(theirs, recipe, out, dry_run=True)
     assert plan_matrix(recipe, out, measured=known).missing == ["mine", "mine"]
@@ -324,5 +328,5 @@ def test_own_columns_come_before_those_of_a_file(matrix_recipe: Recipe, tmp_path
 @pytest.mark.parametrize("data", ["openmoji", "rsicd-ucm", "openmoji-both"])
 def test_what_is_published_fits_the_recipes(tmp_path: Path, data: str) -> None:
     file = Path(__file__).parents[3] / "docs/results/matrix" / data / "matrix.parquet"
-    recipe = load_recipe(recipe_on("matrix", data))
+    recipe = load_matrix(recipe_on("matrix", data))
     assert unpack_into(file, recipe, tmp_path / "out", dry_run=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, Verdict
-from mmpoison.paper.figures import MEDIANS
-from mmpoison.paper.measured import CURVE
-from mmpoison.paper.tables import RATE
 from mmpoison.reporting.results import Results
+from mmpoison_lab.paper.claim import FAILS, HOLDS, UNDECIDED, Verdict
+from mmpoison_lab.paper.figures import MEDIANS
+from mmpoison_lab.paper.measured import CURVE
+from mmpoison_lab.paper.tables import RATE
 
 REPAIR_EPOCHS = "sterilize.training.epochs"
 

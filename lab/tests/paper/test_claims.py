@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from tests.paper.claim_cases import (
+
+from mmpoison.reporting.results import Row
+from mmpoison.reporting.table import Compared
+from mmpoison_lab.paper import CLAIMS, Results, render_paper
+from mmpoison_lab.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
+from mmpoison_lab.paper.paper_values import paper
+from mmpoison_lab.paper.tables import HITS, RATE, REPAIR_CURVE
+from mmpoison_lab.paper.write import in_order
+
+from .claim_cases import (
     CASES,
     FLAT,
     REPAIR_EPOCHS,
@@ -21,14 +30,6 @@ from tests.paper.claim_cases import (
     results,
     rows,
 )
-
-from mmpoison.paper import CLAIMS, Results, render_paper
-from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
-from mmpoison.paper.paper_values import paper
-from mmpoison.paper.tables import HITS, RATE, REPAIR_CURVE
-from mmpoison.paper.write import in_order
-from mmpoison.reporting.results import Row
-from mmpoison.reporting.table import Compared
 
 MakeRun = Callable[..., Path]
 IDS = [one["id"] for one in paper()["claims"]]

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmpoison.paper import Measured
-from mmpoison.paper.claim import (
+from mmpoison.reporting.results import change
+from mmpoison_lab.paper import Measured
+from mmpoison_lab.paper.claim import (
     FAILS,
     HOLDS,
     UNDECIDED,
@@ -20,7 +21,6 @@ from mmpoison.paper.claim import (
     is_smaller,
     most,
 )
-from mmpoison.reporting.results import change
 
 VALUES = st.lists(st.integers(-50, 50).map(lambda n: n / 100), min_size=2, max_size=8)
 

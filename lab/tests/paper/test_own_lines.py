@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpoison.paper import Results, render_paper, write_paper
-from mmpoison.paper.write import dot_plot, on_own_lines
 from mmpoison.reporting.table import Column, Compared, Table, cell_texts
 from mmpoison.statistics import summarize
+from mmpoison_lab.paper import Results, render_paper, write_paper
+from mmpoison_lab.paper.write import dot_plot, on_own_lines
 
 MakeRun = Callable[..., Path]
 
@@ -143,6 +143,6 @@ def test_the_figure_has_the_numbers_of_the_table(make_run: MakeRun) -> None:
 def test_without_matplotlib_the_table_is_written(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmpoison.paper.write.is_installed", lambda package: False)
+    monkeypatch.setattr("mmpoison_lab.paper.write.is_installed", lambda package: False)
     write_paper(["table-3"], [make_run("run")], tmp_path / "out")
     assert {file.suffix for file in (tmp_path / "out").iterdir()} == {".md", ".html", ".json"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mmpoison.paper import CLAIMS
-from mmpoison.paper.claim import FAILS, HOLDS
-from mmpoison.paper.claims import ALL_CLAIMS
-from mmpoison.paper.paper_values import paper
-from mmpoison.paper.verdicts import own_finding, own_numbers
+from mmpoison_lab.paper import CLAIMS
+from mmpoison_lab.paper.claim import FAILS, HOLDS
+from mmpoison_lab.paper.claims import ALL_CLAIMS
+from mmpoison_lab.paper.paper_values import paper
+from mmpoison_lab.paper.verdicts import own_finding, own_numbers
 
 
 @pytest.mark.parametrize("name", sorted(CLAIMS))

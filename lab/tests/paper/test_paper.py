@@ -13,18 +13,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import few
-from tests.paper.claim_cases import drifts
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
 from mmpoison.errors import InputError
-from mmpoison.paper import CLAIMS, PAPER, Measured, Page, Results, render_paper, write_paper
-from mmpoison.paper.page import compare
-from mmpoison.paper.paper_values import paper, rows_of
-from mmpoison.paper.verdicts import answer, write_claims
-from mmpoison.paper.write import is_compared, number_columns, on_own_lines
 from mmpoison.reporting.table import Compared, Table, cell_texts
 from mmpoison.statistics import summarize
+from mmpoison_lab.paper import (
+    CLAIMS,
+    PAPER,
+    Measured,
+    Page,
+    Results,
+    render_paper,
+    write_paper,
+)
+from mmpoison_lab.paper.page import compare
+from mmpoison_lab.paper.paper_values import paper, rows_of
+from mmpoison_lab.paper.verdicts import answer, write_claims
+from mmpoison_lab.paper.write import is_compared, number_columns, on_own_lines
+
+from .claim_cases import drifts
 
 MakeRun = Callable[..., Path]
 
@@ -225,7 +234,7 @@ def test_flickr_is_what_is_left_of_flickr_pascal(make_run: MakeRun) -> None:
 
 def test_the_command(every_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    names = ["--paper", "table-3", "--paper", "figure-1"]
+    names = ["--view", "table-3", "--view", "figure-1"]
     arguments = ["report", str(every_run), *names, "--out", str(out)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output

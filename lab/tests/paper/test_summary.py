@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.paper.claim_cases import CASES, on, results, rows
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
-from mmpoison.paper import CLAIMS, PAPER, ClaimResult, Results
-from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
-from mmpoison.paper.page import Page
-from mmpoison.paper.paper_values import paper
-from mmpoison.paper.verdicts import (
+from mmpoison.reporting.results import Row
+from mmpoison_lab.paper import CLAIMS, PAPER, ClaimResult, Results
+from mmpoison_lab.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
+from mmpoison_lab.paper.page import Page
+from mmpoison_lab.paper.paper_values import paper
+from mmpoison_lab.paper.verdicts import (
     LINES,
     SHOWN,
     Numbers,
@@ -27,7 +27,8 @@ from mmpoison.paper.verdicts import (
     page_of,
     summary_page,
 )
-from mmpoison.reporting.results import Row
+
+from .claim_cases import CASES, on, results, rows
 
 Line = dict[str, Any]
 

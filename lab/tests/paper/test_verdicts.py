@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.paper.claim_cases import CASES, on, results
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
-from mmpoison.paper import CLAIMS, Results, claims_page
-from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
-from mmpoison.paper.paper_values import paper
-from mmpoison.paper.verdicts import answer, answers, counted
 from mmpoison.reporting.table import Link
+from mmpoison_lab.paper import CLAIMS, Results, claims_page
+from mmpoison_lab.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
+from mmpoison_lab.paper.paper_values import paper
+from mmpoison_lab.paper.verdicts import answer, answers, counted
+
+from .claim_cases import CASES, on, results
 
 IDS = [one["id"] for one in paper()["claims"]]
 

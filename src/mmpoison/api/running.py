@@ -82,8 +82,8 @@ def run(
         The metrics, the folder and the models of the run.
 
     Raises:
-        InputError: If there is no such recipe, it does not match the data, or it is a sweep or a matrix (for
-            `mmpoison run`).
+        InputError: If there is no such recipe, it does not match the data, or it is a sweep, or an experiment of
+            another package (for `mmpoison run`).
 
     Example:
         ```python
@@ -102,10 +102,9 @@ def run(
         raise InputError("a Recipe object is complete: change it with load_recipe(name, changes)")
     else:
         chosen = recipe
-    if chosen.sweep is not None or chosen.matrix is not None:
-        many = "sweep of many runs" if chosen.matrix is None else "matrix of many trainings"
+    if chosen.sweep is not None:
         raise InputError(
-            f"recipe {chosen.name}: is a {many}: run it with `mmpoison run {chosen.name}`"
+            f"recipe {chosen.name}: is a sweep of many runs: run it with `mmpoison run {chosen.name}`"
         )
     folder = run_folder(chosen) if out is None else Path(out)
     with shown(progress) as reporter:

@@ -1,15 +1,3 @@
-from .adaptive import BothNames as BothNames
-from .adaptive import Decoys as Decoys
-from .adaptive import FeatureCollision as FeatureCollision
-from .adaptive import NearestAssigned as NearestAssigned
-from .adaptive import NearestGoal as NearestGoal
-from .adaptive import Orphan as Orphan
-from .adaptive import SelfVouched as SelfVouched
-from .adaptive import UnderTheGrid as UnderTheGrid
-from .backdoors import BadClip as BadClip
-from .backdoors import BlendBackdoor as BlendBackdoor
-from .backdoors import PatchBackdoor as PatchBackdoor
-from .backdoors import ToxicText as ToxicText
 from .catalogue import ATTACKS as ATTACKS
 from .catalogue import Attack as Attack
 from .catalogue import build_attack as build_attack
@@ -27,4 +15,3 @@ from .settings import Preset as Preset
 from .surrogate import PixelSurrogate as PixelSurrogate
 from .surrogate import Surrogate as Surrogate
 from .surrogate import VectorSurrogate as VectorSurrogate
-from .surrogate import nearest_classes as nearest_classes

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,6 @@ from mmpoison.pairs.manifest import PoisonedPair
 from mmpoison.pairs.table import SPLITS, IntArray, PairDataset
 
 STREAM = "attack/single-target-label"
-
-KNOWN = 0.8
-CHOICE = 10
-"""The attacker chooses among 80% of the images of each class, but at most ten times as many as he uses."""
 
 RANDOM, CENTRE = "random", "centre"
 
@@ -419,96 +415,3 @@ def _by_id(pairs: PairDataset, gallery: IntArray, goal: Goal, image_id: str) -> 
             else f"{where} has no label, so its class is not known to be {goal.target!r}"
         )
     return index
-
-
-# -- what an attacker with a surrogate chooses among -----------------------------------------------
-
-
-class Candidates(NamedTuple):
-    """What an attacker with a surrogate chooses among, and how much of it he uses.
-
-    Attributes:
-        train: The clean training pairs.
-        rows: Captions of the original class, rows of `train`, sorted.
-        captions: Their texts.
-        images: Images of the target class.
-        pairs: How many captions attack II would use.
-        used: How many images of the original class these were written for.
-    """
-
-    train: PairDataset
-    rows: IntArray
-    captions: list[str]
-    images: IntArray
-    pairs: int
-    used: int
-
-
-def draw_candidates(
-    pairs: PairDataset, goal: Goal, settings: Settings, rng: np.random.Generator
-) -> Candidates:
-    """Draw the captions of the original class and the images of the target class that the attacker knows.
-
-    Args:
-        pairs: A clean set.
-        goal: The goal.
-        settings: The amount; and with the carrier `existing` he knows all images of the target class.
-        rng: Draws both.
-
-    Raises:
-        InputError: As for attack II, or if the carrier is `own` and the target class has fewer images than are used.
-    """
-    targets = target_images(pairs, goal)
-    train = pairs.select(split="train")
-    (asked,) = choose_captions(train, [goal], settings, [rng])
-    used = len(np.unique(train.source[asked]))
-    rows = captions_of(train, goal)
-    sources = np.unique(train.source[rows])
-    drawn = rng.permutation(sources)[: _choice(used, len(sources))]
-    rows = rows[np.isin(train.source[rows], drawn)]
-    if settings.carrier == "own":
-        require_own_images(goal, targets, used)
-        targets = rng.permutation(targets)[: _choice(used, len(targets))]
-    captions = [str(caption) for caption in train.captions[rows]]
-    return Candidates(train, rows, captions, targets, len(asked), used)
-
-
-def require_own_images(goal: Goal, targets: IntArray, used: int) -> None:
-    """Refuse carrier `own` where the target class has too few training images.
-
-    Raises:
-        InputError: If there are fewer than are used.
-    """
-    if used > len(targets):
-        raise InputError(
-            f"goal {goal}: carrier 'own' needs {used} train images of class {goal.target!r}, but there are "
-            f"{len(targets)}: give at most samples={len(targets)}"
-        )
-
-
-def most_like(
-    captions: Sequence[str], likeness: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.intp]:
-    """Sort captions by likeness, the largest first; the same caption comes again only after all others.
-
-    Args:
-        captions: The captions, `n` of them.
-        likeness: How much each is wanted, shape `(n,)`.
-
-    Returns:
-        Their places, shape `(n,)`.
-
-    >>> most_like(["a cat", "a cat", "a dog"], np.array([0.9, 0.9, 0.1])).tolist()
-    [0, 2, 1]
-    """
-    seen: Counter[str] = Counter()
-    before = np.empty(len(captions), dtype=np.intp)
-    for place, caption in enumerate(captions):
-        before[place] = seen[caption]
-        seen[caption] += 1
-    return np.lexsort((-likeness, before))
-
-
-def _choice(used: int, available: int) -> int:
-    """Return among how many images the attacker chooses, where he uses some of those available."""
-    return max(used, min(CHOICE * used, int(KNOWN * available)))

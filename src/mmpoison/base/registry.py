@@ -30,6 +30,9 @@ from mmpoison.errors import InputError, MmpoisonWarning
 
 T = TypeVar("T")
 
+LABORATORY = "mmpoison-lab"
+"""The package with the paper's tables and figures, the matrix, and the attacks and defences of other papers."""
+
 _REGISTERED: dict[str, str] = {}
 """What each module outside of mmpoison has registered, for messages."""
 
@@ -39,7 +42,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Args:
         kind: Kind of the plug-ins, for messages ("attack").
-        package: Dotted name of the package whose modules register themselves.
+        package: Dotted name of the package whose modules register themselves; empty if other packages alone do.
         listed_by: The command that lists the names, if they are too many for a message.
         group: Group of entry points for plug-ins of other installed packages; empty for none.
         needs: Attributes that every plug-in of another package must have.
@@ -74,7 +77,7 @@ class Registry(Mapping[str, T], Generic[T]):
             if name in self._items and self._items[name] is not item:
                 raise ValueError(f"two {self.kind}s have the name {name!r}")
             self._items[name] = item
-            module = str(getattr(getattr(item, "load", item), "__module__", ""))
+            module = _module_of(item)
             if module and _package(module) != _package(__name__):
                 _REGISTERED[module] = f"{self.kind} {name!r}"
             return item
@@ -86,13 +89,15 @@ class Registry(Mapping[str, T], Generic[T]):
         if name not in self._items and not self._discovered:
             for module in self._modules_with(name):
                 importlib.import_module(module)
+            for found in entry_points(group=self._group, name=name) if self._group else ():
+                self._load(found)
         if name not in self._items:
             self._discover()
         return name in self._items
 
     def _modules_with(self, name: str) -> Iterator[str]:
         """Yield the modules of the package that register something and contain a name."""
-        package = importlib.util.find_spec(self._package)
+        package = importlib.util.find_spec(self._package) if self._package else None
         for folder in (package and package.submodule_search_locations) or ():
             for file in sorted(Path(folder).rglob("*.py")):
                 text = file.read_text("utf-8")
@@ -103,9 +108,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        package = importlib.import_module(self._package)
-        for module in pkgutil.walk_packages(package.__path__, f"{self._package}."):
-            importlib.import_module(module.name)
+        if self._package:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.walk_packages(package.__path__, f"{self._package}."):
+                importlib.import_module(module.name)
         # set before the plug-ins of other packages, which may look names up while they are imported
         self._discovered = True
         for found in sorted(entry_points(group=self._group)) if self._group else []:
@@ -114,9 +120,11 @@ class Registry(Mapping[str, T], Generic[T]):
     def _load(self, found: EntryPoint) -> None:
         """Import the module that an entry point names; report an unusable one, and undo its registrations."""
         before = dict(self._items)
+        if found.name in self._unusable:
+            return
         try:
             found.load()
-            self._check(found.name, before)
+            self._check(found.name, before, found.module)
         # a module of another package may raise anything while it is imported
         except (Exception, SystemExit) as error:
             self._items = before
@@ -127,9 +135,10 @@ class Registry(Mapping[str, T], Generic[T]):
             )
             warnings.warn(self._unusable[found.name], MmpoisonWarning, stacklevel=2)
 
-    def _check(self, name: str, before: Mapping[str, T]) -> None:
+    def _check(self, name: str, before: Mapping[str, T], module: str = "") -> None:
         new = {key: item for key, item in self._items.items() if key not in before}
-        if name not in new:
+        # a module may register several, and is imported once
+        if name not in new and _module_of(before.get(name)) != module:
             raise ValueError(f"its module registers no new {self.kind} named {name!r}")
         for key, item in new.items():
             if missing := [needed for needed in self._needs if not hasattr(item, needed)]:
@@ -140,7 +149,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if self._find(name):
             return self._items[name]
         self.refuse_unusable(name)
-        raise InputError(unknown_name(self.kind, name, self._items, self.listed_by))
+        message = unknown_name(self.kind, name, self._items, self.listed_by)
+        raise InputError(message + (of_laboratory() if self._group else ""))
 
     def refuse_unusable(self, name: str) -> None:
         """Refuse the name of a plug-in that is installed but unusable, before the name is read in another way.
@@ -187,6 +197,20 @@ def plugin_fault(error: BaseException) -> str | None:
     name = names[0] if names else f"of package {_package(own[0][0])}"
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return f"plug-in {name} failed in {own[0][1]} ({reason}): report it to its author"
+
+
+def of_laboratory() -> str:
+    """Return what a message about an unknown name ends with where the laboratory is not installed, which has more."""
+    if importlib.util.find_spec(LABORATORY.replace("-", "_")):
+        return ""
+    return (
+        f"; the paper's tables, the matrix, and other papers' attacks and defences need {LABORATORY}: "
+        f"pip install {LABORATORY}"
+    )
+
+
+def _module_of(item: object) -> str:
+    return str(getattr(getattr(item, "load", item), "__module__", ""))
 
 
 def _package(module: str) -> str:

@@ -22,14 +22,14 @@ TAKES = {
     "A,B": "--models",
     "A2B": "--goal --canary-goal",
     "A2B,C2D": "--goals",
-    "KEY=VALUE": "--set --option",
+    "KEY=VALUE": "--set --option --with",
     "0-4": "--seeds",
     "AGE": "--older-than",
     "SIZE": "--down-to",
     "DEVICE": "--device",
     "ADDRESS": "--host",
     "HOST:PORT": "--ray",
-    "NAME": "--attack --method --defense --preset --study --format --to --track --paper --split --kind",
+    "NAME": "--attack --method --defense --preset --study --format --to --track --view --split --kind",
 }
 """What options take, where their type says nothing."""
 VALUES = {option: value for value, options in TAKES.items() for option in options.split()}

@@ -89,8 +89,8 @@ ON_TERMINAL: dict[str, Any] = {
 """What a terminal says more of parameters of Python: their bounds, choices and flags."""
 
 
-def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
-    """Read the values of `--option` as text; the data set or format knows which are numbers.
+def parse_options(assignments: Sequence[str] | None, flag: str = "--option") -> dict[str, Any]:
+    """Read the values of `--option` as text; what they are for knows which are numbers.
 
     Raises:
         InputError: If one is not KEY=VALUE, or a key is given twice.
@@ -102,9 +102,9 @@ def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
     for assignment in assignments or ():
         key, equals, value = assignment.partition("=")
         if not key or not equals:
-            raise InputError(f"--option {assignment!r}: write KEY=VALUE, such as caption=text")
+            raise InputError(f"{flag} {assignment!r}: write KEY=VALUE, such as caption=text")
         if key in options:
-            raise InputError(f"--option {key} is given twice: give it once")
+            raise InputError(f"{flag} {key} is given twice: give it once")
         options[key] = value
     return options
 

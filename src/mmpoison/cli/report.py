@@ -1,4 +1,4 @@
-"""The verb `report`: tables and pages of finished runs, and the paper's tables."""
+"""The verb `report`: tables and pages of finished runs, and views of other packages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mmpoison.cli.console import (
     say,
     say_the_rest,
 )
-from mmpoison.cli.matrix import is_matrix, report_matrix
 from mmpoison.cli.options import As, AsJson, Format, Whole
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.records.run_files import Metrics
+    from mmpoison.runs.experiments import Written
 
 
 def report(
@@ -31,9 +31,8 @@ def report(
     against: list[Path] | None = None,
     models: str | None = None,
     markdown: Path | None = None,
-    paper: list[str] | None = None,
+    view: list[str] | None = None,
     out: Path | None = None,
-    claims: bool = False,
     links: bool = True,
     parquet: Path | None = None,
     html: Path | None = None,
@@ -57,9 +56,7 @@ def report(
 
     [bold]mmpoison report runs --parquet results.parquet[/bold]
 
-    [bold]mmpoison report runs/table-3 --paper table-3[/bold]
-
-    [bold]mmpoison report runs --claims --out results[/bold]
+    [bold]mmpoison report runs/table-3 --view table-3[/bold] (with the package mmpoison-lab)
 
     Options:
         runs: Run folders, or folders that hold run folders.
@@ -70,25 +67,26 @@ def report(
 
     Files:
         markdown: Write the tables to this file too, as Markdown.
-        out: Folder for the files of --paper (by default `paper` in the first folder of RUNS) or of a matrix.
+        out: Folder for the files of --view (by default `views` in the first folder of RUNS) or of an experiment.
         parquet: Write every number and parameter to this Parquet file, one row for each run, goal and model.
         html: Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints.
 
-    Paper:
-        paper: A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; can be repeated.
-        claims: Which claims of the paper replicate: holds, does not hold, undecided or cannot be tested here.
-        links: With --paper and --claims: link each number to its runs, or write shorter pages without links.
+    Views:
+        view: A view, e.g. table-3 or figure-5b with the paper's numbers next to ours, or all; repeat it for several.
+        links: With --view: link each number to its runs, or write shorter pages without links.
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.reporting.compare import compare_models, compare_runs
     from mmpoison.reporting.results import expand
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
+    from mmpoison.runs.experiments import EXPERIMENTS
 
     form: Format = "json" if as_json else shown
-    if len(runs) == 1 and is_matrix(runs[0]):
-        report_matrix(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
-        return
+    for experiment in EXPERIMENTS.values() if len(runs) == 1 else ():
+        if experiment.owns(runs[0]):
+            experiment.report(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
+            return
     if against and models:
         raise InputError("--against compares settings, --models compares models: give only one")
     if html is not None and (against or models):
@@ -101,9 +99,8 @@ def report(
         say(line)
     if written and markdown is None:
         return
-    if paper or claims:
-        folder = out or runs[0] / "paper"
-        print_paper(paper or [], runs, folder, form, claims=claims, links=links, whole=whole)
+    if view:
+        print_views(view, runs, out or runs[0] / "views", form, links=links, whole=whole)
         return
     if len(folders) == 1 and not (against or models or markdown) and form == "table":
         show_run(folders[0], whole=whole)
@@ -141,30 +138,39 @@ def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | Non
     return said
 
 
-def print_paper(
+def print_views(
     names: list[str],
     runs: list[Path],
     out: Path,
     form: Format,
     *,
-    claims: bool,
     links: bool,
     whole: bool = False,
 ) -> None:
-    """Write tables and figures of the paper, or its claims with their summary, and print the tables."""
-    from mmpoison.paper.verdicts import write_claims
-    from mmpoison.paper.write import write_paper
+    """Write views of other packages, and print their tables.
 
+    Raises:
+        InputError: If there is no such view, or the runs have nothing for it.
+    """
+    from mmpoison.base.files import refuse_special
+    from mmpoison.base.registry import of_laboratory, unknown_name
+    from mmpoison.runs.experiments import VIEWS
+
+    refuse_special(out)
+    known = {name: one for one in VIEWS.values() for name in one.names}
+    for name in names:
+        if name not in known and not (name == "all" and known):
+            raise InputError(unknown_name("view", name, [*known, "all"]) + of_laboratory())
+    written: list[Written] = []
     with busy("reading runs and writing pages"):
-        written = write_claims(runs, out, links=links) if claims else []
-        if names:
-            written += write_paper(names, runs, out, links=links)
-    print_first([table for one in written for table in one.tables], form, whole=whole)
+        for one in VIEWS.values():
+            if own := [name for name in names if name == "all" or known[name] is one]:
+                written += one.write(own, runs, out, links=links)
+    print_first([table for each in written for table in each.tables], form, whole=whole)
     if form == "table":
-        for one in written:
-            for note in one.page.notes:
-                console.print(note, highlight=False, markup=False)
-        for file in (file for one in written for file in one.files):
+        for note in (note for each in written for note in each.notes):
+            console.print(note, highlight=False, markup=False)
+        for file in (file for each in written for file in each.files):
             console.print(str(file), soft_wrap=True, highlight=False, markup=False)
 
 

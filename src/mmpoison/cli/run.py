@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from mmpoison.base.registry import unknown_name
 from mmpoison.cli.console import console, live_progress, stderr_console
-from mmpoison.cli.matrix import names_of, run_the_matrix
 from mmpoison.cli.options import (
     SEEDS,
     As,
@@ -24,6 +24,7 @@ from mmpoison.cli.options import (
     Workers,
     changed_options,
     data_changes,
+    parse_options,
 )
 from mmpoison.cli.report import show_run
 from mmpoison.cli.sweep import (
@@ -89,10 +90,7 @@ def run(
     retries: Retries = RETRIES,
     ray: str | None = None,
     dry_run: bool = False,
-    rows: str | None = None,
-    columns: str | None = None,
-    tuning: bool = False,
-    measured: Annotated[Path | None, typer.Option("--from")] = None,
+    experiment: Annotated[list[str] | None, typer.Option("--with")] = None,
     show: Annotated[bool, typer.Option("--list")] = False,
 ) -> None:
     """Run a recipe: what the demo does, on other data, models and goals, or all runs of a table of the paper.
@@ -111,7 +109,9 @@ def run(
 
     A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
 
-    Attacks against defences: [bold]mmpoison run matrix --on openmoji --rows II-own --goals 2[/bold]
+    Attacks against defences: [bold]mmpoison run matrix --on openmoji --with rows=II-own --goals 2[/bold]
+
+    Tables of the paper and the matrix come with the package mmpoison-lab.
 
     Options:
         out: New run folder.
@@ -121,7 +121,7 @@ def run(
         seed: Seed of one run, the same as --seeds with one number.
         seeds: Make a run for each seed, e.g. 3 or 0-4 or 0,2,5; they run in parallel.
         goals: Make a run for each goal: A2B,C2D, or all. For a matrix: how many random goals, e.g. 5.
-        measured: For a matrix: a matrix.parquet of the same settings; its pieces are not measured again.
+        experiment: NAME=VALUE, an option of an experiment, e.g. rows=II-own of a matrix; repeat it for several.
         show: List the shipped recipes, one per line.
 
     Changes to the recipe:
@@ -131,11 +131,6 @@ def run(
 
     Output:
         save_models: Save the checkpoints; by default where the recipe is about one run.
-
-    A matrix of attacks and defences:
-        rows: For a matrix: rows with commas, e.g. II-own,orphan, or registered attacks.
-        columns: For a matrix: columns with commas, or registered defences.
-        tuning: For a matrix: run only the goal and seed on which settings are chosen; results leave them out.
     """
     if show:  # before anything that takes torch
         show_recipes()
@@ -147,6 +142,7 @@ def run(
     from mmpoison.api.inputs import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.base.untrusted import parse_changes
+    from mmpoison.runs.experiments import EXPERIMENTS, Asked
     from mmpoison.runs.recipe import load_recipe
     from mmpoison.runs.recipe_files import folder_name, read_recipe, recipe_on
 
@@ -174,28 +170,28 @@ def run(
     place = {"workers": workers, "threads": threads, "ray": ray, "device": device}
     folder = out if out is not None else Path("runs") / folder_name(recipe)
     value, _ = read_recipe(recipe)
-    if value.get("matrix"):
+    options = parse_options(experiment, "--with")
+    for section in {*value} & {*EXPERIMENTS}:
         one_run = ("--attack", "--goal", "--mode", "--preset", "--study")
-        _refuse(context, one_run, "a matrix draws its goals, and --rows chooses its attacks")
+        _refuse(context, one_run, f"recipe {recipe} is a {section}, which has its own")
         if grid:
-            raise InputError(f"--set {next(iter(grid))}: give one value for a matrix")
-        number = None if goals is None else _number_of_goals(goals)
-        run_the_matrix(
-            load_recipe(recipe, changed),
-            folder,
-            (names_of(rows), names_of(columns), number, chosen_seeds or None),
-            place,
-            tuning=tuning,
-            retries=retries,
-            dry_run=dry_run,
-            form=form,
-            measured=measured,
+            raise InputError(f"--set {next(iter(grid))}: give one value for a {section}")
+        plug_in = EXPERIMENTS[section]
+        for name in options:
+            if name not in plug_in.options:
+                raise InputError(f"--with {unknown_name('option', name, [*plug_in.options])}")
+        plug_in.run(
+            Asked(
+                *(recipe, changed, folder, chosen_seeds, goals, options),
+                *(place, retries, dry_run, form),
+            )
         )
         return
-    of_matrix = ["--rows", "--columns", "--tuning", "--from"]
+    _refuse(context, ["--with"], f"recipe {recipe} is no experiment that has options of its own")
     if goals is not None and goals.isdecimal():
-        of_matrix.append("--goals")
-    _refuse(context, of_matrix, f"works only for a matrix, and recipe {recipe} is not one")
+        raise InputError(
+            f"--goals {goals}: give goals, e.g. --goals sheep2aeroplane, or --goals all"
+        )
     many = bool(grid) or goals is not None or bool(value.get("sweep"))
     several = many or len(chosen_seeds) > 1
     if not several:
@@ -235,19 +231,6 @@ def _refuse(context: typer.Context, names: Collection[str], why: str) -> None:
     for name in changed_options(context):
         if name in names:
             raise InputError(f"{name}: {why}")
-
-
-MOST_GOALS = 1000
-"""So many random goals a matrix has at most."""
-
-
-def _number_of_goals(text: str) -> int:
-    number = int(text) if text.isdecimal() and len(text) < 5 else 0
-    if not 1 <= number <= MOST_GOALS:
-        raise InputError(
-            f"--goals {text!r}: for a matrix give the number of random goals, from 1 to {MOST_GOALS:,}"
-        )
-    return number
 
 
 def show_recipes() -> None:

@@ -13,21 +13,14 @@ from .cut import Threshold as Threshold
 from .filters.filter_result import FilterResult as FilterResult
 from .filters.group_filter import SuspiciousGroups as SuspiciousGroups
 from .filters.judging import filter_pairs as filter_pairs
-from .filters.local_density import LocalDensity as LocalDensity
 from .filters.score_filter import PairScores as PairScores
 from .filters.score_filter import ScoreFilter as ScoreFilter
 from .filters.score_filter import build_filter as build_filter
-from .filters.similarity import GmmSplit as GmmSplit
-from .filters.similarity import RandomDrop as RandomDrop
 from .filters.similarity import RelevanceFilter as RelevanceFilter
 from .filters.suspicious_groups.describe import DescribedGroup as DescribedGroup
 from .filters.suspicious_groups.passes import ReadPairs as ReadPairs
 from .filters.trace import Trace as Trace
-from .repairs.finetuning import CleanClip as CleanClip
 from .repairs.finetuning import CleanFinetune as CleanFinetune
-from .repairs.finetuning import Par as Par
-from .robust.roclip import RoClip as RoClip
-from .robust.safeclip import SafeClip as SafeClip
 from .robust.scan_trace import ScanTrace as ScanTrace
 
 __all__: list[str]

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 from mmpoison.base.extras import require
 from mmpoison.base.files import atomic_file
@@ -70,10 +70,15 @@ _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={
 
 
 @cache
-def template(name: str) -> Template:
-    """Load the template of a page, with the ways to write numbers as filters."""
+def template(name: str, package: str = "mmpoison.reporting") -> Template:
+    """Load the template of a page, with the ways to write numbers as filters.
+
+    Args:
+        name: Its file in the folder `templates` of a package, without `.html.j2`.
+        package: The package; what its template extends or imports may be mmpoison's.
+    """
     environment = Environment(
-        loader=PackageLoader("mmpoison.reporting"),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("mmpoison.reporting")]),
         autoescape=True,  # always: the templates' names end in .j2, by which no default would do it
         undefined=StrictUndefined,
         trim_blocks=True,

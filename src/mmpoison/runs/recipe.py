@@ -7,7 +7,7 @@ import difflib
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -26,7 +26,7 @@ from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
-from mmpoison.runs.matrix_part import MatrixPart
+from mmpoison.runs.experiments import EXPERIMENTS
 from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.training.settings import TrainingSettings
 
@@ -432,7 +432,6 @@ class Recipe(_Part):
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
         sweep: For a file of several runs: in what they differ. None in a run of its own.
-        matrix: For a matrix of attacks against defences: its rows and columns. None in a run of its own.
     """
 
     name: str
@@ -450,7 +449,9 @@ class Recipe(_Part):
     study: tuple[str, ...] = ()
     transfer: tuple[TransferPart, ...] = ()
     sweep: SweepPart | None = None
-    matrix: MatrixPart | None = None
+
+    left_out: ClassVar[tuple[str, ...]] = ("robust_training", "check")
+    """Keys that a written recipe does not have where nothing was given: others came after them."""
 
     @field_validator("study", mode="before")
     @classmethod
@@ -475,7 +476,7 @@ class Recipe(_Part):
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         value: dict[str, Any] = handler(self)
-        for key in ("robust_training", "check", "matrix"):
+        for key in self.left_out:
             if getattr(self, key) is None:
                 value.pop(key, None)
         return value
@@ -486,18 +487,23 @@ class Recipe(_Part):
         return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
-def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    model: type[Recipe] = Recipe,
+) -> Recipe:
     """Load a shipped recipe by name or a YAML file by path, and change some of its keys.
 
     Args:
         name_or_path: As for `read_recipe`.
         changes: Dotted keys to values, for example `{"training.epochs": 2}`.
+        model: What checks it: `Recipe`, or an experiment's own, which has another section.
 
     Raises:
         InputError: If there is no such recipe, it is not YAML, or a key is unknown or has a wrong value.
     """
     value, where = read_recipe(name_or_path)
-    return resolve_recipe(value, changes or {}, where)
+    return resolve_recipe(value, changes or {}, where, model=model)
 
 
 def resolve_recipe(
@@ -505,6 +511,7 @@ def resolve_recipe(
     given: Mapping[str, Any],
     where: str,
     of_file: Mapping[str, Any] | None = None,
+    model: type[Recipe] = Recipe,
 ) -> Recipe:
     """Change keys of what `read_recipe` gave, in place, and check the whole.
 
@@ -513,18 +520,26 @@ def resolve_recipe(
         given: Dotted keys that the command line gives.
         where: What the recipe is called in messages.
         of_file: Dotted keys that a variant or the grid of the file gives; `override` says which wins.
+        model: As for `load_recipe`.
 
     Raises:
         InputError: If a key is unknown or has a wrong value.
     """
     changes = override(value, of_file or {}, given)
     apply_preset(value, changes, where)
-    return parse_recipe(value, where)
+    return parse_recipe(value, where, model)
 
 
-def parse_recipe(value: Mapping[str, Any], where: str) -> Recipe:
+def parse_recipe(
+    value: Mapping[str, Any],
+    where: str,
+    model: type[Recipe] = Recipe,
+) -> Recipe:
     """Check a recipe; the first mistake is one line with the nearest right key."""
-    return _validate(Recipe, value, where)
+    for section in {*value} - {*model.model_fields}:
+        if section in EXPERIMENTS:
+            raise InputError(f"{where}: has a {section}: `mmpoison run` runs it")
+    return _validate(model, value, where)
 
 
 def parse_training(value: Mapping[str, Any], where: str = "--set") -> TrainingSettings:

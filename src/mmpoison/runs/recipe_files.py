@@ -6,12 +6,13 @@ import copy
 import functools
 import re
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmpoison.base.registry import unknown_name
+from mmpoison.base.registry import of_laboratory, unknown_name
 from mmpoison.base.untrusted import parse_yaml, read_yaml
 from mmpoison.errors import InputError
 
@@ -20,19 +21,23 @@ DEEPEST = 8
 WHOLE = ("sweep", "transfer", "study")
 """Groups of which the recipe that extends has its own or the other's, never a mixture."""
 
-FOLDERS = ("runs/recipes", "paper/recipes")
-"""Where the package's own recipes lie: the general ones, and one for each table and figure of the paper."""
+PACKAGES = "mmpoison.recipes"
+"""The packages that hold recipe files: the folder of that name here, and those that entry points of this group name."""
 
 ON_DATA = "on_data"
 """Key of the parts of a recipe that differ by the data it runs on."""
 
 
 def recipe_files() -> dict[str, Traversable]:
-    """Return the recipe files that come with the package by name, in the order in which a person counts."""
+    """Return the recipe files of all installed packages by name, in the order in which a person counts.
+
+    Of two with one name the product's own counts.
+    """
+    packages = [*(found.value for found in entry_points(group=PACKAGES)), PACKAGES]
     found = {
         entry.name.removesuffix(".yaml"): entry
-        for folder in FOLDERS
-        for entry in files("mmpoison").joinpath(folder).iterdir()
+        for package in packages
+        for entry in files(package).iterdir()
         if entry.name.endswith(".yaml")
     }
     return {name: found[name] for name in sorted(found, key=_counted)}
@@ -214,7 +219,8 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
         where, value = name, read_yaml(path)
     else:
         if name not in recipe_files():
-            raise InputError(unknown_name("recipe", name, shipped_recipes(), "mmpoison run --list"))
+            message = unknown_name("recipe", name, shipped_recipes(), "mmpoison run --list")
+            raise InputError(message + of_laboratory())
         where, value = f"recipe {name}", copy.deepcopy(_shipped(name))
     if not isinstance(value, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys")

@@ -6,7 +6,6 @@
 - `probability_below_zero`: of a mean difference, by the distribution that gives its interval.
 - `compare`: two settings paired by seed: t-test and Wilcoxon test, two-tailed, with effect sizes.
 - `true_pair_auroc`: whether captions and images of pairs belong together, from their embeddings.
-- `fit_two_gaussians`: two Gaussians fitted to numbers, to split them in two kinds.
 
 Pure functions of NumPy arrays; the tests are SciPy's. A number that is not defined (a deviation of one seed, a test
 without spread) is None, never 0 and never NaN.
@@ -27,7 +26,6 @@ from mmpoison.statistics._intervals import (
     true_pair_auroc,
     twice_below,
 )
-from mmpoison.statistics._two_gaussians import TwoGaussians, fit_two_gaussians
 
 __all__ = [
     "FEWEST_SEEDS",
@@ -35,12 +33,10 @@ __all__ = [
     "Comparison",
     "Estimate",
     "Summary",
-    "TwoGaussians",
     "cluster_bootstrap",
     "clustered_mean",
     "clustered_share",
     "compare",
-    "fit_two_gaussians",
     "probability_below_zero",
     "summarize",
     "true_pair_auroc",

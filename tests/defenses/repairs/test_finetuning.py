@@ -14,16 +14,12 @@ from tests.conftest import refusal
 from tests.defenses.conftest import slow_contrast, slow_cross_entropy, unit
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses import CleanClip, CleanFinetune, Par
-from mmpoison.defenses.repairs.finetuning import (
-    CleanClipLoss,
-    NoiseAndErasing,
-    PerturbAndRecover,
-    UnlearnLoss,
-    squared_distance,
-)
+from mmpoison.defenses import CleanFinetune
+from mmpoison.defenses.repairs.finetuning import UnlearnLoss
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.training import Embedded, TrainingSettings, finetune
+from mmpoison_lab.defenses.cleanclip import CleanClip, CleanClipLoss
+from mmpoison_lab.defenses.par import NoiseAndErasing, Par, PerturbAndRecover, squared_distance
 
 QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision="fp32", max_steps=3)
 ROWS = np.arange(6)

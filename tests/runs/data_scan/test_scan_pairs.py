@@ -17,12 +17,13 @@ import mmpoison
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
-from mmpoison.defenses import DEFENSES, LocalDensity, RelevanceFilter, filter_pairs
+from mmpoison.defenses import DEFENSES, RelevanceFilter, filter_pairs
 from mmpoison.defenses.filters.pair_labels import LabelFile, pairs_to_label
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder
 from mmpoison.records.data_scan import DataScan
 from mmpoison.runs.data_scan import scan_embedded as module
+from mmpoison_lab.defenses.local_density import LocalDensity
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,11 @@ from tests.conftest import refusal
 from tests.defenses.conftest import slow_contrast, unit
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses import RoClip, SafeClip
-from mmpoison.defenses.robust.roclip import BankObjective
-from mmpoison.defenses.robust.safeclip import SafeObjective, safe_pairs, unimodal_loss
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
-from mmpoison.statistics import fit_two_gaussians
 from mmpoison.training import Embedded, EpochStart, Step, TrainingSettings, contrastive_loss
+from mmpoison_lab.defenses.roclip import BankObjective, RoClip
+from mmpoison_lab.defenses.safeclip import SafeClip, SafeObjective, safe_pairs, unimodal_loss
+from mmpoison_lab.defenses.two_gaussians import fit_two_gaussians
 
 # -- roclip ----------------------------------------------------------------------------------------
 

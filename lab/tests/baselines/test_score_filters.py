@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses import GmmSplit, LocalDensity, RandomDrop, filter_pairs
-from mmpoison.defenses.filters import local_density
-from mmpoison.defenses.filters.local_density import Score, nearest_others, sparsity
+from mmpoison.defenses import filter_pairs
 from mmpoison.defenses.filters.pair_vectors import embed_pairs
-from mmpoison.defenses.filters.similarity import facts_of
 from mmpoison.defenses.filters.suspicious_groups import passes
 from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs, read_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import DualEncoder, PixelInputs
-from mmpoison.statistics import TwoGaussians, fit_two_gaussians, true_pair_auroc
+from mmpoison.statistics import true_pair_auroc
+from mmpoison_lab.defenses import local_density
+from mmpoison_lab.defenses.gmm_split import GmmSplit, facts_of
+from mmpoison_lab.defenses.local_density import LocalDensity, Score, nearest_others, sparsity
+from mmpoison_lab.defenses.random_drop import RandomDrop
+from mmpoison_lab.defenses.two_gaussians import TwoGaussians, fit_two_gaussians
 
 # -- the filter by local density -------------------------------------------------------------------
 

@@ -1,0 +1,3 @@
+"""The tests of the laboratory have the fixtures of the product's."""
+
+from tests.conftest import *  # noqa: F403

@@ -1,0 +1,1 @@
+"""The laboratory of mmpoison: the paper, the matrix of attacks and defences, and baselines of others."""

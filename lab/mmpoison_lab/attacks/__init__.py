@@ -1,0 +1,1 @@
+"""Attacks beyond the paper."""

@@ -1,0 +1,168 @@
+"""What an attacker reads out of a surrogate: how near classes are, and how well captions match images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.attacks.surrogate import Surrogate, Vectors
+from mmpoison.base.seeding import generator
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import IntArray, PairDataset
+
+IMAGES_OF_CLASS = 50
+"""So many training images of a class, at most, give its mean."""
+
+
+def unit(vectors: npt.ArrayLike) -> Vectors:
+    """Return the rows divided by their length, shape as given; a row of zeros stays one.
+
+    Raises:
+        InputError: If a value is infinite or NaN.
+    """
+    rows = np.asarray(vectors, dtype=np.float32)
+    if not np.isfinite(rows).all():
+        raise InputError("embeddings of the surrogate: some are infinite or NaN")
+    scaled: Vectors = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
+    return scaled
+
+
+def embed_captions(embed: Surrogate, pairs: PairDataset, rows: npt.NDArray[np.integer]) -> Vectors:
+    """Embed captions of a table by their rows `(n,)`: unit embeddings `(n, d)`."""
+    return unit(embed.captions([str(caption) for caption in pairs.captions[rows]]))
+
+
+def nearest_classes(
+    pairs: PairDataset,
+    embed: Surrogate,
+    count: int = 5,
+    *,
+    by: Literal["images", "captions"] = "images",
+) -> dict[str, tuple[str, ...]]:
+    """Rank the classes by how near their images, or their captions, are to those of a class.
+
+    The means of the classes are compared by cosine, after the mean of all of them is taken out. Images alone decide, or
+    captions alone, so the surrogate's captions and images need not be in the same space.
+
+    Args:
+        pairs: A clean set; of each class its first 50 training images, or all captions of these, are embedded.
+        embed: Embeds images, or captions.
+        count: Number of classes that are listed.
+        by: What is compared.
+
+    Returns:
+        For each class with training images (or captions of these) the names of the nearest others, the nearest first.
+    """
+    means: dict[str, Vectors] = {}
+    for name in pairs.classes:
+        images = pairs.images.indices(split="train", label=name)[:IMAGES_OF_CLASS]
+        if by == "images" and len(images):
+            means[name] = unit(embed(pairs, images)).mean(axis=0)
+        elif by == "captions":
+            rows = np.flatnonzero(np.isin(pairs.image, images))
+            if len(rows):
+                means[name] = embed_captions(embed, pairs, rows).mean(axis=0)
+    if not means:
+        return {}
+    names, every = list(means), np.stack(list(means.values()))
+    centred = unit(every - every.mean(axis=0))
+    cosine = centred @ centred.T
+    np.fill_diagonal(cosine, -np.inf)
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, : min(count, len(names) - 1)]
+    return {
+        name: tuple(names[other] for other in row) for name, row in zip(names, order, strict=True)
+    }
+
+
+FIT_ON = 4_000
+"""Training images, at most, that say what is usual; more change little and cost embeddings."""
+
+ALIGNED = 0.8
+"""From this share of true pairs with a larger cosine than a shuffled one, the towers count as one space; 0.5 is
+chance."""
+
+RIDGE = 0.1
+"""Penalty of the regression, as a share of the mean variance of an image's feature times the number of images."""
+
+FOLDS = 2
+
+
+class Matching:
+    """How well captions match images, as an attacker estimates it from the clean pairs.
+
+    Where the surrogate's towers share a space, the cosine of the centred embeddings decides. Otherwise a ridge
+    regression predicts from an image the mean of its captions, fitted on the clean pairs in two folds: no image is
+    predicted by a regression that saw its captions.
+
+    Args:
+        train: The clean training pairs.
+        embed: The surrogate.
+        seed: Draws the images that the estimate uses, and the folds.
+    """
+
+    def __init__(self, train: PairDataset, embed: Surrogate, seed: int) -> None:
+        rng = generator(seed, "attack/matching")
+        self._train, self._embed = train, embed
+        known = np.sort(rng.permutation(train.used_images())[:FIT_ON])
+        self._fold = rng.integers(FOLDS, size=len(train.images))
+        rows = np.flatnonzero(np.isin(train.image, known))
+        texts = embed_captions(embed, train, rows)
+        raw = unit(embed(train, known.astype(np.int32)))
+        self._text_mean, self._image_mean = texts.mean(axis=0), raw.mean(axis=0)
+        captions, images = unit(texts - self._text_mean), unit(raw - self._image_mean)
+        of_image = np.searchsorted(known, train.image[rows])
+        shuffled = captions[rng.permutation(len(rows))]
+        self._weights: list[npt.NDArray[np.float32]] = []
+        if not _aligned(images[of_image], captions, shuffled):
+            target = np.zeros((len(known), captions.shape[1]), dtype=np.float32)
+            np.add.at(target, of_image, captions)
+            target = unit(target)
+            folds = self._fold[known]
+            self._weights = [
+                _ridge(images[folds != fold], target[folds != fold]) for fold in range(FOLDS)
+            ]
+        matched = np.einsum("nd,nd->n", captions, self._comparable(images, known)[of_image])
+        self._conflicts = np.sort(1 - matched)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the surrogate's captions and images are in one space, measured on the clean pairs."""
+        return not self._weights
+
+    def usual_conflict(self, share: float) -> float:
+        """Return the conflict, one minus the cosine, that a share in [0, 1] of the clean pairs does not exceed."""
+        return float(np.quantile(self._conflicts, share))
+
+    def captions(self, captions: Sequence[str]) -> Vectors:
+        """Return unit vectors of captions, shape `(n, d)`."""
+        return unit(unit(self._embed.captions(captions)) - self._text_mean)
+
+    def images(self, images: IntArray) -> Vectors:
+        """Return unit vectors of training images in the space of the captions, shape `(n, d)`."""
+        own = unit(unit(self._embed(self._train, images)) - self._image_mean)
+        return self._comparable(own, images)
+
+    def _comparable(self, own: Vectors, images: npt.NDArray[np.integer]) -> Vectors:
+        if self.aligned:
+            return own
+        both = np.stack([own @ weights for weights in self._weights])
+        return unit(both[self._fold[images], np.arange(len(images))])
+
+
+def _aligned(images: Vectors, captions: Vectors, shuffled: Vectors) -> bool:
+    if images.shape[1] != captions.shape[1]:
+        return False
+    true = np.einsum("nd,nd->n", images, captions)
+    return bool((true > np.einsum("nd,nd->n", images, shuffled)).mean() >= ALIGNED)
+
+
+def _ridge(images: Vectors, captions: Vectors) -> npt.NDArray[np.float32]:
+    """Return the weights `(e, d)` that predict captions from images; zeros where there is no image."""
+    size = images.shape[1]
+    # rows have length one, so the trace is the number of images
+    penalty = RIDGE * max(len(images), 1) / size
+    gram = images.T @ images + penalty * np.eye(size, dtype=np.float32)
+    return np.linalg.solve(gram, images.T @ captions).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Defences of other papers, and the control that drops pairs at random."""

@@ -1,0 +1,108 @@
+"""CleanCLIP: fine-tune on clean pairs, and pull views of an image, and of a caption, together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmpoison.base.option_checks import check_number
+from mmpoison.defenses.catalogue import DEFENSES
+from mmpoison.defenses.repairs.finetuning import CleanFinetune
+from mmpoison.models.inputs import Rows
+from mmpoison.training.objective import (
+    CropFlipColour,
+    EditWords,
+    Embedded,
+    Objective,
+    contrastive_loss,
+)
+from mmpoison.training.settings import TrainingSettings
+
+
+class CleanClipLoss(Objective):
+    """Contrastive loss + weight x (InfoNCE of images and their views + InfoNCE of captions and their views) / 2.
+
+    Args:
+        weight: Weight of the second part.
+    """
+
+    name: ClassVar[str] = "cleanclip"
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.image_views = (None, CropFlipColour())
+        self.text_views = (None, EditWords())
+
+    def settings(self) -> dict[str, Any]:
+        """Return the weight."""
+        return {"weight": self.weight}
+
+    def loss(self, pairs: Rows, batch: Embedded) -> Tensor:
+        """Compute the loss of a batch; see the class."""
+        (image, image_view), (text, text_view) = batch.image, batch.text
+        fit = contrastive_loss(text, image, batch.scale)
+        alike = info_nce(image, image_view, batch.scale) + info_nce(text, text_view, batch.scale)
+        return fit + self.weight * alike / 2
+
+
+def info_nce(embeddings: Tensor, views: Tensor, scale: Tensor) -> Tensor:
+    """Compute the mean cross-entropy of finding the view of each row among the views of all rows.
+
+    Args:
+        embeddings: Unit rows, shape `(n, d)`.
+        views: Unit rows, shape `(n, d)`; row i is a view of row i.
+        scale: exp(tau), a scalar.
+
+    >>> e = torch.ones(4, 1)
+    >>> round(float(info_nce(e, e, torch.tensor(1.0))), 4)  # log(4)
+    1.3863
+    """
+    logits = scale * embeddings @ views.T
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+@DEFENSES.register("cleanclip")
+class CleanClip(CleanFinetune):
+    """Fine-tune a suspect on clean pairs with losses within images and within captions as well (CleanCLIP).
+
+    A view of an image is a random part of it, mirrored or not, in other colours; a view of a caption is edited by EDA.
+    Both are drawn again in every step; the release draws them once, before the training. Where only projections train,
+    noise on the features of the frozen trunks takes their place: the record of the training says "views by feature
+    noise". A training with one encoder frozen is refused.
+
+    Args:
+        settings: How to fine-tune.
+        weight: Weight of the losses within images and captions, from 0; that of the contrastive loss is 1.
+
+    Raises:
+        InputError: If the weight is out of range.
+    """
+
+    name: ClassVar[str] = "cleanclip"
+    source: ClassVar[str] = (
+        "Bansal et al., CleanCLIP: Mitigating Data Poisoning Attacks in Multimodal Contrastive Learning, ICCV 2023"
+    )
+    summary: ClassVar[str] = (
+        "fine-tunes a suspect checkpoint on clean pairs, and on views of images and of captions"
+    )
+    parameters: ClassVar[Mapping[str, str]] = {
+        **CleanFinetune.parameters,
+        "weight": "a larger one separates images from captions more, and fits the pairs less",
+    }
+    cost: ClassVar[str] = (
+        "needs clean pairs and some steps of training, each about twice as long: a view of everything is embedded too"
+    )
+
+    def __init__(self, settings: TrainingSettings, weight: float = 1.0) -> None:
+        if weight != 0:
+            check_number("weight", weight, "0 or a positive number", 0)
+        super().__init__(settings)
+        self.weight = weight
+
+    def objective(self) -> Objective:
+        """Return what is minimised."""
+        return CleanClipLoss(self.weight)

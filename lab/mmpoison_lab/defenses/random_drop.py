@@ -1,0 +1,42 @@
+"""The control that a filter is measured against: drop pairs at random."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from mmpoison.base.seeding import generator
+from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.cut import Cut
+from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
+from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
+
+
+@DEFENSES.register("random-drop")
+class RandomDrop(ScoreFilter):
+    """Drop pairs at random: the control that a filter is compared with.
+
+    Fewer pairs are less poison, and fewer steps of training, whichever pairs they are. The scores are drawn evenly from
+    [0, 1) by the seed. `clean_loss` drops exactly its share of the pairs: to drop as many as another filter, give
+    `dropped_pairs` / `pairs` of that filter's report.
+
+    Args:
+        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); 2% of the pairs unless given.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "random-drop"
+    kind: ClassVar[Kind] = "pre-training"
+    source: ClassVar[str] = "a control"
+    summary: ClassVar[str] = "drops pairs at random, as a baseline for other filters"
+    parameters: ClassVar[Mapping[str, str]] = {}
+    cost: ClassVar[str] = "no embedding; drops the same share of poison and of clean pairs"
+    score_name = "random number"
+    score_range = (0.0, 1.0)
+    default_cut = Cut(clean_loss=0.02)
+
+    def score(self, read: ReadPairs) -> PairScores:
+        """Return a random number in [0, 1) for each pair."""
+        return PairScores.split(generator(read.seed, "random-drop").random(read.rows), read)

@@ -1,0 +1,30 @@
+"""The view `paper`: `mmpoison report RUNS --view table-3`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmpoison.runs.experiments import VIEWS, Written
+
+
+class Paper:
+    """The paper's tables and figures, with its numbers beside ours."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Their names: `table-3`, `figure-5b`."""
+        from mmpoison_lab.paper.entries import PAPER
+
+        return list(PAPER)
+
+    def write(
+        self, names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool
+    ) -> Sequence[Written]:
+        """Write some of them, as `write_paper` does."""
+        from mmpoison_lab.paper.write import write_paper
+
+        return write_paper(names, runs, out, links=links)
+
+
+VIEWS.register("paper")(Paper())

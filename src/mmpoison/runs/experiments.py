@@ -1,0 +1,109 @@
+"""What another package adds to `mmpoison run` and `mmpoison report`: experiments, and views of finished runs.
+
+```toml
+[project.entry-points."mmpoison.experiments"]
+matrix = "my_package.matrix"          # registers an `Experiment`: @EXPERIMENTS.register("matrix")
+
+[project.entry-points."mmpoison.views"]
+paper = "my_package.paper"            # registers a `View`: @VIEWS.register("paper")
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmpoison.base.registry import Registry
+from mmpoison.reporting.table import Table
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user asked of an experiment on the command line.
+
+    Attributes:
+        recipe: A recipe's name, or the path of its file.
+        changes: Dotted keys of the recipe to values (`--set` and the like).
+        out: Its folder.
+        seeds: `--seeds`; empty for those of the recipe.
+        goals: `--goals`, as text.
+        options: `--with NAME=VALUE`, options of the experiment's own.
+        place: Where it runs, as for `place_workers`.
+        retries: How often a piece that crashed is tried again.
+        dry_run: Only say what would be done.
+        form: How to print.
+    """
+
+    recipe: str
+    changes: Mapping[str, Any]
+    out: Path
+    seeds: Sequence[int]
+    goals: str | None
+    options: Mapping[str, str]
+    place: Mapping[str, Any]
+    retries: int
+    dry_run: bool
+    form: Any
+
+
+class Experiment(Protocol):
+    """What `mmpoison run` does with a recipe that has a section of the experiment's name."""
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Names of its own options (`--with NAME=VALUE`), each with one line of help."""
+
+    def run(self, asked: Asked) -> None:
+        """Run what remains, print the result.
+
+        Raises:
+            InputError: If the recipe or an option is wrong.
+        """
+        ...
+
+    def owns(self, folder: Path) -> bool:
+        """Return whether a folder holds its results."""
+        ...
+
+    def report(self, folder: Path, out: Path | None, form: Any, **files: Path | None) -> None:
+        """Print its tables, and write pages: to `out`, or to `files` (`markdown`, `parquet`, `html`)."""
+        ...
+
+
+class Written(Protocol):
+    """A view that was written: its tables, notes on them, and files."""
+
+    @property
+    def tables(self) -> list[Table]:
+        """Its tables."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What to know about them."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files."""
+
+
+class View(Protocol):
+    """Views of finished runs, for `mmpoison report RUNS --view NAME`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Their names, such as `table-3`."""
+
+    def write(
+        self, names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool
+    ) -> Sequence[Written]:
+        """Write some of them: `all` means all that the runs have a number for; `links` lead to the runs of a number."""
+        ...
+
+
+EXPERIMENTS: Registry[Experiment] = Registry(
+    "experiment", "", group="mmpoison.experiments", needs=("options", "run", "owns", "report")
+)
+VIEWS: Registry[View] = Registry("view", "", group="mmpoison.views", needs=("names", "write"))
