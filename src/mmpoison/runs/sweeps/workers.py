@@ -27,9 +27,10 @@ from mmpoison.base.processes import (
     gpu_number,
     only_gpu,
 )
+from mmpoison.base.progress import Progress
 from mmpoison.base.registry import plugin_fault
 from mmpoison.errors import InputError, ResultError, WorkStopped
-from mmpoison.runs.progress import Progress, RunProgress
+from mmpoison.runs.progress import RunProgress
 
 if TYPE_CHECKING:
     from mmpoison.runs.recipe import Recipe
