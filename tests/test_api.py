@@ -250,7 +250,7 @@ def test_run_a_recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> 
 
 
 def _two_steps(reporter: Any) -> None:
-    update = reporter.progress("embedding\x1b[31m")
+    update = reporter.progress("embedding\x1b[31m\x1b]0;x\x07[/no]")
     update(1, 2)
     update(2, 2)
 
@@ -278,11 +278,11 @@ def test_a_console_shows_bars_or_lines(terminal: bool) -> None:
     if terminal:
         # what cannot be counted is seen too
         assert re.search(
-            "loading +━.*embedding +━.* 1/2 .*embedding: 2/2 ", screen.getvalue(), re.S
+            "loading +━.*embedding\\[/no\\] +━.* 1/2 .*\\[/no\\]: 2/2 ", screen.getvalue(), re.S
         )
-        assert "\x1b[31m" not in screen.getvalue()
+        assert not re.search("\x1b\\[31m|\x1b]0;|\x07", screen.getvalue())
     else:
-        assert screen.getvalue() == "embedding: 2\n"
+        assert screen.getvalue() == "embedding[/no]: 2\n"
 
 
 def test_a_notebook_without_widgets_shows_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_a_notebook_without_widgets_shows_lines(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(api_progress, "find_spec", lambda name: None)
     with shown(True) as reporter:
         _two_steps(reporter)
-    assert texts == ["embedding: 2\n"]
+    assert texts == ["embedding[/no]: 2\n"]
 
 
 # -- scripts ---------------------------------------------------------------------------------------

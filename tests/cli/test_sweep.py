@@ -90,7 +90,7 @@ def test_a_sweep_without_a_terminal_says_a_line_for_each_run(
     with shown() as on_change:
         on_change(state)
         for done in ([("seed1", 2.0)], [("seed1", 2.0), ("seed2", 2.0)]):
-            state.done, state.at = done, [("seed2", "training", 0)]
+            state.done, state.at = done, [("seed2", "training")]
             on_change(state)
             on_change(state)
     assert capsys.readouterr().out == "runs: 3\n2/3 seed1: 2 s\n3/3 seed2: 2 s\n"

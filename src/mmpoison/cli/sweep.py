@@ -222,7 +222,7 @@ def shown(place: Console = console) -> Iterator[OnChange]:
             for number, (name, seconds) in enumerate(state.done[lines:], lines + 1):
                 progress.say(f"{state.found + number}/{state.total} {name}: {seconds:.0f} s")
             lines = len(state.done)
-            running = [f"{name} ({at})" for name, at, _ in state.at]
+            running = [f"{name} ({at})" for name, at in state.at]
             failed = [f"{len(state.failed)} failed"] if state.failed else []
             show(state.total - state.left, state.total, ", ".join(failed + running))
 
