@@ -59,7 +59,8 @@ class LiveProgress:
         def update(done: int, total: int, detail: str = "") -> None:
             nonlocal bar
             at = visible(f"{done:,}/{total:,}  {detail}".rstrip())
-            if bar is None:
+            # a defence may train twice under one name
+            if bar is None or (bar.finished and done < total):
                 self._wait(None)
                 self._bars.add_task(visible(what), total=total, completed=done, at=at)
                 bar = self._bars.tasks[-1]
