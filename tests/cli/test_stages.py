@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
@@ -12,10 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 from tests.conftest import squares_recipe
 
-from mmpoison.cli import console as cli_console
 from mmpoison.datasets import load_pairs
 from mmpoison.models import load_checkpoint
 
@@ -199,22 +196,6 @@ def test_a_models_name_never_reaches_the_terminal_raw(
     result = cli(*arguments)
     assert result.code == 0
     nothing_raw(result)
-
-
-def test_bars_on_a_terminal_show_no_raw_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=300, color_system=None)
-    monkeypatch.setattr(cli_console, "console", terminal)
-    with cli_console.live_progress() as progress:
-        update = progress.progress(f"embedding with {EVIL}")
-        update(1, 3)
-        update(3, 3)
-        progress.say(EVIL)
-    shown = screen.getvalue()
-    assert "\x1b[31m" not in shown
-    assert "\x1b]0;" not in shown
-    assert "\x07" not in shown
-    assert "[red]markup[/nope]" in shown
 
 
 def test_a_stopped_command_says_how_to_go_on(

@@ -14,12 +14,10 @@ from mmpoison.attacks.surrogate import PixelSurrogate, PixelValues, Vectors
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.processes import fast_gradients
+from mmpoison.base.progress import Progress
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.triggers import PatchTrigger, source_pixels
 from mmpoison.pairs.table import IntArray, PairDataset
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 Array = npt.NDArray[Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import numpy as np
@@ -11,11 +11,12 @@ import torch
 
 from mmpoison.base.option_checks import check_choice, check_whole
 from mmpoison.base.processes import find_device
+from mmpoison.base.progress import ProgressFor, silent
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups.passes import Progress, ReadPairs, silent
+from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
 from mmpoison.errors import InputError
 
 Modality = Literal["pair", "image", "caption"]
@@ -147,7 +148,7 @@ def nearest_others(
     reference: Rows | None = None,
     *,
     device: torch.device | str = "cpu",
-    progress: Callable[[str], Progress] = silent,
+    progress: ProgressFor = silent,
 ) -> tuple[Floats, Rows]:
     """Find the k nearest other points of each point by cosine, exactly.
 

@@ -7,5 +7,5 @@ import sys
 import warnings
 
 if "ipykernel" in sys.modules:
-    # other packages import tqdm, which asks for ipywidgets; mmpoison's progress in a notebook needs neither
+    # other packages import tqdm, which asks for ipywidgets; mmpoison's progress does without it
     warnings.filterwarnings("ignore", message="IProgress not found")

@@ -17,14 +17,12 @@ from mmpoison.attacks.settings import AMOUNTS, Carrier, Mode, Settings
 from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate
 from mmpoison.attacks.target_labels import Embed, images_without_honest_captions, require_clean_set
 from mmpoison.base.phrasing import one_line
+from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError, WorkStopped
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 from mmpoison.pairs.table import PairDataset
-
-ProgressFor = Callable[[str], Callable[[int, int], None]]
-"""Gives a callback for (done, total) of a named step."""
 
 Kind = Literal["targeted", "untargeted", "backdoor"]
 """Whether an attack moves captions of a class, all captions, or those that carry a trigger."""
@@ -206,7 +204,7 @@ class AttackJob:
         """Return the attack's generator for a goal, by default the first; `more` names another stream."""
         return generator(self.seed, f"attack/{self.attack.name}/{goal or self.goal}{more}")
 
-    def shown(self, step: str) -> Callable[[int, int], None] | None:
+    def shown(self, step: str) -> Progress | None:
         """Return the callback for (done, total) of a step."""
         return self.progress(f"{self.attack.name}: {step}") if self.progress else None
 

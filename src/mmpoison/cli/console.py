@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -128,9 +127,9 @@ def live_progress(*, on_stderr: bool = False) -> AbstractContextManager[LiveProg
     return console_progress(stderr_console() if on_stderr else console)
 
 
-def busy(what: str) -> Status:
+def busy(what: str) -> AbstractContextManager[LiveProgress]:
     """Show that work of unknown length goes on, while the block runs; nothing if standard error is not a terminal."""
-    return stderr_console().status(visible(what))
+    return console_progress(stderr_console(), what)
 
 
 def print_tables(tables: Sequence[Table], form: Format, *, whole: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
-from mmpoison.api.progress import Heartbeat
+from mmpoison.api.progress import console_progress
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import (
+    busy,
     command_for_all,
     console,
     live_progress,
@@ -35,12 +34,11 @@ if TYPE_CHECKING:
 
     from mmpoison.runs.recipe import Recipe
     from mmpoison.runs.sweeps.sweep import Sweep, SweepPlan
-    from mmpoison.runs.sweeps.workers import SweepState
+    from mmpoison.runs.sweeps.workers import OnChange, SweepState
 
 MOST_SEEDS = 10_000
 """So many runs one command may ask for."""
 FAILED = 1
-SHOWN_AT_ONCE = 12
 
 RETRIES = 1
 """How often a run that crashed is tried again, unless said."""
@@ -137,7 +135,7 @@ def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     def classes(one: Recipe) -> Sequence[str]:
         return goal_classes(run_cache.pairs(one.data, one.seed))
 
-    with Heartbeat(say, "loading data"):
+    with busy("loading data"):
         return load_sweep(recipe, changes, classes=classes, **more)
 
 
@@ -182,7 +180,7 @@ def run_all(
         f"{safe_text(str(out))}",
         highlight=False,
     )
-    with shown(shown_on, tell) as on_change:
+    with shown(shown_on) as on_change:
         state = run_sweep(
             sweep, out, retries=retries, save_models=save_models, on_change=on_change, **place
         )
@@ -214,64 +212,21 @@ def tell_failures(state: SweepState, tell: Callable[[str], None] = say) -> None:
 
 
 @contextmanager
-def shown(place: Console = console, tell: Callable[[str], None] = say) -> Iterator[Any]:
-    """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run, and every 30 seconds."""
-    begun = time.monotonic()
-    if not place.is_terminal:
-        shown_runs = 0
-        with Heartbeat(tell, "starting workers") as heartbeat:
+def shown(place: Console = console) -> Iterator[OnChange]:
+    """Show how far a sweep is while the block runs, and a line for each run that is done."""
+    with console_progress(place) as progress:
+        show, lines = progress.progress("runs"), 0
 
-            def line(state: SweepState) -> None:
-                nonlocal shown_runs
-                for number, (name, seconds) in enumerate(state.done[shown_runs:], shown_runs + 1):
-                    heartbeat.say(f"{state.found + number}/{state.total} {name}: {seconds:.0f} s")
-                shown_runs = len(state.done)
-                heartbeat.at = _state_line(state, begun)
+        def on_change(state: SweepState) -> None:
+            nonlocal lines
+            for number, (name, seconds) in enumerate(state.done[lines:], lines + 1):
+                progress.say(f"{state.found + number}/{state.total} {name}: {seconds:.0f} s")
+            lines = len(state.done)
+            running = [f"{name} ({at})" for name, at in state.at]
+            failed = [f"{len(state.failed)} failed"] if state.failed else []
+            show(state.total - state.left, state.total, ", ".join(failed + running))
 
-            yield line
-        return
-    with Live(console=place, refresh_per_second=4, transient=True) as live:
-        yield lambda state: live.update(_table(state, begun))
-
-
-def _left(state: SweepState, begun: float) -> str:
-    """Say how long the rest will take, by the runs that were done here; empty before the first."""
-    done = len(state.done)
-    return (
-        f", about {duration((time.monotonic() - begun) / done * state.left)} left" if done else ""
-    )
-
-
-def _state_line(state: SweepState, begun: float) -> str:
-    """Describe in one line what a sweep is doing; empty if it is doing nothing."""
-    now = time.monotonic()
-    running = [f"{name} ({at}) for {duration(now - since)}" for name, at, since in state.at[:2]]
-    if len(state.at) > len(running):
-        running.append(f"{len(state.at) - len(running)} more")
-    complete = (
-        f"{state.found + len(state.done)} of {state.total} runs complete{_left(state, begun)}"
-    )
-    return f"{complete}, running {', '.join(running)}" if running else ""
-
-
-def _table(state: SweepState, begun: float) -> Table:
-    now = time.monotonic()
-    complete = state.found + len(state.done)
-    table = Table(
-        title=f"{complete} of {state.total} runs complete, {len(state.failed)} failed{_left(state, begun)}",
-        title_justify="left",
-    )
-    for name in ("run", "doing", "for"):
-        table.add_column(name, overflow="fold")
-    for name, at, since in state.at[:SHOWN_AT_ONCE]:
-        table.add_row(safe_text(name), safe_text(at), duration(now - since))
-    if len(state.at) > SHOWN_AT_ONCE:
-        table.add_row(f"and {len(state.at) - SHOWN_AT_ONCE} more", "", "")
-    for failure in list(state.failed.values())[-3:]:
-        table.add_row(
-            safe_text(failure.run), f"failed: {safe_text(failure.error)}", "", style="red"
-        )
-    return table
+        yield on_change
 
 
 def print_plan(plan: SweepPlan, workers: int, out: Path) -> None:

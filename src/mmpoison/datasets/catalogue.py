@@ -24,8 +24,6 @@ from mmpoison.pairs.builder import PairRows
 from mmpoison.pairs.folder import is_poisoned, pieces_of, table_of
 from mmpoison.pairs.table import PairDataset, TableStates
 
-Progress = Callable[[int, int], None]
-
 LOOKED_INTO = 100
 """At most so many folders are examined for data sets that lie next to each other."""
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
 
+from mmpoison.base.progress import ProgressFor
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.defenses.cut import CUT_OPTIONS
 from mmpoison.errors import InputError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mmpoison.defenses.check_result import CheckResult
     from mmpoison.evaluation.test_set import TestSet
     from mmpoison.models.dual_encoder import DualEncoder
-    from mmpoison.models.inputs import PairInputs, ProgressFor
+    from mmpoison.models.inputs import PairInputs
     from mmpoison.pairs.table import PairDataset
     from mmpoison.training.log import LogOptions
     from mmpoison.training.loop import OnStep, TrainingResult

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.evaluation.rows import (
     Studied,
@@ -35,8 +36,6 @@ from mmpoison.models.embedding import Embeddings, embed_pixels
 from mmpoison.models.inputs import (
     FeatureInputs,
     PairInputs,
-    Progress,
-    ProgressFor,
     files_digest,
     texts_digest,
 )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
+from mmpoison.base.progress import ProgressFor
 from mmpoison.base.seeding import generator
 from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet
 from mmpoison.metrics import (
@@ -22,7 +23,6 @@ from mmpoison.metrics import (
 )
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_captions
-from mmpoison.models.inputs import ProgressFor
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
 from mmpoison.records.run_files import (

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
+from mmpoison.base.progress import Progress
 from mmpoison.errors import InputError
 from mmpoison.metrics import drift, embedding_ranks
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embeddings, embed_images, embed_texts
-from mmpoison.models.inputs import PairInputs, Progress
+from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
 from mmpoison.records.run_files import Drift

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmpoison.base.phrasing import one_line
+from mmpoison.base.progress import Progress
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import open_image, refuse_other_pixels
@@ -280,7 +281,7 @@ def decode_images(
     preparation: Preparation | int,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Pixels, dict[int, BrokenImage]]:
     """Decode many images, each once, and return those that cannot be read next to the pixels.
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import CacheEntry, CacheKey, ContentCache, touch
 from mmpoison.base.files import DiskFull, no_room
 from mmpoison.base.phrasing import count_of, file_size
+from mmpoison.base.progress import Progress
 from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage, decode_images
@@ -42,8 +43,6 @@ TODO, DONE, BROKEN = 0, 1, 2
 
 # what may be otherwise the next time although the file is the same is not remembered
 PASSING = ("missing", "no-access", "no-memory")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

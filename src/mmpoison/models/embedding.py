@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
@@ -21,8 +22,6 @@ from mmpoison.models.inputs import (
     PairInputs,
     PixelInputs,
     Precision,
-    Progress,
-    ProgressFor,
     evaluation_mode,
     prepare_pixels,
     run_in_batches,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.errors import InputError
 from mmpoison.images.sources import image_stats
 from mmpoison.images.store import PixelStore
@@ -90,7 +91,7 @@ def run_in_batches(
     *,
     lengths: npt.NDArray[np.int64] | None = None,
     precision: Precision = "fp32",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> npt.NDArray[np.float32]:
     """Run an encoder in evaluation mode; nothing but a batch, on a GPU its neighbours, and the result is in memory.
 
@@ -167,8 +168,6 @@ def _copied(outputs: Iterable[torch.Tensor], *, on_gpu: bool) -> Iterator[npt.ND
         yield waiting[0].numpy()
 
 
-Progress = Callable[[int, int], None]
-ProgressFor = Callable[[str], Progress]
 Rows = npt.NDArray[np.int64]
 
 

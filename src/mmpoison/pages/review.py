@@ -18,6 +18,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
+from mmpoison.base.progress import ProgressFor
 from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses.filters.pair_labels import (
     LabelFile,
@@ -33,7 +34,7 @@ from mmpoison.defenses.filters.pair_vectors import embed_pairs
 from mmpoison.embedded.results import ScoreTable
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import ProgressFor, prepare_pixels
+from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pages.local_app import LOCAL, STATIC, create_app, image_response
 from mmpoison.records.data_scan import DataScan
 from mmpoison.reporting.text import spelled

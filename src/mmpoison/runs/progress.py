@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+
+from mmpoison.base.progress import Progress, silent
 
 if TYPE_CHECKING:
     # torch takes seconds to import
     from mmpoison.training.loop import OnStep
-
-Progress = Callable[[int, int], None]
 
 
 class RunProgress(Protocol):
@@ -35,7 +34,7 @@ class SilentProgress:
 
     def progress(self, what: str) -> Progress:
         """Return a callback that does nothing."""
-        return lambda done, total: None
+        return silent(what)
 
     def training(self, what: str) -> OnStep:
         """Return a callback that does nothing."""

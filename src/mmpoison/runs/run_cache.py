@@ -12,6 +12,7 @@ import torch
 
 from mmpoison.attacks.surrogate import VectorSurrogate
 from mmpoison.base.files import cache_folder
+from mmpoison.base.progress import ProgressFor
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.evaluation.measure import ModelMeasurement
 from mmpoison.images.sources import States, file_states, refuse_changed
@@ -20,7 +21,6 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_captions, embed_images, embed_texts
 from mmpoison.models.inputs import (
     PairInputs,
-    ProgressFor,
     add_missing,
     files_digest,
     prepare_features,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment, tower_digest
@@ -22,8 +23,6 @@ from mmpoison.models.dual_encoder import DualEncoder, Side
 from mmpoison.models.inputs import (
     FeatureInputs,
     PairInputs,
-    Progress,
-    ProgressFor,
     Rows,
     ahead,
     pinned_for,

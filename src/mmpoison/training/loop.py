@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from mmpoison.base.files import cache_folder
 from mmpoison.base.processes import fast_gradients
+from mmpoison.base.progress import ProgressFor
 from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor, Rows
+from mmpoison.models.inputs import PairInputs, Rows
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.records.run_files import TrainingRecord
 from mmpoison.training.feed import Feed, Loaded, Request, set_trainable

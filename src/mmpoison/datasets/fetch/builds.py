@@ -13,8 +13,9 @@ from typing import Any
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
+from mmpoison.base.progress import Progress
 from mmpoison.base.untrusted import parse_json, read_json
-from mmpoison.datasets.catalogue import DATASETS, Progress
+from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.datasets.fetch.transfer import Downloaded, check_space, download, unpack
 from mmpoison.datasets.options import fit_options
 from mmpoison.errors import InputError

@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 
 from mmpoison._version import __version__
 from mmpoison.base.phrasing import file_size, one_line
+from mmpoison.base.progress import Progress
 from mmpoison.errors import InputError
 from mmpoison.images.containers import TAR_ERRORS
 from mmpoison.pairs.builder import check_relative
 
 CHUNK = 1 << 20
-Progress = Callable[[int, int], None]
 
 # -- Unpacks archives that are not trusted: nothing leaves the folder, nothing fills the disk.
 

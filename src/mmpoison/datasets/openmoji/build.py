@@ -19,7 +19,8 @@ from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.base.processes import begin_worker, without_main_script
-from mmpoison.datasets.catalogue import DataSource, Progress, derived, register
+from mmpoison.base.progress import Progress
+from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.openmoji.compose import (
     compose_scene,
     scene_at,
@@ -122,7 +123,7 @@ def build_openmoji(
     *,
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     **options: Unpack[SceneOptions],
 ) -> Path:
     """Build the demo's data set as a pairs folder.

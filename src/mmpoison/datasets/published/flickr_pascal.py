@@ -20,6 +20,7 @@ from urllib.parse import quote, urljoin
 
 from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.base.phrasing import count_phrase
+from mmpoison.base.progress import Progress
 from mmpoison.base.untrusted import (
     MAX_LINE_BYTES,
     bounded_lines,
@@ -28,7 +29,7 @@ from mmpoison.base.untrusted import (
     parse_json_pairs,
     read_text,
 )
-from mmpoison.datasets.catalogue import Progress, derived
+from mmpoison.datasets.catalogue import derived
 from mmpoison.datasets.fetch.builds import PublicFile, open_cache
 from mmpoison.datasets.fetch.transfer import read_page
 from mmpoison.datasets.options import Count

@@ -14,7 +14,8 @@ from typing import Any, Literal, Unpack
 import msgspec
 import numpy as np
 
-from mmpoison.datasets.catalogue import Progress, derived
+from mmpoison.base.progress import Progress
+from mmpoison.datasets.catalogue import derived
 from mmpoison.datasets.fetch.builds import ARCHIVES, fetch_and_unpack, is_jpeg
 from mmpoison.datasets.options import Count, words
 from mmpoison.datasets.published.adapter import (

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmpoison.base.phrasing import count_of, count_phrase
+from mmpoison.base.progress import Progress
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise
 from mmpoison.datasets.verify.manifest_check import (
     manifest_problems,
@@ -267,7 +268,7 @@ def verify_pairs(
     images: bool = True,
     format: str | None = None,
     manifest_faults: list[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Read every image and every caption once, and check a poisoned set's manifest against its pairs.
 
@@ -336,7 +337,7 @@ def verify_pairs(
 
 
 def broken_images(
-    root: Path, ids: Sequence[str], progress: Callable[[int, int], None] | None = None
+    root: Path, ids: Sequence[str], progress: Progress | None = None
 ) -> list[BrokenImage]:
     """Decode every image once, as a model would read it, and return the faults of those that cannot be.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmpoison.base.option_checks import check_number, check_whole
 from mmpoison.base.processes import fast_gradients
+from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.check_result import CheckResult
@@ -27,7 +28,7 @@ from mmpoison.images.preparation import Pixels
 from mmpoison.images.store import PixelStore
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_pixels
-from mmpoison.models.inputs import PairInputs, PixelInputs, Progress, ProgressFor
+from mmpoison.models.inputs import PairInputs, PixelInputs
 
 BATCH = 32
 MOST_STEPS = 1_000_000

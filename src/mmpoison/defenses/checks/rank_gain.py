@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.progress import ProgressFor
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.check_result import CheckResult
@@ -23,7 +24,7 @@ from mmpoison.defenses.filters.suspicious_groups.describe import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.models.inputs import PairInputs
 
 # -- How strongly kinds of captions retrieve kinds of images.
 

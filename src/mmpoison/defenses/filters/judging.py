@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.progress import ProgressFor, silent
 from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.filters.filter_result import FilterResult
 from mmpoison.defenses.filters.pair_labels import labelled_places
@@ -20,7 +21,6 @@ from mmpoison.defenses.filters.suspicious_groups.passes import (
     Group,
     ReadPairs,
     read_memory,
-    silent,
 )
 from mmpoison.defenses.filters.thresholds import (
     Values,
@@ -37,7 +37,7 @@ from mmpoison.statistics import Estimate
 
 if TYPE_CHECKING:  # precomputed embeddings are scanned without torch
     from mmpoison.models.dual_encoder import DualEncoder
-    from mmpoison.models.inputs import PairInputs, ProgressFor
+    from mmpoison.models.inputs import PairInputs
 
 # -- Tests a judge on the pairs that it judges: are captions closer to their own image than to random other
 # images?

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.embedded.distance import AnyVectors, Vectors
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
-from mmpoison.models.inputs import PairInputs, Progress, ProgressFor, run_in_batches
+from mmpoison.models.inputs import PairInputs, run_in_batches
 from mmpoison.pairs.table import PairDataset
 
 BATCH = 128

@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmpoison.base.processes import process_count
+from mmpoison.base.progress import ProgressFor
 from mmpoison.defenses.catalogue import ModelRepair, build_defense, services_of, train_with
 from mmpoison.defenses.repairs.repair_meter import NOT_SHOWN, RepairMeter
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import ProbeRecord
 from mmpoison.training.log import DivergedError, LogOptions

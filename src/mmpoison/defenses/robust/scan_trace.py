@@ -16,16 +16,17 @@ from pyarrow.csv import write_csv
 from mmpoison.base.files import atomic_file
 from mmpoison.base.option_checks import check_number, check_whole
 from mmpoison.base.phrasing import count_of
+from mmpoison.base.progress import ProgressFor, silent
 from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
 from mmpoison.defenses.filters.group_filter import SuspiciousGroups
 from mmpoison.defenses.filters.judging import Given, Judgement, judge_pairs
 from mmpoison.defenses.filters.pair_vectors import memory_shard
 from mmpoison.defenses.filters.score_filter import ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups.passes import read_memory, silent
+from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
 from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
 from mmpoison.defenses.filters.trace import Trace, like_those
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.settings import TrainingSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.progress import Progress
 from mmpoison.errors import InputError
 from mmpoison.images.store import PixelStore
 from mmpoison.pairs.table import IntArray, PairDataset
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 DEPTH = 1000
 """The largest rank that is computed; the page shows lower results as "beyond rank ..."."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from mmpoison.base.content_cache import read_all_arrays, read_arrays
 from mmpoison.base.files import atomic_file, plain_name, write_json
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.processes import one_blas_thread
+from mmpoison.base.progress import Progress
 from mmpoison.base.record import Record
 from mmpoison.embedded.files import DataFile, each
 from mmpoison.embedded.source import EmbeddedSource, ShardError
 from mmpoison.errors import InputError, WorkStopped
-from mmpoison.runs.progress import Progress, RunProgress
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.sweeps.workers import Dispatch, Failure, SweepState, Worker
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ import yaml
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_file, occupied_by_others, plain_name, refuse_special
+from mmpoison.base.progress import Progress
 from mmpoison.base.untrusted import read_yaml
 from mmpoison.errors import InputError
 from mmpoison.runs.prepared_run import prepare_run
@@ -425,7 +426,7 @@ def plan_sweep(
     threads: int = 1,
     device: str = "cpu",
     save_models: bool | None = None,
-    on_look: Callable[[int, int], None] = lambda done, total: None,
+    on_look: Progress = lambda done, total: None,
 ) -> SweepPlan:
     """List the stages of a sweep's runs, cached or still to run, without running any.
 
@@ -479,9 +480,7 @@ def plan_sweep(
     return plan
 
 
-def _keys(
-    runs: list[SweepRun], device: str, on_look: Callable[[int, int], None]
-) -> dict[str, dict[str, CacheKey]]:
+def _keys(runs: list[SweepRun], device: str, on_look: Progress) -> dict[str, dict[str, CacheKey]]:
     """Return the keys of all stages, by name and digest."""
     run_cache = RunCache()
     found: dict[str, dict[str, CacheKey]] = {}

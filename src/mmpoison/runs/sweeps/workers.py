@@ -27,9 +27,10 @@ from mmpoison.base.processes import (
     gpu_number,
     only_gpu,
 )
+from mmpoison.base.progress import Progress
 from mmpoison.base.registry import plugin_fault
 from mmpoison.errors import InputError, ResultError, WorkStopped
-from mmpoison.runs.progress import Progress, RunProgress
+from mmpoison.runs.progress import RunProgress
 
 if TYPE_CHECKING:
     from mmpoison.runs.recipe import Recipe
@@ -594,14 +595,14 @@ class SweepState:
         found: Runs that were complete before.
         done: Runs done now: id and seconds.
         failed: Runs that failed for good.
-        at: For each worker that is busy the task, what it is doing, and since when.
+        at: For each worker that is busy the task, and what it is doing.
     """
 
     total: int
     found: int = 0
     done: list[tuple[str, float]] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
-    at: list[tuple[str, str, float]] = field(default_factory=list)
+    at: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def left(self) -> int:
@@ -711,7 +712,7 @@ class Dispatch:
 
     def _show(self, workers: Sequence[Worker], busy: dict[int, tuple[Task, float]]) -> None:
         self.state.at = [
-            (task.id, workers[number].at, begun) for number, (task, begun) in sorted(busy.items())
+            (task.id, workers[number].at) for number, (task, _) in sorted(busy.items())
         ]
         self.on_change(self.state)
 

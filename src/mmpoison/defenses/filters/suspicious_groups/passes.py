@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.progress import ProgressFor, silent
 from mmpoison.defenses.filters.suspicious_groups.cells import (
     Counts,
     Rows,
@@ -74,13 +75,6 @@ from mmpoison.embedded.distance import Vectors, distances
 from mmpoison.statistics import Estimate, true_pair_auroc
 
 Numbers = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
-ProgressFor = Callable[[str], Progress]
-
-
-def silent(what: str) -> Progress:
-    """Return a progress callback that shows nothing."""
-    return lambda done, total: None
 
 
 State = Callable[[], Arrays]

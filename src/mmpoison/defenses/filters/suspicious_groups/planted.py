@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.progress import Progress
 from mmpoison.defenses.filters.suspicious_groups.fit import crowd_of, fit_pairs
 from mmpoison.defenses.filters.suspicious_groups.items import IMAGES, Reduced
 from mmpoison.defenses.filters.suspicious_groups.shard import Index
@@ -50,7 +51,7 @@ def plant_goals(
     sizes: Sequence[int] = SIZES,
     goals: int = GOALS,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[PlantedSize]:
     """Plant goals into copies of some pairs, as attackers do, and count those that a scan of each copy shows.
 
