@@ -27,6 +27,7 @@ HOLES = {
     "loading scripts of a data set are run": ("datasets", "4.0"),
     "CVE-2025-4565: endless recursion in protobuf": ("tensorboard", "2.16"),
     "CVE-2026-4137: code in artifacts that others may write": ("mlflow", "3.11"),
+    "CVE-2026-25645: a file in place of the unpacked one": ("requests", "2.33"),
     "CVE-2024-5206: training data inside a saved vectoriser": ("scikit-learn", "1.5"),
     "CVE-2025-62727: quadratic time for a range header": ("starlette", "0.49.1"),
     "CVE-2026-48710: the host header changes the path": ("starlette", "1.0.1"),

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from mmpoison.datasets.fetch import transfer
+
 
 @dataclass
 class Web:
@@ -19,7 +21,6 @@ class Web:
         url: Its address, without a slash behind.
         files: Content by path.
         redirects: Where a path leads on to.
-        ranges: Whether `Range` is understood.
         lengths: Whether `Content-Length` is sent.
         headers: More headers of each answer.
         cuts: For the next answers, one each: after how many bytes of the body the connection is cut.
@@ -30,7 +31,6 @@ class Web:
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
-    ranges: bool = True
     lengths: bool = True
     headers: dict[str, str] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
@@ -42,17 +42,16 @@ class Web:
         self.files[path] = content
         return f"{self.url}{path}"
 
-    def asked(self, name: str) -> list[str | None]:
-        """One header of every request."""
-        return [headers.get(name) for _, headers in self.requests]
+    def behave(self, **how: Any) -> None:
+        """Set some attributes."""
+        vars(self).update(how)
 
 
 def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             web.requests.append((self.path, dict(self.headers)))
-            # a proxy is asked for the whole address
-            path = "/" + self.path.split("/", 3)[3] if self.path.startswith("http") else self.path
+            path = self.path
             if web.statuses:
                 self._answer(web.statuses.pop(0), b"busy")
             elif path in web.redirects:
@@ -60,21 +59,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
             elif path not in web.files:
                 self._answer(404, b"no such page")
             else:
-                self._file(path)
-
-        def _file(self, path: str) -> None:
-            content = web.files[path]
-            headers: dict[str, str] = {**web.headers}
-            asked = self.headers.get("Range")
-            if asked and web.ranges:
-                start = int(asked.removeprefix("bytes=").removesuffix("-"))
-                if start >= len(content):
-                    self._answer(416, b"", **{"Content-Range": f"bytes */{len(content)}"})
-                    return
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-                self._answer(206, content[start:], **headers)
-            else:
-                self._answer(200, content, **headers)
+                self._answer(200, web.files[path], **web.headers)
 
         def _answer(self, status: int, body: bytes, **headers: str) -> None:
             self.send_response(status)
@@ -84,7 +69,7 @@ def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             # only what is part of a file is cut
-            cut = web.cuts.pop(0) if web.cuts and status in (200, 206) else len(body)
+            cut = web.cuts.pop(0) if web.cuts and status == 200 else len(body)
             self.wfile.write(body[:cut])
 
         def log_message(self, *arguments: Any) -> None:
@@ -100,7 +85,8 @@ class _Server(ThreadingHTTPServer):
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    """A web server of this machine, asked without a proxy."""
+    """A web server of this machine, asked once and without a proxy."""
+    monkeypatch.setattr(transfer, "RETRIES", 0)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

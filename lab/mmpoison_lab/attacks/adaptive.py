@@ -14,25 +14,29 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack, LabelAttack
-from mmpoison.attacks.goal import Goal, original_of_auto
-from mmpoison.attacks.injection import poisoned_pairs
-from mmpoison.attacks.settings import MOST, Carrier, Spread
-from mmpoison.attacks.surrogate import Surrogate, Vectors
-from mmpoison.attacks.target_labels import (
+from mmpoison.attacks import (
+    ATTACKS,
+    MOST,
+    AttackJob,
+    BaseAttack,
+    Carrier,
+    Goal,
+    LabelAttack,
+    Spread,
+    Surrogate,
+    Vectors,
     captions_of,
     choose_captions,
     images_without_honest_captions,
+    original_of_auto,
     poison_labels,
+    poisoned_pairs,
     sample_count,
     target_images,
 )
-from mmpoison.base.option_checks import check_choice, check_number, check_whole
-from mmpoison.base.seeding import generator
+from mmpoison.base import check_choice, check_number, check_whole, generator
 from mmpoison.errors import InputError
-from mmpoison.pairs.manifest import PoisonedPair
-from mmpoison.pairs.poison_record import new_image
-from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison.pairs import IntArray, PairDataset, PoisonedPair, new_image
 from mmpoison_lab.attacks.candidates import draw_candidates, most_like
 from mmpoison_lab.attacks.matching import Matching, embed_captions, nearest_classes, unit
 from mmpoison_lab.attacks.phrases import noun_phrase

@@ -10,25 +10,31 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.catalogue import ATTACKS, AttackJob, Kind, LabelAttack, RateAttack
-from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.injection import poisoned_pairs
-from mmpoison.attacks.settings import AMOUNTS, MOST
-from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate, Vectors
-from mmpoison.attacks.target_labels import (
+from mmpoison.attacks import (
+    AMOUNTS,
+    ATTACKS,
+    MOST,
     RANDOM,
+    AttackJob,
+    Goal,
+    Kind,
+    LabelAttack,
+    PixelSurrogate,
+    RateAttack,
+    Surrogate,
+    Vectors,
     captions_of,
     choose_captions,
     choose_target_image,
     pair_counts,
+    poisoned_pairs,
     sample_count,
     spread_evenly,
     target_images,
 )
-from mmpoison.base.option_checks import check_choice, check_number, check_whole
-from mmpoison.base.seeding import generator
+from mmpoison.base import check_choice, check_number, check_whole, generator
 from mmpoison.errors import InputError
-from mmpoison.images.triggers import (
+from mmpoison.images import (
     CELL,
     NOISES,
     VIEW,
@@ -40,10 +46,7 @@ from mmpoison.images.triggers import (
     random_bytes,
     triggered_pixels,
 )
-from mmpoison.pairs.captions import caption_of
-from mmpoison.pairs.manifest import AddedImage, PoisonedPair
-from mmpoison.pairs.poison_record import new_image
-from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison.pairs import AddedImage, IntArray, PairDataset, PoisonedPair, caption_of, new_image
 from mmpoison_lab.attacks.candidates import most_like, require_own_images
 from mmpoison_lab.attacks.matching import embed_captions, unit
 from mmpoison_lab.attacks.phrases import class_names, naming_words, read_templates, rewrite

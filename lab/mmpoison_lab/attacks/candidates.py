@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.settings import Settings
-from mmpoison.attacks.target_labels import captions_of, choose_captions, target_images
+from mmpoison.attacks import Goal, Settings, captions_of, choose_captions, target_images
 from mmpoison.errors import InputError
-from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison.pairs import IntArray, PairDataset
 
 KNOWN = 0.8
 CHOICE = 10

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.surrogate import Surrogate, Vectors
-from mmpoison.base.seeding import generator
+from mmpoison.attacks import Surrogate, Vectors
+from mmpoison.base import generator
 from mmpoison.errors import InputError
-from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison.pairs import IntArray, PairDataset
 
 IMAGES_OF_CLASS = 50
 """So many training images of a class, at most, give its mean."""

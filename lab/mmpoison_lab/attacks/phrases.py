@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mmpoison.pairs.captions import plural, synonyms
+from mmpoison.pairs import plural, synonyms
 
 # "of" is no ending: a herd of sheep
 _ENDINGS = """

@@ -10,14 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.surrogate import PixelSurrogate, PixelValues, Vectors
-from mmpoison.base.code_version import code_version
-from mmpoison.base.content_cache import CacheKey, ContentCache
-from mmpoison.base.processes import fast_gradients
-from mmpoison.base.progress import Progress
-from mmpoison.images.preparation import Pixels, Preparation
-from mmpoison.images.triggers import PatchTrigger, source_pixels
-from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison.attacks import PixelSurrogate, PixelValues, Vectors
+from mmpoison.base import CacheKey, ContentCache, Progress, code_version, fast_gradients
+from mmpoison.images import PatchTrigger, Pixels, Preparation, source_pixels
+from mmpoison.pairs import IntArray, PairDataset
 
 Array = npt.NDArray[Any]
 

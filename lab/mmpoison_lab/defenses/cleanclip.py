@@ -9,18 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmpoison.base.option_checks import check_number
-from mmpoison.defenses.catalogue import DEFENSES
-from mmpoison.defenses.repairs.finetuning import CleanFinetune
-from mmpoison.models.inputs import Rows
-from mmpoison.training.objective import (
+from mmpoison.base import check_number
+from mmpoison.defenses import DEFENSES, CleanFinetune
+from mmpoison.models import Rows
+from mmpoison.training import (
     CropFlipColour,
     EditWords,
     Embedded,
     Objective,
+    TrainingSettings,
     contrastive_loss,
 )
-from mmpoison.training.settings import TrainingSettings
 
 
 class CleanClipLoss(Objective):

@@ -8,10 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import Cut
-from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
+from mmpoison.defenses import DEFENSES, Cut, Kind, PairScores, ReadPairs, ScoreFilter
 from mmpoison.errors import InputError
 from mmpoison_lab.defenses.two_gaussians import TwoGaussians, fit_two_gaussians
 

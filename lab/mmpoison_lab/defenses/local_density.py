@@ -9,14 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpoison.base.option_checks import check_choice, check_whole
-from mmpoison.base.processes import find_device
-from mmpoison.base.progress import ProgressFor, silent
-from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import Cut, CutOptions
-from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
+from mmpoison.base import ProgressFor, check_choice, check_whole, find_device, generator, silent
+from mmpoison.defenses import DEFENSES, Cut, CutOptions, Kind, PairScores, ReadPairs, ScoreFilter
 from mmpoison.errors import InputError
 
 Modality = Literal["pair", "image", "caption"]

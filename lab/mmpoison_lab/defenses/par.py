@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpoison.base.option_checks import check_number
-from mmpoison.defenses.catalogue import DEFENSES
-from mmpoison.defenses.repairs.finetuning import CleanFinetune
-from mmpoison.models.inputs import Rows
-from mmpoison.training.objective import Embedded, Objective, contrastive_loss
-from mmpoison.training.settings import TrainingSettings
+from mmpoison.base import check_number
+from mmpoison.defenses import DEFENSES, CleanFinetune
+from mmpoison.models import Rows
+from mmpoison.training import Embedded, Objective, TrainingSettings, contrastive_loss
 
 FARTHEST = 4.0
 """The largest squared distance of two unit vectors."""

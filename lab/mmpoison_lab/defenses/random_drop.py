@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import Cut
-from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
+from mmpoison.base import generator
+from mmpoison.defenses import DEFENSES, Cut, Kind, PairScores, ReadPairs, ScoreFilter
 
 
 @DEFENSES.register("random-drop")

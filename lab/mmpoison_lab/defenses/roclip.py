@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpoison.base.option_checks import check_number, check_whole
-from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
+from mmpoison.base import check_number, check_whole, generator
+from mmpoison.defenses import DEFENSES, Kind, TrainingServices
 from mmpoison.errors import InputError
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, Rows
-from mmpoison.pairs.table import PairDataset
-from mmpoison.training.loop import TrainingResult, finetune
-from mmpoison.training.objective import (
+from mmpoison.models import DualEncoder, PairInputs, Rows
+from mmpoison.pairs import PairDataset
+from mmpoison.training import (
+    MOST_EPOCHS,
+    ROLES,
     CropFlipColour,
     EditWords,
     Embedded,
@@ -25,9 +24,11 @@ from mmpoison.training.objective import (
     ImageView,
     Objective,
     TextView,
+    TrainingResult,
+    TrainingSettings,
     contrastive_loss,
+    finetune,
 )
-from mmpoison.training.settings import MOST_EPOCHS, ROLES, TrainingSettings
 
 
 @DEFENSES.register("roclip")

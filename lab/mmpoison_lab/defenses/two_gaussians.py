@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from mmpoison.base.seeding import torch_seed
+from mmpoison.base import torch_seed
 
 Values = npt.NDArray[np.float64]
 

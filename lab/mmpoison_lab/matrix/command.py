@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
-from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import busy, console, live_progress, print_tables, say
-from mmpoison.cli.options import Format
-from mmpoison.cli.sweep import FAILED, duration, shown, tell_failures
+from mmpoison.base import count_of
+from mmpoison.cli import (
+    FAILED,
+    Format,
+    busy,
+    duration,
+    live_progress,
+    print_tables,
+    say,
+    shown,
+    tell_failures,
+)
 from mmpoison.errors import InputError
-from mmpoison.reporting.text import safe_text
-from mmpoison.runs.experiments import EXPERIMENTS, Asked
+from mmpoison.runs import EXPERIMENTS, Asked
 
 if TYPE_CHECKING:
-    from mmpoison.runs.sweeps.workers import Placement
+    from mmpoison.runs import Placement
     from mmpoison_lab.matrix.part import MatrixRecipe
     from mmpoison_lab.matrix.records import MatrixCell
     from mmpoison_lab.matrix.run_matrix import MatrixPlan
@@ -126,7 +133,7 @@ def run_the_matrix(
         form: How to print.
         measured: A file of measurements of the same settings.
     """
-    from mmpoison.runs.sweeps.workers import place_workers
+    from mmpoison.runs import place_workers
     from mmpoison_lab.matrix.plan import chosen_part
     from mmpoison_lab.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
 
@@ -150,11 +157,10 @@ def run_the_matrix(
     _say_plan(plan, out, placement)
     if dry_run:
         return
-    console.print(
-        f"[bold]{safe_text(recipe.name)}[/bold]: {count_of(len(chosen.rows), 'row')}, "
+    say(
+        f"{recipe.name}: {count_of(len(chosen.rows), 'row')}, "
         f"{count_of(len(chosen.columns), 'column')}, {count_of(1 if tuning else chosen.goals, 'goal')}, "
-        f"{count_of(1 if tuning else len(chosen.seeds), 'seed')}",
-        highlight=False,
+        f"{count_of(1 if tuning else len(chosen.seeds), 'seed')}"
     )
     with shown() as on_change:
         state = run_matrix(
@@ -200,8 +206,8 @@ def report_matrix(
         parquet: Write every measurement to this file; likewise.
         html: Write the page to this file; likewise.
     """
-    from mmpoison.base.files import atomic_file
-    from mmpoison.reporting.table import markdown as as_markdown
+    from mmpoison.base import atomic_file
+    from mmpoison.reporting import markdown as as_markdown
     from mmpoison_lab.matrix.page import matrix_html, write_matrix_pages
     from mmpoison_lab.matrix.records import read_matrix, write_cells
     from mmpoison_lab.matrix.summary import summarise

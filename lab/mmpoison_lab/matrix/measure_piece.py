@@ -12,28 +12,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmpoison._version import __version__
-from mmpoison.attacks.catalogue import build_attack
-from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.surrogate import Surrogate
-from mmpoison.base.content_cache import ContentCache
-from mmpoison.base.processes import find_device
-from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.filters.filter_result import auroc, average_precision, recall_at
+from mmpoison import __version__
+from mmpoison.attacks import Goal, Surrogate, build_attack
+from mmpoison.base import ContentCache, find_device
+from mmpoison.defenses import DEFENSES, Kind, auroc, average_precision, recall_at
 from mmpoison.errors import InputError, ResultError
-from mmpoison.evaluation.measure import triggered_success
-from mmpoison.evaluation.rows import probed_test
-from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
-from mmpoison.images.triggers import read_trigger
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.pairs.table import BoolArray, PairDataset
-from mmpoison.runs.check_model import check_models
-from mmpoison.runs.prepared_run import PreparedRun, halves_of, prepare_run
-from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.recipe import AttackPart, Recipe
-from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.run_stages import RunStages
-from mmpoison.runs.trained_models import TrainedModel, Verdicts
+from mmpoison.evaluation import TestEmbeddings, TestSet, probed_test, triggered_success
+from mmpoison.images import read_trigger
+from mmpoison.models import DualEncoder
+from mmpoison.pairs import BoolArray, PairDataset
+from mmpoison.runs import (
+    AttackPart,
+    PreparedRun,
+    Recipe,
+    RunCache,
+    RunProgress,
+    RunStages,
+    TrainedModel,
+    Verdicts,
+    check_models,
+    halves_of,
+    prepare_run,
+)
 from mmpoison_lab.attacks.matching import nearest_classes
 from mmpoison_lab.matrix.part import MatrixPart, MatrixRecipe, MatrixRow
 from mmpoison_lab.matrix.plan import MatrixPiece, column_order, column_recipe

@@ -9,14 +9,11 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from mmpoison.base.files import atomic_file
-from mmpoison.base.phrasing import count_of
-from mmpoison.datasets.catalogue import DATASETS
+from mmpoison.base import atomic_file, count_of
+from mmpoison.datasets import DATASETS
 from mmpoison.errors import InputError
+from mmpoison.reporting import PageCell, PageTable, canvas, markdown, page_table, save, template
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.figure import canvas, save, template
-from mmpoison.reporting.html_report import PageCell, PageTable, page_table
-from mmpoison.reporting.table import markdown
 from mmpoison.statistics import Estimate
 from mmpoison_lab.matrix.published import (
     above,

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mmpoison.base.untrusted import MAX_INTEGER
-from mmpoison.runs.recipe import Recipe, load_recipe
-from mmpoison.training.settings import TrainingSettings
+from mmpoison.base import MAX_INTEGER
+from mmpoison.runs import Recipe, load_recipe
+from mmpoison.training import TrainingSettings
 
 MOST_GOALS = 1000
 Seed = Annotated[int, Field(ge=0, lt=MAX_INTEGER)]

@@ -7,22 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmpoison.attacks.catalogue import ATTACKS, build_attack, takes_several_goals
-from mmpoison.attacks.goal import random_goals
-from mmpoison.base.files import plain_name
-from mmpoison.base.registry import unknown_name
-from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, build_defense, defense_parameters
-from mmpoison.defenses.filters.score_filter import build_filter
+from mmpoison.attacks import ATTACKS, build_attack, random_goals, takes_several_goals
+from mmpoison.base import generator, plain_name, unknown_name
+from mmpoison.defenses import DEFENSES, build_defense, build_filter, defense_parameters
 from mmpoison.errors import InputError
-from mmpoison.runs.recipe import (
+from mmpoison.runs import (
     CheckPart,
     FilterPart,
     Recipe,
     RobustTrainingPart,
     SterilizePart,
 )
-from mmpoison.training.settings import TrainingSettings
+from mmpoison.training import TrainingSettings
 from mmpoison_lab.matrix.part import MatrixColumn, MatrixPart, MatrixRecipe, MatrixRow
 from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, piece_folder
 

@@ -7,8 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mmpoison.base.files import atomic_file, plain_name, refuse_special
-from mmpoison.base.untrusted import MAX_INTEGER, read_yaml
+from mmpoison.base import MAX_INTEGER, atomic_file, plain_name, read_yaml, refuse_special
 from mmpoison.errors import InputError
 
 UNDEFENDED, CLEAN_MODEL = "none", "clean model"

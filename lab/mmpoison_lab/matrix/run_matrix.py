@@ -10,13 +10,12 @@ from typing import Any
 
 import yaml
 
-from mmpoison.attacks.goal import goal_classes
-from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
-from mmpoison.base.untrusted import parse_yaml, read_yaml
+from mmpoison.attacks import goal_classes
+from mmpoison.base import atomic_file, occupied_by_others, parse_yaml, read_yaml, refuse_special
 from mmpoison.errors import InputError
-from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.sweeps.workers import (
+from mmpoison.runs import (
     OnChange,
+    RunCache,
     SweepState,
     place_workers,
     run_tasks,

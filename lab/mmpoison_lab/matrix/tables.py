@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mmpoison.reporting import Cell, Column, Link, Table
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.table import Cell, Column, Link, Table
 from mmpoison.statistics import Estimate
 from mmpoison_lab.matrix.published import compare_claims, interval, probability
 from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell

@@ -12,7 +12,7 @@ Where a number of Table 3 comes from:
   `own_numbers.py` makes rows of the paper's printed numbers, to put them to the same rules.
 """
 
-from mmpoison.reporting.results import Measured, Results
+from mmpoison.reporting import Measured, Results
 from mmpoison_lab.paper.claim import Claim, ClaimResult
 from mmpoison_lab.paper.claims import CLAIMS
 from mmpoison_lab.paper.entries import PAPER, Entry

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mmpoison.reporting.results import Measured, Results, Row, change
-from mmpoison.reporting.text import decimal
+from mmpoison.reporting import Measured, Results, Row, change, decimal
 from mmpoison.statistics import UNBOUNDED, Estimate, Summary
 from mmpoison_lab.paper.measured import of_model, p_of
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from mmpoison.reporting.results import (
+from mmpoison.reporting import (
     DISTANCE,
     SHARE,
     Measured,
     Results,
     Row,
+    as_number,
     change,
     is_balanced,
 )
-from mmpoison.reporting.text import as_number
 from mmpoison.statistics import clustered_mean, clustered_share
 from mmpoison_lab.paper.claim import (
     Claim,

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.reporting.figure import canvas, mark_threshold
-from mmpoison.reporting.table import Compared
-from mmpoison.reporting.text import visible
+from mmpoison.reporting import Compared, canvas, mark_threshold, visible
 from mmpoison.statistics import Summary
 
 

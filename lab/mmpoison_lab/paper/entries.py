@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.images.decode import BrokenImage, read_small_jpeg
-from mmpoison.records.run_files import ConfusingImage, RankedImage, RankLists
-from mmpoison.reporting.results import Results, Row
-from mmpoison.reporting.summary import RANK_LIST_MODELS, classes
-from mmpoison.reporting.table import Cell, Column, Link
+from mmpoison.images import BrokenImage, read_small_jpeg
+from mmpoison.records import ConfusingImage, RankedImage, RankLists
+from mmpoison.reporting import RANK_LIST_MODELS, Cell, Column, Link, Results, Row, classes
 from mmpoison_lab.paper import figures
 from mmpoison_lab.paper.draw import sheet
 from mmpoison_lab.paper.figures import Curves

@@ -9,12 +9,21 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.reporting.html_report import drawings
-from mmpoison.reporting.results import DISTANCE, Measured, Results, Row
-from mmpoison.reporting.summary import classes, section
-from mmpoison.reporting.table import Cell, Column
-from mmpoison.reporting.text import as_number, count, percent
-from mmpoison.runs.recipe_files import read_recipe, shipped_recipes
+from mmpoison.reporting import (
+    DISTANCE,
+    Cell,
+    Column,
+    Measured,
+    Results,
+    Row,
+    as_number,
+    classes,
+    count,
+    drawings,
+    percent,
+    section,
+)
+from mmpoison.runs import read_recipe, shipped_recipes
 from mmpoison.statistics import Summary, summarize
 from mmpoison_lab.paper.draw import Series, bars, curves, densities, heat_map, maps
 from mmpoison_lab.paper.measured import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mmpoison.reporting.results import Measured, Results, Row, change
+from mmpoison.reporting import Measured, Results, Row, change
 from mmpoison.statistics import compare
 
 AMOUNTS = ("attack.samples", "attack.pairs", "attack.rate", "attack.share")

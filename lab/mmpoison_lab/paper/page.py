@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mmpoison.reporting.results import Measured, Row
-from mmpoison.reporting.table import Cell, Column, Compared, Link, Table
-from mmpoison.reporting.text import decimal
+from mmpoison.reporting import Cell, Column, Compared, Link, Measured, Row, Table, decimal
 from mmpoison.statistics import FEWEST_SEEDS
 
 Sense = Literal["up", "down"] | None

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from mmpoison.base.untrusted import parse_json
+from mmpoison.base import parse_json
 
 
 @cache

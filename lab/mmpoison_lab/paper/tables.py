@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from mmpoison.reporting.results import (
+from mmpoison.reporting import (
+    Cell,
+    Column,
     Measured,
     Results,
     Row,
@@ -16,7 +18,6 @@ from mmpoison.reporting.results import (
     difference,
     is_balanced,
 )
-from mmpoison.reporting.table import Cell, Column
 from mmpoison_lab.paper.measured import (
     ATTACK_1,
     ATTACK_2,

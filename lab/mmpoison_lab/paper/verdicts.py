@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpoison.base.phrasing import capitalized
-from mmpoison.reporting.results import MAIN, Measured, Results, Row
-from mmpoison.reporting.table import Cell, Column, Link
+from mmpoison.base import capitalized
+from mmpoison.reporting import MAIN, Cell, Column, Link, Measured, Results, Row
 from mmpoison_lab.paper.claim import (
     FAILS,
     HOLDS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpoison.runs.experiments import VIEWS, Written
+from mmpoison.runs import VIEWS, Written
 
 
 class Paper:

@@ -12,21 +12,21 @@ from textwrap import shorten
 from typing import Any
 from urllib.parse import quote
 
-from mmpoison.base.extras import is_installed
-from mmpoison.base.files import atomic_file, write_json
-from mmpoison.base.registry import unknown_name
+from mmpoison.base import atomic_file, is_installed, unknown_name, write_json
 from mmpoison.errors import InputError
-from mmpoison.reporting.figure import save, template
-from mmpoison.reporting.html_report import page_table
-from mmpoison.reporting.results import Results
-from mmpoison.reporting.table import (
+from mmpoison.reporting import (
     Cell,
     Compared,
     Link,
+    Results,
     Table,
+    decimal,
     markdown,
+    page_table,
+    save,
+    template,
+    visible,
 )
-from mmpoison.reporting.text import decimal, visible
 from mmpoison_lab.paper.claim import ends
 from mmpoison_lab.paper.draw import dots
 from mmpoison_lab.paper.entries import PAPER

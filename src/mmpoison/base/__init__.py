@@ -1,1 +1,5 @@
 """Basics that all parts use: files, bounds for untrusted input, registries, seeds."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,8 +1,10 @@
 """The command line: a thin layer over the Python API."""
 
+import lazy_loader
+
 from mmpoison.cli.last_resort import guarded
 
-__all__ = ["main"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def build(
     seed: Seed = 0,
     option: list[str] | None = None,
 ) -> None:
-    """Generate or download a data set; the same command resumes an interrupted download.
+    """Generate or download a data set; after an interruption the same command fetches the files that are missing.
 
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
 

@@ -20,6 +20,7 @@ from .rows import class_retrieval as class_retrieval
 from .rows import collapse_warning as collapse_warning
 from .rows import collateral as collateral
 from .rows import goal_row as goal_row
+from .rows import probed_test as probed_test
 from .rows import query_lengths as query_lengths
 from .rows import query_sources as query_sources
 from .rows import ranks_row as ranks_row

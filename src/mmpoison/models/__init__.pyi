@@ -11,6 +11,7 @@ from .export import export_model as export_model
 from .inputs import FeatureInputs as FeatureInputs
 from .inputs import PairInputs as PairInputs
 from .inputs import PixelInputs as PixelInputs
+from .inputs import Rows as Rows
 from .inputs import prepare_features as prepare_features
 from .inputs import prepare_pixels as prepare_pixels
 from .loading import load_encoder as load_encoder

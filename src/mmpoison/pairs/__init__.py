@@ -1,1 +1,5 @@
 """The table of image-caption pairs that flows through everything, and its files."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

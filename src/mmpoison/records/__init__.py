@@ -1,1 +1,5 @@
 """The JSON files of runs and checkpoints as typed values; imports no torch, so that reports start at once."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

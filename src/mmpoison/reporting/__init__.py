@@ -2,3 +2,7 @@
 
 Nothing is imported here: every command writes text for a terminal, and few make a report.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,10 +5,17 @@ from .loop import Step as Step
 from .loop import TrainingResult as TrainingResult
 from .loop import chain_callbacks as chain_callbacks
 from .loop import finetune as finetune
+from .objective import CropFlipColour as CropFlipColour
+from .objective import EditWords as EditWords
 from .objective import Embedded as Embedded
 from .objective import EpochStart as EpochStart
+from .objective import ImageView as ImageView
 from .objective import Objective as Objective
+from .objective import TextView as TextView
 from .objective import contrastive_loss as contrastive_loss
+from .plan import Plan as Plan
+from .settings import MOST_EPOCHS as MOST_EPOCHS
+from .settings import ROLES as ROLES
 from .settings import TrainingSettings as TrainingSettings
 from .states import Checkpoints as Checkpoints
 from .states import copy_logs as copy_logs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ from typing import Any
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
+from mmpoison.base.phrasing import file_size
 from mmpoison.base.progress import Progress
 from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.datasets.fetch.transfer import Downloaded, check_space, download, unpack
+from mmpoison.datasets.fetch.transfer import download, unpack
 from mmpoison.datasets.options import fit_options
 from mmpoison.errors import InputError
 
@@ -28,6 +30,9 @@ LEDGER = "download.json"
 
 MEGABYTE = 1_000_000
 
+GROWS = 20
+"""How many times larger an archive may get when it is unpacked."""
+
 
 @dataclass(frozen=True)
 class PublicFile:
@@ -36,11 +41,10 @@ class PublicFile:
     Attributes:
         name: Its name in the cache folder.
         urls: Its addresses, tried in this order.
-        about: Its size in bytes as far as known, for the disk and the progress bar.
-        size: Its size where it is published together with a checksum.
+        about: Its size in bytes as far as known, for the disk and the progress bar; up to twice as many are taken.
+        size: Its size where it is published together with a checksum; no more bytes are taken.
         sha256: Its published checksum; without one the first download is trusted and later ones must equal it.
         wanted: Which members are unpacked, by name; all by default.
-        grows: How many times larger it may get when it is unpacked.
     """
 
     name: str
@@ -49,7 +53,6 @@ class PublicFile:
     size: int | None = None
     sha256: str | None = None
     wanted: Callable[[str], bool] | None = None
-    grows: int = 20
 
 
 def ways_to_get(name: str) -> list[dict[str, str | None]]:
@@ -139,16 +142,14 @@ def fetch_and_unpack(
         todo = [file for file in files if not (cache.folder / file.name).exists()]
         _check_disk(cache.folder, out, todo, files)
         step = _Steps(sum(file.about for file in files) * 2, progress)
-        archives: list[tuple[PublicFile, Downloaded]] = []
-        for file in files:
-            archives.append((file, cache.fetch(file, step.of(file.about))))
+        archives = [(file, cache.fetch(file, step.of(file.about))) for file in files]
         with atomic_folder(out) as folder:
-            for file, got in archives:
+            for file, archive in archives:
                 try:
                     unpack(
-                        got.path,
+                        archive,
                         folder,
-                        most_bytes=file.grows * got.size + MEGABYTE,
+                        most_bytes=GROWS * archive.stat().st_size + MEGABYTE,
                         wanted=file.wanted,
                         progress=step.of(file.about),
                     )
@@ -159,8 +160,8 @@ def fetch_and_unpack(
             cache.write(folder, [file.name for file in files])
         cache.save()
         if not keep_archives:
-            for _, got in archives:
-                got.path.unlink(missing_ok=True)
+            for _, archive in archives:
+                archive.unlink(missing_ok=True)
         step.finish()
     return out
 
@@ -179,60 +180,60 @@ class DownloadCache:
     ledger: dict[str, dict[str, Any]] = field(default_factory=dict)
     trusted: frozenset[str] = frozenset()
 
-    def fetch(self, file: PublicFile, progress: Progress | None = None, **how: Any) -> Downloaded:
+    def fetch(self, file: PublicFile, progress: Progress | None = None) -> Path:
         """Fetch a file, or find that it is here; its checksum must be the published one, or that of the first time.
 
         Raises:
             InputError: If it cannot be had, or is not the file that was expected.
         """
-        known = self.ledger.get(file.name, {})
-        expected = file.sha256 or known.get("sha256")
-        first_error: InputError | None = None
+        target = self.folder / file.name
+        known = self.ledger.get(file.name, {}).get("sha256")
+        failures = []
         for url in file.urls:
             try:
-                got = download(
+                download(
                     url,
-                    self.folder / file.name,
-                    sha256=expected,
-                    size=file.size,
+                    target,
+                    most=file.size or 2 * file.about,
+                    sha256=file.sha256 or known,
                     progress=progress,
-                    **how,
                 )
             except InputError as error:
-                first_error = first_error or error
+                failures.append(str(error))
                 continue
-            self._note(file, url, got, known)
-            return got
-        assert first_error is not None, "a file without an address"
-        if file.sha256 is None and "sha256 is" in str(first_error):
-            raise InputError(
-                f"{first_error}; the checksum is that of the first download, noted in {self.folder / LEDGER}: "
-                "delete its entry if the file was changed there for good"
-            ) from None
-        raise first_error
+            self._note(file, url, known)
+            return target
+        advice = f"try again, or download it by hand to {target}"
+        if known and file.sha256 is None:
+            advice += (
+                f" (if it was changed there for good, delete its entry in {self.folder / LEDGER})"
+            )
+        raise InputError(f"{failures[0]}: {advice}")
 
     def distrust(self, file: PublicFile) -> None:
-        """Forget a first download that turned out not to be what it should be; one that is vouched for stays."""
+        """Delete a first download that turned out not to be what it should be; one that is vouched for stays."""
         if file.sha256 is None and file.name not in self.trusted:
-            (self.folder / file.name).unlink(missing_ok=True)
-            self.ledger.pop(file.name, None)
+            (self.folder / file.name).unlink()
 
     def save(self) -> None:
         """Write down what was fetched, when it has proved to be what it should be."""
-        self.trusted = frozenset(self.ledger)
         write_json(self.folder / LEDGER, {"files": self.ledger})
 
     def write(self, folder: Path, names: Sequence[str]) -> None:
         """Write what is known of some files into a folder."""
         write_json(folder / LEDGER, {"files": {name: self.ledger[name] for name in names}})
 
-    def _note(self, file: PublicFile, url: str, got: Downloaded, known: Mapping[str, Any]) -> None:
-        if known.get("sha256") == got.sha256:
+    def _note(self, file: PublicFile, url: str, known: str | None) -> None:
+        import pooch
+
+        path = self.folder / file.name
+        sha256 = file.sha256 or known or pooch.file_hash(path)
+        if known == sha256:
             return
         self.ledger[file.name] = {
             "url": url,
-            "size": got.size,
-            "sha256": got.sha256,
+            "size": path.stat().st_size,
+            "sha256": sha256,
             "checksum": "published" if file.sha256 else "of the first download, none is published",
             "fetched": time.strftime("%Y-%m-%d", time.gmtime()),
         }
@@ -254,6 +255,9 @@ def open_cache(name: str) -> Iterator[DownloadCache]:
     with cache.locked(key, give_up) as folder:
         folder.mkdir(parents=True, exist_ok=True)
         cache.describe(key, folder)
+        # pooch's name for a file that it is fetching: it was killed
+        for stray in folder.rglob("tmp????????"):
+            stray.unlink()
         ledger: Any = {}
         if (folder / LEDGER).exists():
             ledger = read_json(folder / LEDGER)
@@ -274,10 +278,18 @@ def _check_disk(
         there = there.parent
     fetched, unpacked = sum(file.about for file in todo), sum(file.about for file in files)
     if there.stat().st_dev == cache.stat().st_dev:
-        check_space(cache, fetched + unpacked, "the download and what it unpacks to")
+        _check_space(cache, fetched + unpacked, "the download and what it unpacks to")
     else:
-        check_space(cache, fetched, "the download")
-        check_space(there, unpacked, "what is unpacked")
+        _check_space(cache, fetched, "the download")
+        _check_space(there, unpacked, "what is unpacked")
+
+
+def _check_space(folder: Path, needed: int, what: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: {what} needs {file_size(needed)}, {file_size(free)} are free: make room or choose another disk"
+        )
 
 
 class _Steps:

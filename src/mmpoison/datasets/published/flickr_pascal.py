@@ -31,7 +31,7 @@ from mmpoison.base.untrusted import (
 )
 from mmpoison.datasets.catalogue import derived
 from mmpoison.datasets.fetch.builds import PublicFile, open_cache
-from mmpoison.datasets.fetch.transfer import read_page
+from mmpoison.datasets.fetch.transfer import download
 from mmpoison.datasets.options import Count
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
@@ -353,7 +353,10 @@ PASCAL_PAGE = "http://vision.cs.uiuc.edu/pascal-sentences/"
 PASCAL_CAPTIONS = "4a71f29afa2df6e4c32702a589cb3454d926d5363efff1e8f5bc3659148c5e1a"
 """sha256 of the captions of all 1,000 images (`captions_digest`) in a copy that was made when the page was up."""
 
-MOST_PHOTO = 8 << 20
+MOST_PAGE = 16 << 20
+
+PHOTO = 4 << 20
+"""Bytes of a photograph, generously."""
 
 
 def build_pascal_sentences(
@@ -374,10 +377,9 @@ def build_pascal_sentences(
         InputError: If the page is not reached or is another one, or a photograph cannot be had.
     """
     refuse_occupied(out)
-    text = read_page(page)
     published = shipped_split(PASCAL)
     with open_cache(PASCAL) as cache, atomic_folder(out) as folder:
-        (folder / PAGE_FILES[0]).write_text(text, encoding="utf-8")
+        download(page, folder / PAGE_FILES[0], most=MOST_PAGE)
         for label in set(published.labels.values()):
             # the folders by which the page is recognised
             (folder / str(label)).mkdir()
@@ -386,9 +388,8 @@ def build_pascal_sentences(
         names = [str(image_id) for image_id in pairs.images.ids]
         for done, name in enumerate(names, start=1):
             (cache.folder / name).parent.mkdir(exist_ok=True)
-            photo = PublicFile(name, (urljoin(page, quote(name)),), about=0)
-            got = cache.fetch(photo, most=MOST_PHOTO)
-            with got.path.open("rb") as stream:
+            photo = PublicFile(name, (urljoin(page, quote(name)),), about=PHOTO)
+            with cache.fetch(photo).open("rb") as stream:
                 jpeg = stream.read(2) == b"\xff\xd8"
             if not jpeg:
                 cache.distrust(photo)

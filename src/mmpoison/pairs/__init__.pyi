@@ -1,0 +1,9 @@
+from .captions import caption_of as caption_of
+from .captions import plural as plural
+from .captions import synonyms as synonyms
+from .manifest import AddedImage as AddedImage
+from .manifest import PoisonedPair as PoisonedPair
+from .poison_record import new_image as new_image
+from .table import BoolArray as BoolArray
+from .table import IntArray as IntArray
+from .table import PairDataset as PairDataset
