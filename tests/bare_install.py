@@ -14,8 +14,10 @@ import io
 import json
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.metadata import Distribution
 from types import ModuleType
+from typing import Any
 
 
 class HidingFinder:
@@ -36,8 +38,11 @@ class HidingFinder:
             return None
         return importlib.machinery.PathFinder.find_spec(name, path, target)
 
-    # `importlib.metadata` asks the finders for the versions of what is installed
-    find_distributions = staticmethod(importlib.machinery.PathFinder.find_distributions)
+    def find_distributions(self, *context: Any) -> Iterator[Distribution]:
+        """Find what is installed, for versions and entry points; nothing of what is hidden."""
+        for found in importlib.machinery.PathFinder.find_distributions(*context):
+            if found.name.replace("-", "_") not in self.hidden:
+                yield found
 
 
 def run_command(arguments: Sequence[str]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a bare wheel holds and does: without any extra, each verb works or names the extra in one line.
+"""What the product's wheel does without extras and laboratory: each verb works, or names in one line what it needs.
 
 make wheel && python3 -m venv .venv-bare && .venv-bare/bin/pip install dist/*.whl
 MMPOISON_BARE_PYTHON=$PWD/.venv-bare/bin/python make test ARGS=tests/test_wheel.py
@@ -51,6 +51,7 @@ HIDDEN = (
         "uvicorn",
         "ray",
         "tokenizers",
+        "mmpoison_lab",
     ),
 )
 
@@ -66,10 +67,9 @@ sweep: {{seeds: [0]}}
 
 # {data}, {model}: coloured squares and a model of a few thousand weights; {place}: an empty folder
 WORKS = {
-    "demo": "demo --help",
+    "demo": "demo --out {place}/demo --set training.epochs=1 --set attack.samples=2 --set data.options.unlabelled=60"
+    " --set data.options.per_class=12 --set data.options.held_out=4 --set sterilize.training.max_steps=2",
     "run": "run {recipe} --out {place}/run --no-models",
-    "run, planned": "run table-3-openmoji --dry-run --seeds 5 --set attack.samples=2 --set data.options.unlabelled=60"
-    " --set data.options.per_class=4 --set data.options.held_out=2",
     "many runs": "run {recipe} --seeds 0-1 --out {place}/many --workers 1",
     "poison": "poison {data} --goal sheep2aeroplane --samples 2 --out {place}/poisoned",
     "train": "train --data {data} --model {model} --out {place}/trained --set "
@@ -127,7 +127,15 @@ NAMES_ITS_EXTRA = {
         "train --data {data} --model {model} --out {place}/t3 --track wandb --set "
         + " --set ".join(SMALL),
     ),
-    "a figure of the paper": ("figures", "report {place}/run --view all --out {place}/figures"),
+}
+
+# what is in the laboratory says so
+NAMES_THE_LABORATORY = {
+    "a table's runs": "run table-3",
+    "a table": "report {place}/run --view table-3",
+    "a matrix": "run matrix --with rows=orphan",
+    "an attack": "poison {data} --attack patch-backdoor --goal sheep2aeroplane --samples 2 --out {place}/no",
+    "a defence": "scan {data} --encoder {model} --method gmm-split --out {place}/no",
 }
 
 
@@ -147,20 +155,33 @@ def outcomes(
     }
     asked = {f"works: {name}": text for name, text in WORKS.items()}
     asked |= {f"names: {name}": text for name, (_, text) in NAMES_ITS_EXTRA.items()}
+    asked |= {f"laboratory: {name}": text for name, text in NAMES_THE_LABORATORY.items()}
     commands = [[word.format(**names) for word in text.split()] for text in asked.values()]
     program = str(Path(__file__).with_name("bare_install.py"))
     # the Python of an environment where the wheel alone is installed has nothing to hide
     python = os.environ.get("MMPOISON_BARE_PYTHON")
     hidden = () if python else HIDDEN
+    path = {} if python else {"PYTHONPATH": str(_wheel(tmp_path_factory.mktemp("wheel")))}
     done = subprocess.run(
         [python or sys.executable, program, json.dumps(commands), *hidden],
         capture_output=True,
         text=True,
         check=False,
         cwd=place,
+        env={**os.environ, **path},
     )
     assert done.returncode == 0, done.stderr
     return dict(zip(asked, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+def _wheel(folder: Path) -> Path:
+    """Build the product's wheel, unpack it as pip does, and return where it is to be imported from."""
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), str(ROOT)], check=True)
+    (wheel,) = folder.glob("mmpoison-*.whl")
+    place = folder / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(place), str(wheel)], check=True)
+    return place
 
 
 def _verbs(command: Any, path: str = "") -> set[str]:
@@ -178,8 +199,8 @@ def test_every_verb_is_tried() -> None:
 
 def test_every_extra_is_tried() -> None:
     tried = {extra for extra, _ in NAMES_ITS_EXTRA.values()}
-    # models of transformers need it inside open_clip; no verb needs notebooks
-    assert set(EXTRAS) - {"docs", "dev", "transformers", "notebooks"} <= tried
+    # models of transformers need it inside open_clip; no verb needs notebooks, and pages do without figures
+    assert set(EXTRAS) - {"docs", "dev", "transformers", "notebooks", "figures"} <= tried
 
 
 @pytest.mark.slow  # one test, so that one process of the tests alone makes the outcomes
@@ -192,6 +213,11 @@ def test_verbs_work_without_extras_or_name_them(outcomes: dict[str, dict[str, An
         assert outcome["code"] == 2, (name, outcome["out"])
         assert len(outcome["err"].splitlines()) == 1, name
         assert f"mmpoison[{extra}]" in outcome["err"], name
+    for name in NAMES_THE_LABORATORY:
+        outcome = outcomes[f"laboratory: {name}"]
+        assert outcome["code"] == 2, (name, outcome["out"])
+        assert outcome["err"].count("\n") == 1, name
+        assert "pip install mmpoison-lab" in outcome["err"], name
 
 
 def test_the_weights_take_most_of_the_wheel_and_are_half_precision() -> None:
