@@ -34,6 +34,20 @@ TAKES = {
 """What options take, where their type says nothing."""
 VALUES = {option: value for value, options in TAKES.items() for option in options.split()}
 
+
+def _attacks() -> str:
+    """Name the registered attacks, by kind."""
+    from mmpoison.attacks.catalogue import ATTACKS
+
+    kinds: dict[str, list[str]] = {}
+    for name, attack in ATTACKS.items():
+        kinds.setdefault(attack.kind, []).append(name)
+    return "; ".join(f"{kind.capitalize()}: {', '.join(names)}" for kind, names in kinds.items())
+
+
+LISTED: dict[str, Callable[[], str]] = {"--attack": _attacks}
+"""Options whose help ends with what is installed."""
+
 LONGEST_CHOICES = 16
 """Characters of choices that stand next to an option; more of them would make a column of half the terminal."""
 
@@ -111,6 +125,8 @@ def simplified(command: C, ctx: Any) -> C:
 def _simplify(option: TyperOption) -> None:
     # an option is spelled one way; what follows its first long name is an older spelling
     long = [name for name in option.opts if name.startswith("--")]
+    if long and long[0] in LISTED:
+        option.help = f"{option.help} {LISTED[long[0]]()}."
     option.opts = long[:1] + [name for name in option.opts if name not in long]
     option.secondary_opts = option.secondary_opts[:1]
     # a range is a bound on nonsense; a message names it when it is left

@@ -56,21 +56,12 @@ def poison(
     Attack III: [bold]mmpoison poison --data pairs --goal sheep2aeroplane --goal sofa2bird --samples 25
     --out both[/bold]
 
-    A backdoor: [bold]mmpoison poison --data pairs --attack patch-backdoor --goal sheep2sofa --rate 0.005
-    --out patched[/bold]
-
-    An attacker who knows the filters: [bold]mmpoison poison --data pairs --attack orphan --goal sheep2sofa --samples 25
-    --out orphan[/bold]
-
     Rebuild: [bold]mmpoison poison --data pairs --from-manifest poisoned/manifest.json --out again[/bold]
 
     Options:
         data: A clean data set, in any format.
-        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals. For nearest-goal also A2auto.
-        attack: single-target-image (I), single-target-label (II, the default for one goal), multiple-target-labels
-            (III, the default for several goals). Backdoors: patch-backdoor, blend-backdoor, badclip. Changed images:
-            feature-collision. Chosen captions: nearest-goal, toxic-text. Attackers who know the filters:
-            self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan.
+        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals.
+        attack: Which attack; by default single-target-label, for several goals multiple-target-labels.
 
     How much (give one):
         samples: How many images of A lend their captions.
