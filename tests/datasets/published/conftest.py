@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from mmpoison.pairs.splits import shipped_split
-
-PASCAL_SPLIT = shipped_split("pascal-sentences")
+from mmpoison.datasets.published.flickr_pascal import CLASSES
 
 
 def write_flickr(folder: Path) -> None:
@@ -25,16 +23,15 @@ def write_flickr(folder: Path) -> None:
     (folder / "results_20130124.token").write_text("\n".join(lines) + "\n")
 
 
-def write_pascal(
-    folder: Path, names: Sequence[str] = tuple(PASCAL_SPLIT.splits), **more: Any
-) -> None:
-    """Write images of the published split with five captions each, and more entries."""
+def write_pascal(folder: Path) -> None:
+    """Write four images of each class with five captions each."""
     folder.mkdir(parents=True)
+    names = {f"2008_{n:06}.jpg": label for n, label in enumerate(sorted(CLASSES * 4))}
     entries = {
-        name: {"category": PASCAL_SPLIT.labels[name], "captions": [f"{name} {n}" for n in range(5)]}
-        for name in names
+        name: {"category": label, "captions": [f"{name} {n}" for n in range(5)]}
+        for name, label in names.items()
     }
-    (folder / "pascal_sentences.json").write_text(json.dumps({**entries, **more}))
+    (folder / "pascal_sentences.json").write_text(json.dumps(entries))
 
 
 def regions_of(image: int, *phrases: Any) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def karpathy_image(name: str, split: str = "train", *raw: Any) -> dict[str, Any]
 
 @pytest.fixture
 def flickr_pascal_root(tmp_path: Path) -> Path:
-    """Small Flickr30k and the captions of the whole PASCAL Sentences, each in its folder."""
+    """Small Flickr30k and the captions of a small PASCAL Sentences, each in its folder."""
     write_flickr(tmp_path / "flickr30k")
     write_pascal(tmp_path / "pascal-sentences")
     return tmp_path

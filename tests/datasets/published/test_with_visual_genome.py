@@ -24,7 +24,7 @@ def root(flickr_pascal_root: Path) -> Path:
 
 def test_clean_pairs_beside_flickr_pascal(root: Path) -> None:
     pairs = load_dataset("flickr-pascal-vg", root, options={"missing": "keep"})
-    assert Counter(splits_of(pairs)) == {"train": 6 + 500, "val": 3, "test": 500}
+    assert Counter(splits_of(pairs)) == {"train": 6 + 40, "val": 3, "test": 40}
     alone = load_dataset("flickr-pascal", root, options={"missing": "keep"})
     assert pairs.classes == alone.classes
     assert sorted(pairs.select(split="train").captions) == sorted(
@@ -37,12 +37,12 @@ def test_clean_pairs_beside_flickr_pascal(root: Path) -> None:
 
 def test_trained_on_visual_genome_and_tested_on_pascal(root: Path) -> None:
     pairs = load_dataset("vg-pascal", root, options={"missing": "keep"})
-    assert Counter(splits_of(pairs)) == {"train": 3, "test": 500}
+    assert Counter(splits_of(pairs)) == {"train": 3, "test": 40}
     labels = labels_of(pairs)
     train = [labels[i] for i in pairs.images.indices(split="train")]
     # no picture of PASCAL can become a target of the poison
     assert sorted(map(str, train)) == ["None", "aeroplane", "sheep"]
-    assert len(pairs.images.indices(split="test", label="sheep")) == 25
+    assert len(pairs.images.indices(split="test", label="sheep")) == 2
 
 
 def coco_root(root: Path, coco_ids: dict[int, int | None]) -> Path:
