@@ -124,8 +124,9 @@ def test_a_line(
 
 @pytest.mark.parametrize("name", [name for name in FOLDERS if name.endswith("-b")])
 def test_one_caption_an_image(published: Path, name: str) -> None:
-    root = published / FOLDERS[name]
-    whole, pairs = (load_dataset(each, root) for each in (name.removesuffix("-b"), name))
+    root, base = published / FOLDERS[name], name.removesuffix("-b")
+    whole, pairs = (load_dataset(each, root) for each in (base, name))
+    assert {*DATASETS[name].options} <= {*DATASETS[base].options, "caption_seed"}
     assert list(pairs.images.ids) == list(whole.images.ids)
     assert (labels_of(pairs), splits_of(pairs)) == (labels_of(whole), splits_of(whole))
     captions = captions_by_image(whole)
@@ -201,7 +202,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
 }
 """Where the second entry of a file is."""
 
-_class = partial(dict, category="sheep")
+_class: Any = partial(dict, category="sheep")
 SAID = ("annotations", 1)
 
 # set, the new entry, what is said of it, how many images and pairs are lost; of COCO also where the entry is
