@@ -195,8 +195,7 @@ def test_a_repair_of_coco_sees_no_image_of_coco(published: Path, tmp_path: Path)
     file = copied(published, "visual-genome", tmp_path).rename(tmp_path / "visual-genome")
     file /= "image_data.json"
     file.write_text(json.dumps([{"image_id": n, "coco_id": 1} for n in range(1, 26)]))
-    every = refusal(load_dataset, "coco-paper-vg", tmp_path)
-    assert "every image of Visual Genome is in COCO too" in every
+    assert "every image of Vis" in refusal(load_dataset, "coco-paper-vg", tmp_path)
     file.unlink()
     missing = refusal(load_dataset, "coco-paper-vg", tmp_path)
     assert "image_data.json: missing; it says which" in missing

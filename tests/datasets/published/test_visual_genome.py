@@ -115,9 +115,8 @@ def test_image_data_says_in_which_folder_an_image_is(root: Path) -> None:
     ]
     (root / "image_data.json").write_text(json.dumps(data))
     pairs = load_visual_genome(root)
-    second = {"1.jpg", "3.jpg"}
-    names = [f"{n}.jpg" for n in range(1, 6)]
-    assert list(pairs.images.ids) == [f"VG_100K{'_2' * (n in second)}/{n}" for n in names]
+    wanted = [f"VG_100K{'_2' * (n in (1, 3))}/{n}.jpg" for n in range(1, 6)]
+    assert list(pairs.images.ids) == wanted
     assert len(pairs.problems) == 2
     assert "image_data.json [4]: not as it should be (Expected `str`" in pairs.problems[0]
     (root / "image_data.json").write_text("{}")
