@@ -260,15 +260,6 @@ def read_scores(folder: Path) -> None:
         json.dumps([pair.caption, pair.distance], allow_nan=False)
 
 
-def split(folder: Path) -> None:
-    pairs = load_pairs(squares(folder / "pairs"))
-    datasets.FrozenSplit.of(pairs, "own").write(folder / "split.json")
-
-
-def read_split(folder: Path) -> None:
-    datasets.find_split(folder / "split.json").apply(load_pairs(folder / "pairs"))
-
-
 def recipe(folder: Path) -> None:
     sweep = "sweep:\n  seeds: [0, 1]\n  grid: {attack.samples: [5, 10]}\n"
     sweep += "  variants: {frozen: {training.trainable: image}, plain: null}\n"
@@ -414,7 +405,6 @@ TARGETS: dict[str, tuple[Act, Act, str]] = {
     "manifest": (poisoned, read_poisoned, "poisoned/manifest.json"),
     "labels": (labels, read_labels, "*.csv"),
     "scores": (scan, read_scores, "sc*"),
-    "split": (split, read_split, "split.json"),
     "recipe": (recipe, read_recipe, "recipe.yaml"),
     "sweep-folder": (sweep, lambda f: SweepFolder(f)._listed(), "sweep.yaml"),
     "metrics": (run, read_metrics, "[mr]e*"),

@@ -20,11 +20,6 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 FEW = {"unlabelled": 100, "per_class": 24, "held_out": 100, "samples": 12}
 
 
-def test_there_is_one_for_each_user() -> None:
-    names = {file.stem for file in NOTEBOOKS}
-    assert names >= {"from-load-to-figure", "researcher", "engineer", "owner"}
-
-
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_outputs_are_stored_and_small(file: Path) -> None:
     notebook = nbformat.read(file, as_version=4)

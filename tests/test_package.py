@@ -126,7 +126,6 @@ PARSERS = {
     "pairs/manifest.py": "one typed record, of JSON that was read within the bounds",
     "images/triggers.py": "typed records, of a manifest that was read within the bounds",
     "pairs/folder.py": "typed lines, of JSON that was read within the bounds",
-    "pairs/splits.py": "one typed record, of bounded bytes",
     "datasets/openmoji/scene_data.py": "what the package ships, pictures that it drew",
 }
 LOADERS = {

@@ -90,7 +90,7 @@ WORKS = {
     "report": "report {place}/run",
     "data build": "data build --help",
     "data list": "data list",
-    "data split": "data split {data} --per-class 2 --save {place}/split.json",
+    "data split": "data split {data} --per-class 2 --out {place}/split",
     "data verify": "data verify {data}",
     "models export": "models export {model} --out {place}/exported",
     "models fetch": "models fetch --help",

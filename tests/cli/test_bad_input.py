@@ -223,17 +223,9 @@ CASES = {
         ("data verify rsicd-ucm", "needs the folder that holds it"),
         ("data split nowhere", "nowhere: no such folder or file, and unknown data set 'nowhere'"),
         ("data split squares --per-class 99", "class 'aeroplane' has 12 images: 99 for the test"),
-        ("data split squares --per-class 2 --apply x", "--per-class makes a split"),
-        ("data split squares --apply nothing.json", "nothing.json: no such file"),
-        (
-            "data split squares --apply pascal-sentences",
-            "pascal-sentences: none of its images is in the",
-        ),
         ("data split squares --labels nothing.csv", "nothing.csv: no such file"),
         ("data split squares --keywords sheep", "keywords 'sheep': label=word|word is needed"),
-        ("data split squares --save full", "full: exists already"),
         ("data split squares --out full", "full: is not empty"),
-        ("data split squares --ids name", "two images are called '00.png'"),
         ("data split squares --option colour=blue", "has no option 'colour'"),
     ],
     "models and defenses": [

@@ -40,7 +40,7 @@ BASE: dict[str, str] = {
     "report": "report run",
     "search": "search --data squares --models model",
     "data build": "data build openmoji",
-    "data split": "data split squares --save s.json",
+    "data split": "data split squares",
     "data verify": "data verify squares",
     "models show": "models show model",
     "models fetch": "models fetch model",
@@ -67,7 +67,6 @@ INSIDE = {
     "what a scan said": ("scanned/scan.json", "review scanned --labels l.csv"),
     "metrics of a run": ("run/metrics.json", "report run"),
     "the recipe of a run": ("run/recipe.yaml", "report run --parquet x.parquet"),
-    "a split": ("split.json", "data split squares --apply split.json"),
     "the list of a sweep": (
         "sweep/sweep.yaml",
         "run recipe.yaml --seeds 0-1 --workers 1 --out sweep",

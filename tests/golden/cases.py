@@ -377,10 +377,8 @@ def data(work: Work) -> Any:
     loosely = "--option strict=false"
     found["faulty"] = work.said(f"data verify faulty {loosely}", code=None)
     found["faulty json"] = work.said(f"data verify faulty {loosely} --json", code=None)
-    split = "--per-class 3 --keywords thing='kitten|thing' --seed 4 --save split.json"
+    split = "--per-class 3 --keywords thing='kitten|thing' --seed 4"
     found["split"] = work.does(f"data split {work.squares} {split}", "split")
-    found["split.json"] = work.file(work.folder / "split.json")
-    found["applied"] = work.said(f"data split {work.squares} --apply split.json")
     found["list"] = work.said("data list --json")
     found["one"] = work.said("data list coco")
     return found

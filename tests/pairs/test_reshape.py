@@ -1,4 +1,4 @@
-"""Smaller, balanced and repeated sets: counts, nesting, the same test part, pinned choices."""
+"""Smaller and balanced sets: counts, nesting, the same test part, pinned choices."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, labels_of
 from mmpoison.pairs.splits import (
-    FrozenSplit,
     balanced,
     cap_captions,
-    drop_classes,
-    repeat_captions,
     split_per_class,
     subset_per_class,
 )
@@ -91,26 +88,6 @@ def test_captions_do_not_hang_on_the_folder_or_the_order() -> None:
     assert list(pairs_by_image(balanced(here, 2)).values()) != chosen
 
 
-def test_captions_are_repeated() -> None:
-    thrice = repeat_captions(made(), 3)
-    test = thrice.select(split="test")
-    original = made().select(split="test")
-    assert list(test.captions) == [f"{c} {c} {c}" for c in original.captions]
-    assert list(thrice.select(split="train").captions) == list(
-        made().select(split="train").captions
-    )
-    everywhere = repeat_captions(made(), 2, split=None)
-    assert list(everywhere.captions) == [f"{c} {c}" for c in made().captions]
-    assert repeat_captions(made(), 1).fingerprint == made().fingerprint
-
-
-def test_queries_of_a_poisoned_set_may_be_longer(squares: PairDataset) -> None:
-    poisoned = SingleTargetLabel(goal="sheep2aeroplane", samples=2).poison(squares, seed=0)
-    longer = repeat_captions(poisoned, 2)
-    assert longer.manifest is poisoned.manifest
-    assert np.array_equal(longer.poisoned, poisoned.poisoned)
-
-
 # -- images ----------------------------------------------------------------------------------------
 
 
@@ -148,13 +125,14 @@ def test_classes_with_equal_file_names_are_chosen_apart() -> None:
 
 
 def test_split_per_class() -> None:
-    pairs = split_per_class(drop_classes(made(), ["dog"]), 4, 0)
+    large = made().piece([n for n, label in enumerate(labels_of(made())) if label != "dog"])
+    pairs = split_per_class(large, 4, 0)
     test = pairs.images.indices(split="test")
     assert Counter(labels_of(pairs)[i] for i in test) == {"bird": 4, "cat": 4}
     assert pairs.counts()["splits"]["train"]["images"] == len(pairs.images) - 8
     assert "val" not in pairs.counts()["splits"]
     # a split of four is part of one of five
-    five = split_per_class(drop_classes(made(), ["dog"]), 5, 0)
+    five = split_per_class(large, 5, 0)
     assert set(test) < set(five.images.indices(split="test"))
 
 
@@ -182,13 +160,6 @@ def test_shares_are_kept_for_any_seed(seed: int, share: float) -> None:
         assert count == max(1, int(SIZES[label] * share + 0.5))
 
 
-def test_classes_are_dropped() -> None:
-    pairs = drop_classes(made(), ["cat", "dog"])
-    assert pairs.classes == ("bird",)
-    assert len(pairs.images) == SIZES["bird"] + 3 + SIZES[None]
-    assert len(pairs) == 5 * len(pairs.images)
-
-
 # -- errors ----------------------------------------------------------------------------------------
 
 
@@ -196,13 +167,11 @@ def test_classes_are_dropped() -> None:
     ("function", "arguments", "message"),
     [
         (cap_captions, (0,), "captions an image: 0 is too few"),
-        (repeat_captions, (0,), "caption repeated 0 times"),
         (subset_per_class, (0,), "share 0 of the images"),
         (subset_per_class, (1.5,), "share 1.5 of the images"),
         (subset_per_class, (float("nan"),), "share nan of the images"),
         (split_per_class, (0,), "test images of a class: 0 is too few"),
         (split_per_class, (4,), "class 'dog' has 4 images: 4 for the test leave none to train"),
-        (drop_classes, (["brid"],), "unknown class 'brid': did you mean 'bird'"),
     ],
 )
 def test_bad_arguments_are_one_line(
@@ -212,27 +181,21 @@ def test_bad_arguments_are_one_line(
         function(made(), *arguments)
 
 
-def test_nothing_left_and_no_labels() -> None:
-    unlabelled = drop_classes(made(), ["bird", "cat", "dog"])
+def test_no_labels() -> None:
+    unlabelled = made().piece(np.flatnonzero(made().images.class_codes < 0))
     assert "has no labels, so it cannot be split by class" in refusal(
         split_per_class, unlabelled, 1
     )
-    birds = made().piece(made().images.indices(label="bird"))
-    assert "without bird no image is left" in refusal(drop_classes, birds, ["bird"])
 
 
 @pytest.mark.parametrize(
     ("function", "says"),
     [
         (balanced, "cut to fewer captions"),
-        (lambda pairs: repeat_captions(pairs, 2, split="train"), "given longer captions"),
-        (lambda pairs: repeat_captions(pairs, 2, split=None), "given longer captions"),
         (lambda pairs: subset_per_class(pairs, 0.5), "cut to fewer images"),
         (lambda pairs: split_per_class(pairs, 1), "split"),
-        (lambda pairs: drop_classes(pairs, ["bird"]), "cut to fewer classes"),
         (lambda pairs: label_by_keyword(pairs, {"x": ["sheep"]}), "labelled"),
         (lambda pairs: labels_from_csv(pairs, "labels.csv"), "labelled"),
-        (FrozenSplit("x", {}, {}).apply, "split"),
     ],
 )
 def test_poisoned_sets_are_refused(function: Any, says: str, squares: PairDataset) -> None:

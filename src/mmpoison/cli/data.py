@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, hold_output, live_progress, print_json, say
 from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import AsJson, Images, Seed, parse_options
-from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.datasets.catalogue import NamedData
@@ -94,38 +93,27 @@ def split(
     keywords: Keywords = None,
     per_class: Annotated[int | None, typer.Option(min=1, max=10_000_000)] = None,
     seed: Seed = 0,
-    apply: str | None = None,
-    partial: bool = False,
-    save: Path | None = None,
-    ids: Literal["path", "name"] = "path",
     out: Path | None = None,
     images: Images = "link",
 ) -> None:
-    """Show, make, save or apply the split of a data set; equal sha256 means equal split and labels.
+    """Show or make the split of a data set; the same seed makes the same split.
 
-    Example: [bold]mmpoison data split photos --per-class 25 --save split.json[/bold]
+    Example: [bold]mmpoison data split photos --per-class 25 --out split-photos[/bold]
 
     Options:
         data: A folder or file of pairs, or a data set's name.
         per_class: Make a split with this many test images of each class.
         seed: Seed of --per-class.
-        apply: Apply the split of a file, or one shipped with the package.
-        partial: Let --apply lack images, and leave others out.
         images: For a new pairs folder: hard links, copies or no images.
-        ids: Match images by path, or by file name in any folder.
 
     Output:
-        save: Write the split to a new file.
         out: Write the set as a new pairs folder.
     """
     from mmpoison.pairs.folder import save_pairs
     from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
-    from mmpoison.pairs.splits import FrozenSplit, find_split, split_per_class
+    from mmpoison.pairs.splits import split_per_class
+    from mmpoison.pairs.table import SPLITS
 
-    if per_class is not None and apply is not None:
-        raise InputError("--per-class makes a split and --apply uses one: give only one of them")
-    if save is not None and save.exists():
-        raise InputError(f"{save}: exists already: choose another --save")
     if out is not None:
         hold_output(context, out)
     pairs = data.load()
@@ -133,24 +121,11 @@ def split(
         pairs = labels_from_csv(pairs, labels)
     if keywords:
         pairs = label_by_keyword(pairs, parse_keywords(keywords))
-    before = pairs.problems
     if per_class is not None:
         pairs = split_per_class(pairs, per_class, seed)
-    elif apply is not None:
-        pairs = find_split(apply).apply(pairs, strict=not partial, where=apply)
-    # those of loading were warned of
-    for problem in pairs.problems[len(before) :]:
-        say(problem)
-    frozen = FrozenSplit.of(pairs, Path(str(data)).name, ids)
-    counts = frozen.counts()
-    parts = ", ".join(f"{counts[part]:,} {part}" for part in ("train", "val", "test"))
-    console.print(
-        f"{parts} images, {count_of(counts['classes'], 'class', 'classes')}", highlight=False
-    )
-    console.print(f"sha256 {frozen.sha256}", highlight=False, soft_wrap=True)
-    if save is not None:
-        frozen.write(save)
-        say(f"{save}: written")
+    parts = ", ".join(f"{len(pairs.images.indices(split=part)):,} {part}" for part in SPLITS)
+    classes = count_of(len(pairs.classes), "class", "classes")
+    console.print(f"{parts} images, {classes}", highlight=False)
     if out is not None:
         save_pairs(pairs, out, images=images)
         say(f"{out}: {count_of(len(pairs), 'pair')}")

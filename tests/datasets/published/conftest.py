@@ -1,17 +1,18 @@
-"""Small files in the layouts of COCO, Flickr30k, PASCAL Sentences and Visual Genome."""
+"""Small files in the layouts of the published sets."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import write_jsonl
 
-from mmpoison.pairs.splits import shipped_split
-
-PASCAL_SPLIT = shipped_split("pascal-sentences")
+from mmpoison.datasets.published.flickr_pascal import CLASSES
+from mmpoison.pairs.table import SPLITS
 
 
 def write_flickr(folder: Path) -> None:
@@ -25,16 +26,15 @@ def write_flickr(folder: Path) -> None:
     (folder / "results_20130124.token").write_text("\n".join(lines) + "\n")
 
 
-def write_pascal(
-    folder: Path, names: Sequence[str] = tuple(PASCAL_SPLIT.splits), **more: Any
-) -> None:
-    """Write images of the published split with five captions each, and more entries."""
+def write_pascal(folder: Path) -> None:
+    """Write four images of each class with five captions each."""
     folder.mkdir(parents=True)
+    names = {f"2008_{n:06}.jpg": label for n, label in enumerate(sorted(CLASSES * 4))}
     entries = {
-        name: {"category": PASCAL_SPLIT.labels[name], "captions": [f"{name} {n}" for n in range(5)]}
-        for name in names
+        name: {"category": label, "captions": [f"{name} {n}" for n in range(5)]}
+        for name, label in names.items()
     }
-    (folder / "pascal_sentences.json").write_text(json.dumps({**entries, **more}))
+    (folder / "pascal_sentences.json").write_text(json.dumps(entries))
 
 
 def regions_of(image: int, *phrases: Any) -> dict[str, Any]:
@@ -69,7 +69,6 @@ def write_coco(
     year: int = 2017,
     *,
     captions: int = 2,
-    say: Callable[[int, int], str] = lambda image, n: f" image {image} text {n}\n",
     categories: Mapping[int, str] = CATEGORIES,
     images: bool = False,
     change: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
@@ -82,14 +81,13 @@ def write_coco(
         part: `train` or `val`.
         year: 2014 or 2017.
         captions: Of each image.
-        say: Gives each caption.
         categories: Names by number.
         images: Write empty files of the images too.
         change: Changes the files of captions and of instances before they are written.
     """
     records = [{"id": number, "file_name": coco_name(year, part, number)} for number in objects]
     said = [
-        {"image_id": number, "id": 10 * number + n, "caption": say(number, n)}
+        {"image_id": number, "id": 10 * number + n, "caption": f" image {number} text {n}\n"}
         for n in range(captions)
         for number in objects
     ]
@@ -128,9 +126,60 @@ def karpathy_image(name: str, split: str = "train", *raw: Any) -> dict[str, Any]
     }
 
 
-@pytest.fixture
-def flickr_pascal_root(tmp_path: Path) -> Path:
-    """Small Flickr30k and the captions of the whole PASCAL Sentences, each in its folder."""
-    write_flickr(tmp_path / "flickr30k")
-    write_pascal(tmp_path / "pascal-sentences")
-    return tmp_path
+# among so many descriptions the sheep is hardly among the five
+REGIONS = {
+    1: ["two lambs", "a hill"],
+    2: ["a jet", "grass"],
+    3: ["a goat", "a plane"],
+    4: ["an airplane", "a jetty"],
+    25: ["a jet plane"],
+    **{n: [*(f"grass {k}" for k in range(40)), "one sheep"] for n in range(5, 25)},
+}
+NAMES = {1: "boat", 2: "dog", 3: "toaster", 4: "hair drier", 5: "zebra"}
+TRAIN = [[1]] * 30 + [[2]] * 30 + [[5]] * 40 + [[3]] * 3 + [[]] * 2
+RSICD = ("airport_1.jpg", "00064.jpg", "field_12.jpg")
+UCM = ("1.tif", "100.tif", "101.tif", "2100.tif")
+VAL = [[1]] * 30 + [[2]] * 24 + [[5]] * 12 + [[4]] + [[1, 2]] * 5
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every published set in small, without images; nothing in it may be changed."""
+    root = tmp_path_factory.mktemp("published")
+    for part, first, objects in (("train", 1, TRAIN), ("val", 106, VAL)):
+        of_image = dict(enumerate(objects, start=first))
+        write_coco(root / "coco", of_image, part, 2014, categories=NAMES)
+    write_flickr(root / "flickr30k")
+    write_pascal(root / "pascal-sentences")
+    write_regions(root / "visual-genome", REGIONS)
+    files: dict[str, Any] = {
+        # 1 is COCO's, 2 is in no COCO, and 3 in a part of COCO that this one has not
+        "visual-genome/image_data.json": [
+            {"image_id": n, "coco_id": of, "url": ""} for n, of in ((1, 1), (2, None), (3, 999_999))
+        ],
+        "karpathy/dataset_flickr30k.json": {"1.jpg": "restval", "2.jpg": "val", "3.jpg": "test"},
+        "rsicd/dataset_rsicd.json": dict(zip(RSICD, SPLITS, strict=True)),
+        "ucm-captions/dataset.json": dict(zip(UCM, (*SPLITS, "train"), strict=True)),
+        "rsicd/txtclasses_rsicd/airport.txt": "airport_1.jpg\n",
+        # the list of a class counts more than the name of the file
+        "rsicd/txtclasses_rsicd/Playfields.txt": "00064.jpg\r\nfield_12.jpg\n",
+    }
+    for name, content in files.items():
+        if isinstance(content, dict):
+            content = {"images": [karpathy_image(*each) for each in content.items()]}
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    of_rsicd = {f"{n}.jpg": "port" for n in range(9)}
+    of_ucm = {f"{label}/{n}.jpg": label for label in ("beach", "forest") for n in range(6)}
+    for name, labels in (("rsicd", of_rsicd), ("ucm", {**of_ucm, "forest/6.jpg": "forest"})):
+        lines = [
+            {"image": image, "captions": [f"{image} a", "same"], "label": label, "split": "test"}
+            for image, label in labels.items()
+        ]
+        write_jsonl(root / "photos" / name, lines)
+    return root
+
+
+def copied(published: Path, folder: str, to: Path) -> Path:
+    """Copy one example, to be changed."""
+    return shutil.copytree(published / folder, to / "copy")

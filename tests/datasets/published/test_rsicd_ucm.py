@@ -1,17 +1,19 @@
-"""`rsicd-ucm`: halves that are disjoint, whole and drawn by the seed; the real photos where they are."""
+"""`rsicd`, `ucm-captions` and the two together: classes, halves that are disjoint and drawn, and the real photos."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.conftest import SHARED, refusal
+from tests.datasets.published.conftest import copied, karpathy_image
 
-from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.datasets.published.rsicd_ucm import load_rsicd_ucm
+from mmpoison.datasets import DATASETS, PairDataset, load_pairs
+from mmpoison.datasets.published.rsicd_ucm import load_rsicd, load_rsicd_ucm
+from mmpoison.pairs.labels import labels_of
 
 needs_photos = pytest.mark.skipif(
     not (SHARED / "rsicd" / "captions.jsonl").is_file(),
@@ -19,155 +21,119 @@ needs_photos = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def small_root(write_lines: Callable[..., Path], tmp_path: Path) -> Path:
-    """Nine images of rsicd, 6 and 7 of two classes of ucm."""
-    write_lines(
-        *(
-            {"image": f"{n}.jpg", "captions": [f"r{n}", "same"], "label": "port", "split": "test"}
-            for n in range(9)
-        ),
-        name="root/rsicd",
+# -- the classes -----------------------------------------------------------------------------------
+
+
+def test_broken_lists_of_classes_and_none(published: Path, tmp_path: Path) -> None:
+    root = copied(published, "rsicd", tmp_path)
+    lists = root / "txtclasses_rsicd"
+    (lists / "Beach.txt").write_bytes(b"caf\xe9.jpg")
+    (lists / "Zoo.txt").write_text("00064.jpg")
+    assert load_rsicd(root).problems == (
+        "Beach.txt: not UTF-8, its class is not used",
+        "Zoo.txt: 00064.jpg is in class 'playfields' already",
     )
-    write_lines(
-        *(
-            {"image": f"{label}/{n}.jpg", "captions": [f"{label} {n}"], "label": label}
-            for label, count in (("beach", 6), ("forest", 7))
-            for n in range(count)
-        ),
-        name="root/ucm",
-    )
-    return tmp_path / "root"
+    for file in lists.iterdir():
+        file.unlink()
+    pairs = load_rsicd(root)
+    assert labels_of(pairs) == ["airport", None, "field"]
+    (said,) = pairs.problems
+    assert "the class of 1 image is not known, no label is given" in said
+    assert said.endswith("00064.jpg")
 
 
-def test_balanced_is_one_of_the_captions_of_each_photo(small_root: Path) -> None:
-    whole = load_rsicd_ucm(small_root, seed=1)
-    pairs = load_dataset("rsicd-ucm-b", small_root, seed=1)
-    assert list(pairs.images.ids) == list(whole.images.ids)
-    assert pairs.image.tolist() == list(range(len(whole.images)))
-    said = set(zip(whole.image.tolist(), whole.captions, strict=True))
-    assert set(zip(pairs.image.tolist(), pairs.captions, strict=True)) <= said
-    drawn = {
-        load_dataset("rsicd-ucm-b", small_root, options={"caption_seed": n}).fingerprint
-        for n in range(5)
-    }
-    assert len(drawn) > 1
+def test_what_is_not_ucm_captions(published: Path, tmp_path: Path) -> None:
+    root = copied(published, "ucm-captions", tmp_path)
+    recognise = DATASETS["ucm-captions"].recognise
+    assert recognise is not None
+    assert recognise(root) == recognise(root / "dataset.json") == "dataset.json"
+    images = [karpathy_image(f"{number}.tif") for number in range(1, 614)]
+    (root / "dataset.json").write_text(json.dumps({"images": images}))
+    assert "which is Sydney-Captions and not UCM-Captions" in refusal(load_pairs, root)
+    for content in ('{"images": [{"filename": "1.jpg"}]}', '{"x": "1.tif"}'):
+        (root / "dataset.json").write_text(content)
+        assert recognise(root) is None
+    (root / "dataset.json").unlink()
+    assert recognise(root) is None
 
 
-def test_halves(small_root: Path) -> None:
-    pairs = load_rsicd_ucm(small_root)
-    assert pairs.root == small_root
-    assert pairs.counts()["splits"] == {
-        "train": {"images": 4 + 3 + 3, "pairs": 8 + 6},
-        "val": {"images": 5, "pairs": 10},
-        "test": {"images": 3 + 4, "pairs": 7},
-    }
+# -- the two together ------------------------------------------------------------------------------
+
+
+def images(pairs: PairDataset, split: str, label: str | None = None) -> set[str]:
+    return set(pairs.images.ids[pairs.images.indices(split=split, label=label)])
+
+
+def trained(pairs: PairDataset) -> Counter[str | None]:
+    labels = labels_of(pairs)
+    return Counter(labels[int(n)] for n in pairs.images.indices(split="train"))
+
+
+def test_the_halves_and_parts_of_them(published: Path) -> None:
+    root = published / "photos"
+    whole, fewer = load_rsicd_ucm(root), load_rsicd_ucm(root, unlabelled=2)
+    half = load_rsicd_ucm(root, train_share=0.5)
     # rsicd is taken as unlabelled, whatever its file says
-    assert pairs.classes == ("beach", "forest")
-    for label, train, test in (("beach", 3, 3), ("forest", 3, 4)):
-        assert len(pairs.images.indices(split="train", label=label)) == train
-        assert len(pairs.images.indices(split="test", label=label)) == test
-        assert len(pairs.images.indices(split="val", label=label)) == 0
+    assert trained(whole) == {None: 4, "beach": 3, "forest": 3}
+    assert trained(fewer) == {None: 2, "beach": 3, "forest": 3}
+    assert trained(half) == {None: 2, "beach": 2, "forest": 2}
+    for part in (fewer, half):
+        assert images(part, "train") < images(whole, "train")
+        for split in ("val", "test"):
+            assert images(part, split) == images(whole, split)
+    for count in (5, -1):
+        assert f"unlabelled={count}: " in refusal(load_rsicd_ucm, root, unlabelled=count)
+    assert "share 0.0" in refusal(load_rsicd_ucm, root, train_share=0.0)
 
 
-def test_a_photo_without_a_class_is_no_training_photo(small_root: Path) -> None:
-    file = small_root / "ucm" / "captions.jsonl"
-    lines = file.read_text().splitlines()
-    bare = [line.replace(', "label": "beach"', "") for line in lines[:1]]
-    assert bare != lines[:1]
-    file.write_text("\n".join(bare + lines[1:]) + "\n")
-    pairs = load_rsicd_ucm(small_root)
-    first = next(n for n, name in enumerate(pairs.images.ids) if str(name).startswith("ucm/"))
-    assert pairs.images.class_codes[first] < 0
-    assert first in pairs.images.indices(split="test")
+def test_a_photo_without_a_class_is_no_training_photo(published: Path, tmp_path: Path) -> None:
+    root = copied(published, "photos", tmp_path)
+    file = root / "ucm" / "captions.jsonl"
+    file.write_text(file.read_text().replace(', "label": "beach"', "", 1))
+    pairs = load_rsicd_ucm(root)
+    assert pairs.counts()["classes"] == {"beach": 5, "forest": 7}
+    assert "ucm/beach/0.jpg" in images(pairs, "test")
 
 
-def test_every_caption_stays_with_its_image(small_root: Path) -> None:
-    pairs = load_rsicd_ucm(small_root)
-    found = {line["image"]: line["captions"] for line in pairs.lines()}
-    assert found["rsicd/3.jpg"] == ["r3", "same"]
-    assert found["ucm/forest/6.jpg"] == ["forest 6"]
-    assert len(found) == 22
-
-
-def test_the_seed_draws_the_halves(small_root: Path) -> None:
-    assert load_rsicd_ucm(small_root, 1).fingerprint == load_rsicd_ucm(small_root, 1).fingerprint
-    assert len({load_rsicd_ucm(small_root, seed).fingerprint for seed in range(4)}) > 1
-
-
-def test_fewer_unlabelled_images(small_root: Path) -> None:
-    whole, fewer = load_rsicd_ucm(small_root), load_rsicd_ucm(small_root, unlabelled=2)
-    assert fewer.counts()["splits"]["train"] == {"images": 2 + 3 + 3, "pairs": 4 + 6}
-    for split in ("val", "test"):
-        assert fewer.counts()["splits"][split] == whole.counts()["splits"][split]
-
-    def images(pairs: PairDataset, split: str) -> set[str]:
-        return set(pairs.images.ids[pairs.images.indices(split=split)])
-
-    assert images(fewer, "train") < images(whole, "train")
-    assert images(fewer, "val") == images(whole, "val")
-    refusal(load_rsicd_ucm, small_root, unlabelled=5)
-
-
-def test_a_share_of_every_class_and_of_the_unlabelled(small_root: Path) -> None:
-    whole, half = load_rsicd_ucm(small_root), load_rsicd_ucm(small_root, train_share=0.5)
-    train = half.images.indices(split="train")
-    assert Counter(half.images.label(int(index)) for index in train) == {
-        None: 2, "beach": 2, "forest": 2,
-    }  # fmt: skip
-    for split in ("val", "test"):
-        assert half.counts()["splits"][split] == whole.counts()["splits"][split]
-    refusal(load_rsicd_ucm, small_root, train_share=0.0)
-
-
-def test_clean_pairs_of_the_own_kind_are_held_out_of_training(small_root: Path) -> None:
-    whole, held = load_rsicd_ucm(small_root), load_rsicd_ucm(small_root, held_out=2)
-
-    def images(pairs: PairDataset, split: str, label: str) -> set[str]:
-        return set(pairs.images.ids[pairs.images.indices(split=split, label=label)])
-
+def test_clean_pairs_of_the_own_kind_are_held_out_of_training(published: Path) -> None:
+    root = published / "photos"
+    whole, held = load_rsicd_ucm(root), load_rsicd_ucm(root, held_out=2)
     for label in ("beach", "forest"):
-        assert len(images(held, "val", label)) == 2
-        assert len(images(held, "train", label)) == 1
-        own = images(held, "val", label) | images(held, "train", label)
-        assert own == images(whole, "train", label)
-        assert images(held, "test", label) == images(whole, "test", label)
+        kept = [images(held, split, label) for split in ("val", "train", "test")]
+        assert [len(part) for part in kept[:2]] == [2, 1]
+        assert kept[0] | kept[1] == images(whole, "train", label)
+        assert kept[2] == images(whole, "test", label)
     # the clean half of rsicd stays, without a label
-    assert held.counts()["splits"]["val"] == {"images": 5 + 4, "pairs": 10 + 4}
-    assert load_dataset("rsicd-ucm", small_root).fingerprint == whole.fingerprint
+    assert held.counts()["splits"]["val"] == {"images": 5 + 4, "pairs": 10 + 8}
     for count in (3, -1):
-        said = refusal(load_rsicd_ucm, small_root, held_out=count)
-        assert "held_out" in said
-        assert "beach" in said
+        assert f"held_out={count}: beach" in refusal(load_rsicd_ucm, root, held_out=count)
 
 
-@pytest.fixture(scope="module")
-def photos() -> PairDataset:
-    return load_rsicd_ucm(SHARED)
+# -- real data -------------------------------------------------------------------------------------
 
 
 @needs_photos
-def test_the_real_counts(photos: PairDataset) -> None:
-    rsicd = np.array([str(name).startswith("rsicd/") for name in photos.images.ids])
-    assert int(rsicd.sum()) == 10_921
-    splits = photos.images.split_codes
-    assert int((splits[rsicd] == 0).sum()) == 5460
-    assert int((splits[rsicd] == 1).sum()) == 5461
-    assert len(photos.classes) == 21
-    for label in photos.classes:
-        assert len(photos.images.indices(split="train", label=label)) == 50
-        assert len(photos.images.indices(split="test", label=label)) == 50
-    assert photos.counts()["splits"]["test"] == {"images": 1050, "pairs": 5250}
-    assert {"airplane", "beach", "tenniscourt", "forest"} <= set(photos.classes)
-    for index in range(0, len(photos.images), 500):
-        assert (photos.root / photos.images.ids[index]).is_file()
+def test_the_real_counts() -> None:
+    photos = load_rsicd_ucm(SHARED)
+    train, val, test = (images(photos, split) for split in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (5460 + 1050, 5461, 1050)
+    assert len(train | val | test) == len(photos.images)
+    assert all(name.startswith("ucm/") for name in test)
+    assert all(name.startswith("rsicd/") for name in val)
+    tested = photos.images.class_codes[photos.images.indices(split="test")]
+    assert np.bincount(tested).tolist() == [50] * 21
 
 
 @needs_photos
-def test_the_real_halves_are_disjoint_and_only_test_is_labelled_by_ucm(photos: PairDataset) -> None:
-    parts = [
-        set(photos.images.ids[photos.images.indices(split=s)]) for s in ("train", "val", "test")
+def test_the_sample_put_back_into_the_authors_layout(tmp_path: Path) -> None:
+    """The classes by number are those of the sample, whose files keep their number."""
+    sample = load_pairs(SHARED / "ucm")
+    entries = [
+        karpathy_image(f"{int(line['image'][-8:-4])}.tif", line["split"], *line["captions"])
+        for line in sample.lines()
     ]
-    assert sum(map(len, parts)) == len(photos.images) == len(set.union(*parts))
-    assert all(name.startswith("ucm/") for name in parts[2])
-    assert all(name.startswith("rsicd/") for name in parts[1])
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": entries}))
+    pairs = load_pairs(tmp_path)
+    assert list(pairs.captions) == list(sample.captions)
+    assert pairs.counts() == sample.counts()
+    assert labels_of(pairs) == labels_of(sample)
