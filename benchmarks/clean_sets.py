@@ -17,8 +17,8 @@ import numpy.typing as npt
 from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filters.pair_vectors import caption_features, image_features
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
+from mmpoison.defenses.scan.read.vector_shard import VectorShard
+from mmpoison.defenses.scan.read.vectors import caption_features, image_features
 from mmpoison.models import DualEncoder, PairInputs, load_encoder, prepare_features
 from mmpoison.pairs.table import ImageTable, PairDataset
 

@@ -33,12 +33,12 @@ from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
 from mmpoison.cli.sweep import parse_seeds
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filters.filter_result import auroc, recall_at
-from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.pair_vectors import caption_features
-from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
-from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
-from mmpoison.defenses.group_levels import FEWEST_IMAGES, false_alarms_at
+from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
+from mmpoison.defenses.scan.cut.result import auroc, recall_at
+from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
+from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard
+from mmpoison.defenses.scan.read.vectors import caption_features
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
 from mmpoison.models import MODELS, PairInputs, load_encoder, prepare_features, prepare_pixels

@@ -101,7 +101,7 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps start no processes, each of which would take seconds to import torch."""
-    from mmpoison.runs.sweeps import workers
+    from mmpoison.base import workers
 
     monkeypatch.setattr(workers, "make_workers", lambda *given: [workers.ThisProcess()])
 

@@ -18,10 +18,10 @@ from rich.console import Console
 import mmpoison
 from mmpoison.api import progress as api_progress
 from mmpoison.api.progress import console_progress, shown
+from mmpoison.base.progress import SilentProgress
 from mmpoison.defenses import RelevanceFilter
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
-from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
 
 GOAL = "sheep2aeroplane"

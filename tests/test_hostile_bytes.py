@@ -33,11 +33,11 @@ from mmpoison.attacks.injection import rebuild
 from mmpoison.base.untrusted import parse_changes, read_json
 from mmpoison.datasets import load_pairs, save_pairs
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
-from mmpoison.defenses.filters.pair_labels import LabelFile, labelled_places
-from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.embedded import ShardError, check_shard, open_embedded, write_results
-from mmpoison.embedded.keep_lists import keep_filter
-from mmpoison.embedded.results import ShardVerdict
+from mmpoison.defenses.scan import ShardError, check_shard, open_embedded, write_results
+from mmpoison.defenses.scan.cut.labels import LabelFile, labelled_places
+from mmpoison.defenses.scan.cut.result import ShardVerdict
+from mmpoison.defenses.scan.read.pieces import PairPieces
+from mmpoison.defenses.scan.write.keep_lists import keep_filter
 from mmpoison.errors import InputError, ResultError
 from mmpoison.images.decode import read_image
 from mmpoison.images.sources import open_image

@@ -91,7 +91,7 @@ def test_licence_files_are_full() -> None:
         "mmpoison.metrics",
         "mmpoison.datasets",
         "mmpoison.attacks",
-        "mmpoison.embedded",
+        "mmpoison.defenses.scan",
         "mmpoison.images",
         "mmpoison.reporting",
         "mmpoison.pages.search",

@@ -19,9 +19,9 @@ from cases.data import caption_of, jpeg_of
 from harness import Found, alone, clocked, mmpoison, take_turns
 from synthetic_corpus import Corpus
 
-from mmpoison.embedded import open_embedded
-from mmpoison.embedded.distance import distances
-from mmpoison.embedded.keep_lists import keep_list
+from mmpoison.defenses.scan import open_embedded
+from mmpoison.defenses.scan.read.distance import distances
+from mmpoison.defenses.scan.write.keep_lists import keep_list
 
 # -- the filter --------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from .attacks.paper import MultipleTargetLabels as MultipleTargetLabels
 from .attacks.paper import SingleTargetImage as SingleTargetImage
 from .attacks.paper import SingleTargetLabel as SingleTargetLabel
 from .datasets.catalogue import load_pairs as load_pairs
-from .embedded.keep_lists import keep_filter as keep_filter
+from .defenses.scan.write.keep_lists import keep_filter as keep_filter
 from .models.dual_encoder import DualEncoder as DualEncoder
 from .models.loading import load_encoder as load_encoder
 from .pairs.folder import save_pairs as save_pairs

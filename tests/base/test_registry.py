@@ -23,6 +23,7 @@ from mmpoison.attacks.catalogue import Kind as AttackKind
 from mmpoison.attacks.catalogue import attack_problems
 from mmpoison.base import registry as registries
 from mmpoison.base.registry import Registry, plugin_fault
+from mmpoison.base.workers import TaskRunner
 from mmpoison.cli.data_shown import is_format
 from mmpoison.cli.last_resort import explain
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
@@ -33,7 +34,6 @@ from mmpoison.defenses.catalogue import Kind
 from mmpoison.errors import InputError
 from mmpoison.models import MODELS, load_encoder
 from mmpoison.pairs.table import ImageTable
-from mmpoison.runs.sweeps.workers import TaskRunner
 
 # -- the registry itself ---------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from tests.browser.conftest import ESCAPES, SCRIPT
 from tests.conftest import few, write_jsonl, write_square_pairs
 from tests.scan_results import write_scan_result
 
-from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
-from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.scan.cut.labels import LabelFile, read_labels
+from mmpoison.defenses.scan.read.pieces import PairPieces
 from mmpoison.pages.review import group_members, review_app, scanned_pairs
 from mmpoison.records.data_scan import read_scan
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from tests.conftest import few, squares_recipe
 
+from mmpoison.base.progress import SilentProgress
 from mmpoison.errors import InputError
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache

@@ -17,11 +17,11 @@ from tests.runs.data_scan.test_shard_passes import Here
 from tests.test_commands import printed_problems
 
 import mmpoison
-from mmpoison.defenses.filters.pair_labels import ShownPair
-from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.scan import scan as module
+from mmpoison.defenses.scan.cut.labels import ShownPair
+from mmpoison.defenses.scan.read.pieces import PairPieces
+from mmpoison.defenses.scan.write import files as drop
 from mmpoison.records.data_scan import read_scan
-from mmpoison.runs.data_scan import drop
-from mmpoison.runs.data_scan import scan_embedded as module
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_no_readable_shard_is_one_line(refused: Callable[..., str], work: Path) 
 def test_pairs_that_were_scanned_can_be_reviewed(
     cli: Callable[..., Outcome], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmpoison.defenses.filters.pair_pieces import PairPieces
+    from mmpoison.defenses.scan.read.pieces import PairPieces
     from mmpoison.pages.review import as_scanned, scanned_pairs
     from mmpoison.records.data_scan import read_scan
 

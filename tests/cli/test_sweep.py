@@ -84,7 +84,7 @@ def test_seed_is_that_of_one_run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_sweep_without_a_terminal_says_a_line_for_each_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from mmpoison.runs.sweeps.workers import SweepState
+    from mmpoison.base.workers import SweepState
 
     state = SweepState(3, found=1)
     with shown() as on_change:

@@ -14,8 +14,8 @@ from torch import Tensor
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, save_pairs
 from mmpoison.defenses import ReadPairs
-from mmpoison.defenses.filters.pair_vectors import memory_shard
-from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
+from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.vectors import memory_shard
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 
 

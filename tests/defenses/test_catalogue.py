@@ -19,7 +19,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
 from mmpoison.defenses.catalogue import Kind, build_defense, services_of, train_with
 from mmpoison.defenses.check_result import CheckResult
-from mmpoison.defenses.filters.judging import filter_pairs
+from mmpoison.defenses.scan.cut.judging import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestSet
 from mmpoison.models import DualEncoder, PairInputs, prepare_pixels, save_checkpoint

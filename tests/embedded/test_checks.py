@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs
 
-from mmpoison.embedded import check_shard, open_embedded
-from mmpoison.embedded import checks as module
-from mmpoison.embedded.checks import ShardFacts, notes_on
+from mmpoison.defenses.scan import check_shard, open_embedded
+from mmpoison.defenses.scan.read import checks as module
+from mmpoison.defenses.scan.read.checks import ShardFacts, notes_on
 
 
 @pytest.fixture(scope="module")

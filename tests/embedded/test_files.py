@@ -8,8 +8,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from mmpoison.embedded.files import DataFile, each, list_place
-from mmpoison.embedded.source import ShardError
+from mmpoison.defenses.scan.read.files import DataFile, each, list_place
+from mmpoison.defenses.scan.read.shards import ShardError
 from mmpoison.errors import InputError
 
 

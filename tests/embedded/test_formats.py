@@ -18,8 +18,8 @@ from tests.conftest import refusal
 from tests.embedded import conftest as write
 from tests.embedded.conftest import make_pairs
 
-from mmpoison.embedded import EMBEDDED_FORMATS, EmbeddedSource, ShardError, open_embedded
-from mmpoison.embedded.formats import npy, parquet_lists
+from mmpoison.defenses.scan import EMBEDDED_FORMATS, EmbeddedSource, ShardError, open_embedded
+from mmpoison.defenses.scan.read.formats import npy, parquet_lists
 
 SIZES = (30, 41, 7)
 PAIRS = make_pairs(sum(SIZES))
@@ -423,7 +423,7 @@ def test_uids_are_ids_and_all_columns_go_through(tmp_path: Path) -> None:
 def test_text_that_a_small_file_repeats_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmpoison.embedded.own_columns.MOST_TEXT", 1000)
+    monkeypatch.setattr("mmpoison.defenses.scan.read.tables.MOST_TEXT", 1000)
     write.datacomp(tmp_path, [PAIRS], text=pa.array(["x" * 100_000] * 78))
     shard = open_embedded(tmp_path).shards[0]
     for read in (shard.captions, lambda: shard.table(np.arange(50))):

@@ -14,11 +14,11 @@ from tests.embedded.conftest import make_pairs, npy_pair
 
 from mmpoison.base import untrusted
 from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.embedded import ShardError, open_embedded
-from mmpoison.embedded import own_columns as columns_module
-from mmpoison.embedded.arrays import ArrayFile
-from mmpoison.embedded.files import DataFile
-from mmpoison.embedded.keep_lists import map_subset
+from mmpoison.defenses.scan import ShardError, open_embedded
+from mmpoison.defenses.scan.read import tables as columns_module
+from mmpoison.defenses.scan.read.arrays import ArrayFile
+from mmpoison.defenses.scan.read.files import DataFile
+from mmpoison.defenses.scan.write.keep_lists import map_subset
 from mmpoison.errors import InputError
 
 ROWS = 50

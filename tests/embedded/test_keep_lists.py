@@ -19,8 +19,8 @@ from tests.conftest import refusal, write_tar
 from tests.embedded.conftest import make_pairs, subset
 
 import mmpoison
-from mmpoison.embedded import keep_lists as module
-from mmpoison.embedded.keep_lists import UidFile, map_subset, uid_bytes
+from mmpoison.defenses.scan.write import keep_lists as module
+from mmpoison.defenses.scan.write.keep_lists import UidFile, map_subset, uid_bytes
 from mmpoison.errors import InputError
 
 # -- subset files against an independent slow version of datacomp's rule ---------------------------
@@ -223,7 +223,7 @@ def test_what_is_no_list_is_refused_at_once(tmp_path: Path, name: str, says: str
 
 def test_it_starts_without_torch() -> None:
     code = (
-        "import sys, mmpoison, mmpoison.embedded as e; mmpoison.keep_filter; list(e.EMBEDDED_FORMATS); "
+        "import sys, mmpoison, mmpoison.defenses.scan as e; mmpoison.keep_filter; list(e.EMBEDDED_FORMATS); "
         "print([m for m in ('torch', 'open_clip', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

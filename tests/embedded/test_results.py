@@ -16,8 +16,8 @@ import pytest
 from tests.conftest import refusal
 from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs, npy_pair, subset
 
-from mmpoison.embedded import ShardError, ShardVerdict, open_embedded, write_results
-from mmpoison.embedded.results import ResultWriter, drop_schema, own_schema
+from mmpoison.defenses.scan import ShardError, ShardVerdict, open_embedded, write_results
+from mmpoison.defenses.scan.write.tables import ResultWriter, drop_schema, own_schema
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_every_plug_in_is_in_the_net(work: Work) -> None:
     from mmpoison.attacks import ATTACKS
     from mmpoison.datasets import DATASETS
     from mmpoison.defenses import DEFENSES
-    from mmpoison.embedded import EMBEDDED_FORMATS
+    from mmpoison.defenses.scan import EMBEDDED_FORMATS
 
     assert set(ATTACKS) == set(cases.ATTACKS)
     assert set(DEFENSES) == set(cases.DEFENSES)

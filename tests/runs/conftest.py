@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mmpoison.base.workers import RayWorker
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe
-from mmpoison.runs.sweeps.workers import RayWorker
 
 SMALL: dict[str, Any] = {
     "name": "small",

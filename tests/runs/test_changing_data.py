@@ -18,6 +18,8 @@ import mmpoison
 from mmpoison.datasets import load_pairs, save_pairs
 from mmpoison.datasets.verify import pairs_check
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
+from mmpoison.defenses.scan import scan as scan_embedded
+from mmpoison.defenses.scan.read import embed as embed_source
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, store
 from mmpoison.images.sources import changed_files, file_states
@@ -25,7 +27,6 @@ from mmpoison.models import DualEncoder
 from mmpoison.pairs import folder as pairs_folder
 from mmpoison.pairs.table import TableStates
 from mmpoison.runs import run as running
-from mmpoison.runs.data_scan import embed_source, scan_embedded
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run import run_recipe
 

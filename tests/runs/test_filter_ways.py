@@ -17,17 +17,17 @@ from tests.conftest import few, squares_recipe, write_parquet_set
 
 from mmpoison.attacks import SingleTargetImage
 from mmpoison.base.content_cache import ContentCache
+from mmpoison.base.progress import SilentProgress
 from mmpoison.cli import main
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.defenses import DEFENSES, filter_pairs
-from mmpoison.defenses.filters.pair_labels import LabelFile, shown_pairs
-from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.suspicious_groups import passes
+from mmpoison.defenses.scan.cut.labels import LabelFile, shown_pairs
+from mmpoison.defenses.scan.groups import passes
+from mmpoison.defenses.scan.read.pieces import PairPieces
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import load_checkpoint, prepare_pixels
 from mmpoison.records.data_scan import DataScan
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import RunStages

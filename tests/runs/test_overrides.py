@@ -162,7 +162,7 @@ def test_another_method_has_its_own_cut_and_options(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", ["threshold=0.8", "clean_loss=0.1"])
 def test_another_cut_replaces_that_of_the_recipe(tmp_path: Path, cut: str) -> None:
-    from mmpoison.defenses.filters.score_filter import build_filter
+    from mmpoison.defenses.scan.cut.score_filter import build_filter
 
     found = filter_of(write_recipe(tmp_path, FILTERED), f"filter.{cut}")
     name = cut.partition("=")[0]

@@ -15,12 +15,12 @@ import yaml
 from tests.conftest import few, squares_recipe
 
 from mmpoison._version import __version__
+from mmpoison.base.progress import SilentProgress
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
 from mmpoison.reporting.results import RunRead
 from mmpoison.runs import run
-from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
 from mmpoison.training import Step
 from mmpoison.training.loop import OnStep

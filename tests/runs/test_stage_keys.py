@@ -13,14 +13,14 @@ from tests.conftest import squares_recipe
 
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import ContentCache, digest_of
+from mmpoison.base.progress import SilentProgress
 from mmpoison.datasets import PairDataset
+from mmpoison.defenses.scan.read import embed as embed_source
 from mmpoison.evaluation import TestSet
 from mmpoison.evaluation.measure import embeddings_key
 from mmpoison.models import DualEncoder, compute_environment, prepare_features, prepare_pixels
 from mmpoison.pages.search import embedded as search
-from mmpoison.runs.data_scan import embed_source
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import stage_keys

@@ -25,7 +25,7 @@ from mmpoison.errors import InputError
 from mmpoison.runs import EXPERIMENTS, Asked
 
 if TYPE_CHECKING:
-    from mmpoison.runs import Placement
+    from mmpoison.base import Placement
     from mmpoison_lab.matrix.part import MatrixRecipe
     from mmpoison_lab.matrix.records import MatrixCell
     from mmpoison_lab.matrix.run_matrix import MatrixPlan
@@ -133,7 +133,7 @@ def run_the_matrix(
         form: How to print.
         measured: A file of measurements of the same settings.
     """
-    from mmpoison.runs import place_workers
+    from mmpoison.base import place_workers
     from mmpoison_lab.matrix.plan import chosen_part
     from mmpoison_lab.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from mmpoison import __version__
 from mmpoison.attacks import Goal, Surrogate, build_attack
-from mmpoison.base import ContentCache, find_device
+from mmpoison.base import ContentCache, RunProgress, find_device
 from mmpoison.defenses import DEFENSES, Kind, auroc, average_precision, recall_at
 from mmpoison.errors import InputError, ResultError
 from mmpoison.evaluation import TestEmbeddings, TestSet, probed_test, triggered_success
@@ -26,13 +25,13 @@ from mmpoison.runs import (
     PreparedRun,
     Recipe,
     RunCache,
-    RunProgress,
     RunStages,
     TrainedModel,
     Verdicts,
     check_models,
     halves_of,
     prepare_run,
+    shared_cache,
 )
 from mmpoison_lab.attacks.matching import nearest_classes
 from mmpoison_lab.matrix.part import MatrixPart, MatrixRecipe, MatrixRow
@@ -59,7 +58,7 @@ NEEDS: dict[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class PieceTask:
-    """One piece, as a worker gets it (`mmpoison.runs.sweeps.workers.Task`).
+    """One piece, as a worker gets it (`mmpoison.base.workers.Task`).
 
     Attributes:
         piece: Row, goals and seed.
@@ -108,12 +107,12 @@ class PieceTask:
         """The columns that are not measured yet."""
         return [column for column in self.columns if not self.file(column).is_file()]
 
-    def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
+    def run(self, shared: dict[str, Any], progress: RunProgress) -> None:
         """Measure the columns that are missing; each file is written when its column is done."""
         missing = self.missing
         if not missing:
             return
-        run_cache = loaded()
+        run_cache = shared_cache(shared)
         recipe = row_recipe(self.recipe, self.row, self.piece)
         device = find_device(self.device)
         # mistakes of the user stop the matrix; what only this goal lacks becomes a note

@@ -11,15 +11,19 @@ from typing import Any
 import yaml
 
 from mmpoison.attacks import goal_classes
-from mmpoison.base import atomic_file, occupied_by_others, parse_yaml, read_yaml, refuse_special
-from mmpoison.errors import InputError
-from mmpoison.runs import (
+from mmpoison.base import (
     OnChange,
-    RunCache,
     SweepState,
+    atomic_file,
+    occupied_by_others,
+    parse_yaml,
     place_workers,
+    read_yaml,
+    refuse_special,
     run_tasks,
 )
+from mmpoison.errors import InputError
+from mmpoison.runs import RunCache
 from mmpoison_lab.matrix.measure_piece import PieceTask
 from mmpoison_lab.matrix.part import MatrixRecipe
 from mmpoison_lab.matrix.plan import check_matrix, plan_pieces

@@ -15,10 +15,10 @@ from scipy.stats import kstest
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import filter_pairs
-from mmpoison.defenses.filters.pair_vectors import embed_pairs
-from mmpoison.defenses.filters.suspicious_groups import passes
-from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs, read_memory
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
+from mmpoison.defenses.scan.groups import passes
+from mmpoison.defenses.scan.groups.passes import ReadPairs, read_memory
+from mmpoison.defenses.scan.read.vector_shard import VectorShard
+from mmpoison.defenses.scan.read.vectors import embed_pairs
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import DualEncoder, PixelInputs
 from mmpoison.statistics import true_pair_auroc

@@ -13,15 +13,14 @@ from tests.conftest import refusal
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.content_cache import ContentCache
+from mmpoison.base.progress import SilentProgress
 from mmpoison.datasets import PairDataset
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.models import DualEncoder, load_encoder, prepare_features, prepare_pixels
 from mmpoison.models.inputs import add_missing
 from mmpoison.runs.prepared_run import filled
-from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe_files import recipe_on
 from mmpoison.runs.run import run_recipe
-from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import OF_ONE_RUN
 from mmpoison.training import finetune
 from mmpoison_lab.matrix.measure_piece import PieceTask, _Measurer
@@ -51,7 +50,7 @@ def test_a_piece_gives_what_a_training_by_hand_gives(
     matrix_recipe: MatrixRecipe, squares: PairDataset, checkpoint: Path, tmp_path: Path
 ) -> None:
     task = tasks_of(matrix_recipe, tmp_path)["II-own"]
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     cells = cells_of(task)
     assert {file.suffix for file in task.out.iterdir()} == {".parquet"}
     assert list(cells) == ["clean model", "none", "relevance-filter", "clean-finetune", "rank-gain"]
@@ -94,7 +93,7 @@ def test_a_judge_that_the_recipe_aligns_judges_as_in_a_run(
     value["model"] = {**value["model"], "align": align}
     value["filter"] = {"encoder": str(checkpoint), "align": align, "clean_loss": 0.1, "force": True}
     task = tasks_of(as_matrix(value), tmp_path / "matrix")["II-own"]
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     cell = cells_of(task)["relevance-filter"]
 
     value.pop("matrix")
@@ -111,7 +110,7 @@ def test_a_row_without_poison_shows_false_alarms(
 ) -> None:
     task = tasks_of(matrix_recipe, tmp_path)["clean"]
     assert task.piece.goal == ""
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     cells = cells_of(task)
     assert cells["none"].utility == cells["clean model"].utility
     assert cells["none"].success is None
@@ -124,7 +123,7 @@ def test_a_killed_piece_resumes_by_column(
     matrix_recipe: MatrixRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = tasks_of(matrix_recipe, tmp_path / "one")["II-own"]
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     whole = cells_of(task)
     again = tasks_of(matrix_recipe, tmp_path / "two")["II-own"]
     asked: list[str] = []
@@ -138,18 +137,18 @@ def test_a_killed_piece_resumes_by_column(
 
     monkeypatch.setattr(_Measurer, "cell", killed)
     with pytest.raises(KeyboardInterrupt):
-        again.run(RunCache, SilentProgress())
+        again.run({}, SilentProgress())
     assert again.missing == again.columns[3:]
     # the undefended model is not trained again, and leaves the cache with the piece
     assert own_models() == {"poisoned"}
-    again.run(RunCache, SilentProgress())
+    again.run({}, SilentProgress())
     assert own_models() == set()
     assert asked == [*again.columns[:4], *again.columns[3:]]
     assert not again.missing
     timeless: dict[str, Any] = {"defence_seconds": None, "training_seconds": None}
     for column, cell in cells_of(again).items():
         assert replace(cell, **timeless) == replace(whole[column], **timeless)
-    again.run(RunCache, SilentProgress())  # nothing is left to do
+    again.run({}, SilentProgress())  # nothing is left to do
     assert len(asked) == 6
 
 
@@ -167,7 +166,7 @@ def test_a_registered_attack_is_one_more_row(matrix_recipe: MatrixRecipe, tmp_pa
     assert plan.missing == ["clean model", "none", "rank-gain"]
     assert plan.seconds_left is None
     _claim(recipe, tmp_path, False)
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     facts, cells = read_matrix(tmp_path)
     assert facts.rows == ("orphan", "clean", "II-own")
     assert facts.columns == tuple(PART["columns"])
@@ -186,7 +185,7 @@ def test_a_backdoor_is_measured_with_its_trigger(
     columns = {"relevance-filter": {"method": "relevance-filter", "clean_loss": 0.1}}
     value = matrix_value(square_folder, checkpoint, rows=rows, columns=columns)
     (task,) = plan_matrix(as_matrix(value), tmp_path).tasks
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     for cell in cells_of(task).values():
         assert cell.note == ""
         assert cell.with_trigger is not None
@@ -206,13 +205,13 @@ def test_what_is_refused_becomes_a_note(
         columns={"strict": {"method": "relevance-filter", "threshold": 0.001}},
     )
     (task,) = plan_matrix(as_matrix(value), tmp_path / "many").tasks
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     cells = cells_of(task)
     assert set(cells) == {"clean model", "none", "strict"}
     assert all(cell.note.startswith("not possible: ") for cell in cells.values())
     value["matrix"]["rows"] = {"few": {"attack": "single-target-label", "samples": 2}}
     (task,) = plan_matrix(as_matrix(value), tmp_path / "few").tasks
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     cells = cells_of(task)
     assert cells["none"].note == ""
     assert "drops every pair" in cells["strict"].note
@@ -228,7 +227,7 @@ def test_a_control_drops_as_many_pairs(
     rows = {"few": {"attack": "single-target-label", "samples": 2}}
     value = matrix_value(square_folder, checkpoint, columns=columns, rows=rows)
     (task,) = plan_matrix(as_matrix(value), tmp_path).tasks
-    task.run(RunCache, SilentProgress())
+    task.run({}, SilentProgress())
     cells = cells_of(task)
     assert cells["filter"].dropped
     assert cells["control"].dropped == cells["filter"].dropped

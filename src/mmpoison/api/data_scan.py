@@ -12,14 +12,14 @@ from mmpoison.base.option_checks import checked
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
+    from mmpoison.base.progress import RunProgress
     from mmpoison.datasets.catalogue import NamedData
-    from mmpoison.defenses.filters.judging import Trusted
-    from mmpoison.defenses.filters.score_filter import ScoreFilter
+    from mmpoison.defenses.scan.cut.judging import Trusted
+    from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.pairs.folder import ImagePolicy
     from mmpoison.pairs.table import PairDataset
     from mmpoison.reporting.scan_result import ScanResult
-    from mmpoison.runs.progress import RunProgress
 
 
 @checked
@@ -92,12 +92,12 @@ def scan(
         ```
     """
     from mmpoison.datasets.catalogue import NamedData
-    from mmpoison.defenses.filters.pair_labels import read_labels
-    from mmpoison.defenses.filters.score_filter import build_filter
+    from mmpoison.defenses.scan.cut.labels import read_labels
+    from mmpoison.defenses.scan.cut.score_filter import build_filter
+    from mmpoison.defenses.scan.scan import PASSES, ScanSettings, scan_embedded
+    from mmpoison.defenses.scan.sources import open_source
+    from mmpoison.defenses.scan.write.files import KEPT_MARK, KeptFolder
     from mmpoison.reporting.scan_result import ScanResult
-    from mmpoison.runs.data_scan.drop import KEPT_MARK, KeptFolder
-    from mmpoison.runs.data_scan.scan_embedded import PASSES, ScanSettings, scan_embedded
-    from mmpoison.runs.data_scan.sources import open_source
 
     cut = {
         "threshold": threshold,

@@ -17,11 +17,11 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.api.inputs import Pairs
+    from mmpoison.base.progress import RunProgress
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.pairs.table import PairDataset
     from mmpoison.reporting.scan_result import ScanResult
     from mmpoison.runs.check_model import CheckedModel
-    from mmpoison.runs.progress import RunProgress
     from mmpoison.runs.sterilize_model import Sterilized
     from mmpoison.training.settings import TrainingSettings
 
@@ -252,11 +252,11 @@ def _traced(
 ) -> ScanResult:
     """Scan the training pairs for those that the suspect has learned and the reference has not."""
     from mmpoison.api.data_scan import scan
-    from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.defenses.filters.pair_vectors import images_at_once
-    from mmpoison.defenses.filters.suspicious_groups.passes import join_shards
-    from mmpoison.defenses.filters.trace import Trace
-    from mmpoison.runs.data_scan.embed_source import embed_source
+    from mmpoison.defenses.scan.cut.trace import Trace
+    from mmpoison.defenses.scan.groups.passes import join_shards
+    from mmpoison.defenses.scan.read.embed import embed_source
+    from mmpoison.defenses.scan.read.pieces import PairPieces
+    from mmpoison.defenses.scan.read.vectors import images_at_once
 
     # in the same pieces as the scan, so in the same order
     pieces = PairPieces(pairs, images_at_once=images_at_once(suspect.image_size))

@@ -15,13 +15,13 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.api.inputs import Pairs
+    from mmpoison.base.progress import RunProgress
     from mmpoison.evaluation.measure import Subject
     from mmpoison.evaluation.test_set import GoalTarget
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.pairs.manifest import PoisonManifest
     from mmpoison.pairs.table import PairDataset
     from mmpoison.records.run_files import EmbeddingMap, Metrics
-    from mmpoison.runs.progress import RunProgress
 
 _ROLE = re.compile(r"\b(poisoned|clean_model|pretrained)$")
 """The row of a model at the end of the name of a step."""

@@ -13,11 +13,11 @@ from mmpoison.errors import InputError
 if TYPE_CHECKING:
     from mmpoison.attacks.catalogue import Attack
     from mmpoison.attacks.surrogate import Surrogate
+    from mmpoison.base.progress import RunProgress
     from mmpoison.datasets.catalogue import NamedData
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.pairs.folder import ImagePolicy
     from mmpoison.pairs.table import PairDataset
-    from mmpoison.runs.progress import RunProgress
     from mmpoison.training.settings import TrainingSettings
 
     # a `Path` is never taken for a name; `NamedData` says how a data set is read, too

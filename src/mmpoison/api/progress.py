@@ -20,8 +20,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from mmpoison.base.processes import is_main_process
+from mmpoison.base.progress import RunProgress, SilentProgress
 from mmpoison.reporting.text import safe_text, visible
-from mmpoison.runs.progress import RunProgress, SilentProgress
 
 if TYPE_CHECKING:
     from mmpoison.models.dual_encoder import DualEncoder

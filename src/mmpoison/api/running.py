@@ -13,11 +13,11 @@ from mmpoison.api.progress import shown
 from mmpoison.base.files import plain_name
 from mmpoison.base.option_checks import checked
 from mmpoison.base.processes import find_device
+from mmpoison.base.progress import RunProgress
 from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.reporting.html_report import write_report
-from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.runs.recipe_files import recipe_on
 from mmpoison.runs.run import run_recipe

@@ -16,9 +16,9 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.api.inputs import Pairs
+    from mmpoison.base.progress import RunProgress
     from mmpoison.defenses.catalogue import RobustTraining, TrainingServices
     from mmpoison.models.dual_encoder import DualEncoder
-    from mmpoison.runs.progress import RunProgress
     from mmpoison.training.loop import TrainingResult
     from mmpoison.training.settings import TrainingSettings
 

@@ -16,6 +16,7 @@ from .processes import fast_gradients as fast_gradients
 from .processes import find_device as find_device
 from .progress import Progress as Progress
 from .progress import ProgressFor as ProgressFor
+from .progress import RunProgress as RunProgress
 from .progress import silent as silent
 from .registry import unknown_name as unknown_name
 from .seeding import generator as generator
@@ -24,3 +25,8 @@ from .untrusted import MAX_INTEGER as MAX_INTEGER
 from .untrusted import parse_json as parse_json
 from .untrusted import parse_yaml as parse_yaml
 from .untrusted import read_yaml as read_yaml
+from .workers import OnChange as OnChange
+from .workers import Placement as Placement
+from .workers import SweepState as SweepState
+from .workers import place_workers as place_workers
+from .workers import run_tasks as run_tasks

@@ -1,8 +1,9 @@
-"""The callbacks by which a long job says how far it is; `mmpoison.api.progress` shows them."""
+"""How a long job says how far it is; `mmpoison.api.progress` shows it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -14,3 +15,33 @@ ProgressFor = Callable[[str], Progress]
 def silent(what: str) -> Progress:
     """Return a callback that shows nothing."""
     return lambda done, total: None
+
+
+class RunProgress(Protocol):
+    """A reporter of progress; the command line draws it."""
+
+    def say(self, message: str) -> None:
+        """Show one line."""
+
+    def progress(self, what: str) -> Progress:
+        """Return a callback for (done, total) of a named step."""
+        ...
+
+    def training(self, what: str) -> Callable[[Any, Any], bool | None]:
+        """Return a callback for the steps of a named fine-tune."""
+        ...
+
+
+class SilentProgress:
+    """Reports nothing."""
+
+    def say(self, message: str) -> None:
+        """Drop the line."""
+
+    def progress(self, what: str) -> Progress:
+        """Return a callback that does nothing."""
+        return silent(what)
+
+    def training(self, what: str) -> Callable[[Any, Any], bool | None]:
+        """Return a callback that does nothing."""
+        return lambda step, encoder: None

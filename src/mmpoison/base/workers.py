@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from mmpoison.base.extras import require
 from mmpoison.base.files import atomic_file, no_memory, refused_without_room
@@ -22,21 +22,13 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import (
     begin_worker,
     cores,
-    find_device,
     find_gpus,
     gpu_number,
     only_gpu,
 )
-from mmpoison.base.progress import Progress
+from mmpoison.base.progress import Progress, RunProgress
 from mmpoison.base.registry import plugin_fault
 from mmpoison.errors import InputError, ResultError, WorkStopped
-from mmpoison.runs.progress import RunProgress
-
-if TYPE_CHECKING:
-    from mmpoison.runs.recipe import Recipe
-    from mmpoison.runs.run_cache import RunCache
-    from mmpoison.training.loop import OnStep
-
 
 Report = Callable[[str], None]
 
@@ -59,55 +51,17 @@ class Task(Protocol):
         """The folder that it writes; two processes never do the same one at a time."""
         ...
 
-    def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
+    def run(self, shared: dict[str, Any], progress: RunProgress) -> None:
         """Do the work, or nothing where it is done.
 
         Args:
-            loaded: Returns what earlier tasks of the worker have loaded; the first call imports torch.
+            shared: What tasks of this worker share, such as loaded data; `threads` is there where it has a number.
             progress: Reports the progress.
 
         Raises:
             InputError: If the input is to blame; another attempt would fail too.
         """
         ...
-
-
-@dataclass(frozen=True)
-class RunTask:
-    """One run of a sweep, as `Task`.
-
-    Attributes:
-        id: The run's id.
-        recipe: The whole recipe.
-        out: The run folder.
-        save_models: Save the checkpoints in the run folder.
-        device: Where to compute, as the worker finds it (`find_device`).
-        group: Tasks of one group share data and a clean model.
-        evict_models: Delete large models that only this run needs from the cache when it is complete.
-    """
-
-    id: str
-    recipe: Recipe
-    out: Path
-    save_models: bool
-    device: str
-    group: str
-    evict_models: bool = False
-
-    def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
-        """Run the recipe, if another sweep has not done it."""
-        from mmpoison.runs.run import run_recipe
-
-        if not (self.out / "metrics.json").is_file():
-            run_recipe(
-                self.recipe,
-                self.out,
-                progress=progress,
-                save_models=self.save_models,
-                device=find_device(self.device),
-                run_cache=loaded(),
-                evict_models=self.evict_models,
-            )
 
 
 @dataclass(frozen=True)
@@ -155,25 +109,13 @@ class TaskRunner:
     """Runs tasks in the worker's process."""
 
     def __init__(self, threads: int | None) -> None:
-        self._threads = threads
-        self._run_cache: RunCache | None = None
-
-    def _loaded(self) -> RunCache:
-        if self._run_cache is None:
-            import torch
-
-            from mmpoison.runs.run_cache import RunCache
-
-            if self._threads is not None:
-                torch.set_num_threads(self._threads)
-            self._run_cache = RunCache()
-        return self._run_cache
+        self._shared: dict[str, Any] = {} if threads is None else {"threads": threads}
 
     def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
         """Run a task; only exceptions that end the process are raised."""
         try:
             with refused_without_room(task.out), _folder_lock(task.out):
-                task.run(self._loaded, TaskProgress(report))
+                task.run(self._shared, TaskProgress(report))
             return Reply()
         except (InputError, ResultError) as error:
             return Reply(" ".join(str(error).split()), stops=isinstance(error, WorkStopped))
@@ -207,7 +149,7 @@ class TaskProgress:
         self._report(what)
         return lambda done, total: None
 
-    def training(self, what: str) -> OnStep:
+    def training(self, what: str) -> Callable[[Any, Any], bool | None]:
         """Report every fifty steps of a training."""
         self._report(what)
 

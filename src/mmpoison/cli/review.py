@@ -20,7 +20,7 @@ from mmpoison.cli.options import Open, Port
 
 if TYPE_CHECKING:
     from mmpoison.datasets.catalogue import NamedData
-    from mmpoison.defenses.filters.pair_labels import LabelFile
+    from mmpoison.defenses.scan.cut.labels import LabelFile
 
 
 def review(
@@ -53,8 +53,8 @@ def review(
         encoder: Also show similar pairs, found by this model, which embeds all pairs.
     """
     check_pages("review")
-    from mmpoison.defenses.filters.pair_labels import LabelFile
-    from mmpoison.defenses.filters.pair_pieces import PairPieces
+    from mmpoison.defenses.scan.cut.labels import LabelFile
+    from mmpoison.defenses.scan.read.pieces import PairPieces
     from mmpoison.pages.local_app import serve
     from mmpoison.pages.review import (
         add_neighbours,

@@ -32,9 +32,9 @@ from mmpoison.reporting.text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mmpoison.base.workers import OnChange, SweepState
     from mmpoison.runs.recipe import Recipe
     from mmpoison.runs.sweeps.sweep import Sweep, SweepPlan
-    from mmpoison.runs.sweeps.workers import OnChange, SweepState
 
 MOST_SEEDS = 10_000
 """So many runs one command may ask for."""
@@ -157,8 +157,8 @@ def run_all(
     With `tables` the results are printed at the end, in the chosen form, otherwise the command that prints them.
     """
     from mmpoison.base.processes import find_device
+    from mmpoison.base.workers import place_workers
     from mmpoison.runs.sweeps.sweep import plan_sweep, run_sweep
-    from mmpoison.runs.sweeps.workers import place_workers
 
     placement = place_workers(**place)
     threads = placement.threads

@@ -13,20 +13,20 @@ from .checks.rank_gain import RankGain as RankGain
 from .cut import Cut as Cut
 from .cut import CutOptions as CutOptions
 from .cut import Threshold as Threshold
-from .filters.filter_result import FilterResult as FilterResult
-from .filters.filter_result import auroc as auroc
-from .filters.filter_result import average_precision as average_precision
-from .filters.filter_result import recall_at as recall_at
-from .filters.group_filter import SuspiciousGroups as SuspiciousGroups
-from .filters.judging import filter_pairs as filter_pairs
-from .filters.score_filter import PairScores as PairScores
-from .filters.score_filter import ScoreFilter as ScoreFilter
-from .filters.score_filter import build_filter as build_filter
-from .filters.similarity import RelevanceFilter as RelevanceFilter
-from .filters.suspicious_groups.describe import DescribedGroup as DescribedGroup
-from .filters.suspicious_groups.passes import ReadPairs as ReadPairs
-from .filters.trace import Trace as Trace
 from .repairs.finetuning import CleanFinetune as CleanFinetune
-from .robust.scan_trace import ScanTrace as ScanTrace
+from .scan.cut.group_filter import SuspiciousGroups as SuspiciousGroups
+from .scan.cut.judging import filter_pairs as filter_pairs
+from .scan.cut.relevance_filter import RelevanceFilter as RelevanceFilter
+from .scan.cut.result import FilterResult as FilterResult
+from .scan.cut.result import auroc as auroc
+from .scan.cut.result import average_precision as average_precision
+from .scan.cut.result import recall_at as recall_at
+from .scan.cut.scan_trace import ScanTrace as ScanTrace
+from .scan.cut.score_filter import PairScores as PairScores
+from .scan.cut.score_filter import ScoreFilter as ScoreFilter
+from .scan.cut.score_filter import build_filter as build_filter
+from .scan.cut.trace import Trace as Trace
+from .scan.groups.describe import DescribedGroup as DescribedGroup
+from .scan.groups.passes import ReadPairs as ReadPairs
 
 __all__: list[str]

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mmpoison.base.progress import ProgressFor
 from mmpoison.datasets.catalogue import NamedData
-from mmpoison.defenses.filters.pair_labels import (
+from mmpoison.defenses.scan.cut.labels import (
     LabelFile,
     Neighbour,
     ShownPair,
@@ -29,9 +29,9 @@ from mmpoison.defenses.filters.pair_labels import (
     pairs_to_label,
     shown_pairs,
 )
-from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.pair_vectors import embed_pairs
-from mmpoison.embedded.results import ScoreTable
+from mmpoison.defenses.scan.read.pieces import PairPieces
+from mmpoison.defenses.scan.read.vectors import embed_pairs
+from mmpoison.defenses.scan.write.tables import ScoreTable
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels

@@ -6,7 +6,6 @@ from .experiments import Written as Written
 from .prepared_run import PreparedRun as PreparedRun
 from .prepared_run import halves_of as halves_of
 from .prepared_run import prepare_run as prepare_run
-from .progress import RunProgress as RunProgress
 from .recipe import AttackPart as AttackPart
 from .recipe import CheckPart as CheckPart
 from .recipe import FilterPart as FilterPart
@@ -17,11 +16,7 @@ from .recipe import load_recipe as load_recipe
 from .recipe_files import read_recipe as read_recipe
 from .recipe_files import shipped_recipes as shipped_recipes
 from .run_cache import RunCache as RunCache
+from .run_cache import shared_cache as shared_cache
 from .run_stages import RunStages as RunStages
-from .sweeps.workers import OnChange as OnChange
-from .sweeps.workers import Placement as Placement
-from .sweeps.workers import SweepState as SweepState
-from .sweeps.workers import place_workers as place_workers
-from .sweeps.workers import run_tasks as run_tasks
 from .trained_models import TrainedModel as TrainedModel
 from .trained_models import Verdicts as Verdicts

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmpoison.base.extras import require
 from mmpoison.base.files import write_json
+from mmpoison.base.progress import RunProgress, SilentProgress
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import ModelCheck, build_defense, require_clean
 from mmpoison.defenses.check_result import CheckResult, Finding
@@ -24,7 +25,6 @@ from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.scan_result import ScanResult
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import CheckPart
 from mmpoison.training.loop import finetune
 from mmpoison.training.settings import TrainingSettings

@@ -12,18 +12,18 @@ from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal, original_of_auto
 from mmpoison.attacks.surrogate import Surrogate
 from mmpoison.base.phrasing import count_of
+from mmpoison.base.progress import RunProgress
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import build_defense, services_of
-from mmpoison.defenses.filters.judging import needs_trusted
-from mmpoison.defenses.filters.pair_labels import read_labels
-from mmpoison.defenses.filters.score_filter import build_filter
+from mmpoison.defenses.scan.cut.judging import needs_trusted
+from mmpoison.defenses.scan.cut.labels import read_labels
+from mmpoison.defenses.scan.cut.score_filter import build_filter
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, TestSet, goal_targets_of
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embedder
 from mmpoison.pairs.table import BoolArray, PairDataset
-from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, SterilizePart, TransferPart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.training.settings import ROLES, TrainingSettings

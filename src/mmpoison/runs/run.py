@@ -11,6 +11,7 @@ import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import write_json
+from mmpoison.base.progress import RunProgress, SilentProgress
 from mmpoison.base.record import Record
 from mmpoison.base.untrusted import read_json
 from mmpoison.defenses.catalogue import DEFENSES
@@ -26,7 +27,6 @@ from mmpoison.records.run_files import (
 )
 from mmpoison.runs.check_model import CHECK_FILE, check_models
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
-from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder

@@ -215,3 +215,13 @@ def prepare_inputs(
         )
     pixels = getattr(reuse_from, "pixels", None)
     return prepare_pixels(encoder, pairs, images=images, pixels=pixels, progress=progress)
+
+
+def shared_cache(shared: dict[str, Any]) -> RunCache:
+    """Return what the runs of one worker have loaded (`mmpoison.base.workers.Task`); the first call makes it."""
+    if "runs" not in shared:
+        if (threads := shared.get("threads")) is not None:
+            torch.set_num_threads(threads)
+        shared["runs"] = RunCache()
+    cache: RunCache = shared["runs"]
+    return cache

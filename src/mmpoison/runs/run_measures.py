@@ -11,6 +11,7 @@ import numpy as np
 from mmpoison._version import __version__
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import cache_folder, write_json
+from mmpoison.base.progress import RunProgress
 from mmpoison.base.record import Record
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
@@ -40,7 +41,6 @@ from mmpoison.records.run_files import (
     TransferMeasures,
 )
 from mmpoison.runs.prepared_run import PreparedRun, load_transfer
-from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import TransferPart
 from mmpoison.runs.run_cache import RunCache, prepare_inputs
 from mmpoison.runs.run_folder import versions

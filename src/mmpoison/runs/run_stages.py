@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
+from mmpoison.base.progress import RunProgress
 from mmpoison.defenses.catalogue import (
     DEFENSES,
     ModelRepair,
@@ -20,8 +21,8 @@ from mmpoison.defenses.catalogue import (
     build_defense,
     train_with,
 )
-from mmpoison.defenses.filters.judging import filter_pairs
-from mmpoison.defenses.filters.score_filter import build_filter
+from mmpoison.defenses.scan.cut.judging import filter_pairs
+from mmpoison.defenses.scan.cut.score_filter import build_filter
 from mmpoison.evaluation.rows import probed_test
 from mmpoison.evaluation.test_set import TestEmbeddings
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
@@ -32,7 +33,6 @@ from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import ProbeRecord, SterilizeFacts
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun, alignment_pairs, filled, repair_pairs
-from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import CLEAN_FINETUNE, FilterPart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.trained_models import (

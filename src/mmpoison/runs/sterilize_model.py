@@ -15,6 +15,7 @@ from mmpoison.base.extras import require
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import is_main_process
+from mmpoison.base.progress import RunProgress, SilentProgress
 from mmpoison.defenses.catalogue import defense_parameters, require_clean
 from mmpoison.defenses.repairs.finetuning import Unlearn
 from mmpoison.defenses.repairs.repair import (
@@ -26,7 +27,8 @@ from mmpoison.defenses.repairs.repair import (
     run_repair,
 )
 from mmpoison.defenses.repairs.repair_meter import RepairMeter, RepairRule, hold_out
-from mmpoison.embedded.results import NO_GROUP, ScoreTable
+from mmpoison.defenses.scan.cut.result import NO_GROUP
+from mmpoison.defenses.scan.write.tables import ScoreTable
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, TestSet
 from mmpoison.models.checkpoint import save_checkpoint
@@ -38,7 +40,6 @@ from mmpoison.reporting.repair import no_loss_shown, write_repair_figures
 from mmpoison.reporting.text import decimal
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.check_model import CHECK_FILE, CheckedModel, check_model
-from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult
 from mmpoison.training.settings import TrainingSettings

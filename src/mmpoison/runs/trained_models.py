@@ -16,7 +16,7 @@ import torch
 from mmpoison.base.content_cache import read_arrays
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.untrusted import read_json
-from mmpoison.defenses.filters.filter_result import FilterResult
+from mmpoison.defenses.scan.cut.result import FilterResult
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.table import BoolArray

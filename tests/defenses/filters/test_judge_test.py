@@ -12,7 +12,7 @@ import pytest
 import mmpoison
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.defenses import RelevanceFilter, filter_pairs
-from mmpoison.defenses.filters.judging import REFUSED_BELOW, check_judge, is_refused, judge_note
+from mmpoison.defenses.scan.cut.judging import REFUSED_BELOW, check_judge, is_refused, judge_note
 from mmpoison.errors import ResultError
 from mmpoison.models import DualEncoder, load_encoder
 from mmpoison.statistics import Estimate, true_pair_auroc

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import write_parquet_set
 
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.defenses.filters.pair_labels import (
+from mmpoison.defenses.scan.cut.labels import (
     LabelFile,
     StaleVerdict,
     labelled_places,
@@ -17,7 +17,7 @@ from mmpoison.defenses.filters.pair_labels import (
     read_labels,
     shown_pairs,
 )
-from mmpoison.defenses.filters.pair_pieces import PairPieces, whole_piece
+from mmpoison.defenses.scan.read.pieces import PairPieces, whole_piece
 from mmpoison.errors import InputError
 
 # -- pieces of a set -------------------------------------------------------------------------------

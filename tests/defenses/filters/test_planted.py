@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tests.defenses.filters.suspicious_groups.conftest import Made, made
 
-from mmpoison.defenses.filters.suspicious_groups import planted
-from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize, plant_goals
+from mmpoison.defenses.scan.groups import planted
+from mmpoison.defenses.scan.groups.planted import PlantedSize, plant_goals
 
 
 def test_large_goals_are_seen_in_clear_data_and_none_where_captions_say_nothing() -> None:

@@ -14,14 +14,14 @@ import pytest
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filters.filter_result import FilterResult
-from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.judging import Given, filter_pairs, judge_pairs, result_of
-from mmpoison.defenses.filters.suspicious_groups import describe
-from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup, Vocabulary
-from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
-from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
-from mmpoison.embedded.distance import AnyVectors, Vectors
+from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
+from mmpoison.defenses.scan.cut.judging import Given, filter_pairs, judge_pairs, result_of
+from mmpoison.defenses.scan.cut.result import FilterResult
+from mmpoison.defenses.scan.groups import describe
+from mmpoison.defenses.scan.groups.describe import DescribedGroup, Vocabulary
+from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.distance import AnyVectors, Vectors
+from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.pairs.table import ImageTable
 

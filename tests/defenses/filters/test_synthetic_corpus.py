@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tests.runs.data_scan.group_loop import groups_in, source_of
 
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
-from mmpoison.embedded.distance import distances
+from mmpoison.defenses.scan.read.distance import distances
+from mmpoison.defenses.scan.read.vector_shard import VectorShard
 
 FILE = Path(__file__).parents[3] / "benchmarks/synthetic_corpus.py"
 

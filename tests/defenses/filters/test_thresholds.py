@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpoison.defenses.filters.thresholds import (
+from mmpoison.defenses.scan.cut.thresholds import (
     LOSS,
     label_threshold,
     loss_threshold,
@@ -80,7 +80,7 @@ def test_with_all_labels_it_is_the_best_cut(seed: int, loss: float | None) -> No
 
 def test_a_few_labels_where_it_matters_are_enough() -> None:
     """Overlapping kinds, 1 % poison, 160 labels taken mostly from the tail."""
-    from mmpoison.defenses.filters.pair_labels import pairs_to_label
+    from mmpoison.defenses.scan.cut.labels import pairs_to_label
 
     rng = RNG(3)
     good, evil = clean(3, 19_800), rng.normal(0.62, 0.06, 200)

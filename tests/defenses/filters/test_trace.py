@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmpoison.defenses.filters.judging import Given, Judgement, judge_pairs
-from mmpoison.defenses.filters.suspicious_groups.passes import read_memory
-from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
-from mmpoison.defenses.filters.trace import ALIKE_CAPTIONS, ALIKE_IMAGES, Trace, like_those
+from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs
+from mmpoison.defenses.scan.cut.trace import ALIKE_CAPTIONS, ALIKE_IMAGES, Trace, like_those
+from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard
 from mmpoison.errors import InputError
 
 Vectors = npt.NDArray[np.float32]

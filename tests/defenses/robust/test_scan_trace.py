@@ -13,9 +13,9 @@ from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import ScanTrace, filter_pairs
-from mmpoison.defenses.filters.pair_vectors import memory_shard
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
-from mmpoison.defenses.robust import scan_trace
+from mmpoison.defenses.scan.cut import scan_trace
+from mmpoison.defenses.scan.read.vector_shard import VectorShard
+from mmpoison.defenses.scan.read.vectors import memory_shard
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.training import Checkpoints, LogOptions, TrainingSettings, finetune
 

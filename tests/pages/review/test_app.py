@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from tests.scan_results import write_scan_result
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filters.pair_labels import LabelFile, Neighbour, ShownPair, read_labels
+from mmpoison.defenses.scan.cut.labels import LabelFile, Neighbour, ShownPair, read_labels
 from mmpoison.pages.review import review_app
 from mmpoison.records.data_scan import DataScan, read_scan
 

@@ -17,8 +17,8 @@ from tests.scan_results import write_scan_result
 import mmpoison
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.defenses import DEFENSES
-from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.pair_vectors import embed_pairs
+from mmpoison.defenses.scan.read.pieces import PairPieces
+from mmpoison.defenses.scan.read.vectors import embed_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.pages.review import (

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.suspicious_groups.passes import (
+from mmpoison.base.progress import SilentProgress
+from mmpoison.base.workers import Placement, make_workers
+from mmpoison.defenses.scan.groups.passes import (
     COUNTS,
     SCORE,
     Group,
@@ -19,13 +21,11 @@ from mmpoison.defenses.filters.suspicious_groups.passes import (
     read_memory,
     scores_of,
 )
-from mmpoison.defenses.filters.suspicious_groups.shard import SAMPLE, VectorShard
-from mmpoison.embedded.distance import AnyVectors
-from mmpoison.embedded.source import EmbeddedSource
-from mmpoison.runs.data_scan.scan_embedded import ScanSettings, read_shards
-from mmpoison.runs.data_scan.shard_passes import ShardRunner, file_states, load_part
-from mmpoison.runs.progress import SilentProgress
-from mmpoison.runs.sweeps.workers import Placement, make_workers
+from mmpoison.defenses.scan.passes.runner import ShardRunner, file_states, load_part
+from mmpoison.defenses.scan.read.distance import AnyVectors
+from mmpoison.defenses.scan.read.shards import EmbeddedSource
+from mmpoison.defenses.scan.read.vector_shard import SAMPLE, VectorShard
+from mmpoison.defenses.scan.scan import ScanSettings, read_shards
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Found:
 
 
 def groups_in(source: EmbeddedSource, *, sample: int = SAMPLE, workers: int = 1) -> Found:
-    """Scan as `mmpoison.runs.data_scan.scan_embedded` does, in a folder that is deleted at the end.
+    """Scan as `mmpoison.defenses.scan.scan` does, in a folder that is deleted at the end.
 
     Args:
         source: The source.

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmpoison.base.progress import SilentProgress
 from mmpoison.datasets import load_dataset
 from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses import RelevanceFilter, ScoreFilter, SuspiciousGroups
-from mmpoison.defenses.filters import pair_vectors
+from mmpoison.defenses.scan.read import embed as module
+from mmpoison.defenses.scan.read import vectors as pair_vectors
+from mmpoison.defenses.scan.read.embed import foreign_captions
+from mmpoison.defenses.scan.sources import OpenedSource, open_source
 from mmpoison.errors import InputError
 from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.folder import save_pairs
-from mmpoison.runs.data_scan import embed_source as module
-from mmpoison.runs.data_scan.embed_source import foreign_captions
-from mmpoison.runs.data_scan.sources import OpenedSource, open_source
-from mmpoison.runs.progress import SilentProgress
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_groups_of_pairs_are_shown_with_pictures(scenes: Path, tmp_path: Path) -> None:
-    from mmpoison.runs.data_scan.drop import _example
+    from mmpoison.defenses.scan.write.files import _example
 
     made = opened(scenes, tmp_path)
     shard = made.source.shards[0]

@@ -22,10 +22,10 @@ from tests.runs.data_scan.test_shard_passes import Here
 
 import datasets
 import mmpoison
-from mmpoison.defenses.filters.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups.passes import ReadPairs
+from mmpoison.defenses.scan import scan as module
+from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
+from mmpoison.defenses.scan.groups.passes import ReadPairs
 from mmpoison.models import DualEncoder
-from mmpoison.runs.data_scan import scan_embedded as module
 
 Row = dict[str, Any]
 

@@ -20,12 +20,12 @@ from scipy.stats import spearmanr
 from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
 from tests.runs.data_scan.group_loop import Found, groups_in, scan_memory, source_of
 
-from mmpoison.defenses.filters.suspicious_groups import cells
-from mmpoison.defenses.filters.suspicious_groups import passes as passes_module
-from mmpoison.defenses.filters.suspicious_groups.passes import Group
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
-from mmpoison.defenses.group_levels import false_alarms_at
-from mmpoison.embedded import open_embedded
+from mmpoison.defenses.scan import open_embedded
+from mmpoison.defenses.scan.groups import cells
+from mmpoison.defenses.scan.groups import passes as passes_module
+from mmpoison.defenses.scan.groups.levels import false_alarms_at
+from mmpoison.defenses.scan.groups.passes import Group
+from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.errors import InputError
 
 
@@ -235,9 +235,9 @@ import sys
 from pathlib import Path
 from tests.defenses.filters.suspicious_groups.conftest import made
 from tests.runs.data_scan.group_loop import source_of
-from mmpoison.runs.data_scan import scan_embedded as module
-from mmpoison.runs.data_scan.sources import OpenedSource
-from mmpoison.runs.progress import SilentProgress
+from mmpoison.defenses.scan import scan as module
+from mmpoison.defenses.scan.sources import OpenedSource
+from mmpoison.base.progress import SilentProgress
 
 def write(judged, runner, *rest):
     scores = b"".join(score.tobytes() for n in sorted(runner.shards) for score in runner.part("4-score", n, "score"))

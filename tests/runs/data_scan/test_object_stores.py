@@ -17,10 +17,10 @@ from tests.runs.data_scan.test_scan_embedded import scanned
 from tests.runs.data_scan.test_shard_passes import Here
 
 import mmpoison
-from mmpoison.embedded import open_embedded
-from mmpoison.embedded.source import ShardError
+from mmpoison.defenses.scan import open_embedded
+from mmpoison.defenses.scan import scan as module
+from mmpoison.defenses.scan.read.shards import ShardError
 from mmpoison.errors import InputError
-from mmpoison.runs.data_scan import scan_embedded as module
 
 RESULTS = ("groups.json", "keep/0.txt", "keep/1.txt", "keep/2.txt")
 WHERE = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

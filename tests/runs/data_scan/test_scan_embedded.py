@@ -22,17 +22,17 @@ from tests.runs.data_scan.group_loop import scan_memory
 from tests.runs.data_scan.test_shard_passes import Here
 
 import mmpoison
-from mmpoison.defenses.filters.group_filter import SuspiciousGroups
-from mmpoison.defenses.filters.suspicious_groups.shard import VectorShard
-from mmpoison.embedded import open_embedded
+from mmpoison.base.progress import SilentProgress
+from mmpoison.defenses.scan import open_embedded
+from mmpoison.defenses.scan import scan as module
+from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
+from mmpoison.defenses.scan.passes.runner import BLOCK
+from mmpoison.defenses.scan.read.vector_shard import VectorShard
+from mmpoison.defenses.scan.scan import ScanSettings, scan_embedded
+from mmpoison.defenses.scan.sources import OpenedSource
+from mmpoison.defenses.scan.write.files import Judged
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan
-from mmpoison.runs.data_scan import scan_embedded as module
-from mmpoison.runs.data_scan.drop import Judged
-from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
-from mmpoison.runs.data_scan.shard_passes import BLOCK
-from mmpoison.runs.data_scan.sources import OpenedSource
-from mmpoison.runs.progress import SilentProgress
 
 QUICK = ScanSettings(planted=False)
 

@@ -11,9 +11,9 @@ from tests.runs.conftest import kill_the_first_worker
 from tests.runs.data_scan.conftest import write_corpus
 
 import mmpoison
+from mmpoison.base.workers import connect
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan
-from mmpoison.runs.sweeps.workers import connect
 
 ray = pytest.importorskip("ray")
 

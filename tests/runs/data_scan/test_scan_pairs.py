@@ -18,11 +18,11 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses import DEFENSES, RelevanceFilter, filter_pairs
-from mmpoison.defenses.filters.pair_labels import LabelFile, pairs_to_label
+from mmpoison.defenses.scan import scan as module
+from mmpoison.defenses.scan.cut.labels import LabelFile, pairs_to_label
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder
 from mmpoison.records.data_scan import DataScan
-from mmpoison.runs.data_scan import scan_embedded as module
 from mmpoison_lab.defenses.local_density import LocalDensity
 
 
@@ -114,7 +114,7 @@ def test_another_cut_embeds_nothing_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mmpoison.runs.data_scan import embed_source
+    from mmpoison.defenses.scan.read import embed as embed_source
 
     scan(folder, judge, tmp_path / "one", threshold=0.9)
     monkeypatch.setattr(embed_source, "prepare_pixels", None)

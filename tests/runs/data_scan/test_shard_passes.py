@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmpoison.base.progress import SilentProgress
+from mmpoison.base.workers import DIED, Reply, TaskRunner
+from mmpoison.defenses.scan.passes.runner import Arrays, ShardRunner, part_file
 from mmpoison.errors import InputError, WorkStopped
-from mmpoison.runs.data_scan.shard_passes import Arrays, ShardRunner, part_file
-from mmpoison.runs.progress import SilentProgress
-from mmpoison.runs.sweeps.workers import DIED, Reply, TaskRunner
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.defenses.filters.suspicious_groups.describe import DescribedGroup
-from mmpoison.defenses.filters.suspicious_groups.passes import Group
-from mmpoison.defenses.filters.suspicious_groups.planted import PlantedSize
-from mmpoison.runs.data_scan.goal_words import (
+from mmpoison.defenses.scan.groups.describe import DescribedGroup
+from mmpoison.defenses.scan.groups.passes import Group
+from mmpoison.defenses.scan.groups.planted import PlantedSize
+from mmpoison.defenses.scan.write.verdict import (
     ScanFinding,
     ScanOutput,
     grade_of,

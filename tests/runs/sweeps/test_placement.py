@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from mmpoison.errors import InputError
-from mmpoison.runs.sweeps import workers as module
-from mmpoison.runs.sweeps.workers import (
+from mmpoison.base import workers as module
+from mmpoison.base.workers import (
     LocalWorker,
     Placement,
-    RunTask,
     environment,
     make_workers,
     place_workers,
 )
+from mmpoison.errors import InputError
+from mmpoison.runs.sweeps.sweep import RunTask
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -121,7 +121,7 @@ def test_a_task_finds_its_device_in_its_own_process(
     )
     for device in ("cuda", "auto", "cpu"):
         task = RunTask("one", None, tmp_path / device, False, device, "")  # type: ignore[arg-type]
-        task.run(lambda: None, None)  # type: ignore[arg-type, return-value]
+        task.run({}, None)  # type: ignore[arg-type]
     assert given == [torch.device("cuda", 0), torch.device("cuda", 0), torch.device("cpu")]
 
 

@@ -20,12 +20,12 @@ from tests.runs.conftest import kill_the_first_worker
 from tests.runs.sweeps.conftest import MakeSweep, numbers
 
 from mmpoison.base.content_cache import ContentCache
+from mmpoison.base.workers import LocalWorker, SweepState
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.sweeps.sweep import Sweep, plan_sweep, run_sweep
-from mmpoison.runs.sweeps.workers import LocalWorker, SweepState
 
 
 def made(out: Path) -> dict[str, list[str]]:
@@ -108,7 +108,7 @@ def test_on_gpus_a_run_gets_the_one_of_its_worker(
     def run(self: Any, tasks: list[Any], workers: list[Any]) -> None:
         seen.append(([task.device for task in tasks], [worker._gpu for worker in workers]))
 
-    monkeypatch.setattr("mmpoison.runs.sweeps.workers.Dispatch.run", run)
+    monkeypatch.setattr("mmpoison.base.workers.Dispatch.run", run)
     sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
     run_sweep(sweep, tmp_path / "each", workers=None, device="auto")
     run_sweep(sweep, tmp_path / "three", workers=3, device="auto")
@@ -166,7 +166,7 @@ def test_a_sweep_killed_at_its_very_beginning_goes_on(
     (tmp_path / "out" / ".sweep.yaml.mmpoison-ab12_xyz").write_text("name: hal")
     plan_sweep(sweep, tmp_path / "out")  # is not refused either
     with monkeypatch.context() as patch:
-        patch.setattr("mmpoison.runs.sweeps.workers.Dispatch.run", lambda *_: None)
+        patch.setattr("mmpoison.base.workers.Dispatch.run", lambda *_: None)
         run_sweep(sweep, tmp_path / "out")
     # and so does one of whose runs a worker was killed so early
     run.mkdir(parents=True)

@@ -20,7 +20,7 @@ from mmpoison.base.progress import ProgressFor
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.check_result import CheckResult
-from mmpoison.defenses.filters.suspicious_groups.describe import Vocabulary
+from mmpoison.defenses.scan.groups.describe import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder

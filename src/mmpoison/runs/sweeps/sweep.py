@@ -24,23 +24,22 @@ import yaml
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_file, occupied_by_others, plain_name, refuse_special
-from mmpoison.base.progress import Progress
+from mmpoison.base.processes import find_device
+from mmpoison.base.progress import Progress, RunProgress, SilentProgress
 from mmpoison.base.untrusted import read_yaml
-from mmpoison.errors import InputError
-from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentProgress
-from mmpoison.runs.recipe import Recipe, SweepPart, parse_recipe, resolve_recipe, set_key, within
-from mmpoison.runs.recipe_files import read_recipe
-from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.run_folder import check_folder
-from mmpoison.runs.run_stages import LARGEST_CACHED, SUSPECTS, stage_keys
-from mmpoison.runs.sweeps.workers import (
+from mmpoison.base.workers import (
     OnChange,
-    RunTask,
     SweepState,
     place_workers,
     run_tasks,
 )
+from mmpoison.errors import InputError
+from mmpoison.runs.prepared_run import prepare_run
+from mmpoison.runs.recipe import Recipe, SweepPart, parse_recipe, resolve_recipe, set_key, within
+from mmpoison.runs.recipe_files import read_recipe
+from mmpoison.runs.run_cache import RunCache, shared_cache
+from mmpoison.runs.run_folder import check_folder
+from mmpoison.runs.run_stages import LARGEST_CACHED, SUSPECTS, stage_keys
 
 # -- A sweep as the list of its runs: each a whole recipe with a name and the parameters that set it apart.
 
@@ -559,6 +558,44 @@ def run_sweep(
         retries=retries,
         on_change=on_change,
     )
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One run of a sweep, as `Task`.
+
+    Attributes:
+        id: The run's id.
+        recipe: The whole recipe.
+        out: The run folder.
+        save_models: Save the checkpoints in the run folder.
+        device: Where to compute, as the worker finds it (`find_device`).
+        group: Tasks of one group share data and a clean model.
+        evict_models: Delete large models that only this run needs from the cache when it is complete.
+    """
+
+    id: str
+    recipe: Recipe
+    out: Path
+    save_models: bool
+    device: str
+    group: str
+    evict_models: bool = False
+
+    def run(self, shared: dict[str, Any], progress: RunProgress) -> None:
+        """Run the recipe, if another sweep has not done it."""
+        from mmpoison.runs.run import run_recipe
+
+        if not (self.out / "metrics.json").is_file():
+            run_recipe(
+                self.recipe,
+                self.out,
+                progress=progress,
+                save_models=self.save_models,
+                device=find_device(self.device),
+                run_cache=shared_cache(shared),
+                evict_models=self.evict_models,
+            )
 
 
 def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str, evict: bool) -> RunTask:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmpoison.defenses.filters.suspicious_groups.items import Reduced, reduce_shard
-from mmpoison.defenses.filters.suspicious_groups.shard import Space, VectorShard
+from mmpoison.defenses.scan.groups.items import Reduced, reduce_shard
+from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
 
-from mmpoison.defenses.filters.suspicious_groups import growth
-from mmpoison.defenses.filters.suspicious_groups.fit import crowd_of, fit_pairs
-from mmpoison.defenses.filters.suspicious_groups.growth import (
+from mmpoison.defenses.scan.groups import growth
+from mmpoison.defenses.scan.groups.fit import crowd_of, fit_pairs
+from mmpoison.defenses.scan.groups.growth import (
     COUNTED,
     LIFT,
     Pool,
@@ -26,8 +26,8 @@ from mmpoison.defenses.filters.suspicious_groups.growth import (
     strength_of,
     suspicious_items,
 )
-from mmpoison.defenses.filters.suspicious_groups.items import IMAGES, PAIRS
-from mmpoison.defenses.filters.suspicious_groups.shard import unit
+from mmpoison.defenses.scan.groups.items import IMAGES, PAIRS
+from mmpoison.defenses.scan.read.vector_shard import unit
 
 
 def counts(**named: float) -> npt.NDArray[np.float64]:

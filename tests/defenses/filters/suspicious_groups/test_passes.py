@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from tests.defenses.filters.suspicious_groups.conftest import Made, saved_and_read
 
 from mmpoison.base.seeding import stream_key
-from mmpoison.defenses.filters.suspicious_groups.cells import (
+from mmpoison.defenses.scan.groups.cells import (
     BINS,
     CELLS,
     FEWEST_OF_A_CELL,
@@ -25,7 +25,7 @@ from mmpoison.defenses.filters.suspicious_groups.cells import (
     flag,
     rows_of_cells,
 )
-from mmpoison.defenses.filters.suspicious_groups.shard import (
+from mmpoison.defenses.scan.read.vector_shard import (
     MOST_OF_AN_IMAGE,
     Sample,
     SamplePlan,

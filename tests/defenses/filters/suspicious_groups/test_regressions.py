@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
 
-from mmpoison.defenses.filters.suspicious_groups.fit import (
+from mmpoison.defenses.scan.groups.fit import (
     IMAGE_SIDE,
     LIKE_IMAGES,
     RIDGE,
@@ -17,7 +17,7 @@ from mmpoison.defenses.filters.suspicious_groups.fit import (
     image_sums,
     pair_sums,
 )
-from mmpoison.defenses.filters.suspicious_groups.items import (
+from mmpoison.defenses.scan.groups.items import (
     IMAGES,
     PAIRS,
     image_items,

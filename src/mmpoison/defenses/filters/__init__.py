@@ -1,1 +1,0 @@
-"""Pre-training defences: judge pairs before anything is trained on them."""

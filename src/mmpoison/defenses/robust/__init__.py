@@ -1,1 +1,0 @@
-"""In-training defences: train so that the attack fails."""

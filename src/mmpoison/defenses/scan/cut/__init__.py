@@ -1,0 +1,1 @@
+"""Scores pairs by a method, and decides which go."""

@@ -1,0 +1,42 @@
+"""The paper's filter: drop pairs whose image and caption do not match under another encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
+from mmpoison.defenses.scan.groups.passes import ReadPairs
+from mmpoison.defenses.scan.read.distance import DISTANCE
+
+
+@DEFENSES.register("relevance-filter")
+class RelevanceFilter(ScoreFilter):
+    """Drop pairs whose cosine distance is above a threshold (section 6.1, "pre-training defense").
+
+    The encoder should be another one than the victim, so that what deceives the one need not deceive the other. Trusted
+    pairs must be of the kind of the judged pairs, and the judge must not have been trained on them: its own training
+    pairs lie closer together than any others, and the threshold would drop nearly everything.
+
+    The paper's threshold for CLIP ViT-B/16 is 0.80. Other encoders have other distances, so there is no default.
+    """
+
+    name: ClassVar[str] = "relevance-filter"
+    kind: ClassVar[Kind] = "pre-training"
+    source: ClassVar[str] = "Yang et al., ICML 2023, section 6.1"
+    summary: ClassVar[str] = (
+        "drops pairs whose image and caption are far apart under another encoder"
+    )
+    parameters: ClassVar[Mapping[str, str]] = {}
+    cost: ClassVar[str] = (
+        "each image and caption is embedded once by the judge; the most distant clean pairs are dropped"
+    )
+    needs_aligned_judge = True
+    uses_trusted = True
+    score_name = DISTANCE
+    score_range = (0.0, 2.0)
+
+    def score(self, read: ReadPairs) -> PairScores:
+        """Return the cosine distance of each pair, in [0, 2]."""
+        return PairScores(read.distance)

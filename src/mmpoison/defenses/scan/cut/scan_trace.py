@@ -1,0 +1,214 @@
+"""Scans, trains, traces and trains again: drops what a first scan missed, by what a model has learned of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow.csv import write_csv
+
+from mmpoison.base.files import atomic_file
+from mmpoison.base.option_checks import check_number, check_whole
+from mmpoison.base.phrasing import count_of
+from mmpoison.base.progress import ProgressFor, silent
+from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
+from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
+from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs
+from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
+from mmpoison.defenses.scan.cut.trace import Trace, like_those
+from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.vector_shard import VectorShard
+from mmpoison.defenses.scan.read.vectors import memory_shard
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs
+from mmpoison.pairs.table import BoolArray, PairDataset
+from mmpoison.training.loop import TrainingResult, finetune
+from mmpoison.training.settings import TrainingSettings
+from mmpoison.training.states import Checkpoints
+
+DROPPED = "dropped.csv"
+"""In the folder of the log: the pairs that the last training did not see, and which step dropped them."""
+
+MOST_ROUNDS = 10
+
+
+@DEFENSES.register("scan-trace")
+class ScanTrace:
+    """Scan the pairs, train without what it drops, and drop what a model trained on all has learned besides.
+
+    1. `suspicious-groups` scans the pairs by the trunks of the encoder; a share of them goes, and so do pairs like
+       those of the groups that it calls poisoning (`like_those`).
+    2. One model is trained on all pairs, one on those that stay.
+    3. `Trace` compares the two. Groups of pairs that only the first has learned go too.
+    4. The second is trained again on what stays then. Steps 3 and 4 are repeated until nothing is found.
+
+    The result is the model that was trained last. The record of its training says what each step dropped, and
+    `dropped.csv`, next to the log, names the pairs.
+
+    Args:
+        lose: Share of the pairs that the scan drops.
+        rounds: How often the models are compared, at most.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "scan-trace"
+    kind: ClassVar[Kind] = "in-training"
+    source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
+    summary: ClassVar[str] = (
+        "scans, trains with and without what the scan drops, and drops what only the first model learned"
+    )
+    parameters: ClassVar[Mapping[str, str]] = {
+        "lose": "a larger one catches more of the poison at first, and costs more clean pairs",
+        "rounds": "more of them find what is left of the poison, but each costs one more training",
+    }
+    cost: ClassVar[str] = "two more trainings at least; loses the clean pairs that the scan drops"
+
+    def __init__(self, lose: float = 0.02, rounds: int = 2) -> None:
+        check_number("lose", lose, "a share between 0 and 1", 0, 1)
+        check_whole("rounds", rounds, 1, MOST_ROUNDS)
+        self.lose, self.rounds = lose, rounds
+
+    def apply(
+        self,
+        encoder: DualEncoder,
+        pairs: PairDataset,
+        inputs: PairInputs,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        **services: Unpack[TrainingServices],
+    ) -> TrainingResult:
+        """Train a copy of an encoder; see `RobustTraining`."""
+        progress, log = services.get("progress"), services.get("log")
+        train = partial(finetune, encoder, pairs, inputs, settings, seed=seed)
+        trainings = _Trainings(train, services)
+        scan = SuspiciousGroups(clean_loss=self.lose)
+        shard = memory_shard(encoder, inputs, pairs, scan.joint, progress)
+        judged = _judged(scan, encoder.name, shard, seed, progress)
+        drop = ~judged.joined()[1]
+        notes = [f"scan: {count_of(int(drop.sum()), 'pair')} dropped"]
+        by = np.where(drop, "scan", "").astype(object)
+        every_row, likely = np.arange(len(pairs)), judged.likely or ()
+        known = [np.isin(every_row, group.rows[shard.number]) for group in likely]
+        alike = like_those(known, shard) & ~drop
+        if known:
+            notes[0] += f", and {alike.sum():,} more that are like those it calls poisoning"
+        by[alike] = "alike"
+        drop |= alike
+        every = trainings.run("all", np.zeros_like(drop)).encoder
+        suspect = memory_shard(every, inputs, pairs, True, progress)
+        result = trainings.run("kept", drop)
+        for number in range(1, self.rounds + 1):
+            found, said = traced(suspect, result.encoder, pairs, inputs, seed, progress)
+            new = found & ~drop
+            notes.append(f"trace {number}: {count_of(int(new.sum()), 'pair')} dropped{said}")
+            if not new.any():
+                break
+            by[new] = f"trace {number}"
+            drop |= new
+            result = trainings.run(f"kept-{number}", drop)
+        if log is not None:
+            _write(log.folder / DROPPED, pairs, by)
+        trainings.clear()
+        return replace(
+            result, steps=trainings.steps, resumed_from=trainings.resumed_from, notes=tuple(notes)
+        )
+
+
+class _Trainings:
+    """Trains the same encoder on parts of the same pairs, one after the other.
+
+    Args:
+        train: Trains it, given which pairs to skip and the services.
+        services: What the run offers to each training.
+
+    Attributes:
+        steps: Steps done in all trainings.
+        resumed_from: The step from which the last of them that was stopped resumed, counted likewise.
+    """
+
+    def __init__(self, train: Callable[..., TrainingResult], services: TrainingServices) -> None:
+        self._train, self._services = train, services
+        self._states: list[Checkpoints] = []
+        self.steps = self.resumed_from = 0
+
+    def run(self, name: str, skip: BoolArray) -> TrainingResult:
+        """Train without some pairs; a killed run resumes each training, those that are done at their end."""
+        services = self._services.copy()
+        begun, on_step = self.steps, services.get("on_step")
+        if on_step is not None:
+            services["on_step"] = lambda step, model: on_step(
+                replace(step, step=begun + step.step, steps=begun + step.steps), model
+            )
+        if (states := services.get("checkpoints")) is not None:
+            own = replace(states, folder=states.folder / name)
+            services["checkpoints"] = own
+            self._states.append(own)
+        result = self._train(skip=skip, **services)
+        if result.resumed_from:
+            self.resumed_from = begun + result.resumed_from
+        self.steps += result.steps
+        return result
+
+    def clear(self) -> None:
+        """Delete the states of all trainings."""
+        for one in self._states:
+            one.clear()
+
+
+def traced(
+    suspect: VectorShard,
+    reference: DualEncoder,
+    pairs: PairDataset,
+    inputs: PairInputs,
+    seed: int,
+    progress: ProgressFor | None = None,
+) -> tuple[BoolArray, str]:
+    """Trace what a suspect has learned and a reference has not.
+
+    Args:
+        suspect: The pairs by the suspect's embeddings.
+        reference: A model that was trained without some of the pairs.
+        pairs: The pairs that the suspect was trained on.
+        inputs: Prepared inputs for the reference, holding the pairs.
+        seed: Of everything random.
+        progress: Gives a progress callback for a named step.
+
+    Returns:
+        Which pairs are in groups that are called poisoning, shape `(N,)`; and what the groups are, in words.
+    """
+    shard = memory_shard(reference, inputs, pairs, Trace.joint, progress)
+    found = _judged(Trace(suspect), reference.name, shard, seed, progress)
+    said = [str(one) for one in (found.described() or ())[: len(found.likely or ())]]
+    return ~found.joined()[1], "".join(f"; {one}" for one in said)
+
+
+def _judged(
+    method: ScoreFilter, model: str, shard: VectorShard, seed: int, progress: ProgressFor | None
+) -> Judgement:
+    """Judge all pairs, of whatever split, by the embeddings of a model."""
+    read = read_memory(shard, seed, progress or silent)
+    return judge_pairs(read, method, model, Given())
+
+
+def _write(file: Path, pairs: PairDataset, by: npt.NDArray[np.object_]) -> None:
+    rows = np.flatnonzero(by != "")
+    table = {
+        "image": [pairs.images.ids[image] for image in pairs.image[rows]],
+        "caption": pairs.captions[rows].tolist(),
+        "dropped_by": by[rows].tolist(),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as temporary:
+        write_csv(
+            pa.table({name: pa.array(column, pa.string()) for name, column in table.items()}),
+            temporary,
+        )

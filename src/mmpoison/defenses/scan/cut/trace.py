@@ -1,0 +1,249 @@
+"""Traces what a model has learned to the pairs that taught it, by a model that was not trained on some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.defenses.catalogue import Kind
+from mmpoison.defenses.cut import Cut, CutOptions
+from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
+from mmpoison.defenses.scan.groups.growth import (
+    CONFLICTING,
+    Grown,
+    Numbers,
+    Pool,
+    grow_groups,
+)
+from mmpoison.defenses.scan.groups.levels import TRACED, false_alarms_at
+from mmpoison.defenses.scan.groups.passes import Group, ReadPairs, scores_of
+from mmpoison.defenses.scan.read.distance import AnyVectors, Vectors, distances
+from mmpoison.defenses.scan.read.vector_shard import (
+    Space,
+    VectorShard,
+    unit,
+)
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import BoolArray
+
+ALIKE_CAPTIONS, ALIKE_IMAGES = 30, 20
+"""The gain of a pair is averaged over so many captions and images like its own: single pairs are noise."""
+
+GAINED = 0.05
+"""Share of the pairs that count as learned, those with the largest gain."""
+
+UNMATCHED = 0.3
+"""Of a group, half of the pairs are among this share of all, those whose image and caption match least in the suspect:
+honest pairs that a scan dropped are learned like others, false ones never match their images as well."""
+
+NEARNESS = 6.0
+"""Two pairs count for each other by exp(6 (cosine - 1)) of their captions and the same of their images."""
+
+AS_MUCH = 0.4
+"""A pair is like those of a group if, of what is near it, at least this part of what is usual in the group is of the
+group: a quantile of the group would be that of its few outliers."""
+
+FEWEST_PAIRS = 200
+BLOCK = 1024
+
+
+class Trace(ScoreFilter):
+    """Find groups of pairs that a model has learned and a reference has not, and drop them.
+
+    The gain of a pair is how much nearer captions like its own are to images like its own in the suspect than in the
+    reference: their mean cosine there minus that here. Poison makes captions of one topic gain on images of one kind.
+    Honest pairs that the reference did not see gain little, because others like them taught it the same. Groups grow
+    as in `SuspiciousGroups`, with the gain in place of the conflict; around a group that is strong enough, pairs with a
+    large gain in a wider cell belong to it too. Pairs that match well in the suspect are honest, so a group of them is
+    none.
+
+    The reference is best a model that was trained as the suspect was, without the pairs that a scan dropped. It says
+    nothing where the scan caught nothing: then both models learned the same. Captions are compared with captions and
+    images with images, all with all, so this is for up to some hundred thousand pairs.
+
+    Args:
+        shard: All pairs by the suspect's embeddings, in the order in which they are judged.
+        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); by default, pairs of strong groups go.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "trace"
+    kind: ClassVar[Kind] = "pre-training"
+    source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
+    summary: ClassVar[str] = (
+        "finds the pairs that taught a model what a second model, trained without some of them, has not learned"
+    )
+    parameters: ClassVar[Mapping[str, str]] = {}
+    cost: ClassVar[str] = "a second model, trained on what a scan keeps"
+
+    finds_groups = True
+    score_name = "gain of similarity"
+    default_cut = Cut(false_alarms=TRACED)
+
+    def __init__(self, shard: VectorShard, **cut: Unpack[CutOptions]) -> None:
+        super().__init__(**cut)
+        self._suspect = shard
+
+    def score(self, read: ReadPairs) -> PairScores:
+        """Return the gain of each pair, more in a group, and the groups.
+
+        Args:
+            read: The pairs by the reference's embeddings.
+
+        Raises:
+            InputError: If the suspect has embedded other pairs.
+        """
+        reference = read.vectors()
+        if len(reference) != len(self._suspect):
+            raise InputError(
+                f"the suspect embeds {len(self._suspect):,} pairs, but the reference {len(reference):,}"
+            )
+        if len(reference) < FEWEST_PAIRS:
+            few = f"{len(reference)} pairs are too few to trace: give at least {FEWEST_PAIRS}"
+            return PairScores.split(np.zeros(len(reference)), read, groups=(), notes=(few,))
+        report = read.progress("comparing the models")
+        report(0, 2)
+        captions = _Distinct(reference.text, ALIKE_CAPTIONS)
+        images = _Distinct(reference.image, ALIKE_IMAGES)
+        gain = _cosine(captions, images, self._suspect) - _cosine(captions, images, reference)
+        broken = np.isnan(np.concatenate([read.distance(n) for n in sorted(read.runner.shards)]))
+        gain[broken] = np.min(gain)
+        report(1, 2)
+        spaces = [Space.fit(side.vectors) for side in (captions, images)]
+        text, image = (
+            # a pair that cannot be read is like no other
+            np.nan_to_num(space.reduce(side.vectors))[side.of]
+            for space, side in zip(spaces, (captions, images), strict=True)
+        )
+        pool = Pool.of(text, image, reference.owner, gain.astype(np.float32), odd=GAINED)
+        groups = _groups(pool, grow_groups(pool), _match(self._suspect) <= UNMATCHED, read)
+        report(2, 2)
+        starts = read.starts
+
+        def scored(number: int) -> Vectors:
+            rows = read.runner.shards[number].rows
+            mine = slice(starts[number], starts[number] + rows)
+            score = np.where(broken[mine], np.nan, gain[mine])
+            return scores_of(score.astype(np.float32), number, groups)
+
+        return PairScores(scored, groups, space=spaces[1])
+
+
+def like_those(groups: Sequence[BoolArray], shard: VectorShard) -> BoolArray:
+    """Find the pairs that are like those of groups that are known to be poison.
+
+    Where a part of the poison was found, the rest is where that part is: captions like its captions with images like
+    its images. Of all pairs near a pair on both sides, on other images, poison has many of the group and an honest pair
+    few, for it has honest neighbours. How many are enough the group's own pairs say: as part of the poison, they have
+    as many as the rest of it.
+
+    Args:
+        groups: Which pairs are of each group, shape `(N,)`.
+        shard: All pairs.
+
+    Returns:
+        Which pairs are like those of any group, most of the groups included, shape `(N,)`.
+    """
+    found = np.zeros(len(shard), dtype=bool)
+    if not groups:
+        return found
+    sides = [np.nan_to_num(Space.fit(side).reduce(side)) for side in (shard.text, shard.image)]
+    shares = np.empty((len(groups), len(shard)))
+    for block in (slice(start, start + BLOCK) for start in range(0, len(shard), BLOCK)):
+        text, image = (side[block] @ side.T for side in sides)
+        near = np.exp(NEARNESS * (text + image - 2))
+        near[shard.owner[block, None] == shard.owner] = 0
+        every = np.maximum(near.sum(axis=1), 1e-12)
+        for share, group in zip(shares, groups, strict=True):
+            share[block] = near[:, group].sum(axis=1) / every
+    for share, group in zip(shares, groups, strict=True):
+        found |= share >= AS_MUCH * np.median(share[group])
+    return found
+
+
+class _Distinct:
+    """The distinct vectors of one side, and for each those that are nearest to it."""
+
+    def __init__(self, vectors: AnyVectors, alike: int) -> None:
+        rows = np.ascontiguousarray(vectors)
+        whole = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
+        _, self.first, self.of = np.unique(whole, return_index=True, return_inverse=True)
+        self.vectors = rows[self.first]
+        known, alike = unit(self.vectors.astype(np.float32)), min(alike, len(self.vectors))
+        self._near = np.concatenate(
+            [
+                np.argpartition(-(known[start : start + BLOCK] @ known.T), alike - 1, axis=1)[
+                    :, :alike
+                ]
+                for start in range(0, len(known), BLOCK)
+            ]
+        )
+
+    def means(self, vectors: AnyVectors) -> Vectors:
+        """Return for each distinct vector the mean of another model's unit vectors of the nearest ones, `(u, d)`."""
+        other = unit(vectors[self.first].astype(np.float32))
+        means = np.empty_like(other)
+        for start in range(0, len(other), BLOCK):
+            block = slice(start, start + BLOCK)
+            means[block] = other[self._near[block]].mean(axis=1)
+        return means
+
+
+def _cosine(captions: _Distinct, images: _Distinct, shard: VectorShard) -> Numbers:
+    """Return the mean cosine of captions like that of each pair with images like its own, in a model, `(N,)`."""
+    text = captions.means(shard.text)
+    image = images.means(shard.image)
+    found = [
+        np.einsum("nd,nd->n", text[captions.of[block]], image[images.of[block]])
+        for block in (slice(start, start + BLOCK) for start in range(0, len(shard), BLOCK))
+    ]
+    return np.concatenate(found).astype(np.float64)
+
+
+def _match(shard: VectorShard) -> Numbers:
+    """Return for each pair the share of pairs whose image and caption match no better in a model, `(N,)`."""
+    distance = distances(shard.text, shard.image)
+    return 1 - np.argsort(np.argsort(np.nan_to_num(distance, nan=2.0))) / len(shard)
+
+
+def _groups(
+    pool: Pool, grown: Grown, unmatched: npt.NDArray[np.bool_], read: ReadPairs
+) -> tuple[Group, ...]:
+    """Return the groups of pairs of which half are unmatched; around strong ones also unmatched pairs that gained."""
+    odd, around = pool.share <= CONFLICTING, grown.reach.around(pool.text, pool.image)
+    numbers = sorted(read.runner.shards)
+    bounds = [read.starts[number] for number in numbers[1:]]
+    shards = np.searchsorted(bounds, np.arange(len(odd)), side="right")
+    starts = np.array([read.starts[number] for number in numbers])
+    found = []
+    for place, strength in enumerate(grown.strength.tolist()):
+        rows = grown.rows[place]
+        share = false_alarms_at(strength, "traced")
+        if unmatched[rows].mean() < 0.5:
+            continue
+        if share <= TRACED:
+            rows = np.union1d(rows, np.flatnonzero(odd & unmatched & around[:, place]))
+        images = len(np.unique(pool.key[rows]))
+        found.append(
+            Group(
+                {
+                    number: (rows[shards[rows] == at] - starts[at]).astype(np.intp)
+                    for at, number in enumerate(numbers)
+                    if (shards[rows] == at).any()
+                },
+                strength,
+                conflicting=len(np.unique(pool.key[rows[odd[rows]]])),
+                counted=images,
+                expected=GAINED * images,
+                false_alarms=share,
+                hardest=None,
+                images=images,
+                learned=True,
+            )
+        )
+    return tuple(found)

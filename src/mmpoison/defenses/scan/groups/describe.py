@@ -1,0 +1,288 @@
+"""Describes groups in words: what their captions say that others do not, and what their images show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.phrasing import count_of
+from mmpoison.defenses.scan.groups.levels import RAREST
+from mmpoison.defenses.scan.groups.passes import Group, ReadPairs
+from mmpoison.defenses.scan.read.vector_shard import Index, Space
+from mmpoison.errors import InputError
+from mmpoison.reporting.text import percent
+
+EXAMPLES = 12
+BACKGROUND = 20_000
+"""Sampled captions that say which words are usual."""
+
+BACKGROUND_SHARDS = 32
+"""Shards whose captions are read for that, evenly spread: a whole table is read for a few captions of it."""
+
+ALIKE_IMAGES = 10
+"""Images that are most like those of a group, without being among them: their captions say what the images show."""
+
+MOST_CAPTIONS = 2000
+"""Captions of a group that are described."""
+
+_MISTAKES = (
+    "images that show both things, described by one of them",
+    "two kinds that annotators confuse",
+    "images that the model confuses with others (then another model does not show the group)",
+    "captions that an error moved to other images, such as shifted rows",
+)
+
+
+@dataclass(frozen=True)
+class PairPlace:
+    """A pair by its shard and row."""
+
+    shard: int
+    row: int
+
+
+@dataclass(frozen=True)
+class DescribedGroup:
+    """A group in words: captions of one kind on images of another kind, more often than clean data explain.
+
+    Attributes:
+        group: The group, by shards and rows.
+        captions_about: Words that set its captions apart from the others.
+        images_about: Words that set the captions of similar images apart.
+        rows: Its pairs, as numbers of rows through all shards, sorted.
+        examples: Some of its pairs.
+        captions: Their captions; empty where the source has none.
+    """
+
+    group: Group
+    captions_about: tuple[str, ...]
+    images_about: tuple[str, ...]
+    rows: Index
+    examples: tuple[PairPlace, ...]
+    captions: tuple[str, ...]
+
+    @property
+    def why(self) -> str:
+        """What is suspicious about it, as a clause."""
+        group = self.group
+        if group.learned:
+            return (
+                f"the model has learned to find {group.conflicting:,} of {group.counted:,} images with such captions, "
+                f"and the reference has not; of as many images of any kind it would be {group.expected:.0f}"
+            )
+        what = "captions on one image" if group.crowded else "images"
+        return (
+            f"{group.conflicting:,} of {group.counted:,} {what} conflict with the captions of similar images; from "
+            f"similar captions and images elsewhere in the data {group.expected:.0f} are expected"
+        )
+
+    @property
+    def other_explanations(self) -> tuple[str, ...]:
+        """What else than poison could explain it, the likeliest first."""
+        if self.group.crowded:
+            return ("a placeholder image or a popular one, posted with many texts", _MISTAKES[-1])
+        return _MISTAKES
+
+    @property
+    def rarity(self) -> str:
+        """How often clean data show a group as strong, as a clause."""
+        if self.group.hardest is None:
+            return f"at most {percent(self.group.false_alarms)} of ordinary clean sets have a group this strong"
+        return (
+            f"{_rarely(self.group.false_alarms)} of ordinary clean sets have a group this strong, and "
+            f"{_rarely(self.group.hardest)} of sets with systematic mislabelling"
+        )
+
+    def __str__(self) -> str:
+        captions, images = (
+            ", ".join(words) or "?" for words in (self.captions_about, self.images_about)
+        )
+        size = f"{count_of(len(self.rows), 'pair')} on {count_of(self.group.images, 'image')}"
+        return f"captions about {captions} paired with images of {images}: {size} ({self.rarity})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a file."""
+        return {
+            "sentence": str(self),
+            "captions_about": list(self.captions_about),
+            "images_about": list(self.images_about),
+            "pairs": len(self.rows),
+            "images": self.group.images,
+            "false_alarms": self.group.false_alarms,
+            "false_alarms_hardest": self.group.hardest,
+            "why": self.why,
+            "other_explanations": list(self.other_explanations),
+            "score": round(self.group.strength, 2),
+            "conflicting": self.group.conflicting,
+            "expected": round(self.group.expected, 2),
+            "example_captions": list(dict.fromkeys(filter(None, self.captions)))[:5],
+        }
+
+
+def _rarely(share: float) -> str:
+    return f"at most {percent(share)}" if share < 1.01 * RAREST else percent(share)
+
+
+def describe_groups(
+    read: ReadPairs,
+    groups: Sequence[Group],
+    space: Space,
+) -> tuple[DescribedGroup, ...]:
+    """Describe groups.
+
+    Args:
+        read: The pairs.
+        groups: The groups.
+        space: Reduces vectors of images.
+    """
+    if not groups:
+        return ()
+    report = read.progress("describing groups")
+    report(0, len(groups))
+    describe = _Describer(read, space)
+    described = []
+    for done, group in enumerate(groups, 1):
+        described.append(describe(group))
+        report(done, len(groups))
+    return tuple(described)
+
+
+class _Describer:
+    """Describes groups by a part of the sample."""
+
+    def __init__(self, read: ReadPairs, space: Space) -> None:
+        self._shards, self._starts, self._space = read.runner.shards, read.starts, space
+        self._captions_of = lru_cache(BACKGROUND_SHARDS)(self._read_captions)
+        sample, numbers = read.sample, sorted(self._shards)
+        step = max(1, -(-len(numbers) // BACKGROUND_SHARDS))
+        inside = np.flatnonzero(np.isin(sample.shard, numbers[::step]))[:BACKGROUND]
+        self._places = [PairPlace(int(sample.shard[i]), int(sample.row[i])) for i in inside]
+        self._images = space.reduce(sample.image[inside])
+        self._texts = self._captions(self._places)
+
+    def _captions(self, places: Sequence[PairPlace]) -> list[str]:
+        """Return captions, empty where there is none or the table cannot be read."""
+        found = [""] * len(places)
+        for i in sorted(range(len(places)), key=lambda i: (places[i].shard, places[i].row)):
+            if (captions := self._captions_of(places[i].shard)) is not None:
+                found[i] = str(captions[places[i].row])
+        return found
+
+    def _read_captions(self, shard: int) -> list[str] | None:
+        try:
+            captions: list[str] | None = self._shards[shard].captions()
+        except InputError:
+            return None
+        return captions
+
+    def __call__(self, group: Group) -> DescribedGroup:
+        places = [
+            PairPlace(number, int(row)) for number, rows in group.rows.items() for row in rows
+        ]
+        few = places[:: max(1, -(-len(places) // MOST_CAPTIONS))]
+        own = self._captions(few)
+        alike = self._alike(few, own)
+        words = Vocabulary([*self._texts, *own], [1] * len(self._texts) + [0] * len(own))
+        first = len(self._texts)
+        frequent = Counter(text for text in own if text)
+        rows = np.concatenate(
+            [self._starts[number] + rows for number, rows in group.rows.items()]
+        ).astype(np.intp)
+        # one example of each of the most frequent captions, then others
+        chosen = sorted(range(len(few)), key=lambda i: -frequent[own[i]])
+        chosen = _spread(chosen, own)[:EXAMPLES]
+        return DescribedGroup(
+            group,
+            captions_about=words.terms(list(range(first, first + len(own)))),
+            images_about=words.terms(alike),
+            rows=np.sort(rows),
+            examples=tuple(few[i] for i in chosen),
+            captions=tuple(own[i] for i in chosen),
+        )
+
+    def _alike(self, places: Sequence[PairPlace], own: Sequence[str]) -> list[int]:
+        """Return the sampled pairs whose images are most like those of a group, without its own."""
+        if not len(self._places):
+            return []
+        vectors = []
+        for number in sorted({place.shard for place in places}):
+            rows = np.array([place.row for place in places if place.shard == number])
+            try:
+                image = self._shards[number].vectors()[1]
+            except InputError:
+                continue
+            vectors.append(self._space.reduce(np.asarray(image[rows])))
+        if not vectors:
+            return []
+        middle: npt.NDArray[np.float32] = np.nanmean(np.concatenate(vectors), axis=0)
+        closeness = np.nan_to_num(self._images @ middle, nan=-np.inf)
+        mine, said = set(places), set(own)
+        # captions of one image in their order: the last bits of its products differ by processor
+        order = np.argsort(-closeness.round(4), kind="stable")
+        found = [
+            int(i)
+            for i in order[:500]
+            if self._places[i] not in mine and self._texts[i] not in said
+        ]
+        return found[:ALIKE_IMAGES]
+
+
+def _spread(order: Sequence[int], texts: Sequence[str]) -> list[int]:
+    """Return the places with each text once first, then the others."""
+    seen: set[str] = set()
+    first: list[int] = []
+    rest: list[int] = []
+    for i in order:
+        (rest if texts[i] in seen else first).append(i)
+        seen.add(texts[i])
+    return first + rest
+
+
+TERMS = 4
+FEWEST = 0.1
+"""A term occurs in at least this share of the captions it describes."""
+
+
+class Vocabulary:
+    """An index of the words in each caption of a data set.
+
+    Args:
+        captions: The distinct captions, shape `(U,)`.
+        counts: How many pairs have each, shape `(U,)`.
+    """
+
+    def __init__(self, captions: Sequence[str], counts: Sequence[int]) -> None:
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        vectorizer = CountVectorizer(
+            binary=True, stop_words="english", token_pattern=r"(?u)\b\w[\w'-]+\b"
+        )
+        try:
+            self._has = vectorizer.fit_transform(captions).tocsr()
+            self._words = vectorizer.get_feature_names_out()
+        except ValueError:  # no caption has a word
+            self._words = np.empty(0, dtype=object)
+            return
+        weights = np.asarray(counts, dtype=np.float64)
+        self._usual = (self._has.T @ weights) / max(weights.sum(), 1.0)
+
+    def terms(self, captions: Sequence[int]) -> tuple[str, ...]:
+        """Return the words that distinguish captions from all others, the most distinctive first.
+
+        Args:
+            captions: Which captions, as indices, with repetition.
+        """
+        if not len(captions) or not len(self._words):
+            return ()
+        share = np.asarray(self._has[np.asarray(captions)].mean(axis=0)).ravel()
+        # the part that the group adds to the information in a caption: common in it, rare elsewhere
+        gain = share * np.log((share + 1e-3) / (self._usual + 1e-3))
+        gain[share < FEWEST] = 0
+        best = np.argsort(-gain, kind="stable")[:TERMS]
+        return tuple(str(self._words[word]) for word in best if gain[word] > 0)

@@ -1,0 +1,450 @@
+"""Fits what the passes over all rows are given to a sample: spaces, regressions without suspicious items, cells.
+
+Poison would teach the regressions what it pretends, so the fit is repeated without items that conflict as many others
+do. What is usual is measured on the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.defenses.scan.groups.cells import fit_cells
+from mmpoison.defenses.scan.groups.growth import (
+    SEEDS_AMONG,
+    Grown,
+    Pool,
+    grow_groups,
+    suspicious_items,
+)
+from mmpoison.defenses.scan.groups.items import (
+    FOLDS,
+    IMAGES,
+    PAIRS,
+    Items,
+    Reduced,
+    Values,
+    group_sums,
+    image_items,
+    item_keys,
+    pair_items,
+    reduce_sample,
+    reduce_shard,
+)
+from mmpoison.defenses.scan.read.distance import Vectors
+from mmpoison.defenses.scan.read.vector_shard import (
+    Index,
+    Sample,
+    Space,
+    Stored,
+    VectorShard,
+    unit,
+)
+from mmpoison.errors import InputError
+
+# -- Scores how much captions and images disagree, by ridge regressions between them that are fitted on other images.
+#
+# No aligned encoder is needed: the data set itself says which captions go with which images. There are two views. One
+# compares each caption with its image and with the image's other captions; the other all captions of an image with it,
+# because the captions of an attacker's own image vouch for each other. Scores are sums of standardised distances
+# (median 0, standard deviation 1 each), so that they hold for any encoder.
+
+
+RIDGE = 1.0
+FEWEST_ITEMS = 20
+"""Of fewer items nothing is learned: what is predicted is zero."""
+
+LIKE_IMAGES = 2.0
+"""Weight of what alike images are captioned with, in captions of the image's own."""
+
+IMAGE_SIDE = 0.5
+"""Weight of the distance between an image and the image that its caption predicts, in the view of pairs."""
+
+Matrices = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over items that the regressions of a view need.
+
+    Attributes:
+        to_text: Sums of w z z' with z = (image, caption, 1), of the items of each fold, for the prediction of captions,
+            shape `(5, k + l + 1, k + l + 1)`.
+        to_image: The same for the prediction of images.
+    """
+
+    to_text: Matrices
+    to_image: Matrices
+
+
+def image_sums(items: Items, weight: Values) -> Sums:
+    """Sum over images, each with the weight that it has; both regressions have the same sums."""
+    both = _sums(items.image, items.text, weight, items.fold)
+    return Sums(both, both)
+
+
+def pair_sums(reduced: Reduced, items: Items, weight: Values) -> Sums:
+    """Sum over pairs, in which an image counts once, however many captions it has.
+
+    Args:
+        reduced: The rows.
+        items: Their pairs.
+        weight: How far each pair is trusted, shape `(n,)`.
+    """
+    at, images = reduced.image_at, len(reduced.image)
+    trusted = np.bincount(at, weight, minlength=images).astype(np.float32)
+    mean = group_sums(items.text * weight[:, None], at, images) / np.maximum(trusted, 1)[:, None]
+    once = (weight / np.maximum(trusted, 1)[at]).astype(np.float32)
+    return Sums(
+        _sums(
+            reduced.image,
+            np.asarray(mean, dtype=np.float32),
+            (trusted > 0).astype(np.float32),
+            reduced.fold,
+        ),
+        _sums(items.image, items.text, once, items.fold),
+    )
+
+
+def _sums(image: Vectors, text: Vectors, weight: Values, fold: Index) -> Matrices:
+    sides = image.shape[1], text.shape[1]
+    found = np.empty((FOLDS, sum(sides) + 1, sum(sides) + 1))
+    for number in range(FOLDS):
+        mine = np.flatnonzero(fold == number)
+        both = np.ones((len(mine), sum(sides) + 1))
+        both[:, : sides[0]], both[:, sides[0] : -1] = image[mine], text[mine]
+        found[number] = (both * weight[mine, None]).T @ both
+    return found
+
+
+@dataclass(frozen=True)
+class ViewFit(Stored):
+    """The two regressions of a view, and what distances from their predictions are usual.
+
+    Attributes:
+        to_text: For each fold, slope, mean of images and mean of captions: the prediction of captions.
+        to_image: The same for the prediction of images from captions.
+        usual: Medians of the two distances, shape `(2,)`.
+        spread: Their standard deviations, shape `(2,)`.
+        image_side: What the distance between images counts, against that between captions.
+    """
+
+    to_text: tuple[Vectors, Vectors, Vectors]
+    to_image: tuple[Vectors, Vectors, Vectors]
+    usual: Values
+    spread: Values
+    image_side: float
+
+    @classmethod
+    def of(cls, view: str, sums: Sums, images: int, sample: Items) -> ViewFit:
+        """Solve the regressions, and measure the distances of sampled items.
+
+        Args:
+            view: `images` or `pairs`.
+            sums: Over all items.
+            images: Dimensions of images.
+            sample: A sample of the items.
+        """
+        fit = cls(
+            _lines(sums.to_text, images, to_text=True),
+            _lines(sums.to_image, images, to_text=False),
+            np.zeros(2, dtype=np.float32),
+            np.ones(2, dtype=np.float32),
+            1.0 if view == IMAGES else IMAGE_SIDE,
+        )
+        both = np.stack(fit.distances(sample)[:2])
+        return replace(
+            fit,
+            usual=np.median(both, axis=1).astype(np.float32),
+            spread=np.maximum(both.std(axis=1), 1e-6).astype(np.float32),
+        )
+
+    def distances(self, items: Items) -> tuple[Values, Values, Vectors]:
+        """Compute how far captions and images are from what is expected, and what captions are expected.
+
+        Returns:
+            Two cosine distances of shape `(m,)`, and unit vectors of shape `(m, k)`.
+        """
+        expected = _predict(self.to_text, items.image, items.fold)
+        if items.others is not None:
+            expected = unit(items.others + np.float32(LIKE_IMAGES) * expected)
+        likely = _predict(self.to_image, items.text, items.fold)
+        return (
+            1 - np.einsum("ij,ij->i", expected, items.text),
+            1 - np.einsum("ij,ij->i", likely, items.image),
+            expected,
+        )
+
+    def conflict(self, items: Items) -> tuple[Values, Vectors]:
+        """Score how much captions and images disagree, shape `(m,)`, and return what captions are expected."""
+        text, image, expected = self.distances(items)
+        text, image = (
+            (one - self.usual[i]) / self.spread[i] for i, one in enumerate((text, image))
+        )
+        return text + np.float32(self.image_side) * image, expected
+
+
+def _lines(sums: Matrices, images: int, *, to_text: bool) -> tuple[Vectors, Vectors, Vectors]:
+    """Solve the ridge regression of each fold with an intercept, from the sums over the items of the other folds.
+
+    Args:
+        sums: Of w z z' with z = (image, caption, 1), for each fold.
+        images: Dimensions of images.
+        to_text: Whether captions are predicted from images, or images from captions.
+
+    Returns:
+        For each fold the slope, the mean of what is known and the mean of what is predicted.
+    """
+    image, text = slice(0, images), slice(images, sums.shape[1] - 1)
+    x, y = (image, text) if to_text else (text, image)
+    # fewer items teach nothing: what is predicted is zero
+    if sums[:, -1, -1].sum() < FEWEST_ITEMS:
+        sums = np.zeros_like(sums)
+    found = []
+    for others in sums.sum(axis=0) - sums:
+        count = others[-1, -1]
+        x_mean, y_mean = others[x, -1] / max(count, 1e-9), others[y, -1] / max(count, 1e-9)
+        square = others[x, x] - count * np.outer(x_mean, x_mean) + RIDGE * np.eye(len(x_mean))
+        slope = np.linalg.solve(square, others[x, y] - count * np.outer(x_mean, y_mean))
+        found.append((slope, x_mean, y_mean))
+    slopes, froms, tos = (np.stack(part).astype(np.float32) for part in zip(*found, strict=True))
+    return slopes, froms, tos
+
+
+def _predict(lines: tuple[Vectors, Vectors, Vectors], x: Vectors, fold: Index) -> Vectors:
+    slope, x_mean, y_mean = lines
+    predicted = np.empty((len(x), slope.shape[2]), dtype=np.float32)
+    for number in range(FOLDS):
+        mine = np.flatnonzero(fold == number)
+        predicted[mine] = (x[mine] - x_mean[number]) @ slope[number] + y_mean[number]
+    return unit(predicted)
+
+
+FITS = 3
+LEFT_OUT = 0.03
+"""Share of the items, those with the most conflicting ones alike to them, that the next fit leaves out."""
+
+FITTED = 25_000
+"""Pairs of the sample that the first regressions are fitted to: all of their seeds are compared with each other."""
+
+FEWEST = 20
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Regressions that were fitted to some pairs, and what they find in them.
+
+    Attributes:
+        items: The items of each view, by its name.
+        fits: The regressions.
+        weights: How far each item was trusted in them, 0 or 1.
+        pools: The items with their conflict, as groups are looked for among them.
+    """
+
+    items: Mapping[str, Items]
+    fits: Mapping[str, ViewFit]
+    weights: Mapping[str, Values]
+    pools: Mapping[str, Pool]
+
+    def grow(self) -> dict[str, Grown]:
+        """Find the groups of each view."""
+        return {view: grow_groups(pool) for view, pool in self.pools.items()}
+
+
+def crowd_of(reduced: Reduced) -> float:
+    """Return how many captions an image may have at most for them to vouch for each other.
+
+    An image with far more than others has nothing to vouch for it but similar images (attack I).
+    """
+    return max(10.0, 2 * float(np.quantile(np.bincount(reduced.image_at), 0.95)))
+
+
+def fit_pairs(reduced: Reduced, crowd: float) -> Fitted:
+    """Fit the regressions to pairs again and again, each time without what the last fit finds suspicious.
+
+    Args:
+        reduced: The pairs.
+        crowd: As `crowd_of` gives it.
+    """
+    sizes = {IMAGES: len(reduced.image), PAIRS: len(reduced.text)}
+    views = (IMAGES, PAIRS) if sizes[IMAGES] < sizes[PAIRS] else (IMAGES,)
+    weights = {view: np.ones(sizes[view], dtype=np.float32) for view in views}
+    fitted = _fit_once(reduced, crowd, weights)
+    for _ in range(FITS - 1):
+        weights = {view: np.ones(sizes[view], dtype=np.float32) for view in views}
+        for view, pool in fitted.pools.items():
+            weights[view][suspicious_items(pool, LEFT_OUT)] = 0
+        fitted = _fit_once(reduced, crowd, weights)
+    return fitted
+
+
+def _fit_once(reduced: Reduced, crowd: float, weights: Mapping[str, Values]) -> Fitted:
+    items, fits, pools = {}, {}, {}
+    for view, weight in weights.items():
+        if view == IMAGES:
+            some = image_items(reduced)
+            sums = image_sums(some, weight)
+        else:
+            some = pair_items(reduced, crowd, weight)
+            sums = pair_sums(reduced, some, weight)
+        fit = ViewFit.of(view, sums, reduced.image.shape[1], some)
+        key = item_keys(reduced, some, crowd)
+        items[view], fits[view] = some, fit
+        pools[view] = Pool.of(some.text, some.image, key, fit.conflict(some)[0])
+    return Fitted(items, fits, weights, pools)
+
+
+@dataclass(frozen=True)
+class Known(Stored):
+    """The conflicting items of the sample, and which of them the fits left out.
+
+    A limit of the conflict alone would not do: items astray anywhere conflict as much as poison does, and are more.
+
+    Attributes:
+        border: Conflict up to which an item is trusted.
+        both: Caption and image of each conflicting item, shape `(n, k + l)`.
+        left_out: Whether it was left out, shape `(n,)`.
+    """
+
+    border: float
+    both: Vectors
+    left_out: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, items: Items, conflict: Values, weight: Values) -> Known:
+        """Remember the conflicting items of a sample and their weights."""
+        border = float(np.quantile(conflict, 1 - SEEDS_AMONG))
+        high = conflict > border
+        both = np.concatenate([items.text[high], items.image[high]], axis=1)
+        return cls(border, both, weight[high] == 0)
+
+    def trust(self, items: Items, conflict: Values) -> Values:
+        """Return 0 for conflicting items whose most similar known item was left out, else 1, shape `(m,)`."""
+        weight = np.ones(len(items), dtype=np.float32)
+        if not self.left_out.any():
+            return weight
+        high = np.flatnonzero(conflict > self.border)
+        for start in range(0, len(high), BLOCK):
+            some = high[start : start + BLOCK]
+            both = np.concatenate([items.text[some], items.image[some]], axis=1)
+            weight[some[self.left_out[(both @ self.both.T).argmax(axis=1)]]] = 0
+        return weight
+
+
+@dataclass(frozen=True)
+class Start(Stored):
+    """The regressions as the sample gives them.
+
+    Attributes:
+        text: The space of captions.
+        image: The space of images.
+        seed: Of the run.
+        crowd: An image with more captions has nothing to vouch for it but similar images.
+        fits: The regressions of each view, by its name.
+        known: Which captions are trusted, in the view of pairs.
+    """
+
+    text: Space
+    image: Space
+    seed: int
+    crowd: float
+    fits: Mapping[str, ViewFit]
+    known: Mapping[str, Known]
+
+    def reduce(self, shard: VectorShard, rows: Index | None = None) -> Reduced:
+        """Reduce a shard, or some rows of it."""
+        return reduce_shard(shard, self.text, self.image, self.seed, rows)
+
+    def items(self, view: str, reduced: Reduced) -> Items:
+        """Return the items of a view; captions that are not trusted do not vouch for others of their image."""
+        if view == IMAGES:
+            return image_items(reduced)
+        items = pair_items(reduced, self.crowd)
+        trusted = self.known[view].trust(items, self.fits[view].conflict(items)[0])
+        return pair_items(reduced, self.crowd, trusted)
+
+
+@dataclass(frozen=True)
+class GroupModel(Stored):
+    """What the later passes need.
+
+    Attributes:
+        start: The fit to the sample.
+        border: Conflict in each view above which items may be seeds: 15% of the sample.
+        captions: Middles of the cells of captions, shape `(c, k)`.
+        images: Middles of the cells of images, shape `(c, k)`.
+    """
+
+    start: Start
+    border: Mapping[str, float]
+    captions: Vectors
+    images: Vectors
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views, `images` first."""
+        return tuple(self.start.fits)
+
+
+@dataclass(frozen=True)
+class Background:
+    """The sampled items of a view.
+
+    Attributes:
+        items: The items.
+        key: Image of each as a number (`keys`), shape `(m,)`.
+        conflict: Conflict of each, shape `(m,)`.
+    """
+
+    items: Items
+    key: Index
+    conflict: Values
+
+
+def fit_start(sample: Sample, seed: int = 0) -> Start:
+    """Fit the spaces and the first regressions to the sample.
+
+    Args:
+        sample: Of all shards.
+        seed: Of the folds.
+
+    Raises:
+        InputError: If it has fewer than 20 pairs.
+    """
+    if len(sample) < FEWEST:
+        raise InputError(f"{len(sample)} usable pairs: suspicious-groups needs at least {FEWEST}")
+    # each once: an image with many captions, or a frequent caption, is no more usual
+    text, image = (Space.fit(np.unique(side, axis=0)) for side in (sample.text, sample.image))
+    reduced = reduce_sample(sample.first(FITTED), text, image, seed)
+    crowd = crowd_of(reduced)
+    fitted = fit_pairs(reduced, crowd)
+    known = {
+        view: Known.of(items, fitted.fits[view].conflict(items)[0], fitted.weights[view])
+        for view, items in fitted.items.items()
+        if view == PAIRS
+    }
+    return Start(text, image, seed, crowd, fitted.fits, known)
+
+
+def fit_model(start: Start, sample: Sample) -> tuple[GroupModel, dict[str, Background]]:
+    """Measure on the sample what is usual, and choose the cells that rows are counted in.
+
+    Returns:
+        The model, for all parts of later passes, and the sampled items of each view.
+    """
+    reduced = reduce_sample(sample, start.text, start.image, start.seed)
+    border, background = {}, {}
+    for view, fit in start.fits.items():
+        items = start.items(view, reduced)
+        conflict = fit.conflict(items)[0]
+        border[view] = float(np.quantile(conflict, 1 - SEEDS_AMONG))
+        background[view] = Background(items, item_keys(reduced, items, start.crowd), conflict)
+    # in the order of the hashes: the first items are random
+    order = np.argsort(np.unique(reduced.image_at, return_index=True)[1], kind="stable")
+    images = image_items(reduced)
+    captions, places = (fit_cells(side[order]) for side in (images.text, images.image))
+    return GroupModel(start, border, captions, places), background

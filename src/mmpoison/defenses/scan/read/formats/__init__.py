@@ -1,0 +1,1 @@
+"""Formats of embeddings that exist already, one file each."""

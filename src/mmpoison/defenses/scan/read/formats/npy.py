@@ -1,0 +1,341 @@
+"""Embeddings in NumPy files: a pair of arrays, clip-retrieval's folders, and DataComp's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from mmpoison.defenses.scan.read.arrays import ArrayFile, ArrayShard, open_archive, sizes_of
+from mmpoison.defenses.scan.read.embeddings import EmbeddedFormat, register
+from mmpoison.defenses.scan.read.files import DataFile, Listing, each, list_place
+from mmpoison.defenses.scan.read.shards import EmbeddedSource, ShardError, make_source
+from mmpoison.defenses.scan.read.tables import OwnColumns, choose_columns
+from mmpoison.errors import InputError
+
+# -- `npy-pair`: two `.npy` files, of captions and of images, and one Parquet file with ids and captions if
+# there is one.
+
+
+NPY_PAIR = "npy-pair"
+ROWS_A_SHARD = 1 << 18
+"""512 MB of 512 float16 numbers on both sides, and a list of ids that takes some 20 MB."""
+
+USUAL = {
+    "id": ("uid", "key", "__key__", "id", "image_path"),
+    "caption": ("caption", "captions", "text", "texts", "title"),
+    "image_id": ("image_id",),
+}
+"""Names by which columns are recognised."""
+
+SIDES = {
+    "text": r"(?<![a-z])(text|texts|txt|caption|captions)(?![a-z])",
+    "image": r"(?<![a-z])(image|images|img)(?![a-z])",
+}
+"""The word in the name of a file or column by which its side is recognised."""
+
+
+def open_npy_pair(
+    place: Listing,
+    *,
+    text: str | None = None,
+    image: str | None = None,
+    metadata: str | None = None,
+    id: str | None = None,
+    caption: str | None = None,
+    image_id: str | None = None,
+    score: str | None = None,
+) -> EmbeddedSource:
+    """Open two `.npy` files and their table.
+
+    Args:
+        place: The folder that holds them.
+        text: File of the captions' embeddings, in the folder or anywhere; by default the one whose name says text or
+            caption.
+        image: File of the images' embeddings; by default the one whose name says image or img.
+        metadata: Parquet file; by default the only one in the folder.
+        id: Column of the ids; by default the first of `USUAL`, else the number of the row is the id.
+        caption: Column of captions; by default the first of `USUAL`.
+        image_id: Column that says which image, where several captions share one; `image_id` by default.
+        score: Column of a similarity that was computed by the same model.
+
+    Raises:
+        InputError: If a file is missing or not unique, the numbers of rows differ, or a named column is missing.
+    """
+    arrays = {
+        side: _named(place, given) if given else _usual(place, side)
+        for side, given in (("text", text), ("image", image))
+    }
+    table = _named(place, metadata) if metadata else _only_table(place)
+    known = [OwnColumns(table)] if table is not None else []
+    columns = choose_columns(known, USUAL, id=id, caption=caption, image_id=image_id, score=score)
+    files = {side: ArrayFile(file) for side, file in arrays.items()}
+    rows, dimension = sizes_of(files["text"])
+    for other, count in (
+        (str(files["image"]), files["image"].header().rows),
+        *((str(own.file), own.rows()) for own in known),
+    ):
+        if rows and count != rows:
+            raise InputError(
+                f"{other}: has {count:,} rows, {files['text']} has {rows:,}: they are not of the same pairs"
+            )
+
+    def shard(start: int) -> ArrayShard:
+        stop = min(start + ROWS_A_SHARD, rows)
+        own = OwnColumns(table, start, stop) if table is not None else None
+        return ArrayShard(
+            f"{start // ROWS_A_SHARD:05d}",
+            files["text"],
+            files["image"],
+            own,
+            columns,
+            start,
+            stop,
+            stop - start,
+            dimension,
+        )
+
+    shards = [shard(start) for start in range(0, max(rows, 1), ROWS_A_SHARD)]
+    return make_source(NPY_PAIR, place.given, shards, columns.id_kind)
+
+
+def side_of(names: Sequence[str], side: str) -> list[str]:
+    """Return the names that say that they are of one side, and not of the other.
+
+    >>> side_of(["text_emb.npy", "img_emb.npy", "context.npy"], "text")
+    ['text_emb.npy']
+    """
+    other = "image" if side == "text" else "text"
+
+    def says(name: str, which: str) -> bool:
+        return re.search(SIDES[which], name.lower()) is not None
+
+    return [name for name in names if says(name, side) and not says(name, other)]
+
+
+def _usual(place: Listing, side: str) -> DataFile:
+    files = place.files(ending=".npy")
+    found = side_of(list(files), side)
+    if len(found) == 1:
+        return files[found[0]]
+    several = ", ".join(found or files) or "none"
+    problem = "several .npy files could be" if found else "no .npy file has a usual name for"
+    raise InputError(
+        f"{place.given}: {problem} the embeddings of {side}s ({several:.200}): name it with the option {side}=FILE"
+    )
+
+
+def _only_table(place: Listing) -> DataFile | None:
+    tables = place.files(ending=".parquet")
+    if len(tables) > 1:
+        raise InputError(
+            f"{place.given}: has several Parquet files ({', '.join(tables):.200}): name the one of the pairs with the "
+            "option metadata=FILE"
+        )
+    return next(iter(tables.values()), None)
+
+
+def _named(place: Listing, name: str) -> DataFile:
+    """Return a file that an option names: an address, an absolute path, or one in the folder."""
+    if "://" in name or Path(name).is_absolute():
+        return list_place(name).place
+    found = place.file(name)
+    found.size()
+    return found
+
+
+def _recognise_pair(place: Listing) -> str | None:
+    names = list(place.files(ending=".npy"))
+    text, image = side_of(names, "text"), side_of(names, "image")
+    return f"{text[0]} and {image[0]}" if text and image else None
+
+
+register(
+    EmbeddedFormat(
+        name=NPY_PAIR,
+        summary="two .npy files with one Parquet file of ids and captions",
+        looks_for="a .npy named text or caption and one named image or img",
+        recognise=_recognise_pair,
+        open=open_npy_pair,
+    )
+)
+
+
+# -- `clip-retrieval`: the folder that `clip-retrieval inference` writes.
+
+
+CLIP_RETRIEVAL = "clip-retrieval"
+
+
+def open_clip_retrieval(
+    place: Listing,
+    *,
+    id: str | None = None,
+    caption: str | None = None,
+    image_id: str | None = None,
+    score: str | None = None,
+) -> EmbeddedSource:
+    """Open a folder of clip-retrieval.
+
+    Args:
+        place: The folder.
+        id: Column of the ids; `image_path` by default, the key of the pair in its tar.
+        caption: Column of captions; `caption` by default, where there is one.
+        image_id: Column that says which image, where several captions share one.
+        score: Column of a similarity that was computed by the same model.
+
+    Raises:
+        InputError: If there is no text or no image, two files have one number, or a named column is missing.
+    """
+    images = _numbered(place, "img_emb", "npy")
+    texts = _numbered(place, "text_emb", "npy")
+    tables = _numbered(place, "metadata", "parquet")
+    for folder, found in (("img_emb", images), ("text_emb", texts)):
+        if not found:
+            raise InputError(
+                f"{place.given}: has no {folder}/{folder}_*.npy: embeddings of captions and of images are needed"
+            )
+    # `clip-retrieval inference --enable_metadata False` writes none
+    owns = {number: OwnColumns(file) for number, (_, file) in tables.items()}
+    known = list(owns.values())
+    id = id or ("image_path" if known else None)
+    columns = choose_columns(
+        known, {"caption": ("caption",)}, id=id, caption=caption, image_id=image_id, score=score
+    )
+
+    def shard(number: int) -> ArrayShard:
+        digits = next(found[number][0] for found in (images, texts, tables) if number in found)
+
+        def file(found: dict[int, tuple[str, DataFile]], folder: str, ending: str) -> DataFile:
+            if number in found:
+                return found[number][1]
+            return place.file(f"{folder}_{digits}.{ending}", folder)
+
+        text = ArrayFile(file(texts, "text_emb", "npy"))
+        rows, dimension = sizes_of(text)
+        own = OwnColumns(file(tables, "metadata", "parquet")) if owns else None
+        image = ArrayFile(file(images, "img_emb", "npy"))
+        return ArrayShard(digits, text, image, own, columns, 0, None, rows, dimension)
+
+    numbers = sorted({*images, *texts, *tables})
+    shards = each(shard, numbers, remote=place.remote)
+    return make_source(CLIP_RETRIEVAL, place.given, shards, columns.id_kind)
+
+
+def _numbered(place: Listing, folder: str, ending: str) -> dict[int, tuple[str, DataFile]]:
+    """Return the files of one kind by number, with the digits of the name."""
+    found: dict[int, tuple[str, DataFile]] = {}
+    for name, file in place.files(folder).items():
+        if match := re.fullmatch(rf"{folder}_([0-9]{{1,12}})\.{ending}", name):
+            number = int(match[1])
+            if number in found:
+                raise InputError(
+                    f"{file}: {found[number][1].name} has the same number: two runs are mixed here, separate them"
+                )
+            found[number] = (match[1], file)
+    return found
+
+
+def _recognise_clip_retrieval(place: Listing) -> str | None:
+    for folder in ("img_emb", "text_emb"):
+        if found := _numbered(place, folder, "npy"):
+            return f"{folder}/{found[min(found)][1].name}"
+    return None
+
+
+register(
+    EmbeddedFormat(
+        name=CLIP_RETRIEVAL,
+        summary="the folder that `clip-retrieval inference` writes",
+        looks_for="img_emb/img_emb_*.npy and text_emb/text_emb_*.npy",
+        recognise=_recognise_clip_retrieval,
+        open=open_clip_retrieval,
+    )
+)
+
+
+# -- `datacomp`: the metadata folder of DataComp, `{stem}.parquet` with `{stem}.npz`, a shard each.
+
+
+DATACOMP = "datacomp"
+Model = Literal["l14", "b32"]
+"""The models of DataComp's embeddings, the better one first."""
+
+
+def open_datacomp(
+    place: Listing,
+    *,
+    model: Model | None = None,
+    id: str = "uid",
+    caption: str | None = None,
+    image_id: str | None = None,
+    score: str | None = None,
+) -> EmbeddedSource:
+    """Open a metadata folder of DataComp.
+
+    Args:
+        place: The folder.
+        model: Whose embeddings, `b32` or `l14`; by default `l14` if the first shard that can be read has it.
+        id: Column of the ids.
+        caption: Column of captions; `text` by default.
+        image_id: Column that says which image, where several captions share one; `sha256` joins pairs of one image.
+        score: Column of stored scores; by default the one of the model, where there is one.
+
+    Raises:
+        InputError: If there are no such files, the model is not there, or a named column is missing.
+    """
+    stems = _stems(place)
+    if not stems:
+        raise InputError(f"{place.given}: has no *.parquet with an *.npz of the same name")
+    archives = {stem: place.file(f"{stem}.npz") for stem in stems}
+    owns = {stem: OwnColumns(place.file(f"{stem}.parquet")) for stem in stems}
+    chosen = _choose_model(model, list(archives.values()))
+    known = list(owns.values())
+    usual = {"caption": ("text",), "score": (f"clip_{chosen}_similarity_score",)}
+    columns = choose_columns(known, usual, id=id, caption=caption, image_id=image_id, score=score)
+
+    def shard(stem: str) -> ArrayShard:
+        text = ArrayFile(archives[stem], f"{chosen}_txt")
+        image = ArrayFile(archives[stem], f"{chosen}_img")
+        rows, dimension = sizes_of(text)
+        return ArrayShard(stem, text, image, owns[stem], columns, 0, None, rows, dimension)
+
+    shards = each(shard, stems, remote=place.remote)
+    return make_source(DATACOMP, place.given, shards, columns.id_kind)
+
+
+def _stems(place: Listing) -> list[str]:
+    """List the names that have an `.npz` file; one without its table is a shard that cannot be read."""
+    return [file.stem for file in place.files(ending=".npz").values()]
+
+
+def _choose_model(model: Model | None, archives: list[DataFile]) -> Model:
+    if model is not None:
+        return model
+    for archive in archives:
+        try:
+            with open_archive(archive) as opened:
+                names = opened.namelist()
+        except ShardError:
+            continue
+        for each_model in get_args(Model):
+            if f"{each_model}_txt.npy" in names and f"{each_model}_img.npy" in names:
+                return cast("Model", each_model)
+    return "l14"
+
+
+def _recognise_datacomp(place: Listing) -> str | None:
+    tables = place.files(ending=".parquet")
+    return next((f"{s}.npz" for s in _stems(place) if f"{s}.parquet" in tables), None)
+
+
+register(
+    EmbeddedFormat(
+        name=DATACOMP,
+        summary="DataComp's metadata with its CLIP embeddings",
+        looks_for="*.npz next to a *.parquet of the same name",
+        recognise=_recognise_datacomp,
+        open=open_datacomp,
+    )
+)

@@ -1,0 +1,392 @@
+"""A shard of embedded pairs, and numbers that decide by chance which of its images are sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.option_checks import check_whole
+from mmpoison.base.seeding import stream_key
+from mmpoison.defenses.scan.read.distance import AnyVectors, Vectors, squared_lengths, to_float32
+from mmpoison.errors import InputError
+
+DIMENSIONS = 64
+"""Principal components that are used: groups are found no worse than with all of them, at a tenth of the time."""
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return the rows divided by their length; a row of zeros stays one, shape as given."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Vectors = vectors / np.maximum(length, np.float32(1e-9))
+    return scaled
+
+
+# -- Values that are written as arrays, for the workers that read them.
+
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """Return arrays under names that begin with another."""
+    return {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
+
+
+def part_of(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """Return the arrays that `prefixed` named."""
+    start = f"{name}/"
+    return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
+
+
+class Stored:
+    """A dataclass that is written as arrays: of arrays, numbers, others like it, and mappings and tuples of these."""
+
+    def to_arrays(self) -> Arrays:
+        """Return arrays for `numpy.savez`."""
+        found: Arrays = {}
+        for name in _names(self):
+            found |= _flat(name, getattr(self, name))
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Read what `to_arrays` gave."""
+        kinds = get_type_hints(cls)
+        return cls(**{name: _read(kinds[name], name, arrays) for name in _names(cls)})
+
+
+def _names(cls: Any) -> list[str]:
+    return [each.name for each in fields(cls)]
+
+
+def _flat(name: str, value: Any) -> Arrays:
+    if isinstance(value, Stored):
+        return prefixed(name, value.to_arrays())
+    if isinstance(value, tuple):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        return {name: np.asarray(value)}
+    parts = (_flat(f"{name}/{key}", each) for key, each in value.items())
+    return {key: array for part in parts for key, array in part.items()}
+
+
+def _read(kind: Any, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+    if kind in (int, float):
+        return kind(arrays[name])
+    if get_origin(kind) is tuple:
+        return tuple(_read(one, f"{name}/{i}", arrays) for i, one in enumerate(get_args(kind)))
+    if get_origin(kind) is Mapping:
+        mine = part_of(name, arrays)
+        names = dict.fromkeys(key.partition("/")[0] for key in mine)
+        return {key: _read(get_args(kind)[1], key, mine) for key in names}
+    return kind.from_arrays(part_of(name, arrays)) if hasattr(kind, "from_arrays") else arrays[name]
+
+
+Index = npt.NDArray[np.intp]
+Hashes = npt.NDArray[np.uint64]
+
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_STEP = 0x9E3779B97F4A7C15
+_ALL = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class VectorShard:
+    """A part of a data set, with its embeddings.
+
+    Attributes:
+        number: Its number, from 0; parts of a pass are merged in this order.
+        text: Vectors of the captions, float16 or float32, shape `(n, d)`; may be memory-mapped and of any length.
+        image: Vectors of their images, shape `(n, e)`; the two may come from encoders that are not aligned.
+        image_of: Number of the image of each pair, not negative, shape `(n,)`: rows of one image are next to each other
+            or not, but in this shard. None where every row has an image of its own.
+        texts: The captions, shape `(n,)`, where they are known.
+
+    Raises:
+        InputError: If the arrays do not match.
+    """
+
+    number: int
+    text: AnyVectors
+    image: AnyVectors
+    image_of: Index | None = None
+    texts: npt.NDArray[np.object_] | None = None
+
+    def __post_init__(self) -> None:
+        name = f"shard {self.number}"
+        for side, vectors in (("captions", self.text), ("images", self.image)):
+            if vectors.ndim != 2 or not vectors.shape[1]:
+                raise InputError(
+                    f"{name}: vectors of {side} have shape {vectors.shape}, (pairs, dimensions) is needed"
+                )
+            if vectors.dtype not in (np.float16, np.float32):
+                raise InputError(
+                    f"{name}: vectors of {side} are {vectors.dtype}, float16 or float32 is needed"
+                )
+        if len(self.text) != len(self.image):
+            raise InputError(
+                f"{name}: {len(self.text):,} captions and {len(self.image):,} images, a pair needs both"
+            )
+        if self.image_of is not None and self.image_of.shape != (len(self.text),):
+            raise InputError(
+                f"{name}: image_of has shape {self.image_of.shape}, one number for each of {len(self.text):,} pairs "
+                "is needed"
+            )
+        if self.image_of is not None and len(self.image_of) and self.image_of.min() < 0:
+            raise InputError(
+                f"{name}: image_of has the number {self.image_of.min()}, give numbers from 0"
+            )
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @property
+    def rows(self) -> int:
+        """How many pairs it has."""
+        return len(self)
+
+    def vectors(self) -> tuple[AnyVectors, AnyVectors]:
+        """Return the vectors of captions and of images."""
+        return self.text, self.image
+
+    def captions(self) -> list[str] | None:
+        """Return the captions, where they are known."""
+        return None if self.texts is None else self.texts.tolist()
+
+    @property
+    def owner(self) -> Index:
+        """The image of each row, shape `(n,)`."""
+        return np.arange(len(self)) if self.image_of is None else np.asarray(self.image_of)
+
+
+def hashes(seed: int, stream: str, shard: int | Index, items: Index) -> Hashes:
+    """Return a random 64-bit number for each item of a shard, the same on every machine.
+
+    Args:
+        seed: Of the run.
+        stream: What the numbers are for: other streams have other numbers.
+        shard: Number of the shard, one or one for each item.
+        items: Numbers of rows or images, shape `(n,)`.
+    """
+    start = np.atleast_1d(np.asarray(shard)).astype(np.uint64) * np.uint64(_STEP)
+    start = _mixed(start + np.uint64(stream_key(f"passes/{stream}/{seed}")))
+    return _mixed(_mixed(np.asarray(items).astype(np.uint64) * np.uint64(_STEP) + start) + start)
+
+
+def _mixed(x: Hashes) -> Hashes:
+    """Return the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * _MIX[0]
+    x = (x ^ (x >> np.uint64(27))) * _MIX[1]
+    return np.asarray(x ^ (x >> np.uint64(31)))
+
+
+def below(share: float) -> np.uint64:
+    """Return the number below which a share of all hashes lies, at most the largest."""
+    return np.uint64(min(int(share * 2.0**64), _ALL))
+
+
+# -- The space that the scan compares vectors in: centred, reduced to principal components, of unit length.
+
+
+BLOCK = 1024
+FIT_BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Space(Stored):
+    """How one side is reduced.
+
+    A vector x becomes unit(unit(unit(x) - mean) - second) @ components), which needs no copy of x: all that is needed
+    are its products with the components and with the mean, and its length.
+
+    Attributes:
+        mean: Mean of the unit vectors, shape `(d,)`.
+        second: Mean of the centred unit vectors, on the components, shape `(k,)`.
+        components: Shape `(d, k)`.
+    """
+
+    mean: Vectors
+    second: Vectors
+    components: Vectors
+
+    @classmethod
+    def fit(cls, vectors: AnyVectors) -> Space:
+        """Fit to a sample without zero vectors, shape `(n, d)`."""
+        n, d = vectors.shape
+        mean = np.zeros(d)
+        for block in _blocks(vectors):
+            mean += unit(block).sum(axis=0, dtype=np.float64)
+        mean = (mean / n).astype(np.float32)
+        second, square = np.zeros(d), np.zeros((d, d))
+        for block in _blocks(vectors):
+            centred = unit(unit(block) - mean)
+            second += centred.sum(axis=0, dtype=np.float64)
+            square += centred.T @ centred
+        second /= n
+        # eigenvalues in ascending order
+        axes = np.linalg.eigh(square / n - np.outer(second, second))[1]
+        components = axes[:, ::-1][:, : min(DIMENSIONS, n, d)]
+        return cls(
+            mean,
+            (second @ components).astype(np.float32),
+            np.ascontiguousarray(components, dtype=np.float32),
+        )
+
+    def reduce(self, vectors: AnyVectors) -> Vectors:
+        """Reduce vectors as they are stored.
+
+        Args:
+            vectors: Shape `(n, d)`; may be memory-mapped.
+
+        Returns:
+            Unit vectors, NaN where the vector is zero or not finite, shape `(n, k)`.
+        """
+        n, d = vectors.shape
+        found = np.empty((n, self.components.shape[1]), dtype=np.float32)
+        with_mean = np.concatenate([self.components, self.mean[:, None]], axis=1)
+        of_mean = self.mean @ with_mean
+        buffer = np.empty((min(BLOCK, n), d), dtype=np.float32)
+        for start in range(0, n, BLOCK):
+            rows = slice(start, min(start + BLOCK, n))
+            block = buffer[: rows.stop - start]
+            to_float32(vectors[rows], block)
+            length = np.sqrt(squared_lengths(vectors[rows], block))
+            with np.errstate(over="ignore", invalid="ignore"):
+                products = (block @ with_mean) / length[:, None]
+                apart = 1 - 2 * products[:, -1] + of_mean[-1]
+                products = (products - of_mean) / np.sqrt(np.maximum(apart, 1e-12))[:, None]
+                found[rows] = unit(products[:, :-1] - self.second)
+        return found
+
+
+def _blocks(vectors: AnyVectors) -> Iterator[Vectors]:
+    for start in range(0, len(vectors), FIT_BLOCK):
+        yield vectors[start : start + FIT_BLOCK].astype(np.float32)
+
+
+# -- Draws a random sample of pairs over all shards, of a fixed size; which ones depends on the seed alone.
+
+
+SAMPLE = 100_000
+"""Pairs in the sample: 200 MB of float16 with 512 dimensions on both sides."""
+
+MOST_OF_AN_IMAGE = 50
+"""An image with more captions is in the sample with so many."""
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What every shard needs to draw its part.
+
+    Attributes:
+        pairs: Pairs in all shards.
+        size: Pairs in the sample.
+        seed: Of the run.
+    """
+
+    pairs: int
+    size: int = SAMPLE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("pairs", self.pairs, 1, 1 << 48)
+        check_whole("size", self.size, 1, 1 << 24)
+
+    @property
+    def below(self) -> np.uint64:
+        """Images with a smaller hash are drawn: a few too many, so that the merged sample is cut to its size."""
+        return below((self.size + 4 * self.size**0.5 + 10) / self.pairs)
+
+
+@dataclass(frozen=True)
+class Sample(Stored):
+    """Sampled pairs, sorted by the hashes of their images: the first n are a sample too.
+
+    Attributes:
+        hash: Of the image of each pair, shape `(n,)`.
+        shard: Its shard, shape `(n,)`.
+        row: Its row there, shape `(n,)`.
+        owner: Number of its image there, shape `(n,)`.
+        text: Vectors of the captions, as stored, shape `(n, d)`.
+        image: Vectors of the images, as stored, shape `(n, e)`.
+        size: Pairs that are retained.
+    """
+
+    hash: Hashes
+    shard: Index
+    row: Index
+    owner: Index
+    text: AnyVectors
+    image: AnyVectors
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sample]) -> Sample:
+        """Return the pairs of some parts with the smallest hashes.
+
+        Raises:
+            InputError: If their vectors have different dimensions.
+        """
+        for side in ("text", "image"):
+            if len(sizes := {getattr(part, side).shape[1] for part in parts}) > 1:
+                raise InputError(
+                    f"vectors of {side} have {' and '.join(map(str, sorted(sizes)))} dimensions: all shards must come "
+                    "from one encoder"
+                )
+        every = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        size = parts[0].size
+        order = np.lexsort((every["row"], every["shard"], every["hash"]))[:size]
+        return cls(**{name: values[order] for name, values in every.items()}, size=size)
+
+    def first(self, count: int) -> Sample:
+        """Return the first pairs, which are a sample too."""
+        return replace(self, **{name: getattr(self, name)[:count] for name in _COLUMNS})
+
+
+_COLUMNS = ("hash", "shard", "row", "owner", "text", "image")
+
+
+def sample_part(shard: VectorShard, plan: SamplePlan) -> Sample:
+    """Draw the part of a shard; rows with a vector that is zero or not finite are left out.
+
+    The captions of an image are drawn together, at most 50 of them.
+    """
+    owner = shard.owner
+    hash_ = hashes(plan.seed, "sample", shard.number, owner)
+    rows = np.flatnonzero(hash_ <= plan.below)
+    if shard.image_of is not None:
+        rows = _at_most(rows, owner)
+    rows = rows[np.lexsort((rows, hash_[rows]))]
+    text, image = np.asarray(shard.text[rows]), np.asarray(shard.image[rows])
+    usable = ~(np.isnan(_squares(text)) | np.isnan(_squares(image)))
+    rows = rows[usable][: plan.size]
+    return Sample(
+        hash_[rows],
+        np.full(len(rows), shard.number),
+        rows,
+        owner[rows],
+        text[usable][: plan.size],
+        image[usable][: plan.size],
+        plan.size,
+    )
+
+
+def _at_most(rows: Index, owner: Index) -> Index:
+    """Return the first rows of each image."""
+    order = np.argsort(owner[rows], kind="stable")
+    image = owner[rows][order]
+    first = np.searchsorted(image, image)
+    return rows[order[np.arange(len(rows)) - first < MOST_OF_AN_IMAGE]]
+
+
+def _squares(vectors: AnyVectors) -> npt.NDArray[np.float32]:
+    converted = np.empty(vectors.shape, dtype=np.float32)
+    to_float32(vectors, converted)
+    return squared_lengths(vectors, converted)

@@ -1,0 +1,309 @@
+"""Scans embeddings for poison by any method, in passes over their shards, and writes what it found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison._version import __version__
+from mmpoison.base.phrasing import count_of
+from mmpoison.base.processes import one_blas_thread
+from mmpoison.base.progress import RunProgress
+from mmpoison.base.untrusted import parse_json
+from mmpoison.base.workers import Placement, make_workers
+from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
+from mmpoison.defenses.scan.cut.judging import Given, NothingLeft, false_alarms, judge_pairs
+from mmpoison.defenses.scan.cut.labels import labelled_places
+from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
+from mmpoison.defenses.scan.cut.trace import Trace
+from mmpoison.defenses.scan.groups.items import Reduced, reduce_sample
+from mmpoison.defenses.scan.groups.levels import LIKELY, LOOK
+from mmpoison.defenses.scan.groups.passes import (
+    READ,
+    ReadPairs,
+    ReadPass,
+    join_shards,
+    read_memory,
+    read_pairs,
+    vectors_of,
+)
+from mmpoison.defenses.scan.groups.planted import PlantedSize, plant_goals
+from mmpoison.defenses.scan.passes.runner import ShardRunner, claim_work, file_states
+from mmpoison.defenses.scan.read.checks import GUESSING, SCORE_OFF, ShardFacts, facts_of, notes_on
+from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard, ShardError
+from mmpoison.defenses.scan.read.tables import KINDS
+from mmpoison.defenses.scan.read.vector_shard import (
+    SAMPLE,
+    Arrays,
+    SamplePlan,
+)
+from mmpoison.defenses.scan.sources import OpenedSource
+from mmpoison.defenses.scan.write.files import Judged, KeptFolder, write_scan
+from mmpoison.defenses.scan.write.verdict import ScanFinding
+from mmpoison.errors import InputError, ResultError
+
+PLANTED_IN = 10_000
+"""Sampled pairs into which goals are planted."""
+
+PASSES = "passes"
+"""Folder of the results of passes in the work folder."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What a user chooses.
+
+    Attributes:
+        method: Scores the pairs, and says where to cut.
+        planted: Whether goals are planted to see what would be found, by a method that finds groups.
+        force: Use a model that cannot distinguish true from shuffled pairs all the same.
+        seed: Of everything random.
+        sample: Pairs in the sample.
+    """
+
+    method: ScoreFilter = field(default_factory=SuspiciousGroups)
+    planted: bool = True
+    force: bool = False
+    seed: int = 0
+    sample: int = SAMPLE
+
+
+def scan_embedded(
+    opened: OpenedSource,
+    out: Path,
+    work: Path,
+    settings: ScanSettings,
+    *,
+    workers: int,
+    threads: int,
+    ray: str | None,
+    progress: RunProgress,
+    kept: KeptFolder | None = None,
+) -> Judged:
+    """Scan a source, and write the results.
+
+    Args:
+        opened: The embeddings.
+        out: New folder of the results.
+        work: Folder of unfinished work: a scan that was killed resumes there; it is removed at the end.
+        settings: What a user chooses.
+        workers: Processes, each with a shard at a time.
+        threads: Threads of each.
+        ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
+        progress: Reports the progress.
+        kept: Where the pairs that stay are written too.
+
+    Raises:
+        InputError: If no shard can be read, the method cannot judge these pairs, nothing would be left, or the work
+            folder is another scan's.
+        ResultError: If the model cannot distinguish true from shuffled pairs, which the method needs.
+    """
+    source, passes = opened.source, work / PASSES
+    if kept is not None and opened.pieces is None:
+        raise InputError(
+            f"{source.root}: has embeddings and no images, so --kept has nothing to write: {out} lists what stays"
+        )
+    states = file_states(source)
+    placement = Placement(workers, "cpu", threads, ray=ray)
+    crew = make_workers(placement, len(source.shards), alone_here=True)
+    if claim_work(
+        passes,
+        source,
+        states,
+        version=__version__,
+        seed=settings.seed,
+        sample=settings.sample,
+        passes=5,
+    ):
+        progress.say(f"{work}: resuming a scan that was stopped")
+    try:
+        runner = ShardRunner(source, states, passes, crew, progress)
+        judged = _scan(opened, runner, settings, progress)
+    except (NothingLeft, ResultError):
+        shutil.rmtree(work, ignore_errors=True)  # another cut or model starts again
+        raise
+    except InputError:
+        if not any(passes.rglob("*.npz")):  # nothing that another attempt could use
+            shutil.rmtree(passes, ignore_errors=True)
+            with suppress(OSError):
+                work.rmdir()
+        raise
+    finally:
+        for worker in crew:
+            worker.stop()
+    judged = replace(judged, notes=[*opened.notes, *judged.notes])
+    judged = write_scan(judged, runner, out, progress, describe_methods(judged), kept)
+    shutil.rmtree(work, ignore_errors=True)
+    return judged
+
+
+@one_blas_thread()
+def _scan(
+    opened: OpenedSource, runner: ShardRunner, settings: ScanSettings, progress: RunProgress
+) -> Judged:
+    source, method = opened.source, settings.method
+    facts, read = read_shards(runner, source, settings, progress)
+    if opened.encoder is not None:
+        # embedded here, so in one order; a model that is not aligned only looks as if it were not
+        facts = replace(facts, shuffled=(), repeats=0)
+    notes = notes_on(facts, [(source.shards[n].name, e) for n, e in runner.failed.items()])
+    judge = None if opened.encoder is not None else read.judge
+    if judge is not None and judge.value < GUESSING:
+        notes.append(
+            f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons, which "
+            "is guessing: these embeddings are not of one model, or captions and images are not in the same order"
+        )
+    found = judge_pairs(
+        read,
+        method,
+        opened.encoder or "these embeddings",
+        _given(opened, runner, settings),
+    )
+    level, start = false_alarms(method) or LIKELY, found.scores.start
+    described = found.described()
+    planted: Sequence[PlantedSize] | None = None
+    used = 0
+    if start is not None and settings.planted:
+        some = reduce_sample(read.sample.first(PLANTED_IN), start.text, start.image, settings.seed)
+        used = len(some.text)
+        report = progress.progress("planting test goals")
+        planted = plant_goals(
+            some, max(LOOK, level), _kinds(runner, some), seed=settings.seed, progress=report
+        )
+    finding = ScanFinding(
+        pairs=facts.usable,
+        groups=described,
+        planted=planted,
+        sample=used,
+        level=level,
+        out_of_order=_out_of_order(facts),
+        traced=isinstance(method, Trace),
+    )
+    return Judged(opened, method, found, finding, facts, notes, settings.seed)
+
+
+def _given(opened: OpenedSource, runner: ShardRunner, settings: ScanSettings) -> Given:
+    """Return what the cut uses besides the pairs: scores of trusted pairs, and what a person has decided."""
+    given = Given(force=settings.force)
+    if opened.trusted is not None:
+        trusted = join_shards(opened.trusted.source.shards)
+        scores = settings.method.score(read_memory(trusted, settings.seed)).of(0)
+        usable = ~np.isnan(scores)
+        given = replace(
+            given,
+            trusted=scores[usable],
+            trusted_images=trusted.owner[usable].astype(np.int32),
+        )
+    if (file := settings.method.cut.labels) is not None:
+        given = replace(given, labels=labelled_places(_names(runner), file))
+    return given
+
+
+def _names(runner: ShardRunner) -> Iterator[Sequence[str]]:
+    """Yield the names of the pairs of each shard."""
+    for _, shard in sorted(runner.shards.items()):
+        yield shard.ids()
+
+
+@dataclass(frozen=True)
+class CheckedReadPass:
+    """Reads a shard as `ReadPass`, and checks it.
+
+    Attributes:
+        plan: Says which pairs are sampled.
+    """
+
+    plan: SamplePlan
+
+    def __call__(self, shard: Shard, number: int) -> Arrays:
+        """Compute the result of a shard."""
+        vectors = vectors_of(shard, number)
+        found = ReadPass(self.plan)(vectors, number)
+        facts = facts_of(shard, vectors.text, vectors.image, found["distance"])
+        text = json.dumps(asdict(facts)).encode()
+        return {"facts": np.frombuffer(text, dtype=np.uint8), **found}
+
+
+def _facts_of(part: Arrays) -> ShardFacts:
+    facts = parse_json(part["facts"].tobytes(), "facts of a shard")
+    return ShardFacts(**{**facts, "shuffled": tuple(facts["shuffled"])})
+
+
+def read_shards(
+    runner: ShardRunner, source: EmbeddedSource, settings: ScanSettings, progress: RunProgress
+) -> tuple[ShardFacts, ReadPairs]:
+    """Check all shards, compute the distances of their pairs, and draw the sample: the first pass.
+
+    Raises:
+        InputError: If no shard can be read, their embeddings have different dimensions, or none can be used.
+    """
+    plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
+    read = read_pairs(runner, CheckedReadPass(plan), settings.seed, progress.progress)
+    parts = (part for _, part in runner.whole_parts(READ, only="facts"))
+    facts = reduce(ShardFacts.merge, map(_facts_of, parts), ShardFacts())
+    if not facts.usable:
+        raise NothingLeft(
+            f"{source.root}: no pair can be judged: {count_of(facts.rows, 'pair')}, each with an embedding that is "
+            "zero, infinite or not a number: embed the data again"
+        )
+    return facts, read
+
+
+def _kinds(runner: ShardRunner, pairs: Reduced) -> npt.NDArray[np.intp] | None:
+    """Return the kind of each image by an own column of the data, -1 for none; None where there is no such column."""
+    row = pairs.row[np.unique(pairs.image_at, return_index=True)[1]]
+    found = np.full(len(row), "", dtype=object)
+    for number in np.unique(pairs.shard).tolist():
+        shard = runner.shards[number]
+        try:
+            name = next((name for name in KINDS if name in shard.schema().names), None)
+            if name is None:
+                return None
+            mine = np.flatnonzero(pairs.shard == number)
+            values = shard.table(row[mine]).column(name).to_pylist()
+        except ShardError:
+            continue
+        found[mine] = ["" if value is None else str(value) for value in values]
+    _, kind = np.unique(found.astype(str), return_inverse=True)
+    kind = np.where(found == "", -1, kind).astype(np.intp)
+    known = np.bincount(kind[kind >= 0])
+    # a column of other values, such as texts, says nothing
+    return kind if 2 <= len(known) <= len(kind) / FEWEST_OF_A_KIND else None
+
+
+FEWEST_OF_A_KIND = 5
+"""Images of a kind on average, at least, for a column to say kinds."""
+
+
+def _out_of_order(facts: ShardFacts) -> bool:
+    """Return whether files do not belong together, by what cannot be anything else."""
+    stored = facts.score_mean is not None and facts.score_mean > SCORE_OFF
+    wrong = len(facts.shuffled)
+    return 0 < wrong < facts.compared or facts.captions_out_of_order or (stored and wrong > 0)
+
+
+def describe_methods(judged: Judged) -> list[str]:
+    """Say what was computed, a line each."""
+    encoder, shards = judged.opened.encoder, len(judged.opened.source.shards)
+    embedded = f"embedded with {encoder}" if encoder else "embeddings as they are stored"
+    lines = [f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}"]
+    if judged.finding.groups is None:
+        return [*lines, f"{judged.method.name}: {judged.method.summary}"]
+    return [
+        *lines,
+        "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
+        f"{judged.finding.level:.0%} of clean sets have one as strong, measured on sets of up to 15,000 pairs. From "
+        "100,000 pairs on it must also be about twice as strong as any group of a few synthetic clean corpora of that "
+        "size (between 20,000 and 100,000 pairs less than twice)",
+    ]

@@ -1,0 +1,210 @@
+"""Opens what a user names as embeddings: precomputed ones, or those of pairs that are embedded here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpoison.base.option_checks import check_name
+from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.base.processes import find_device
+from mmpoison.base.progress import RunProgress
+from mmpoison.datasets.catalogue import DATASETS, NamedData
+from mmpoison.defenses.scan.cut.judging import needs_trusted
+from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
+from mmpoison.defenses.scan.read.embeddings import EMBEDDED_FORMATS, open_embedded
+from mmpoison.defenses.scan.read.files import list_place
+from mmpoison.defenses.scan.read.pieces import PairPieces
+from mmpoison.defenses.scan.read.shards import EmbeddedSource
+from mmpoison.defenses.scan.read.unreadable import AllUnreadable, Unreadable
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import PairDataset
+
+if TYPE_CHECKING:
+    from mmpoison.defenses.scan.read.embed import EmbeddedPairs
+    from mmpoison.models.dual_encoder import DualEncoder
+
+_IN_MEMORY = re.compile(r"(^|::)memory://")
+
+
+DEFAULT_ENCODER = "efficientnet-minilm"
+EXAMPLES = 20
+"""Rows that are left out, of which `scan.json` has the lines."""
+FOLDER, TRUSTED_FOLDER = "embeddings", "trusted"
+
+
+@dataclass(frozen=True)
+class OpenedSource:
+    """Embeddings that a scan reads.
+
+    Attributes:
+        source: The embeddings.
+        encoder: Name of the model, where the pairs were embedded here.
+        notes: What a user must know of it.
+        pieces: The set, where its pairs were embedded here.
+        pairs: Its training pairs.
+        trusted: Its clean pairs, where the cut is measured on them.
+        named: What the user named, where it is no set in memory.
+        judge: What the user called the model, where it is not the default.
+    """
+
+    source: EmbeddedSource
+    encoder: str | None = None
+    notes: tuple[str, ...] = ()
+    pieces: PairPieces | None = None
+    pairs: EmbeddedPairs | None = None
+    trusted: EmbeddedPairs | None = None
+    named: NamedData | None = None
+    judge: str | None = None
+
+    @property
+    def data_root(self) -> Path | None:
+        """The folder that image paths start from, where the place of the data does not say it."""
+        if self.pairs is None or self.named is None or self.pieces is None:
+            return None
+        data = self.pieces.data
+        if data is None or data.place is None:
+            return self.named.root
+        home = data.place if data.place.is_dir() else data.place.parent
+        return None if self.pairs.root.resolve() == home.resolve() else self.pairs.root
+
+    @property
+    def left_out(self) -> dict[str, Any] | None:
+        """Rows that give no pair, as `scan.json` has them; None if there are none."""
+        lines = [] if self.pieces is None else self.pieces.problems
+        rows = sum(line.rows for line in lines)
+        return {"rows": rows, "examples": list(lines[:EXAMPLES])} if lines else None
+
+    @property
+    def unreadable(self) -> Unreadable:
+        """Images that cannot be read; their pairs are not judged."""
+        return Unreadable(0) if self.pairs is None else self.pairs.unreadable
+
+
+def open_source(
+    source: NamedData | PairDataset,
+    work: Path,
+    method: ScoreFilter,
+    *,
+    encoder: str | Path | DualEncoder | None,
+    trusted: bool = True,
+    device: str = "auto",
+    progress: RunProgress,
+) -> OpenedSource:
+    """Open a source of embeddings; pairs are embedded first.
+
+    Args:
+        source: A path, an address, or the name of a data set, with the options of embeddings or of pairs; or pairs in
+            memory.
+        work: Folder for embeddings that are made here.
+        method: Says which embeddings it needs, and whether trusted pairs are of use.
+        encoder: The model that makes them, `efficientnet-minilm` by default; given for precomputed embeddings it is
+            refused.
+        trusted: Whether pairs of the split `val` are known to be clean.
+        device: Where to compute.
+        progress: Reports the progress.
+
+    Raises:
+        InputError: If nothing can be read.
+    """
+    named = source.root.name if isinstance(source, PairDataset) else str(source)
+    chosen = source if isinstance(source, NamedData) else None
+    if isinstance(source, NamedData):
+        check_name("source", source.data)
+        _refuse_memory(source.data)
+        if _has_embeddings(source.data, source.format):
+            if source.root is not None:
+                raise InputError(f"{source}: has embeddings, so leave out --data-root")
+            if encoder is not None:
+                raise InputError(
+                    f"{source}: has embeddings, so leave out --encoder; to embed its pairs again name their --format"
+                )
+            return OpenedSource(
+                open_embedded(source.data, format=source.format, options=source.options)
+            )
+        if not Path(source.data).exists() and named not in DATASETS and ":" not in named:
+            raise InputError(
+                f"{source}: no such folder or file, and no data set of that name (`mmpoison data list`)"
+            )
+    # torch: precomputed embeddings are scanned without it
+    from mmpoison.defenses.scan.read.embed import embed_source
+    from mmpoison.defenses.scan.read.vectors import images_at_once
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.models.loading import load_encoder
+
+    # data that cannot be read are refused before a model is loaded
+    pieces = PairPieces(source, own_columns=True)
+    if isinstance(encoder, DualEncoder):
+        model = encoder
+    else:
+        loading = progress.progress(f"loading {encoder or DEFAULT_ENCODER}")
+        loading(0, 1)
+        try:
+            model = load_encoder(encoder or DEFAULT_ENCODER).to(find_device(device))
+        except InputError as error:
+            if encoder is not None:
+                raise
+            raise InputError(f"{error}; or name a model with --encoder") from None
+        loading(1, 1)
+    pieces.images_at_once = images_at_once(model.image_size)
+    made = embed_source(
+        *(pieces, named, model, work / FOLDER), split="train", joint=method.joint, progress=progress
+    )
+    if made is None:
+        raise InputError(f"{named}: has no training pairs (split 'train')")
+    known = None
+    if trusted and needs_trusted(method):
+        try:
+            known = embed_source(
+                *(pieces, named, model, work / TRUSTED_FOLDER),
+                split="val",
+                joint=method.joint,
+                progress=progress,
+            )
+        except AllUnreadable as error:
+            raise InputError(
+                f"{error} (or `--trusted none` measures on the judged pairs)"
+            ) from None
+    notes: tuple[str, ...] = () if made.foreign is None else (made.foreign,)
+    if lost := sum(line.rows for line in pieces.problems):
+        first = next(line for line in pieces.problems if line.rows)
+        notes += (
+            f"{count_of(lost, 'row')} left out, neither judged nor kept: {one_line(first)}"
+            + (" (scan.json has more)" if len(pieces.problems) > 1 else ""),
+        )
+    if made.unreadable:
+        name, reason = next(iter(made.unreadable.reasons.items()))
+        notes += (
+            f"{count_of(len(made.unreadable.reasons), 'image')} cannot be read, and their pairs are not judged: "
+            f"{one_line(name)}: {one_line(reason)}",
+        )
+    judge = str(encoder) if isinstance(encoder, str | Path) else None
+    return OpenedSource(made.source, model.name, notes, pieces, made, known, chosen, judge)
+
+
+def broken_sources(opened: OpenedSource) -> list[dict[str, str]]:
+    """Return the files of pairs that could not be read to their end, as `failed` of `scan.json` has them."""
+    lines = [] if opened.pieces is None else opened.pieces.problems
+    return [{"shard": opened.source.root, "reason": one_line(one)} for one in lines if one.broken]
+
+
+def _refuse_memory(source: str | Path) -> None:
+    """Refuse an address in the memory of this process: the workers are other processes, where it is empty."""
+    if _IN_MEMORY.search(str(source)):
+        raise InputError(
+            f"{one_line(str(source))}: lies in the memory of one process, and a scan works in others: copy it to a "
+            "folder or an object store"
+        )
+
+
+def _has_embeddings(source: str | Path, format: str | None) -> bool:
+    if format is not None:
+        return format in EMBEDDED_FORMATS
+    if "://" in str(source):
+        return True
+    if not Path(source).exists():
+        return False  # the name of a data set, or a mistake
+    place = list_place(source)
+    return any(known.recognise(place) is not None for known in EMBEDDED_FORMATS.values())

@@ -1,0 +1,260 @@
+"""Puts what a scan found into a verdict in plain words, with what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from mmpoison.base.phrasing import count_of, count_phrase
+from mmpoison.defenses.scan.groups.describe import DescribedGroup
+from mmpoison.defenses.scan.groups.levels import LIKELY, LOOK
+from mmpoison.defenses.scan.groups.planted import PlantedSize
+from mmpoison.records.data_scan import GroupGrade, Verdict
+from mmpoison.reporting.text import percent
+
+FEWEST_PAIRS = 200
+"""Of fewer pairs no group is said to be unusual: no clean set of that size was measured."""
+
+
+@dataclass(frozen=True)
+class ScanFinding:
+    """What a scan found, for `verdict_of`.
+
+    Attributes:
+        pairs: Pairs that were scanned.
+        groups: The groups, the strongest first; None by a method that finds none.
+        planted: What the scan finds of goals that were planted as a test; None where none were.
+        sample: In how many pairs they were planted.
+        level: A group is called poisoning if at most this share of ordinary clean sets have one as strong.
+        out_of_order: Whether captions and images of some shard do not belong together.
+        traced: Whether two models were compared, and not captions with images.
+    """
+
+    pairs: int
+    groups: Sequence[DescribedGroup] | None
+    planted: Sequence[PlantedSize] | None = None
+    sample: int = 0
+    level: float = LIKELY
+    out_of_order: bool = False
+    traced: bool = False
+
+    def rare(self, level: float) -> list[DescribedGroup]:
+        """Return the groups that at most a share of ordinary clean sets have."""
+        return [one for one in self.groups or () if one.group.false_alarms <= level]
+
+
+def grade_of(false_alarms: float, level: float) -> GroupGrade:
+    """Return the grade of one group.
+
+    Args:
+        false_alarms: Share of ordinary clean sets that have one as strong.
+        level: Share up to which it is called poisoning.
+    """
+    if false_alarms <= level:
+        return "poisoning likely"
+    return "look at this group" if false_alarms <= LOOK else "as in clean data"
+
+
+def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
+    """Return the verdict, and sentences on it: what was found, how sure that is, and what the scan would find."""
+    if found.out_of_order:
+        return "cannot be decided", [
+            "In some shards the embeddings of captions and of images are not in the same order, so no score means "
+            "anything."
+        ]
+    if found.groups is None:
+        return "cannot be decided", [
+            "This method scores single pairs, so it cannot say whether the data are poisoned towards a goal."
+        ]
+    if found.pairs < FEWEST_PAIRS:
+        return "cannot be decided", [
+            f"{count_phrase(found.pairs, 'pair')} too few to say whether a group is unusual: a scan needs "
+            f"{FEWEST_PAIRS}."
+        ]
+    likely, look = found.rare(found.level), found.rare(max(LOOK, found.level))
+    if look:
+        verdict: Verdict = "poisoning likely" if likely else "look at these groups"
+        groups = likely or look
+        pairs = len({int(row) for group in groups for row in group.rows})
+        one = len(groups) == 1
+        kind = "is stronger than" if one else "are stronger than"
+        what = f"{kind} in clean data" if likely else f"{'deserves' if one else 'deserve'} a look"
+        return verdict, [
+            f"{count_of(len(groups), 'group')} {what}: {count_of(pairs, 'pair')}, {percent(pairs / found.pairs)} of "
+            "all.",
+            f"The strongest: {groups[0].rarity}. Mislabelling can look like poison, so look at the pairs.",
+        ]
+    if found.traced:
+        return "cannot be decided", [
+            "Nothing is traced: no difference from this reference, which may carry the same poison."
+        ]
+    if found.planted is None:
+        return "cannot be decided", [
+            "No group stands out. This says little, because the scan did not measure which goals it would find."
+        ]
+    if not any(size.found for size in found.planted):
+        return "cannot be decided", [
+            "No group stands out. This says little, because the scan does not find goals here. "
+            f"{would_have_found(found)}"
+        ]
+    return "nothing stands out", [
+        f"No group is stronger than those of clean data. {would_have_found(found)}"
+    ]
+
+
+def would_have_found(found: ScanFinding) -> str:
+    """Say in a sentence what the scan finds of planted goals.
+
+    >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
+    >>> would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
+    'Of test goals planted into 5,000 of these pairs it found: 1 of 6 on 10 images, 6 of 6 on 50 images.'
+    """
+    if not found.planted:
+        return "No kind of images is large enough to plant a test goal."
+    sizes = ", ".join(
+        f"{one.found} of {one.planted} on {one.images} images" for one in found.planted
+    )
+    return f"Of test goals planted into {found.sample:,} of these pairs it found: {sizes}."
+
+
+@dataclass(frozen=True)
+class ScanOutput:
+    """What a scan has written, for `next_steps`.
+
+    Attributes:
+        out: Its folder.
+        keep: Name of the file or folder that lists what stays, if it was written.
+        dropped: How many pairs are not on it.
+        pictures: Whether pairs can be shown with their images (`mmpoison review`).
+        aligned: Whether scores are distances, so that single pairs can be dropped by them.
+        singles: Whether single pairs are dropped already.
+        kept: The folder of the pairs that stay, if it was written.
+        labels: The file of labels that was used.
+        again: The command that scans the same data again, without its output; empty for a set in memory.
+        images: The folder that image paths start from, where the data do not say it.
+        data: The arguments by which a command reads the same data.
+    """
+
+    out: Path
+    keep: str | None
+    dropped: int
+    pictures: bool
+    aligned: bool
+    singles: bool
+    kept: Path | None = None
+    labels: Path | None = None
+    again: str = ""
+    images: Path | None = None
+    data: str = "--data PAIRS"
+
+    def scan_again(self, *options: str) -> str:
+        """Return the command for another scan of the same data; in words for a set in memory."""
+        more = " ".join(options)
+        if not self.again:
+            return f"scan again with {more}" if more else "scan again"
+        return f"{self.again} {more} --out {quote(f'{self.out}-2')}".replace("  ", " ")
+
+
+def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> list[str]:
+    """Say what to do with the result, as commands."""
+    out = quote(str(written.out))
+    labels = quote(str(written.labels or f"{written.out}-labels.csv"))
+    again = written.scan_again("--labels", labels)
+    look = (
+        f"mmpoison review {out} --labels {labels}" if written.pictures else f"open {out}/scan.html"
+    )
+    dropped = f"; it leaves out {count_of(written.dropped, 'pair')}" if written.dropped else ""
+    train = []
+    if written.kept is not None:
+        train = [f"Train on {quote(str(written.kept))}, the pairs that stay."]
+    elif written.keep and written.keep.startswith("kept"):
+        root = "" if written.images is None else f" (images: {quote(str(written.images))})"
+        train = [f"Train on {out}/{written.keep}, your table{root}{dropped}."]
+    elif written.keep:
+        train = [f"Train on the pairs that {out}/{written.keep} lists{dropped}."]
+    elif written.dropped:
+        train = [f"Train on what stays{dropped}: add --kept DIR and another --out to this command."]
+    singles = []
+    if written.aligned and not written.singles:
+        singles = [
+            "To also drop single pairs whose image and caption do not match: "
+            + written.scan_again("--lose 0.02")
+        ]
+    elif not written.aligned and found.groups is not None:
+        singles = [
+            "To find single false pairs too, scan "
+            + (
+                "with --method relevance-filter --lose 0.02 and a CLIP as --encoder."
+                if written.pictures
+                else "embeddings of a CLIP."
+            )
+        ]
+    if found.out_of_order:
+        return ["Match captions and images by their ids again, and scan again."]
+    if found.groups is None:
+        return [
+            f"Look at the most suspicious pairs: {look}",
+            *train,
+            "To find out whether the data are poisoned towards a goal: "
+            + written.scan_again("--method suspicious-groups"),
+        ]
+    if found.pairs < FEWEST_PAIRS:
+        return [f"Look at all of the pairs yourself: {look}"]
+    if found.traced:
+        if found.rare(max(LOOK, found.level)):
+            return [
+                f"Look at the pairs of each group: {look}",
+                "Train without these pairs and without those that the scan for the reference dropped. Trace again with "
+                "that model as the --reference, until nothing is found.",
+                "All of these steps in one (MODEL is the one that the suspect was made from): mmpoison train --model "
+                f"MODEL {written.data} --defense scan-trace --out retrained",
+                "To repair the model instead (SCAN is the result of the scan for the reference): mmpoison sterilize "
+                f"--model SUSPECT {written.data} --split train --unlearn {out} --unlearn SCAN --out repaired",
+            ]
+        return [
+            "If the reference was trained on all pairs, train one on what a scan keeps, and trace again: "
+            + written.scan_again("--kept", quote(f"{written.out}-kept")),
+            f"To measure a goal that you suspect: mmpoison evaluate --model SUSPECT {written.data} --goal A2B",
+        ]
+    if verdict == "poisoning likely":
+        decide = [
+            "This model may confuse their images with others: try another --encoder. If honest pairs are among them, "
+            f"keep those on the page, then: {again}"
+        ]
+        around = [
+            "Some false pairs may remain, and few are enough for an attack. To drop the most suspicious 2% of all "
+            f"pairs: {written.scan_again('--lose 0.02')}"
+        ]
+        return [
+            f"Look at the pairs of each group: {look}",
+            *(decide if written.pictures else []),
+            *([] if written.aligned or written.singles else around),
+            *train,
+            *singles,
+        ]
+    if verdict == "look at these groups":
+        drop = (
+            f"If a group is false, drop it there with one key, then: {again}"
+            if written.pictures
+            else f"If they are false, drop them: {written.scan_again(f'--false-alarms {LOOK:g}')}"
+        )
+        return [
+            f"Look at the pairs of each group: {look}",
+            drop,
+            "If they are honest, train on all.",
+            *train,
+            *singles,
+        ]
+    if verdict == "nothing stands out":
+        return [
+            *train,
+            "This is no proof: a scan finds no captions that match their images, and no goals smaller than those "
+            "planted.",
+            *singles,
+        ]
+    more = (
+        "without --no-planted" if found.planted is None else "with another --encoder, or more pairs"
+    )
+    return [f"Scan again {more}.", f"Look at the strongest groups anyway: {look}", *singles]

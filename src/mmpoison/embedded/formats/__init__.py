@@ -1,1 +1,0 @@
-"""Layouts of precomputed embeddings, one module each."""

@@ -1,1 +1,0 @@
-"""Scans a data set of any size for poison: from precomputed embeddings, or from the pairs themselves."""
