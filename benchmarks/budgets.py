@@ -17,13 +17,11 @@ BUDGETS = ROOT / "budgets.toml"
 ROOMS = {
     "api": "api + cli",
     "cli": "api + cli",
-    "defenses": "judging",
-    "embedded": "judging",
+    "defenses": "scan",
     "evaluation": "measures",
     "metrics": "measures",
     "statistics": "measures",
     "records": "reporting",
-    "runs/data_scan": "judging",
 }
 """Folders of the package that share a budget; any other folder has its own."""
 
@@ -47,18 +45,18 @@ def lines_of_code(text: str) -> int:
 
 
 def counted(root: Path) -> dict[str, int]:
-    """Count each room, all of the source and its files, the tests and the benchmarks."""
+    """Count each room, all of the product and its files, the laboratory, the tests of both and the benchmarks."""
     found: Counter[str] = Counter()
     package = root / "src" / "mmpoison"
     for file in package.rglob("*.py"):
         parts = file.relative_to(package).parts[:-1]
-        folder = next((each for each in ("/".join(parts[:2]), *parts[:1]) if each in ROOMS), None)
-        room = ROOMS[folder] if folder else parts[0] if parts else "top"
+        room = ROOMS.get(parts[0], parts[0]) if parts else "top"
         lines = lines_of_code(file.read_text(encoding="utf-8"))
         found.update({room: lines, "src": lines, "files": 1})
-    for name in ("tests", "benchmarks"):
-        texts = (file.read_text(encoding="utf-8") for file in (root / name).rglob("*.py"))
-        found[name] = sum(map(lines_of_code, texts))
+    for name in ("tests", "benchmarks", "lab"):
+        for file in (root / name).rglob("*.py"):
+            place = "tests" if "tests" in file.parts[len(root.parts) :] else name
+            found[place] += lines_of_code(file.read_text(encoding="utf-8"))
     return dict(sorted(found.items()))
 
 
