@@ -9,7 +9,7 @@ A number in prose stands between two comments, the first of which says where it 
 
 The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
 page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
-comments has the standard deviation, too. Any other text is that of the cell: `claims; 14; openmoji; answer`.
+comments has the standard deviation, too. Any other text is that of the cell.
 A key of a JSON file of `docs/results/`: `performance/ranks; found.peak_gib`.
 """
 

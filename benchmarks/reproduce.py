@@ -33,7 +33,8 @@ import pyarrow.parquet as pq
 import typer
 from harness import clocked, machine
 from more_results import MORE, commands, is_complete, page
-from page_blocks import WIDE, for_docs, summary_of, with_block
+from page_blocks import WIDE
+from paper_overview import overview
 from PIL import Image
 
 from mmpoison import __version__
@@ -56,21 +57,16 @@ LARGEST = 1_000_000
 """Bytes of `runs.parquet` that go into the repository."""
 
 BEYOND = "\n## Beyond the paper\n\n"
-"""Heads the last part of the overview."""
+"""Heads the last part of the index."""
 
-OVERVIEW = """# The paper's tables and figures, on two small sets
+INDEX = """# The paper's tables and figures, on two small sets
 
 Every table and figure of the paper, run here on OpenMoji scenes and on satellite photos (RSICD and UCM-Captions), with
-the paper's numbers next to ours. Below is [the paper on one screen](summary.md); [claim by claim](claims.md) has every
-claim with its rule and its numbers. Neither set is the paper's and no model is CLIP: the shape of a result can be
+the paper's numbers next to ours. [The paper's numbers and ours](overview.md) has the main ones on one page, and the
+paper's main differences in words. Neither set is the paper's and no model is CLIP: the shape of a result can be
 compared, not its digits. [How to run them](../../tasks/reproduce.md).
 
 The pages have means over seeds. Every run behind them, with its seed and the digest of its poison, is in {runs}.
-
-## On one screen
-
-<!-- summary -->
-<!-- /summary -->
 
 ## What it took
 
@@ -117,7 +113,7 @@ def run_command(name: str, runs: Path, root: Path | None) -> list[str]:
 
 
 def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
-    """Return the commands that render what was run: each table and figure from its own recipes, the claims from all."""
+    """Return the commands that render what was run: each table and figure from its own recipes."""
     done = [name for name in names if any((runs / name).rglob("metrics.json"))]
     shown = ["--out", str(out), "--no-links"]
     commands = []
@@ -126,9 +122,7 @@ def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
         source = "table-3" if entry == "rank-lists" else entry  # has no recipe of its own
         own = [str(runs / f"{source}{twin}") for twin in twins if f"{source}{twin}" in done]
         if own:
-            commands.append(["report", *own, "--paper", entry, *shown])
-    if done:
-        commands.append(["report", *(str(runs / name) for name in done), "--claims", *shown])
+            commands.append(["report", *own, "--view", entry, *shown])
     return commands
 
 
@@ -165,7 +159,7 @@ def read_times(runs: Path) -> dict[str, Any]:
 
 
 def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
-    """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview.
+    """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the index.
 
     A page of `out` whose commands were not run now has its line, too, for it stays.
 
@@ -248,18 +242,14 @@ def alone(took: dict[str, float], every: dict[str, float]) -> float:
     return took["minutes"] + missing / (os.cpu_count() or 1) / 60
 
 
-def overview(names: list[str], runs: Path, out: Path) -> str:
-    """Write the page that leads to all others, with the summary, the commands and what they took."""
+def index_page(names: list[str], runs: Path, out: Path) -> str:
+    """Write the page that leads to all others, with the commands and what they took."""
     times, cached = read_times(runs), cached_trainings()
     where = f"[`{RUNS_FILE}`]({RUNS_FILE})" if is_small(runs) else f"`{RUNS_FILE}` of the release"
     facts = machine()
     bf16 = "without" if facts["bf16"] == "none" else "with"
     named = f"{facts['cores']} cores ({facts['processor']}, {bf16} bf16), torch {facts['torch']}"
-    text = OVERVIEW.format(machine=named, version=__version__, runs=where)
-    if (summary := out / "summary.md").is_file():
-        block = summary_of(summary.read_text(encoding="utf-8"))
-        text = with_block(text, "summary", block, out / "index.md")
-    lines = text.splitlines()
+    lines = INDEX.format(machine=named, version=__version__, runs=where).splitlines()
     lines += [
         "| `mmpoison run` | page | runs | trained here | minutes | of processor | all its trainings | alone, minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
@@ -366,14 +356,15 @@ def write_pages(runs: Path, out: Path) -> list[str]:
     # the numbers of a page that stays stay with it
     whole = [more.name for more in MORE if more.has_runs and is_complete(more, runs)]
     write_runs([*names, *whole], runs, out / RUNS_FILE)
-    if (summary := made / "summary.md").is_file():
-        summary.write_text(for_docs(summary.read_text(encoding="utf-8"), made), encoding="utf-8")
+    if paper and (runs / RUNS_FILE).is_file():
+        text = overview(runs / RUNS_FILE, made)
+        (made / "overview.md").write_text(text, encoding="utf-8")
     beyond = more_pages(runs, made, out)
     if not any(made.iterdir()):
         return failed
     earlier = None if paper else index.read_text(encoding="utf-8").partition(BEYOND)[0]
     publish(made, runs, out, paper=paper)
-    text = WIDE + overview(names, runs, made) if earlier is None else earlier
+    text = WIDE + index_page(names, runs, made) if earlier is None else earlier
     if beyond:
         text += BEYOND + "\n".join(beyond) + "\n"
     index.write_text(text, encoding="utf-8")

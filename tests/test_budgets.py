@@ -22,9 +22,7 @@ def test_a_room_that_grows_or_is_new_is_named(
         file.write_text("x = 1\n" * lines)
     monkeypatch.setattr(budgets, "ROOT", tmp_path)
     monkeypatch.setattr(budgets, "BUDGETS", tmp_path / "budgets.toml")
-    rooms = (
-        'scan = 1\nruns = 1\n"api + cli" = 3\nsrc = 9\nfiles = 9\ntests = 0\nbenchmarks = 0\n'
-    )
+    rooms = 'scan = 1\nruns = 1\n"api + cli" = 3\nsrc = 9\nfiles = 9\ntests = 0\nbenchmarks = 0\n'
     (tmp_path / "budgets.toml").write_text(f"# why\n{rooms}")
     assert budgets.main() == 1
     said = capsys.readouterr().out.splitlines()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import re
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
-from mmpoison.base.phrasing import capitalized
 from mmpoison.errors import InputError
-from mmpoison_lab.paper import CLAIMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/results/paper"
@@ -62,22 +62,36 @@ def test_a_number_that_differs_is_found_and_mended(numbers: ModuleType, tmp_path
         numbers.renewed(text, tmp_path)
 
 
-# -- the page of claims --------------------------------------------------------------------------------------
+# -- the paper's numbers and ours ----------------------------------------------------------------------------
 
 
-def test_the_short_table_of_claims_has_the_short_words() -> None:
-    text = (ROOT / "docs/results/index.md").read_text(encoding="utf-8")
-    rows = re.findall(
-        r"(?m)^\| (.+?) \| <!--= claims; (\d+); openmoji; answer -->.*= claims; (\d+); rsicd-ucm; ",
-        text,
+def test_the_overview_has_the_published_numbers() -> None:
+    made = script("paper_overview").overview(PAGES / "runs.parquet", PAGES)
+    assert (PAGES / "overview.md").read_text(encoding="utf-8") == script("page_blocks").WIDE + made
+
+
+@pytest.mark.parametrize(
+    ("recipe", "goal", "printed"),
+    [
+        ("table-3-openmoji", "sheep2aeroplane", "0.936"),
+        ("table-3-rsicd-ucm", "airplane2beach", "0.936"),
+        ("table-2-rsicd-ucm", "airplane2beach", "0.968"),
+    ],
+)
+def test_the_overview_by_hand(recipe: str, goal: str, printed: str) -> None:
+    """The mean and the paired difference of Hit@10 again, from the rows of the file by SciPy."""
+    columns = ["run", "seed", "study", "goal", "model", "hit@10"]
+    rows = pq.read_table(PAGES / "runs.parquet", columns=columns).to_pylist()
+    own = [r for r in rows if r["run"].startswith(f"{recipe}/") and r["study"] == "main"]
+    poisoned, clean = (
+        [r["hit@10"] for r in sorted(own, key=lambda r: r["seed"]) if r["model"] == model]
+        for model in ("poisoned", "clean_model")
     )
-    assert rows
-    for words, openmoji, photos in rows:
-        assert openmoji == photos
-        assert words == capitalized(CLAIMS[f"claim-{openmoji}"].short)
-    # counted as the page counts them
-    said = re.search(
-        r"compared and not counted .*?: (holds.*)\.$", (PAGES / "claims.md").read_text(), re.M
-    )
-    assert said is not None
-    assert said[1].replace(":", "").replace(";", ",") in text
+    n, text = len(poisoned), (PAGES / "overview.md").read_text(encoding="utf-8")
+    low, high = stats.t.interval(0.95, n - 1, np.mean(poisoned), stats.sem(poisoned))
+    table, data = recipe[:7], recipe[8:]
+    line = f"| {data}, {goal} | ours (poisoned model), Hit@10 | {n} | {printed} | {np.mean(poisoned):.3f} "
+    assert f"[Table {table[-1]}]({table}.md) {line}| [{low:.3f}, {high:.3f}] |" in text
+    low, high = stats.ttest_rel(poisoned, clean).confidence_interval()
+    change = f"{np.subtract(poisoned, clean).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    assert f"{data}, {goal} {change} ({n} seeds); " in text

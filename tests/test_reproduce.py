@@ -59,16 +59,15 @@ def test_the_commands(reproduce: ModuleType, tmp_path: Path) -> None:
         (tmp_path / name / "metrics.json").write_text("{}")
     (tmp_path / "table-12-openmoji").mkdir()  # begun, and nothing finished
     names = reproduce.recipes(["table-1"], photos=True)
-    one, eleven, claims = reproduce.report_commands(names, tmp_path, tmp_path / "out")
+    one, eleven = reproduce.report_commands(names, tmp_path, tmp_path / "out")
     assert one[1:5] == [
         str(tmp_path / "table-1-openmoji"),
         str(tmp_path / "table-1-rsicd-ucm"),
-        "--paper",
+        "--view",
         "table-1",
     ]
-    assert eleven[1:4] == [str(tmp_path / "table-11-openmoji"), "--paper", "table-11"]
-    assert "--claims" in claims
-    for each in (command, one, eleven, claims):
+    assert eleven[1:4] == [str(tmp_path / "table-11-openmoji"), "--view", "table-11"]
+    for each in (command, one, eleven):
         parse(each)
 
 
@@ -88,7 +87,7 @@ def test_no_photo_is_published(reproduce: ModuleType, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text("{}")
     commands = reproduce.report_commands(names, tmp_path, tmp_path / "out")
-    by_entry = {c[c.index("--paper") + 1]: c for c in commands if "--paper" in c}
+    by_entry = {c[c.index("--view") + 1]: c for c in commands}
     assert set(by_entry) == {"table-3", "figure-10", "rank-lists"}
     for entry in ("figure-10", "rank-lists"):
         assert not any("rsicd" in part for part in by_entry[entry])
@@ -99,7 +98,7 @@ def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: P
     took["processor_minutes"] = 20.0
     (tmp_path / "times.json").write_text(json.dumps({"table-3-openmoji": took}))
     (tmp_path / "table-3.md").touch()
-    text = reproduce.overview(["table-2-openmoji", "table-3-openmoji"], tmp_path, tmp_path)
+    text = reproduce.index_page(["table-2-openmoji", "table-3-openmoji"], tmp_path, tmp_path)
     assert "| `table-3 --on openmoji` | [" in text
     assert "`runs.parquet` of the release" in text
     assert "(table-3.md) | 5 | 7 | 12.3 | 20.0 | 0 | 12 |" in text
@@ -107,25 +106,27 @@ def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: P
     for seed in range(6):  # one was there when the command that noted its time began
         (folder := tmp_path / "table-3-openmoji" / f"seed{seed}").mkdir(parents=True)
         (folder / "metrics.json").write_text("{}")
-    text = reproduce.overview(["table-3-openmoji"], tmp_path, tmp_path)
+    text = reproduce.index_page(["table-3-openmoji"], tmp_path, tmp_path)
     assert "(table-3.md) | 5 of 6 | 7 |" in text
     assert "table-2" not in text
     assert "In all 0.2 hours, and what the commands that were cut off took before" in text
 
 
-def test_the_page_begins_with_the_summary(reproduce: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "times.json").write_text("{}")
-    (tmp_path / "table-3.md").touch()
-    made = "# The paper\n\n**Each**\n\n| a | b |\n|---|---|\n| Table 3 | Figure 4 |\n| Figure 5b | x |\n\nA note.\n"
-    (tmp_path / "summary.md").write_text(reproduce.for_docs(made, tmp_path))
-    text = reproduce.overview([], tmp_path, tmp_path)
-    summary = text[text.index("<!-- summary -->") : text.index("<!-- /summary -->")]
-    # a name leads to a page that is there; other cells are left as they are
-    assert "| [Table 3](table-3.md) | Figure 4 |\n| Figure 5b | x |\n\n</div>" in summary
-    assert summary.rstrip().endswith("A note.")
-    assert "Each" not in summary
-    assert text.index("<!-- /summary -->") < text.index("minutes")
-    assert "[the paper on one screen](summary.md)" in text
+def test_the_overview_is_made_of_the_published_numbers(
+    reproduce: ModuleType, tmp_path: Path
+) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for seed, hit in enumerate((0.8, 0.9)):
+        facts = {"recipe": "table-11-openmoji"}
+        synthetic_run(runs / f"table-11-openmoji/seed{seed}", seed=seed, hit=hit, run=facts)
+    reproduce.main(runs=runs, out=out, pages=True)
+    text = (out / "overview.md").read_text()
+    assert text.startswith("---\nhide: [navigation, toc]\n---\n\n# The paper's numbers and ours\n")
+    # a name leads to a page that is there
+    assert "| [Table 11](table-11.md) | Drift after attack II: that of texts, less" in text
+    assert "| [Table 11](table-11.md) | openmoji | texts |" in text
+    assert "| Table 3 | openmoji, sheep2aeroplane | ours (poisoned model), " in text
+    assert "(overview.md)" in (out / "index.md").read_text()
 
 
 def test_time_without_what_others_trained(

@@ -482,11 +482,10 @@ def matrix(work: Work) -> Any:
 
 @case(EXACT)
 def paper(work: Work) -> Any:
-    """Every table, figure and claim of the paper, with its own numbers and drawn ones."""
+    """Every table and figure of the paper, and the overview, with its own numbers and drawn ones."""
     layouts.write_paper_runs(work.folder / "paper-runs")
-    work("report paper-runs --claims --no-links --out claims")
     work("report paper-runs --view all --no-links --out pages")
-    return {name: work.record(name, "html$|svg$") for name in ("claims", "pages")}
+    return {"pages": work.record("pages", "html$|svg$")}
 
 
 # -- pages, models, Python -------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from mmpoison.reporting import RANK_LIST_MODELS, Cell, Column, Link, Results, Ro
 from mmpoison_lab.paper import figures
 from mmpoison_lab.paper.draw import sheet
 from mmpoison_lab.paper.figures import Curves
+from mmpoison_lab.paper.overview import overview
 from mmpoison_lab.paper.page import Page
 from mmpoison_lab.paper.paper_values import paper
 from mmpoison_lab.paper.tables import TABLES
@@ -133,14 +134,12 @@ class Entry:
     Attributes:
         name: `table-3`, `figure-5a`.
         title: What it is of.
-        short: The same in a few words.
         needs: What the runs must hold, for a reader who has none.
         render: Puts its tables and figures on a page.
     """
 
     name: str
     title: str
-    short: str
     needs: str
     render: Render
 
@@ -172,9 +171,14 @@ RENDERERS: dict[str, Render] = {
 }
 
 PAPER = {
-    name: Entry(
-        name, paper()[name]["title"], paper()[name]["short"], paper()[name]["needs"], render
-    )
+    name: Entry(name, paper()[name]["title"], paper()[name]["needs"], render)
     for name, render in RENDERERS.items()
 }
-"""The tables and figures by name, in the order of the paper: tables first."""
+"""The tables and figures by name, in the order of the paper, tables first; then the overview of them all."""
+
+PAPER["overview"] = Entry(
+    "overview",
+    "The paper's numbers and ours",
+    "runs of a table that the paper prints",
+    partial(overview, RENDERERS),
+)

@@ -24,7 +24,7 @@ from mmpoison.reporting import (
     section,
 )
 from mmpoison.runs import read_recipe, shipped_recipes
-from mmpoison.statistics import Summary, summarize
+from mmpoison.statistics import Summary
 from mmpoison_lab.paper.draw import Series, bars, curves, densities, heat_map, maps
 from mmpoison_lab.paper.measured import (
     AMOUNTS,
@@ -43,6 +43,9 @@ FloatArray = npt.NDArray[np.float64]
 
 FEW_GOALS = 6
 """Fewer goals than that are no heat map."""
+
+NO_POISON = "0 (clean)"
+"""The poisoning rate of the clean model."""
 
 CENTRES = {"clean pairs": 0.75, "poisoned pairs": 0.85}
 """The paper's centres of distances under CLIP ViT-B/16 on Flickr-PASCAL, section 5."""
@@ -114,7 +117,7 @@ def by_rate(results: Results, page: Page) -> Iterator[Point]:
     """Find the points of figure 2: one a poisoning rate; rate 0 is the clean model."""
     for block in blocks(results.where(ATTACK_2).whole_data(), varies=AMOUNTS):
         clean = block.results.where(model="clean_model")
-        points: list[Point] = [(block.title, 0.0, "0 (clean)", clean)]
+        points: list[Point] = [(block.title, 0.0, NO_POISON, clean)]
         for at in by_amount(block.results.where(model="poisoned")):
             if (rate := at.measured("run.poisoning_rate").mean) is not None:
                 points.append((block.title, 100 * rate, percent(rate), at))
@@ -303,10 +306,11 @@ def distances(results: Results, page: Page) -> None:
             used = tuple(row for row, _ in found)
             printed = dict(CENTRES) if paper_data(str(data)) == "flickr-pascal" else {}
             for kind in ("clean", "poisoned"):
-                values = [_centre(h, kind) for _, h in found]
-                summary = summarize(values, bounds=DISTANCE)
-                cell = page.cell(Measured(summary, used), printed.get(f"{kind} pairs"))
-                rows.append((str(data), str(encoder), f"{kind} pairs", len(values), cell))
+                centres = judged.only({**row, "centre": _centre(h, kind)} for row, h in found)
+                by_seed = centres.over_seeds("centre")
+                measured = Measured.of(by_seed, used, bounds=DISTANCE)
+                cell = page.cell(measured, printed.get(f"{kind} pairs"))
+                rows.append((str(data), str(encoder), f"{kind} pairs", len(by_seed), cell))
             first, histogram = min(found, key=lambda pair: int(pair[0]["seed"]))
             threshold = as_number(first.get("run.filter.threshold"))
             page.picture(
@@ -335,24 +339,6 @@ def _histogram(results: Results, row: Row) -> Mapping[str, FloatArray] | None:
     edges, clean, poisoned = made.values()
     whole = len(edges) - 1 == len(clean) == len(poisoned) and clean.sum() > 0 < poisoned.sum()
     return made if whole else None
-
-
-MEDIANS = "run.filter.median"
-"""Column of a row that states the median distance of its pairs: of printed numbers, which have no histogram."""
-
-
-def median_distance(results: Results, row: Row, kind: str) -> float | None:
-    """Return the median distance of the clean or the poisoned pairs of a run; None where it is not known.
-
-    Args:
-        results: Knows the run folders.
-        row: Of the run.
-        kind: `clean` or `poisoned`.
-    """
-    if (stated := as_number(row.get(f"{MEDIANS}.{kind}"))) is not None:
-        return stated
-    histogram = _histogram(results, row)
-    return None if histogram is None else _centre(histogram, kind)
 
 
 def _densities(histogram: Mapping[str, FloatArray]) -> list[tuple[str, FloatArray, FloatArray]]:
@@ -384,7 +370,9 @@ def embedding_maps(results: Results, page: Page) -> None:
         for run in sorted(runs.values(), key=lambda row: int(row["seed"])):
             if _draw_map(results, page, str(data), run):
                 break
-        cells = [page.cell(one) for one in silhouettes(on_data)]
+        pretrained = on_data.where(study="distribution", model="pretrained")
+        both = [pretrained.measured(f"{kind}_silhouette") for kind in ("text", "image")]
+        cells = [page.cell(one) for one in both]
         if any(cell.measured for cell in cells):
             rows.append((str(data), *cells))
     page.table(
@@ -393,12 +381,6 @@ def embedding_maps(results: Results, page: Page) -> None:
         rows,
         "From -1 to 1, cosine distance; higher: the classes lie further apart. The paper: images separate better.",
     )
-
-
-def silhouettes(results: Results) -> list[Measured]:
-    """Measure how far the classes lie apart in the pre-trained model: in the texts, and in the images."""
-    rows = results.where(study="distribution", model="pretrained")
-    return [rows.measured(f"{kind}_silhouette") for kind in ("text", "image")]
 
 
 def _draw_map(results: Results, page: Page, data: str, run: Row) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmpoison.reporting import Cell, Column, Compared, Link, Measured, Row, Table, decimal
-from mmpoison.statistics import FEWEST_SEEDS
+from mmpoison.statistics import FEWEST_SEEDS, Summary
 
 Sense = Literal["up", "down"] | None
 """Which way is better: for an attack a higher Hit@K, for a defence a lower one, for a baseline neither."""
@@ -38,6 +38,17 @@ class Picture:
     draw: Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class PaperCell(Compared):
+    """A compared number that knows its seeds, so that its difference from another one can be paired.
+
+    Attributes:
+        numbers: The measured number of each seed, and the rows that it comes from.
+    """
+
+    numbers: Measured = field(default=Measured(None), compare=False)
+
+
 @dataclass
 class Page:
     """The content of one table or figure: tables, pictures, sources.
@@ -61,8 +72,8 @@ class Page:
     def heading(self) -> str:
         """Its name in the paper, with its title.
 
-        >>> Page("figure-5b", "All goals").heading, Page("claims", "What holds").heading
-        ('Figure 5b: All goals', 'What holds')
+        >>> Page("figure-5b", "All goals").heading, Page("overview", "All numbers").heading
+        ('Figure 5b: All goals', 'All numbers')
         """
         name = name_of(self.id)
         return f"{name}: {self.title}" if name else self.title
@@ -81,7 +92,7 @@ class Page:
         digits: int = 3,
         reference_sd: float | None = None,
         spread: bool = False,
-    ) -> Compared:
+    ) -> PaperCell:
         """Make a cell with a measured number next to the paper's, with a link to its runs.
 
         Args:
@@ -93,8 +104,9 @@ class Page:
             spread: Show our standard deviation too.
         """
         arrow = "" if reference is None else compare(measured, reference, sense, digits)
-        return Compared(
-            measured.summary, reference, arrow, self.source(measured), reference_sd, spread=spread
+        address = self.source(measured)
+        return PaperCell(
+            measured.summary, reference, arrow, address, reference_sd, spread, measured
         )
 
     def source(self, measured: Measured) -> str:
@@ -117,10 +129,8 @@ class Page:
         columns: Sequence[Column],
         rows: Sequence[Sequence[Cell]],
         note: str = "",
-        *,
-        detail: bool = False,
     ) -> None:
-        """Add a table; one without rows is left out. A terminal shows a table of detail with `--all` alone."""
+        """Add a table; one without rows is left out."""
         if rows:
             cells = tuple(map(tuple, rows))
             if any(
@@ -128,7 +138,7 @@ class Page:
             ):
                 few = f"{TOO_FEW_SEEDS} too few seeds to compare (fewer than {FEWEST_SEEDS})."
                 note = f"{note} {few}".lstrip()
-            self.tables.append(Table(title, tuple(columns), cells, note, detail=detail))
+            self.tables.append(Table(title, tuple(columns), cells, note))
 
     def picture(self, name: str, caption: str, draw: Callable[[], Any]) -> None:
         """Add a figure."""
@@ -168,11 +178,18 @@ class Page:
 def name_of(page: str) -> str:
     """Return the name that a table or figure has in the paper; empty for another page.
 
-    >>> name_of("figure-5b"), name_of("claims")
+    >>> name_of("figure-5b"), name_of("overview")
     ('Figure 5b', '')
     """
     kind, _, number = page.partition("-")
     return f"{kind.capitalize()} {number}" if kind in ("table", "figure") and number else ""
+
+
+def ends(summary: Summary | None) -> tuple[float, float] | None:
+    """Return the 95% interval of a number over seeds; None without one."""
+    if summary is None or summary.low is None or summary.high is None:
+        return None
+    return summary.low, summary.high
 
 
 def _short(folder: Path) -> str:

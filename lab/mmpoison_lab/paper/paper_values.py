@@ -12,28 +12,15 @@ from mmpoison.base import parse_json
 
 @cache
 def paper() -> Mapping[str, Any]:
-    """Return the paper's tables by id (`table-3`), and its `claims`."""
+    """Return the paper's tables and figures by id (`table-3`), and its `data`."""
     file = files("mmpoison_lab.paper") / "paper_values.json"
     value: Mapping[str, Any] = parse_json(file.read_text(encoding="utf-8"), str(file))
     return value
 
 
-def _named(*kinds: str) -> dict[str, str]:
-    """Return the paper's data set for each of the data sets here that are of some kinds."""
-    return {
-        name: data
-        for data, said in paper()["data"].items()
-        for kind in kinds
-        for name in said.get(kind, ())
-    }
-
-
 TITLES: dict[str, str] = {data: said["title"] for data, said in paper()["data"].items()}
 
-OWN_DATA = _named("own")
-"""The paper's data set that measured data are; all others are twins, whatever their shape."""
-
-_SAME = _named("own", "whole", "stand_ins")
+_SAME = {name: data for data, said in paper()["data"].items() for name in said.get("here", ())}
 """Which data set of the paper one is compared with."""
 
 ENCODERS = {"clip-vit-b32": "ViT-B/32", "clip-vit-b16": "ViT-B/16", "clip-vit-l14": "ViT-L/14"}

@@ -6,7 +6,6 @@ import base64
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -27,10 +26,9 @@ from mmpoison.reporting import (
     template,
     visible,
 )
-from mmpoison_lab.paper.claim import ends
 from mmpoison_lab.paper.draw import dots
 from mmpoison_lab.paper.entries import PAPER
-from mmpoison_lab.paper.page import Page
+from mmpoison_lab.paper.page import Page, ends
 
 ALL = "all"
 
@@ -39,7 +37,7 @@ MOST_DOTS = 40
 
 AT_A_GLANCE = "Measured numbers with their 95% intervals (dots), and the paper's (diamonds)."
 
-LONGEST = 80
+LONGEST = 120
 """A table of more rows is left out of a page that is published without its runs."""
 
 RUNS_FILE = "runs.parquet"
@@ -86,22 +84,6 @@ def render_paper(name: str, results: Results) -> Page:
     return page
 
 
-def in_order(results: Results) -> Results:
-    """Order rows as the paper orders what their recipes are for, with other runs last.
-
-    Of several settings or goals with as many seeds, a claim's rule takes the first: the order in which folders were
-    named, which a shell sorts by the alphabet, must not give the answer.
-    """
-    names = [*PAPER]
-
-    @cache
-    def place(recipe: str) -> int:
-        own = (n for n, name in enumerate(names) if f"{recipe}-".startswith(f"{name}-"))
-        return next(own, len(names))
-
-    return results.only(sorted(results.rows, key=lambda row: place(str(row.get("recipe")))))
-
-
 def write_paper(
     names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool = True
 ) -> list[Written]:
@@ -116,7 +98,7 @@ def write_paper(
     Raises:
         InputError: If a name is unknown, the runs hold no number for one that was named, or matplotlib is missing.
     """
-    results = in_order(Results.read(runs))
+    results = Results.read(runs)
     wanted = list(PAPER) if ALL in names else list(names)
     written: list[Written] = []
     for name in wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -20,7 +20,6 @@ from mmpoison.errors import InputError
 from mmpoison.reporting.table import Compared, Table, cell_texts
 from mmpoison.statistics import summarize
 from mmpoison_lab.paper import (
-    CLAIMS,
     PAPER,
     Measured,
     Page,
@@ -30,10 +29,7 @@ from mmpoison_lab.paper import (
 )
 from mmpoison_lab.paper.page import compare
 from mmpoison_lab.paper.paper_values import paper, rows_of
-from mmpoison_lab.paper.verdicts import answer, write_claims
 from mmpoison_lab.paper.write import is_compared, number_columns, on_own_lines
-
-from .claim_cases import drifts
 
 MakeRun = Callable[..., Path]
 
@@ -111,8 +107,21 @@ def test_the_papers_numbers_stand_next_to_measured_ones(make_run: MakeRun) -> No
     assert (absent.measured, absent.reference) == (None, 0.516)
 
 
+def drifts(texts: Sequence[float], images: Sequence[float]) -> Results:
+    """Drift beyond a change of order, which moves texts by 0.3 and images by 0.1 without any poison."""
+    shared = {"study": "main", "model": "poisoned", "data.name": "flickr-pascal"}
+    shared["attack.name"] = "single-target-label"
+    rows = (
+        {**shared, "run": f"r{seed}", "seed": seed}
+        | {"drift.text": text + 0.3, "drift.image": image + 0.1}
+        | {"order_drift.text": 0.3, "order_drift.image": 0.1}
+        for seed, (text, image) in enumerate(zip(texts, images, strict=True))
+    )
+    return Results(tuple(rows), {})
+
+
 def test_what_poison_adds_to_drift_stands_below_the_papers_table() -> None:
-    found = drifts()([0.02, 0.03, 0.02], [0.01, 0.01, 0.02])
+    found = drifts([0.02, 0.03, 0.02], [0.01, 0.01, 0.02])
     page = render_paper("table-11", found)
     _, table = page.tables
     names = [column.name for column in table.columns]
@@ -130,6 +139,39 @@ def test_what_poison_adds_to_drift_stands_below_the_papers_table() -> None:
     assert beyond[-1] == pytest.approx(0.2254, abs=1e-4)
     bare = found.only({k: v for k, v in row.items() if "order" not in k} for row in found.rows)
     assert len(render_paper("table-11", bare).tables) == 1
+
+
+@pytest.mark.parametrize(
+    ("differs", "lines"),
+    [
+        ("sterilize.training.epochs", [(False, 0.2), (False, 0.4), (True, 0.0)]),
+        # to measure a repair on its way changes nothing of it
+        ("sterilize.curve", [(False, 0.1), (False, 0.4)]),
+    ],
+)
+def test_repairs_are_averaged_if_they_are_the_same(
+    differs: str, lines: list[tuple[bool, float]]
+) -> None:
+    """Two learning rates, and the higher one once more with another setting."""
+    shared = {"study": "main", "data.name": "openmoji", "attack.name": "single-target-label"}
+    rate = "sterilize.training.learning_rate"
+    kinds = [({rate: 1e-3}, 0.2), ({rate: 1e-4}, 0.4), ({rate: 1e-3, differs: True}, 0.0)]
+    rows, parameters = [], {}
+    for number, (own, hit) in enumerate(kinds):
+        for seed in range(2):
+            run = f"{number}/{seed}"
+            parameters[run] = {**own, differs: own.get(differs, False)}
+            for model, value in (("poisoned", 0.9), ("sterilized", hit)):
+                row = {**shared, **parameters[run], "run": run, "seed": seed, "hit@10": value}
+                rows.append({**row, "goal": "a2b", "model": model})
+    (table,) = render_paper("table-8", Results(tuple(rows), parameters)).tables
+    found = [
+        (f"{differs}=True" in str(row[0]), mean(compared(table, place, "Hit@10")))
+        for place, row in enumerate(table.rows)
+        if str(row[1]).startswith("defence, ")
+    ]
+    assert [other for other, _ in found] == [other for other, _ in lines]
+    assert [hit for _, hit in found] == pytest.approx([hit for _, hit in lines])
 
 
 def test_settings_are_not_mixed(make_run: MakeRun) -> None:
@@ -191,8 +233,6 @@ def test_the_poison_of_one_data_set_on_another_one(every_run: Path) -> None:
     vg, scenes = render_paper("table-6", found).tables
     assert ("VG" in vg.note, "tested on rsicd-ucm" in scenes.note) == (True, True)
     assert (vg.rows[0][0], scenes.rows[0][:2]) == ("vg-pascal", ("openmoji", "airplane2beach"))
-    twins = answer(CLAIMS["claim-31"], found).twins
-    assert twins["openmoji"].number.startswith("Hit@5 0.6")
 
 
 def test_the_heat_map_has_each_goal(every_run: Path) -> None:
@@ -250,12 +290,12 @@ def test_the_command(every_run: Path, tmp_path: Path) -> None:
 def test_text_from_outside_is_harmless(make_run: MakeRun, tmp_path: Path) -> None:
     run, out = make_run("run", data="<script>x</script>|[a](b)"), tmp_path / "out"
     write_paper(["table-3"], [run], out)
-    write_claims([run], out)
+    write_paper(["overview"], [make_run("own"), run], out)
     assert not any("<script>" in page.read_text() for page in out.glob("*.html"))
     assert "\\|" in (out / "table-3.md").read_text()
-    # the name of the data is the title of a column there
-    rows = [r for r in (out / "summary.md").read_text().splitlines() if r.startswith("| Table")]
-    assert {row.count(" | ") for row in rows} == {5 - 1}
+    rows = [r for r in (out / "overview.md").read_text().splitlines() if "x</script>" in r]
+    # a sentence, or a number with its interval
+    assert {row.count(" | ") for row in rows} == {2 - 1}
 
 
 def test_a_page_keeps_its_sources_apart() -> None:
@@ -274,6 +314,15 @@ def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
     assert [row[1] for row in by_epoch.rows] == ["0", "1", "2"]
     assert [row[1] for row in by_step.rows] == ["0", "1", "10", "50"]
     assert mean(compared(by_step, 0, "Hit@10")) == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_distances_of_a_run_count_once(every_run: Path) -> None:
+    """A run of two goals has two rows, and one filter."""
+    results = Results.read(list(every_run.glob("defended-*")))
+    more = ({**row, "goal": "another"} for row in results.rows)
+    (table,) = render_paper("figure-6", results.only([*results.rows, *more])).tables
+    assert [row[3] for row in table.rows] == [3, 3]
+    assert mean(compared(table, 0, "median distance")) == pytest.approx(0.75)
 
 
 def test_a_page_that_is_published_without_the_runs(every_run: Path, tmp_path: Path) -> None:
@@ -298,12 +347,12 @@ def test_the_goal_of_the_tables_has_its_place_among_all(make_run: MakeRun, tmp_p
 
 
 def test_a_long_table_is_not_published(make_run: MakeRun, tmp_path: Path) -> None:
-    names = "abcdefghij"
+    names = "abcdefghijkl"
     goals = tuple(f"{a}2{b}" for a in names for b in names if a != b)
     run = make_run("run", goals=goals)
     write_paper(["figure-5b"], [run], tmp_path / "out", links=False)
     text = (tmp_path / "out/figure-5b.md").read_text()
-    assert "openmoji: every goal: 90 lines, in `runs.parquet` alone." in text
+    assert "openmoji: every goal: 132 lines, in `runs.parquet` alone." in text
     assert "| a2b |" not in text
     assert "mean MinRank by target class" in text
     write_paper(["figure-5b"], [run], tmp_path / "linked")

@@ -1,6 +1,6 @@
 """The long table of results: every number of finished runs, a row a run, goal, model and study; one place groups it.
 
-Tables, pages and claims select rows of `Results`, and `Results.measured` gives a number over seeds with its interval.
+Tables and pages select rows of `Results`, and `Results.measured` gives a number over seeds with its interval.
 """
 
 from __future__ import annotations
@@ -455,7 +455,7 @@ class Measured:
         summary: Its mean with its interval; None where no run has the number.
         rows: The rows it comes from.
         by_seed: The number of each seed, where it is known.
-        exact: Take the number as it is, without an interval: a printed one, or a count.
+        exact: Take the number as it is, without an interval: a count.
     """
 
     summary: Summary | None
@@ -469,7 +469,6 @@ class Measured:
         by_seed: Mapping[int, float],
         rows: Iterable[Row],
         *,
-        exact: bool = False,
         bounds: Bounds = UNBOUNDED,
     ) -> Measured:
         """Summarize the number of each seed; without a summary where there is none.
@@ -477,11 +476,10 @@ class Measured:
         Args:
             by_seed: The number of each seed.
             rows: The rows that they come from.
-            exact: As the attribute.
             bounds: The least and the largest possible value, at which the interval ends.
         """
         summary = summarize(list(by_seed.values()), bounds=bounds) if by_seed else None
-        return cls(summary, tuple(rows), by_seed, exact)
+        return cls(summary, tuple(rows), by_seed)
 
     @property
     def mean(self) -> float | None:
@@ -500,12 +498,10 @@ class Results:
     Attributes:
         rows: The rows.
         parameters: The parameters of each run folder.
-        exact: Whether every number is taken as it is: printed numbers have no seeds to make an interval of.
     """
 
     rows: tuple[Row, ...]
     parameters: Mapping[str, Row]
-    exact: bool = False
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Results:
@@ -547,7 +543,7 @@ class Results:
     def measured(self, column: str) -> Measured:
         """Average a column over seeds: rows of one seed are averaged first. A share's interval stays in [0, 1]."""
         means, rows = self.over_seeds(column), self._known(column).rows
-        return Measured.of(means, rows, exact=self.exact, bounds=bounds_of(column))
+        return Measured.of(means, rows, bounds=bounds_of(column))
 
     def over_seeds(self, column: str) -> dict[int, float]:
         """Return the mean of a column for each seed that has it, in the order of the seeds."""
@@ -628,28 +624,26 @@ def difference(
 ) -> Measured:
     """Subtract the first from the second, paired by seed; `bounds` as `Measured.of`."""
     changed = change(first.measured(column), second.measured(column))
-    return Measured.of(changed.by_seed, changed.rows, exact=changed.exact, bounds=bounds)
+    return Measured.of(changed.by_seed, changed.rows, bounds=bounds)
 
 
-def change(first: Measured, second: Measured, times: float = 1.0) -> Measured:
-    """Subtract a multiple of the first number from the second, paired by seed.
+def change(first: Measured, second: Measured) -> Measured:
+    """Subtract the first number from the second, paired by seed.
 
     Args:
         first: One number.
         second: Another, of the same seeds.
-        times: The multiple.
 
     Returns:
         The difference over the seeds that both have; without a summary where there are none.
 
     >>> one, two = Measured(None, (), {0: 1.0, 1: 2.0}), Measured(None, (), {1: 5.0, 2: 7.0})
-    >>> change(one, two).by_seed, change(one, two, 2).mean
-    ({1: 3.0}, 1.0)
+    >>> change(one, two).by_seed
+    {1: 3.0}
     """
     common = sorted(set(first.by_seed) & set(second.by_seed))
-    by_seed = {seed: second.by_seed[seed] - times * first.by_seed[seed] for seed in common}
-    rows = (*first.rows, *second.rows)
-    return Measured.of(by_seed, rows, exact=first.exact and second.exact)
+    by_seed = {seed: second.by_seed[seed] - first.by_seed[seed] for seed in common}
+    return Measured.of(by_seed, (*first.rows, *second.rows))
 
 
 def paired(first: Results, second: Results, column: str, other: str = "") -> Comparison | None:

@@ -1,0 +1,58 @@
+"""The page of the paper's numbers and ours, made of the numbers of all published runs.
+
+python benchmarks/paper_overview.py            # says where docs/results/paper/overview.md differs from runs.parquet
+python benchmarks/paper_overview.py --write    # writes it
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from page_blocks import PAGES, WIDE, check_or_write
+
+from mmpoison.reporting.results import Results
+from mmpoison.runs.recipe import Recipe
+from mmpoison_lab.paper import PAPER, render_paper, write_page
+from mmpoison_lab.paper.page import name_of
+from mmpoison_lab.paper.write import RUNS_FILE
+
+NAME = "overview"
+
+
+def published(file: Path) -> Results:
+    """Read the rows that `reproduce.py` published; what is in other files of the runs is not there."""
+    rows = pq.read_table(file).to_pylist()
+    keys = Recipe.model_fields.keys() - {"seed"}
+    parameters = {
+        row["run"]: {k: v for k, v in row.items() if v is not None and k.partition(".")[0] in keys}
+        for row in rows
+    }
+    return Results(tuple(rows), parameters)
+
+
+def overview(file: Path, pages: Path) -> str:
+    """Write the page as Markdown, without what the documentation puts before it.
+
+    Args:
+        file: The numbers of the runs.
+        pages: The folder of the pages; the name of a table or figure leads to its page where it is there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_page(render_paper(NAME, published(file)), Path(folder), links=False)
+        text = (Path(folder) / f"{NAME}.md").read_text(encoding="utf-8")
+    there = {name_of(entry): entry for entry in PAPER if (pages / f"{entry}.md").is_file()}
+
+    def linked(found: re.Match[str]) -> str:
+        entry = there.get(found[1])
+        return f"| [{found[1]}]({entry}.md) |" if entry else found[0]
+
+    return re.sub(r"(?m)^\| ((?:Table|Figure) \w+) \|", linked, text)
+
+
+if __name__ == "__main__":
+    page = PAGES / f"{NAME}.md"
+    sys.exit(check_or_write({page: WIDE + overview(PAGES / RUNS_FILE, PAGES)}))
