@@ -1,4 +1,4 @@
-"""Amounts: the share of a class, the counts of the paper's protocol, and even use of target images."""
+"""Amounts: the counts of the paper's protocol."""
 
 from __future__ import annotations
 
@@ -44,6 +44,3 @@ def test_the_papers_rates(
     assert manifest.training_pairs == 158_915 + 2_500 + pairs
     uses = Counter(pair.poisoned_image for pair in manifest.pairs)
     assert max(uses.values()) - min(uses.values()) <= 1
-
-
-# -- even use of target images ---------------------------------------------------------------------

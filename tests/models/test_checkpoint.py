@@ -117,11 +117,6 @@ def test_open_clip_loads_it(encoder: DualEncoder, checkpoint: Path, embed: Embed
 # -- what is refused -------------------------------------------------------------------------------
 
 
-def test_folders_that_are_no_checkpoint(tmp_path: Path, square_folder: Path) -> None:
-    assert refusal(tmp_path / "nowhere").endswith("nowhere: no such checkpoint folder")
-    assert "so it is not a checkpoint of a dual encoder" in refusal(square_folder)
-
-
 def test_a_checkpoint_without_weights(broken: Path) -> None:
     (broken / WEIGHTS).unlink()
     assert refusal(broken).endswith(f"has no {WEIGHTS}")

@@ -142,12 +142,6 @@ def test_pixels_of_fewer_images_are_not_taken_for_all(
     assert len(embed_images(encoder, inputs, squares.used_images())) == len(squares.used_images())
 
 
-def test_a_missing_image_is_an_input_error(encoder: DualEncoder, own_square_folder: Path) -> None:
-    (own_square_folder / "sofa/03.png").unlink()
-    with pytest.raises(InputError, match=r"sofa/03\.png: no such image"):
-        prepare_pixels(encoder, load_pairs(own_square_folder))
-
-
 # -- features of frozen trunks ---------------------------------------------------------------------
 
 
