@@ -46,6 +46,8 @@ def fit(**given: Any) -> dict[str, Any]:
         ("column", "{", "{"),
         ("column", "null", None),
         ("column", "'", "'"),
+        # as a recipe has it
+        ("column", 1, "1"),
         ("folder", "~/data", "~/data"),
         ("label_seed", "7", 7),
         ("year", "2017", 2017),

@@ -235,6 +235,16 @@ def test_any_caption_survives(
     ]
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(raw=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path: Path, raw: bytes) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_bytes(b"image,caption\n1.jpg,whole\n" + raw)
+    pairs = DATASETS["csv"].load(file)
+    assert pairs.images.ids[0] == "1.jpg"
+    "".join([*pairs.captions, *pairs.images.ids]).encode()
+
+
 def test_a_packed_table_that_is_cut_at_once(tmp_path: Path) -> None:
     packed = gzip.compress(b"image,caption\n1.jpg,a sheep\n")
     (tmp_path / "x.csv.gz").write_bytes(packed[:20])

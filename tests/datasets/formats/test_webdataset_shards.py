@@ -217,7 +217,8 @@ def test_every_cut_is_survived(write: Write, tmp_path: Path) -> None:
     file = tmp_path / "cut.tar"
     with tarfile.open(tmp_path / "00000.tar") as archive:
         end = archive.getmembers()[-1].offset + 1024
-    for length in range(0, end, 97):
+    # also between two members, where only the end mark is missing
+    for length in range(0, end, 64):
         file.write_bytes(raw[:length])
         problems: list[str] = []
         names = [name for name, _ in walk_tar(file, problems.append)]
