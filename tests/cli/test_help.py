@@ -100,11 +100,6 @@ def test_alone_it_shows_the_first_steps_of_readme(cli: Callable[..., Any]) -> No
     assert "mmpoison --help" in result.out
 
 
-def test_older_spellings_are_accepted(refused: Callable[..., str]) -> None:
-    assert "Give --data" in refused("poison squares --data squares --goal sheep2sofa --out new")
-    assert "Give --data" in refused("poison --goal sheep2sofa --out new")
-
-
 def test_version(cli: Callable[..., Any]) -> None:
     assert cli("--version").out == f"mmpoison {__version__}\n"
 

@@ -161,9 +161,3 @@ def test_absolute_paths_elsewhere_name_the_data_root(
     some = cli("data", "verify", file, "--no-images", "--data-root", said)
     line = "image path '/elsewhere/1.jpg' leaves the folder, it is refused: give the folder of all images with "
     assert f"{line}--data-root" in " ".join((some.out + some.err).split())
-
-
-def test_options_of_a_recipes_data_come_from_the_command(cli: Cli, own_table: Path) -> None:
-    done = cli("run", "openmoji", "--option", "no_such_option=1", "--dry-run")
-    assert done.code == 2
-    assert "no_such_option" in done.err

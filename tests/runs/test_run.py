@@ -473,15 +473,6 @@ def test_a_run_of_another_recipe(
     assert snapshot(finished) == before
 
 
-def test_a_folder_that_is_no_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds something that is not a run"):
-        run_recipe(make_recipe(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    with pytest.raises(InputError, match="is a file, a run folder is needed"):
-        run_recipe(make_recipe(), tmp_path / "thesis.txt")
-
-
 # -- what is refused before anything is trained ----------------------------------------------------
 
 ATTACK = {"name": "single-target-label", "goal": GOAL, "samples": 2}

@@ -38,14 +38,6 @@ def test_a_frozen_encoder_is_frozen_whole(
     assert changed == {"logit_scale"}.union(*expected)
 
 
-def test_heads_need_heads(make_encoder: Make, tune: Tune) -> None:
-    encoder = make_encoder()
-    visual: Any = encoder.module.visual
-    visual.attnpool = torch.nn.Flatten()
-    with pytest.raises(InputError, match="has no separate projections"):
-        tune(encoder, trainable="heads")
-
-
 def test_the_encoder_given_is_left_alone(
     make_encoder: Make, train: PairDataset, inputs: PixelInputs
 ) -> None:
