@@ -52,18 +52,6 @@ def test_an_image_by_its_id(poison: Callable[..., dict[str, Any]]) -> None:
     assert made["target_images"] == {"sheep2aeroplane": "aeroplane/10.png"}
 
 
-def test_the_centre_under_an_encoder(
-    poison: Callable[..., dict[str, Any]], checkpoint: Path
-) -> None:
-    attack = ("--attack", "single-target-image", *GOAL, "--samples", "3")
-    centre = ("--target-image", "centre", "--encoder", checkpoint)
-    made = poison(*attack, *centre)
-    # no choice of the seed
-    again = poison(*attack, *centre, "--seed", "9", out="again")
-    assert made["target_images"] == again["target_images"]
-    assert made["options"]["encoder"] == str(checkpoint)
-
-
 def test_several_goals_are_attack_iii(poison: Callable[..., dict[str, Any]]) -> None:
     made = poison(*GOAL, "--goal", "sofa2bird", "--pairs", "4", "--mode", "replace")
     assert made["attack"] == "multiple-target-labels"

@@ -81,20 +81,6 @@ def test_step_mode_warms_up_and_falls() -> None:
     assert learning_rate(settings, 50, 10) == pytest.approx(1e-5)
 
 
-def test_no_warm_up() -> None:
-    settings = TrainingSettings(epochs=1, learning_rate=1e-3, warmup_epochs=0, schedule="step")
-    assert learning_rate(settings, 0, 10) == 1e-3
-    assert learning_rate(settings, 5, 10) < 1e-3
-
-
-def test_nothing_but_warm_up() -> None:
-    settings = TrainingSettings(
-        epochs=1, learning_rate=1e-3, warmup_epochs=1, warmup_learning_rate=0, schedule="step"
-    )
-    rates = [learning_rate(settings, step, 4) for step in range(4)]
-    np.testing.assert_allclose(rates, [0, 2.5e-4, 5e-4, 7.5e-4])
-
-
 # -- settings --------------------------------------------------------------------------------------
 
 
@@ -115,11 +101,6 @@ def test_nothing_but_warm_up() -> None:
 def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TrainingSettings.model_validate(wrong)
-
-
-def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(ValidationError):
-        TrainingSettings().epochs = 3  # type: ignore[misc]
 
 
 # -- which pairs each step sees ---------------------------------------------------------------------

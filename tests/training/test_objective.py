@@ -112,13 +112,6 @@ def run(vit: DualEncoder, squares: PairDataset, prepared: PairInputs) -> Run:
     return tune
 
 
-def test_the_default_is_the_contrastive_loss(run: Run) -> None:
-    plain, given = run(None), run(Objective())
-    assert not moved(plain.encoder, given.encoder)
-    assert plain.objective is None
-    assert "objective" not in plain.summary().to_json()
-
-
 def test_each_epoch_begins_once_and_has_its_rate(run: Run) -> None:
     objective, rates = Everything(), []
     result = run(objective, on_step=lambda step, _: rates.append(step.learning_rate))
