@@ -1,4 +1,4 @@
-"""The verb `defenses`, and `scan --method` with any of those before training."""
+"""The verb `defenses`."""
 
 from __future__ import annotations
 

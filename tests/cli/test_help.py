@@ -51,6 +51,17 @@ def test_help_has_an_example(cli: Callable[..., Any], path: tuple[str, ...]) -> 
     assert cli(*path, "-h").out == result.out
 
 
+def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
+    text = cli("scan", "--help").out
+    panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
+    assert panels[:2] == ["Arguments", "Options"]
+    assert "Cut (give one)" in panels
+    assert {"Model"} <= set(panels)
+    # an argument without a value takes none, the others say what
+    assert re.search(r"--method +NAME ", text)
+    assert re.search(r"--json +Print scan", text)
+
+
 def test_commands_are_in_groups(cli: Callable[..., Any]) -> None:
     text = cli("--help").out
     groups = ("Start", "Data", "Attack", "Train and measure", "Defend", "Inspect")

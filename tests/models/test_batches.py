@@ -1,4 +1,4 @@
-"""The loop that embeds: on a CPU one thing after the other, on a GPU (faked) loads and copies are ahead and behind."""
+"""The loop that embeds: on a GPU (faked) loads and copies are ahead and behind."""
 
 from __future__ import annotations
 

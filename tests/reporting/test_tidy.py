@@ -1,4 +1,4 @@
-"""The tidy table of all runs: rows, settings, studies, Parquet, and questions in DuckDB."""
+"""The tidy table of all runs: rows, settings, studies and Parquet."""
 
 from __future__ import annotations
 

@@ -32,6 +32,23 @@ def feed(
     return made
 
 
+def test_all_that_goes_to_a_gpu_is_pinned(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[Tensor] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    images, texts = feed.load(SOME)
+    assert not pinned  # a CPU copies nothing
+    monkeypatch.setattr(DualEncoder, "device", property(lambda self: torch.device("cuda", 0)))
+    again = feed.load(SOME)
+    assert [*map(id, pinned)] == [*map(id, (*again[0], *again[1]))]
+    for one, other in zip((*images, *texts), pinned, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
 def test_on_a_gpu_steps_are_always_loaded_ahead(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
