@@ -1,29 +1,17 @@
-"""Amounts: the share of a class, the counts of the paper's protocol, and even use of target images."""
+"""Amounts: the counts of the paper's protocol."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.attacks.conftest import class_table, manifest_of
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
-from mmpoison.attacks.target_labels import spread_evenly
 from mmpoison.datasets import PairDataset
 
 GOAL = "sheep2aeroplane"
-
-
-@pytest.mark.parametrize(("share", "samples"), [(1, 5), (0.6, 3), (0.5, 2), (0.7, 4), (0.11, 1)])
-def test_a_share_of_the_class(squares: PairDataset, share: float, samples: int) -> None:
-    """Rounded as pandas rounds `sample(frac)`, which the released code uses."""
-    poisoned = SingleTargetLabel(GOAL, share=share).poison(squares)
-    assert len(set(poisoned.select(poisoned=True).source)) == samples
-    assert poisoned.poisoned.sum() == 5 * samples
 
 
 # -- the paper's protocol --------------------------------------------------------------------------
@@ -56,25 +44,3 @@ def test_the_papers_rates(
     assert manifest.training_pairs == 158_915 + 2_500 + pairs
     uses = Counter(pair.poisoned_image for pair in manifest.pairs)
     assert max(uses.values()) - min(uses.values()) <= 1
-
-
-# -- even use of target images ---------------------------------------------------------------------
-
-
-@given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**32))
-def test_every_target_image_is_used_equally_often(
-    samples: int, images: int, captions: int, seed: int
-) -> None:
-    source = np.repeat(np.arange(samples, dtype=np.int32), captions)
-    targets = np.arange(100, 100 + images, dtype=np.int32)
-    for spread in ("captions", "samples"):
-        rng = np.random.default_rng(seed)
-        assigned = spread_evenly(source, targets, spread, rng)
-        assert assigned.shape == source.shape
-        uses = Counter(assigned.tolist())
-        per_use = captions if spread == "samples" else 1
-        counts = [uses[int(target)] for target in targets]
-        assert max(counts) - min(counts) <= per_use
-        assert all(count % per_use == 0 for count in counts)
-        if spread == "samples":
-            assert len(set(zip(source.tolist(), assigned.tolist(), strict=True))) == samples

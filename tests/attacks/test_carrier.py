@@ -7,11 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tests.attacks.conftest import class_table, manifest_of, pairs_of
+from tests.attacks.conftest import class_table, pairs_of
 
-from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel, rebuild
+from mmpoison.attacks import MultipleTargetLabels, SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.datasets.verify.manifest_check import manifest_problems
 from mmpoison.errors import InputError
@@ -51,35 +49,11 @@ def test_each_carrier_has_the_captions_of_one_image_and_nothing_else(
     assert pairs_of(poisoned, split="test") == pairs_of(squares, split="test")
 
 
-def test_the_same_captions_are_misused_as_with_existing_images(squares: PairDataset) -> None:
-    def misused(**options: Any) -> list[tuple[str, str]]:
-        manifest = manifest_of(SingleTargetLabel(GOAL, samples=3, **options).poison(squares, 4))
-        return sorted((pair.clean_image, pair.caption) for pair in manifest.pairs)
-
-    assert misused() == misused(carrier="own") == misused(carrier="own", spread="captions")
-
-
-@pytest.mark.parametrize("attack", [SingleTargetLabel, SingleTargetImage])
-def test_existing_is_the_default_and_written_nowhere(squares: PairDataset, attack: Any) -> None:
-    named = attack(GOAL, samples=3, carrier="existing").poison(squares, 3).manifest
-    assert named.to_json() == attack(GOAL, samples=3).poison(squares, 3).manifest.to_json()
-    assert "carrier" not in named.options
-    assert named.dropped_images == ()
-
-
 def test_own_is_an_option_of_the_manifest(squares: PairDataset) -> None:
     _, manifest = own_of(squares, samples=2, preset="reference-release")
     assert manifest.options["carrier"] == "own"
     assert manifest.options["spread"] == "samples"
     assert SingleTargetLabel(**manifest.options).poison(squares).manifest == manifest
-
-
-def test_captions_can_be_mixed_over_the_same_images(squares: PairDataset) -> None:
-    _, whole = own_of(squares, pairs=13)
-    _, mixed = own_of(squares, pairs=13, spread="captions")
-    assert whole.dropped_images == mixed.dropped_images
-    assert sorted(Counter(pair.poisoned_image for pair in whole.pairs).values()) == [3, 5, 5]
-    assert sorted(Counter(pair.poisoned_image for pair in mixed.pairs).values()) == [4, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -123,12 +97,6 @@ def test_a_rate_is_one_of_the_smaller_set(squares: PairDataset, rate: float, mod
     assert (len(manifest.pairs) + 5) / after > rate
 
 
-def test_attack_i_has_no_honest_captions_to_lose(squares: PairDataset) -> None:
-    # training sees the target image with poison only
-    train = SingleTargetImage(GOAL, samples=1).poison(squares).select(split="train")
-    assert train.poisoned[train.image == train.image[train.poisoned][0]].all()
-
-
 def test_a_dropped_image_with_honest_captions_shows(squares: PairDataset) -> None:
     """Also without the clean set: the manifest lists an image that lost nothing."""
     poisoned, manifest = own_of(squares, samples=2)
@@ -137,81 +105,3 @@ def test_a_dropped_image_with_honest_captions_shows(squares: PairDataset) -> Non
         replace(poisoned, manifest=replace(manifest, dropped_images=dropped)), None
     )
     assert problem == "manifest says sofa/00.png lost its honest training captions, but it has some"
-
-
-@settings(max_examples=60)
-@given(
-    goals=st.sampled_from(
-        [
-            [GOAL],
-            [GOAL, "sofa2bird"],
-            [GOAL, "sofa2aeroplane"],
-            [GOAL, "aeroplane2sheep"],
-            [GOAL, "aeroplane2bird", "bird2sofa"],
-        ]
-    ),
-    mode=st.sampled_from(["add", "replace"]),
-    spread=st.sampled_from([None, "captions", "samples"]),
-    amount=st.one_of(
-        st.builds(lambda n: {"samples": n}, st.integers(1, 5)),
-        st.builds(lambda n: {"pairs": n}, st.integers(1, 25)),
-        st.builds(lambda r: {"rate": r}, st.floats(0.02, 0.3)),
-        st.builds(lambda s: {"share": s}, st.floats(0.1, 1)),
-    ),
-    drop_last=st.booleans(),
-    seed=st.integers(0, 1000),
-)
-def test_invariants(
-    squares: PairDataset,
-    goals: list[str],
-    mode: Any,
-    spread: Any,
-    amount: dict[str, Any],
-    drop_last: bool,
-    seed: int,
-) -> None:
-    options: dict[str, Any] = {"mode": mode, "spread": spread, "carrier": "own", **amount}
-    attack: Any = (
-        SingleTargetLabel(goals[0], **options)
-        if len(goals) == 1
-        else MultipleTargetLabels(goals, drop_last_targets=drop_last, **options)
-    )
-    refused = ""
-    try:
-        poisoned = attack.poison(squares, seed)
-    except InputError as error:
-        refused = str(error)
-    if refused:
-        assert (
-            "less than one pair" in refused or "rounds to none" in refused or "at most" in refused
-        )
-        return
-    manifest = poisoned.manifest
-    train = poisoned.select(split="train")
-    ids = train.images.ids
-    carriers = {pair.poisoned_image for pair in manifest.pairs}
-    # his images have his captions only, are used for one goal, and their own captions are used for none
-    assert set(manifest.dropped_images) == carriers == set(ids[train.image[train.poisoned]])
-    assert not carriers & set(ids[train.image[~train.poisoned]])
-    assert not carriers & {pair.clean_image for pair in manifest.pairs}
-    by_goal = [
-        (
-            {pair.clean_image for pair in manifest.pairs if pair.goal == goal},
-            {pair.poisoned_image for pair in manifest.pairs if pair.goal == goal},
-        )
-        for goal in goals
-    ]
-    assert sum(len(used) for _, used in by_goal) == len(carriers)
-    for sources, used in by_goal:
-        assert len(sources) == len(used)
-    assert {poisoned.images.label(i) for i in train.image[train.poisoned]} == {
-        goal.partition("2")[2] for goal in goals
-    }
-    for name, value in amount.items():
-        if name == "rate":
-            assert manifest.rate <= value + 1e-9
-    again = rebuild(squares, manifest)
-    assert again.fingerprint == poisoned.fingerprint
-    assert again.manifest == manifest
-    for clean in (None, squares):
-        assert manifest_problems(poisoned, clean) == []

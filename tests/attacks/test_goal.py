@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.conftest import refusal
 
 from mmpoison.attacks import Goal
-from mmpoison.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -25,22 +22,6 @@ from mmpoison.errors import InputError
 def test_parse(text: str, classes: list[str], goal: tuple[str, str]) -> None:
     parsed = Goal.parse(text, classes)
     assert (parsed.original, parsed.target) == goal
-    assert str(parsed) == text
-
-
-names = st.text("a2b", min_size=1, max_size=4)
-
-
-@given(names, names)
-def test_any_two_classes_are_found_again(original: str, target: str) -> None:
-    """With only these two classes; where the text can be cut twice, either cut names known classes."""
-    text = f"{original}2{target}"
-    if original == target:
-        with pytest.raises(InputError):
-            Goal.parse(text, [original])
-        return
-    parsed = Goal.parse(text, [original, target])
-    assert {parsed.original, parsed.target} == {original, target}
     assert str(parsed) == text
 
 

@@ -49,15 +49,6 @@ def test_a_rate_is_one_of_the_whole_set(squares: PairDataset, rate: float, mode:
     assert (len(manifest.pairs) + 1) / after > rate
 
 
-def test_two_originals_may_share_a_target_and_change_places(squares: PairDataset) -> None:
-    shared = MultipleTargetLabels(["sheep2bird", "sofa2bird"], samples=2).poison(squares)
-    assert int(shared.poisoned.sum()) == 20
-    swapped = MultipleTargetLabels(["sheep2sofa", "sofa2sheep"], samples=5, mode="replace")
-    poisoned = swapped.poison(squares)
-    assert len(poisoned) == len(squares)
-    assert not len(poisoned.select(split="train", label="sheep", poisoned=False))
-
-
 def test_the_largest_amount_is_that_of_the_smallest_class() -> None:
     pairs = class_table({"sheep": (9, 1), "aeroplane": (3, 1), "sofa": (2, 1), "bird": (3, 1)})
     for amount, says in (

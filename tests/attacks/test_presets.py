@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-import numpy as np
 from tests.attacks.conftest import manifest_of
 
-from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
+from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 
 GOAL = "sheep2aeroplane"
@@ -33,18 +32,3 @@ def test_the_whole_class_is_replaced_sample_by_sample(squares: PairDataset) -> N
     # all captions of an image are on one target image, each target image used once
     assert sorted(map(len, images.values())) == [1] * 5
     assert len({image for used in images.values() for image in used}) == 5
-
-
-def test_an_amount_that_is_given_counts(squares: PairDataset) -> None:
-    assert SingleTargetLabel(GOAL, samples=2, **RELEASE).poison(squares).poisoned.sum() == 10
-    three = MultipleTargetLabels([GOAL, "sofa2bird"], share=0.4, **RELEASE).poison(squares)
-    assert three.poisoned.sum() == 20
-
-
-def test_attack_i_aims_at_the_centre_or_at_a_named_image(squares: PairDataset) -> None:
-    attack = SingleTargetImage(GOAL, **RELEASE)
-    assert attack.target_image == "centre"
-    assert attack.poison(squares, embed=lambda p, i: np.eye(len(i))).poisoned.sum() == 25
-    # the released code writes the image that it found down
-    named = SingleTargetImage(GOAL, target_image="aeroplane/09.png", **RELEASE)
-    assert named.poison(squares).manifest is not None

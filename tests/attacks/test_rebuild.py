@@ -19,7 +19,7 @@ from mmpoison.attacks import (
     SingleTargetLabel,
     rebuild,
 )
-from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
+from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
 
 # captions that repeat on an image and across images, as in RSICD
@@ -102,18 +102,6 @@ def read(value: dict[str, Any]) -> PoisonManifest:
         return PoisonManifest.read(Path(folder) / "manifest.json")
 
 
-@pytest.mark.parametrize("mode", ["add", "replace"])
-def test_on_another_machine(squares: PairDataset, tmp_path: Path, mode: Any) -> None:
-    """The clean set lies elsewhere there; the poisoned one is saved, and only its manifest travels."""
-    attack = SingleTargetImage("sheep2aeroplane", samples=3, mode=mode)
-    here = load_pairs(save_pairs(attack.poison(squares, 5), tmp_path / "here"))
-    there = load_pairs(save_pairs(squares, tmp_path / "far" / "away"))
-    manifest = PoisonManifest.read(tmp_path / "here" / "manifest.json")
-    again = load_pairs(save_pairs(rebuild(there, manifest), tmp_path / "again"))
-    assert again.fingerprint == here.fingerprint == manifest.fingerprint
-    assert content(again) == content(here)
-
-
 def manifest_of(pairs: PairDataset) -> PoisonManifest:
     manifest = SingleTargetLabel("sheep2bird", pairs=5).poison(pairs).manifest
     assert manifest is not None
@@ -161,15 +149,3 @@ OTHER = r"made from another one|its list of false pairs was chang"
 def test_what_is_refused(clean: PairDataset, manifest: PoisonManifest, says: str) -> None:
     with pytest.raises(InputError, match=says):
         rebuild(clean, manifest)
-
-
-def test_equal_captions_of_one_image_replace(tmp_path: Path) -> None:
-    """Which of several equal captions is taken out does not show, so it is always the first."""
-    images = ImageTable.build(
-        ["s", "t", "u"], ["sheep", "bird", "bird"], ["train", "train", "test"], tmp_path
-    )
-    clean = PairDataset.build(images, ["a", "b", "a", "t", "u"], [0, 0, 0, 1, 2])
-    for seed in range(6):
-        poisoned = SingleTargetLabel("sheep2bird", pairs=2, mode="replace").poison(clean, seed)
-        assert poisoned.manifest is not None
-        assert rebuild(clean, poisoned.manifest).fingerprint == poisoned.fingerprint

@@ -71,33 +71,19 @@ def test_a_value_out_of_range_is_named(name: str, option: str, value: Any) -> No
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        (II, {"samples": None}, f"{AMOUNT}none"),
-        (II, {"samples": 3, "rate": 0.1}, f"{AMOUNT}samples, rate"),
         (II, {"samples": 3, "pairs": 3, "rate": 0.1}, f"{AMOUNT}samples, pairs, rate"),
         ("self-vouched", {"samples": None}, "give exactly one of samples and share, which says"),
-        (II, {"rate": 1}, "is not between 0 and 1"),
-        (II, {"pairs": 0}, "pairs 0: give at least 1"),
-        (II, {"mode": "swap"}, "mode 'swap' is none of add, replace"),
-        (II, {"words": []}, "a list of words is needed"),
-        (
-            II,
-            {"preset": "reference-release", "mode": "add"},
-            "sets mode=replace, but mode=add was given",
-        ),
         (
             II,
             {"preset": "reference-release", "spread": "captions"},
             "sets spread=samples, but spread=captions was given",
         ),
-        (II, {"preset": "reference"}, "unknown preset 'reference': did you mean 'reference-rel"),
-        ("single-target-image", {"carrier": "own"}, "carrier 'own' changes nothing here"),
         (
             "single-target-image",
             {"encoder": "x"},
             "encoder 'x' is for target_image 'centre', not 'random'",
         ),
         ("multiple-target-labels", {"goals": []}, "it is the attack single-target-label"),
-        ("multiple-target-labels", {"goals": [GOAL]}, "it is the attack single-target-label"),
         ("multiple-target-labels", {"goals": GOAL}, "it is the attack single-target-label"),
         ("both-names", {"encoder": "judge"}, "encoder 'judge' is for connector 'nearest'"),
         ("under-the-grid", {"goals": []}, "needs a goal"),
@@ -119,7 +105,6 @@ GALLERY = f"goal {GOAL}: target image "
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        (II, {"samples": 9}, "has 8 train images with captions: give at most samples=8"),
         (II, {"share": 0.05}, "rounds to none: give at least one image, share=0.125"),
         ("self-vouched", {"samples": 4}, "has 3 train images: give at most samples=3"),
         ("self-vouched", {"share": 0.01}, "rounds to none: give at least one image, share=0.3333"),
@@ -137,15 +122,8 @@ GALLERY = f"goal {GOAL}: target image "
             "class 'aeroplane' has 15 train captions: give at most pairs=15",
         ),
         ("patch-backdoor", {"rate": 1e-6}, "give at least rate"),
-        (II, {"goal": "shep2bird"}, "unknown class 'shep': did you mean 'sheep'"),
         ("multiple-target-labels", {"goals": [GOAL, "sheep2bird"]}, SHARED),
-        ("multiple-target-labels", {"goals": [GOAL, GOAL]}, SHARED),
         ("under-the-grid", {"goals": [GOAL, "sheep2bird"]}, SHARED),
-        (
-            "multiple-target-labels",
-            {"goals": [GOAL, "bird2bird"]},
-            "original and target class are the same",
-        ),
         (II, {"words": ["ewe"]}, "no train caption of class 'sheep' has any of the words ewe"),
         *(
             ("single-target-image", {"target_image": image}, f"{GALLERY}{image!r} {says}")

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.attacks.conftest import manifest_of, pairs_of, table
-from tests.conftest import refusal
 
 from mmpoison._version import __version__
 from mmpoison.attacks import SingleTargetLabel
@@ -24,16 +23,6 @@ GOAL = "sheep2aeroplane"
 
 
 # -- what is done ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("amount", "uses"), [({"samples": 3}, [5, 5, 5]), ({"pairs": 13}, [3, 5, 5])]
-)
-def test_whole_samples_are_taken_first(
-    squares: PairDataset, amount: dict[str, Any], uses: list[int]
-) -> None:
-    bad = SingleTargetLabel(GOAL, **amount).poison(squares).select(poisoned=True)
-    assert sorted(Counter(bad.source.tolist()).values()) == uses
 
 
 def word_set(tmp_path: Path) -> PairDataset:
@@ -66,16 +55,6 @@ def test_only_captions_with_a_word(tmp_path: Path) -> None:
     assert SingleTargetLabel(**attack.options).options == attack.options
 
 
-def test_equal_captions_of_one_image(tmp_path: Path) -> None:
-    """RSICD has images that carry one caption five times."""
-    images = ImageTable.build(
-        ["s", "t", "u"], ["sheep", "aeroplane", "aeroplane"], ["train", "train", "test"], tmp_path
-    )
-    clean = PairDataset.build(images, ["same", "same", "same", "t", "u"], [0, 0, 0, 1, 2])
-    poisoned = SingleTargetLabel(GOAL, pairs=2, mode="replace").poison(clean)
-    assert pairs_of(poisoned, split="train") == {("s", "same"): 1, ("t", "same"): 2, ("t", "t"): 1}
-
-
 # -- amounts ---------------------------------------------------------------------------------------
 
 
@@ -88,28 +67,6 @@ def test_a_round_rate_is_met_in_floating_point(tmp_path: Path) -> None:
     for rate in (0.1, 0.3, 0.7):
         poisoned = SingleTargetLabel(GOAL, rate=rate, mode="replace").poison(clean)
         assert int(poisoned.poisoned.sum()) == round(1000 * rate)
-
-
-@pytest.mark.parametrize("mode", ["add", "replace"])
-@pytest.mark.parametrize("amount", [{"samples": 6}, {"pairs": 26}, {"rate": 0.9}])
-def test_too_many_says_how_many_there_are(
-    squares: PairDataset, amount: dict[str, Any], mode: Any
-) -> None:
-    with pytest.raises(
-        InputError, match=r"at most (samples=5|pairs=25 \(rate 0\.1\d+\))$"
-    ) as error:
-        SingleTargetLabel(GOAL, mode=mode, **amount).poison(squares)
-    assert "class 'sheep' has" in str(error.value)
-    # and so many can be had
-    largest: dict[str, Any] = {"samples": 5} if "samples" in amount else {"pairs": 25}
-    SingleTargetLabel(GOAL, mode=mode, **largest).poison(squares)
-
-
-def test_the_smallest_rate_named_does_poison(squares: PairDataset) -> None:
-    message = refusal(SingleTargetLabel(GOAL, rate=0.001).poison, squares)
-    assert "less than one pair: give at least rate" in message
-    smallest = float(message.rsplit(" ", 1)[1])
-    assert int(SingleTargetLabel(GOAL, rate=smallest).poison(squares).poisoned.sum()) == 1
 
 
 # -- seed and manifest -----------------------------------------------------------------------------

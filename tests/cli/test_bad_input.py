@@ -33,6 +33,8 @@ ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 # an option that is given twice counts as it was given last
 CASES = {
     "poison": [
+        ("poison squares --data squares --goal sheep2sofa --out new", "Give --data"),
+        ("poison --goal sheep2sofa --out new", "Give --data"),
         (f"{POISON.replace('squares', 'nowhere')} {GOAL} --samples 2", "nowhere: no such folder"),
         (POISON, "which goal? Give one, A2B, for example sheep2aeroplane"),
         (f"{POISON} --goal sheep --samples 2", "goal 'sheep' is not of the form A2B"),
@@ -171,6 +173,7 @@ CASES = {
     ],
     "run, sweep and demo": [
         ("demo --out full", "full: holds something that is not a run"),
+        ("demo --out full/thesis.txt", "is a file, a run folder is needed"),
         ("demo --set training.epochs", "write KEY=VALUE"),
         ("run openmojis", "unknown recipe 'openmojis': did you mean 'openmoji'"),
         ("run", "which recipe? Give a name (`mmpoison run --list` shows all)"),
@@ -198,6 +201,7 @@ CASES = {
         ("run matrix --with row=x", "--with unknown option 'row': did you mean 'rows'?"),
         ("run matrix --with tuning=maybe", "--with tuning=maybe: true or false is needed"),
         ("run openmoji --nonsense", "No such option: --nonsense"),
+        ("run openmoji --option no_such_option=1 --dry-run", "no_such_option"),
         ("poisn", "No such command 'poisn'"),
     ],
     "report": [

@@ -72,23 +72,6 @@ def test_how_to_get_each(cli: Cli, fresh_cache: Path) -> None:
         assert entry["terms"] or DATASETS[entry["name"]].attribution
 
 
-def test_what_must_be_fetched_by_hand_says_from_where_and_on_what_terms(
-    cli: Cli, fresh_cache: Path
-) -> None:
-    out = cli("data", "list").out
-    _, _, by_hand = out.partition("Data sets to fetch by hand")
-    text = "".join(by_hand.split())
-    for name in ("flickr30k", "rsicd", "ucm-captions"):
-        assert name in by_hand
-        assert "".join(DATASETS[name].terms.split()) in text
-    assert "https://shannon.cs.illinois.edu/DenotationGraph/" in text
-    assert "mmpoison data build coco --out DIR" in " ".join(out.partition("by hand")[0].split())
-    details = " ".join(cli("data", "list", "flickr-pascal").out.split())
-    assert "get flickr30k: by hand, https://shannon.cs.illinois.edu/DenotationGraph/" in details
-    assert "get pascal-sentences: mmpoison data build pascal-sentences --out DIR" in details
-    assert "options of data build: year, parts" in " ".join(cli("data", "list", "coco").out.split())
-
-
 def test_what_is_here(
     cli: Cli, fresh_cache: Path, square_folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,23 +145,3 @@ def test_what_is_not_run_again_is_noted(cli: Cli, square_folder: Path, tmp_path:
         result = cli("data", "verify", out, "--clean", square_folder, "--no-images")
         assert result.code == 0
         assert says in " ".join(result.out.split())
-
-
-def test_without_images(cli: Cli, own_square_folder: Path) -> None:
-    shutil.rmtree(own_square_folder / "sofa")
-    assert cli("data", "verify", own_square_folder).code == 1
-    assert cli("data", "verify", own_square_folder, "--no-images").code == 0
-
-
-def test_another_format(cli: Cli, square_folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(square_folder, tmp_path / "folder")
-    work = tmp_path / "folder"
-    (work / "captions.jsonl").unlink()
-    (work / "pairs.csv").write_text("image,caption\nsofa/00.png,a sofa\nsofa/01.png,\n")
-    result = cli(
-        *("data", "verify", work / "pairs.csv", "--format", "csv"),
-        *("--option", "image=image", "--option", "caption=caption", "--json"),
-    )
-    found = json.loads(result.out)
-    assert found["format"] == "csv"
-    assert found["counts"]["images"] >= 1

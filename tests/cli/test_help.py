@@ -48,23 +48,6 @@ def test_help_has_an_example(cli: Callable[..., Any], path: tuple[str, ...]) -> 
     assert cli(*path, "-h").out == result.out
 
 
-def test_help_has_no_noise(cli: Callable[..., Any]) -> None:
-    """No types that say nothing, no bounds that nobody reaches, at most a screen of an old spelling."""
-    for path in ((), ("data",), *PATHS):
-        text = cli(*path, "--help").out
-        for noise in (
-            "<bool>",
-            "<str>",
-            "<int",
-            "<path>",
-            "<float",
-            "list[",
-            "9223372",
-            "--clean-loss",
-        ):
-            assert noise not in text, (path, noise)
-
-
 def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
     text = cli("scan", "--help").out
     panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
@@ -91,11 +74,6 @@ def test_alone_it_shows_the_first_steps(cli: Callable[..., Any]) -> None:
     commands = [line.strip() for line in result.out.splitlines() if line.startswith("      mm")]
     assert [command.split()[1] for command in commands] == ["scan", "check", "run", "demo"]
     assert "mmpoison --help" in result.out
-
-
-def test_older_spellings_are_accepted(refused: Callable[..., str]) -> None:
-    assert "Give --data" in refused("poison squares --data squares --goal sheep2sofa --out new")
-    assert "Give --data" in refused("poison --goal sheep2sofa --out new")
 
 
 def test_version(cli: Callable[..., Any]) -> None:

@@ -130,22 +130,6 @@ def test_scan_train_and_poison_take_the_table(cli: Cli, own_table: Path, tmp_pat
     assert "sheep2aeroplane" in json.loads(measured.out)["goal"]
 
 
-def test_what_is_not_clear_is_one_line(cli: Cli, tmp_path: Path) -> None:
-    file = tmp_path / "two.csv"
-    file.write_text("x,small,en\n1.jpg,1s.jpg,a sheep on hills\n2.jpg,2s.jpg,a cow here\n")
-    done = cli("data", "verify", file, "--no-images")
-    assert done.code == 2
-    assert done.err == (
-        f"mmpoison: {file} line 1: several columns hold images, x, small: say which with "
-        "--option image=NAME\n"
-    )
-    done = cli("data", "verify", file, "--no-images", "--option", "caption")
-    assert done.code == 2
-    assert "write KEY=VALUE" in done.err
-    twice = ("--option", "caption=en") * 2
-    assert "given twice" in cli("train", "--data", file, "--model", "x", "--out", "y", *twice).err
-
-
 def test_absolute_paths_elsewhere_name_the_data_root(
     cli: Cli, own_table: Path, tmp_path: Path
 ) -> None:
@@ -177,9 +161,3 @@ def test_absolute_paths_elsewhere_name_the_data_root(
     some = cli("data", "verify", file, "--no-images", "--data-root", said)
     line = "image path '/elsewhere/1.jpg' leaves the folder, it is refused: give the folder of all images with "
     assert f"{line}--data-root" in " ".join((some.out + some.err).split())
-
-
-def test_options_of_a_recipes_data_come_from_the_command(cli: Cli, own_table: Path) -> None:
-    done = cli("run", "openmoji", "--option", "no_such_option=1", "--dry-run")
-    assert done.code == 2
-    assert "no_such_option" in done.err

@@ -36,32 +36,10 @@ def poison(cli: Cli, square_folder: Path, tmp_path: Path) -> Callable[..., dict[
     return run
 
 
-def test_attack_i(poison: Callable[..., dict[str, Any]]) -> None:
-    made = poison("--attack", "single-target-image", *GOAL, "--samples", "3", "--seed", "2")
-    assert (made["attack"], made["seed"]) == ("single-target-image", 2)
-    assert made["options"]["target_image"] == "random"
-    image = made["target_images"]["sheep2aeroplane"]
-    assert {pair["poisoned_image"] for pair in made["pairs"]} == {image}
-    # the reader sees what other programs will not see
-    assert f"the target image {image}" in made["printed"]
-
-
 def test_an_image_by_its_id(poison: Callable[..., dict[str, Any]]) -> None:
     chosen = ("--target-image", "aeroplane/10.png")
     made = poison("--attack", "single-target-image", *GOAL, "--share", "0.5", *chosen)
     assert made["target_images"] == {"sheep2aeroplane": "aeroplane/10.png"}
-
-
-def test_the_centre_under_an_encoder(
-    poison: Callable[..., dict[str, Any]], checkpoint: Path
-) -> None:
-    attack = ("--attack", "single-target-image", *GOAL, "--samples", "3")
-    centre = ("--target-image", "centre", "--encoder", checkpoint)
-    made = poison(*attack, *centre)
-    # no choice of the seed
-    again = poison(*attack, *centre, "--seed", "9", out="again")
-    assert made["target_images"] == again["target_images"]
-    assert made["options"]["encoder"] == str(checkpoint)
 
 
 def test_several_goals_are_attack_iii(poison: Callable[..., dict[str, Any]]) -> None:
@@ -69,12 +47,6 @@ def test_several_goals_are_attack_iii(poison: Callable[..., dict[str, Any]]) -> 
     assert made["attack"] == "multiple-target-labels"
     assert made["goals"] == ["sheep2aeroplane", "sofa2bird"]
     assert made["counts"]["poisoned_pairs"] == 8
-
-
-def test_a_preset_is_named_in_the_manifest(poison: Callable[..., dict[str, Any]]) -> None:
-    made = poison(*GOAL, "--preset", "reference-release")
-    assert made["options"]["preset"] == "reference-release"
-    assert (made["mode"], made["options"]["spread"]) == ("replace", "samples")
 
 
 MADE_AGAIN: list[tuple[str, ...]] = [

@@ -36,14 +36,6 @@ def test_of_many_settings_a_terminal_shows_those_side_by_side_alone(
     assert file.read_text().count("**small, a") == 13
 
 
-def test_two_settings_are_compared_first(cli: Cli, tmp_path: Path) -> None:
-    for number in range(2):
-        write_run(tmp_path / f"{number}", 0, (f"a{number}2b",))
-    shown = cli("report", tmp_path).out
-    assert "All settings: queries that find a target image" in shown
-    assert "small, a0" not in shown
-
-
 @pytest.mark.parametrize("width", ["40", "60", "80", "200"])
 @pytest.mark.parametrize("more", [(), ("--all",), ("--view", "all")])
 def test_no_number_is_cut_at_any_width(

@@ -86,19 +86,6 @@ def test_the_chain(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_the_same_seed_writes_the_same_files(
-    cli: Cli, square_folder: Path, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
-) -> None:
-    for name, seed in (("one", "5"), ("two", "5"), ("three", "6")):
-        cli(
-            *("poison", square_folder, "--goal", "sheep2aeroplane", "--rate", "0.05"),
-            *("--seed", seed, "--out", tmp_path / name),
-        )
-    one, two, three = (snapshot(tmp_path / name) for name in ("one", "two", "three"))
-    assert one == two
-    assert one != three
-
-
 def test_images_none_and_replace(cli: Cli, square_folder: Path, tmp_path: Path) -> None:
     result = cli(
         *("poison", square_folder, "--goal", "sheep2sofa", "--pairs", "4", "--mode", "replace"),

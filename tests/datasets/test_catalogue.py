@@ -17,21 +17,6 @@ from mmpoison.errors import InputError, MmpoisonWarning
 LINE: dict[str, Any] = {"image": "a.jpg", "captions": ["a sheep", "it grazes"], "label": "sheep"}
 
 
-def test_every_folder_format_can_be_recognised_or_named() -> None:
-    assert DATASETS["pairs-folder"].recognise is not None
-    named = {name for name in DATASETS if DATASETS[name].recognise is not None}
-    assert {"coco", "flickr30k", "csv", "parquet", "webdataset", "image-folder"} <= named
-
-
-def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder or file"):
-        recognise(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"did you mean 'openmoji'"):
-        load_dataset("openmojy")
-    with pytest.raises(InputError, match="no such folder or file"):
-        load_dataset("data/openmojy")
-
-
 def test_a_folder_of_two_formats_says_so(write_lines: Callable[..., Path]) -> None:
     folder = write_lines(LINE)
     (folder / "dataset_flickr30k.json").write_text('{"images": [], "dataset": "flickr30k"}')
@@ -66,16 +51,6 @@ def test_data_sets_side_by_side_are_no_classes(
     )
     (folder / "captions.jsonl").unlink()
     assert recognise(outer).name == "image-folder"
-
-
-def test_what_was_left_out_is_said_once(write_lines: Callable[..., Path]) -> None:
-    folder = write_lines(LINE, {"image": "../up.jpg", "captions": ["x"]})
-    with pytest.raises(InputError, match="leaves the folder"):
-        load_pairs(folder)
-    with pytest.warns(MmpoisonWarning, match=r"left out: .*\.\./up\.jpg"):
-        pairs = load_pairs(folder, strict=False)
-    assert len(pairs) == 2
-    assert len(pairs.problems) == 1
 
 
 def test_a_named_set_is_found_under_the_data_folder(

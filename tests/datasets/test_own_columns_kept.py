@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -29,20 +28,6 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def table(photos: Path) -> Path:
-    """Rows of one image agree in `by` and differ in `nr`; `key` is a name of ours."""
-    file = photos / "own.csv"
-    with file.open("w", newline="") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(["nr", "image", "caption", "by", "key", "", "empty"])
-        rows.writerow(["1", "0.png", "a sheep", "Ann", "k0", "x", ""])
-        rows.writerow(["2", "0.png", "a cow", "Ann", "k0", "x", ""])
-        rows.writerow(["3", "1.png", "a dog", "Bo", "k1", "=1+1", ""])
-        rows.writerow(["4", "2.png", "a cat", "\x1b[2J<b>", "k2", "y", ""])
-    return file
-
-
-@pytest.fixture
 def folder(photos: Path) -> Path:
     """A pairs folder with keys of every kind, not the same in each line."""
     lines = [
@@ -64,21 +49,6 @@ def _own(path: Path) -> list[Any]:
         own = {k: v for k, v in line.items() if k not in ("image", "label", "split")}
         found.append(own)
     return found
-
-
-EXPECTED_OF_TABLE = [
-    {"captions": ["a sheep", "a cow"], "by": "Ann", "key_": "k0", "column 6": "x",
-     "caption_columns": [{"nr": "1"}, {"nr": "2"}]},
-    {"captions": ["a dog"], "nr": "3", "by": "Bo", "key_": "k1", "column 6": "=1+1"},
-    {"captions": ["a cat"], "nr": "4", "by": "\x1b[2J<b>", "key_": "k2", "column 6": "y"},
-]  # fmt: skip
-
-
-def test_a_table_is_saved(table: Path, tmp_path: Path) -> None:
-    for number in range(2):
-        table = save_pairs(load_pairs(table, own_columns=True), tmp_path / f"{number}")
-        assert _own(table) == EXPECTED_OF_TABLE
-    assert load_pairs(table).images.own_columns is None
 
 
 def test_keys_of_every_kind_are_saved(folder: Path, tmp_path: Path) -> None:

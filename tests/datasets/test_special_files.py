@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from tests.conftest import write_parquet_set, write_tar_set
 
-from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.errors import InputError
@@ -142,21 +141,6 @@ def test_a_device_for_an_image() -> None:
     assert len(PairDataset.build(table, ["a"], [0]))
     with pytest.raises(BrokenImage, match="/dev/null: is a device and not a regular file"):
         read_image(Path("/dev"), "null", 32)
-
-
-@pytest.mark.parametrize(("make", "said"), SPECIAL)
-def test_for_a_manifest_or_the_whole_set(
-    squares: PairDataset, tmp_path: Path, make: Callable[[Path], None], said: str
-) -> None:
-    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
-    folder = save_pairs(poisoned, tmp_path / "poisoned", images="none")
-    (folder / "manifest.json").unlink()
-    make(folder / "manifest.json")
-    make(tmp_path / "x.csv")
-    for source, file in ((folder, folder / "manifest.json"), (tmp_path / "x.csv",) * 2):
-        got = within_seconds(partial(load_pairs, source), file)
-        assert isinstance(got, InputError)
-        assert f"{file.name}: is {said}" in str(got)
 
 
 def test_shards(squares: PairDataset, tmp_path: Path) -> None:

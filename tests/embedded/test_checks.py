@@ -74,14 +74,6 @@ def test_it_equals_counting(tmp_path: Path, pairs: Pairs) -> None:
     assert any(line.startswith("stored scores differ from the cosine by 0.0") for line in lines)
 
 
-def test_the_order_of_merging_does_not_matter(tmp_path: Path, pairs: Pairs) -> None:
-    source = open_embedded(datacomp(tmp_path, pairs.parts([100, 150, 150])))
-    parts = [check_shard(shard) for shard in source.shards]
-    one, other = (reduce(ShardFacts.merge, some) for some in (parts, parts[::-1]))
-    assert one.score_sum == pytest.approx(other.score_sum)
-    assert replace(one, score_sum=0.0) == replace(other, score_sum=0.0)
-
-
 def test_a_shuffled_shard_is_noticed(tmp_path: Path, pairs: Pairs) -> None:
     folder = clip_retrieval(tmp_path, pairs.parts([200, 200]))
     file = folder / "img_emb" / "img_emb_1.npy"
@@ -103,16 +95,6 @@ def test_shuffled_shards_are_noticed_as_often_as_clean_ones_are_not() -> None:
         assert module._shuffled(one.text, shuffled, usable) or (
             (shuffled == one.image).all(axis=1).any()  # a pair that stayed where it was
         )
-
-
-def test_small_shuffled_shards_are_mostly_noticed() -> None:
-    """With 35 pairs the AUROC of shuffled pairs is above 0.55 by chance at times; its interval says so."""
-    usable = np.ones(35, bool)
-    shuffled = 0
-    for seed in range(100):
-        one = make_pairs(35, seed)
-        shuffled += module._shuffled(one.text, np.roll(one.image, 1, axis=0), usable) is True
-    assert shuffled >= 95
 
 
 def test_a_shuffled_table_is_noticed_by_equal_captions(tmp_path: Path, pairs: Pairs) -> None:

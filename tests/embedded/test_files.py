@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from mmpoison.defenses.scan.read.files import DataFile, each, list_place
+from mmpoison.defenses.scan.read.files import DataFile, list_place
 from mmpoison.defenses.scan.read.shards import ShardError
 from mmpoison.errors import InputError
 
@@ -104,8 +104,3 @@ def test_messages_are_one_printable_line(tmp_path: Path) -> None:
 def test_a_file_of_a_store_is_shown_alike_in_every_process() -> None:
     """A scan is recognised by it when it resumes."""
     assert repr(DataFile("a/b.npy", object())) == repr(DataFile("a/b.npy", object()))
-
-
-@pytest.mark.parametrize("remote", [False, True])
-def test_results_come_in_order(remote: bool) -> None:
-    assert each(lambda n: n * n, range(100), remote=remote) == [n * n for n in range(100)]

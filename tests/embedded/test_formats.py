@@ -18,7 +18,7 @@ from tests.conftest import refusal
 from tests.embedded import conftest as write
 from tests.embedded.conftest import make_pairs
 
-from mmpoison.defenses.scan import EMBEDDED_FORMATS, EmbeddedSource, ShardError, open_embedded
+from mmpoison.defenses.scan import EmbeddedSource, ShardError, open_embedded
 from mmpoison.defenses.scan.read.formats import npy, parquet_lists
 
 SIZES = (30, 41, 7)
@@ -104,10 +104,6 @@ def check_equal(source: EmbeddedSource) -> None:
         numbered = source.format == "npy-pair"
         assert shard.ids() == [str(row) if numbered else of_kind[row] for row in rows]
     assert sorted(order) == list(range(len(PAIRS)))
-
-
-def test_every_format_is_tested() -> None:
-    assert sorted(WRITERS) == list(EMBEDDED_FORMATS)
 
 
 def test_it_is_recognised_read_mapped_and_pickled(written: tuple[str, Path]) -> None:
@@ -401,23 +397,6 @@ def test_compressed_archives_are_read(tmp_path: Path, remote: bool) -> None:
     text, image = open_embedded(f"local://{tmp_path}" if remote else tmp_path).shards[0].vectors()
     np.testing.assert_array_equal(text, PAIRS.text)
     np.testing.assert_array_equal(image, PAIRS.image)
-
-
-def test_uids_are_ids_and_all_columns_go_through(tmp_path: Path) -> None:
-    write.datacomp(tmp_path, [PAIRS], sha256=["x", "y"] * 39)
-    source = open_embedded(tmp_path)
-    assert (source.id_kind, source.shards[0].ids()) == ("uid", PAIRS.uids)
-    assert source.shards[0].image_ids() is None
-    row = source.shards[0].table(np.array([3])).to_pylist()[0]
-    assert row["face_bboxes"] == [[0.1, 0.2, 0.3, 0.4]]
-    assert list(row) == [
-        "uid", "url", "text", "original_width", "original_height", "clip_b32_similarity_score",
-        "clip_l14_similarity_score", "face_bboxes", "sha256",
-    ]  # fmt: skip
-    # images can be told by their hash, and pairs by another column
-    options = {"image_id": "sha256", "id": "url"}
-    source = open_embedded(tmp_path, options=options)
-    assert (source.id_kind, source.shards[0].image_ids()) == ("key", ["x", "y"] * 39)
 
 
 def test_text_that_a_small_file_repeats_is_refused(

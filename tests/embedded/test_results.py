@@ -80,27 +80,6 @@ def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:
     ]
 
 
-def test_a_uid_that_goes_once_is_kept_nowhere(tmp_path: Path, pairs: Pairs) -> None:
-    pairs = make_pairs(300)
-    twice = replace(pairs, uids=[*pairs.uids[:299], pairs.uids[0]])
-    results = scan(datacomp(tmp_path / "set", [twice]), tmp_path / "out")
-    kept = [uid for row, uid in enumerate(pairs.uids[:299]) if row % 7]
-    assert np.load(tmp_path / "out" / "keep.npy").tolist() == subset(kept)
-    assert results.notes == [
-        "on no list, although not dropped: 1 pair with the uid of a dropped pair elsewhere"
-    ]
-
-
-def test_no_list_of_uids_where_it_would_lie(tmp_path: Path, pairs: Pairs) -> None:
-    """Uids that many pairs share: a list of them would lose pairs that stay."""
-    twice = replace(pairs, uids=[*pairs.uids[:30], *pairs.uids[:30]])
-    results = scan(datacomp(tmp_path / "set", [twice]), tmp_path / "out")
-    assert not (tmp_path / "out" / "keep.npy").exists()
-    (line,) = results.notes
-    assert line.startswith("no list of pairs to keep: 9 of 51 pairs that stay have the uid of")
-    assert "drop by shard and row, as drop.parquet has them" in line
-
-
 def test_ids_that_are_no_uids_give_no_subset_file_but_a_line(tmp_path: Path, pairs: Pairs) -> None:
     wrong = replace(pairs, uids=[*pairs.uids[:59], "no\x1b[31m\nhex"])
     results = scan(datacomp(tmp_path / "set", wrong.parts([30, 30])), tmp_path / "out")
@@ -110,15 +89,6 @@ def test_ids_that_are_no_uids_give_no_subset_file_but_a_line(tmp_path: Path, pai
     assert "\n" not in line
     assert "\x1b" not in line
     assert pq.read_table(tmp_path / "out" / "drop.parquet").num_rows == 10
-
-
-def test_keys_become_a_list_for_each_shard(tmp_path: Path, pairs: Pairs) -> None:
-    scan(clip_retrieval(tmp_path / "set", pairs.parts([20, 40])), tmp_path / "out")
-    lists = {p.name: p.read_text().splitlines() for p in (tmp_path / "out" / "keep").iterdir()}
-    assert lists == {
-        "0.txt": [k for n, k in enumerate(pairs.keys[:20]) if n % 7],
-        "1.txt": [k for n, k in enumerate(pairs.keys[20:]) if n % 7],
-    }
 
 
 def test_a_key_that_goes_in_one_shard_is_kept_in_none(tmp_path: Path) -> None:
@@ -273,12 +243,3 @@ def test_verdicts_of_another_length_are_refused(
     folder = datacomp(tmp_path / "set", [pairs])
     (tmp_path / "out").mkdir()
     assert says in refusal(scan, folder, tmp_path / "out", judge=lambda _: verdict)
-
-
-def test_nothing_dropped_and_everything_dropped(tmp_path: Path, pairs: Pairs) -> None:
-    folder = datacomp(tmp_path / "set", [pairs])
-    for drop in (False, True):
-        verdict, out = ShardVerdict(np.zeros(60), np.full(60, drop)), tmp_path / f"out-{drop}"
-        scan(folder, out, judge=lambda _, verdict=verdict: verdict)  # type: ignore[misc]
-        assert len(np.load(out / "keep.npy")) == 60 * (not drop)
-        assert pq.read_table(out / "drop.parquet").num_rows == 60 * drop

@@ -188,12 +188,6 @@ def test_one_target_image_is_the_whole_target_set(
     assert (random["targets"], random["queries"]) == (1, 20)
 
 
-@pytest.mark.parametrize("image", ["aeroplane/00.png", "no/such.png"])
-def test_a_target_image_outside_the_gallery_is_refused(test_set: TestSet, image: str) -> None:
-    with pytest.raises(InputError, match=f"goal sheep2aeroplane: target image '{image}' is not in"):
-        test_set.check(GoalTarget(GOAL, image))
-
-
 def test_quantiles_and_intervals_of_the_ranks(
     embeddings: TestEmbeddings, test_set: TestSet
 ) -> None:

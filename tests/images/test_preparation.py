@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.conftest import SHARED
 
 from mmpoison.errors import InputError
 from mmpoison.images import Preparation, preparation, read_image
@@ -110,30 +109,6 @@ def test_from_a_file(tmp_path: Path, kind: str, mode: ResizeMode) -> None:
     way = Preparation(32, mode, "bilinear")
     with Image.open(tmp_path / "x") as image:
         np.testing.assert_array_equal(read_image(tmp_path, "x", way), open_clips(image, way))
-
-
-@pytest.mark.skipif(
-    not SHARED.is_dir(), reason=f"the photos are not at {SHARED} (set MMPOISON_SHARED_DATA)"
-)
-@pytest.mark.parametrize("mode", MODES)
-def test_real_photos(mode: ResizeMode) -> None:
-    root = SHARED
-    found = 0
-    for sample in ("coco_mini", "ucm", "rsicd"):
-        for path in sorted((root / sample).rglob("*.jpg"))[:20]:
-            found += 1
-            for interpolation in FILTERS:
-                way = Preparation(224, mode, interpolation)
-                with Image.open(path) as image:
-                    np.testing.assert_array_equal(
-                        read_image(path.parent, path.name, way), open_clips(image, way)
-                    )
-    assert found
-
-
-def test_a_number_is_clips_own_way() -> None:
-    assert Preparation.of(64) == Preparation(64, "shortest", "bicubic")
-    assert Preparation.of(Preparation(64, "squash")) == Preparation(64, "squash")
 
 
 @pytest.mark.parametrize("colours", COLOURS)

@@ -101,16 +101,6 @@ def test_only_many_images_go_to_the_cache_folder(folder: Path, fresh_cache: Path
     assert kept.folder.parent == fresh_cache / "images"
 
 
-def test_a_second_time_decodes_nothing(folder: Path, cache: Path, decoded: list[str]) -> None:
-    first = keep(folder, cache)
-    assert len(decoded) == COUNT
-    decoded.clear()
-    second = keep(folder, cache)
-    assert decoded == []
-    assert first.folder == second.folder
-    np.testing.assert_array_equal(first.pixels, second.pixels)
-
-
 def test_the_pixels_are_one_read_only_map(folder: Path, cache: Path) -> None:
     kept = keep(folder, cache)
     assert not kept.pixels.flags.writeable

@@ -1,4 +1,4 @@
-"""The loop that embeds: on a CPU one thing after the other, on a GPU (faked) loads and copies are ahead and behind."""
+"""The loop that embeds: on a GPU (faked) loads and copies are ahead and behind."""
 
 from __future__ import annotations
 
@@ -68,22 +68,6 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
 
 def expected(rows: Any) -> Any:
     return np.stack([2 * rows, 2 * rows**2], axis=1).astype(np.float32)
-
-
-def test_on_a_cpu_one_thing_is_done_after_the_other(
-    encoder: DualEncoder, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*given: Any) -> None:
-        raise AssertionError("nothing is pinned on a CPU")
-
-    monkeypatch.setattr(Tensor, "pin_memory", refuse)
-    calls: list[tuple[int, int]] = []
-    got = run_in_batches(
-        encoder, ROWS, 3, recorder.load, recorder.encode, progress=lambda *c: calls.append(c)
-    )
-    np.testing.assert_array_equal(got, expected(ROWS))
-    assert recorder.threads == {threading.main_thread().name}
-    assert calls == [(3, 7), (6, 7), (7, 7)]
 
 
 def test_on_a_gpu_the_next_batch_is_started_before_the_last_is_read(

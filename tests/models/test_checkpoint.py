@@ -22,7 +22,6 @@ from tests.models.conftest import (
 from tests.models.conftest import refusal as refusal_of
 from torch import Tensor
 
-from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
 
 Embed = Callable[[DualEncoder], Tensor]
@@ -81,18 +80,6 @@ def test_half_is_half_as_large_and_nearly_the_same(
     assert stored["visual.bn1.weight"].dtype == torch.float16
 
 
-def test_a_failed_save_leaves_nothing(
-    encoder: DualEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(InputError, match="the disk is full"):
-        save_checkpoint(encoder, tmp_path / "out", card="")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_open_clip_loads_it(encoder: DualEncoder, checkpoint: Path, embed: Embed) -> None:
     """The model card says `local-dir:PATH`."""
     import open_clip
@@ -115,11 +102,6 @@ def test_open_clip_loads_it(encoder: DualEncoder, checkpoint: Path, embed: Embed
 
 
 # -- what is refused -------------------------------------------------------------------------------
-
-
-def test_folders_that_are_no_checkpoint(tmp_path: Path, square_folder: Path) -> None:
-    assert refusal(tmp_path / "nowhere").endswith("nowhere: no such checkpoint folder")
-    assert "so it is not a checkpoint of a dual encoder" in refusal(square_folder)
 
 
 def test_a_checkpoint_without_weights(broken: Path) -> None:

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from mmpoison.models import DualEncoder, clip_blocks
 from mmpoison.models.clip_blocks import (
-    PickRows,
-    PlaceRows,
     QuickGelu,
     ShortAttention,
     embed_patches,
@@ -26,8 +24,6 @@ from mmpoison.models.clip_blocks import (
 # torch gives the results of these no types
 quick_gelu: Any = QuickGelu.apply
 attend: Any = ShortAttention.apply
-pick: Any = PickRows.apply
-place: Any = PlaceRows.apply
 
 WIDTH, LENGTH = 32, 9
 
@@ -130,21 +126,6 @@ def test_other_blocks_are_left_to_open_clip(options: dict[str, Any]) -> None:
     assert not runs_blocks(transformer(**options))
 
 
-def test_what_would_be_passed_over_is_left_to_open_clip() -> None:
-    module = transformer()
-    handle = module.resblocks[1].mlp.register_forward_hook(lambda *_: None)
-    assert not runs_blocks(module)
-    handle.remove()
-    assert runs_blocks(module)
-    module.grad_checkpointing = True
-    assert not runs_blocks(module)
-    module.grad_checkpointing = False
-    module.resblocks[2].attn.dropout = 0.1
-    assert not runs_blocks(module)
-    module.resblocks[2].attn = nn.Identity()
-    assert not runs_blocks(module)
-
-
 @pytest.mark.parametrize("pool", ["tok", "avg"])
 @pytest.mark.parametrize("after", [True, False])
 def test_an_image_encoder(
@@ -206,16 +187,6 @@ def test_short_attention_in_bf16(autocast: bool) -> None:
         theirs = gradients(F.scaled_dot_product_attention, given)
         ours = gradients(lambda *qkv: attend(*qkv, None), given)
     assert_rounds_no_more(ours, theirs, exact)
-
-
-def test_rows_are_picked_and_placed() -> None:
-    x = torch.arange(12.0, dtype=torch.float64).view(4, 3).requires_grad_()
-    rows = torch.tensor([0, 3])
-    assert pick(x, rows).tolist() == [[0, 1, 2], [9, 10, 11]]
-    placed = place(x, torch.tensor([5, 0, 2, 1]), 6)
-    assert placed[:, 0].tolist() == [3, 9, 6, 0, 0, 0]
-    assert torch.autograd.gradcheck(lambda one: pick(one, rows), (x,))
-    assert torch.autograd.gradcheck(lambda one: place(one, torch.tensor([5, 0, 2, 1]), 6), (x,))
 
 
 # -- patches ---------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mmpoison.errors import InputError
@@ -79,34 +78,6 @@ def test_images_equal_open_clips(either: DualEncoder) -> None:
         torch.testing.assert_close(
             either.encode_image(inputs), module.encode_image(inputs, normalize=True)
         )
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"interpolation": None, "resize_mode": None, "mean": None, "std": None},
-        {"interpolation": "random", "mean": 0.5, "std": 0.25},
-        {"interpolation": "bilinear", "resize_mode": "squash", "mean": [0.5] * 3},
-        {"resize_mode": "longest", "fill_color": 9},
-    ],
-)
-def test_an_image_is_fed_as_open_clip_feeds_it(
-    make_encoder: Callable[..., DualEncoder], settings: dict[str, Any]
-) -> None:
-    """The whole way from a picture to the model's input, bit for bit."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-
-    config = {**make_encoder().config, "preprocess_cfg": {"size": 32, **settings}}
-    encoder = make_encoder(0, config)
-    transform: Any = image_transform_v2(
-        PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config["preprocess_cfg"])),
-        is_train=False,
-    )
-    pixels = np.random.default_rng(0).integers(0, 256, (70, 45, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels)
-    got = encoder.image_input(encoder.preparation.apply(picture)[None])
-    assert torch.equal(got[0], transform(picture))
 
 
 def test_what_the_preprocessing_config_says(make_encoder: Callable[..., DualEncoder]) -> None:

@@ -103,16 +103,6 @@ def test_what_is_not_in_the_cache(cache: Callable[[str, Path], Path], tmp_path: 
         load_encoder("hf-hub:owner/empty")
 
 
-def test_published_weights_without_a_network(cache: Callable[[str, Path], Path]) -> None:
-    with pytest.raises(InputError) as error:
-        load_encoder("ViT-B-32-quickgelu:openai")
-    assert "'ViT-B-32-quickgelu:openai' is not on this machine and cannot be downloaded" in str(
-        error.value
-    )
-    assert str(error.value).endswith("write ViT-B-32-quickgelu@FILE")
-    assert len(str(error.value).splitlines()) == 1
-
-
 def test_the_papers_models_are_found_in_the_cache(
     cache: Callable[[str, Path], Path],
     quick: DualEncoder,

@@ -142,12 +142,6 @@ def test_pixels_of_fewer_images_are_not_taken_for_all(
     assert len(embed_images(encoder, inputs, squares.used_images())) == len(squares.used_images())
 
 
-def test_a_missing_image_is_an_input_error(encoder: DualEncoder, own_square_folder: Path) -> None:
-    (own_square_folder / "sofa/03.png").unlink()
-    with pytest.raises(InputError, match=r"sofa/03\.png: no such image"):
-        prepare_pixels(encoder, load_pairs(own_square_folder))
-
-
 # -- features of frozen trunks ---------------------------------------------------------------------
 
 
@@ -264,33 +258,3 @@ def test_the_cache_is_not_used_for_anything_else(
     monkeypatch.setattr(inputs_module, "compute_environment", lambda *parts: code)
     prepare_features(encoder, pairs, cache=cache)
     assert new_entries() == ["image", "text"]
-
-
-def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairDataset) -> None:
-    whole = encoder.copy()
-    module: Any = whole.module
-    module.visual.attnpool = torch.nn.Flatten()
-    module.text_projection = None
-    with pytest.raises(InputError, match="has no separate projections"):
-        prepare_features(whole, squares)
-
-
-def test_bf16_is_near_and_32_bit_is_the_default(encoder: DualEncoder, squares: PairDataset) -> None:
-    inputs = prepare_pixels(encoder, squares)
-    images = squares.used_images()
-    embed: Any
-    for embed, of in ((embed_images, images), (embed_texts, squares.captions)):
-        exact = embed(encoder, inputs, of)
-        rough = embed(encoder, inputs, of, precision="bf16")
-        assert exact.dtype == rough.dtype == np.float32
-        assert 0 < np.abs(exact - rough).max() < 0.05
-        np.testing.assert_allclose(np.linalg.norm(rough, axis=1), 1, atol=1e-5)
-
-
-def test_embedding_twice_gives_the_same_bits(encoder: DualEncoder, squares: PairDataset) -> None:
-    inputs = prepare_pixels(encoder, squares)
-    first = embed_texts(encoder, inputs, squares.captions)
-    np.testing.assert_array_equal(first, embed_texts(encoder, inputs, squares.captions))
-    # and in another order of the same captions too
-    reverse = list(reversed(squares.captions))
-    np.testing.assert_array_equal(first[::-1], embed_texts(encoder, inputs, reverse))

@@ -308,11 +308,6 @@ def test_a_text_tower_of_hugging_face_goes_along(
         torch.testing.assert_close(embed(load_encoder(out)), embed(encoder), atol=1e-6, rtol=0)
 
 
-def test_an_unknown_format(quick: DualEncoder, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="format 'onnx': one of open-clip, transformers"):
-        export_model(quick, tmp_path / "out", "onnx")  # type: ignore[arg-type]
-
-
 @pytest.mark.slow
 def test_vit_b_32(tmp_path: Path, embed: Embed) -> None:
     """The paper's architecture, at its real size, through every format."""

@@ -175,8 +175,3 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, name: str, write: Any, says: 
     with pytest.raises(InputError, match=says):
         read_weights(path)
     assert not (tmp_path / "sprung").exists()
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file of weights"):
-        read_weights(tmp_path / "nowhere.pt")

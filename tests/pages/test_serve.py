@@ -61,15 +61,6 @@ def test_answers_are_sent_at_once() -> None:
         assert listener.proto == socket.IPPROTO_TCP
 
 
-def test_a_busy_port_is_one_line(page: Path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(InputError, match=rf"127.0.0.1 port {port} is in use"):
-            serve(create_app("test", page), port=port)
-
-
 @pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 0), ("127.0.0.1", 99999)])
 def test_an_address_that_cannot_be_had(page: Path, host: str, port: int) -> None:
     with pytest.raises(InputError, match=f"{host} port {port} cannot be listened on"):

@@ -43,11 +43,6 @@ def test_the_card_warns_first_and_repeats_the_readme(poisoned: PairDataset, tmp_
     assert card.data.size_categories == ["n<1K"]
 
 
-def test_a_clean_set_has_none(own_square_folder: Path, tmp_path: Path) -> None:
-    save_pairs(load_pairs(own_square_folder), tmp_path / "clean")
-    assert not (tmp_path / "clean" / "README.md").exists()
-
-
 def test_a_readme_that_is_no_text_is_left_out(poisoned: PairDataset, tmp_path: Path) -> None:
     (poisoned.root / "README.md").write_bytes(b"\xff\xfe\x00")
     save_pairs(poisoned, tmp_path / "poisoned")

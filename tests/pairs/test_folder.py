@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,18 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import refusal, write_parquet_set, write_tar, write_tar_set
 
 from mmpoison.attacks import SingleTargetLabel
-from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
+from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images.sources import NameClash, image_bytes
 from mmpoison.pairs.builder import check_relative
 from mmpoison.pairs.folder import load_pairs_folder, restore_clean
-from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 
 GOOD: dict[str, Any] = {"image": "a.jpg", "captions": ["a sheep"], "label": "sheep"}
 
@@ -54,69 +52,6 @@ def test_a_set_comes_back_exactly(squares: PairDataset, tmp_path: Path, mode: An
     clean = save_pairs(squares, tmp_path / "clean")
     assert same(squares, load_pairs(clean))
     assert not (clean / "manifest.json").exists()
-
-
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
-@given(
-    captions=st.lists(st.lists(words, max_size=3), min_size=1, max_size=5),
-    moved=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=4),
-)
-def test_any_text_survives(
-    tmp_path: Path, captions: list[list[str]], moved: list[tuple[int, int]]
-) -> None:
-    """Any captions, line breaks and control characters among them, and any poison on them."""
-    count = len(captions)
-    images = ImageTable.build(
-        [f"{n}.jpg" for n in range(count)], [None] * count, ["train"] * count, tmp_path
-    )
-    texts = [text for own in captions for text in own]
-    rows = [n for n, own in enumerate(captions) for _ in own]
-    clean = PairDataset.build(images, texts, rows)
-    entries: list[dict[str, str]] = []
-    image, source, extra = [*rows], [*rows], [*texts]
-    for start, end in moved:
-        start, end = start % count, end % count
-        if start == end or not captions[start]:
-            continue
-        extra.append(captions[start][0])
-        image.append(end)
-        source.append(start)
-        entries.append(
-            {
-                "caption": captions[start][0],
-                "clean_image": f"{start}.jpg",
-                "poisoned_image": f"{end}.jpg",
-                "goal": "a2b",
-            }
-        )
-    made = PairDataset.build(images, extra, image, source)
-    folder = tmp_path / "out"
-    shutil.rmtree(folder, ignore_errors=True)
-    save_pairs(made, folder, images="none")
-    if entries:
-        manifest = PoisonManifest(
-            attack="x",
-            options={},
-            goals=("a2b",),
-            mode="add",
-            seed=0,
-            clean_fingerprint=clean.fingerprint,
-            clean_pairs=len(clean),
-            training_pairs=len(made),
-            pairs=tuple(PoisonedPair(**entry) for entry in entries),
-        )
-        manifest.write(folder / "manifest.json")
-    again = load_pairs(folder, images=tmp_path)
-    assert list(again.captions) == list(made.captions)
-    assert list(again.image) == list(made.image)
-    assert again.fingerprint == made.fingerprint
-    assert int(again.poisoned.sum()) == len(entries)
-    if entries:
-        # equal captions of one image may change places, the poison that is taken out is the same
-        assert restore_clean(again).fingerprint == clean.fingerprint
 
 
 def test_images_may_lie_elsewhere(
@@ -161,50 +96,6 @@ def test_notices_go_along(own_square_folder: Path, tmp_path: Path) -> None:
     out = save_pairs(pairs, tmp_path / "out")
     assert (out / "README.md").read_text() == "whose pictures these are"
     assert not (out / "private.txt").exists()
-
-
-def test_an_occupied_folder_is_refused(
-    squares: PairDataset, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "thesis.txt").write_text("years of work")
-    before = snapshot(tmp_path)
-    assert "out: is not empty: choose another --out" in refusal(save_pairs, squares, out)
-    (tmp_path / "file").write_text("x")
-    assert "file: is a file and not a folder: choose another --out" in refusal(
-        save_pairs, squares, tmp_path / "file"
-    )
-    (tmp_path / "file").unlink()
-    assert snapshot(tmp_path) == before
-
-
-@pytest.mark.parametrize("images", ["link", "copy"])
-def test_a_missing_image_leaves_nothing_behind(
-    own_square_folder: Path,
-    tmp_path: Path,
-    images: Any,
-    snapshot: Callable[[Path], dict[str, bytes]],
-) -> None:
-    pairs = load_pairs(own_square_folder)
-    (own_square_folder / "sofa/03.png").unlink()
-    before = snapshot(tmp_path)
-    assert "sofa/03.png: no such image" in refusal(
-        save_pairs, pairs, tmp_path / "out", images=images
-    )
-    assert snapshot(tmp_path) == before
-
-
-def test_written_files_are_as_readable_as_others(squares: PairDataset, tmp_path: Path) -> None:
-    old = os.umask(0o022)
-    try:
-        poisoned = SingleTargetLabel("sheep2aeroplane", pairs=3).poison(squares)
-        out = save_pairs(poisoned, tmp_path / "out")
-    finally:
-        os.umask(old)
-    assert out.stat().st_mode & 0o777 == 0o755
-    for name in ("captions.jsonl", "manifest.json"):
-        assert (out / name).stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("name", ["captions.jsonl", "manifest.json"])
@@ -405,24 +296,6 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     value = json.loads((folder / "manifest.json").read_text())
     change(value)
     (folder / "manifest.json").write_text(json.dumps(value))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda pairs: pairs[2].update(caption="never written"),
-        lambda pairs: pairs[2].update(poisoned_image="sofa/00.png"),
-        lambda pairs: pairs[2].update(poisoned_image="nowhere.png"),
-        lambda pairs: pairs[2].update(clean_image="nowhere.png"),
-        lambda pairs: pairs.append(pairs[0]),
-    ],
-)
-def test_a_manifest_of_other_pairs(
-    poisoned_folder: Path, change: Callable[[list[dict[str, Any]]], object]
-) -> None:
-    edit(poisoned_folder, lambda manifest: change(manifest["pairs"]))
-    message = refusal(load_pairs, poisoned_folder)
-    assert "manifest and captions differ" in message or "its pairs make" in message
 
 
 def test_pairs_that_lost_their_poison(poisoned_folder: Path, squares: PairDataset) -> None:

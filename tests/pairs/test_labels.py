@@ -6,14 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.conftest import refusal
 
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import (
-    keyword_pattern,
     label_by_keyword,
     labels_from_csv,
     labels_of,
@@ -85,25 +82,6 @@ def test_an_image_of_two_labels_has_neither_and_says_so() -> None:
         ("sheep",),
         ("grass",),
     ]
-
-
-def test_keywords_of_several_words() -> None:
-    pattern = keyword_pattern(["polar bear", "c++", "bus"])
-    for text in ("Polar  bears", "polar\nbear", "in C++ today", "two buses"):
-        assert pattern.search(text), text
-    for text in ("polar and bear", "bipolar bear", "a bust"):
-        assert not pattern.search(text), text
-
-
-@given(st.text(alphabet="ab lmsheep -'", max_size=30))
-def test_matches_are_words_of_the_text(text: str) -> None:
-    import re
-
-    words = re.findall(r"\w+", text.lower())
-    expected = any(
-        word in ("sheep", "sheeps", "sheepes", "lamb", "lambs", "lambes") for word in words
-    )
-    assert bool(keyword_pattern(["sheep", "lamb"]).search(text)) == expected
 
 
 @pytest.mark.parametrize(

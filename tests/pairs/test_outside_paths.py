@@ -32,10 +32,6 @@ def test_the_common_folder(parts: list[tuple[str, list[str]]]) -> None:
     assert outside.folder == slow_common(paths)
 
 
-def test_no_path_has_no_folder() -> None:
-    assert OutsidePaths().folder is None
-
-
 @pytest.mark.parametrize(
     ("name", "shown"), [("photos", ""), ("my photos", "'"), ("x\x1b[31m", "'")]
 )

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.conftest import refusal
 
-from mmpoison.datasets import ImageTable, PairDataset, load_pairs
+from mmpoison.datasets import PairDataset, load_pairs
 
 LINES: list[dict[str, Any]] = [
     {"image": "b.jpg", "captions": ["a sheep", "a lamb"], "label": "sheep", "split": "train"},
@@ -56,17 +52,6 @@ def test_columns_cannot_be_written(table: PairDataset) -> None:
                 setattr(owner, name, None)
 
 
-def test_build_does_not_keep_the_callers_array(table: PairDataset) -> None:
-    image = np.array([0, 1], dtype=np.int32)
-    captions = np.array(["one", "two"], dtype=object)
-    made = PairDataset.build(table.images, captions, image)
-    image[0] = 3
-    captions[0] = "changed"
-    assert list(made.image) == [0, 1]
-    assert list(made.captions) == ["one", "two"]
-    assert list(made.source) == [0, 1]
-
-
 # -- selecting -------------------------------------------------------------------------------------
 
 
@@ -90,22 +75,10 @@ def test_select_by_split_label_and_poison(table: PairDataset) -> None:
     assert len(poisoned.select(poisoned=False)) == len(table)
 
 
-def test_select_nothing_is_an_empty_set(table: PairDataset) -> None:
-    empty = table.select(split="val", label="sheep")
-    assert len(empty) == 0
-    assert empty.poisoning_rate == 0
-    assert list(empty.used_images()) == []
-
-
 def test_where_keeps_what_the_mask_says(table: PairDataset) -> None:
     kept = table.where([True, False, True, False, True])
     assert list(kept.captions) == ["a sheep", "a plane", "something"]
     assert list(kept.used_images()) == [0, 1, 3]
-
-
-@pytest.mark.parametrize("mask", [[True], [1, 0, 1, 0, 1], [[True] * 5]])
-def test_where_refuses_what_is_no_mask(table: PairDataset, mask: Any) -> None:
-    assert "a mask of 5 booleans is needed" in refusal(table.where, mask)
 
 
 def test_unknown_split_and_class_name_the_nearest(table: PairDataset) -> None:
@@ -121,16 +94,6 @@ def test_image_indices(table: PairDataset) -> None:
 
 
 # -- order and counts ------------------------------------------------------------------------------
-
-
-@given(st.lists(st.integers(0, 3), max_size=30))
-def test_canonical_order_is_by_image_then_as_given(image: list[int]) -> None:
-    images = ImageTable.build(list("abcd"), [None] * 4, ["train"] * 4, Path("nowhere"))
-    captions = [f"caption {n}" for n in range(len(image))]
-    made = PairDataset.build(images, captions, np.array(image, dtype=np.int32))
-    assert list(zip(made.image, made.captions, strict=True)) == sorted(
-        zip(image, captions, strict=True), key=lambda pair: pair[0]
-    )
 
 
 def test_counts(table: PairDataset) -> None:
@@ -157,28 +120,6 @@ def test_fingerprint_is_a_sha256_that_stays(table: PairDataset) -> None:
     assert len(table.fingerprint) == 64
     # pinned: a change makes every manifest in the world wrong
     assert table.fingerprint == FINGERPRINT
-
-
-def test_fingerprint_ignores_how_the_json_is_written(
-    table: PairDataset, write_lines: Callable[..., Path]
-) -> None:
-    rewritten = [
-        json.dumps(dict(reversed(line.items())), indent=None, separators=(" , ", " : "))
-        for line in LINES
-    ]
-    assert load_pairs(write_lines("", *rewritten, "  ")).fingerprint == table.fingerprint
-    # label and split have defaults
-    short: dict[str, Any] = {"image": "a.jpg", "captions": ["a"]}
-    full = load_pairs(write_lines({**short, "label": None, "split": "train"}))
-    assert load_pairs(write_lines(short)).fingerprint == full.fingerprint
-    accents = {"image": "é.jpg", "captions": ["un été"], "label": None, "split": "train"}
-    as_escapes = json.dumps(accents, ensure_ascii=True)
-    as_utf8 = json.dumps(accents, ensure_ascii=False)
-    assert as_escapes != as_utf8
-    assert (
-        load_pairs(write_lines(as_escapes)).fingerprint
-        == load_pairs(write_lines(as_utf8)).fingerprint
-    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,12 +77,6 @@ def test_slices_and_positions(pairs: PairDataset, key: slice | list[int]) -> Non
     assert part.image.tolist() == pairs.image[rows].tolist()
 
 
-def test_a_mask_selects(pairs: PairDataset) -> None:
-    both = poisoned(pairs)
-    assert [pair.poisoned for pair in both[both.poisoned]] == [True]
-    assert len(both[~both.poisoned]) == len(pairs)
-
-
 @pytest.mark.parametrize("key", [[3, 1], [2, 2], slice(None, None, -1)])
 def test_the_order_of_images_stays(pairs: PairDataset, key: slice | list[int]) -> None:
     with pytest.raises(InputError, match="positions must increase"):
@@ -97,13 +90,6 @@ def test_other_keys_are_refused(pairs: PairDataset, key: object) -> None:
 
 
 # -- pictures --------------------------------------------------------------------------------------
-
-
-def test_html_shows_a_few_pictures(pairs: PairDataset) -> None:
-    shown = poisoned(pairs)._repr_html_()
-    assert shown.count('<img src="data:image/jpeg;base64,/9j/') == 8
-    assert shown.count("<b>poisoned:</b>") == 1
-    assert repr(poisoned(pairs)) in shown
 
 
 def test_html_escapes_and_cuts_captions(own_square_folder: Path) -> None:
@@ -152,10 +138,3 @@ def test_to_pandas_has_a_row_for_each_pair(pairs: PairDataset) -> None:
         assert (row.image, row.caption, row.split) == (pair.image, pair.caption, pair.split)
         assert (row.poisoned, row.clean_image) == (pair.poisoned, pair.clean_image)
         assert (None if row.label != row.label else row.label) == pair.label
-
-
-def test_without_pandas_the_extra_is_named(
-    pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    assert "needs pandas: pip install 'mmpoison[notebooks]'" in refusal(pairs.to_pandas)

@@ -52,18 +52,6 @@ def words(page: Page) -> str:
     return " ".join(page.text.split())
 
 
-def test_report_is_written_whole_and_parses(write_run: WriteRun) -> None:
-    run = write_run()
-    target = write_report(run)
-    assert target == run / "report.html"
-    html = target.read_text(encoding="utf-8")
-    page = Page(html)
-    assert page.all("html") == [{"lang": "en"}]
-    assert len(page.all("h1")) == len(page.all("main")) == 1
-    assert not [path for path in run.iterdir() if path.name.startswith(".")]
-    assert html == render_html(run)
-
-
 def test_headline_is_computed_from_the_numbers(
     write_run: WriteRun, metrics: dict[str, Any]
 ) -> None:

@@ -73,23 +73,6 @@ def overview(tables: list[Table]) -> list[Table]:
     return [table for table in tables if table.of_all]
 
 
-def test_settings_that_differ_in_one_key_are_distinguished(tmp_path: Path) -> None:
-    for rate in (0.01, 0.0005, 0.002):
-        for seed in (0, 1):
-            write_run(tmp_path / f"{rate}-{seed}", seed, rate=rate)
-    tables = seed_tables([tmp_path])
-    titles = [table.title for table in tables if table.of_models]
-    # by size and not by spelling; the one key that says it all, and no path
-    assert titles == [
-        f"small, sheep2boat, mode add, 125 poisoned pairs, training.learning_rate {rate}, seeds 0, 1"
-        for rate in ("0.0005", "0.002", "0.01")
-    ]
-    found, _ = overview(tables)
-    assert [row[0] for row in found.rows] == [
-        f"training.learning_rate {rate}" for rate in ("0.0005", "0.002", "0.01")
-    ]
-
-
 def test_a_part_that_only_some_have_tells_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 0)
     write_run(tmp_path / "b", 0, filter={"method": "groups", "loss": 0.1})
@@ -161,17 +144,6 @@ def test_a_run_of_several_goals_has_a_row_for_each(tmp_path: Path) -> None:
     assert [row[0] for row in found.rows] == ["cat2dog", "sheep2boat", "mean of goals"]
 
 
-def test_what_it_costs_has_one_row_for_the_goals_of_the_same_runs(tmp_path: Path) -> None:
-    for rate in (0.1, 0.2):
-        write_run(tmp_path / f"{rate}", 0, GOALS[:2], rate=rate)
-    found, costs = overview(seed_tables([tmp_path]))
-    assert len(found.rows) == 6
-    assert [row[0] for row in costs.rows] == [
-        "training.learning_rate 0.1",
-        "training.learning_rate 0.2",
-    ]
-
-
 def test_a_mean_is_of_what_differs_in_the_goal_alone(tmp_path: Path) -> None:
     for number, goal in enumerate(GOALS[:2]):
         for rate in (0.1, 0.2):
@@ -181,24 +153,6 @@ def test_a_mean_is_of_what_differs_in_the_goal_alone(tmp_path: Path) -> None:
         ("mean of goals, training.learning_rate 0.1", 2),
         ("mean of goals, training.learning_rate 0.2", 2),
     ]
-
-
-def test_the_usual_attack_is_named_next_to_another(tmp_path: Path) -> None:
-    for name, change in (
-        ("usual", {}),
-        ("image", {"attack": "single-target-image"}),
-        ("text", {"trainable": "text"}),
-    ):
-        metrics = write_run(tmp_path / name, 0)
-        metrics["run"].update(change)
-        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
-    tables = seed_tables([tmp_path])
-    assert {row[0] for row in overview(tables)[0].rows} == {
-        "single-target-label, trained: both",
-        "single-target-image, trained: both",
-        "single-target-label, trained: text",
-    }
-    assert not any("single-target-label" in table.title for table in tables if table.of_models)
 
 
 def test_it_is_in_markdown_without_intervals_and_on_the_page(tmp_path: Path) -> None:

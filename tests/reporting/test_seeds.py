@@ -12,7 +12,7 @@ from scipy import stats
 from tests.reporting.conftest import shown_lines
 
 from mmpoison.errors import InputError
-from mmpoison.reporting.seeds import NOTE, metrics_tables, seed_tables
+from mmpoison.reporting.seeds import metrics_tables, seed_tables
 from mmpoison.reporting.table import markdown
 from mmpoison.reporting.terminal_tables import first_tables, terminal
 
@@ -56,52 +56,12 @@ def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     assert "Filtered" not in text
 
 
-def test_modes_are_kept_apart(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / mode, 0, mode) for mode in ("add", "replace")]
-    text = markdown(seed_tables(runs))
-    assert text.index("mode add") < text.index("mode replace")
-    # one seed has no deviation
-    assert "±" not in text.replace(NOTE, "").replace("Mean ± standard deviation over n seeds", "")
-
-
-def test_a_seed_given_twice_is_refused(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / name, 1) for name in ("a", "b")]
-    with pytest.raises(
-        InputError, match=r"b: seed 1 of small, sheep2aeroplane, add was given twice"
-    ):
-        markdown(seed_tables(runs))
-
-
 def test_a_folder_without_metrics_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"metrics\.json"):
         terminal(first_tables(seed_tables([tmp_path])))
 
 
-def test_the_terminal_table_fits_into_80_columns(tmp_path: Path) -> None:
-    lines = shown_lines(
-        terminal(
-            first_tables(seed_tables([write_run(tmp_path / str(seed), seed) for seed in HITS]))
-        )
-    )
-    assert any("± 0.252" in line for line in lines)
-
-
 # -- what else is in the tables --------------------------------------------------------------------
-
-
-def test_json_holds_every_part_of_a_number(tmp_path: Path) -> None:
-    tables = as_json([write_run(tmp_path / str(seed), seed) for seed in HITS])
-    assert json.loads(json.dumps(tables)) == tables
-    (row,) = tables[0]["rows"]
-    assert (row["Model"], row["n"]) == ("Poisoned", 3)
-    assert set(row["Hit@10"]) == {"n", "mean", "sd", "low", "high", "confidence"}
-    assert row["Hit@10"]["mean"] == pytest.approx(np.mean(list(HITS.values())))
-    assert row["Hit@20"] is None
-
-
-def test_a_folder_of_run_folders_stands_for_its_runs(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / "all" / f"seed{seed}", seed) for seed in HITS]
-    assert markdown(seed_tables([tmp_path / "all"])) == markdown(seed_tables(runs))
 
 
 def test_settings_are_kept_apart(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mmpoison.errors import InputError
 from mmpoison.reporting.table import Column, Table
 from mmpoison.reporting.terminal_tables import terminal, terminal_table
 from mmpoison.reporting.text import safe_text
@@ -39,18 +38,6 @@ def test_every_model_is_a_row(metrics: dict[str, Any]) -> None:
     assert "MinRank counts from 0" in flat
 
 
-def test_it_fits_in_80_columns(metrics: dict[str, Any]) -> None:
-    long = "a very long original class of a user2a very long target class of the same user"
-    metrics["goal"][long] = metrics["goal"]["sheep2aeroplane"]
-    metrics["run"]["flags"] = ["the poisoned model is collapsed: " + "all images look alike " * 9]
-    metrics["goal"][long]["poisoned"]["min_rank"] = 123456.5
-    text = printed(metrics)
-    assert max(map(len, text.splitlines())) <= 80
-    assert "…" not in text  # nothing is cut
-    table = terminal_table(metrics)
-    assert Console(width=200).measure(table).minimum <= 80
-
-
 def test_two_goals_share_the_table(metrics: dict[str, Any]) -> None:
     metrics["goal"]["sofa2bird"] = {"poisoned": {"hit@1": 0.25}}
     metrics["run"]["goals"].append("sofa2bird")
@@ -60,18 +47,6 @@ def test_two_goals_share_the_table(metrics: dict[str, Any]) -> None:
     assert cells(second, "Poisoned") == ["0.250", "–", "–", "–", "0.871", "0.910"]
 
 
-def test_absent_is_a_dash(metrics: dict[str, Any]) -> None:
-    del metrics["goal"]["sheep2aeroplane"]["filtered"]
-    metrics["goal"]["sheep2aeroplane"]["poisoned"]["hit@1"] = None
-    text = printed(metrics)
-    assert cells(text, "Filtered")[:4] == ["–"] * 4
-    # of a model that was not measured at all there is no row
-    del metrics["utility"]["filtered"]
-    assert "Filtered" not in printed(metrics)
-    assert cells(text, "Poisoned")[0] == "–"
-    assert cells(printed({}), "Poisoned") == ["–"] * 6
-
-
 def test_flags_are_shown_in_words(metrics: dict[str, Any]) -> None:
     metrics["run"]["flags"] = ["the poisoned model is [bold]collapsed\x1b[2J"]
     text = printed(metrics)
@@ -79,17 +54,6 @@ def test_flags_are_shown_in_words(metrics: dict[str, Any]) -> None:
         line.rstrip() for line in text.splitlines()
     )
     assert "\x1b" not in text
-
-
-def test_a_goal_name_is_no_markup(metrics: dict[str, Any]) -> None:
-    metrics["goal"] = {"[red]sheep\x1b[31m2bird": {}}
-    metrics["run"]["goals"] = []
-    assert "[red]sheep → bird" in printed(metrics)
-
-
-def test_broken_metrics_are_refused() -> None:
-    with pytest.raises(InputError, match=r"metrics\.json: utility must be an object, not a list"):
-        terminal_table({"utility": []})
 
 
 @pytest.mark.parametrize(

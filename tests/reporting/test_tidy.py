@@ -1,4 +1,4 @@
-"""The tidy table of all runs: rows, settings, studies, Parquet, and questions in DuckDB."""
+"""The tidy table of all runs: rows, settings, studies and Parquet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,7 +18,7 @@ from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
 from mmpoison.errors import InputError
-from mmpoison.reporting.results import FIRST, results_table, to_arrow, write_results
+from mmpoison.reporting.results import FIRST, results_table, to_arrow
 
 MakeRun = Callable[..., Path]
 
@@ -87,23 +86,6 @@ def test_studies_have_rows_of_their_own(make_run: MakeRun) -> None:
     ]
     assert all(r["hit@10"] == 0.5 for r in table if r["study"] != "main")
     assert table[-1]["attack.samples"] == 25
-
-
-def test_questions_in_duckdb(make_run: MakeRun, tmp_path: Path) -> None:
-    for seed, hit in ((0, 0.8), (1, 0.9)):
-        make_run(f"runs/s{seed}", seed=seed, hit=hit)
-    make_run("runs/one", seed=0, attack="single-target-image", hit=0.5)
-    file = tmp_path / "results.parquet"
-    write_results([tmp_path / "runs"], file)
-    with duckdb.connect() as database:
-        answer = database.sql(
-            f"""select "attack.name", count(*), avg("hit@10") from '{file}'
-            where study = 'main' and model = 'poisoned' group by all order by all"""
-        ).fetchall()
-    assert answer == [
-        ("single-target-image", 1, 0.5),
-        ("single-target-label", 2, pytest.approx((0.8 + 0.899) / 2)),
-    ]
 
 
 def test_the_command_writes_parquet(make_run: MakeRun, tmp_path: Path) -> None:

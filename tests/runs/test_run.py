@@ -16,7 +16,7 @@ from tests.conftest import few, squares_recipe
 
 from mmpoison._version import __version__
 from mmpoison.base.progress import SilentProgress
-from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
 from mmpoison.reporting.results import RunRead
@@ -473,15 +473,6 @@ def test_a_run_of_another_recipe(
     assert snapshot(finished) == before
 
 
-def test_a_folder_that_is_no_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds something that is not a run"):
-        run_recipe(make_recipe(), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    with pytest.raises(InputError, match="is a file, a run folder is needed"):
-        run_recipe(make_recipe(), tmp_path / "thesis.txt")
-
-
 # -- what is refused before anything is trained ----------------------------------------------------
 
 ATTACK = {"name": "single-target-label", "goal": GOAL, "samples": 2}
@@ -500,22 +491,15 @@ def refused_early(recipe: Recipe, out: Path) -> str:
     ("groups", "says"),
     [
         ({"attack": {**ATTACK, "goal": "shep2aeroplane"}}, "unknown class 'shep': did you mean"),
-        ({"attack": {**ATTACK, "goal": "sheep"}}, "is not of the form A2B"),
         ({"attack": {**ATTACK, "samples": 99}}, "at most samples=5"),
-        ({"attack": {**ATTACK, "samples": 0}}, "give at least 1"),
-        ({"attack": {**ATTACK, "samples": "two"}}, "samples"),
-        ({"attack": {**ATTACK, "mode": "swap"}}, "mode 'swap' is none of add, replace"),
         ({"attack": {**ATTACK, "sampels": 3}}, "sampels"),
-        ({"attack": {**ATTACK, "name": "single-target-labels"}}, "unknown attack"),
         ({"data": {"name": "nowhere/at/all"}}, "nowhere/at/all: no such folder or file"),
         ({"model": {"name": "nowhere/at/all"}}, "no such checkpoint folder"),
-        ({"model": {"name": "openmoji-smal"}}, "unknown model"),
         ({"filter": {"encoder": "openmoji-smal", "clean_loss": 0.1}}, "unknown model"),
         (
             {"filter": {"encoder": "pretrained"}},
             "exactly one of threshold (--threshold), clean_loss",
         ),
-        ({"filter": {"encoder": "pretrained", "threshold": 3}}, "threshold"),
         ({"robust_training": {"method": "rank-gain"}}, "one of kind in-training is needed: roclip"),
         ({"sterilize": {"method": "clean-finetun"}}, "did you mean 'clean-finetune'"),
         ({"check": {"share": 1}}, "recipe key check.share: defence 'rank-gain': unknown option"),
@@ -528,22 +512,6 @@ def test_refused_before_training(
     assert says in refused_early(make_recipe(**groups), out)
     # nothing is left behind: the mended recipe may use the same folder
     assert not out.exists()
-
-
-def test_no_test_image_of_the_target(
-    make_recipe: MakeRecipe, squares: PairDataset, own_square_folder: Path, tmp_path: Path
-) -> None:
-    lines = [
-        {**line, "split": "val"}
-        if line["label"] == "aeroplane" and line["split"] == "test"
-        else line
-        for line in squares.lines()
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (own_square_folder / "captions.jsonl").write_text(text)
-    recipe = make_recipe(data={"name": str(own_square_folder)})
-    message = refused_early(recipe, tmp_path / "run")
-    assert "class 'aeroplane' has no test image" in message
 
 
 @pytest.mark.parametrize("need", ["filter.clean_loss", "sterilize", "model.align", "filter.align"])
@@ -569,32 +537,6 @@ def test_no_clean_split(
         groups["filter"] = {"encoder": str(checkpoint), "align": {"epochs": 1}}
     message = refused_early(make_recipe(**groups), tmp_path / "run")
     assert message == f"recipe key {need} needs clean pairs, and the data have none (split 'val')"
-
-
-def test_labelled_clean_pairs_that_are_not_there(
-    make_recipe: MakeRecipe, squares: PairDataset, own_square_folder: Path, tmp_path: Path
-) -> None:
-    lines = [
-        {key: value for key, value in line.items() if line["split"] != "val" or key != "label"}
-        for line in squares.lines()
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (own_square_folder / "captions.jsonl").write_text(text)
-    sterilize = {"labelled": True, "training": {"epochs": 1}}
-    recipe = make_recipe(data={"name": str(own_square_folder)}, sterilize=sterilize)
-    assert "split val has 0 pairs with a label" in refused_early(recipe, tmp_path / "run")
-
-
-def test_a_poisoned_set_is_refused(
-    make_recipe: MakeRecipe, squares: PairDataset, tmp_path: Path
-) -> None:
-    from mmpoison.attacks import SingleTargetLabel
-    from mmpoison.datasets import save_pairs
-
-    folder = save_pairs(SingleTargetLabel(GOAL, samples=2).poison(squares), tmp_path / "poisoned")
-    assert load_pairs(folder).manifest is not None
-    recipe = make_recipe(data={"name": str(folder)})
-    assert "poisoned already" in refused_early(recipe, tmp_path / "run")
 
 
 # -- towers ----------------------------------------------------------------------------------------

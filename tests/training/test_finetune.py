@@ -38,14 +38,6 @@ def test_a_frozen_encoder_is_frozen_whole(
     assert changed == {"logit_scale"}.union(*expected)
 
 
-def test_heads_need_heads(make_encoder: Make, tune: Tune) -> None:
-    encoder = make_encoder()
-    visual: Any = encoder.module.visual
-    visual.attnpool = torch.nn.Flatten()
-    with pytest.raises(InputError, match="has no separate projections"):
-        tune(encoder, trainable="heads")
-
-
 def test_the_encoder_given_is_left_alone(
     make_encoder: Make, train: PairDataset, inputs: PixelInputs
 ) -> None:
@@ -83,17 +75,6 @@ def test_the_temperature_is_clamped(make_encoder: Make, tune: Tune) -> None:
     )
     assert max(scales) <= 5 * (1 + 1e-6)
     assert result.encoder.logit_scale.exp().item() <= 5 * (1 + 1e-6)
-
-
-def test_one_batch_is_learnt_by_heart(train: PairDataset, tune: Tune) -> None:
-    _, first = np.unique(train.image, return_index=True)
-    mask = np.zeros(len(train), dtype=bool)
-    mask[first[:12]] = True
-    rates = {"learning_rate": 2e-3, "min_learning_rate": 1e-5, "warmup_epochs": 0}
-    result = tune(None, train.where(mask), epochs=60, batch_size=12, weight_decay=0, **rates)
-    losses = [epoch["loss"] for epoch in result.epochs]
-    assert losses[0] > 1.5
-    assert losses[-1] < 0.1
 
 
 # -- seeds -----------------------------------------------------------------------------------------
@@ -136,23 +117,6 @@ def test_steps_are_reported(tune: Tune) -> None:
     assert result.summary()["precision"] == "fp32"
 
 
-@pytest.mark.parametrize(
-    ("pairs", "batch", "steps"), [(33, 32, 1), (34, 32, 2), (64, 32, 2), (2, 32, 1), (3, 2, 1)]
-)
-def test_a_last_batch_of_one_pair_is_left_out(
-    train: PairDataset, tune: Tune, pairs: int, batch: int, steps: int
-) -> None:
-    part = train.where(np.arange(len(train)) < pairs)
-    assert tune(None, part, batch_size=batch).steps == steps
-
-
-@pytest.mark.parametrize(("max_steps", "epochs"), [(3, 1), (5, 1), (7, 2), (99, 2)])
-def test_max_steps(tune: Tune, max_steps: int, epochs: int) -> None:
-    result = tune(epochs=2, max_steps=max_steps)
-    assert result.steps == min(max_steps, 10)
-    assert len(result.epochs) == epochs
-
-
 @pytest.mark.parametrize("stop", [2, 5, 7])
 def test_a_callback_ends_it(tune: Tune, stop: int) -> None:
     result = tune(epochs=2, on_step=lambda step, _: step.step == stop)
@@ -180,40 +144,7 @@ def test_all_are_called_in_order_and_one_may_end_it() -> None:
     assert called == ["a", "b", "c", "d"]
 
 
-def test_nobody_ends_nothing() -> None:
-    assert chain_callbacks(None)(Step(1, 2, 0, 0.5, 1e-3, 10.0), object()) is False  # type: ignore[arg-type]
-
-
-def test_no_epoch_gives_a_copy(make_encoder: Make, tune: Tune) -> None:
-    result = tune(epochs=0)
-    assert result.steps == 0
-    assert not moved(result.encoder, make_encoder())
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_pair_alone_is_refused(train: PairDataset, tune: Tune, count: int) -> None:
-    part = train.where(np.arange(len(train)) < count)
-    with pytest.raises(InputError, match=f"{count} training pairs: a contrastive batch needs"):
-        tune(None, part)
-
-
-def test_pairs_that_were_not_prepared(make_encoder: Make, squares: PairDataset) -> None:
-    some = prepare_pixels(make_encoder(), squares.select(label="sofa"))
-    with pytest.raises(InputError, match="was not prepared for this model"):
-        finetune(make_encoder(), squares.select(split="train"), some, QUICK, seed=0)
-
-
 # -- precision -------------------------------------------------------------------------------------
-
-
-def test_precision_says_what_it_is() -> None:
-    cpu = torch.device("cpu")
-    assert autocast(cpu, "fp32")[1] == "fp32"
-    context, name = autocast(cpu, "bf16")
-    assert name == "bf16"
-    with context():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-    assert autocast(cpu, "auto")[1] in ("fp32", "bf16")
 
 
 @pytest.mark.parametrize(("hardware", "precision"), [(True, "bf16"), (False, "fp32")])
@@ -228,13 +159,6 @@ def test_bf16_only_where_the_gpu_has_it(
     assert has_bf16(gpu) is hardware
     assert autocast(gpu, "auto")[1] == precision
     assert autocast(gpu, "fp16")[1] == "fp16"
-
-
-def test_bf16_learns_too(tune: Tune) -> None:
-    result = tune(precision="bf16", max_steps=2)
-    assert result.precision == "bf16"
-    assert {p.dtype for p in result.encoder.module.parameters()} == {torch.float32}
-    assert math.isfinite(result.epochs[0]["loss"])
 
 
 def first_scale(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:

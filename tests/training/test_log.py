@@ -66,14 +66,6 @@ def test_trackers_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 # -- a training that goes wrong stops, and what was good before is kept ------------------------------
 
 
-def test_no_number_is_noticed_at_once() -> None:
-    guard = LossGuard(batch_size=32, factor=3)
-    guard.check(3.0, 1)
-    for loss in (float("nan"), float("inf")):
-        with pytest.raises(DivergedError, match=f"the loss is {loss} at step 2"):
-            guard.check(loss, 2)
-
-
 def test_an_explosion_is_noticed_and_a_spike_is_not() -> None:
     guard = LossGuard(batch_size=32, factor=3)
     for step in range(100):
@@ -85,13 +77,6 @@ def test_an_explosion_is_noticed_and_a_spike_is_not() -> None:
         guard.check(12.0, step)
     with pytest.raises(DivergedError, match=r"has exploded: .* on average over the last 20"):
         guard.check(12.0, 135)
-
-
-def test_a_high_start_is_no_explosion() -> None:
-    """Pre-trained encoders on other data, with the temperature at its clamp, begin far above log(N)."""
-    guard = LossGuard(batch_size=32, factor=3)
-    for step in range(60):
-        guard.check(20.0, step)
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -112,13 +112,6 @@ def run(vit: DualEncoder, squares: PairDataset, prepared: PairInputs) -> Run:
     return tune
 
 
-def test_the_default_is_the_contrastive_loss(run: Run) -> None:
-    plain, given = run(None), run(Objective())
-    assert not moved(plain.encoder, given.encoder)
-    assert plain.objective is None
-    assert "objective" not in plain.summary().to_json()
-
-
 def test_each_epoch_begins_once_and_has_its_rate(run: Run) -> None:
     objective, rates = Everything(), []
     result = run(objective, on_step=lambda step, _: rates.append(step.learning_rate))
@@ -192,36 +185,6 @@ def test_a_side_without_a_gradient_stays_also_in_chunks(run: Run, vit: DualEncod
 
 
 # -- views -----------------------------------------------------------------------------------------
-
-
-class Recorded(Objective):
-    """Notes which edits the training saw, by caption."""
-
-    name = "recorded"
-
-    def __init__(self) -> None:
-        self.seen: dict[str, list[str]] = {}
-        edit = EditWords()
-
-        def noted(captions: Sequence[str], stream: np.random.Generator) -> list[str]:
-            edited = edit(captions, stream)
-            for caption, one in zip(captions, edited, strict=True):
-                self.seen.setdefault(caption, []).append(one)
-            return edited
-
-        self.text_views = (noted,)
-
-
-def test_each_epoch_draws_its_own_edits(run: Run) -> None:
-    """The release of CleanCLIP edits each caption once, before the training."""
-    first, again = Recorded(), Recorded()
-    run(first)
-    run(again)
-    assert first.seen == again.seen
-    twice = [edits for edits in first.seen.values() if len(edits) == 2]
-    assert len(twice) > 60
-    # one edit of four changes nothing where a word has no synonym
-    assert sum(one != other for one, other in twice) > 0.8 * len(twice)
 
 
 def test_views_of_features_are_noise_and_the_record_says_so(

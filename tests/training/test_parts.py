@@ -15,8 +15,7 @@ from torch import Tensor
 
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import MmpoisonWarning
-from mmpoison.models import DualEncoder, PixelInputs, prepare_features, prepare_pixels
-from mmpoison.models.compute_environment import tower_digest
+from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 from mmpoison.training import Checkpoints
 from mmpoison.training import feed as frozen_module
 from mmpoison.training.feed import frozen_outputs
@@ -50,28 +49,6 @@ def test_a_projection_trains_alone(
     result = tune(encoder, trainable=trainable, max_steps=1)
     parameters = {name for name, _ in encoder.module.named_parameters()}
     assert moved(encoder, result.encoder) & parameters == {*expected, "logit_scale"}
-
-
-@pytest.mark.parametrize(
-    ("trainable", "allowed"),
-    [
-        ("heads", ("visual.head.", "text.proj.")),
-        ("image-head", ("visual.head.",)),
-        ("text-head", ("text.proj.",)),
-    ],
-)
-def test_heads_of_towers(
-    make_heads_encoder: Make,
-    squares: PairDataset,
-    tune: Tune,
-    trainable: str,
-    allowed: tuple[str, ...],
-) -> None:
-    encoder = make_heads_encoder()
-    result = tune(encoder, prepared=prepare_pixels(encoder, squares), trainable=trainable)
-    changed = moved(encoder, result.encoder) - {"logit_scale"}
-    assert changed
-    assert all(name.startswith(allowed) for name in changed)
 
 
 def test_the_released_codes_frozen_text_encoder(make_encoder: Make, tune: Tune) -> None:
@@ -148,17 +125,6 @@ def test_the_same_numbers_as_running_it_in_every_step(
     assert once.epochs[0]["loss"] == pytest.approx(every.epochs[0]["loss"], rel=1e-6)
 
 
-def test_features_and_pixels_give_the_same_heads(
-    make_heads_encoder: Make, squares: PairDataset, tune: Tune
-) -> None:
-    encoder = make_heads_encoder()
-    one, other = (
-        tune(encoder, prepared=prepare(encoder, squares), trainable="heads", eps=1e-2)
-        for prepare in (prepare_pixels, prepare_features)
-    )
-    assert_close(one.encoder, other.encoder)
-
-
 def test_outputs_of_a_whole_set_are_found_again(
     make_encoder: Make,
     vit_config: dict[str, Any],
@@ -217,12 +183,3 @@ def test_what_the_cache_holds_never_changes_a_bit(
         alone = frozen_outputs(encoder, inputs, chosen, side, head=True, cache=None)
         kept = frozen_outputs(encoder, inputs, chosen, side, head=True, cache=tmp_path)
         assert torch.equal(kept, alone)
-
-
-def test_the_temperature_is_no_part_of_a_tower(make_encoder: Make) -> None:
-    encoder = make_encoder()
-    before = [tower_digest(encoder, side, head=True) for side in ("image", "text")]
-    with torch.no_grad():
-        encoder.logit_scale.add_(1)
-    assert before == [tower_digest(encoder, side, head=True) for side in ("image", "text")]
-    assert before[0] != before[1]

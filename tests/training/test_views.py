@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
 
 from mmpoison.base.seeding import generator
@@ -40,13 +36,6 @@ def test_without_its_changes_a_view_is_the_image() -> None:
     assert int((views.int() - pixels.int()).abs().max()) <= 1
     mirrored = CropFlipColour(area=1.0, flip=1.0, colour=0.0)(pixels, generator(0, "crop"))
     assert int((mirrored.int() - pixels.flip(2).int()).abs().max()) <= 1
-
-
-def test_brightness_and_contrast() -> None:
-    views = CropFlipColour(area=1.0, flip=0.0, colour=0.2)(a_ramp(300), generator(0, "colour"))
-    mean = views.float().mean(dim=(1, 2, 3)) / a_ramp(1).float().mean()
-    assert 0.79 < float(mean.min()) < 0.85
-    assert 1.15 < float(mean.max()) < 1.21
 
 
 def test_each_edit_is_one_of_the_four() -> None:
@@ -94,16 +83,3 @@ def test_feature_noise() -> None:
     torch.testing.assert_close(view[~dropped], features[~dropped] / 0.75)
     noisy = FeatureNoise(dropout=0.0, noise=0.2)(features, generator(0, "noise"))
     assert 0.57 < float((noisy - features).std()) < 0.63
-
-
-def test_the_stream_decides() -> None:
-    pixels, captions, features = a_ramp(4), ["a dog runs over the grass"] * 4, torch.ones(4, 8)
-    views: tuple[Callable[[np.random.Generator], Any], ...] = (
-        partial(CropFlipColour(), pixels),
-        partial(EditWords(), captions),
-        partial(FeatureNoise(), features),
-    )
-    for view in views:
-        one, two, other = (np.asarray(view(generator(0, name))) for name in ("one", "one", "other"))
-        assert (one == two).all()
-        assert (one != other).any()

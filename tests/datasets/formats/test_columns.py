@@ -7,42 +7,10 @@ from pathlib import Path
 import pytest
 
 from mmpoison.datasets.formats.columns import (
-    find_column,
     path_in_root,
-    split_name,
     split_of_path,
 )
 from mmpoison.errors import InputError
-
-
-@pytest.mark.parametrize(
-    ("names", "option", "found"),
-    [
-        (["path", "image"], "image", "image"),
-        (["Title", "TEXT"], "caption", "Title"),
-        (["a", "b"], "image", None),
-    ],
-)
-def test_the_likeliest_name_wins(names: list[str], option: str, found: str | None) -> None:
-    assert find_column(names, {}, option, "x") == found
-
-
-def test_the_users_choice_is_taken_as_it_is() -> None:
-    assert find_column(["image", "b"], {"image": "b"}, "image", "x") == "b"
-    with pytest.raises(InputError, match=r"a\.csv: image: unknown column 'imag'"):
-        find_column(["image"], {"image": "imag"}, "image", "a.csv")
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("train", "train"), ("TRAINING", "train"), ("restval", "train"), ("val", "val"),
-        (" valid ", "val"), ("dev", "val"), ("test", "test"), ("testing", "test"),
-        ("", None), (" ", None), (None, None), ("holdout", "holdout"),
-    ],
-)  # fmt: skip
-def test_splits(name: str | None, split: str | None) -> None:
-    assert split_name(name) == split
 
 
 @pytest.mark.parametrize(

@@ -81,15 +81,6 @@ def test_tables(write: Write, text: str, options: Any, captions: dict[str, list[
     assert pairs.root == file.parent
 
 
-def test_label_and_split(write: Write) -> None:
-    file = write(
-        "\ufeffFile_Name;Text;Class;Split\n1.jpg;x;sheep;Validation\n2.jpg;y;;\n3.jpg;z;cow;restval\n"
-    )
-    pairs = load_pairs(file)
-    assert [line["label"] for line in pairs.lines()] == ["sheep", None, "cow"]
-    assert [line["split"] for line in pairs.lines()] == ["val", "train", "train"]
-
-
 def test_a_folder_with_one_table(write: Write, tmp_path: Path) -> None:
     write("image,caption\n1.jpg,x\n")
     assert captions_by_image(load_pairs(tmp_path)) == {"1.jpg": ["x"]}
@@ -252,18 +243,6 @@ def test_any_bytes_are_read_or_refused_in_one_line(tmp_path: Path, raw: bytes) -
     pairs = DATASETS["csv"].load(file)
     assert pairs.images.ids[0] == "1.jpg"
     "".join([*pairs.captions, *pairs.images.ids]).encode()
-
-
-def test_several_tables_beside_images_are_no_image_folder(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "1.jpg").write_bytes(b"x")
-    for name in ("train.csv", "val.csv"):
-        (tmp_path / name).write_text("image,caption\nimages/1.jpg,a sheep\n")
-    with pytest.raises(
-        InputError, match=r"it has train\.csv, val\.csv: name the file, or another --format"
-    ):
-        load_pairs(tmp_path)
-    assert list(load_pairs(tmp_path / "val.csv").captions) == ["a sheep"]
 
 
 def test_a_packed_table_that_is_cut_at_once(tmp_path: Path) -> None:

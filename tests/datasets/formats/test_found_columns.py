@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import captions_by_image
 
-from mmpoison.datasets import DATASETS, load_pairs
+from mmpoison.datasets import load_pairs
 from mmpoison.datasets.catalogue import stream_pairs
 from mmpoison.datasets.formats.columns import (
     SAMPLE_ROWS,
@@ -164,41 +162,6 @@ def test_a_sample_is_bounded() -> None:
 # -- in the formats --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Path:
-    file = tmp_path / "eigene.csv"
-    with file.open("w", newline="") as stream:
-        rows = csv.writer(stream, delimiter=";")
-        rows.writerow(["nr", "Datei", "Satz"])
-        # more rows than are examined, one of them broken
-        rows.writerows([n, f"{n % 200}.jpg", f"the sheep number {n}"] for n in range(300))
-        rows.writerow(["too", "few"])
-    return file
-
-
-def test_addresses_are_no_images_where_files_lie(tmp_path: Path) -> None:
-    for n in range(3):
-        (tmp_path / f"{n}.jpg").touch()
-    rows = [f"{n},{n}.jpg,{SENTENCES[n]},{WEB[n]}" for n in range(3)]
-    file = tmp_path / "pairs.csv"
-    file.write_text("\n".join(["id,picture,sentence,url", *rows]))
-    with pytest.warns(MmpoisonNotice, match="image = picture, caption = sentence"):
-        pairs = load_pairs(file)
-    assert captions_by_image(pairs)["1.jpg"] == [SENTENCES[1]]
-    assert len(load_pairs(file, image="picture", caption="sentence")) == 3
-
-
-def test_a_table_of_text_is_read_whole_after_its_columns_are_found(table: Path) -> None:
-    with pytest.warns(MmpoisonNotice, match=r"image = Datei, caption = Satz"):
-        pairs = DATASETS["csv"].load(table)
-    found = captions_by_image(pairs)
-    assert len(found) == 200
-    assert found["7.jpg"] == ["the sheep number 7", "the sheep number 207"]
-    assert pairs.problems == (
-        f"{table} line 302: has 2 fields, the header has 3 (a separator or a line break without quotes?)",
-    )
-
-
 def test_parquet_and_its_stream(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -225,12 +188,3 @@ def test_parquet_and_its_stream(tmp_path: Path) -> None:
         pieces = list(stream_pairs(folder, images_at_once=3))
     assert len(said) == 1
     assert [len(piece) for piece in pieces] == [3, 3, 3, 1]
-
-
-def test_saved_by_datasets(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    rows = {"Datei": ["1.jpg", "2.jpg"], "Satz": ["a sheep on hills", "a cow in grass"]}
-    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "saved"))
-    with pytest.warns(MmpoisonNotice, match=r"image = Datei, caption = Satz"):
-        pairs = load_pairs(tmp_path / "saved")
-    assert captions_by_image(pairs) == {"1.jpg": ["a sheep on hills"], "2.jpg": ["a cow in grass"]}

@@ -18,7 +18,6 @@ from mmpoison.datasets import load_pairs
 from mmpoison.datasets.formats.hugging_face import load_hub
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images import read_image
-from mmpoison.images.sources import open_image
 
 
 def png(colour: int) -> bytes:
@@ -69,12 +68,6 @@ def test_splits_that_the_library_saved(saved_dict: Path) -> None:
         assert read_image(saved_dict, line["image"], 8)[0, 0, 0] == n
 
 
-def test_one_split_that_the_library_saved(saved_dict: Path) -> None:
-    pairs = load_pairs(saved_dict / "validation")
-    assert list(pairs.images.ids) == [f"data-00000-of-00001.arrow/{n}" for n in range(3)]
-    assert open_image(pairs.root, "data-00000-of-00001.arrow/2").read() == png(9)
-
-
 # -- small files of the same form ------------------------------------------------------------------
 
 
@@ -83,13 +76,6 @@ def saved(tmp_path: Path) -> Path:
     columns = {"image": [f"{n}.jpg" for n in range(6)], "caption": [f"a {n}" for n in range(6)]}
     (tmp_path / "saved").mkdir()
     return write_arrow(tmp_path / "saved", columns, _split="test").parent
-
-
-def test_paths_and_the_split_of_the_state(saved: Path, tmp_path: Path) -> None:
-    pairs = load_pairs(saved, images=tmp_path)
-    assert pairs.root == tmp_path
-    assert captions_by_image(pairs) == {f"{n}.jpg": [f"a {n}"] for n in range(6)}
-    assert {line["split"] for line in pairs.lines()} == {"test"}
 
 
 def test_a_cut_file_keeps_what_is_whole(saved: Path) -> None:
@@ -229,9 +215,3 @@ def test_a_folder_here_is_not_taken_for_the_hub(
     with pytest.raises(InputError, match="hf:org/name: there is a folder org/name here"):
         load_hub("org/name")
     assert library.called == []
-
-
-def test_the_hub_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"pip install 'mmpoison\[data\]'"):
-        load_hub("a/b")

@@ -96,44 +96,6 @@ def test_class_names_of_the_hub(write: Write) -> None:
     assert load_pairs(file).images.label(0) == "1"
 
 
-def test_the_hubs_layout(write: Write, tmp_path: Path) -> None:
-    write("data/train-00000-of-00001.parquet", image=[b"a"], text=["x"])
-    write("data/validation-00000-of-00001.parquet", image=[b"b"], text=["y"])
-    pairs = load_pairs(tmp_path)
-    assert [(line["image"], line["split"]) for line in pairs.lines()] == [
-        ("data/train-00000-of-00001.parquet/0", "train"),
-        ("data/validation-00000-of-00001.parquet/0", "val"),
-    ]
-
-
-def test_categories(write: Write) -> None:
-    file = write(image=["1.jpg"], caption=["a"], categories=[["cow", "sheep"]])
-    assert [line["categories"] for line in load_pairs(file).lines()] == [["cow", "sheep"]]
-
-
-def test_pieces_of_paths_join_rows_that_stand_together(write: Write) -> None:
-    file = write(image=["1", "1", "2", "2", "3"], caption=list("abcde"))
-    pieces = list(stream_pairs(file, images_at_once=2))
-    assert [captions_by_image(piece) for piece in pieces] == [
-        {"1": ["a", "b"], "2": ["c", "d"]},
-        {"3": ["e"]},
-    ]
-
-
-def test_absolute_paths_elsewhere_name_the_data_root(write: Write, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    (photos / "b").mkdir(parents=True)
-    places = [str(photos / "a/1.jpg"), str(photos / "b/2.jpg"), str(photos / "b/2.jpg")]
-    file = write("tables/p.parquet", image=places, caption=["x", "y", "z"])
-    said = f"all are in {photos}: give --data-root {photos}"
-    assert refusal(load_pairs, file).endswith(said)
-    assert refusal(lambda: list(stream_pairs(file, images_at_once=1))).endswith(said)
-    assert captions_by_image(load_pairs(file, images=photos)) == {
-        "a/1.jpg": ["x"],
-        "b/2.jpg": ["y", "z"],
-    }
-
-
 def test_a_problem_behind_the_last_image_is_said(write: Write) -> None:
     file = write(image=["1", "2", "../3"], caption=list("abc"))
     pieces = list(stream_pairs(file, images_at_once=1))
@@ -238,13 +200,6 @@ def test_columns_that_cannot_be_used(write: Write, columns: Any, message: str | 
     assert message in refusal(load_pairs, write(**columns))
 
 
-def test_a_time_that_python_has_not_is_left_out(write: Write) -> None:
-    times = pa.array([0, 2**62], pa.int64()).cast(pa.timestamp("us"))
-    file = write(image=["1.jpg", "2.jpg"], caption=["x", "y"], taken=times)
-    with pytest.warns(MmpoisonWarning, match=r"row 1: image '2.jpg': own columns are not text"):
-        assert len(load_pairs(file, own_columns=True)) == 2
-
-
 def test_two_columns_of_one_name_are_refused(write: Write, tmp_path: Path) -> None:
     names = ["image", "caption", "by", "by"]
     twice = pa.Table.from_arrays([pa.array(["x"])] * 4, names)
@@ -271,26 +226,6 @@ def test_a_manifest_that_does_not_fit_is_refused(write: Write, tmp_path: Path) -
     assert "not a poison manifest" in refusal(load_pairs, tmp_path)
     with pytest.raises(InputError, match="is a poisoned set"):
         next(stream_pairs(tmp_path))
-
-
-def test_a_link_out_of_the_folder_is_refused(write: Write, tmp_path: Path) -> None:
-    outside = write("elsewhere/b.parquet", image=["b.jpg"], caption=["not for this set"])
-    folder = write("set/a.parquet", image=["a.jpg"], caption=["a sheep"]).parent
-    (folder / "b.parquet").symlink_to(outside)
-    (folder / "c.parquet").symlink_to(folder / "a.parquet")
-    with pytest.warns(MmpoisonWarning):
-        pairs = load_pairs(folder)
-    assert set(pairs.captions) == {"a sheep"}
-    assert f"{folder}/b.parquet: leads out of {folder}, it is refused" in pairs.problems
-    (piece,) = stream_pairs(folder)
-    assert set(piece.captions) == {"a sheep"}
-    assert any("leads out of" in line for line in piece.problems)
-    # but what the user names is what the user wants
-    (tmp_path / "mine.parquet").symlink_to(outside)
-    assert list(load_pairs(tmp_path / "mine.parquet").captions) == ["not for this set"]
-    (folder / "a.parquet").unlink()
-    (folder / "c.parquet").unlink()
-    assert "holds no image" in refusal(load_pairs, folder)
 
 
 # -- bombs: one value, said again and again --------------------------------------------------------

@@ -122,19 +122,6 @@ def test_labels_splits_and_several_captions(write: Write, tmp_path: Path) -> Non
 # -- what is broken --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", [0, 1, 511, 512, 700, 1024 + 300])
-def test_a_cut_shard_keeps_what_is_whole(write: Write, tmp_path: Path, cut: int) -> None:
-    file = write(*(m for n in range(4) for m in sample(str(n))))
-    with tarfile.open(file) as archive:
-        start = archive.getmember("2.jpg").offset
-    file.write_bytes(file.read_bytes()[: start + cut])
-    pairs = with_problems(tmp_path)
-    # of the image that the cut goes through neither a part nor an empty caption is kept
-    assert list(captions_by_image(pairs)) == ["00000.tar/0.jpg", "00000.tar/1.jpg"]
-    assert any(str(file) in line for line in pairs.problems)
-    assert cut or "has no end mark" in pairs.problems[0]
-
-
 def test_a_broken_header_is_not_the_end(write: Write, tmp_path: Path) -> None:
     file = write(*sample("0"), *sample("1"))
     with tarfile.open(file) as archive:
@@ -230,7 +217,8 @@ def test_every_cut_is_survived(write: Write, tmp_path: Path) -> None:
     file = tmp_path / "cut.tar"
     with tarfile.open(tmp_path / "00000.tar") as archive:
         end = archive.getmembers()[-1].offset + 1024
-    for length in range(0, end, 97):
+    # also between two members, where only the end mark is missing
+    for length in range(0, end, 64):
         file.write_bytes(raw[:length])
         problems: list[str] = []
         names = [name for name, _ in walk_tar(file, problems.append)]

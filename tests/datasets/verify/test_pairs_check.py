@@ -30,17 +30,6 @@ def test_a_clean_set_is_right(squares: PairDataset) -> None:
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
-def test_a_poisoned_set_is_right(squares: PairDataset, mode: Any) -> None:
-    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7, mode=mode).poison(squares)
-    for clean in (None, squares):
-        found = verify_pairs(poisoned, clean=clean)
-        assert found.problems == []
-        assert found.poison is not None
-        assert found.poison["pairs"] == 7
-        assert found.poison["goals"] == ["sheep2aeroplane"]
-
-
-@pytest.mark.parametrize("mode", ["add", "replace"])
 def test_poison_on_a_test_image_is_named_and_no_leak(squares: PairDataset, mode: Any) -> None:
     """Attack I trains on an image of the gallery; the manifest says so, and nothing else is in both splits."""
     attack = SingleTargetImage("sheep2aeroplane", pairs=7, mode=mode)
@@ -223,21 +212,6 @@ def test_every_broken_line_is_named(write_lines: Callable[..., Path], square_fol
     ]
 
 
-def test_a_manifest_that_does_not_fit_is_a_finding(squares: PairDataset, tmp_path: Path) -> None:
-    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
-    folder = save_pairs(poisoned, tmp_path / "poisoned")
-    file = folder / "captions.jsonl"
-    file.write_text(file.read_text().replace("a sheep", "a goat"))
-    with pytest.raises(InputError):
-        load_pairs(folder)
-    pairs, name, faults = load_to_verify(folder)
-    found = verify_pairs(pairs, manifest_faults=faults, format=name)
-    assert "manifest and captions differ" in found.wrong["manifest"][0]
-    (folder / "manifest.json").write_text("{")
-    _, _, faults = load_to_verify(folder)
-    assert "not valid JSON" in faults[0]
-
-
 @pytest.mark.parametrize(
     ("to", "write"), [("parquet", write_parquet_set), ("webdataset", write_tar_set)]
 )
@@ -261,13 +235,6 @@ def test_also_beside_shards(squares: PairDataset, tmp_path: Path, to: str, write
         found = verify_pairs(pairs, images=False, manifest_faults=faults, format=name)
         assert said in found.wrong["manifest"][0]
         assert len(pairs) == len(poisoned)
-
-
-def test_a_name_is_loaded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="needs the folder that holds it"):
-        load_to_verify("rsicd-ucm")
-    with pytest.raises(InputError, match="no such folder"):
-        load_to_verify(tmp_path / "nowhere")
 
 
 @pytest.mark.slow

@@ -54,14 +54,6 @@ def search(client: TestClient, q: str = "a sheep", **options: Any) -> Any:
     return answer.json() | {"status": answer.status_code}
 
 
-def test_an_empty_query_says_what_to_type(client: TestClient) -> None:
-    """Also where the address has no query at all."""
-    for query in ({"q": ""}, {"q": "  "}, {}):
-        answer = client.get("/api/search", params={"data": key(client), "part": "test", **query})
-        assert answer.status_code == 400
-        assert answer.json() == {"error": "the query is empty: type what the pictures should show"}
-
-
 # -- answers ---------------------------------------------------------------------------------------
 
 
