@@ -21,7 +21,7 @@ from mmpoison.base.untrusted import parse_changes
 from mmpoison.cli.app import MOVED, VERBS, command_of
 from mmpoison.cli.sweep import split_changes_and_grid
 from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.defenses.catalogue import Kind, split_options
+from mmpoison.defenses.catalogue import DefenseKind, split_options
 from mmpoison.errors import InputError
 from mmpoison.models.catalogue import MODELS
 from mmpoison.runs.recipe import load_recipe
@@ -34,7 +34,7 @@ SOURCE = ROOT / "src" / "mmpoison"
 
 HOLE = "1"
 """Stands for what an f-string fills in: a name, a path and a number at once."""
-DEFENDING: dict[str, tuple[Kind, str]] = {
+DEFENDING: dict[str, tuple[DefenseKind, str]] = {
     "scan": ("pre-training", "method"),
     "train": ("in-training", "defense"),
     "sterilize": ("post-training", "method"),

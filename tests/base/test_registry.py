@@ -19,8 +19,7 @@ from tests.attacks.conftest import PixelToy, ToySurrogate
 from tests.conftest import refusal
 
 from mmpoison.attacks import ATTACKS, Attack, rebuild, run_attack
-from mmpoison.attacks.catalogue import Kind as AttackKind
-from mmpoison.attacks.catalogue import attack_problems
+from mmpoison.attacks.catalogue import AttackKind, attack_problems
 from mmpoison.base import registry as registries
 from mmpoison.base.registry import Registry, plugin_fault
 from mmpoison.base.workers import TaskRunner
@@ -30,7 +29,7 @@ from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.options import option_kinds
 from mmpoison.datasets.verify.manifest_check import manifest_problems
 from mmpoison.defenses import DEFENSES
-from mmpoison.defenses.catalogue import Kind
+from mmpoison.defenses.catalogue import DefenseKind
 from mmpoison.errors import InputError
 from mmpoison.models import MODELS, load_encoder
 from mmpoison.pairs.table import ImageTable
@@ -216,7 +215,7 @@ def poison(attack: Attack, clean: PairDataset, seed: int = 0) -> PairDataset:
 
 REGISTRIES: list[tuple[Any, tuple[str, ...], Any]] = [
     (ATTACKS, ("source", "section", "summary"), AttackKind),
-    (DEFENSES, ("source", "summary", "cost"), Kind),
+    (DEFENSES, ("source", "summary", "cost"), DefenseKind),
     (DATASETS, ("summary", "where_from"), None),
     (MODELS, ("summary",), None),
 ]

@@ -17,7 +17,7 @@ from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
-from mmpoison.defenses.catalogue import Kind, build_defense, services_of, train_with
+from mmpoison.defenses.catalogue import DefenseKind, build_defense, services_of, train_with
 from mmpoison.defenses.check_result import CheckResult
 from mmpoison.defenses.scan.cut.judging import filter_pairs
 from mmpoison.errors import InputError
@@ -227,11 +227,11 @@ def registry() -> Iterator[None]:
 
 
 def test_there_is_one_of_each_kind() -> None:
-    kinds = [re.search(r'ClassVar\[Kind\] = "(.*?)"', block) for block in FILES]
-    assert [kind and kind[1] for kind in kinds] == list(get_args(Kind))
+    kinds = [re.search(r'ClassVar\[DefenseKind\] = "(.*?)"', block) for block in FILES]
+    assert [kind and kind[1] for kind in kinds] == list(get_args(DefenseKind))
 
 
-@pytest.mark.parametrize("number", range(4), ids=get_args(Kind))
+@pytest.mark.parametrize("number", range(4), ids=get_args(DefenseKind))
 def test_the_examples(
     number: int,
     registry: None,

@@ -16,8 +16,8 @@ from mmpoison.attacks import (
     MOST,
     RANDOM,
     AttackJob,
+    AttackKind,
     Goal,
-    Kind,
     LabelAttack,
     PixelSurrogate,
     RateAttack,
@@ -94,7 +94,7 @@ class Backdoor(RateAttack):
     Which images are used depends on the seed and the goal alone, so two triggers are compared on the same images.
     """
 
-    kind: ClassVar[Kind] = "backdoor"
+    kind: ClassVar[AttackKind] = "backdoor"
     usual: ClassVar[Mapping[str, Any]] = {"mode": "replace"}
 
     drawn_from: DrawnFrom = "all"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmpoison.defenses import DEFENSES, Cut, Kind, PairScores, ReadPairs, ScoreFilter
+from mmpoison.defenses import DEFENSES, Cut, DefenseKind, PairScores, ReadPairs, ScoreFilter
 from mmpoison.errors import InputError
 from mmpoison_lab.defenses.two_gaussians import TwoGaussians, fit_two_gaussians
 
@@ -43,7 +43,7 @@ class GmmSplit(ScoreFilter):
     """
 
     name: ClassVar[str] = "gmm-split"
-    kind: ClassVar[Kind] = "pre-training"
+    kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "the split of SafeCLIP (Yang et al., ICML 2024)"
     summary: ClassVar[str] = (
         "fits two Gaussians to the cosines of image and caption, and keeps the pairs of the closer one"

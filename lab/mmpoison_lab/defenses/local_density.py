@@ -10,7 +10,15 @@ import numpy.typing as npt
 import torch
 
 from mmpoison.base import ProgressFor, check_choice, check_whole, find_device, generator, silent
-from mmpoison.defenses import DEFENSES, Cut, CutOptions, Kind, PairScores, ReadPairs, ScoreFilter
+from mmpoison.defenses import (
+    DEFENSES,
+    Cut,
+    CutOptions,
+    DefenseKind,
+    PairScores,
+    ReadPairs,
+    ScoreFilter,
+)
 from mmpoison.errors import InputError
 
 Modality = Literal["pair", "image", "caption"]
@@ -62,7 +70,7 @@ class LocalDensity(ScoreFilter):
     """
 
     name: ClassVar[str] = "local-density"
-    kind: ClassVar[Kind] = "pre-training"
+    kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "Huang et al., ICLR 2025 (of images; of whole pairs: mmpoison)"
     summary: ClassVar[str] = "drops pairs whose neighbourhood among the embeddings is sparse"
     parameters: ClassVar[Mapping[str, str]] = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from mmpoison.base import generator
-from mmpoison.defenses import DEFENSES, Cut, Kind, PairScores, ReadPairs, ScoreFilter
+from mmpoison.defenses import DEFENSES, Cut, DefenseKind, PairScores, ReadPairs, ScoreFilter
 
 
 @DEFENSES.register("random-drop")
@@ -25,7 +25,7 @@ class RandomDrop(ScoreFilter):
     """
 
     name: ClassVar[str] = "random-drop"
-    kind: ClassVar[Kind] = "pre-training"
+    kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "a control"
     summary: ClassVar[str] = "drops pairs at random, as a baseline for other filters"
     parameters: ClassVar[Mapping[str, str]] = {}

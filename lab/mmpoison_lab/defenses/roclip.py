@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.base import check_number, check_whole, generator
-from mmpoison.defenses import DEFENSES, Kind, TrainingServices
+from mmpoison.defenses import DEFENSES, DefenseKind, TrainingServices
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, PairInputs, Rows
 from mmpoison.pairs import PairDataset
@@ -57,7 +57,7 @@ class RoClip:
     """
 
     name: ClassVar[str] = "roclip"
-    kind: ClassVar[Kind] = "in-training"
+    kind: ClassVar[DefenseKind] = "in-training"
     source: ClassVar[str] = "RoCLIP: Yang, Gao and Mirzasoleiman, NeurIPS 2023"
     summary: ClassVar[str] = (
         "replaces captions by the nearest ones of a random bank in every second epoch"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.base import check_number, check_whole
-from mmpoison.defenses import DEFENSES, Kind, TrainingServices
+from mmpoison.defenses import DEFENSES, DefenseKind, TrainingServices
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, PairInputs, Rows
 from mmpoison.pairs import PairDataset
@@ -71,7 +71,7 @@ class SafeClip:
     """
 
     name: ClassVar[str] = "safeclip"
-    kind: ClassVar[Kind] = "in-training"
+    kind: ClassVar[DefenseKind] = "in-training"
     source: ClassVar[str] = "SafeCLIP: Yang, Gao and Mirzasoleiman, ICML 2024"
     summary: ClassVar[str] = (
         "trains the encoders apart, then contrasts image and caption of pairs with large cosines only"

@@ -14,7 +14,7 @@ import torch
 from mmpoison import __version__
 from mmpoison.attacks import Goal, Surrogate, build_attack
 from mmpoison.base import ContentCache, RunProgress, find_device
-from mmpoison.defenses import DEFENSES, Kind, auroc, average_precision, recall_at
+from mmpoison.defenses import DEFENSES, DefenseKind, auroc, average_precision, recall_at
 from mmpoison.errors import InputError, ResultError
 from mmpoison.evaluation import TestEmbeddings, TestSet, probed_test, triggered_success
 from mmpoison.images import read_trigger
@@ -47,7 +47,7 @@ from mmpoison_lab.matrix.records import (
     write_cells,
 )
 
-NEEDS: dict[Kind, tuple[str, ...]] = {
+NEEDS: dict[DefenseKind, tuple[str, ...]] = {
     "pre-training": ("judge",),
     "in-training": (),
     "post-training": ("clean pairs",),

@@ -72,7 +72,7 @@ def defences(summary: MatrixSummary) -> list[ColumnSummary]:
     ]
 
 
-Verdict = Literal["agrees", "does not agree", "undecided", "cannot be tested"]
+Agreement = Literal["agrees", "does not agree", "undecided", "cannot be tested"]
 
 BACKDOORS = ("patch-backdoor", "blend-backdoor")
 TARGETED = "single-target-image"
@@ -102,7 +102,7 @@ class PublishedComparison:
     claim: str
     rule: str
     measured: str
-    verdict: Verdict
+    verdict: Agreement
     reason: str = ""
 
 
@@ -177,7 +177,7 @@ def _denser(summary: MatrixSummary) -> PublishedComparison:
     verdicts = [
         _is_larger(pooled.difference(other, aware, auroc)) for other in (simplified, distance)
     ]
-    verdict: Verdict = "undecided"
+    verdict: Agreement = "undecided"
     if "does not agree" in verdicts:
         verdict = "does not agree"
     elif set(verdicts) == {"agrees"}:
@@ -203,7 +203,7 @@ def _silent(summary: MatrixSummary) -> PublishedComparison:
     measured = f"{sum(with_one)} of {len(with_one)} with a trigger, {sum(without)} of {len(without)} without"
     # each model is a cluster of its own
     found, alarms = (clustered_share(group, range(len(group))) for group in (with_one, without))
-    verdict: Verdict = "undecided"
+    verdict: Agreement = "undecided"
     if _flags_more(with_one, without):
         verdict = "agrees"
     elif below(found, HALF) or above(alarms, HALF):
@@ -231,7 +231,7 @@ def _untested(paper: tuple[str, str], rule: str, reason: str) -> PublishedCompar
     return PublishedComparison(*paper, rule, ABSENT, "cannot be tested", reason)
 
 
-def _verdict(estimate: Estimate | None, *, agrees: bool, not_so: bool) -> Verdict:
+def _verdict(estimate: Estimate | None, *, agrees: bool, not_so: bool) -> Agreement:
     """Return the verdict on an estimate whose interval gives one answer, or the other, or neither."""
     if estimate is None:
         return "cannot be tested"
@@ -240,6 +240,6 @@ def _verdict(estimate: Estimate | None, *, agrees: bool, not_so: bool) -> Verdic
     return "does not agree" if not_so else "undecided"
 
 
-def _is_larger(difference: Estimate | None) -> Verdict:
+def _is_larger(difference: Estimate | None) -> Agreement:
     """Return the verdict on a claim that a difference is above 0."""
     return _verdict(difference, agrees=above(difference, 0), not_so=below(difference, 0))

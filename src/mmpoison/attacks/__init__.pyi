@@ -1,8 +1,8 @@
 from .catalogue import ATTACKS as ATTACKS
 from .catalogue import Attack as Attack
 from .catalogue import AttackJob as AttackJob
+from .catalogue import AttackKind as AttackKind
 from .catalogue import BaseAttack as BaseAttack
-from .catalogue import Kind as Kind
 from .catalogue import LabelAttack as LabelAttack
 from .catalogue import RateAttack as RateAttack
 from .catalogue import build_attack as build_attack

@@ -24,7 +24,7 @@ from mmpoison.errors import InputError, WorkStopped
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 from mmpoison.pairs.table import PairDataset
 
-Kind = Literal["targeted", "untargeted", "backdoor"]
+AttackKind = Literal["targeted", "untargeted", "backdoor"]
 """Whether an attack moves captions of a class, all captions, or those that carry a trigger."""
 
 
@@ -36,7 +36,7 @@ class Attack(Protocol):
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Kind]
+    kind: ClassVar[AttackKind]
     source: ClassVar[str]
     section: ClassVar[str]
     summary: ClassVar[str]
@@ -76,7 +76,7 @@ class BaseAttack(Attack):
     given.
     """
 
-    kind: ClassVar[Kind] = "targeted"
+    kind: ClassVar[AttackKind] = "targeted"
     shared: ClassVar[Sequence[str]] = SHARED
     usual: ClassVar[Mapping[str, Any]] = {}
     """Shared options whose default is not that of `Settings`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.pairs.own_columns import Kind, add_kinds, column_value
+from mmpoison.pairs.own_columns import ColumnKind, add_kinds, column_value
 from mmpoison.pairs.table import BoolArray, SourceRows
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def table_of_objects(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return a table of JSON objects: a column for each key; what a column cannot hold becomes JSON."""
     import pyarrow as pa
 
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, ColumnKind] = {}
     add_kinds(kinds, ({k: v for k, v in row.items() if v is not None} for row in rows))
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table(

@@ -1,5 +1,5 @@
 from .catalogue import DEFENSES as DEFENSES
-from .catalogue import Kind as Kind
+from .catalogue import DefenseKind as DefenseKind
 from .catalogue import ModelCheck as ModelCheck
 from .catalogue import ModelRepair as ModelRepair
 from .catalogue import RobustTraining as RobustTraining

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmpoison.training.settings import TrainingSettings
     from mmpoison.training.states import Checkpoints
 
-Kind = Literal["pre-training", "in-training", "post-training", "check"]
+DefenseKind = Literal["pre-training", "in-training", "post-training", "check"]
 
 
 class Defense(Protocol):
@@ -41,7 +41,7 @@ class Defense(Protocol):
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Kind]
+    kind: ClassVar[DefenseKind]
     source: ClassVar[str]
     summary: ClassVar[str]
     parameters: ClassVar[Mapping[str, str]]
@@ -169,7 +169,7 @@ class ModelCheck(Defense, Protocol):
         ...
 
 
-def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
+def defense_parameters(kind: DefenseKind, name: str) -> dict[str, bool]:
     """Parameters of a defence's constructor, and whether each must be given; a filter takes those of the cut too.
 
     Raises:
@@ -192,7 +192,7 @@ def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
 
 
 def split_options(
-    kind: Kind, name: str, values: Mapping[str, Any], clean_runs: int | None = None
+    kind: DefenseKind, name: str, values: Mapping[str, Any], clean_runs: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split values given by name into options of a defence and all others, which are settings of a training.
 
@@ -219,7 +219,7 @@ def split_options(
 
 
 def build_defense(
-    kind: Kind,
+    kind: DefenseKind,
     name: str,
     options: Mapping[str, Any],
     where: str = "",

@@ -23,9 +23,9 @@ from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses.scan.cut.labels import (
     LabelFile,
     Neighbour,
+    ReviewVerdict,
     ShownPair,
     StaleVerdict,
-    Verdict,
     pairs_to_label,
     shown_pairs,
 )
@@ -220,8 +220,8 @@ class Decision(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     pair: str
-    verdict: Verdict
-    was: Verdict
+    verdict: ReviewVerdict
+    was: ReviewVerdict
 
 
 class GroupDecision(BaseModel):
@@ -260,7 +260,7 @@ def review_app(
     # requests come from several threads
     lock = threading.Lock()
 
-    def verdicts() -> list[Verdict]:
+    def verdicts() -> list[ReviewVerdict]:
         return [labels[pair.pair] for pair in pairs]
 
     @app.get("/api/review")

@@ -35,7 +35,7 @@ RESERVED_NAMES = frozenset(
 MOST_CHARACTERS = 256 << 10
 """Characters of the own columns of one image, as JSON."""
 
-Kind = Literal["bool", "int", "float", "text"]
+ColumnKind = Literal["bool", "int", "float", "text"]
 
 _TEXT_TYPES = (datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)
 _LARGEST_INT = 2**63
@@ -144,7 +144,7 @@ def _json_value(value: Any) -> Any:
 # -- columns of a table ----------------------------------------------------------------------------
 
 
-def add_kinds(kinds: dict[str, Kind], rows: Iterable[OwnColumns | None]) -> None:
+def add_kinds(kinds: dict[str, ColumnKind], rows: Iterable[OwnColumns | None]) -> None:
     """Widen the kinds of columns so that they can hold some rows; new columns are added.
 
     >>> kinds = {}
@@ -160,14 +160,14 @@ def add_kinds(kinds: dict[str, Kind], rows: Iterable[OwnColumns | None]) -> None
                 kinds[name] = "float" if {known, kind} == {"int", "float"} else "text"
 
 
-def column_value(value: Any, kind: Kind) -> Any:
+def column_value(value: Any, kind: ColumnKind) -> Any:
     """Return a value for a column of a kind; in a column of text what is no text is JSON."""
     if value is None or kind != "text":
         return float(value) if kind == "float" and value is not None else value
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _kind(value: Any) -> Kind:
+def _kind(value: Any) -> ColumnKind:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):

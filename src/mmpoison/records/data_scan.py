@@ -10,7 +10,7 @@ from mmpoison.errors import InputError
 
 SCAN_FILE, SCAN_PAGE = "scan.json", "scan.html"
 
-Verdict = Literal[
+ScanVerdict = Literal[
     "poisoning likely", "look at these groups", "nothing stands out", "cannot be decided"
 ]
 GroupGrade = Literal["poisoning likely", "look at this group", "as in clean data"]
@@ -209,7 +209,7 @@ class DataScan(Record):
     pairs: int
     method: str = "suspicious-groups"
     encoder: str | None = None
-    verdict: Verdict
+    verdict: ScanVerdict
     summary: list[str]
     next_steps: list[str] = []
     notes: list[str] = []

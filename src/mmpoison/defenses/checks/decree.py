@@ -20,7 +20,7 @@ from mmpoison.base.option_checks import check_number, check_whole
 from mmpoison.base.processes import fast_gradients
 from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.base.seeding import generator, torch_seed
-from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.check_result import CheckResult
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestSet
@@ -129,7 +129,7 @@ class Decree:
     """
 
     name: ClassVar[str] = "decree"
-    kind: ClassVar[Kind] = "check"
+    kind: ClassVar[DefenseKind] = "check"
     source: ClassVar[str] = "Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023"
     summary: ClassVar[str] = "reports a small patch that makes the embeddings of all images alike"
     parameters: ClassVar[Mapping[str, str]] = {

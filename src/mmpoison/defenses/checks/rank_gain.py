@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mmpoison.base.progress import ProgressFor
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.check_result import CheckResult
 from mmpoison.defenses.scan.groups.describe import Vocabulary
 from mmpoison.errors import InputError
@@ -225,7 +225,7 @@ class RankGain:
     """Compare how far down captions of each kind find images of each other kind, before and after."""
 
     name: ClassVar[str] = "rank-gain"
-    kind: ClassVar[Kind] = "check"
+    kind: ClassVar[DefenseKind] = "check"
     source: ClassVar[str] = "mmpoison, decision 0037"
     summary: ClassVar[str] = (
         "reports captions that find images of another kind earlier than in clean fine-tunes"

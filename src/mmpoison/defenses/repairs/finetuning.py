@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices, require_clean
+from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, TrainingServices, require_clean
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Rows
 from mmpoison.pairs.table import PairDataset
@@ -34,7 +34,7 @@ class CleanFinetune:
     """
 
     name: ClassVar[str] = "clean-finetune"
-    kind: ClassVar[Kind] = "post-training"
+    kind: ClassVar[DefenseKind] = "post-training"
     source: ClassVar[str] = "Yang et al., ICML 2023, section 6.2"
     summary: ClassVar[str] = "fine-tunes a suspect checkpoint on clean pairs"
     parameters: ClassVar[Mapping[str, str]] = {

@@ -17,7 +17,7 @@ from mmpoison.images.preparation import Preparation
 from mmpoison.metrics import target_ranks
 from mmpoison.pages.search.collection import Caption, Collection
 from mmpoison.pages.search.embedded import Ranking
-from mmpoison.pages.search.library import Job, Kind, Library
+from mmpoison.pages.search.library import Job, Library, SearchedKind
 from mmpoison.pairs.table import BoolArray
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class Engine:
         self,
         collection: Collection,
         part: str,
-        kind: Kind,
+        kind: SearchedKind,
         embed: Callable[[DualEncoder], Embeddings],
         targets: Callable[[], BoolArray],
         shown: int,

@@ -22,7 +22,7 @@ MODELS_AT_ONCE = 4
 """The number of columns that can be compared at a glance."""
 
 State = Literal["waiting", "working", "ready", "failed"]
-Kind = Literal["images", "captions"]
+SearchedKind = Literal["images", "captions"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Library:
         self._cache = cache
         self._on_failure = on_failure or (lambda: None)
         self._say = say or (lambda line: None)
-        self._indices: dict[tuple[str, str, str, Kind], Searchable] = {}
+        self._indices: dict[tuple[str, str, str, SearchedKind], Searchable] = {}
         self.captions: dict[tuple[str, str], DistinctCaptions] = {}
         self.jobs: dict[tuple[str, ...], Job] = {}
         self._queue: deque[Job] = deque()
@@ -140,7 +140,7 @@ class Library:
         raise InputError(f"data set {key!r} is not loaded (any more): reload the page")
 
     def indexed(
-        self, collection: Collection, part: str, model: str, kind: Kind
+        self, collection: Collection, part: str, model: str, kind: SearchedKind
     ) -> Searchable | Job:
         """Return a gallery, or its captions, under a model; if one is not ready, queue it and return its job.
 
@@ -251,7 +251,7 @@ class Library:
         self.collections[source.name] = collection.check()
 
     def _want(
-        self, collection: str, part: str, model: str, kind: Kind, *, next_up: bool = False
+        self, collection: str, part: str, model: str, kind: SearchedKind, *, next_up: bool = False
     ) -> Job:
         what = "images" if kind == "images" else "captions of the images"
         return self._add(
@@ -261,7 +261,7 @@ class Library:
             next_up=next_up,
         )
 
-    def _embed(self, name: str, part: str, model: str, kind: Kind, job: Job) -> None:
+    def _embed(self, name: str, part: str, model: str, kind: SearchedKind, job: Job) -> None:
         collection, encoder = self.collections[name], self.encoders[model]
 
         def progress(done: int, total: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Unpack
 
-from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
+from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, TrainingServices
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
@@ -21,7 +21,7 @@ class HalfRate:
     """
 
     name: ClassVar[str] = "half-rate"
-    kind: ClassVar[Kind] = "in-training"
+    kind: ClassVar[DefenseKind] = "in-training"
     source: ClassVar[str] = "the tests of mmpoison"
     summary: ClassVar[str] = "trains at a part of the learning rate"
     parameters: ClassVar[Mapping[str, str]] = {"share": "a smaller one learns less of everything"}

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from mmpoison.defenses.catalogue import DEFENSES, Kind, require_clean
+from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, require_clean
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
@@ -23,7 +23,7 @@ class Jitter:
     """
 
     name: ClassVar[str] = "jitter"
-    kind: ClassVar[Kind] = "post-training"
+    kind: ClassVar[DefenseKind] = "post-training"
     source: ClassVar[str] = "the tests of mmpoison"
     summary: ClassVar[str] = "adds noise to the weights"
     parameters: ClassVar[Mapping[str, str]] = {"scale": "a larger one forgets more"}

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from mmpoison.defenses import DEFENSES, Cut, PairScores, ReadPairs, ScoreFilter
-from mmpoison.defenses.catalogue import Kind
+from mmpoison.defenses.catalogue import DefenseKind
 
 
 @DEFENSES.register("odd-captions")
@@ -16,7 +16,7 @@ class OddCaptions(ScoreFilter):
     """Drop the shortest captions."""
 
     name: ClassVar[str] = "odd-captions"
-    kind: ClassVar[Kind] = "pre-training"
+    kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "the tests of mmpoison"
     summary: ClassVar[str] = "drops the pairs with the shortest captions"
     parameters: ClassVar[Mapping[str, str]] = {}

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
 from mmpoison.defenses.scan.groups.items import Values
@@ -56,7 +56,7 @@ class SuspiciousGroups(ScoreFilter):
     """
 
     name: ClassVar[str] = "suspicious-groups"
-    kind: ClassVar[Kind] = "pre-training"
+    kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
     summary: ClassVar[str] = (
         "finds the goals that a data set is poisoned towards, without labels, and drops their pairs"

@@ -27,8 +27,8 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.builder import is_text
 from mmpoison.pairs.table import PairDataset
 
-Verdict = Literal["keep", "drop", "unsure", ""]
-VERDICTS: tuple[Verdict, ...] = ("keep", "drop", "unsure", "")
+ReviewVerdict = Literal["keep", "drop", "unsure", ""]
+VERDICTS: tuple[ReviewVerdict, ...] = ("keep", "drop", "unsure", "")
 COLUMNS = ("pair", "verdict")
 MAX_BYTES = 100 * 2**20
 
@@ -176,13 +176,13 @@ def labelled_places(
     return np.asarray(places, dtype=np.int64), np.asarray(bad, dtype=np.bool_)
 
 
-def read_labels(file: Path) -> dict[str, Verdict]:
+def read_labels(file: Path) -> dict[str, ReviewVerdict]:
     """Read a file of labels.
 
     Raises:
         InputError: If it is missing or broken, a verdict is none, or a pair has two.
     """
-    labels: dict[str, Verdict] = {}
+    labels: dict[str, ReviewVerdict] = {}
     rows = _rows_of(file)
     for row in rows:
         where = f"{file} line {rows.line}"
@@ -222,7 +222,7 @@ class StaleVerdict(Exception):
         verdict: What it is.
     """
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: ReviewVerdict) -> None:
         super().__init__(verdict)
         self.verdict = verdict
 
@@ -272,12 +272,12 @@ class LabelFile:
         """Release the file for other processes."""
         self._lock.release()
 
-    def __getitem__(self, pair: str) -> Verdict:
+    def __getitem__(self, pair: str) -> ReviewVerdict:
         verdict = (self._rows[pair].get("verdict") or "").strip().lower()
         assert verdict in VERDICTS
         return verdict
 
-    def labels(self) -> dict[str, Verdict]:
+    def labels(self) -> dict[str, ReviewVerdict]:
         """Return all verdicts by the names of the pairs."""
         return {pair: self[pair] for pair in self._rows}
 
@@ -286,7 +286,7 @@ class LabelFile:
         if _state(self.file) != self._seen:
             self._read()
 
-    def set(self, pair: str, verdict: Verdict, *, was: Verdict | None = None) -> None:
+    def set(self, pair: str, verdict: ReviewVerdict, *, was: ReviewVerdict | None = None) -> None:
         """Write a verdict into the file, and return when it is on the disk.
 
         Args:
@@ -305,7 +305,7 @@ class LabelFile:
         if before != verdict:
             self.set_all([pair], verdict)
 
-    def set_all(self, pairs: Sequence[str], verdict: Verdict) -> None:
+    def set_all(self, pairs: Sequence[str], verdict: ReviewVerdict) -> None:
         """Write one verdict on several pairs, and return when it is on the disk.
 
         Raises:

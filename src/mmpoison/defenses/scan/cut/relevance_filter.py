@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
 from mmpoison.defenses.scan.groups.passes import ReadPairs
 from mmpoison.defenses.scan.read.distance import DISTANCE
@@ -23,7 +23,7 @@ class RelevanceFilter(ScoreFilter):
     """
 
     name: ClassVar[str] = "relevance-filter"
-    kind: ClassVar[Kind] = "pre-training"
+    kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "Yang et al., ICML 2023, section 6.1"
     summary: ClassVar[str] = (
         "drops pairs whose image and caption are far apart under another encoder"

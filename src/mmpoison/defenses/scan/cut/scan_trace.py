@@ -17,7 +17,7 @@ from mmpoison.base.files import atomic_file
 from mmpoison.base.option_checks import check_number, check_whole
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.progress import ProgressFor, silent
-from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
+from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, TrainingServices
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
@@ -60,7 +60,7 @@ class ScanTrace:
     """
 
     name: ClassVar[str] = "scan-trace"
-    kind: ClassVar[Kind] = "in-training"
+    kind: ClassVar[DefenseKind] = "in-training"
     source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
     summary: ClassVar[str] = (
         "scans, trains with and without what the scan drops, and drops what only the first model learned"

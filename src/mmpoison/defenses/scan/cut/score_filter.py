@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Unpack, cast
 
 from mmpoison.base.option_checks import check_number
-from mmpoison.defenses.catalogue import Kind, build_defense
+from mmpoison.defenses.catalogue import DefenseKind, build_defense
 from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.scan.cut.thresholds import Values
 from mmpoison.defenses.scan.groups.fit import Start
@@ -73,7 +73,7 @@ class ScoreFilter(ABC):
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Kind] = "pre-training"
+    kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str]
     summary: ClassVar[str]
     parameters: ClassVar[Mapping[str, str]]

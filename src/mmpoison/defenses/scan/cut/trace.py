@@ -8,7 +8,7 @@ from typing import ClassVar, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.catalogue import Kind
+from mmpoison.defenses.catalogue import DefenseKind
 from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
 from mmpoison.defenses.scan.groups.growth import (
@@ -73,7 +73,7 @@ class Trace(ScoreFilter):
     """
 
     name: ClassVar[str] = "trace"
-    kind: ClassVar[Kind] = "pre-training"
+    kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
     summary: ClassVar[str] = (
         "finds the pairs that taught a model what a second model, trained without some of them, has not learned"

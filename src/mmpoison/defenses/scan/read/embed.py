@@ -27,7 +27,7 @@ from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels, present_files_digest
-from mmpoison.pairs.own_columns import Kind, add_kinds, column_value
+from mmpoison.pairs.own_columns import ColumnKind, add_kinds, column_value
 from mmpoison.pairs.table import BoolArray, PairDataset
 
 
@@ -288,7 +288,7 @@ def _table(names: Sequence[str], part: PairDataset) -> bytes:
         }
         for row, image in enumerate(part.image)
     ]
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, ColumnKind] = {}
     add_kinds(kinds, ({name: one[name] for name in USED if name in one} for one in rows))
     for name, kind in kinds.items():
         table[name] = [column_value(one.get(name), kind) for one in rows]

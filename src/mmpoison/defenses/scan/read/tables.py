@@ -67,7 +67,7 @@ class ColumnChoice:
 
 
 @dataclass(frozen=True)
-class OwnColumns:
+class TableColumns:
     """Some rows of a Parquet file.
 
     Attributes:
@@ -278,7 +278,7 @@ class TableShard:
         rows: Number of pairs.
     """
 
-    own: OwnColumns | None
+    own: TableColumns | None
     columns: ColumnChoice
     start: int
     rows: int
@@ -326,14 +326,14 @@ class TableShard:
     def _texts(self, column: str | None) -> list[str] | None:
         return None if column is None else self._own().texts(column)
 
-    def _own(self) -> OwnColumns:
+    def _own(self) -> TableColumns:
         self.check()
         assert self.own is not None, "a column was chosen, and there is no table"
         return self.own
 
 
 def choose_columns(
-    files: Sequence[OwnColumns], usual: Mapping[str, Sequence[str]], **given: str | None
+    files: Sequence[TableColumns], usual: Mapping[str, Sequence[str]], **given: str | None
 ) -> ColumnChoice:
     """Find the columns of ids, captions, images and scores: those that options name, or usual ones.
 
@@ -367,7 +367,7 @@ def choose_columns(
 
 
 def find_column(
-    files: Sequence[OwnColumns], option: str, given: str | None, usual: Sequence[str] = ()
+    files: Sequence[TableColumns], option: str, given: str | None, usual: Sequence[str] = ()
 ) -> str | None:
     """Find the column that an option names, or the first one with a usual name.
 

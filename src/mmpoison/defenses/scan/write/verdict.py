@@ -11,7 +11,7 @@ from mmpoison.base.phrasing import count_of, count_phrase
 from mmpoison.defenses.scan.groups.describe import DescribedGroup
 from mmpoison.defenses.scan.groups.levels import LIKELY, LOOK
 from mmpoison.defenses.scan.groups.planted import PlantedSize
-from mmpoison.records.data_scan import GroupGrade, Verdict
+from mmpoison.records.data_scan import GroupGrade, ScanVerdict
 from mmpoison.reporting.text import percent
 
 FEWEST_PAIRS = 200
@@ -57,7 +57,7 @@ def grade_of(false_alarms: float, level: float) -> GroupGrade:
     return "look at this group" if false_alarms <= LOOK else "as in clean data"
 
 
-def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
+def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
     """Return the verdict, and sentences on it: what was found, how sure that is, and what the scan would find."""
     if found.out_of_order:
         return "cannot be decided", [
@@ -75,7 +75,7 @@ def verdict_of(found: ScanFinding) -> tuple[Verdict, list[str]]:
         ]
     likely, look = found.rare(found.level), found.rare(max(LOOK, found.level))
     if look:
-        verdict: Verdict = "poisoning likely" if likely else "look at these groups"
+        verdict: ScanVerdict = "poisoning likely" if likely else "look at these groups"
         groups = likely or look
         pairs = len({int(row) for group in groups for row in group.rows})
         one = len(groups) == 1
@@ -157,7 +157,7 @@ class ScanOutput:
         return f"{self.again} {more} --out {quote(f'{self.out}-2')}".replace("  ", " ")
 
 
-def next_steps(found: ScanFinding, verdict: Verdict, written: ScanOutput) -> list[str]:
+def next_steps(found: ScanFinding, verdict: ScanVerdict, written: ScanOutput) -> list[str]:
     """Say what to do with the result, as commands."""
     out = quote(str(written.out))
     labels = quote(str(written.labels or f"{written.out}-labels.csv"))
