@@ -42,7 +42,7 @@ demo: $(VENV)/.installed ## install, then poison, fine-tune, measure, defend and
 	$(BIN)/mmpoison demo $(ARGS)
 
 reproduce: $(VENV)/.installed-dev ## run the paper's tables and figures on the small data (hours), then docs/results/paper
-	$(BIN)/python benchmarks/reproduce.py $(if $(DATA),--data "$(DATA)") $(ARGS)
+	$(BIN)/python docs/tools/reproduce.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(VENV)/.installed-dev ## install with the development tools, then run all tests
 	$(PYTEST) $(ARGS)
@@ -75,7 +75,7 @@ lint: $(VENV)/.installed-dev ## ruff (rules and format), import-linter (the laye
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python benchmarks/budgets.py
+	$(BIN)/python docs/tools/budgets.py
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev ## let ruff mend what it can
@@ -86,7 +86,7 @@ docs: $(VENV)/.installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict $(ARGS)
 
 screenshots: $(VENV)/.installed-dev ## make the screenshots in docs/images, with Chromium
-	$(BIN)/python benchmarks/screenshots.py $(ARGS)
+	$(BIN)/python docs/tools/screenshots.py $(ARGS)
 
 wheel: $(VENV)/.installed-dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel $(ARGS)

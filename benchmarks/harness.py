@@ -24,6 +24,9 @@ import numpy as np
 
 from mmpoison.errors import InputError
 
+# the page is written by the tools of the documentation
+sys.path.append(str(Path(__file__).parents[1] / "docs/tools"))
+
 Found = dict[str, Any]
 """What a case measured: JSON."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks import budgets
+from docs.tools import budgets
 
 
 def test_what_a_line_of_code_is() -> None:

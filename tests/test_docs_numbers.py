@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 def script(name: str) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "docs/tools"))
         patch.syspath_prepend(str(ROOT / "benchmarks"))  # as it is for a script
         return importlib.import_module(name)
 

@@ -21,7 +21,7 @@ from tests.reporting.conftest import synthetic_run
 from mmpoison.cli.app import command_of
 from mmpoison.runs.recipe_files import shipped_recipes
 
-FILE = Path(__file__).parents[1] / "benchmarks/reproduce.py"
+FILE = Path(__file__).parents[1] / "docs/tools/reproduce.py"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
-        "screenshots", PROJECT / "benchmarks" / "screenshots.py"
+        "screenshots", PROJECT / "docs/tools/screenshots.py"
     )
     assert spec is not None
     assert spec.loader is not None

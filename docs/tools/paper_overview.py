@@ -1,7 +1,7 @@
 """The page of the paper's numbers and ours, made of the numbers of all published runs.
 
-python benchmarks/paper_overview.py            # says where docs/results/paper/overview.md differs from runs.parquet
-python benchmarks/paper_overview.py --write    # writes it
+python docs/tools/paper_overview.py            # says where docs/results/paper/overview.md differs from runs.parquet
+python docs/tools/paper_overview.py --write    # writes it
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import page_blocks  # noqa: F401 - says where the benchmarks are
 from rows import summary_table
 
 from mmpoison.base.untrusted import read_json
@@ -38,7 +39,7 @@ PHOTOS = "satellite photos"
 EQUAL = "where an equal caption"
 """In the title of the second table of utility, which is of one setting."""
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[2] / "benchmarks"
 
 
 @dataclass(frozen=True)

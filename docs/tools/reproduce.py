@@ -1,10 +1,10 @@
 """Run every table and figure of the paper on the small data, one after another, and write the pages of the results.
 
-    python benchmarks/reproduce.py                       # OpenMoji scenes
-    python benchmarks/reproduce.py --data photos         # and satellite photos: photos/ holds rsicd/ and ucm/
-    python benchmarks/reproduce.py --only table-3        # recipes whose name holds this; several times
-    python benchmarks/reproduce.py --dry-run             # the commands alone
-    python benchmarks/reproduce.py --pages               # run nothing, render what is there
+    python docs/tools/reproduce.py                       # OpenMoji scenes
+    python docs/tools/reproduce.py --data photos         # and satellite photos: photos/ holds rsicd/ and ucm/
+    python docs/tools/reproduce.py --only table-3        # recipes whose name holds this; several times
+    python docs/tools/reproduce.py --dry-run             # the commands alone
+    python docs/tools/reproduce.py --pages               # run nothing, render what is there
 
 A second call resumes: a recipe takes what it has done from its folder, and trainings that several recipes share from
 the cache; `times.json` next to the runs says what each took when it was made. A recipe that fails is named at the end
@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import page_blocks  # noqa: F401 - says where the benchmarks are
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer

@@ -1,7 +1,7 @@
 """The contracts of version 1, made from the code: the blocks of `docs/contracts.md`.
 
-    python benchmarks/contracts.py            # names what differs from the page
-    python benchmarks/contracts.py --write    # writes it
+    python docs/tools/contracts.py            # names what differs from the page
+    python docs/tools/contracts.py --write    # writes it
 
 A line that goes, or changes, breaks somebody's program: it needs a new major version.
 """

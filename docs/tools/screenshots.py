@@ -1,6 +1,6 @@
 """The screenshots that the documentation shows, made of the pages as they are now.
 
-    make screenshots        (python benchmarks/screenshots.py)
+    make screenshots        (python docs/tools/screenshots.py)
 
 Each page is opened in Chromium at a fixed size, in light colours, and written to `docs/images/`, with 256 colours where
 the file would have more than 150 kB:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 150_000
 WIDE = (1280, 800)
 PHONE = (375, 667)
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+IMAGES = Path(__file__).resolve().parents[1] / "images"
 BANNER = (1200, 400)
 RECIPE = "openmoji-heads"
 DEMO = "demo"

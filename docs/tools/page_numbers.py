@@ -1,7 +1,7 @@
 """Numbers in prose that come from the generated pages, and what checks that they are still the same.
 
-    python benchmarks/page_numbers.py            # names every number in docs/ and README.md that differs from its page
-    python benchmarks/page_numbers.py --write    # puts the page's number in its place
+    python docs/tools/page_numbers.py            # names every number in docs/ and README.md that differs from its page
+    python docs/tools/page_numbers.py --write    # puts the page's number in its place
 
 A number in prose stands between two comments, the first of which says where it comes from:
 
@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import page_blocks  # noqa: F401 - says where the benchmarks are
 from harness import flat
 from page_blocks import PAGES, ROOT, check_or_write
 

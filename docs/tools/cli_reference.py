@@ -1,7 +1,7 @@
 """The reference of the command line, made from the help: `docs/reference/cli.md` and a page for each verb.
 
-    python benchmarks/cli_reference.py            # names the pages that differ from the help
-    python benchmarks/cli_reference.py --write    # writes them
+    python docs/tools/cli_reference.py            # names the pages that differ from the help
+    python docs/tools/cli_reference.py --write    # writes them
 
 A page has what `mmpoison VERB --help` shows: what the verb does, its examples, its options in the same panels.
 """
@@ -23,7 +23,7 @@ from mmpoison.cli.app import GROUPS, VERBS, app, command_of
 from mmpoison.cli.help import simplified
 
 REFERENCE = ROOT / "docs/reference"
-MADE = "<!-- made from the help: python benchmarks/cli_reference.py --write -->"
+MADE = "<!-- made from the help: python docs/tools/cli_reference.py --write -->"
 EXAMPLE = re.compile(r"^(?P<what>[^\[\]`]*): \[bold\](?P<command>.*?)\[/bold\](?P<rest>.*)$")
 
 
