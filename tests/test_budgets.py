@@ -26,7 +26,7 @@ def test_a_room_that_grows_or_is_new_is_named(
     (tmp_path / "budgets.toml").write_text(f"# why\n{rooms}")
     assert budgets.main() == 1
     said = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in said] == ["scan", "new"]
+    assert [line.partition(":")[0] for line in said] == ["new", "scan"]
     monkeypatch.setattr("sys.argv", ["budgets.py", "--write"])
     assert budgets.main() == 0
     assert (tmp_path / "budgets.toml").read_text().startswith("# why\n")

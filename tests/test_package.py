@@ -50,7 +50,7 @@ def test_every_public_name_is_there() -> None:
     [
         "datasets",
         "defenses",
-        "embedded",
+        "defenses.scan",
         "evaluation",
         "images",
         "models",

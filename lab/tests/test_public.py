@@ -1,4 +1,4 @@
-"""The laboratory is a plug-in like any other: it imports what a stranger may import."""
+"""The laboratory is a plug-in like any other: it imports public names alone."""
 
 from __future__ import annotations
 

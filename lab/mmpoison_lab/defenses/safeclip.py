@@ -23,11 +23,11 @@ from mmpoison.training import (
     EpochStart,
     ImageView,
     Objective,
-    Plan,
     TextView,
     TrainingResult,
     TrainingSettings,
     contrastive_loss,
+    epochs_of,
     finetune,
 )
 from mmpoison_lab.defenses.two_gaussians import fit_two_gaussians
@@ -119,9 +119,7 @@ class SafeClip:
         **services: Unpack[TrainingServices],
     ) -> TrainingResult:
         """Train a copy of an encoder; see `RobustTraining`."""
-        plan = Plan(len(pairs), settings, seed)
-        epochs = -(-plan.steps // max(plan.steps_per_epoch, 1))
-        objective = self.objective(epochs)
+        objective = self.objective(epochs_of(len(pairs), settings))
         image, text = ROLES[settings.trainable]
         if image == "frozen":
             objective.image_views = (None,)

@@ -138,3 +138,9 @@ class Plan:
         size = self.settings.chunk_size or max(shares)
         count = min(math.ceil(max(shares) / size), min(shares))
         return list(np.array_split(share, count))
+
+
+def epochs_of(pairs: int, settings: TrainingSettings) -> int:
+    """Count the epochs of a training on so many pairs, the last of which may be cut short."""
+    plan = Plan(pairs, settings, seed=0)
+    return -(-plan.steps // max(plan.steps_per_epoch, 1))
