@@ -1,4 +1,4 @@
-"""Amounts: the counts of the paper's protocol."""
+"""Amounts: the share of a class, and the counts of the paper's protocol."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTarg
 from mmpoison.datasets import PairDataset
 
 GOAL = "sheep2aeroplane"
+
+
+@pytest.mark.parametrize(("share", "samples"), [(1, 5), (0.6, 3), (0.5, 2), (0.7, 4), (0.11, 1)])
+def test_a_share_of_the_class(squares: PairDataset, share: float, samples: int) -> None:
+    """Rounded as pandas rounds `sample(frac)`, which the released code uses."""
+    poisoned = SingleTargetLabel(GOAL, share=share).poison(squares)
+    assert len(set(poisoned.select(poisoned=True).source)) == samples
+    assert poisoned.poisoned.sum() == 5 * samples
 
 
 # -- the paper's protocol --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from mmpoison.attacks import Goal
     [
         ("sheep2aeroplane", ["sheep", "aeroplane"], ("sheep", "aeroplane")),
         ("mp2boat", ["mp2", "mp", "boat"], ("mp", "boat")),
-        ("mp22boat", ["mp2", "boat"], ("mp2", "boat")),
+        ("mp22boat", ["mp2", "mp", "boat"], ("mp2", "boat")),
         ("boat22cv", ["boat", "2cv"], ("boat", "2cv")),
         ("2cv2mp2", ["2cv", "mp2"], ("2cv", "mp2")),
         ("a b2c-d", ["a b", "c-d"], ("a b", "c-d")),

@@ -138,16 +138,6 @@ def test_an_old_mtime_hides_no_change_and_a_link_is_none(
     assert changed_files(tmp_path, ["a.tar/x.png"], before) == ["a.tar/x.png"]
 
 
-@pytest.mark.parametrize("place", [".", "deep", "deep/a.csv"])
-def test_a_file_and_tables_in_folders_are_seen_too(tmp_path: Path, place: str) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "a.csv").write_text("a,b\n")
-    states = TableStates.of(tmp_path / place)
-    states.check()
-    (tmp_path / "deep" / "a.csv").write_text("a,b,c\n")
-    assert states.changed() == [tmp_path / "deep" / "a.csv"]
-
-
 def test_a_table_that_changes_while_it_is_loaded(
     own_square_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

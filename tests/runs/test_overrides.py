@@ -158,19 +158,3 @@ def test_another_method_has_its_own_cut_and_options(tmp_path: Path) -> None:
         "k": 8,
         "clean_loss": 0.1,
     }
-
-
-@pytest.mark.parametrize("cut", ["threshold=0.8", "clean_loss=0.1"])
-def test_another_cut_replaces_that_of_the_recipe(tmp_path: Path, cut: str) -> None:
-    from mmpoison.defenses.scan.cut.score_filter import build_filter
-
-    found = filter_of(write_recipe(tmp_path, FILTERED), f"filter.{cut}")
-    name = cut.partition("=")[0]
-    assert set(found) == {"method", "encoder", name}
-    del found["encoder"]
-    build_filter(found.pop("method"), found)
-
-
-def test_labels_keep_the_largest_share_of_the_recipe(tmp_path: Path) -> None:
-    found = filter_of(write_recipe(tmp_path, FILTERED), "filter.labels=labels.csv")
-    assert (found["labels"], found["clean_loss"]) == ("labels.csv", 0.02)

@@ -62,11 +62,3 @@ def test_a_frozen_text_encoder_is_frozen_as_in_the_released_code() -> None:
 def test_refused(tmp_path: Path, value: Any, changes: Any, says: str) -> None:
     file = write_recipe(tmp_path, {**SMALL, "preset": "reference-release", **value})
     assert says in refusal(file, changes, names_file=False)
-
-
-def test_the_attack_alone(tmp_path: Path) -> None:
-    """At another batch size only the attack can carry the name."""
-    file = write_recipe(tmp_path, {**SMALL, "training": {"batch_size": 32}})
-    recipe = load_recipe(file, {"attack.preset": "reference-release"})
-    assert recipe.preset is None
-    assert recipe.training.batch_size == 32

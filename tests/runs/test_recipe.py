@@ -111,11 +111,6 @@ def test_a_wrong_key_or_value(tmp_path: Path, key: str, value: Any, says: str) -
     assert says in refusal(write_recipe(tmp_path, changed))
 
 
-def test_keys_that_are_no_text(tmp_path: Path) -> None:
-    refusal(write_recipe(tmp_path, {**SMALL, 3: "x"}))
-    parse_recipe(with_key("sterilize.training", {"epochs": 1}), "here")
-
-
 # -- changes on the command line -------------------------------------------------------------------
 
 
@@ -196,29 +191,6 @@ def test_changes_are_made() -> None:
 )
 def test_a_change_that_fits_nowhere(change: dict[str, Any], says: str) -> None:
     assert says in refusal("openmoji", change)
-
-
-# -- studies ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "means"),
-    [
-        ("all", ("queries", "query-length", "collateral", "distribution")),
-        (["collateral", "queries"], ("queries", "collateral")),
-        (None, ()),
-        ([], ()),
-    ],
-)
-def test_studies_by_name(given: Any, means: tuple[str, ...]) -> None:
-    assert load_recipe("openmoji", {"study": given}).study == means
-
-
-def test_stages_are_switched_off_from_outside() -> None:
-    recipe = load_recipe("openmoji", parse_changes(["filter=null", "sterilize=null", "study=all"]))
-    assert recipe.filter is None
-    assert recipe.sterilize is None
-    assert len(recipe.study) == 4
 
 
 # -- odd values --

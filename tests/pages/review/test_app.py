@@ -154,13 +154,6 @@ def test_a_page_of_another_review_changes_nothing(client: TestClient, file: Path
     assert set(read_labels(file).values()) == {""}
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"pair": "x", "verdict": "perhaps", "was": ""}, {"verdict": "drop", "was": ""}]
-)
-def test_a_request_that_is_none(client: TestClient, body: dict[str, str]) -> None:
-    assert client.post("/api/pairs/0/verdict", json=body).status_code == 422
-
-
 def test_a_file_that_somebody_broke_is_said(client: TestClient, file: Path) -> None:
     file.write_text("pair,verdict\nx#0,perhaps\n")
     answer = client.get("/api/review")

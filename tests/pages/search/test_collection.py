@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.conftest import refusal
 
 from mmpoison.attacks import SingleTargetImage
-from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 from mmpoison.pages.search import Collection, ShownGoal
 
@@ -23,13 +21,6 @@ def test_galleries(squares: PairDataset) -> None:
     assert {squares.images.split_codes[i] for i in collection.gallery("test")} == {2}
     with pytest.raises(InputError, match=r"unknown gallery 'tets'.*'test'"):
         collection.gallery("tets")
-
-
-def test_without_test_images_all_are_the_default(write_lines: Callable[..., Path]) -> None:
-    line = {"image": "a.png", "captions": ["a"], "label": None, "split": "train"}
-    collection = Collection("train only", load_pairs(write_lines(line)))
-    assert list(collection.parts) == ["all", "train"]
-    assert collection.suggestions("all", None) == ["a"]
 
 
 def test_the_key_is_of_the_table(squares: PairDataset, poisoned: Collection) -> None:

@@ -38,21 +38,7 @@ def test_ranks_moves_and_targets() -> None:
     assert (poisoned.known, poisoned.size) == (4, 9)
 
 
-def test_an_image_beyond_the_known_ranks_of_the_first_model_has_no_former_rank() -> None:
-    columns = side_by_side(
-        {"clean": ranking([0], [0.9]), "poisoned": ranking([2], [0.9])}, TARGETS, 5, "clean"
-    )
-    assert columns["poisoned"].hits[0].was is None
-    assert columns["poisoned"].new == 1
-    assert columns["clean"].best_target is None
-
-
 def test_ties_count_against_the_target() -> None:
     # a collapsed model, which puts the target first by chance, must not look like a success
     tied = side_by_side({"m": ranking([2, 0, 1], [0.5, 0.5, 0.5])}, TARGETS, 3, "m")["m"]
     assert tied.best_target == 2
-
-
-def test_without_the_first_model_nothing_moved() -> None:
-    column = side_by_side({"poisoned": ranking([2], [0.9])}, TARGETS, 5, "clean")["poisoned"]
-    assert (column.hits[0].was, column.new) == (None, None)

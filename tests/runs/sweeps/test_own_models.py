@@ -62,26 +62,6 @@ def test_models_of_single_goals_leave_and_what_runs_share_stays(
     run_recipe(run.recipe, tmp_path / "out" / "runs" / run.id, save_models=False)
 
 
-def test_small_models_and_those_of_others_stay(
-    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sweep = make_sweep({"goals": GOALS})
-    # another command made one of them for itself
-    run_recipe(sweep.runs[0].recipe, tmp_path / "mine", save_models=False)
-    assert not run_sweep(sweep, tmp_path / "out").failed
-    assert cached() == ["clean_model", "poisoned"]
-    monkeypatch.setattr(run_stages, "LARGEST_CACHED", 64 << 20)
-    assert not run_sweep(sweep, tmp_path / "small").failed
-    assert cached() == ["clean_model", "poisoned", "poisoned"]
-
-
-def test_saved_models_stay_in_both_places(make_sweep: MakeSweep, tmp_path: Path) -> None:
-    sweep = make_sweep({"goals": GOALS})
-    run_sweep(sweep, tmp_path / "out", save_models=True)
-    assert cached() == ["clean_model", "poisoned", "poisoned"]
-    assert len(list((tmp_path / "out" / "runs").glob("*/models/poisoned"))) == 2
-
-
 def test_a_run_that_stopped_before_its_end_resumes_with_its_model(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,18 +80,6 @@ def test_a_worker_on_each_gpu_and_not_on_each_core(gpus: Callable[[int], None]) 
         place_workers(None, "cuda")
 
 
-def test_more_workers_than_gpus_take_them_in_turn(gpus: Callable[[int], None]) -> None:
-    gpus(3)
-    many = place_workers(7, "auto")
-    assert many.count == 7
-    assert [many.gpu(number) for number in range(7)] == ["0", "1", "2", "0", "1", "2", "0"]
-    assert many.describe() == "7 workers on 3 GPUs"
-    assert many.describe(2) == "2 workers on 2 GPUs"
-    assert [worker._gpu for worker in make_workers(many, 5)] == ["0", "1", "2", "0", "1"]  # type: ignore[attr-defined]
-    assert [place_workers(2, "cpu").gpu(number) for number in range(2)] == [None, None]
-    assert place_workers(2, "cpu").describe() == "2 workers"
-
-
 def test_a_process_sees_its_gpu_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

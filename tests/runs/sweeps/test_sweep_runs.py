@@ -89,11 +89,6 @@ def test_given_beside_the_file_holds_for_all(tmp_path: Path) -> None:
     assert [run.id for run in fixed] == ["epochs=1-seed9", "epochs=2-seed9"]
 
 
-def test_a_variant_may_take_a_preset(tmp_path: Path) -> None:
-    runs = sweep(tmp_path, {"variants": {"released": {"preset": "reference-release"}}}).runs
-    assert runs[0].recipe.attack.options["preset"] == "reference-release"
-
-
 def test_names_are_unique_and_safe(tmp_path: Path) -> None:
     grid = {
         "training.epochs": [1],
