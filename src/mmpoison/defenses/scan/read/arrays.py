@@ -21,7 +21,7 @@ from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import most_unpacked
 from mmpoison.defenses.scan.read.files import DataFile
 from mmpoison.defenses.scan.read.shards import Array, ShardError
-from mmpoison.defenses.scan.read.tables import ColumnChoice, TableColumns, TableShard
+from mmpoison.defenses.scan.read.tables import ColumnChoice, ParquetRows, TableShard
 
 MOST_BYTES = 16 << 30
 """An array that cannot be mapped (in a store, or compressed) and takes more memory is refused."""
@@ -238,7 +238,7 @@ class ArrayShard(TableShard):
     name: str
     text: ArrayFile
     image: ArrayFile
-    own: TableColumns | None
+    own: ParquetRows | None
     columns: ColumnChoice
     start: int = 0
     stop: int | None = None

@@ -67,7 +67,7 @@ class ColumnChoice:
 
 
 @dataclass(frozen=True)
-class TableColumns:
+class ParquetRows:
     """Some rows of a Parquet file.
 
     Attributes:
@@ -278,7 +278,7 @@ class TableShard:
         rows: Number of pairs.
     """
 
-    own: TableColumns | None
+    own: ParquetRows | None
     columns: ColumnChoice
     start: int
     rows: int
@@ -326,14 +326,14 @@ class TableShard:
     def _texts(self, column: str | None) -> list[str] | None:
         return None if column is None else self._own().texts(column)
 
-    def _own(self) -> TableColumns:
+    def _own(self) -> ParquetRows:
         self.check()
         assert self.own is not None, "a column was chosen, and there is no table"
         return self.own
 
 
 def choose_columns(
-    files: Sequence[TableColumns], usual: Mapping[str, Sequence[str]], **given: str | None
+    files: Sequence[ParquetRows], usual: Mapping[str, Sequence[str]], **given: str | None
 ) -> ColumnChoice:
     """Find the columns of ids, captions, images and scores: those that options name, or usual ones.
 
@@ -367,7 +367,7 @@ def choose_columns(
 
 
 def find_column(
-    files: Sequence[TableColumns], option: str, given: str | None, usual: Sequence[str] = ()
+    files: Sequence[ParquetRows], option: str, given: str | None, usual: Sequence[str] = ()
 ) -> str | None:
     """Find the column that an option names, or the first one with a usual name.
 

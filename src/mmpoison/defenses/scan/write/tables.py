@@ -24,7 +24,7 @@ from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.defenses.scan.cut.result import NO_GROUP, ShardVerdict
 from mmpoison.defenses.scan.read.files import DataFile, each
 from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard, ShardError
-from mmpoison.defenses.scan.read.tables import NAMES, PLACE, TableColumns, storable
+from mmpoison.defenses.scan.read.tables import NAMES, PLACE, ParquetRows, storable
 from mmpoison.defenses.scan.write.keep_lists import KeepList, keep_list
 from mmpoison.errors import InputError
 
@@ -359,7 +359,7 @@ class ScoreTable:
             raise InputError(
                 f"{self.file}: no such file; `mmpoison scan DATA --out {result}` writes it"
             )
-        self._table = TableColumns(DataFile(str(self.file)))
+        self._table = ParquetRows(DataFile(str(self.file)))
         if missing := {*NAMES, "score", "group", "drop"} - set(self._table.schema().names):
             raise InputError(
                 f"{self.file}: has no column {min(missing)!r}: a scan that embedded the pairs is needed"

@@ -11,7 +11,7 @@ from mmpoison.defenses.scan.read.arrays import ArrayFile, ArrayShard, open_archi
 from mmpoison.defenses.scan.read.embeddings import EmbeddedFormat, register
 from mmpoison.defenses.scan.read.files import DataFile, Listing, each, list_place
 from mmpoison.defenses.scan.read.shards import EmbeddedSource, ShardError, make_source
-from mmpoison.defenses.scan.read.tables import TableColumns, choose_columns
+from mmpoison.defenses.scan.read.tables import ParquetRows, choose_columns
 from mmpoison.errors import InputError
 
 # -- `npy-pair`: two `.npy` files, of captions and of images, and one Parquet file with ids and captions if
@@ -68,7 +68,7 @@ def open_npy_pair(
         for side, given in (("text", text), ("image", image))
     }
     table = _named(place, metadata) if metadata else _only_table(place)
-    known = [TableColumns(table)] if table is not None else []
+    known = [ParquetRows(table)] if table is not None else []
     columns = choose_columns(known, USUAL, id=id, caption=caption, image_id=image_id, score=score)
     files = {side: ArrayFile(file) for side, file in arrays.items()}
     rows, dimension = sizes_of(files["text"])
@@ -83,7 +83,7 @@ def open_npy_pair(
 
     def shard(start: int) -> ArrayShard:
         stop = min(start + ROWS_A_SHARD, rows)
-        own = TableColumns(table, start, stop) if table is not None else None
+        own = ParquetRows(table, start, stop) if table is not None else None
         return ArrayShard(
             f"{start // ROWS_A_SHARD:05d}",
             files["text"],
@@ -197,7 +197,7 @@ def open_clip_retrieval(
                 f"{place.given}: has no {folder}/{folder}_*.npy: embeddings of captions and of images are needed"
             )
     # `clip-retrieval inference --enable_metadata False` writes none
-    owns = {number: TableColumns(file) for number, (_, file) in tables.items()}
+    owns = {number: ParquetRows(file) for number, (_, file) in tables.items()}
     known = list(owns.values())
     id = id or ("image_path" if known else None)
     columns = choose_columns(
@@ -214,7 +214,7 @@ def open_clip_retrieval(
 
         text = ArrayFile(file(texts, "text_emb", "npy"))
         rows, dimension = sizes_of(text)
-        own = TableColumns(file(tables, "metadata", "parquet")) if owns else None
+        own = ParquetRows(file(tables, "metadata", "parquet")) if owns else None
         image = ArrayFile(file(images, "img_emb", "npy"))
         return ArrayShard(digits, text, image, own, columns, 0, None, rows, dimension)
 
@@ -289,7 +289,7 @@ def open_datacomp(
     if not stems:
         raise InputError(f"{place.given}: has no *.parquet with an *.npz of the same name")
     archives = {stem: place.file(f"{stem}.npz") for stem in stems}
-    owns = {stem: TableColumns(place.file(f"{stem}.parquet")) for stem in stems}
+    owns = {stem: ParquetRows(place.file(f"{stem}.parquet")) for stem in stems}
     chosen = _choose_model(model, list(archives.values()))
     known = list(owns.values())
     usual = {"caption": ("text",), "score": (f"clip_{chosen}_similarity_score",)}

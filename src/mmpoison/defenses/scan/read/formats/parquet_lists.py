@@ -17,7 +17,7 @@ from mmpoison.defenses.scan.read.formats.npy import USUAL, side_of
 from mmpoison.defenses.scan.read.shards import Array, EmbeddedSource, ShardError, make_source
 from mmpoison.defenses.scan.read.tables import (
     ColumnChoice,
-    TableColumns,
+    ParquetRows,
     TableShard,
     choose_columns,
     find_column,
@@ -46,7 +46,7 @@ class ListShard(TableShard):
     """
 
     name: str
-    own: TableColumns
+    own: ParquetRows
     text: str
     image: str
     columns: ColumnChoice
@@ -100,7 +100,7 @@ def open_parquet_lists(
     files = _files(place)
     if not files:
         raise InputError(f"{place.given}: has no *.parquet")
-    plain = [TableColumns(file) for file in files]
+    plain = [ParquetRows(file) for file in files]
     sides = {
         side: given if given is not None else _usual(plain, side, place.given)
         for side, given in (("text", text), ("image", image))
@@ -108,7 +108,7 @@ def open_parquet_lists(
     hidden = (sides["text"], sides["image"])
     for side, column in sides.items():
         find_column(plain, side, column)
-    owns = [TableColumns(file, hidden=hidden) for file in files]
+    owns = [ParquetRows(file, hidden=hidden) for file in files]
     columns = choose_columns(owns, USUAL, id=id, caption=caption, image_id=image_id, score=score)
     dimension = _dimension(plain, sides["text"])
 
@@ -116,11 +116,11 @@ def open_parquet_lists(
         try:
             spans = list(_spans(file))
         except ShardError:
-            return [ListShard(file.stem, TableColumns(file, hidden=hidden), *hidden, columns)]
+            return [ListShard(file.stem, ParquetRows(file, hidden=hidden), *hidden, columns)]
         return [
             ListShard(
                 file.stem if len(spans) == 1 else f"{file.stem}-{number:05d}",
-                TableColumns(file, start, stop, hidden),
+                ParquetRows(file, start, stop, hidden),
                 *hidden,
                 columns,
                 stop - start,
@@ -143,7 +143,7 @@ def _files(place: Listing) -> list[DataFile]:
 
 def _spans(file: DataFile) -> Iterator[tuple[int, int]]:
     """Yield first row and end of each shard of a file: whole row groups, as the footer has them."""
-    with TableColumns(file).opened() as opened:
+    with ParquetRows(file).opened() as opened:
         groups = [
             opened.metadata.row_group(n).num_rows for n in range(opened.metadata.num_row_groups)
         ]
@@ -157,7 +157,7 @@ def _spans(file: DataFile) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
-def _dimension(files: Sequence[TableColumns], column: str) -> int:
+def _dimension(files: Sequence[ParquetRows], column: str) -> int:
     """Return the length of the first list that is there; the type says it where lists have a fixed size."""
     import pyarrow.types as types
 
@@ -219,11 +219,11 @@ def is_list_of_numbers(kind: Any) -> bool:
     return bool(lists and types.is_floating(kind.value_type))
 
 
-def _number_lists(own: TableColumns) -> list[str]:
+def _number_lists(own: ParquetRows) -> list[str]:
     return [field.name for field in own.schema() if is_list_of_numbers(field.type)]
 
 
-def _usual(files: Sequence[TableColumns], side: str, given: str) -> str:
+def _usual(files: Sequence[ParquetRows], side: str, given: str) -> str:
     for own in files:
         try:
             names = _number_lists(own)
@@ -247,7 +247,7 @@ def _recognise(place: Listing) -> str | None:
         return None
     for file in files:
         try:
-            return file.name if len(_number_lists(TableColumns(file))) > 1 else None
+            return file.name if len(_number_lists(ParquetRows(file))) > 1 else None
         except ShardError:
             continue
     return None
