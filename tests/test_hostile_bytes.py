@@ -23,7 +23,7 @@ from rich.console import Console
 from tests.conftest import PLACES, nothing_happens, tiny_config, write_square_pairs
 from tests.datasets.formats.conftest import write_arrow, write_csv, write_parquet, write_shard
 from tests.datasets.published.conftest import karpathy_image, write_coco, write_regions
-from tests.embedded import conftest as embedded
+from tests.defenses.scan.embedded import conftest as embedded
 from tests.reporting.conftest import example_metrics, example_rank_lists, example_suspicious
 from tests.scan_results import write_scan_result
 

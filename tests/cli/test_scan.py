@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.cli.conftest import Outcome
-from tests.runs.data_scan.conftest import write_corpus
-from tests.runs.data_scan.test_shard_passes import Here
+from tests.defenses.scan.whole.conftest import write_corpus
+from tests.defenses.scan.whole.test_shard_passes import Here
 from tests.test_commands import printed_problems
 
 import mmpoison

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.runs.data_scan.conftest import write_corpus
+from tests.defenses.scan.whole.conftest import write_corpus
 
 POINTS = int(os.environ.get("MMPOISON_FAULT_POINTS", "0"))
 """How many points a verb; 0: the few of `make test`."""

@@ -20,7 +20,7 @@ from tests.datasets.published.conftest import (
     write_pascal,
     write_regions,
 )
-from tests.embedded import conftest as embedded
+from tests.defenses.scan.embedded import conftest as embedded
 
 # -- formats of pairs ------------------------------------------------------------------------------
 

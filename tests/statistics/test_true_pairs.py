@@ -1,4 +1,4 @@
-"""The AUROC of true pairs; `tests/defenses/filters/test_judge_test.py` compares it with counting."""
+"""The AUROC of true pairs; `tests/defenses/scan/judging/test_judge_test.py` compares it with counting."""
 
 from __future__ import annotations
 

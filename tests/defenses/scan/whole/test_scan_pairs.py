@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import few, png, write_parquet_set
-from tests.runs.data_scan.test_shard_passes import Here
+from tests.defenses.scan.whole.test_shard_passes import Here
 
 import mmpoison
 from mmpoison.attacks import SingleTargetLabel

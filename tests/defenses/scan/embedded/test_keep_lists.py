@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import refusal, write_tar
-from tests.embedded.conftest import make_pairs, subset
+from tests.defenses.scan.embedded.conftest import make_pairs, subset
 
 import mmpoison
 from mmpoison.defenses.scan.write import keep_lists as module

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs
+from tests.defenses.scan.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs
 
 from mmpoison.defenses.scan import check_shard, open_embedded
 from mmpoison.defenses.scan.read import checks as module

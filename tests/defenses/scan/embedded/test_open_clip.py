@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import write_tar
-from tests.embedded.conftest import make_pairs
-from tests.embedded.test_keep_lists import save_subset
+from tests.defenses.scan.embedded.conftest import make_pairs
+from tests.defenses.scan.embedded.test_keep_lists import save_subset
 
 import mmpoison
 from mmpoison.datasets.catalogue import NamedData
@@ -25,7 +25,7 @@ from mmpoison.pairs.table import PairDataset
 data = pytest.importorskip("open_clip_train.data")
 pd = pytest.importorskip("pandas")
 
-TASKS = Path(__file__).resolve().parents[2] / "docs" / "tasks"
+TASKS = Path(__file__).resolve().parents[4] / "docs" / "tasks"
 PAGES = ("train-on-kept-pairs.md", "scan-web-data.md")
 PAIRS = make_pairs(30)
 

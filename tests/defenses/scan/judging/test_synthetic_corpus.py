@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.runs.data_scan.group_loop import groups_in, source_of
+from tests.defenses.scan.whole.group_loop import groups_in, source_of
 
 from mmpoison.defenses.scan.read.distance import distances
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 
-FILE = Path(__file__).parents[3] / "benchmarks/synthetic_corpus.py"
+FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
 
 
 @pytest.fixture(scope="module")

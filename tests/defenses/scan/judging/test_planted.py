@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.defenses.filters.suspicious_groups.conftest import Made, made
+from tests.defenses.scan.groups.conftest import Made, made
 
 from mmpoison.defenses.scan.groups import planted
 from mmpoison.defenses.scan.groups.planted import PlantedSize, plant_goals

@@ -14,7 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import refusal
-from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs, npy_pair, subset
+from tests.defenses.scan.embedded.conftest import (
+    Pairs,
+    clip_retrieval,
+    datacomp,
+    make_pairs,
+    npy_pair,
+    subset,
+)
 
 from mmpoison.defenses.scan import ShardError, ShardVerdict, open_embedded, write_results
 from mmpoison.defenses.scan.write.tables import ResultWriter, drop_schema, own_schema

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
-from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
-from tests.runs.data_scan.group_loop import Found, groups_in, scan_memory, source_of
+from tests.defenses.scan.groups.conftest import Made, made, saved_and_read
+from tests.defenses.scan.whole.group_loop import Found, groups_in, scan_memory, source_of
 
 from mmpoison.defenses.scan import open_embedded
 from mmpoison.defenses.scan.groups import cells
@@ -233,8 +233,8 @@ SCAN = """
 import hashlib
 import sys
 from pathlib import Path
-from tests.defenses.filters.suspicious_groups.conftest import made
-from tests.runs.data_scan.group_loop import source_of
+from tests.defenses.scan.groups.conftest import made
+from tests.defenses.scan.whole.group_loop import source_of
 from mmpoison.defenses.scan import scan as module
 from mmpoison.defenses.scan.sources import OpenedSource
 from mmpoison.base.progress import SilentProgress
@@ -256,7 +256,7 @@ module.scan_embedded(
 
 @pytest.mark.slow
 def test_threads_of_the_matrix_products_change_no_bit(tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     found = {
         subprocess.run(
             [sys.executable, "-c", SCAN, str(tmp_path)],

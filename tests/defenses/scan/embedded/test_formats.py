@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import refusal
-from tests.embedded import conftest as write
-from tests.embedded.conftest import make_pairs
+from tests.defenses.scan.embedded import conftest as write
+from tests.defenses.scan.embedded.conftest import make_pairs
 
 from mmpoison.defenses.scan import EmbeddedSource, ShardError, open_embedded
 from mmpoison.defenses.scan.read.formats import npy, parquet_lists

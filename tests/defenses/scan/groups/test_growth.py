@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
+from tests.defenses.scan.groups.conftest import Made, made, saved_and_read
 
 from mmpoison.defenses.scan.groups import growth
 from mmpoison.defenses.scan.groups.fit import crowd_of, fit_pairs

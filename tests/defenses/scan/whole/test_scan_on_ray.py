@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.defenses.scan.whole.conftest import write_corpus
 from tests.runs.conftest import kill_the_first_worker
-from tests.runs.data_scan.conftest import write_corpus
 
 import mmpoison
 from mmpoison.base.workers import connect

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.embedded.conftest import make_pairs, npy_pair
+from tests.defenses.scan.embedded.conftest import make_pairs, npy_pair
 
 from mmpoison.base import untrusted
 from mmpoison.datasets.catalogue import DATASETS

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.conftest import write_tar
-from tests.runs.data_scan.test_shard_passes import Here
+from tests.defenses.scan.whole.test_shard_passes import Here
 
 import datasets
 import mmpoison

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fsspec.registry import _registry
-from tests.embedded.conftest import datacomp, make_pairs
-from tests.runs.data_scan.test_scan_embedded import scanned
-from tests.runs.data_scan.test_shard_passes import Here
+from tests.defenses.scan.embedded.conftest import datacomp, make_pairs
+from tests.defenses.scan.whole.test_scan_embedded import scanned
+from tests.defenses.scan.whole.test_shard_passes import Here
 
 import mmpoison
 from mmpoison.defenses.scan import open_embedded

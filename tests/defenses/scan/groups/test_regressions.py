@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tests.defenses.filters.suspicious_groups.conftest import Made, made, saved_and_read
+from tests.defenses.scan.groups.conftest import Made, made, saved_and_read
 
 from mmpoison.defenses.scan.groups.fit import (
     IMAGE_SIDE,

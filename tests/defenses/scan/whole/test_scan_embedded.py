@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.embedded.conftest import ONE_SHARD, make_pairs
-from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
-from tests.runs.data_scan.group_loop import scan_memory
-from tests.runs.data_scan.test_shard_passes import Here
+from tests.defenses.scan.embedded.conftest import ONE_SHARD, make_pairs
+from tests.defenses.scan.whole.conftest import FALSE_PAIRS, write_corpus
+from tests.defenses.scan.whole.group_loop import scan_memory
+from tests.defenses.scan.whole.test_shard_passes import Here
 
 import mmpoison
 from mmpoison.base.progress import SilentProgress

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from sklearn.decomposition import PCA
-from tests.defenses.filters.suspicious_groups.conftest import Made, saved_and_read
+from tests.defenses.scan.groups.conftest import Made, saved_and_read
 
 from mmpoison.base.seeding import stream_key
 from mmpoison.defenses.scan.groups.cells import (
