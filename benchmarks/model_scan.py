@@ -28,7 +28,7 @@ from rich.progress import track
 from rows import Row, summary_table
 
 from mmpoison.attacks import SingleTargetLabel
-from mmpoison.attacks.goal import Goal, random_goals
+from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.settings import Carrier
 from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.seeding import generator
@@ -44,6 +44,7 @@ from mmpoison.runs.check_model import CLEAN_SHARE
 from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.statistics import clustered_share
 from mmpoison.training import finetune
+from mmpoison_lab.matrix.plan import random_goals
 
 LEVELS = (0.001, 0.01, 0.05, 0.1)
 NULLS = ("none", "same", "val", "short")

@@ -28,13 +28,12 @@ from rows import Row, resumed
 
 from mmpoison.attacks import VectorSurrogate
 from mmpoison.attacks.catalogue import build_attack, run_attack
-from mmpoison.attacks.goal import random_goals
 from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
 from mmpoison.cli.sweep import parse_seeds
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
-from mmpoison.defenses.scan.cut.result import auroc, recall_at
+from mmpoison.defenses.scan.cut.result import auroc
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
 from mmpoison.defenses.scan.groups.passes import read_memory
 from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard
@@ -46,6 +45,8 @@ from mmpoison.models.embedding import embed_captions, embed_images
 from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import clustered_share
 from mmpoison_lab.attacks.matching import nearest_classes
+from mmpoison_lab.matrix.measure_piece import recall_at
+from mmpoison_lab.matrix.plan import random_goals
 
 LIKELY, LOOK = 0.01, 0.1
 CAUGHT = {f"caught at {loss:.1%}": loss for loss in (0.001, 0.01, 0.02, 0.05)}

@@ -37,7 +37,8 @@ from mmpoison.training import (
     contrastive_loss,
     finetune,
 )
-from mmpoison.training.objective import CropFlipColour, EditWords, ImageView, TextView
+from mmpoison.training.objective import CropFlipColour, ImageView, TextView
+from mmpoison_lab.synonyms import EditWords
 
 Run = Callable[..., TrainingResult]
 

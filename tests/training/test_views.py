@@ -7,7 +7,8 @@ from collections import Counter
 import torch
 
 from mmpoison.base.seeding import generator
-from mmpoison.training.objective import CropFlipColour, EditWords, FeatureNoise
+from mmpoison.training.objective import CropFlipColour, FeatureNoise
+from mmpoison_lab.synonyms import EditWords
 
 
 def a_ramp(count: int) -> torch.Tensor:

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mmpoison.pairs import plural, synonyms
+from mmpoison.pairs import plural
+from mmpoison_lab.synonyms import synonyms
 
 # "of" is no ending: a herd of sheep
 _ENDINGS = """

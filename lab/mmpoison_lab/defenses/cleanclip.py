@@ -14,12 +14,12 @@ from mmpoison.defenses import DEFENSES, CleanFinetune
 from mmpoison.models import Rows
 from mmpoison.training import (
     CropFlipColour,
-    EditWords,
     Embedded,
     Objective,
     TrainingSettings,
     contrastive_loss,
 )
+from mmpoison_lab.synonyms import EditWords
 
 
 class CleanClipLoss(Objective):

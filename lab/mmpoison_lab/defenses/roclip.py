@@ -18,7 +18,6 @@ from mmpoison.training import (
     MOST_EPOCHS,
     ROLES,
     CropFlipColour,
-    EditWords,
     Embedded,
     EpochStart,
     ImageView,
@@ -29,6 +28,7 @@ from mmpoison.training import (
     contrastive_loss,
     finetune,
 )
+from mmpoison_lab.synonyms import EditWords
 
 
 @DEFENSES.register("roclip")

@@ -18,7 +18,6 @@ from mmpoison.training import (
     MOST_EPOCHS,
     ROLES,
     CropFlipColour,
-    EditWords,
     Embedded,
     EpochStart,
     ImageView,
@@ -31,6 +30,7 @@ from mmpoison.training import (
     finetune,
 )
 from mmpoison_lab.defenses.two_gaussians import fit_two_gaussians
+from mmpoison_lab.synonyms import EditWords
 
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_GROWTH = 32, 5, 0.01
 """Length of the paper's training, its unimodal epochs, and by how much the safe part grows in an epoch."""

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mmpoison import __version__
 from mmpoison.attacks import Goal, Surrogate, build_attack
 from mmpoison.base import ContentCache, RunProgress, find_device
-from mmpoison.defenses import DEFENSES, DefenseKind, auroc, average_precision, recall_at
+from mmpoison.defenses import DEFENSES, DefenseKind, auroc, average_precision
 from mmpoison.errors import InputError, ResultError
 from mmpoison.evaluation import TestEmbeddings, TestSet, probed_test, triggered_success
 from mmpoison.images import read_trigger
@@ -400,3 +401,19 @@ def _filter_numbers(verdicts: Verdicts, bad: BoolArray) -> dict[str, Any]:
 def _mean(values: list[float | None]) -> float | None:
     known = [float(value) for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def recall_at(
+    positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]], lost: float
+) -> float:
+    """Return the share of positives above the scores of all but a share of the negatives, in [0, 1].
+
+    Args:
+        positive: Scores of the poisoned pairs, shape `(n,)`.
+        negative: Scores of the clean pairs, shape `(m,)`.
+        lost: Share of the clean pairs that may be lost, in [0, 1].
+
+    >>> recall_at(np.array([3.0, 9.0]), np.arange(11.0), lost=0.2)
+    0.5
+    """
+    return float((positive > np.quantile(negative, 1 - lost)).mean())

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmpoison.attacks import ATTACKS, build_attack, random_goals, takes_several_goals
+from mmpoison.attacks import ATTACKS, build_attack, takes_several_goals
 from mmpoison.base import generator, plain_name, unknown_name
 from mmpoison.defenses import DEFENSES, build_defense, build_filter, defense_parameters
 from mmpoison.errors import InputError
@@ -55,6 +55,31 @@ class MatrixPiece:
     def id(self) -> str:
         """Its name, and that of its folder: `ROW/GOAL-seedN`."""
         return piece_folder(self.row, self.goal, self.seed)
+
+
+def random_goals(
+    classes: Sequence[str],
+    number: int,
+    seed: int,
+    near: Mapping[str, Sequence[str]] | None = None,
+) -> list[tuple[str, str]]:
+    """Draw different goals, each an original and a target class, from all ordered pairs.
+
+    Args:
+        classes: The classes.
+        number: How many goals; fewer are given where there are fewer.
+        seed: Seed of the draw.
+        near: The target classes that each original class may have; all others by default.
+
+    >>> random_goals(["bird", "sheep"], 5, seed=0)
+    [('sheep', 'bird'), ('bird', 'sheep')]
+    """
+    every = [(a, b) for a in classes for b in classes if a != b]
+    if near is not None:
+        every = [(a, b) for a, b in every if b in near.get(a, ())]
+    # the stream is named after its first user, whose published numbers depend on it
+    chosen = generator(seed, "benchmark-goals").permutation(len(every))[:number]
+    return [every[place] for place in chosen]
 
 
 def chosen_part(

@@ -10,8 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.reporting import Compared, canvas, mark_threshold, visible
+from mmpoison.reporting import Compared, canvas, visible
 from mmpoison.statistics import Summary
+
+
+def mark_threshold(axis: Any, threshold: float) -> None:
+    """Draw a vertical line at a threshold, with its value."""
+    axis.axvline(threshold, color="0.0", linestyle="-.", linewidth=1.2)
+    axis.annotate(
+        f"threshold {threshold:.3f}",
+        (threshold, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -12),
+        textcoords="offset points",
+        fontsize=9,
+    )
 
 
 def plain(text: str) -> str:

@@ -17,9 +17,9 @@ from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import goal_targets_of
-from mmpoison.pairs.captions import groups, synonyms
 from mmpoison_lab.attacks.backdoors import CLIP_TEMPLATES, ToxicText
 from mmpoison_lab.attacks.phrases import class_names, naming_words, rewrite
+from mmpoison_lab.synonyms import groups, synonyms
 
 GOAL = "car2boat"
 WORDS = ("A big car on the road.", "Two old cars near a house.", "a man walking by a red car")

@@ -11,7 +11,6 @@ from .catalogue import takes_several_goals as takes_several_goals
 from .goal import Goal as Goal
 from .goal import goal_classes as goal_classes
 from .goal import original_of_auto as original_of_auto
-from .goal import random_goals as random_goals
 from .injection import PoisonedPair as PoisonedPair
 from .injection import PoisonManifest as PoisonManifest
 from .injection import poisoned_pairs as poisoned_pairs

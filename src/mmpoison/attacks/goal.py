@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 
@@ -89,31 +88,6 @@ def require_different_originals(goals: Sequence[Goal]) -> None:
             f"goals {', '.join(map(str, goals))}: class {twice[0]!r} is the original class of more than one goal, and "
             "its captions cannot go to two classes: give each goal its own original class"
         )
-
-
-def random_goals(
-    classes: Sequence[str],
-    number: int,
-    seed: int,
-    near: Mapping[str, Sequence[str]] | None = None,
-) -> list[tuple[str, str]]:
-    """Draw different goals, each an original and a target class, from all ordered pairs.
-
-    Args:
-        classes: The classes.
-        number: How many goals; fewer are given where there are fewer.
-        seed: Seed of the draw.
-        near: The target classes that each original class may have; all others by default.
-
-    >>> random_goals(["bird", "sheep"], 5, seed=0)
-    [('sheep', 'bird'), ('bird', 'sheep')]
-    """
-    every = [(a, b) for a in classes for b in classes if a != b]
-    if near is not None:
-        every = [(a, b) for a, b in every if b in near.get(a, ())]
-    # the stream is named after its first user, whose published numbers depend on it
-    chosen = generator(seed, "benchmark-goals").permutation(len(every))[:number]
-    return [every[place] for place in chosen]
 
 
 def goal_classes(pairs: PairDataset) -> list[str]:

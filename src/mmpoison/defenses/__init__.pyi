@@ -20,7 +20,6 @@ from .scan.cut.relevance_filter import RelevanceFilter as RelevanceFilter
 from .scan.cut.result import FilterResult as FilterResult
 from .scan.cut.result import auroc as auroc
 from .scan.cut.result import average_precision as average_precision
-from .scan.cut.result import recall_at as recall_at
 from .scan.cut.scan_trace import ScanTrace as ScanTrace
 from .scan.cut.score_filter import PairScores as PairScores
 from .scan.cut.score_filter import ScoreFilter as ScoreFilter

@@ -1,6 +1,5 @@
 from .captions import caption_of as caption_of
 from .captions import plural as plural
-from .captions import synonyms as synonyms
 from .manifest import AddedImage as AddedImage
 from .manifest import PoisonedPair as PoisonedPair
 from .poison_record import new_image as new_image

@@ -1,6 +1,5 @@
 from . import text as text
 from .figure import canvas as canvas
-from .figure import mark_threshold as mark_threshold
 from .figure import save as save
 from .figure import template as template
 from .html_report import PageCell as PageCell

@@ -39,19 +39,6 @@ def canvas(panels: int) -> tuple[Any, list[Any]]:
     return figure, axes
 
 
-def mark_threshold(axis: Any, threshold: float) -> None:
-    """Draw a vertical line at a threshold, with its value."""
-    axis.axvline(threshold, color="0.0", linestyle="-.", linewidth=1.2)
-    axis.annotate(
-        f"threshold {threshold:.3f}",
-        (threshold, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -12),
-        textcoords="offset points",
-        fontsize=9,
-    )
-
-
 def save(figure: Any, target: Path) -> Path:
     """Write a figure whole or not at all, in the format of the file's ending."""
     from matplotlib import rc_context

@@ -6,7 +6,6 @@ from .loop import TrainingResult as TrainingResult
 from .loop import chain_callbacks as chain_callbacks
 from .loop import finetune as finetune
 from .objective import CropFlipColour as CropFlipColour
-from .objective import EditWords as EditWords
 from .objective import Embedded as Embedded
 from .objective import EpochStart as EpochStart
 from .objective import ImageView as ImageView

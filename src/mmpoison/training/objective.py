@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpoison.models.inputs import Rows
-from mmpoison.pairs.captions import synonyms
 
 # -- CLIP's symmetric contrastive loss.
 
@@ -88,46 +87,6 @@ class CropFlipColour:
 
 def _column(factors: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
     return torch.from_numpy(factors).float().view(-1, 1, 1, 1)
-
-
-@dataclass(frozen=True)
-class EditWords:
-    """Views of captions by EDA (Wei and Zou, EMNLP 2019): each caption gets one of four edits.
-
-    The edits are: delete words, swap two words, insert a synonym of a word, replace a word by a synonym. A word without
-    a synonym is inserted itself, and replaced by nothing.
-
-    Attributes:
-        share: Share of a caption's words that an edit changes; one at least.
-        synonyms: Synonyms of words in lower case; by default those of `mmpoison.pairs.captions`.
-    """
-
-    share: float = 0.1
-    synonyms: Mapping[str, Sequence[str]] = field(default_factory=synonyms)
-
-    def __call__(self, captions: Sequence[str], stream: np.random.Generator) -> list[str]:
-        """Return changed captions; see `TextView`."""
-        return [" ".join(self._edited(caption.split(), stream)) for caption in captions]
-
-    def _edited(self, words: list[str], stream: np.random.Generator) -> list[str]:
-        edit = int(stream.integers(4))
-        for _ in range(max(1, int(self.share * len(words)))):
-            if len(words) < 2:
-                break
-            first, second = (int(i) for i in stream.choice(len(words), 2, replace=False))
-            if edit == 0:
-                del words[first]
-            elif edit == 1:
-                words[first], words[second] = words[second], words[first]
-            elif edit == 2:
-                words.insert(second, self._synonym(words[first], stream))
-            else:
-                words[first] = self._synonym(words[first], stream)
-        return words
-
-    def _synonym(self, word: str, stream: np.random.Generator) -> str:
-        known = self.synonyms.get(word.lower(), ())
-        return known[int(stream.integers(len(known)))] if known else word
 
 
 @dataclass(frozen=True)

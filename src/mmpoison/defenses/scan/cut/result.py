@@ -182,19 +182,3 @@ def average_precision(
     hits = np.cumsum(counts[::-1])[::-1]
     alarms = len(negative) - np.searchsorted(np.sort(negative), scores, side="left")
     return float((counts * hits / (hits + alarms)).sum() / len(positive))
-
-
-def recall_at(
-    positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]], lost: float
-) -> float:
-    """Return the share of positives above the scores of all but a share of the negatives, in [0, 1].
-
-    Args:
-        positive: Scores of the poisoned pairs, shape `(n,)`.
-        negative: Scores of the clean pairs, shape `(m,)`.
-        lost: Share of the clean pairs that may be lost, in [0, 1].
-
-    >>> recall_at(np.array([3.0, 9.0]), np.arange(11.0), lost=0.2)
-    0.5
-    """
-    return float((positive > np.quantile(negative, 1 - lost)).mean())
