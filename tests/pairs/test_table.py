@@ -99,6 +99,7 @@ def test_image_indices(table: PairDataset) -> None:
 def test_counts(table: PairDataset) -> None:
     assert list(table.lines()) == LINES
     assert table.poisoning_rate == 0
+    assert table.select(split="val", label="sheep").poisoning_rate == 0
     assert poisoned_table(table).poisoning_rate == 1 / 4  # of training pairs
     assert poisoned_table(table).counts() == {
         "images": 4,

@@ -81,6 +81,15 @@ def test_tables(write: Write, text: str, options: Any, captions: dict[str, list[
     assert pairs.root == file.parent
 
 
+def test_label_and_split(write: Write) -> None:
+    file = write(
+        "\ufeffFile_Name;Text;Class;Split\n1.jpg;x;sheep;Validation\n2.jpg;y;;\n3.jpg;z;cow;restval\n"
+    )
+    pairs = load_pairs(file)
+    assert [line["label"] for line in pairs.lines()] == ["sheep", None, "cow"]
+    assert [line["split"] for line in pairs.lines()] == ["val", "train", "train"]
+
+
 def test_a_folder_with_one_table(write: Write, tmp_path: Path) -> None:
     write("image,caption\n1.jpg,x\n")
     assert captions_by_image(load_pairs(tmp_path)) == {"1.jpg": ["x"]}
