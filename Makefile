@@ -88,8 +88,9 @@ docs: $(VENV)/.installed-docs ## build the documentation into site/
 screenshots: $(VENV)/.installed-dev ## make the screenshots in docs/images, with Chromium
 	$(BIN)/python docs/tools/screenshots.py $(ARGS)
 
-wheel: $(VENV)/.installed-dev ## build the wheel into dist/
+wheel: $(VENV)/.installed-dev ## build the wheels of the product and of the laboratory into dist/
 	$(BIN)/python -m build --wheel $(ARGS)
+	$(BIN)/python -m build --wheel --outdir dist $(ARGS) lab
 
 clean: ## remove the environment and everything that was built; runs/ stays
 	@test ! -e $(VENV)/.made || rm -rf $(VENV)
