@@ -30,6 +30,7 @@ def reproduce() -> Iterator[ModuleType]:
         pytest.skip("the benchmarks are not in a built package")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FILE.parent))  # as it is for a script
+        patch.syspath_prepend(str(FILE.parents[2] / "benchmarks"))
         yield importlib.import_module("reproduce")
 
 

@@ -59,7 +59,7 @@ What do you have?
       [bold]mmpoison scan pairs.csv --out scan[/bold]
   a model: find out whether it is poisoned (START is the model that it was made from)
       [bold]mmpoison check MODEL --data pairs --reference START[/bold]
-  the paper: reproduce any table or figure of it
+  the paper: reproduce any table or figure of it (with the package mmpoison-lab)
       [bold]mmpoison run table-3-openmoji[/bold]
   nothing yet: see the attack and the defences on the package's own data
       [bold]mmpoison demo[/bold]
