@@ -14,6 +14,7 @@ import typer
 
 import mmpoison
 from mmpoison import __version__
+from mmpoison.attacks import ATTACKS
 from mmpoison.cli.app import VERBS, command_of
 from mmpoison.cli.console import console
 from mmpoison.cli.verb import declared
@@ -195,3 +196,8 @@ def test_a_docstring_says_group_and_help() -> None:
     }
     assert found["count"].min == 1
     assert found["force"].default == "--force"  # nobody turns off what is off by default
+
+
+def test_poison_lists_the_attacks_that_are_registered(cli: Callable[..., Any]) -> None:
+    shown = cli("poison", "--help").out.replace("│", " ")
+    assert [name for name in ATTACKS if name not in " ".join(shown.split())] == []

@@ -76,8 +76,8 @@ def poison(
         carrier: existing: false captions are added to images of B, which keep their honest ones (default of attacks II
             and III); own: images of B have false captions only (default of attackers who know the filters).
         target_image: Attack I: random (default), centre, or the id of a test image of B.
-        encoder: For --target-image centre and attackers who know a surrogate: a model's name or folder.
-        changes: An option of the attack, e.g. decoys=10.
+        encoder: For --target-image centre and attacks that know a surrogate: a model's name or folder.
+        changes: An option of the attack, by its name.
 
     Rebuild:
         from_manifest: Rebuild the poisoned set of this manifest.json from the clean set.
