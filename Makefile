@@ -41,7 +41,7 @@ help: ## print this list
 demo: $(VENV)/.installed ## install, then poison, fine-tune, measure, defend and show it
 	$(BIN)/mmpoison demo $(ARGS)
 
-reproduce: $(VENV)/.installed-dev ## run the paper's tables and figures on the small data (hours), then docs/results/paper
+reproduce: $(VENV)/.installed-dev ## run the paper's tables and figures on the small data (hours), then lab/docs/results/paper
 	$(BIN)/python docs/tools/reproduce.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(VENV)/.installed-dev ## install with the development tools, then run all tests

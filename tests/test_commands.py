@@ -245,6 +245,7 @@ def problems(files: Iterable[Path]) -> Iterator[str]:
 def test_pages_show_commands_that_run() -> None:
     pages = {
         *DOCS.rglob("*.md"),
+        *(ROOT / "lab/docs").rglob("*.md"),
         *DOCS.rglob("*.ipynb"),
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",

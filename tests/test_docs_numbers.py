@@ -14,7 +14,7 @@ from scipy import stats
 from mmpoison.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-PAGES = ROOT / "docs/results/paper"
+PAGES = ROOT / "lab/docs/results/paper"
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "benchmarks").is_dir() or not PAGES.is_dir(), reason="not in a built package"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ from mmpoison.images.sources import image_bytes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PAGES = {
+    file.relative_to(folder).as_posix(): file
+    for folder in (DOCS, ROOT / "lab/docs")
+    for file in folder.rglob("*.md")
+}
+"""The pages of the product and of the laboratory, by their place in the site."""
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "mkdocs.yml").is_file() or not DOCS.is_dir(), reason="not in a built package"
@@ -73,7 +80,7 @@ def test_entries_are_counted() -> None:
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
-    there = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md")}
+    there = set(PAGES)
     there |= {f"{file.relative_to(DOCS).with_suffix('.md').as_posix()}" for file in
               DOCS.glob("notebooks/*.ipynb")}  # fmt: skip
     listed = list(files_in(nav()))
@@ -85,8 +92,8 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
 def test_no_page_is_too_long() -> None:
     long = {
-        file.relative_to(DOCS).as_posix(): lines
-        for file in DOCS.rglob("*.md")
+        page: lines
+        for page, file in PAGES.items()
         if (lines := len(file.read_text(encoding="utf-8").splitlines())) > MOST_LINES
     }
     assert not {page for page in long if not page.startswith(tuple(LONGER))}, long
@@ -130,13 +137,20 @@ def test_anchors_are_read() -> None:
     assert anchors_of(text) == {"a-b-c", "4-look-there", "old"}
 
 
+def target(place: str, page: str, file: Path) -> Path:
+    """The file that a link of a page, or of a file at the top, leads to; a link to the page itself is empty."""
+    if file.parent == ROOT:
+        return ROOT / page if page else file
+    return PAGES[os.path.normpath(Path(place).parent / page)] if page else file
+
+
 def test_links_to_parts_of_pages_lead_there() -> None:
     checked = 0
-    for file in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+    front = {name: ROOT / name for name in ("README.md", "CONTRIBUTING.md")}
+    for place, file in [*PAGES.items(), *front.items()]:
         text = re.sub(r"(?ms)^```.*?^```", "", file.read_text(encoding="utf-8"))
         for page, anchor in re.findall(r"\]\(([^)\s#:]*\.md)?#([^)\s]+)\)", text):
-            target = (file.parent / page).resolve() if page else file
-            content = target.read_text(encoding="utf-8")
+            content = target(place, page, file).read_text(encoding="utf-8")
             # names of Python objects are made when the site is built
             if "::: " not in content:
                 assert anchor in anchors_of(content), f"{file}: {page}#{anchor}"
@@ -148,10 +162,12 @@ def test_rows_and_columns_that_pages_name_exist() -> None:
     """They are in the recipe of the matrix, or registered by a page that the same page links to."""
     recipe = (ROOT / "lab/mmpoison_lab/recipes/matrix.yaml").read_text(encoding="utf-8")
     checked = 0
-    for file in [*DOCS.glob("tasks/*.md"), *DOCS.glob("results/*.md")]:
+    for place, file in PAGES.items():
+        if not re.fullmatch(r"(tasks|results)/[\w-]+\.md", place):
+            continue
         text = file.read_text(encoding="utf-8")
         linked = re.findall(r"\]\(([\w-]+\.md)\)", text)
-        shown = "".join((file.parent / page).read_text(encoding="utf-8") for page in linked)
+        shown = "".join(target(place, page, file).read_text(encoding="utf-8") for page in linked)
         known = {*re.findall(r"register\(\"([\w-]+)\"\)", shown), *re.findall(r"[\w-]+", recipe)}
         named = ",".join(re.findall(r"--with (?:rows|columns)=([\w,-]+)", text))
         assert set(filter(None, named.split(","))) <= known, file

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from types import ModuleType
 
@@ -79,7 +80,8 @@ def parse(command: list[str]) -> None:
         script.command()(importlib.import_module(Path(command[0]).stem).main)
         typer.main.get_command(script).make_context("script", command[1:])
     else:
-        command_of(command[0]).make_context(command[0], command[1:])
+        # a copy: a command keeps the first help option that it makes
+        copy(command_of(command[0])).make_context(command[0], command[1:])
 
 
 def test_no_photo_is_published(reproduce: ModuleType, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ INSTEAD = {
 
 PERCENT = r"\d+ %"
 
-GENERATED = ("docs/results/paper/",)
+GENERATED = ("lab/docs/results/paper/",)
 """Pages that quote captions."""
 
 
@@ -52,6 +52,7 @@ def texts() -> list[Path]:
     for folder, kinds in (
         ("src", ("*.py", "*.html", "*.js", "*.yaml", "*.j2")),
         ("docs", ("*.md",)),
+        ("lab", ("*.py", "*.yaml", "*.j2", "*.md")),
     ):
         found += [path for kind in kinds for path in sorted((ROOT / folder).rglob(kind))]
     return [path for path in found if not str(path.relative_to(ROOT)).startswith(GENERATED)]

@@ -1,4 +1,4 @@
-"""Shows notebooks as pages of the documentation: a hook of mkdocs, in the place of a plug-in with forty dependencies.
+"""Adds the laboratory's pages and notebooks to the documentation: a hook of mkdocs, in the place of two plug-ins.
 
 Outputs are those that are stored in the notebook; nothing is executed here.
 """
@@ -14,7 +14,12 @@ from mkdocs.structure.files import File, Files
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a Markdown page for each notebook, next to the notebook itself."""
+    """Add the pages of `lab/docs`, and a Markdown page for each notebook, next to the notebook itself."""
+    lab = Path(config.config_file_path).parent / "lab" / "docs"
+    for path in sorted(lab.rglob("*")):
+        if path.is_file():
+            place = path.relative_to(lab).as_posix()
+            files.append(File(place, str(lab), config.site_dir, config.use_directory_urls))
     for file in [each for each in files if each.src_uri.endswith(".ipynb")]:
         text = Path(str(file.abs_src_path)).read_text(encoding="utf-8")
         name = Path(file.src_uri).name

@@ -17,7 +17,7 @@ from mmpoison.errors import InputError
 ROOT = Path(__file__).parents[2]
 # results are measured by the scripts there, which some pages read
 sys.path.append(str(ROOT / "benchmarks"))
-PAGES = ROOT / "docs/results/paper"
+PAGES = ROOT / "lab/docs/results/paper"
 
 WIDE = "---\nhide: [navigation, toc]\n---\n\n"
 """Before a page with wide tables: leaves the room for them."""

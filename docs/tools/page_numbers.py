@@ -7,7 +7,7 @@ A number in prose stands between two comments, the first of which says where it 
 
     Hit@10 <!--= table-3; openmoji; ours (poisoned model); Hit@10 -->0.901<!--/-->
 
-The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
+The page (below `lab/docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
 page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
 comments has the standard deviation, too. Any other text is that of the cell.
 A key of a JSON file of `docs/results/`: `performance/ranks; found.peak_gib`.
@@ -112,7 +112,7 @@ def cell(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> An
     Raises:
         InputError: If the page, the row or the column is not there.
     """
-    if (file := pages.parent / f"{page}.json").is_file():
+    if (file := ROOT / "docs/results" / f"{page}.json").is_file():
         values = dict(flat(json.loads(file.read_text(encoding="utf-8"))))
         if column in values:
             return values[column]
@@ -179,7 +179,11 @@ def _wanted(place: re.Match[str], pages: Path) -> str:
 
 def texts() -> list[Path]:
     """List the texts that may hold such numbers."""
-    written = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    written = [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "lab/docs").rglob("*.md"),
+        ROOT / "README.md",
+    ]
     return sorted(file for file in written if PAGES not in file.parents)
 
 

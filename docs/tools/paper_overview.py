@@ -1,6 +1,6 @@
 """The page of the paper's numbers and ours, made of the numbers of all published runs.
 
-python docs/tools/paper_overview.py            # says where docs/results/paper/overview.md differs from runs.parquet
+python docs/tools/paper_overview.py            # says where lab/docs/results/paper/overview.md differs from runs.parquet
 python docs/tools/paper_overview.py --write    # writes it
 """
 

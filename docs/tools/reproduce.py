@@ -375,7 +375,7 @@ def write_pages(runs: Path, out: Path) -> list[str]:
 def main(
     data: Path | None = None,
     runs: Path = Path("runs/paper"),
-    out: Path = Path("docs/results/paper"),
+    out: Path = Path("lab/docs/results/paper"),
     only: list[str] | None = None,
     dry_run: bool = False,
     pages: bool = False,

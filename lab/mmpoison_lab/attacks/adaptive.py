@@ -62,7 +62,7 @@ class AdaptiveAttack(BaseAttack):
     """An attacker who knows the filters; by default the images that carry false captions are his own."""
 
     source = "mmpoison, adaptive attackers"
-    section = "docs/tasks/other-attacks.md, 'Attackers who know the filter'"
+    section = "lab/docs/tasks/other-attacks.md, 'Attackers who know the filter'"
     usual: ClassVar[Mapping[str, Any]] = {"carrier": "own"}
 
 
@@ -625,7 +625,7 @@ class NearestGoal(LabelAttack):
 
     name = "nearest-goal"
     source = "mmpoison, after the idea of MP-Nav (Zhang et al., ICML 2025)"
-    section = "docs/tasks/other-attacks.md, 'Attacks that choose captions'"
+    section = "lab/docs/tasks/other-attacks.md, 'Attacks that choose captions'"
     summary = "typical captions of class A on typical images of a class near to it"
     needs_embeddings = True
 

@@ -9,7 +9,7 @@ from mmpoison.runs import VIEWS, Written
 
 
 class Paper:
-    """The paper's tables and figures, with its numbers beside ours."""
+    """The paper's tables and figures, with its numbers next to ours."""
 
     @property
     def names(self) -> Sequence[str]:

@@ -326,6 +326,6 @@ def test_own_columns_come_before_those_of_a_file(
 
 @pytest.mark.parametrize("data", ["openmoji", "rsicd-ucm", "openmoji-both"])
 def test_what_is_published_fits_the_recipes(tmp_path: Path, data: str) -> None:
-    file = Path(__file__).parents[3] / "docs/results/matrix" / data / "matrix.parquet"
+    file = Path(__file__).parents[3] / "lab/docs/results/matrix" / data / "matrix.parquet"
     recipe = load_matrix(recipe_on("matrix", data))
     assert unpack_into(file, recipe, tmp_path / "out", dry_run=True)
