@@ -156,6 +156,7 @@ def outcomes(
     asked = {f"works: {name}": text for name, text in WORKS.items()}
     asked |= {f"names: {name}": text for name, (_, text) in NAMES_ITS_EXTRA.items()}
     asked |= {f"laboratory: {name}": text for name, text in NAMES_THE_LABORATORY.items()}
+    asked["a model that is nowhere"] = "models show openmoji-mni"
     commands = [[word.format(**names) for word in text.split()] for text in asked.values()]
     program = str(Path(__file__).with_name("bare_install.py"))
     # the Python of an environment where the wheel alone is installed has nothing to hide
@@ -213,6 +214,9 @@ def test_verbs_work_without_extras_or_name_them(outcomes: dict[str, dict[str, An
         assert outcome["code"] == 2, (name, outcome["out"])
         assert len(outcome["err"].splitlines()) == 1, name
         assert f"mmpoison[{extra}]" in outcome["err"], name
+    # the laboratory has no models
+    assert "mmpoison-lab" not in outcomes["a model that is nowhere"]["err"]
+    assert "did you mean 'openmoji-mini'" in outcomes["a model that is nowhere"]["err"]
     for name in NAMES_THE_LABORATORY:
         outcome = outcomes[f"laboratory: {name}"]
         assert outcome["code"] == 2, (name, outcome["out"])

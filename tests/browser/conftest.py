@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 SCRIPT = "<script>alert('caption')</script><img src=x onerror=alert(1)> sheep"
+UNFOLD = "for (const fold of document.querySelectorAll('details')) fold.open = true"
 ESCAPES = "a \x1b[31mred\x1b]0;title\x07 \u202eplane"
 
 NEEDED = os.environ.get("MMPOISON_CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
@@ -219,7 +220,7 @@ def offline_and_accessible(
         assert asked == []
         assert page.locator("script").count() == scripts
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-        page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        page.evaluate(UNFOLD)
         assert serious(page) == []
         page.set_viewport_size({"width": 320, "height": 640})
         assert too_wide(page) == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.browser.conftest import UNFOLD
 from tests.conftest import few
 from tests.reporting.conftest import (
     example_metrics,
@@ -24,7 +25,6 @@ from mmpoison.reporting.scan_page import write_scan_page
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-UNFOLD = "for (const fold of document.querySelectorAll('details')) fold.open = true"
 SCRIPT = "<script>alert('caption')</script><img src=https://example.org/x onerror=alert(1)>"
 
 

@@ -48,7 +48,7 @@ LIBRARIES = ("python", "torch", "open_clip_torch", "numpy", "pillow", "safetenso
 """Lines of a page that the version follows."""
 PIXELS = re.compile(r"[0-9a-f]{64}|[A-Za-z0-9+/]{60,}={0,2}")
 """Digests, and numbers as text."""
-PROGRESS = re.compile(r"[\w :,'()-]+: [\d,]+|.* so far\)")
+PROGRESS = re.compile(r"[\w :,'()-]+: [\d,]+")
 """A line about a step that begins or takes long: a step whose result is cached has none."""
 
 

@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from mmpoison_lab.matrix.run_matrix import MatrixPlan
 
 
-MOST_GOALS = 1000
-"""So many random goals a matrix has at most."""
-
-
 class Matrix:
     """A matrix of attacks (rows) against defences (columns)."""
 
@@ -91,6 +87,8 @@ def number_of_goals(text: str) -> int:
     Raises:
         InputError: If it is no number from 1 to 1,000.
     """
+    from mmpoison_lab.matrix.part import MOST_GOALS
+
     number = int(text) if text.isdecimal() and len(text) < 5 else 0
     if not 1 <= number <= MOST_GOALS:
         raise InputError(

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from tests.cli.conftest import Outcome
 
+from mmpoison.runs.experiments import experiment_of
+from mmpoison.runs.recipe import load_recipe
 from mmpoison_lab.matrix.part import load_matrix
 from mmpoison_lab.matrix.records import MatrixCell, read_cells, write_cells
 from mmpoison_lab.matrix.run_matrix import _claim
@@ -154,3 +156,11 @@ def test_a_broken_folder_is_one_line(refused: Callable[..., str], work: Path) ->
     (work / "broken").mkdir()
     (work / "broken" / "matrix.yaml").write_text(yaml.safe_dump(broken))
     assert "is broken" in refused("report broken")
+
+
+def test_a_recipe_that_leaves_its_matrix_out_is_a_run(recipe: str, work: Path) -> None:
+    value = yaml.safe_load((work / recipe).read_text())
+    assert experiment_of(value) == "matrix"
+    (work / "run.yaml").write_text(yaml.safe_dump(value | {"matrix": None}))
+    assert experiment_of({"matrix": None}) is None
+    assert load_recipe("run.yaml").seed == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.browser.conftest import *  # noqa: F403
+from tests.browser.conftest import UNFOLD
 from tests.reporting.conftest import synthetic_run
 
 from mmpoison_lab.matrix.page import matrix_html
@@ -65,7 +66,7 @@ def test_a_table_of_the_paper_is_not_cut_off(
     offline_and_accessible(file, "light")
     page = pages.open(viewport={"width": 1200, "height": 800})
     page.goto(file.as_uri())
-    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.evaluate(UNFOLD)
     tables = page.locator(".scroll:has(table.compared)")
     assert tables.count()
     for table in tables.all():

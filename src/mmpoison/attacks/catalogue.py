@@ -62,6 +62,7 @@ ATTACKS: Registry[type[Attack]] = Registry(
     "mmpoison.attacks",
     group="mmpoison.attacks",
     needs=("name", "kind", "source", "section", "summary", "options", "poison"),
+    in_laboratory=True,
 )
 
 

@@ -11,6 +11,9 @@ Progress = Callable[[int, int], None]
 ProgressFor = Callable[[str], Progress]
 """Gives the callback of a named step."""
 
+StepProgress = Callable[[Any, Any], bool | None]
+"""An `OnStep` of `mmpoison.training`, whose types take torch: called after each step of a fine-tune."""
+
 
 def silent(what: str) -> Progress:
     """Return a callback that shows nothing."""
@@ -27,7 +30,7 @@ class RunProgress(Protocol):
         """Return a callback for (done, total) of a named step."""
         ...
 
-    def training(self, what: str) -> Callable[[Any, Any], bool | None]:
+    def training(self, what: str) -> StepProgress:
         """Return a callback for the steps of a named fine-tune."""
         ...
 
@@ -42,6 +45,6 @@ class SilentProgress:
         """Return a callback that does nothing."""
         return silent(what)
 
-    def training(self, what: str) -> Callable[[Any, Any], bool | None]:
+    def training(self, what: str) -> StepProgress:
         """Return a callback that does nothing."""
         return lambda step, encoder: None

@@ -46,6 +46,7 @@ class Registry(Mapping[str, T], Generic[T]):
         listed_by: The command that lists the names, if they are too many for a message.
         group: Group of entry points for plug-ins of other installed packages; empty for none.
         needs: Attributes that every plug-in of another package must have.
+        in_laboratory: Whether the laboratory has more of them, which a message about an unknown name says.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Registry(Mapping[str, T], Generic[T]):
         *,
         group: str = "",
         needs: Collection[str] = (),
+        in_laboratory: bool = False,
     ) -> None:
         self.kind = kind
         self.listed_by = listed_by
         self._package = package
         self._group = group
         self._needs = tuple(needs)
+        self._in_laboratory = in_laboratory
         self._items: dict[str, T] = {}
         self._unusable: dict[str, str] = {}
         self._discovered = False
@@ -89,7 +92,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if name not in self._items and not self._discovered:
             for module in self._modules_with(name):
                 importlib.import_module(module)
-            for found in entry_points(group=self._group, name=name) if self._group else ():
+        if name not in self._items and not self._discovered and self._group:
+            for found in entry_points(group=self._group, name=name):
                 self._load(found)
         if name not in self._items:
             self._discover()
@@ -119,9 +123,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _load(self, found: EntryPoint) -> None:
         """Import the module that an entry point names; report an unusable one, and undo its registrations."""
-        before = dict(self._items)
         if found.name in self._unusable:
             return
+        before = dict(self._items)
         try:
             found.load()
             self._check(found.name, before, found.module)
@@ -138,7 +142,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def _check(self, name: str, before: Mapping[str, T], module: str = "") -> None:
         new = {key: item for key, item in self._items.items() if key not in before}
         # a module may register several, and is imported once
-        if name not in new and _module_of(before.get(name)) != module:
+        if name not in new and (name not in before or _module_of(before[name]) != module):
             raise ValueError(f"its module registers no new {self.kind} named {name!r}")
         for key, item in new.items():
             if missing := [needed for needed in self._needs if not hasattr(item, needed)]:
@@ -150,7 +154,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._items[name]
         self.refuse_unusable(name)
         message = unknown_name(self.kind, name, self._items, self.listed_by)
-        raise InputError(message + (of_laboratory() if self._group else ""))
+        raise InputError(message + (of_laboratory() if self._in_laboratory else ""))
 
     def refuse_unusable(self, name: str) -> None:
         """Refuse the name of a plug-in that is installed but unusable, before the name is read in another way.

@@ -26,7 +26,7 @@ from mmpoison.base.processes import (
     gpu_number,
     only_gpu,
 )
-from mmpoison.base.progress import Progress, RunProgress
+from mmpoison.base.progress import Progress, RunProgress, StepProgress, silent
 from mmpoison.base.registry import plugin_fault
 from mmpoison.errors import InputError, ResultError, WorkStopped
 
@@ -147,9 +147,9 @@ class TaskProgress:
     def progress(self, what: str) -> Progress:
         """Report the step once."""
         self._report(what)
-        return lambda done, total: None
+        return silent(what)
 
-    def training(self, what: str) -> Callable[[Any, Any], bool | None]:
+    def training(self, what: str) -> StepProgress:
         """Report every fifty steps of a training."""
         self._report(what)
 

@@ -45,7 +45,17 @@ def _attacks() -> str:
     return "; ".join(f"{kind.capitalize()}: {', '.join(names)}" for kind, names in kinds.items())
 
 
-LISTED: dict[str, Callable[[], str]] = {"--attack": _attacks}
+def _experiments() -> str:
+    """Name the options of the installed experiments, and what each is."""
+    from mmpoison.runs.experiments import EXPERIMENTS
+
+    return "; ".join(
+        f"Of a {name}: " + ", ".join(f"{key} ({what})" for key, what in one.options.items())
+        for name, one in EXPERIMENTS.items()
+    )
+
+
+LISTED: dict[str, Callable[[], str]] = {"--attack": _attacks, "--with": _experiments}
 """Options whose help ends with what is installed."""
 
 LONGEST_CHOICES = 16
@@ -125,8 +135,8 @@ def simplified(command: C, ctx: Any) -> C:
 def _simplify(option: TyperOption) -> None:
     # an option is spelled one way; what follows its first long name is an older spelling
     long = [name for name in option.opts if name.startswith("--")]
-    if long and long[0] in LISTED:
-        option.help = f"{option.help} {LISTED[long[0]]()}."
+    if long and long[0] in LISTED and (listed := LISTED[long[0]]()):
+        option.help = f"{option.help} {listed}."
     option.opts = long[:1] + [name for name in option.opts if name not in long]
     option.secondary_opts = option.secondary_opts[:1]
     # a range is a bound on nonsense; a message names it when it is left

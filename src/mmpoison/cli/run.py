@@ -121,7 +121,7 @@ def run(
         seed: Seed of one run, the same as --seeds with one number.
         seeds: Make a run for each seed, e.g. 3 or 0-4 or 0,2,5; they run in parallel.
         goals: Make a run for each goal: A2B,C2D, or all. For a matrix: how many random goals, e.g. 5.
-        experiment: NAME=VALUE, an option of an experiment, e.g. rows=II-own of a matrix; repeat it for several.
+        experiment: An option of an experiment, e.g. rows=II-own; repeat it for several.
         show: List the shipped recipes, one per line.
 
     Changes to the recipe:
@@ -142,7 +142,7 @@ def run(
     from mmpoison.api.inputs import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.base.untrusted import parse_changes
-    from mmpoison.runs.experiments import EXPERIMENTS, Asked
+    from mmpoison.runs.experiments import EXPERIMENTS, Asked, experiment_of
     from mmpoison.runs.recipe import load_recipe
     from mmpoison.runs.recipe_files import folder_name, read_recipe, recipe_on
 
@@ -171,7 +171,7 @@ def run(
     folder = out if out is not None else Path("runs") / folder_name(recipe)
     value, _ = read_recipe(recipe)
     options = parse_options(experiment, "--with")
-    for section in {*value} & {*EXPERIMENTS}:
+    if (section := experiment_of(value)) is not None:
         one_run = ("--attack", "--goal", "--mode", "--preset", "--study")
         _refuse(context, one_run, f"recipe {recipe} is a {section}, which has its own")
         if grid:

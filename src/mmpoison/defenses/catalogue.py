@@ -53,6 +53,7 @@ DEFENSES: Registry[type[Defense]] = Registry(
     "mmpoison.defenses",
     group="mmpoison.defenses",
     needs=("name", "kind", "source", "summary", "parameters", "cost"),
+    in_laboratory=True,
 )
 
 

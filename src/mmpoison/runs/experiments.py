@@ -107,3 +107,10 @@ EXPERIMENTS: Registry[Experiment] = Registry(
     "experiment", "", group="mmpoison.experiments", needs=("options", "run", "owns", "report")
 )
 VIEWS: Registry[View] = Registry("view", "", group="mmpoison.views", needs=("names", "write"))
+
+
+def experiment_of(recipe: Mapping[str, Any]) -> str | None:
+    """Return the experiment that a recipe has a section of; null leaves a section out, as it does any other."""
+    return next(
+        (key for key, part in recipe.items() if part is not None and key in EXPERIMENTS), None
+    )

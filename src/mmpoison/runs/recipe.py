@@ -26,7 +26,7 @@ from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
-from mmpoison.runs.experiments import EXPERIMENTS
+from mmpoison.runs.experiments import EXPERIMENTS, experiment_of
 from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.training.settings import TrainingSettings
 
@@ -536,10 +536,11 @@ def parse_recipe(
     model: type[Recipe] = Recipe,
 ) -> Recipe:
     """Check a recipe; the first mistake is one line with the nearest right key."""
-    for section in {*value} - {*model.model_fields}:
-        if section in EXPERIMENTS:
-            raise InputError(f"{where}: has a {section}: `mmpoison run` runs it")
-    return _validate(model, value, where)
+    others = {key: part for key, part in value.items() if key not in model.model_fields}
+    if (section := experiment_of(others)) is not None:
+        raise InputError(f"{where}: has a {section}: `mmpoison run` runs it")
+    left_out = {key for key, part in others.items() if part is None and key in EXPERIMENTS}
+    return _validate(model, {key: value[key] for key in value if key not in left_out}, where)
 
 
 def parse_training(value: Mapping[str, Any], where: str = "--set") -> TrainingSettings:

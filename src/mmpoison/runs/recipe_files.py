@@ -28,7 +28,8 @@ ON_DATA = "on_data"
 """Key of the parts of a recipe that differ by the data it runs on."""
 
 
-def recipe_files() -> dict[str, Traversable]:
+@functools.cache
+def recipe_files() -> Mapping[str, Traversable]:
     """Return the recipe files of all installed packages by name, in the order in which a person counts.
 
     Of two with one name the product's own counts.
