@@ -80,13 +80,14 @@ def report(
     from mmpoison.reporting.results import expand
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
-    from mmpoison.runs.experiments import EXPERIMENTS
+    from mmpoison.runs.experiments import EXPERIMENTS, experiment_of
+    from mmpoison.runs.run_all import experiment_about
 
     form: Format = "json" if as_json else shown
-    for experiment in EXPERIMENTS.values() if len(runs) == 1 else ():
-        if experiment.owns(runs[0]):
-            experiment.report(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
-            return
+    if (section := experiment_of(experiment_about(runs[0]))) is not None:
+        files = {"markdown": markdown, "parquet": parquet, "html": html}
+        EXPERIMENTS[section].report(runs, form, out, **files)
+        return
     if against and models:
         raise InputError("--against compares settings, --models compares models: give only one")
     if html is not None and (against or models):
@@ -134,7 +135,7 @@ def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | Non
         from mmpoison.reporting.results import write_results
 
         table = write_results(folders, parquet)
-        said.append(f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}")
+        said.append(f"{len(table):,} rows: {parquet}")
     return said
 
 

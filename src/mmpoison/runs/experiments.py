@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mmpoison.base.registry import Registry
 from mmpoison.reporting.table import Table
+
+if TYPE_CHECKING:
+    from mmpoison.runs.run_list import RunList
 
 
 @dataclass(frozen=True)
@@ -27,49 +30,42 @@ class Asked:
     Attributes:
         recipe: A recipe's name, or the path of its file.
         changes: Dotted keys of the recipe to values (`--set` and the like).
-        out: Its folder.
         seeds: `--seeds`; empty for those of the recipe.
         goals: `--goals`, as text.
         options: `--with NAME=VALUE`, options of the experiment's own.
-        place: Where it runs, as for `place_workers`.
-        retries: How often a piece that crashed is tried again.
-        dry_run: Only say what would be done.
-        form: How to print.
+        dry_run: The list is only counted: nothing has to be loaded for it.
     """
 
     recipe: str
     changes: Mapping[str, Any]
-    out: Path
     seeds: Sequence[int]
     goals: str | None
     options: Mapping[str, str]
-    place: Mapping[str, Any]
-    retries: int
-    dry_run: bool
-    form: Any
+    dry_run: bool = False
 
 
 class Experiment(Protocol):
-    """What `mmpoison run` does with a recipe that has a section of the experiment's name."""
+    """What `mmpoison run` does with a recipe that has a section of the experiment's name: it makes a list of runs."""
 
     @property
     def options(self) -> Mapping[str, str]:
         """Names of its own options (`--with NAME=VALUE`), each with one line of help."""
 
-    def run(self, asked: Asked) -> None:
-        """Run what remains, print the result.
+    def runs(self, asked: Asked) -> RunList:
+        """List the runs. The list's `about` has a section of the experiment's name.
 
         Raises:
             InputError: If the recipe or an option is wrong.
         """
         ...
 
-    def owns(self, folder: Path) -> bool:
-        """Return whether a folder holds its results."""
-        ...
+    def report(
+        self, paths: Sequence[Path], form: Any, out: Path | None = None, **files: Path | None
+    ) -> None:
+        """Print the tables of folders and files of results, the first of which is the experiment's.
 
-    def report(self, folder: Path, out: Path | None, form: Any, **files: Path | None) -> None:
-        """Print its tables, and write pages: to `out`, or to `files` (`markdown`, `parquet`, `html`)."""
+        Pages go to `out`, or to `files` (`markdown`, `parquet`, `html`).
+        """
         ...
 
 
@@ -104,7 +100,7 @@ class View(Protocol):
 
 
 EXPERIMENTS: Registry[Experiment] = Registry(
-    "experiment", "", group="mmpoison.experiments", needs=("options", "run", "owns", "report")
+    "experiment", "", group="mmpoison.experiments", needs=("options", "runs", "report")
 )
 VIEWS: Registry[View] = Registry("view", "", group="mmpoison.views", needs=("names", "write"))
 

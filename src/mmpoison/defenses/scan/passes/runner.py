@@ -186,9 +186,9 @@ class ShardTask:
         return f"{self.name}/{self.shard.name}"
 
     @property
-    def group(self) -> str:
+    def group(self) -> tuple[str, ...]:
         """All shards are alike."""
-        return self.name
+        return (self.name,)
 
     def run(self, shared: dict[str, Any], progress: RunProgress) -> None:
         """Compute and write the result, if it is not there."""
