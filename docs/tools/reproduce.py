@@ -195,7 +195,7 @@ def needed(folder: Path, cached: dict[str, dict[str, Any]]) -> dict[str, float]:
 def trainings(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
     """How many trainings these are, and their seconds."""
     # a training of no epochs, for what is measured on models as they are, is none
-    seconds = [e["seconds"] for e in entries if e["note"]["work"] > 1]
+    seconds = [e["seconds"] for e in entries if e["seconds"] > 0.1]
     return {"trainings": len(seconds), "training_s": sum(seconds)}
 
 

@@ -224,7 +224,7 @@ def test_tasks_that_share_most_with_what_a_worker_has_come_first() -> None:
     dispatch = Dispatch(SweepState(4), 0, lambda state: None, lambda failures: None)
     other, same_data, same_model = task("d2", "p3"), task("d1", "p2"), task("d1", "p1")
     dispatch.waiting = [other, same_data, same_model]
-    groups = {("d1", "p1"), ("d2", "p3")}
+    groups: set[tuple[str, ...]] = {("d1", "p1"), ("d2", "p3")}
     assert dispatch._next(("d1", "p1"), groups) is same_model
     assert dispatch._next(("d1", "p1"), groups) is same_data
     # nothing is loaded: what no worker has

@@ -130,9 +130,8 @@ def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
     columns: dict[str, Any] = {}
     for path, about in found:
         try:
-            rows = {**about["matrix"]["rows"], **rows} if rows else dict(about["matrix"]["rows"])
-            own = dict(about["matrix"]["columns"])
-            columns |= {name: own[name] for name in own if name not in columns}
+            rows = rows | {**about["matrix"]["rows"], **rows}
+            columns = columns | {**about["matrix"]["columns"], **columns}
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 f"{path}: is no folder of `run matrix`, and no runs.parquet of one"

@@ -44,9 +44,10 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
         tables.append(utility_table(summary))
     if every.cells:
         names = [c.name for c in summary.columns if every.mean(c.name) is not None]
-        tables.append(_effect_table("All attacks that count", every, names))
+        effects = _effect_table("All attacks that count", every, names)
+        tables.append(replace(effects, note="") if short else effects)
     if short:
-        return [replace(table, note=table.note.partition(". ")[0] + ".") for table in tables]
+        return tables
     if claims := _claim_table(summary):
         tables.append(claims)
     tables += [_attack_table(summary), _column_table(summary)]

@@ -68,7 +68,7 @@ def run(
     recipe: Annotated[str | None, typer.Argument()] = None,
     out: Path | None = None,
     on: Annotated[str | None, typer.Option(metavar="DATA")] = None,
-    seeds: str | None = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", "--seed")] = None,
     goals: str | None = None,
     attack: str | None = None,
     changes: SeveralChanges = None,

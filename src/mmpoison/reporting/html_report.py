@@ -24,7 +24,7 @@ from mmpoison.records.run_files import (
 )
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import pictures_inside, template
-from mmpoison.reporting.results import RunRead
+from mmpoison.reporting.results import one_run, read_runs
 from mmpoison.reporting.seeds import group_metrics, group_tables, metrics_tables
 from mmpoison.reporting.summary import (
     MODELS,
@@ -372,17 +372,18 @@ def render_runs_html(runs: Sequence[Path]) -> str:
     """Make the page of several finished runs: means over seeds, and where they come from.
 
     Args:
-        runs: Run folders, at least one.
+        runs: Run folders, folders that hold some, or files of results; at least one.
 
     Raises:
         InputError: If one of their files is broken, or one seed of a setting occurs twice.
     """
-    read = [RunRead.of_folder(run) for run in runs]
+    read = read_runs(runs)
     groups = group_metrics(read)
-    named = [(_name(run), one.metrics.run) for run, one in zip(runs, read, strict=True)]
+    folders = [Path(one.name) for one in read]
+    named = [(_name(run), one.metrics.run) for run, one in zip(folders, read, strict=True)]
     attributions = [about.data.attribution for _, about in named if about.data.attribution]
     return template("sweep").render(
-        **_pictures(runs[0]),
+        **_pictures(folders[0]),
         absent=_text.ABSENT,
         title=", ".join(dict.fromkeys(str(about.recipe) for _, about in named)),
         settings=[group.title for group in groups],
@@ -393,7 +394,7 @@ def render_runs_html(runs: Sequence[Path]) -> str:
         versions=_versions([about for _, about in named]),
         commands=list(
             dict.fromkeys(
-                commands(run, one.metrics)[0] for run, one in zip(runs, read, strict=True)
+                commands(run, one.metrics)[0] for run, one in zip(folders, read, strict=True)
             )
         ),
     )
@@ -403,7 +404,7 @@ def write_html(runs: Sequence[Path], target: Path) -> Path:
     """Write one self-contained page of one run, or of several, and return its path.
 
     Args:
-        runs: Finished run folders.
+        runs: As for `render_runs_html`.
         target: The file; an existing one is replaced.
 
     Raises:
@@ -411,7 +412,8 @@ def write_html(runs: Sequence[Path], target: Path) -> Path:
     """
     if target.is_dir():
         raise InputError(f"{target}: is a folder, a file is needed, e.g. {target / 'report.html'}")
-    page = render_html(runs[0]) if len(runs) == 1 else render_runs_html(runs)
+    alone = one_run(runs)
+    page = render_runs_html(runs) if alone is None else render_html(alone)
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target

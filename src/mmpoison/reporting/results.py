@@ -179,13 +179,13 @@ class RunRead:
         facts, said = self.facts, {}
         numbers: list[Row] = []
         for key, value in facts.items():
-            if key.startswith("run.") and as_number(value) is not None:
+            if key.startswith("run.") and is_finite(value):
                 numbers.append({"study": OF_RUN, "measure": key, "value": value})
             elif key not in ("run", "recipe", "seed", "tool_version"):
                 said[key] = value
         for row in self.measured:
             place = {key: row.get(key) for key in PLACE}
-            found = [key for key in row if key not in PLACE and as_number(row[key]) is not None]
+            found = [key for key in row if key not in PLACE and is_finite(row[key])]
             numbers += [{**place, "measure": key, "value": row[key]} for key in found]
             if not found:
                 numbers.append({**place, "measure": None, "value": None})
@@ -207,6 +207,12 @@ class RunRead:
             yield {**shared, "defence": defence, **row}
 
 
+def is_finite(value: object) -> bool:
+    """Return whether a value is a finite number."""
+    number = as_number(value)
+    return number is not None and math.isfinite(number)
+
+
 def _joined(facts: Row, measured: Iterable[Row]) -> tuple[Row, ...]:
     return tuple({**facts, **_named(row["goal"]), **row} for row in measured)
 
@@ -226,6 +232,18 @@ def read_runs(paths: Sequence[Path]) -> list[RunRead]:
             else map(RunRead.of_folder, expand([path]))
         )
     ]
+
+
+def one_run(paths: Sequence[Path]) -> Path | None:
+    """Return the run folder where the paths mean one run that has a folder; None otherwise.
+
+    Raises:
+        InputError: If a folder holds no finished run.
+    """
+    if any(path.suffix == ".parquet" and path.is_file() for path in paths):
+        return None
+    folders = expand(paths)
+    return folders[0] if len(folders) == 1 else None
 
 
 def expand(folders: Sequence[Path]) -> list[Path]:
@@ -517,16 +535,20 @@ def _read_long(file: Path) -> Iterator[RunRead]:
                 shared = {"run": name, "recipe": row["recipe"], "seed": int(row["seed"])}
                 found[name] = ({**said, **shared, "tool_version": row["version"]}, {})
             facts, measured = found[name]
-            if row["study"] == OF_RUN:
-                facts[row["measure"]] = float(value)
-                continue
             place = {key: row[key] for key in PLACE}
             numbers = measured.setdefault(tuple(place.values()), place)
-            if row["measure"] is not None:
-                numbers[row["measure"]] = float(value)
+            if (measure := row["measure"]) is None:
+                continue
+            low, high = bounds_of(measure)
+            if value is None or not (math.isfinite(value) and low <= value <= high):
+                raise ValueError(
+                    f"run {row['run']}, {measure}: {value} is not from {low} to {high}"
+                )
+            (facts if row["study"] == OF_RUN else numbers)[measure] = float(value)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise InputError(f"{file}: is no file of results ({one_line(str(error))[:200]})") from None
     for name, (facts, measured) in found.items():
+        measured.pop((None, None, OF_RUN, None, None), None)
         yield RunRead.of_rows(name, facts, tuple(measured.values()))
 
 
@@ -574,7 +596,14 @@ DISTANCE: Bounds = (0.0, 2.0)
 """Of a cosine distance."""
 
 
-_SHARES = ("auroc", "full_context", "clean_dropped_share", "caught_share", "poisoning_rate")
+_SHARES = (
+    "average_precision",
+    "auroc",
+    "full_context",
+    "clean_dropped_share",
+    "caught_share",
+    "poisoning_rate",
+)
 
 
 def bounds_of(key: str) -> Bounds:
@@ -585,6 +614,8 @@ def bounds_of(key: str) -> Bounds:
     >>> bounds_of("utility.image_retrieval.hit@10"), bounds_of("drift.text")
     ((0.0, 1.0), (0.0, 2.0))
     """
+    if key.startswith(("run.filter.recall.", "run.scan.p_value.")):
+        return SHARE
     section, _, key = key.rpartition(".")
     if section in ("drift", "order_drift"):
         return DISTANCE

@@ -21,9 +21,9 @@ from mmpoison.reporting.results import (
     RunRead,
     bounds_of,
     difference,
-    expand,
     leave_out,
     paired,
+    read_runs,
 )
 from mmpoison.reporting.summary import MODELS, Model, classes, named_models
 from mmpoison.reporting.table import Cell, Column, Table
@@ -142,7 +142,7 @@ def group_runs(folders: Sequence[Path]) -> list[RunGroup]:
     Raises:
         InputError: If a folder holds no metrics, or one seed occurs twice in a group.
     """
-    return group_metrics([RunRead.of_folder(folder) for folder in expand(folders)])
+    return group_metrics(read_runs(folders))
 
 
 def group_metrics(runs: Sequence[RunRead]) -> list[RunGroup]:

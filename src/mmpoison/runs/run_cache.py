@@ -211,9 +211,8 @@ class RunCache:
 
 def goal_classes_of(part: DataPart, seed: int) -> Sequence[str]:
     """List the classes between which goals are possible; drawn scenes know them without being drawn."""
-    source = DATASETS.get(part.name)
-    if source is not None and source.classes:
-        return source.classes
+    if part.name in DATASETS and (known := DATASETS[part.name].classes):
+        return known
     return goal_classes(RunCache().pairs(part, seed))
 
 
