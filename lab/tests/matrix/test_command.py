@@ -10,8 +10,7 @@ import pytest
 import yaml
 from tests.cli.conftest import Outcome
 
-from mmpoison.runs.experiments import experiment_of
-from mmpoison.runs.recipe import load_recipe
+from mmpoison.runs.recipe import experiment_of, load_recipe
 
 from .conftest import matrix_value
 

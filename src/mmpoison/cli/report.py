@@ -80,7 +80,8 @@ def report(
     from mmpoison.reporting.results import one_run
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
-    from mmpoison.runs.experiments import EXPERIMENTS, experiment_of
+    from mmpoison.runs.experiments import EXPERIMENTS
+    from mmpoison.runs.recipe import experiment_of
     from mmpoison.runs.run_all import experiment_about
 
     form: Format = "json" if as_json else shown

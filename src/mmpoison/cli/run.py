@@ -202,8 +202,8 @@ def list_of_runs(
         InputError: If the recipe, a goal or an option is wrong.
     """
     from mmpoison.base.untrusted import parse_changes
-    from mmpoison.runs.experiments import EXPERIMENTS, Asked, experiment_of
-    from mmpoison.runs.recipe import load_recipe
+    from mmpoison.runs.experiments import EXPERIMENTS, Asked
+    from mmpoison.runs.recipe import experiment_of, load_recipe
     from mmpoison.runs.recipe_files import read_recipe
     from mmpoison.runs.run_list import NamedRun, RunList
 

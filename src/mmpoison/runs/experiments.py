@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from mmpoison.base.registry import Registry
 from mmpoison.reporting.table import Table
-
-if TYPE_CHECKING:
-    from mmpoison.runs.run_list import RunList
+from mmpoison.runs.recipe import EXPERIMENT_GROUP
+from mmpoison.runs.run_list import RunList
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,6 @@ class View(Protocol):
 
 
 EXPERIMENTS: Registry[Experiment] = Registry(
-    "experiment", "", group="mmpoison.experiments", needs=("options", "runs", "report")
+    "experiment", "", group=EXPERIMENT_GROUP, needs=("options", "runs", "report")
 )
 VIEWS: Registry[View] = Registry("view", "", group="mmpoison.views", needs=("names", "write"))
-
-
-def experiment_of(recipe: Mapping[str, Any]) -> str | None:
-    """Return the experiment that a recipe has a section of; null leaves a section out, as it does any other."""
-    return next(
-        (key for key, part in recipe.items() if part is not None and key in EXPERIMENTS), None
-    )

@@ -6,6 +6,7 @@ import copy
 import difflib
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -26,7 +27,6 @@ from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
-from mmpoison.runs.experiments import EXPERIMENTS, experiment_of
 from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.training.settings import TrainingSettings
 
@@ -553,6 +553,16 @@ def resolve_recipe(
     return parse_recipe(value, where, model)
 
 
+EXPERIMENT_GROUP = "mmpoison.experiments"
+"""The entry points of packages that make lists of runs: each is also the name of a recipe's section."""
+
+
+def experiment_of(recipe: Mapping[str, Any]) -> str | None:
+    """Return the experiment that a recipe has a section of; null leaves a section out, as it does any other."""
+    names = {found.name for found in entry_points(group=EXPERIMENT_GROUP)}
+    return next((key for key, part in recipe.items() if part is not None and key in names), None)
+
+
 def parse_recipe(
     value: Mapping[str, Any],
     where: str,
@@ -562,7 +572,8 @@ def parse_recipe(
     others = {key: part for key, part in value.items() if key not in model.model_fields}
     if (section := experiment_of(others)) is not None:
         raise InputError(f"{where}: has a {section}: `mmpoison run` runs it")
-    left_out = {key for key, part in others.items() if part is None and key in EXPERIMENTS}
+    # null in the place of a section leaves it out
+    left_out = {key for key in others if experiment_of({key: {}}) is not None}
     return _validate(model, {key: value[key] for key in value if key not in left_out}, where)
 
 
