@@ -352,7 +352,7 @@ def render_html(run: Path) -> str:
     return template("report").render(
         **pictures,
         absent=_text.ABSENT,
-        commands=commands(run, metrics),
+        commands=commands(run, metrics.run),
         title=", ".join(goal_title(goal) for goal in names) or "no goal",
         headline=headline(metrics),
         tables=[(goal, _rows(metrics, goal)) for goal in names or [""]],
@@ -380,7 +380,7 @@ def render_runs_html(runs: Sequence[Path]) -> str:
     read = read_runs(runs)
     groups = group_metrics(read)
     folders = [Path(one.name) for one in read]
-    named = [(_name(run), one.metrics.run) for run, one in zip(folders, read, strict=True)]
+    named = [(_name(run), one.run) for run, one in zip(folders, read, strict=True)]
     attributions = [about.data.attribution for _, about in named if about.data.attribution]
     return template("sweep").render(
         **_pictures(folders[0]),
@@ -393,9 +393,7 @@ def render_runs_html(runs: Sequence[Path]) -> str:
         attributions=list(dict.fromkeys(attributions)),
         versions=_versions([about for _, about in named]),
         commands=list(
-            dict.fromkeys(
-                commands(run, one.metrics)[0] for run, one in zip(folders, read, strict=True)
-            )
+            dict.fromkeys(commands(run, one.run)[0] for run, one in zip(folders, read, strict=True))
         ),
     )
 
@@ -419,9 +417,9 @@ def write_html(runs: Sequence[Path], target: Path) -> Path:
     return target
 
 
-def commands(run: Path, metrics: Metrics) -> list[str]:
+def commands(run: Path, about: RunFacts) -> list[str]:
     """List the commands that repeat a run, in its folder; each part is quoted for a shell."""
-    seeds = "" if metrics.run.seed is None else f" --seeds {metrics.run.seed}"
+    seeds = "" if about.seed is None else f" --seeds {about.seed}"
     where = shlex.quote(f"{_name(run)}-again")
     return [
         f"mmpoison run recipe.yaml{seeds} --out {where}",

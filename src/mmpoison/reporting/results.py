@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,19 +98,26 @@ DEPTH = 3
 """How many folders deep runs are searched: a folder of sweeps, a sweep, its `runs`."""
 
 
+OWN = ("run", "recipe", "seed", "tool_version", "manifest")
+"""Facts of a run that are neither parameters nor of `metrics.json`'s section `run`."""
+
+
 @dataclass(frozen=True)
 class RunRead:
     """One finished run.
 
     Attributes:
         name: Its folder, or another name for errors.
-        metrics: What metrics.json holds.
-        parameters: Of its recipe by dotted key; of its attack alone where there is no recipe.
+        run: What `metrics.json` says of it.
+        facts: What its rows have in common: parameters of its recipe by dotted key, `run.` with what `metrics.json`
+            says, and `OWN`.
+        measured: Rows with `study`, `case`, `x`, `goal`, `model` and numbers; one without numbers if it has none.
     """
 
     name: str
-    metrics: Metrics
-    parameters: Row = field(default_factory=dict)
+    run: RunFacts
+    facts: Row
+    measured: tuple[Row, ...]
 
     @classmethod
     def of_folder(cls, folder: Path) -> RunRead:
@@ -119,60 +126,49 @@ class RunRead:
         Raises:
             InputError: If it holds no metrics, or a file is broken.
         """
-        metrics = Metrics.read(folder / "metrics.json", clean)
-        return cls(str(folder), metrics, parameters_of(folder) or _of_attack(metrics.run))
+        return cls.of_metrics(str(folder), Metrics.read(folder / "metrics.json", clean))
 
     @classmethod
-    def of_rows(cls, name: str, facts: Row, measured: tuple[Row, ...]) -> RunRead:
-        """Return a run of a file of results."""
-        own = ("run", "recipe", "seed", "tool_version", "manifest")
-        parameters = {
-            key: value
-            for key, value in facts.items()
-            if key not in own and not key.startswith("run.")
-        }
-        whole = {"poisoned_pairs", "training_pairs"}
-        about = {
-            key.removeprefix("run."): int(value) if key.removeprefix("run.") in whole else value
-            for key, value in facts.items()
-            if key in own[1:4] or (key.startswith("run.") and "." not in key.removeprefix("run."))
-        }
-        goals = [row["goal"] for row in measured if row["study"] == MAIN and row["goal"]]
-        run = RunFacts.of({**about, "goals": list(dict.fromkeys(goals))}, name)
-        made = cls(name, Metrics(run=run), parameters)
-        # what the folder of a run says: here it is known already
-        vars(made).update(facts=facts, measured=measured)
-        return made
+    def of_metrics(cls, name: str, metrics: Metrics) -> RunRead:
+        """Return a run by what its `metrics.json` holds; other files are read where its name is a folder.
 
-    @cached_property
-    def facts(self) -> Row:
-        """What its rows have in common: its parameters, what `metrics.json` says of it, and what it is called."""
-        run, manifest = self.metrics.run, Path(self.name) / "manifest.json"
-        return {
-            **self.parameters,
+        Raises:
+            InputError: If one of them is broken.
+        """
+        folder, run = Path(name), metrics.run
+        manifest = folder / "manifest.json"
+        facts = {
+            **(parameters_of(folder) or _of_attack(run)),
             **_facts(run),
-            "run": self.name,
+            "run": name,
             "recipe": run.recipe,
             "seed": run.seed or 0,
             "tool_version": run.tool_version,
             "manifest": file_digest(manifest) if manifest.is_file() else None,
         }
+        rows = (*_main_rows(metrics), *study_rows(metrics, folder))
+        return cls(name, run, facts, rows or ({"study": NOTHING, **dict.fromkeys(EMPTY)},))
 
-    @cached_property
-    def measured(self) -> tuple[Row, ...]:
-        """What it measured: rows with `study`, `case`, `x`, `goal`, `model` and numbers; one without numbers if none.
+    @classmethod
+    def of_rows(cls, name: str, facts: Row, measured: tuple[Row, ...]) -> RunRead:
+        """Return a run of a file of results."""
+        counts = ("poisoned_pairs", "training_pairs")
+        about = {key.removeprefix("run."): value for key, value in facts.items() if key != "run"}
+        about = {key: int(v) if key in counts else v for key, v in about.items() if "." not in key}
+        goals = [row["goal"] for row in measured if row["study"] == MAIN and row["goal"]]
+        known = about.keys() & RunFacts.model_fields.keys()
+        said = {key: about[key] for key in known} | {"goals": list(dict.fromkeys(goals))}
+        return cls(name, RunFacts.of(said, name), facts, measured)
 
-        Raises:
-            InputError: If the curve of its repair is broken.
-        """
-        found = (_main_rows(self.metrics), study_rows(self.metrics, Path(self.name)))
-        rows = tuple(row for some in found for row in some)
-        return rows or ({"study": NOTHING, "case": None, "x": None, "goal": None, "model": None},)
+    @property
+    def parameters(self) -> Row:
+        """The parameters of its recipe by dotted key; of its attack alone where there is no recipe."""
+        return {k: v for k, v in self.facts.items() if k not in OWN and not k.startswith("run.")}
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """Its rows of the wide table: its facts, and what it measured."""
-        return _joined(self.facts, self.measured)
+        return tuple({**self.facts, **_named(row["goal"]), **row} for row in self.measured)
 
     def long(self) -> Iterator[Row]:
         """Give its rows of the long table, `LONG`."""
@@ -181,7 +177,7 @@ class RunRead:
         for key, value in facts.items():
             if key.startswith("run.") and is_finite(value):
                 numbers.append({"study": OF_RUN, "measure": key, "value": value})
-            elif key not in ("run", "recipe", "seed", "tool_version"):
+            elif key not in OWN[:4]:
                 said[key] = value
         for row in self.measured:
             place = {key: row.get(key) for key in PLACE}
@@ -211,10 +207,6 @@ def is_finite(value: object) -> bool:
     """Return whether a value is a finite number."""
     number = as_number(value)
     return number is not None and math.isfinite(number)
-
-
-def _joined(facts: Row, measured: Iterable[Row]) -> tuple[Row, ...]:
-    return tuple({**facts, **_named(row["goal"]), **row} for row in measured)
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunRead]:
@@ -282,6 +274,9 @@ def _inside(folder: Path, depth: int) -> list[Path]:
 
 MAIN, NOTHING = "main", "nothing"
 """`study` of the rows that every run has, and of the one row of a run without numbers."""
+
+EMPTY = ("case", "x", "goal", "model")
+"""What that row does not have."""
 
 
 def _main_rows(metrics: Metrics) -> Iterator[Row]:
