@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,10 +78,10 @@ def report(
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.reporting.compare import compare_models, compare_runs
-    from mmpoison.reporting.results import one_run
+    from mmpoison.reporting.results import one_run, read_runs
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
-    from mmpoison.runs.experiments import EXPERIMENTS
+    from mmpoison.runs.experiments import EXPERIMENTS, view_of
     from mmpoison.runs.recipe import experiment_of
     from mmpoison.runs.run_all import experiment_about
 
@@ -122,6 +123,11 @@ def report(
         with atomic_file(markdown) as temporary:
             temporary.write_text(as_markdown(tables), encoding="utf-8")
     print_first(tables, form, whole=whole)
+    if form == "table" and not (against or models):
+        recipes = {run.run.recipe for run in read_runs(runs)}
+        if view := view_of(recipes.pop()) if len(recipes) == 1 else "":
+            command = shlex.join(["mmpoison", "report", *map(str, runs), "--view", view])
+            say(f"with the paper's numbers: {command}")
 
 
 def _write_files(runs: Sequence[Path], html: Path | None, parquet: Path | None) -> list[str]:

@@ -176,6 +176,7 @@ def run_experiment(
     """
     from mmpoison.base.workers import place_workers
     from mmpoison.reporting.results import write_results
+    from mmpoison.runs.experiments import view_of
     from mmpoison.runs.run_all import experiment_text, run_all
 
     placement = place_workers(**place)
@@ -201,7 +202,9 @@ def run_experiment(
             write_results([out], out / RESULTS, experiment_text(out))
         if show is not None:
             show()
-        tell(f"results: mmpoison report {shlex.quote(str(out))}")
+        view = view_of(experiment.name)
+        shown_by = shlex.join(["mmpoison", "report", str(out), *(["--view", view] if view else [])])
+        tell(f"results{', with the paper' if view else ''}: {shown_by}")
     if state.failed:
         raise typer.Exit(FAILED)
 

@@ -102,3 +102,9 @@ EXPERIMENTS: Registry[Experiment] = Registry(
     "experiment", "", group=EXPERIMENT_GROUP, needs=("options", "runs", "report")
 )
 VIEWS: Registry[View] = Registry("view", "", group="mmpoison.views", needs=("names", "write"))
+
+
+def view_of(recipe: str | None) -> str:
+    """Return the view that a recipe is run for, such as `table-3` for `table-3-openmoji`; empty if there is none."""
+    names = (name for view in VIEWS.values() for name in view.names)
+    return next((name for name in names if recipe and f"{recipe}-".startswith(f"{name}-")), "")
