@@ -83,8 +83,9 @@ def test_json_that_would_break_later_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[" * 900_000, "nested deeper"),
-        ("- " * 100_000, "nested deeper"),
+        ("[" * 900_000, "nested too deep"),
+        ("- " * 100_000, "nested too deep"),
+        ("[" * 65 + "]" * 65, "nested deeper than 64"),
         ("seed: " + "9" * 5000, "64 bits"),
         ("seed: 0x" + "f" * 90, "64 bits"),
         ("a: !!timestamp x", "constructor"),

@@ -434,6 +434,10 @@ def plain_name(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.=+_-]", "_", str(value)).lstrip(".") or "_"
 
 
+_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+_SPECIAL |= dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")
+
+
 def refuse_special(path: Path) -> None:
     """Refuse a path that can block for ever or has no end: a named pipe, a socket or a device.
 
@@ -444,14 +448,8 @@ def refuse_special(path: Path) -> None:
         mode = path.stat().st_mode
     except (OSError, ValueError):
         return
-    for is_one, name in (
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    ):
-        if is_one(mode):
-            raise InputError(f"{path}: is {name} and not a regular file: give a file")
+    if (kind := _SPECIAL.get(stat.S_IFMT(mode))) is not None:
+        raise InputError(f"{path}: is {kind} and not a regular file: give a file")
 
 
 # -- The YAML in front of a card (README.md), by which Hugging Face's hub knows what a model or a data set
@@ -495,13 +493,7 @@ def without_front_matter(text: str) -> str:
     >>> without_front_matter("---\\nlicense: mit\\n---\\n# Photos\\n")
     '# Photos\\n'
     """
-    lines = text.splitlines(keepends=True)
-    if not lines or lines[0].strip() != FENCE:
-        return text
-    for number, line in enumerate(lines[1:], start=1):
-        if line.strip() == FENCE:
-            return "".join(lines[number + 1 :]).lstrip("\n")
-    return text
+    return re.sub(r"\A---[ \t]*\n(.*\n)*?---[ \t]*(\n+|\Z)", "", text)
 
 
 # -- Output folders: each belongs to one command at a time, and records which command made it.
@@ -623,26 +615,16 @@ def _states(path: Path, without: Path | None) -> Iterator[tuple[str, os.stat_res
         with suppress(OSError):
             yield path.name, path.stat()
         return
-    waiting = [os.fspath(path.absolute())]
-    while waiting:
-        folder = waiting.pop()
-        holds_output = without is not None and os.fspath(without.parent) == folder
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        for entry in entries:
-            if holds_output and without is not None and _belongs(entry.name, without.name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
-                continue
+    for folder, folders, names in os.walk(path.absolute()):
+        if without is not None and os.fspath(without.parent) == folder:
+            beside = (f".{without.name}.", f"{without.name}.training")
+            for listed in (folders, names):
+                listed[:] = [n for n in listed if n != without.name and not n.startswith(beside)]
+        folders.sort()
+        for name in sorted(names):
             with suppress(OSError):
-                yield entry.path, entry.stat()
-
-
-def _belongs(name: str, output: str) -> bool:
-    return name == output or name.startswith((f".{output}.", f"{output}.training"))
+                file = Path(folder, name)
+                yield os.fspath(file), file.stat()
 
 
 def cache_folder() -> Path:
