@@ -257,11 +257,11 @@ def _deeper_than(value: Any, limit: int) -> bool:
     return True
 
 
-# -- Reads untrusted CSV, with bounds on the size of a line, a field and a record.
+# -- Reads untrusted CSV whole, as lists of labels are; tables of pairs are read by `datasets.formats.delimited`.
 
 
-MAX_RECORD = MAX_LINE_BYTES
-"""Characters of one record."""
+MAX_CSV_BYTES = 256 << 20
+"""Five million lines with the path and the label of an image."""
 
 
 def check_names(names: Iterable[str], where: str) -> None:
@@ -289,15 +289,15 @@ class BoundedRows(Iterator[dict[str, str]]):
         columns: Names of the columns, without white space around them.
 
     Raises:
-        InputError: If the file is missing, not regular, not UTF-8, not CSV, has two columns of one name, or a line or
-            record is too long; here or while it is read.
+        InputError: If the file is missing, not regular, too large, not UTF-8, not CSV, or has two columns of one name;
+            here or while it is read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held = 0
-        self._lines = read_lines(path)
-        self._rows = csv.DictReader(self._counted(), strict=True)
+        # the line ends of every system, of old Macs too
+        text = io.StringIO(read_text(path, MAX_CSV_BYTES), newline="")
+        self._rows = csv.DictReader(text, strict=True)
         try:
             self.columns = [(name or "").strip() for name in self._rows.fieldnames or ()]
         except csv.Error as error:
@@ -311,7 +311,6 @@ class BoundedRows(Iterator[dict[str, str]]):
         return self._rows.reader.line_num
 
     def __next__(self) -> dict[str, str]:
-        self._held = 0
         try:
             return next(self._rows)
         except csv.Error as error:
@@ -319,17 +318,6 @@ class BoundedRows(Iterator[dict[str, str]]):
 
     def _broken(self, error: csv.Error) -> InputError:
         return InputError(f"{self._path} line {self.line}: broken CSV ({error})")
-
-    def _counted(self) -> Iterator[str]:
-        for line in self._lines:
-            self._held += len(line)
-            if self._held > MAX_RECORD:
-                raise InputError(
-                    f"{self._path} line {self.line}: a record of over {MAX_RECORD:,} characters, "
-                    "a quote that is never closed?"
-                )
-            # old Mac files end lines with a carriage return alone
-            yield from io.StringIO(line, newline="") if "\r" in line[:-2] else (line,)
 
 
 # -- Reads untrusted YAML: plain values only, with bounds that are checked before anything is built.

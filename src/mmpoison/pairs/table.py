@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from glob import glob
 from itertools import zip_longest
@@ -389,17 +389,8 @@ class PairDataset:
             InputError: If pandas is not installed.
         """
         pandas = require("pandas", "PairDataset.to_pandas needs pandas")
-        labels = np.array([*self.classes, None], dtype=object)
-        return pandas.DataFrame(
-            {
-                "image": self.images.ids[self.image],
-                "caption": self.captions,
-                "label": labels[self.images.class_codes[self.image]],
-                "split": np.array(SPLITS, dtype=object)[self.split_codes],
-                "poisoned": self.poisoned,
-                "clean_image": self.images.ids[self.source],
-            }
-        )
+        names = [field.name for field in fields(Pair)]
+        return pandas.DataFrame(map(vars, self), columns=names)
 
     @classmethod
     def build(
