@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import ipaddress
 import socket
@@ -277,13 +276,11 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()
-        known = {
-            errno.EADDRINUSE: "is in use: is the page open already? Choose another --port (0: any free one)",
-            errno.EACCES: "needs administrator rights: choose a --port above 1023 (0: any free one)",
-        }
-        other = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
-        why = known.get(getattr(error, "errno", 0), other)
-        raise InputError(f"{host} port {port} {why}") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{host} port {port} cannot be listened on ({why}): is the page open already? Choose another --port "
+            "(0: any free one, those below 1024 need administrator rights)"
+        ) from None
     return listener
 
 
