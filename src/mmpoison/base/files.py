@@ -594,9 +594,9 @@ def _states(path: Path, without: Path | None) -> Iterator[tuple[str, os.stat_res
         return
     for folder, folders, names in os.walk(path.absolute()):
         if without is not None and os.fspath(without.parent) == folder:
-            beside = (f".{without.name}.", f"{without.name}.training")
+            temporary = (f".{without.name}.", f"{without.name}.training")
             for listed in (folders, names):
-                listed[:] = [n for n in listed if n != without.name and not n.startswith(beside)]
+                listed[:] = [n for n in listed if n != without.name and not n.startswith(temporary)]
         folders.sort()
         for name in sorted(names):
             with suppress(OSError):

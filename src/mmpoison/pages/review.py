@@ -54,15 +54,15 @@ def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> 
         InputError: If the set is no longer there.
     """
 
-    def beside(path: str) -> Path:
+    def placed(path: str) -> Path:
         return Path(os.path.normpath(result.resolve() / path.replace("\0", "")))
 
     given = given or NamedData("")
     root, source = given.root, scan.source
     if root is None and scan.data_root is not None:
-        root = beside(scan.data_root)
+        root = placed(scan.data_root)
     if scan.data_path is not None:
-        found = str(beside(scan.data_path))
+        found = str(placed(scan.data_path))
         # of a result that was moved, the path as it was given may still be right
         there = [path for path in (found, source) if os.path.exists(path)]  # noqa: PTH110  -- any text may be a path
         if not there:
