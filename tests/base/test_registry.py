@@ -304,13 +304,6 @@ class TestAttack:
 
 # -- every defence ---------------------------------------------------------------------------------
 
-APPLY = {
-    "pre-training": ["read"],
-    "in-training": ["encoder", "pairs", "inputs", "settings", "seed"],
-    "post-training": ["encoder", "clean_pairs", "inputs", "seed"],
-    "check": ["suspect", "test", "inputs"],
-}
-
 
 @pytest.mark.parametrize("name", list(DEFENSES))
 class TestDefense:
@@ -321,18 +314,6 @@ class TestDefense:
         own = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
         assert set(defense.parameters) == own
         assert all(one_line(what) for what in defense.parameters.values())
-
-    def test_applies_as_its_kind_does(self, name: str) -> None:
-        defense: Any = DEFENSES[name]
-        wanted = APPLY[defense.kind]
-        does = defense.score if defense.kind == "pre-training" else defense.apply
-        parameters = inspect.signature(does).parameters
-        assert list(parameters)[1 : len(wanted) + 1] == wanted
-        # whatever else it takes has a default, so that any defence of the kind can be called alike
-        others = list(parameters.values())[len(wanted) + 1 :]
-        assert all(
-            other.kind is other.VAR_KEYWORD or other.default is not other.empty for other in others
-        )
 
 
 # -- every data set --------------------------------------------------------------------------------
@@ -398,10 +379,3 @@ class TestModel:
         for rows in (image, text):
             np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
         assert not np.allclose(text[0], text[1])
-
-
-def test_an_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(
-        InputError, match="unknown model 'openmoji-smal': did you mean 'openmoji-small'"
-    ):
-        load_encoder("openmoji-smal")

@@ -393,7 +393,7 @@ def test_a_folder_that_may_not_be_written(
     def refuse(path: Path, **_: Any) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(files, "_open_new", refuse)
+    monkeypatch.setattr(files, "_make", refuse)
     assert "Permission denied" in refused(f"{POISON} {GOAL} --samples 2")
 
 

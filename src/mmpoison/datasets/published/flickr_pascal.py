@@ -25,7 +25,7 @@ from mmpoison.base.untrusted import (
     bounded_lines,
     decode_line,
     open_bytes,
-    parse_json_pairs,
+    read_json,
     read_text,
 )
 from mmpoison.datasets.catalogue import derived
@@ -234,7 +234,10 @@ def _read_json(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     entries: list[ImageEntry] = []
     if not file.exists():
         raise InputError(f"{file}: no such file, {needs(PASCAL)}")
-    for name, value in parse_json_pairs(read_text(file), file):
+    listed = read_json(file)
+    if not isinstance(listed, dict):
+        raise InputError(f"{file}: must be a JSON object")
+    for name, value in listed.items():
         where = f"{file.name} {name!r:.80}"
         category = value.get("category") if isinstance(value, dict) else None
         captions = value.get("captions") if isinstance(value, dict) else None
