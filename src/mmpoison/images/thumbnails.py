@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from mmpoison.errors import InputError
 from mmpoison.images.decode import picture
 
+
 def thumbnail(root: Path, image_id: str, side: int) -> bytes:
     """Make a JPEG of a whole image, upright, with a longest side of at most `side` pixels.
 
