@@ -65,7 +65,7 @@ def build(
         out: New folder.
     """
     from mmpoison.datasets.catalogue import DATASETS, load_dataset
-    from mmpoison.datasets.fetch.builds import build_dataset
+    from mmpoison.datasets.fetch import build_dataset
 
     options = parse_options(option)
     hold_output(context, out)
