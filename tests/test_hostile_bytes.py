@@ -32,7 +32,7 @@ from mmpoison.attacks import build_attack
 from mmpoison.attacks.injection import rebuild
 from mmpoison.base.untrusted import parse_changes, read_json
 from mmpoison.datasets import load_pairs, save_pairs
-from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
+from mmpoison.datasets.verify import load_to_verify, verify_pairs
 from mmpoison.defenses.scan import ShardError, check_shard, open_embedded, write_results
 from mmpoison.defenses.scan.cut.labels import LabelFile, labelled_places
 from mmpoison.defenses.scan.cut.result import ShardVerdict

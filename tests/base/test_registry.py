@@ -27,7 +27,7 @@ from mmpoison.cli.data_shown import is_format
 from mmpoison.cli.last_resort import explain
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.options import option_kinds
-from mmpoison.datasets.verify.manifest_check import manifest_problems
+from mmpoison.datasets.verify import manifest_problems
 from mmpoison.defenses import DEFENSES
 from mmpoison.defenses.catalogue import DefenseKind
 from mmpoison.errors import InputError

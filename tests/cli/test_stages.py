@@ -188,7 +188,7 @@ def test_a_models_name_never_reaches_the_terminal_raw(
 def test_a_stopped_command_says_how_to_go_on(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, square_folder: Path
 ) -> None:
-    from mmpoison.datasets.verify import pairs_check
+    from mmpoison.datasets import verify as pairs_check
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

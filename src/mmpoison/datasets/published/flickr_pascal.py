@@ -29,8 +29,7 @@ from mmpoison.base.untrusted import (
     read_text,
 )
 from mmpoison.datasets.catalogue import derived
-from mmpoison.datasets.fetch.builds import PublicFile, open_cache
-from mmpoison.datasets.fetch.transfer import download
+from mmpoison.datasets.fetch import PublicFile, download, open_cache
 from mmpoison.datasets.options import Count
 from mmpoison.datasets.published.adapter import (
     ImageOptions,

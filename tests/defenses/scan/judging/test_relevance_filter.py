@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.verify.pairs_check import verify_pairs
+from mmpoison.datasets.verify import verify_pairs
 from mmpoison.defenses import FilterResult, RelevanceFilter, Threshold
 from mmpoison.defenses.scan.cut.judging import filter_pairs
 from mmpoison.defenses.scan.cut.result import auroc, average_precision

@@ -16,7 +16,7 @@ from tests.defenses.scan.whole.test_shard_passes import Here
 import mmpoison
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.verify.pairs_check import verify_pairs
+from mmpoison.datasets.verify import verify_pairs
 from mmpoison.defenses import DEFENSES, RelevanceFilter, filter_pairs
 from mmpoison.defenses.scan import scan as module
 from mmpoison.defenses.scan.cut.labels import LabelFile, pairs_to_label
