@@ -21,7 +21,7 @@ from mmpoison.defenses.scan.cut.judging import filter_pairs
 from mmpoison.defenses.scan.cut.result import auroc, average_precision
 from mmpoison.defenses.scan.read.pieces import PairPieces
 from mmpoison.defenses.scan.read.vectors import embed_pairs
-from mmpoison.defenses.scan.write.kept_folder import save_kept
+from mmpoison.defenses.scan.write.own_files import save_kept
 from mmpoison.errors import InputError
 from mmpoison.images import read_image
 from mmpoison.metrics import cosine_distance

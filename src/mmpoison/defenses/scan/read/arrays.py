@@ -19,8 +19,7 @@ import numpy as np
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import most_unpacked
-from mmpoison.defenses.scan.read.files import DataFile
-from mmpoison.defenses.scan.read.shards import Array, ShardError
+from mmpoison.defenses.scan.read.shards import Array, DataFile, ShardError
 from mmpoison.defenses.scan.read.tables import ColumnChoice, ParquetRows, TableShard
 
 MOST_BYTES = 16 << 30

@@ -17,8 +17,7 @@ from mmpoison.datasets.formats.arrow_rows import (
     text_bytes,
     values_of,
 )
-from mmpoison.defenses.scan.read.files import DataFile
-from mmpoison.defenses.scan.read.shards import Array, IdKind, IntArray, ShardError
+from mmpoison.defenses.scan.read.shards import Array, DataFile, IdKind, IntArray, ShardError
 from mmpoison.errors import InputError
 from mmpoison.images.containers import arrow_errors, short, usual_column
 

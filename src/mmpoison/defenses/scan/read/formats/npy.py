@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from mmpoison.defenses.scan.read.arrays import ArrayFile, ArrayShard, open_archive, sizes_of
-from mmpoison.defenses.scan.read.embeddings import EmbeddedFormat, register
-from mmpoison.defenses.scan.read.files import DataFile, Listing, each, list_place
-from mmpoison.defenses.scan.read.shards import EmbeddedSource, ShardError, make_source
+from mmpoison.defenses.scan.read.shards import (
+    DataFile,
+    EmbeddedFormat,
+    EmbeddedSource,
+    Listing,
+    ShardError,
+    each,
+    list_place,
+    make_source,
+    register,
+)
 from mmpoison.defenses.scan.read.tables import ParquetRows, choose_columns
 from mmpoison.errors import InputError
 

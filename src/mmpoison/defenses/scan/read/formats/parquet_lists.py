@@ -11,10 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.defenses.scan.read.embeddings import EmbeddedFormat, register
-from mmpoison.defenses.scan.read.files import DataFile, Listing, each
 from mmpoison.defenses.scan.read.formats.npy import USUAL, side_of
-from mmpoison.defenses.scan.read.shards import Array, EmbeddedSource, ShardError, make_source
+from mmpoison.defenses.scan.read.shards import (
+    Array,
+    DataFile,
+    EmbeddedFormat,
+    EmbeddedSource,
+    Listing,
+    ShardError,
+    each,
+    make_source,
+    register,
+)
 from mmpoison.defenses.scan.read.tables import (
     ColumnChoice,
     ParquetRows,
