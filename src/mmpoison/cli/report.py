@@ -125,8 +125,8 @@ def report(
     print_first(tables, form, whole=whole)
     if form == "table" and not (against or models):
         recipes = {run.run.recipe for run in read_runs(runs)}
-        if view := view_of(recipes.pop()) if len(recipes) == 1 else "":
-            command = shlex.join(["mmpoison", "report", *map(str, runs), "--view", view])
+        if own := view_of(recipes.pop()) if len(recipes) == 1 else "":
+            command = shlex.join(["mmpoison", "report", *map(str, runs), "--view", own])
             say(f"with the paper's numbers: {command}")
 
 

@@ -21,7 +21,7 @@ from tests.defenses.scan.groups.conftest import Made, made, saved_and_read
 from tests.defenses.scan.whole.group_loop import Found, groups_in, scan_memory, source_of
 
 from mmpoison.defenses.scan import open_embedded
-from mmpoison.defenses.scan.groups import cells
+from mmpoison.defenses.scan.groups import items as cells
 from mmpoison.defenses.scan.groups import passes as passes_module
 from mmpoison.defenses.scan.groups.levels import false_alarms_at
 from mmpoison.defenses.scan.groups.passes import Group
