@@ -134,7 +134,7 @@ def test_show_needs_a_count(pairs: PairDataset) -> None:
 
 def test_to_pandas_has_a_row_for_each_pair(pairs: PairDataset) -> None:
     both = poisoned(pairs)
-    frame = pytest.importorskip("pandas") and both.to_pandas()
+    frame = both.to_pandas()
     assert list(frame.columns) == ["image", "caption", "label", "split", "poisoned", "clean_image"]
     for row, pair in zip(frame.itertuples(index=False), both, strict=True):
         assert (row.image, row.caption, row.split) == (pair.image, pair.caption, pair.split)

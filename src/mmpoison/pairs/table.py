@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
@@ -383,12 +382,9 @@ class PairDataset:
         )
 
     def to_pandas(self) -> Any:
-        """Return the pairs as a `pandas.DataFrame`, one row per pair with the columns of `Pair`.
+        """Return the pairs as a `pandas.DataFrame`, one row per pair with the columns of `Pair`."""
+        import pandas  # half a second
 
-        Raises:
-            InputError: If pandas is not installed.
-        """
-        pandas = require("pandas", "PairDataset.to_pandas needs pandas")
         names = [field.name for field in fields(Pair)]
         return pandas.DataFrame(map(vars, self), columns=names)
 
