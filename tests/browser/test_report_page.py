@@ -66,13 +66,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "scheme"),
-    [("run", "dark"), ("sweep", "light"), ("scan", "dark")],
+    ("kind", "scheme", "scripts"),
+    [("run", "dark", 0), ("sweep", "light", 1), ("scan", "dark", 1)],
 )
 def test_offline_and_accessible(
-    files: dict[str, Path], offline_and_accessible: Callable[..., None], kind: str, scheme: str
+    files: dict[str, Path],
+    offline_and_accessible: Callable[..., None],
+    kind: str,
+    scheme: str,
+    scripts: int,
 ) -> None:
-    offline_and_accessible(files[kind], scheme)
+    offline_and_accessible(files[kind], scheme, scripts)
 
 
 def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:

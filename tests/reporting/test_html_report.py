@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -315,11 +316,46 @@ def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
     }
     page = Page(render_html(write_run(embedding_map=shown)))
     drawn = [f"{model}: {what}" for what in ("texts", "images") for model in ("Clean", "Poisoned")]
-    assert [svg["aria-label"] for svg in page.all("svg")] == drawn
-    assert (len(page.all("circle")), len(page.all("rect"))) == (8, 4)
-    for circle in page.all("circle"):
+    assert [svg["aria-label"] for svg in page.all("svg") if "aria-label" in svg] == drawn
+    # those of a chart are in percent
+    circles = [one for one in page.all("circle") if "%" not in str(one["cx"])]
+    assert (len(circles), len(page.all("rect"))) == (8, 4)
+    for circle in circles:
         assert 0 <= float(circle["cx"] or "x") <= 100
         assert 0 <= float(circle["cy"] or "x") <= 100
+
+
+def test_charts_have_the_numbers_of_the_tables(
+    write_run: WriteRun, metrics: dict[str, Any]
+) -> None:
+    spread = {"median": 1.0, "interval": {"hit@10": [0.71, 0.93]}}
+    metrics["ranks"] = {"sheep2aeroplane": {"poisoned": spread}}
+    run = write_run(metrics=metrics)
+    hit = metrics["goal"]["sheep2aeroplane"]["poisoned"]["hit@10"]
+    page = Page(render_html(run))
+    dots = [str(one["cx"]) for one in page.all("circle")]
+    assert f"{100 * hit:.2f}".rstrip("0").rstrip(".") in {
+        cx.rstrip("%").removesuffix(".0") for cx in dots
+    }
+    assert ("71.0%", "93.0%") in {(one.get("x1"), one.get("x2")) for one in page.all("line")}
+    assert not page.all("polyline")
+    # a repair, step by step
+    row = {"hit@10": 0.5}
+    looks = [
+        {
+            "step": step,
+            "test": {"goal": {"sheep2aeroplane": {"hit@10": share}}},
+            "utility": {"image_retrieval": row, "text_retrieval": row},
+        }
+        for step, share in ((0, 0.9), (1, 0.6), (100, 0.1))
+    ]
+    curve = {"branches": [{"learning_rate": 1e-5, "chosen": True, "looks": looks}]}
+    (run / "sterilize-curve.json").write_text(json.dumps(curve))
+    lines = [str(one["points"]).split() for one in Page(render_html(run)).all("polyline")]
+    goal, image, text = lines
+    assert [point.split(",")[1] for point in goal] == ["10.0", "40.0", "90.0"]
+    assert (goal[0].split(",")[0], goal[-1].split(",")[0]) == ("0.0", "100.0")
+    assert image == text
 
 
 @pytest.mark.parametrize("points", [[], [[1e300, 1, 0]], [[0, 0, 99]], [[0, 0, 0], [0, 0, 0]]])
