@@ -38,7 +38,8 @@ from mmpoison.defenses.scan.groups.passes import (
 )
 from mmpoison.defenses.scan.groups.planted import PlantedSize, plant_goals
 from mmpoison.defenses.scan.read.checks import GUESSING, SCORE_OFF, ShardFacts, facts_of, notes_on
-from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard, ShardError
+from mmpoison.defenses.scan.read.files import ShardError
+from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard
 from mmpoison.defenses.scan.read.tables import KINDS
 from mmpoison.defenses.scan.read.vector_shard import (
     SAMPLE,

@@ -14,13 +14,9 @@ from mmpoison.base.progress import RunProgress
 from mmpoison.datasets.catalogue import DATASETS, NamedData
 from mmpoison.defenses.scan.cut.judging import needs_trusted
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
+from mmpoison.defenses.scan.read.files import list_place
 from mmpoison.defenses.scan.read.pieces import AllUnreadable, PairPieces, Unreadable
-from mmpoison.defenses.scan.read.shards import (
-    EMBEDDED_FORMATS,
-    EmbeddedSource,
-    list_place,
-    open_embedded,
-)
+from mmpoison.defenses.scan.read.shards import EMBEDDED_FORMATS, EmbeddedSource, open_embedded
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from mmpoison.defenses.scan.read.shards import DataFile, ShardError, list_place
+from mmpoison.defenses.scan.read.files import DataFile, ShardError, list_place
 from mmpoison.errors import InputError
 
 

@@ -1,323 +1,87 @@
-"""Precomputed embeddings: the files of a place, shards of pairs in them, and the formats that they come in."""
+"""Precomputed embeddings, shard by shard: what every format returns, and the registry of the formats."""
 
 from __future__ import annotations
 
-import os
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from mmpoison.base.files import refuse_special
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import Registry
-from mmpoison.base.untrusted import plain_file
 from mmpoison.datasets.options import fit_options
+from mmpoison.defenses.scan.read.files import (
+    Array,
+    IdKind,
+    IntArray,
+    Listing,
+    ShardError,
+    list_place,
+)
+from mmpoison.defenses.scan.read.tables import ColumnChoice, ParquetRows
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Array = npt.NDArray[Any]
-IntArray = npt.NDArray[np.integer[Any]]
-IdKind = Literal["uid", "key", "row"]
 
-
-class ShardError(InputError):
-    """One shard cannot be read: the message is one line that names the file; other shards are not affected."""
-
-
-# -- Files on this machine or in an object store (`s3://`, `gs://`, `hf://`, any address of fsspec).
-
-A = TypeVar("A")
-B = TypeVar("B")
-S = TypeVar("S", bound=Any)
-
-REQUESTS_AT_ONCE = 16
-"""Headers that are asked for at the same time: an answer of an object store takes about 0.1 seconds."""
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file that is opened when it is read.
-
-    Attributes:
-        path: Its path, in the store where there is one.
-        store: A file system of fsspec, None for this machine.
-        refused: Why it must not be read, empty if it may.
-    """
-
-    path: str
-    store: Any = field(default=None, repr=False)
-    refused: str = ""
-
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        return self.path.rstrip("/").rpartition("/" if self.store is not None else os.sep)[2]
-
-    @property
-    def stem(self) -> str:
-        """Its name without the ending."""
-        return self.name.rpartition(".")[0] or self.name
-
-    def __str__(self) -> str:
-        whole = self.path if self.store is None else self.store.unstrip_protocol(self.path)
-        return one_line(str(whole))
-
-    @property
-    def local(self) -> Path | None:
-        """Its path on this machine, None for a file in a store.
-
-        Raises:
-            ShardError: If it must not be read.
-        """
-        if self.refused:
-            raise ShardError(self.refused)
-        if self.store is not None:
-            return None
-        path = Path(self.path)
-        try:
-            refuse_special(path)
-        except InputError as error:
-            raise ShardError(one_line(str(error))) from None
-        return path
-
-    def size(self) -> int:
-        """Return its size in bytes.
-
-        Raises:
-            ShardError: If it is not there or cannot be asked.
-        """
-        with self.reading():
-            path = self.local
-            return path.stat().st_size if path is not None else int(self.store.size(self.path))
-
-    def bytes_between(self, start: int, stop: int) -> bytes:
-        """Read a part of it; fewer bytes where it is shorter.
-
-        Raises:
-            ShardError: If it cannot be read.
-        """
-        with self.reading():
-            path = self.local
-            if path is None:
-                return bytes(self.store.cat_file(self.path, start=start, end=stop))
-            with path.open("rb") as stream:
-                stream.seek(start)
-                return stream.read(stop - start)
-
-    def open(self) -> Any:
-        """Open it for reading, with `seek`.
-
-        Raises:
-            ShardError: If it cannot be opened.
-        """
-        with self.reading():
-            path = self.local
-            return path.open("rb") if path is not None else self.store.open(self.path, "rb")
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Turn errors of the system or of the store in the block into a `ShardError` that names this file."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise ShardError(f"{self}: no such file") from None
-        except Exception as error:
-            known = (OSError, ValueError) if self.store is None else Exception
-            if isinstance(error, (InputError, MemoryError)) or not isinstance(error, known):
-                raise
-            raise ShardError(f"{self}: cannot be read ({reason_of(error)})") from None
-
-
-@dataclass
-class Listing:
-    """What the user named, a folder or one file, with each folder listed once.
-
-    Attributes:
-        given: The address as the user wrote it.
-        place: The folder or file.
-    """
-
-    given: str
-    place: DataFile
-    _known: dict[str, dict[str, DataFile]] = field(default_factory=dict)
-
-    @property
-    def is_file(self) -> bool:
-        """Whether one file is named."""
-        if self.place.store is not None:
-            return bool(self.place.store.isfile(self.place.path))
-        return Path(self.place.path).is_file()
-
-    @property
-    def remote(self) -> bool:
-        """Whether it lies in a store."""
-        return self.place.store is not None
-
-    def files(self, below: str = "", ending: str = "") -> dict[str, DataFile]:
-        """List the files of the folder, or of a folder in it, by name; hidden ones are left out.
-
-        Args:
-            below: A folder in it.
-            ending: What the names end with.
-
-        Returns:
-            In the order of names; a link that leads out of the folder is there and refuses to be read. Empty if there
-            is no such folder.
-
-        Raises:
-            InputError: If `below` is a link that leads out of the folder, or cannot be listed.
-        """
-        if below not in self._known:
-            self._known[below] = dict(sorted(self._list(below)))
-        return {name: file for name, file in self._known[below].items() if name.endswith(ending)}
-
-    def file(self, name: str, below: str = "") -> DataFile:
-        """Return a file of the folder by name, also one that is not there."""
-        found = self.files(below).get(name)
-        return found if found is not None else self._child(below, name)
-
-    def _child(self, below: str, name: str) -> DataFile:
-        if self.place.store is not None:
-            parts = (self.place.path.rstrip("/"), below, name)
-            return DataFile("/".join(part for part in parts if part), self.place.store)
-        return DataFile(str(Path(self.place.path, below, name)))
-
-    def _list(self, below: str) -> Iterator[tuple[str, DataFile]]:
-        if self.place.store is not None:
-            folder = "/".join(part for part in (self.place.path.rstrip("/"), below) if part)
-            try:
-                entries = self.place.store.ls(folder, detail=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return
-            except Exception as error:
-                # as in `list_place`
-                raise _cannot_be_opened(self.given, error) from None
-            names = [
-                e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == "file"
-            ]
-            yield from ((n, self._child(below, n)) for n in names if not n.startswith("."))
-            return
-        home = Path(self.place.path)
-        plain_file(home, below)
-        try:
-            with os.scandir(home / below) as entries:
-                found = [(e.name, e.is_symlink()) for e in entries if not Path(e.path).is_dir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise InputError(
-                f"{one_line(str(home / below))}: cannot be listed ({reason_of(error)})"
-            ) from None
-        for name, is_link in found:
-            file = self._child(below, name)
-            if is_link:
-                try:
-                    plain_file(home, str(Path(below, name)))
-                except InputError as error:
-                    file = DataFile(file.path, None, one_line(str(error)))
-            if not name.startswith("."):
-                yield name, file
-
-
-def list_place(given: str | Path) -> Listing:
-    """Find what a path or an address names, without reading it.
-
-    Args:
-        given: A path of this machine, or an address such as `s3://bucket/folder`.
-
-    Raises:
-        InputError: If there is nothing, or the package that reads such an address is missing.
-    """
-    text = os.fspath(given)
-    if "://" not in text and "::" not in text:
-        if not Path(text).exists():
-            raise InputError(f"{one_line(text)}: no such folder or file")
-        return Listing(text, DataFile(text))
-    import fsspec
-
-    try:
-        store, path = fsspec.core.url_to_fs(text)
-        there = store.exists(path)
-    except Exception as error:
-        # each package of a store has errors of its own kind: no credentials, no connection, no such package
-        raise _cannot_be_opened(text, error) from None
-    if not there:
-        raise InputError(f"{one_line(text)}: no such folder or file")
-    protocols = (store.protocol,) if isinstance(store.protocol, str) else store.protocol
-    if "file" in protocols:
-        return Listing(text, DataFile(path))
-    return Listing(text, DataFile(path, store))
-
-
-def reason_of(error: Exception) -> str:
-    """Return why something could not be read, in a short line."""
-    said = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return one_line(" ".join(said.split()))[:200]
-
-
-def _cannot_be_opened(given: str, error: Exception) -> InputError:
-    return InputError(f"{one_line(given)}: cannot be opened ({reason_of(error)})")
-
-
-def each(function: Callable[[A], B], items: Iterable[A], *, remote: bool) -> list[B]:
-    """Call a function for each item, in threads where each call waits for a store; results in the order of items."""
-    if not remote:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        return list(pool.map(function, items))
-
-
-# -- Shards: what every format returns and every reader receives.
-
-
-class Shard(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Shard(ABC):
     """Some pairs whose embeddings lie in files of their own; making one reads nothing, and it can be pickled.
 
     Every method reads the files again and raises `ShardError` where they cannot be used.
+
+    Attributes:
+        name: Its name, unique in its source, such as `00012`.
+        own: Its table, None where there is none.
+        columns: What the columns of the table mean.
+        start: Number of its first row in its files.
+        rows: Number of pairs by the file's own header; 0 if not even that can be read.
+        dimension: Numbers in an embedding that are expected, 0 if not known.
     """
 
-    @property
-    def name(self) -> str:
-        """The name of the shard, unique in its source, such as `00012`."""
-        ...
+    name: str
+    own: ParquetRows | None
+    columns: ColumnChoice
+    start: int = 0
+    rows: int = 0
+    dimension: int = 0
 
-    @property
-    def rows(self) -> int:
-        """The number of pairs by the file's own header; 0 if not even that can be read."""
-        ...
-
+    @abstractmethod
     def vectors(self) -> tuple[Array, Array]:
         """Return the embeddings of captions and of images, as stored and not normalised.
 
         Returns:
-            Two arrays of shape `(rows, d)`, float16 or float32; memory-mapped and read-only where the file allows.
+            Two arrays of shape `(rows, d)`, float16 or float32; memory-mapped and read-only where the file allows. A
+            pair without an embedding has NaN.
         """
-        ...
+
+    def check(self) -> None:  # noqa: B027 - files of one kind need none
+        """Refuse files whose rows cannot be those of each other: nothing in them can be joined."""
 
     def ids(self) -> list[str]:
         """Return the id of each pair: a uid, a key, or the number of its row in the file (`EmbeddedSource.id_kind`)."""
-        ...
+        found = self._texts(self.columns.id)
+        if found is None:
+            self.check()
+            # of a table that cannot be read there are no ids, not even numbers of rows
+            rows = self.rows if self.own is None else self.own.rows()
+            return [str(row) for row in range(self.start, self.start + rows)]
+        return found
 
     def captions(self) -> list[str] | None:
         """Return the caption of each pair (empty where there is none), or None if the source has no captions."""
-        ...
+        return self._texts(self.columns.caption)
 
     def image_ids(self) -> list[str] | None:
         """Return which image each pair has, where several captions share one; None: one caption an image."""
-        ...
+        return self._texts(self.columns.image_id)
 
     def stored_scores(self) -> Array | None:
         """Return a stored similarity, shape `(rows,)`, NaN where there is none; None if the source stores none."""
-        ...
+        return None if self.columns.score is None else self._own().numbers(self.columns.score)
 
     def table(self, rows: IntArray) -> pa.Table:
         """Return all own columns of some rows, unchanged and in the order that is asked for.
@@ -325,11 +89,26 @@ class Shard(Protocol):
         Args:
             rows: Numbers of rows from 0 to `rows` - 1.
         """
-        ...
+        import pyarrow as pa
+
+        if self.own is None:
+            self.check()
+            return pa.table({"row": pa.array(rows, pa.int64())}).select([])
+        return self._own().table(rows)
 
     def schema(self) -> pa.Schema:
         """Return names and types of the own columns."""
-        ...
+        import pyarrow as pa
+
+        return pa.schema([]) if self.own is None else self.own.schema()
+
+    def _texts(self, column: str | None) -> list[str] | None:
+        return None if column is None else self._own().texts(column)
+
+    def _own(self) -> ParquetRows:
+        self.check()
+        assert self.own is not None, "a column was chosen, and there is no table"
+        return self.own
 
 
 @dataclass(frozen=True)
@@ -357,13 +136,13 @@ class EmbeddedSource:
         return sum(shard.rows for shard in self.shards)
 
 
-def make_source(format: str, root: str, shards: Iterable[S], id_kind: IdKind) -> EmbeddedSource:
+def make_source(format: str, root: str, shards: Iterable[Shard], id_kind: IdKind) -> EmbeddedSource:
     """Make a source of shards whose headers were read.
 
     Args:
         format: Registered name of the format.
         root: What the user named.
-        shards: Dataclasses with `name`, `rows` and `dimension` (0 where the header cannot be read).
+        shards: Its shards.
         id_kind: Kind of their ids.
 
     Returns:

@@ -22,8 +22,9 @@ from mmpoison.defenses.scan.cut.result import NO_GROUP, ShardVerdict, known_fact
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
 from mmpoison.defenses.scan.groups.describe import DescribedGroup
 from mmpoison.defenses.scan.read.checks import ShardFacts
+from mmpoison.defenses.scan.read.files import ShardError
 from mmpoison.defenses.scan.read.pieces import absent, write_unreadable
-from mmpoison.defenses.scan.read.shards import Shard, ShardError
+from mmpoison.defenses.scan.read.shards import Shard
 from mmpoison.defenses.scan.read.tables import ADDRESSES
 from mmpoison.defenses.scan.read.vector_shard import DISTANCE
 from mmpoison.defenses.scan.shard_runner import ShardRunner
