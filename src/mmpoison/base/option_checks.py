@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from numbers import Integral
 from typing import ParamSpec, TypeVar
@@ -72,21 +72,6 @@ def check_whole(
     if type(value) is not int or not least <= value <= most:
         raise InputError(f"{name} {value!r:.40} is not {wanted} from {least} to {most:,}")
     return value
-
-
-def check_choice(name: str, value: object, known: Sequence[str]) -> None:
-    """Refuse an option with a few values.
-
-    Args:
-        name: Name of the option.
-        value: Its value.
-        known: The values that it may have.
-
-    Raises:
-        InputError: If it is none of them.
-    """
-    if value not in known:
-        raise InputError(f"{name} {value!r:.60} is none of {', '.join(known)}")
 
 
 def check_seed(seed: object) -> None:
