@@ -33,7 +33,7 @@ from mmpoison.attacks.settings import Carrier
 from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_json
-from mmpoison.cli.sweep import parse_seeds
+from mmpoison.cli.run_many import parse_seeds
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.defenses.checks.rank_gain import Kinds, association, check_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet

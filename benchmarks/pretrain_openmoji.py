@@ -28,7 +28,7 @@ from mmpoison.datasets.openmoji.build import ATTRIBUTION, CHUNK, in_parallel
 from mmpoison.datasets.openmoji.compose import sample_scenes
 from mmpoison.datasets.openmoji.scene_data import OPENMOJI_SCENES_VERSION
 from mmpoison.errors import InputError
-from mmpoison.evaluation import TestEmbeddings, TestSet
+from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet
 from mmpoison.evaluation.rows import class_retrieval, goal_row, utility_row
 from mmpoison.images import PixelStore, Preparation
 from mmpoison.models import DualEncoder, prepare_pixels
@@ -174,7 +174,7 @@ def describe(folder: Path, seed: int = 0) -> None:
     embedded = TestEmbeddings.of(encoder, prepare_pixels(encoder, test.pairs), test)
     classes = class_retrieval(embedded, test)
     utility = utility_row(embedded, test)
-    goal = goal_row(embedded, test, Goal("sheep", "aeroplane"))
+    goal = goal_row(embedded, test, GoalTarget(Goal("sheep", "aeroplane")))
     recipe = encoder.record.pretraining
     if recipe is None:
         raise InputError(f"{folder}: its {CONFIG_FILE} does not say how the model was pre-trained")

@@ -30,7 +30,7 @@ from mmpoison.attacks import VectorSurrogate
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
-from mmpoison.cli.sweep import parse_seeds
+from mmpoison.cli.run_many import parse_seeds
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.result import auroc
@@ -43,9 +43,9 @@ from mmpoison.metrics import cosine_distance
 from mmpoison.models import MODELS, PairInputs, load_encoder, prepare_features, prepare_pixels
 from mmpoison.models.embedding import embed_captions, embed_images
 from mmpoison.pairs.table import PairDataset
+from mmpoison.runs.run_measures import recall_at
 from mmpoison.statistics import clustered_share
 from mmpoison_lab.attacks.matching import nearest_classes
-from mmpoison_lab.matrix.measure_piece import recall_at
 from mmpoison_lab.matrix.plan import random_goals
 
 LIKELY, LOOK = 0.01, 0.1

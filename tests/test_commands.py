@@ -19,7 +19,7 @@ from mmpoison.api.inputs import training_settings
 from mmpoison.attacks.catalogue import ATTACKS
 from mmpoison.base.untrusted import parse_changes
 from mmpoison.cli.app import MOVED, VERBS, command_of
-from mmpoison.cli.sweep import split_changes_and_grid
+from mmpoison.cli.run_many import split_changes_and_grid
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.defenses.catalogue import DefenseKind, split_options
 from mmpoison.errors import InputError

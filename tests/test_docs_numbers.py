@@ -81,12 +81,14 @@ def test_the_overview_has_the_published_numbers() -> None:
 )
 def test_the_overview_by_hand(recipe: str, goal: str, printed: str) -> None:
     """The mean and the paired difference of Hit@10 again, from the rows of the file by SciPy."""
-    columns = ["run", "seed", "study", "goal", "model", "hit@10"]
-    rows = pq.read_table(PAGES / "runs.parquet", columns=columns).to_pylist()
-    own = [r for r in rows if r["run"].startswith(f"{recipe}/") and r["study"] == "main"]
+    table = pq.read_table(PAGES / "runs.parquet").to_pandas()
+    own = table[
+        table.run.str.startswith(f"{recipe}/")
+        & (table.study == "main")
+        & (table.measure == "hit@10")
+    ].sort_values("seed")
     poisoned, clean = (
-        [r["hit@10"] for r in sorted(own, key=lambda r: r["seed"]) if r["model"] == model]
-        for model in ("poisoned", "clean_model")
+        own.value[own.model == name].tolist() for name in ("poisoned", "clean_model")
     )
     n, text = len(poisoned), (PAGES / "overview.md").read_text(encoding="utf-8")
     low, high = stats.t.interval(0.95, n - 1, np.mean(poisoned), stats.sem(poisoned))

@@ -32,7 +32,7 @@ from mmpoison.attacks import build_attack
 from mmpoison.attacks.injection import rebuild
 from mmpoison.base.untrusted import parse_changes, read_json
 from mmpoison.datasets import load_pairs, save_pairs
-from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
+from mmpoison.datasets.verify import load_to_verify, verify_pairs
 from mmpoison.defenses.scan import ShardError, check_shard, open_embedded, write_results
 from mmpoison.defenses.scan.cut.labels import LabelFile, labelled_places
 from mmpoison.defenses.scan.cut.result import ShardVerdict
@@ -51,7 +51,8 @@ from mmpoison.reporting.seeds import metrics_tables, seed_tables
 from mmpoison.reporting.table import markdown
 from mmpoison.reporting.terminal_tables import terminal, terminal_table
 from mmpoison.runs.recipe_files import recipe_files
-from mmpoison.runs.sweeps.sweep import SweepFolder, load_sweep
+from mmpoison.runs.run_all import experiment_about
+from mmpoison.runs.run_list import grid_of_runs
 
 Act = Callable[[Path], Any]
 Case = dict[str, bytes]
@@ -273,15 +274,15 @@ def read_recipe(folder: Path) -> None:
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     with contextlib.suppress(InputError):
         parse_changes([line.replace(":", "=", 1) for line in lines[5:10]])
-    sweep = load_sweep(file, {}, classes=lambda recipe: ["sheep", "sofa"])
-    json.dumps([[run.id, run.parameters] for run in sweep.runs[:100]], default=str)
+    sweep = grid_of_runs(file, {}, classes=lambda recipe: ["sheep", "sofa"])
+    assert all(run.id for run in sweep.runs[:100])
     recipe = sweep.runs[0].recipe
     recipe.to_yaml()
     build_attack(recipe.attack.name, recipe.attack.goals, recipe.attack.options)
 
 
 def sweep(folder: Path) -> None:
-    (folder / "sweep.yaml").write_text("name: x\nrecipe: {}\nruns:\n  a: {x: 1}\n  seed0: {}\n")
+    (folder / "experiment.yaml").write_text("name: x\nsweep:\n  seeds: [0]\n  grid: {a: [1]}\n")
 
 
 def run(folder: Path) -> None:
@@ -406,7 +407,7 @@ TARGETS: dict[str, tuple[Act, Act, str]] = {
     "labels": (labels, read_labels, "*.csv"),
     "scores": (scan, read_scores, "sc*"),
     "recipe": (recipe, read_recipe, "recipe.yaml"),
-    "sweep-folder": (sweep, lambda f: SweepFolder(f)._listed(), "sweep.yaml"),
+    "experiment": (sweep, experiment_about, "experiment.yaml"),
     "metrics": (run, read_metrics, "[mr]e*"),
     "run-page": (run, read_run, "[!m]*"),
     "clip-retrieval": (

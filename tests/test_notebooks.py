@@ -35,7 +35,7 @@ def test_outputs_are_stored_and_small(file: Path) -> None:
 
 
 def test_one_extra_installs_what_they_import() -> None:
-    names, brought = {"mmpoison", "numpy"}, {"mmpoison[figures]": "matplotlib"}
+    names, brought = {"mmpoison", "numpy", "pandas"}, {"mmpoison[figures]": "matplotlib"}
     extra = EXTRAS["notebooks"]
     names |= {brought.get(each, each.partition(">")[0]) for each in extra}
     for file in NOTEBOOKS:

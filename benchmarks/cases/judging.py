@@ -20,7 +20,7 @@ from harness import Found, alone, clocked, mmpoison, take_turns
 from synthetic_corpus import Corpus
 
 from mmpoison.defenses.scan import open_embedded
-from mmpoison.defenses.scan.read.distance import distances
+from mmpoison.defenses.scan.read.vector_shard import distances
 from mmpoison.defenses.scan.write.keep_lists import keep_list
 
 # -- the filter --------------------------------------------------------------------------------------------------------

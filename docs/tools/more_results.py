@@ -82,7 +82,7 @@ MORE = (
         More(
             f"studies-{data}",
             f"Queries, neighbours and classes: {named}",
-            _both_attacks(data, f"--study all {LEAN}"),
+            _both_attacks(data, f"--set study=all {LEAN}"),
         )
         for data, named in SETS.items()
     ),
@@ -96,7 +96,7 @@ MORE = (
         "groups-rsicd-ucm",
         f"The filter suspicious-groups: {PHOTOS}",
         _both_attacks("rsicd-ucm", GROUPS)
-        | {"III": f"run rsicd-ucm {FIVE} {GROUPS} --goal airplane2beach --goal tenniscourt2forest"},
+        | {"III": f"run rsicd-ucm {FIVE} {GROUPS} --goals airplane2beach+tenniscourt2forest"},
     ),
     More(
         "both-encoders-rsicd-ucm",

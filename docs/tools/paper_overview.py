@@ -11,27 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from page_blocks import PAGES, WIDE, check_or_write
 
 from mmpoison.reporting.results import Results
-from mmpoison.runs.recipe import Recipe
 from mmpoison_lab.paper import PAPER, render_paper, write_page
 from mmpoison_lab.paper.page import name_of
 from mmpoison_lab.paper.write import RUNS_FILE
 
 NAME = "overview"
-
-
-def published(file: Path) -> Results:
-    """Read the rows that `reproduce.py` published; what is in other files of the runs is not there."""
-    rows = pq.read_table(file).to_pylist()
-    keys = Recipe.model_fields.keys() - {"seed"}
-    parameters = {
-        row["run"]: {k: v for k, v in row.items() if v is not None and k.partition(".")[0] in keys}
-        for row in rows
-    }
-    return Results(tuple(rows), parameters)
 
 
 def overview(file: Path, pages: Path) -> str:
@@ -42,7 +29,7 @@ def overview(file: Path, pages: Path) -> str:
         pages: The folder of the pages; the name of a table or figure leads to its page where it is there.
     """
     with tempfile.TemporaryDirectory() as folder:
-        write_page(render_paper(NAME, published(file)), Path(folder), links=False)
+        write_page(render_paper(NAME, Results.read([file])), Path(folder), links=False)
         text = (Path(folder) / f"{NAME}.md").read_text(encoding="utf-8")
     there = {name_of(entry): entry for entry in PAPER if (pages / f"{entry}.md").is_file()}
 

@@ -11,7 +11,7 @@ from tests.attacks.conftest import class_table, pairs_of
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetLabel
 from mmpoison.datasets import PairDataset
-from mmpoison.datasets.verify.manifest_check import manifest_problems
+from mmpoison.datasets.verify import manifest_problems
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonManifest
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mmpoison.base.processes import find_device, find_gpus, gpu_number, only_gpu
+from mmpoison.base.processes import find_device, find_gpus, only_gpu
 from mmpoison.errors import InputError
 
 FakeGpus = Callable[..., None]
@@ -96,10 +96,3 @@ def test_rocm_has_a_variable_of_its_own(fake: FakeGpus) -> None:
     fake(2, HIP_VISIBLE_DEVICES="3", CUDA_VISIBLE_DEVICES="0,1")
     assert find_gpus("auto") == ("0", "1")
     assert only_gpu("1") == {"CUDA_VISIBLE_DEVICES": "1"}
-
-
-def test_only_a_numbered_device_has_a_number() -> None:
-    assert [gpu_number(name) for name in ("auto", "cpu", "cuda", "cuda:0", "cuda:12")] == [
-        *(None, None, None),
-        *(0, 12),
-    ]

@@ -27,7 +27,7 @@ from mmpoison.cli.data_shown import is_format
 from mmpoison.cli.last_resort import explain
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.options import option_kinds
-from mmpoison.datasets.verify.manifest_check import manifest_problems
+from mmpoison.datasets.verify import manifest_problems
 from mmpoison.defenses import DEFENSES
 from mmpoison.defenses.catalogue import DefenseKind
 from mmpoison.defenses.cut import CUT_OPTIONS
@@ -238,7 +238,8 @@ def test_a_plug_in_says_what_it_is(
         assert inspect.getdoc(plug_in)
 
 
-@pytest.mark.parametrize("name", list(ATTACKS))
+# the control has no goal: the tests of the matrix run it
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "no-poison"])
 class TestAttack:
     def test_takes_a_goal_or_goals(self, name: str) -> None:
         # recipes and the command line give goals by one of these names
@@ -304,13 +305,6 @@ class TestAttack:
 
 # -- every defence ---------------------------------------------------------------------------------
 
-APPLY = {
-    "pre-training": ["read"],
-    "in-training": ["encoder", "pairs", "inputs", "settings", "seed"],
-    "post-training": ["encoder", "clean_pairs", "inputs", "seed"],
-    "check": ["suspect", "test", "inputs"],
-}
-
 
 @pytest.mark.parametrize("name", list(DEFENSES))
 class TestDefense:
@@ -322,18 +316,6 @@ class TestDefense:
         own -= CUT_OPTIONS
         assert set(defense.parameters) == own
         assert all(one_line(what) for what in defense.parameters.values())
-
-    def test_applies_as_its_kind_does(self, name: str) -> None:
-        defense: Any = DEFENSES[name]
-        wanted = APPLY[defense.kind]
-        does = defense.score if defense.kind == "pre-training" else defense.apply
-        parameters = inspect.signature(does).parameters
-        assert list(parameters)[1 : len(wanted) + 1] == wanted
-        # whatever else it takes has a default, so that any defence of the kind can be called alike
-        others = list(parameters.values())[len(wanted) + 1 :]
-        assert all(
-            other.kind is other.VAR_KEYWORD or other.default is not other.empty for other in others
-        )
 
 
 # -- every data set --------------------------------------------------------------------------------
@@ -399,10 +381,3 @@ class TestModel:
         for rows in (image, text):
             np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
         assert not np.allclose(text[0], text[1])
-
-
-def test_an_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(
-        InputError, match="unknown model 'openmoji-smal': did you mean 'openmoji-small'"
-    ):
-        load_encoder("openmoji-smal")

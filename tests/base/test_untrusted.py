@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmpoison.base.untrusted import (
-    MAX_RECORD,
     BoundedRows,
     bounded_lines,
     parse_json,
@@ -83,8 +82,9 @@ def test_json_that_would_break_later_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[" * 900_000, "nested deeper"),
-        ("- " * 100_000, "nested deeper"),
+        ("[" * 900_000, "nested too deep"),
+        ("- " * 100_000, "nested too deep"),
+        ("[" * 65 + "]" * 65, "nested deeper than 64"),
         ("seed: " + "9" * 5000, "64 bits"),
         ("seed: 0x" + "f" * 90, "64 bits"),
         ("a: !!timestamp x", "constructor"),
@@ -204,14 +204,8 @@ def test_lines_may_end_in_a_carriage_return(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [
-        ("1," + "x" * (5 << 20), "line 2: longer than 4 MiB"),
-        ("1," + "x" * 200_000, "line 2: broken CSV \\(field larger"),
-        # a record of many fields, each over two lines: no line and no field is long
-        ('"\n",' * (MAX_RECORD // 3), "a record of over 4,194,304 characters"),
-        ('"a', "line 2: broken CSV"),
-    ],
-    ids=["line", "field", "record", "quote"],
+    [("1," + "x" * 200_000, "line 2: broken CSV \\(field larger"), ('"a', "line 2: broken CSV")],
+    ids=["field", "quote"],
 )
 def test_what_has_no_end_is_refused(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "x.csv").write_text("a,b\n" + content)

@@ -12,6 +12,7 @@ import pytest
 from tests.browser.conftest import UNFOLD
 from tests.conftest import few
 from tests.reporting.conftest import (
+    example_curve,
     example_metrics,
     example_rank_lists,
     example_suspicious,
@@ -39,6 +40,7 @@ def write_run(folder: Path, seed: int, **about: Any) -> Path:
         ("metrics", metrics),
         ("rank_lists", example_rank_lists()),
         ("suspicious_pairs", suspicious),
+        ("sterilize-curve", example_curve()),
     ):
         (folder / f"{name}.json").write_text(json.dumps(value))
     (folder / "recipe.yaml").write_text("name: openmoji\n")
@@ -80,6 +82,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         **{"source": SCRIPT, "format": "pairs-folder", "pairs": 9, "dropped": 1},
         **{"verdict": "cannot be decided", "summary": [SCRIPT], "method": "relevance-filter"},
         "worst": [{**pair, "picture": thumbnail("sheep", 0)}],
+        "planted": [
+            {"images": 1000, "planted": 6, "found": 5},
+            {"images": 50, "planted": 6, "found": 1},
+        ],
     }
     scan_page = write_scan_page(folder / "scan.html", DataScan.of(scan))
     many = [
@@ -155,7 +161,27 @@ def test_a_sweep_on_a_small_screen(
 def test_offline_and_accessible(
     files: dict[str, Path], offline_and_accessible: Callable[..., None], kind: str, scheme: str
 ) -> None:
-    offline_and_accessible(files[kind], scheme)
+    offline_and_accessible(files[kind], scheme, scripts=kind != "run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "lowest"),
+    [
+        ("settings", "Setting", "diningtable2pottedplant, 5 poisoned"),
+        ("scan", "Images per goal", "50"),
+    ],
+)
+def test_rows_sort(pages: Any, files: dict[str, Path], kind: str, column: str, lowest: str) -> None:
+    page = pages.open()
+    page.goto(files[kind].as_uri())
+    head = page.locator(".sortable th", has_text=column).first
+    first = page.locator(".sortable").first.locator("tbody tr > *:first-child")
+    for way, least in (("ascending", True), ("descending", False)):
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == way
+        shown = first.all_inner_texts()
+        # by number: 5 before 125 in a name, and 50 before 1,000
+        assert shown[0 if least else -1].startswith(lowest)
 
 
 def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.browser.conftest import ESCAPES, SCRIPT
-from tests.conftest import few, write_jsonl, write_square_pairs
+from tests.conftest import write_jsonl, write_square_pairs
 from tests.scan_results import write_scan_result
 
 from mmpoison.defenses.scan.cut.labels import LabelFile, read_labels
@@ -82,7 +82,7 @@ def at(page: Page, number: int) -> None:
     )
 
 
-def test_by_keyboard_alone(pages: Any, address: str, tmp_path: Path) -> None:
+def test_a_review_by_keyboard(pages: Any, address: str, tmp_path: Path) -> None:
     page = pages.open()
     page.goto(address)
     at(page, 1)
@@ -92,6 +92,16 @@ def test_by_keyboard_alone(pages: Any, address: str, tmp_path: Path) -> None:
     assert page.locator("#facts").inner_text() == (
         "Evidence against a pair 1.000, the scan drops it"
     )
+    goal = page.locator("#goal-part")
+    assert f"possible poisoning: captions about {SCRIPT}" in goal.inner_text()
+    assert goal.locator("script, img").count() == 0
+    # one key drops a group
+    page.keyboard.press("g")
+    at(page, 3)
+    assert goal.is_hidden()
+    assert verdicts(tmp_path)[:3] == ["drop", "drop", ""]
+    page.keyboard.press("z")
+    at(page, 1)
     page.keyboard.press("d")
     at(page, 2)
     assert verdicts(tmp_path)[:2] == ["drop", ""]
@@ -128,60 +138,22 @@ def test_by_keyboard_alone(pages: Any, address: str, tmp_path: Path) -> None:
         page.wait_for_timeout(150)
     page.wait_for_function("document.querySelector('#counts').textContent.startsWith('12 of 12')")
     assert verdicts(tmp_path) == ["drop", "drop", *["keep"] * 10]
-    pages.forgive("404")  # one of the images is broken
-
-
-def test_one_key_drops_a_group(pages: Any, address: str, tmp_path: Path) -> None:
-    page = pages.open()
-    page.goto(address)
-    at(page, 1)
-    page.keyboard.press("g")
-    at(page, 3)
-    assert verdicts(tmp_path)[:3] == ["drop", "drop", ""]
-    assert "Group 1: drop, 2 pairs saved" in page.locator("#said").inner_text()
-    page.keyboard.press("z")
-    at(page, 1)
-    assert verdicts(tmp_path)[:3] == ["", "", ""]
-    page.locator("#keep-group").click()
-    at(page, 3)
-    assert verdicts(tmp_path)[:3] == ["keep", "keep", ""]
-    pages.forgive("404")
-
-
-def test_the_suspected_goal_and_its_reason_are_beside_the_pair(pages: Any, address: str) -> None:
-    page = pages.open()
-    page.goto(address)
-    at(page, 1)
-    goal = page.locator("#goal-part")
-    assert goal.inner_text().split("\n\n") == [
-        "Group 1 of 1: poisoning likely",
-        f"possible poisoning: captions about {SCRIPT}",
-        "Why: about 31 pairs are alike, where about 2.0 would be",
-        "What else could explain it: images that show both; shifted rows",
-        "Drop the group g\nKeep the group h",
-    ]
-    assert goal.locator("script, img").count() == 0
-    for number in (2, 3):
-        page.keyboard.press("ArrowRight")
+    for number in range(11, 5, -1):
+        page.keyboard.press("ArrowLeft")
         at(page, number)
-    assert goal.is_hidden()
-    page.keyboard.press("ArrowLeft")
-    goal.wait_for()
+    page.locator("#no-image").wait_for()  # one of the images is broken
     pages.forgive("404")
+    assert {url for url in pages.requests if not url.startswith(address)} == set()
 
 
-@pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
-@pytest.mark.parametrize(("width", "height"), [(375, 667), (768, 1024), (1280, 800)])
 def test_a_pair_and_its_verdict_are_on_the_first_screen(
     pages: Any,
     address: str,
     serious: Callable[[Page], list[str]],
     too_wide: Callable[[Page], int],
-    width: int,
-    height: int,
-    scheme: str,
 ) -> None:
-    page = pages.open(viewport={"width": width, "height": height}, color_scheme=scheme)
+    height = 800
+    page = pages.open(viewport={"width": 1280, "height": height}, color_scheme="dark")
     page.goto(address)
     at(page, 1)
     # an ordinary caption, not the long script of the first pair
@@ -196,12 +168,8 @@ def test_a_pair_and_its_verdict_are_on_the_first_screen(
         assert box is not None
         assert box["y"] >= 0
         assert box["y"] + box["height"] <= footer["y"], part
-    # keys are for those who have a keyboard
-    assert page.locator("#keep kbd").is_visible() == (width > 704)
     assert too_wide(page) == 0
     assert serious(page) == []
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
-    assert dark == (scheme == "dark")
     # also on a narrow screen, with a verdict
     page.set_viewport_size({"width": 320, "height": 640})
     page.keyboard.press("d")
@@ -209,26 +177,6 @@ def test_a_pair_and_its_verdict_are_on_the_first_screen(
     assert too_wide(page) == 0
     assert page.locator("#keep").bounding_box()["height"] >= 44
     assert serious(page) == []
-    pages.forgive("404")
-
-
-def test_a_broken_image_is_said(pages: Any, address: str) -> None:
-    page = pages.open()
-    page.goto(address)
-    at(page, 1)
-    assert page.evaluate("document.querySelector('#image').decode().then(() => true)")
-    assert page.locator("#no-image").is_hidden()
-    for number in range(2, 7):
-        page.keyboard.press("ArrowRight")
-        at(page, number)
-    page.locator("#no-image").wait_for()
-    assert page.locator("#no-image").inner_text() == (
-        "The image cannot be shown: it is missing or broken."
-    )
-    assert page.locator("#image").is_hidden()
-    page.keyboard.press("ArrowLeft")
-    page.locator("#image").wait_for()
-    # the browser itself notes a 404
     pages.forgive("404")
 
 
@@ -260,54 +208,3 @@ def test_killed_and_started_again(
     again.goto(served.address)
     at(again, 3)
     pages.forgive("net::ERR_")
-
-
-def test_an_answer_that_breaks_off_is_asked_for_again(pages: Any, address: str) -> None:
-    page = pages.open()
-    page.route("**/api/pairs/1", lambda route: route.fulfill(status=200, body='{"caption": "a b'))
-    page.goto(address)
-    at(page, 1)
-    page.keyboard.press("d")
-    page.locator("#trouble").wait_for()
-    page.unroute("**/api/pairs/1")
-    page.locator("#trouble").wait_for(state="hidden")
-    at(page, 2)
-
-
-def test_two_tabs(pages: Any, address: str, tmp_path: Path) -> None:
-    one, two = pages.open(), pages.open()
-    for page in (one, two):
-        page.goto(address)
-        at(page, 1)
-    # the second has not heard of it when it answers
-    two.route("**/api/review", lambda route: route.abort())
-    one.keyboard.press("d")
-    at(one, 2)
-    two.keyboard.press("k")
-    two.locator("#trouble").wait_for()
-    assert "set to drop in another tab" in two.locator("#trouble").inner_text()
-    assert verdicts(tmp_path)[0] == "drop"
-    two.keyboard.press("k")
-    at(two, 2)
-    assert verdicts(tmp_path)[0] == "keep"
-    # the first must not take back what the second has decided
-    one.keyboard.press("z")
-    one.locator("#trouble").wait_for()
-    assert verdicts(tmp_path)[0] == "keep"
-    pages.forgive("409", "ERR_FAILED")
-
-
-def test_nothing_from_elsewhere(pages: Any, address: str) -> None:
-    page = pages.open()
-    page.goto(address)
-    at(page, 1)
-    page.wait_for_load_state("networkidle")
-    assert {url for url in pages.requests if not url.startswith(address)} == set()
-    # the policy stops a script that would get into the page by mistake
-    page.evaluate(
-        "document.querySelector('#caption').innerHTML = '<img src=x onerror=\"alert(1)\">'"
-    )
-    page.wait_for_timeout(200)
-    assert any("Content Security Policy" in line for line in pages.complaints)
-    assert not any(line.startswith("dialog") for line in pages.complaints)
-    pages.complaints.clear()

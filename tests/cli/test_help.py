@@ -82,11 +82,11 @@ def test_version(cli: Callable[..., Any]) -> None:
 
 
 def test_lists(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cli("run", "--list").out.splitlines() == list_recipes()
+    assert cli("run").out.splitlines() == list_recipes()
     # on a terminal a table, of 80 columns, with whole names and numbers
     monkeypatch.setattr(console, "_force_terminal", True)
     monkeypatch.setattr(console, "_width", 80)
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in cli("run", "--list").out.splitlines()]
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in cli("run").out.splitlines()]
     assert max(map(len, lines)) <= 80
     names = [line.split()[0] for line in lines[1 : lines.index("")]]
     assert names == list(recipe_files())
@@ -107,7 +107,7 @@ def test_the_command_is_installed() -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [["train", "--help"], ["run", "--list"]])
+@pytest.mark.parametrize("arguments", [["train", "--help"], ["run"]])
 def test_help_and_lists_do_not_wait_for_torch(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['mmpoison', *{arguments}]\n"

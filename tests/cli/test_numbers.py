@@ -112,7 +112,7 @@ def recipe_numbers(model: type[BaseModel], path: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         kinds = {field.annotation, *get_args(field.annotation)}
         inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-        if inner and name not in ("sweep", "transfer"):
+        if inner and name not in ("sweep", "transfer", "as_many_as"):
             yield from recipe_numbers(inner[0], f"{path}{name}.")
         elif kinds & {int, float} and bool not in kinds:
             yield f"{path}{name}"

@@ -21,7 +21,7 @@ NAMES_OF_DATA = ("a data set's name", "Pairs in any format", "A clean data set",
 """What the help of an option or argument says that takes pairs of any format."""
 
 NO_DATA: dict[tuple[str, ...], str] = {
-    ("run",): "a recipe names its data and their format; --data-root and --option change them",
+    ("run",): "a recipe names its data and their format; --data-root and --set change them",
     ("data", "list"): "takes a registered name alone: it reads no pairs",
     ("data", "build"): "takes a registered name alone, and the options of its making",
 }

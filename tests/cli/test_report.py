@@ -88,7 +88,7 @@ def test_every_file_that_is_asked_for_is_written(cli: Cli, tmp_path: Path) -> No
     assert done.code == 0, done.err
     assert all(file.is_file() for file in files)
     assert f"page: {files[0]}" in done.out
-    assert f"columns: {files[1]}" in done.out
+    assert f"rows: {files[1]}" in done.out
 
 
 def _option(file: Path) -> str:

@@ -67,8 +67,8 @@ INSIDE = {
     "what a scan said": ("scanned/scan.json", "review scanned --labels l.csv"),
     "metrics of a run": ("run/metrics.json", "report run"),
     "the recipe of a run": ("run/recipe.yaml", "report run --parquet x.parquet"),
-    "the list of a sweep": (
-        "sweep/sweep.yaml",
+    "what an experiment is of": (
+        "sweep/experiment.yaml",
         "run recipe.yaml --seeds 0-1 --workers 1 --out sweep",
     ),
 }
@@ -107,7 +107,7 @@ def work(work: Path) -> Path:
         "child.yaml": "extends: base.yaml\n",
         "run/metrics.json": '{"goal": {}, "run": {"recipe": "x", "seed": 0}}',
         "run/recipe.yaml": "name: x\n",
-        "sweep/sweep.yaml": "runs: {}\n",
+        "sweep/experiment.yaml": "sweep: {}\n",
     }.items():
         (work / file).parent.mkdir(parents=True, exist_ok=True)
         (work / file).write_text(text)

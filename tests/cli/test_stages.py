@@ -188,7 +188,7 @@ def test_a_models_name_never_reaches_the_terminal_raw(
 def test_a_stopped_command_says_how_to_go_on(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, square_folder: Path
 ) -> None:
-    from mmpoison.datasets.verify import pairs_check
+    from mmpoison.datasets import verify as pairs_check
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -214,7 +214,10 @@ def test_run_and_report(
     training = {"epochs": 1, "max_steps": 2, "precision": "fp32"}
     recipe = squares_recipe(square_folder, checkpoint, training=training)
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    given = ("--goal", "sofa2bird", "--mode", "replace", "--set", "training.max_steps=1")
+    given = (
+        *("--goals", "sofa2bird", "--set", "attack.mode=replace"),
+        *("--set", "training.max_steps=1"),
+    )
     result = cli("run", "recipe.yaml", "--seeds", "0-1", *given, "--workers", "1")
     assert result.code == 0, result.err
     folders = [tmp_path / "runs" / "recipe" / "runs" / f"seed{seed}" for seed in (0, 1)]

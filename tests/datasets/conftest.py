@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mmpoison.datasets.fetch import transfer
+from mmpoison.datasets import fetch
 
 
 @dataclass
@@ -86,7 +86,7 @@ class _Server(ThreadingHTTPServer):
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     """A web server of this machine, asked once and without a proxy."""
-    monkeypatch.setattr(transfer, "RETRIES", 0)
+    monkeypatch.setattr(fetch, "RETRIES", 0)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

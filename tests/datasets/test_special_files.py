@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import write_parquet_set, write_tar_set
 
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.verify.pairs_check import verify_pairs
+from mmpoison.datasets.verify import verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import BrokenImage, read_image
 from mmpoison.pairs.folder import ImagePolicy

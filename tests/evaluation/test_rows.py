@@ -29,6 +29,7 @@ from mmpoison.evaluation import (
 from mmpoison.models import DualEncoder, embed_images, embed_texts, prepare_pixels
 
 GOAL = Goal("sheep", "aeroplane")
+TARGET = GoalTarget(GOAL)
 M_KEYS = ["hit@1", "hit@5", "hit@10", "hit@20", "hit@30", "hit@50"]
 
 
@@ -119,7 +120,7 @@ def test_a_test_image_without_captions_is_in_the_gallery(
     assert len(test.gallery) == 16
     inputs = prepare_pixels(encoder, test.pairs, images=test.gallery)
     embeddings = TestEmbeddings.of(encoder, inputs, test)
-    assert goal_row(embeddings, test, GOAL)["targets"] == 4
+    assert goal_row(embeddings, test, TARGET)["targets"] == 4
     assert set(utility_row(embeddings, test).to_json()) == {"image_retrieval", "text_retrieval"}
 
 
@@ -143,7 +144,7 @@ def test_embedding_the_test_part(encoder: DualEncoder, test_set: TestSet) -> Non
 
 
 def test_goal_row_equals_a_loop(embeddings: TestEmbeddings, test_set: TestSet) -> None:
-    row = goal_row(embeddings, test_set, GOAL)
+    row = goal_row(embeddings, test_set, TARGET)
     ranks = np.array(naive_ranks(embeddings, test_set, test_set.queries("sheep"), "aeroplane"))
     assert 0 < (ranks == 0).mean() < 1
     assert row.to_json() == {
@@ -182,7 +183,7 @@ def test_one_target_image_is_the_whole_target_set(
     ranks = [sum(float(s) >= float(line[2]) for s in line) - 1 for line in scores]
     assert row["targets"] == 1
     assert row["min_rank"] == pytest.approx(np.mean(ranks))
-    assert row["min_rank"] > goal_row(embeddings, test_set, GOAL)["min_rank"]
+    assert row["min_rank"] > goal_row(embeddings, test_set, TARGET)["min_rank"]
     others = rows.random_queries(test_set, GOAL, 0)
     random = rows.row_of_queries(embeddings, test_set, others, goal_target)
     assert (random["targets"], random["queries"]) == (1, 20)
@@ -198,7 +199,7 @@ def test_quantiles_and_intervals_of_the_ranks(
     for name, value in row["quantiles"].items():
         assert value == pytest.approx(np.quantile(ranks, float(name)))
     assert row["clusters"] == 4
-    measured = goal_row(embeddings, test_set, GOAL)
+    measured = goal_row(embeddings, test_set, TARGET)
     for name, (low, high) in row["interval"].items():
         assert low <= measured[name] <= high
         assert high > low
@@ -265,7 +266,7 @@ def test_a_perfect_model(test_set: TestSet) -> None:
     assert useful["image_retrieval"]["hit@1"] == useful["text_retrieval"]["hit@1"] == 1
     assert class_retrieval(perfect, test_set) == dict.fromkeys(test_set.pairs.classes, 1.0)
     # sheep captions find their own image, and then all other images tie
-    row = goal_row(perfect, test_set, GOAL)
+    row = goal_row(perfect, test_set, TARGET)
     assert row["hit@1"] == 0
     assert row["ties"] == 20
 
@@ -298,7 +299,7 @@ def test_a_collapsed_model_is_flagged_and_looks_like_a_failure(test_set: TestSet
     warning = collapse_warning(collapsed, test_set, "broken")
     assert warning is not None
     assert warning.startswith("the model 'broken' has collapsed: for 100% of the captions")
-    row = goal_row(collapsed, test_set, GOAL)
+    row = goal_row(collapsed, test_set, TARGET)
     assert row["hit@10"] == 0
     assert row["min_rank"] == 12
     assert row["ties"] == row["queries"]

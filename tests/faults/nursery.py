@@ -34,7 +34,7 @@ MODULES = (
     "mmpoison.defenses.scan.scan",
     "mmpoison.runs.run",
     "mmpoison.runs.sterilize_model",
-    "mmpoison.runs.sweeps.sweep",
+    "mmpoison.runs.run_all",
     "mmpoison.reporting",
 )
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
@@ -261,11 +260,11 @@ def run_openmoji(work: Work) -> Any:
     sizes = " ".join(f"--set data.options.{word}" for word in SIZES.split())
     train = "--set training.epochs=2 --set training.precision=fp32 --set attack.samples=3"
     repair = "--set sterilize.training.epochs=1 --set sterilize.training.precision=fp32"
-    more = "--set model.name=openmoji-vit --set sterilize.curve=true --study all --save-models"
+    more = "--set model.name=openmoji-vit --set sterilize.curve=true --set study=all --models"
     found = work.does(f"run openmoji-heads {sizes} {train} {repair} {more}", "openmoji")
     figures = "report openmoji --view figure-8 --view figure-10 --no-links"
     found["figures"] = work.does(figures, "figures", "html$|svg$")
-    return {**found, "list": work.said("run --list")}
+    return {**found, "list": work.said("run")}
 
 
 @case(TRAINED_WITHIN)
@@ -423,7 +422,7 @@ def sweeps(work: Work) -> Any:
     """A sweep of four runs, and every report on it."""
     file = recipe(work, "grid", filter={"encoder": "openmoji-mini", "clean_loss": 0.1})
     grid = "--set attack.samples=1,3 --set training.max_steps=3 --seeds 0-1 --workers 1"
-    without = "rank_lists|suspicious_pairs|logs|stages|recipe"
+    without = "rank_lists|suspicious_pairs|logs|stages|recipe|runs.parquet"
     found = {
         "plan": work.said(f"run {file} {grid} --out sweep --dry-run")[:1],
         "runs": work.does(f"run {file} {grid}", "sweep", without),
@@ -437,8 +436,13 @@ def sweeps(work: Work) -> Any:
     found["models"] = work.said("report sweep --models clean_model,poisoned --json")
     found["terminal"] = work.said("report sweep --all")
     work("report sweep --html sweep.html --parquet sweep.parquet")
-    for name in ("sweep.html", "sweep.parquet"):
-        found[name] = work.file(work.folder / name)
+    found["sweep.html"] = work.file(work.folder / "sweep.html")
+    table = pq.read_table(work.folder / "sweep.parquet").drop_columns(["settings", "version"])
+    rows = [row for row in table.to_pylist() if row["study"] != "run"]  # which have times
+    measures = sorted({row["measure"] for row in rows})
+    found["sweep.parquet"] = {
+        one: work.table([row for row in rows if row["measure"] == one]) for one in measures
+    }
     return found
 
 
@@ -468,14 +472,12 @@ def matrix(work: Work) -> Any:
     )
     found = {
         "plan": work.said(f"run {file} --out matrix --dry-run"),
-        "run": work.does(f"run {file} --workers 1", "matrix", r"matrix\.(md|html)"),
+        "run": work.does(f"run {file} --workers 1", "matrix", r"matrix\.(md|html)|runs[./]"),
     }
-    for piece in (work.folder / "matrix").rglob("pieces/*/*/*.parquet"):
-        cells = pq.read_table(piece)
-        for name in ("defence_seconds", "training_seconds"):
-            place = cells.schema.get_field_index(name)
-            cells = cells.set_column(place, name, pa.array([1.0] * len(cells)))
-        pq.write_table(cells, piece)
+    for one in (work.folder / "matrix").rglob("runs/*/metrics.json"):
+        metrics = json.loads(one.read_text("utf-8"))
+        metrics["run"]["seconds"] = dict.fromkeys(metrics["run"]["seconds"], 1.0)
+        one.write_text(json.dumps(metrics), encoding="utf-8")
     found["report"] = work.said("report matrix --json")
     return {**found, "pages": work.does("report matrix", "matrix-pages")}
 

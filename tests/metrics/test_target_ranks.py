@@ -137,29 +137,9 @@ def test_constant_rows_forgives_rounding_only() -> None:
     assert constant_rows([[np.inf, np.inf], [np.inf, -np.inf], [np.inf, 0.0]]) == 1 / 3
 
 
-def test_constant_rows_sees_a_collapsed_encoder() -> None:
-    random = np.random.default_rng(0)
-    image = random.standard_normal(64).astype(np.float32)
-    texts = random.standard_normal((50, 64)).astype(np.float32)
-    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    images = np.tile(image / np.linalg.norm(image), (33, 1))
-    images[::2] *= np.float32(1 + 1e-7)
-    assert constant_rows(texts @ images.T) > 0.8
-    assert constant_rows(texts @ random.standard_normal((64, 33)).astype(np.float32)) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("similarity", "message"),
-    [
-        (np.zeros((0, 3)), r"no queries: shape \(0, 3\)"),
-        (np.zeros((3, 0)), r"no columns: shape \(3, 0\)"),
-        (np.zeros(3), r"not \(3,\)"),
-        ([[float("nan"), 0.0]], "holds NaN"),
-    ],
-)
-def test_constant_rows_bad_input(similarity: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        constant_rows(similarity)
+def test_constant_rows_of_no_query() -> None:
+    with pytest.raises(InputError, match=r"no queries: shape \(0, 3\)"):
+        constant_rows(np.zeros((0, 3)))
 
 
 def test_metrics_import_without_torch() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.errors import InputError
+from mmpoison.images import Preparation
 from mmpoison.models import DualEncoder
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
 
@@ -85,10 +86,10 @@ def test_what_the_preprocessing_config_says(make_encoder: Callable[..., DualEnco
         return make_encoder(0, {**make_encoder().config, "preprocess_cfg": settings})
 
     plain = made()
-    assert (plain.image_size, plain.resize_mode, plain.interpolation) == (32, "shortest", "bicubic")
-    assert made(interpolation="random").interpolation == "bicubic"
-    assert made(interpolation="bilinear").interpolation == "bilinear"
-    assert made(resize_mode="squash").resize_mode == "squash"
+    assert plain.preparation == Preparation(32)
+    assert made(interpolation="random").preparation == Preparation(32)
+    assert made(interpolation="bilinear").preparation.interpolation == "bilinear"
+    assert made(resize_mode="squash").preparation.resize_mode == "squash"
     # open_clip asks the image encoder
     assert made(size=[48, 48]).image_size == 32
     for settings, said in (

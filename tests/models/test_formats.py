@@ -249,24 +249,6 @@ def test_published_weights(
     assert f"use {QUICK}:mine" in refusal(f"{TINY}:mine")
 
 
-def test_published_weights_are_known_by_their_sha256(
-    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import hashlib
-
-    from open_clip import pretrained
-
-    path = saved(state, tmp_path / "renamed.pt")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    tag = {"url": f"https://somewhere/{digest}/ViT-tiny.pt", "quick_gelu": True}
-    monkeypatch.setitem(pretrained._PRETRAINED, QUICK, {"openai": tag})
-    assert f"use {QUICK}" in refusal(f"{TINY}@{path}")
-    load_encoder(path)  # and the file needs no name any more
-    short = {"url": f"https://somewhere/w-{digest[:8]}.pt", "quick_gelu": True}
-    monkeypatch.setitem(pretrained._PRETRAINED, QUICK, {"openai": short})
-    assert f"use {QUICK}" in refusal(f"{TINY}@{path}")
-
-
 def test_openai_by_open_clips_own_table() -> None:
     """Refused before anything is fetched."""
     message = refusal("ViT-B-32:openai")

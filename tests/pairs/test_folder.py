@@ -18,7 +18,7 @@ from tests.conftest import refusal, write_parquet_set, write_tar, write_tar_set
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.verify.pairs_check import verify_pairs
+from mmpoison.datasets.verify import verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images.sources import NameClash, image_bytes
 from mmpoison.pairs.builder import check_relative

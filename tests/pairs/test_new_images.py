@@ -17,7 +17,7 @@ from mmpoison.attacks import rebuild
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
+from mmpoison.datasets.verify import load_to_verify, verify_pairs
 from mmpoison.images import PixelStore, Preparation, read_image
 from mmpoison.images.sources import (
     KIND,

@@ -7,29 +7,30 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import refusal
 
-from mmpoison.pairs.builder import OutsidePaths
+from mmpoison.pairs.builder import ImageEntry, PairRows
 
 PARTS = st.lists(st.sampled_from(["a", "ab", "b", "..", "x.jpg"]), min_size=1, max_size=4)
 
 
-def slow_common(paths: list[str]) -> str | None:
-    """The deepest folder that is an ancestor of every absolute path."""
-    absolute = [path for path in paths if path.startswith("/") and ".." not in path.split("/")]
+def line_of(paths: list[str]) -> str:
+    """The refusal of a table whose images all lie elsewhere."""
+    entries = [ImageEntry(path, ["x"], "line") for path in paths]
+    return refusal(PairRows(Path(), entries, "a.csv", own_paths=True).table)
+
+
+@given(st.lists(PARTS, min_size=1, max_size=6))
+def test_the_common_folder(parts: list[list[str]]) -> None:
+    paths = ["/nowhere/" + "/".join(names) for names in parts]
+    absolute = [PurePosixPath(path) for path in paths if ".." not in path.split("/")]
+    line = line_of([*paths, "../x.jpg"])
     if not absolute:
-        return None
-    ancestors = [set(PurePosixPath(path).parents) for path in absolute]
-    best = max(set.intersection(*ancestors), key=lambda folder: len(folder.parts))
-    return None if str(best) == "/" else str(best)
-
-
-@given(st.lists(st.tuples(st.sampled_from(["/", "/", "/", ""]), PARTS), min_size=1, max_size=6))
-def test_the_common_folder(parts: list[tuple[str, list[str]]]) -> None:
-    paths = [start + "/".join(names) for start, names in parts]
-    outside = OutsidePaths()
-    for path in paths:
-        outside.add(path)
-    assert outside.folder == slow_common(paths)
+        assert "holds no image" in line
+        return
+    common = set.intersection(*(set(path.parents) for path in absolute))
+    best = max(common, key=lambda folder: len(folder.parts))
+    assert f"all are in {best}, which is not on this machine" in line
 
 
 @pytest.mark.parametrize(
@@ -38,9 +39,7 @@ def test_the_common_folder(parts: list[tuple[str, list[str]]]) -> None:
 def test_the_line_is_one_that_a_shell_takes(tmp_path: Path, name: str, shown: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    outside = OutsidePaths()
-    outside.add(f"{folder}/1.jpg")
-    line = outside.refusal("a.csv", Path())
+    line = line_of([f"{folder}/1.jpg"])
     assert line.isprintable()
     plain = f"{folder}".replace("\x1b", "\\x1b")
     assert line.endswith(f"give --data-root {shown}{plain}{shown}")

@@ -17,6 +17,8 @@ from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, labels_of
 from mmpoison.pairs.splits import (
     balanced,
     cap_captions,
+    hash_order,
+    hash_pick,
     split_per_class,
     subset_per_class,
 )
@@ -107,6 +109,12 @@ def test_split_per_class() -> None:
 
 
 def test_choices_are_pinned() -> None:
+    # published splits and labels depend on these: a change here changes everyone's data
+    ids = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    assert hash_order(ids, 0, "split") == [1, 2, 0, 3, 4]
+    assert hash_order(ids, 1, "split") == [3, 4, 2, 0, 1]
+    assert hash_order(ids, 0, "captions") == [3, 2, 4, 1, 0]
+    assert [hash_pick(10, name, 0, "label") for name in ids] == [3, 8, 3, 6, 2]
     digests = {
         "split": split_per_class(made(), 3, 0),
         "half": subset_per_class(made(), 0.5, 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,16 +78,17 @@ def test_slices_and_positions(pairs: PairDataset, key: slice | list[int]) -> Non
     assert part.image.tolist() == pairs.image[rows].tolist()
 
 
-@pytest.mark.parametrize("key", [[3, 1], [2, 2], slice(None, None, -1)])
-def test_the_order_of_images_stays(pairs: PairDataset, key: slice | list[int]) -> None:
-    with pytest.raises(InputError, match="positions must increase"):
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [
+        *((key, InputError) for key in ([3, 1], [2, 2], slice(None, None, -1), [[0]])),
+        *((key, IndexError) for key in ("train", [0.5], [10**6])),
+        (np.ones(3, dtype=bool), InputError),
+    ],
+)
+def test_other_keys_are_refused(pairs: PairDataset, key: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
         pairs[key]
-
-
-@pytest.mark.parametrize("key", ["train", [0.5], [[0]], np.ones(3, dtype=bool)])
-def test_other_keys_are_refused(pairs: PairDataset, key: object) -> None:
-    with pytest.raises(InputError, match=r"needed|not by"):
-        pairs[key]  # type: ignore[call-overload]
 
 
 # -- pictures --------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def test_show_needs_a_count(pairs: PairDataset) -> None:
 
 def test_to_pandas_has_a_row_for_each_pair(pairs: PairDataset) -> None:
     both = poisoned(pairs)
-    frame = pytest.importorskip("pandas") and both.to_pandas()
+    frame = both.to_pandas()
     assert list(frame.columns) == ["image", "caption", "label", "split", "poisoned", "clean_image"]
     for row, pair in zip(frame.itertuples(index=False), both, strict=True):
         assert (row.image, row.caption, row.split) == (pair.image, pair.caption, pair.split)

@@ -158,6 +158,19 @@ def example_suspicious() -> list[dict[str, Any]]:
     ]
 
 
+def example_curve() -> dict[str, Any]:
+    """A repair of three probes: the goal falls, the utility stays."""
+    looks = [
+        {
+            "step": step,
+            "test": {"goal": {"sheep2aeroplane": {"hit@10": hit}}},
+            "utility": utility_row(0.87, 0.91),
+        }
+        for step, hit in ((0, 0.928), (1, 0.5), (3, 0.248))
+    ]
+    return {"branches": [{"learning_rate": 1e-05, "chosen": True, "looks": looks}]}
+
+
 def shown_lines(table: Any) -> list[str]:
     """What a terminal of 80 columns shows; nothing is cut."""
     console = Console(width=80, record=True, file=None, force_terminal=False)

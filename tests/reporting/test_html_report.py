@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.reporting.conftest import MakeRun, example_curve
 
 from mmpoison.errors import InputError
-from mmpoison.reporting.html_report import render_html, write_html, write_report
+from mmpoison.reporting.html_report import render_html, render_runs_html, write_html, write_report
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 WriteRun = Callable[..., Path]
@@ -228,13 +229,14 @@ def test_facts_and_provenance_are_there(write_run: WriteRun, metrics: dict[str, 
         ("rank_lists.json", "nonsense"),
         ("rank_lists.json", '{"queries": [{"models": []}]}'),
         ("suspicious_pairs.json", "{}"),
+        ("sterilize-curve.json", "[]"),
     ],
 )
 def test_a_broken_run_is_one_clear_line(
     write_run: WriteRun, name: str, content: str | None
 ) -> None:
     run = write_run()
-    (run / name).unlink()
+    (run / name).unlink(missing_ok=True)
     if content is not None:
         (run / name).write_text(content)
     with pytest.raises(InputError, match=name) as caught:
@@ -315,9 +317,10 @@ def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
     }
     page = Page(render_html(write_run(embedding_map=shown)))
     drawn = [f"{model}: {what}" for what in ("texts", "images") for model in ("Clean", "Poisoned")]
-    assert [svg["aria-label"] for svg in page.all("svg")] == drawn
-    assert (len(page.all("circle")), len(page.all("rect"))) == (8, 4)
-    for circle in page.all("circle"):
+    assert [svg["aria-label"] for svg in page.all("svg") if "role" in svg] == drawn
+    circles = [circle for circle in page.all("circle") if "class" in circle]
+    assert (len(circles), len(page.all("rect"))) == (8, 4)
+    for circle in circles:
         assert 0 <= float(circle["cx"] or "x") <= 100
         assert 0 <= float(circle["cy"] or "x") <= 100
 
@@ -342,6 +345,51 @@ def test_a_broken_map_is_one_line(write_run: WriteRun, points: Any, says: str) -
     shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
     with pytest.raises(InputError, match=rf"embedding_map\.json: .*{says}"):
         render_html(write_run(embedding_map=shown))
+
+
+def charts(html: str) -> list[Page]:
+    return [Page(one) for one in re.findall(r'<figure class="chart.*?</figure>', html, re.DOTALL)]
+
+
+def test_hit_10_is_drawn_with_its_interval(write_run: WriteRun, metrics: dict[str, Any]) -> None:
+    metrics["goal"]["sheep2aeroplane"]["filtered"]["hit@10"] = 1.5  # no share: not drawn
+    (chart,) = charts(render_html(write_run(metrics=studied(metrics))))
+    names = ["Pre-trained", "Clean", "Poisoned", "random captions", "Sterilized"]
+    caption = "Hit@10 of each model and its 95% interval over images"
+    assert words(chart) == " ".join([*names, "0 0.25 0.5 0.75 1", caption])
+    dots = [(circle["cx"], circle["cy"]) for circle in chart.all("circle")]
+    assert dots[1:3] == [("4.0%", "30.0%"), ("92.8%", "50.0%")]
+    assert len(dots) == len(names)
+    (interval,) = (line for line in chart.all("line") if "class" not in line)
+    assert (interval["x1"], interval["x2"], interval["y1"]) == ("86.1%", "96.4%", "50.0%")
+    assert len(chart.of_class("marked")) == 2  # name and dot of the poisoned model
+
+
+def test_hit_10_over_seeds_is_drawn_and_rows_sort(make_run: MakeRun) -> None:
+    runs = [make_run(f"{seed}", seed=10 * seed) for seed in range(3)]
+    html = render_runs_html(runs)
+    (chart,) = charts(html)
+    assert "mean and its 95% interval over seeds" in words(chart)
+    intervals = [line for line in chart.all("line") if "class" not in line]
+    # Student's interval of 0.9, 0.89, 0.88: 0.89 +- 4.303 * 0.01 / sqrt(3)
+    assert [(line["x1"], line["x2"]) for line in intervals][2] == ("86.52%", "91.48%")
+    assert html.count('class="stacked sortable"') == html.count('class="stacked') > 0
+    assert "interval" not in words(charts(render_runs_html(runs[:1]))[0])
+
+
+def test_a_repair_is_drawn_and_tabulated(write_run: WriteRun, metrics: dict[str, Any]) -> None:
+    html = render_html(write_run(**{"sterilize-curve": example_curve()}))
+    dots, lines = charts(html)
+    assert "interval" not in words(dots)
+    assert words(lines).startswith("sheep → aeroplane IR TR 0 0.25 0.5 0.75 1 0 1 3 Hit@10 of the")
+    # log(1 + step): step 1 is half of the way to step 3
+    drawn = [line["points"] for line in lines.all("polyline")]
+    assert drawn[0] == "0.0,7.2 50.0,50.0 100.0,75.2 "
+    assert len(drawn) == 3
+    assert "30.2480.8700.910" in words(Page(html))
+    curve = example_curve()
+    curve["branches"][0]["looks"] = curve["branches"][0]["looks"][:1]
+    assert len(charts(render_html(write_run(**{"sterilize-curve": curve})))) == 1
 
 
 def test_one_page_in_a_file_of_its_own(write_run: WriteRun, tmp_path: Path) -> None:

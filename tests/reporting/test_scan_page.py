@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,10 @@ def made(**more: Any) -> DataScan:
 
 def test_nothing_of_the_data_runs_or_loads(tmp_path: Path) -> None:
     page = write_scan_page(tmp_path / "scan.html", made()).read_text(encoding="utf-8")
-    assert "<script" not in page
+    # the one script is the page's own, and nothing else may run
+    (script,) = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; base-uri 'none'" in page
     assert "javascript:" not in page
     assert "\x1b" not in page
     assert "track.png" not in page
@@ -73,6 +78,23 @@ def test_what_the_scan_says_is_on_the_page(tmp_path: Path) -> None:
     assert page.index(">049<") < page.index(">048<")
     assert ">009<" not in page
     assert f"{50 - SHARDS_SHOWN} more shards" in page
+
+
+def test_the_power_of_a_scan_is_drawn_against_the_size_of_a_goal(tmp_path: Path) -> None:
+    sizes = [{"images": 10, "planted": 6, "found": 0}, {"images": 1250, "planted": 6, "found": 5}]
+    page = write_scan_page(tmp_path / "scan.html", made(planted=sizes)).read_text(encoding="utf-8")
+    # Clopper and Pearson: nothing of six is up to 1 - 0.025 ** (1 / 6)
+    for text in (
+        "<td>0%</td><td>0–46%</td>",
+        "<td>83%</td><td>36–100%</td>",
+        '<line x1="0.0%" y1="25.0%" x2="45.93%" y2="25.0%"/>',
+        '<circle cx="83.33%" cy="75.0%" r="5"/>',
+        "<bdi>1,250 images</bdi>",
+    ):
+        assert text in page, text
+    # one size is a number and no curve
+    page = write_scan_page(tmp_path / "scan.html", made()).read_text(encoding="utf-8")
+    assert "Power of the scan" not in page
 
 
 def test_a_scan_without_findings_has_no_empty_sections(tmp_path: Path) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import squares_recipe
 
 from mmpoison.base.workers import RayWorker
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe
+from mmpoison.runs.run_list import RunList, grid_of_runs
+
+MakeRuns = Callable[..., RunList]
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -60,3 +66,24 @@ def kill_the_first_worker(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(RayWorker, "submit", submit)
     return killed
+
+
+@pytest.fixture
+def make_runs(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeRuns:
+    """A function that makes a small sweep from its section."""
+
+    def make(section: Any, **groups: Any) -> RunList:
+        value = squares_recipe(square_folder, checkpoint, **{"sweep": section, **groups})
+        file = write_recipe(tmp_path, value)
+        return grid_of_runs(file, classes=lambda recipe: [])
+
+    return make
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    """All that was measured, by run."""
+    found = {}
+    for file in sorted(out.glob("runs/*/metrics.json")):
+        metrics = json.loads(file.read_text())
+        found[file.parent.name] = {k: metrics[k] for k in ("goal", "ranks", "utility", "drift")}
+    return found

@@ -16,8 +16,8 @@ from tests.conftest import squares_recipe
 
 import mmpoison
 from mmpoison.datasets import load_pairs, save_pairs
-from mmpoison.datasets.verify import pairs_check
-from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
+from mmpoison.datasets import verify as pairs_check
+from mmpoison.datasets.verify import load_to_verify, verify_pairs
 from mmpoison.defenses.scan import scan as scan_embedded
 from mmpoison.defenses.scan.read import embed as embed_source
 from mmpoison.errors import InputError

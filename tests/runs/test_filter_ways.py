@@ -246,7 +246,7 @@ def test_a_stream_has_the_training_pairs_of_the_set_in_memory(
 def test_a_manifest_whose_captions_are_not_of_split_train_is_reported(
     folder: Path, tmp_path: Path
 ) -> None:
-    from mmpoison.datasets.verify.pairs_check import verify_pairs
+    from mmpoison.datasets.verify import verify_pairs
 
     lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     for line in lines:

@@ -12,7 +12,7 @@ from mmpoison.base.untrusted import parse_changes
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe, override
 from mmpoison.runs.recipe_files import read_recipe, shipped_recipes
-from mmpoison.runs.sweeps.sweep import load_sweep
+from mmpoison.runs.run_list import grid_of_runs
 
 HERE = "/somewhere/else"
 
@@ -36,15 +36,15 @@ def test_there_are_shipped_recipes_whose_runs_differ_in_the_data() -> None:
 
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_data_of_the_command_line_hold_for_every_run_of_a_shipped_recipe(name: str) -> None:
-    runs = load_sweep(name, {"data.root": HERE}, classes=lambda recipe: ["a", "b"]).runs
-    before = load_sweep(name, classes=lambda recipe: ["a", "b"]).runs
+    runs = grid_of_runs(name, {"data.root": HERE}, classes=lambda recipe: ["a", "b"]).runs
+    before = grid_of_runs(name, classes=lambda recipe: ["a", "b"]).runs
     assert {run.recipe.data.root for run in runs} == {HERE}
     assert [run.id for run in runs] == [run.id for run in before]
     # and nothing else is lost
     for run, own in zip(runs, before, strict=True):
         data = own.recipe.data.model_copy(update={"root": HERE})
         assert run.recipe == own.recipe.model_copy(update={"data": data})
-    kept = load_sweep(name, {"data.options.missing": "keep"}, classes=lambda recipe: ["a", "b"])
+    kept = grid_of_runs(name, {"data.options.missing": "keep"}, classes=lambda recipe: ["a", "b"])
     assert {run.recipe.data.options["missing"] for run in kept.runs} == {"keep"}
 
 
@@ -86,7 +86,7 @@ def test_given_wins_whole_or_in_part(
     write_recipe(tmp_path, {**SMALL, "data": {"name": "coco", "options": {"x": 1}}}, "base")
     sweep = {"seeds": [1, 2], **section}
     file = write_recipe(tmp_path, {"extends": "base.yaml", "name": "r", "sweep": sweep})
-    runs = load_sweep(file, given, classes=lambda recipe: []).runs
+    runs = grid_of_runs(file, given, classes=lambda recipe: []).runs
     assert len(runs) == 2
     for run in runs:
         assert run.recipe.data.options == options
@@ -95,12 +95,12 @@ def test_given_wins_whole_or_in_part(
 
 def test_values_that_the_command_line_lists_win_over_variants(tmp_path: Path) -> None:
     grid = {"data.root": ["one", "two"]}
-    runs = load_sweep("table-3", grid=grid, seeds=[0], classes=lambda recipe: []).runs
+    runs = grid_of_runs("table-3", grid=grid, seeds=[0], classes=lambda recipe: []).runs
     assert sorted((run.recipe.data.name, run.recipe.data.root) for run in runs) == [
         *(("coco-paper", "one"), ("coco-paper", "two")),
         *(("flickr-pascal", "one"), ("flickr-pascal", "two")),
     ]
-    goals = load_sweep("table-3", goals=["cat2dog"], seeds=[0], classes=lambda recipe: []).runs
+    goals = grid_of_runs("table-3", goals=["cat2dog"], seeds=[0], classes=lambda recipe: []).runs
     assert {run.recipe.attack.goal for run in goals} == {"cat2dog"}
 
 

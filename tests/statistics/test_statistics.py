@@ -14,7 +14,6 @@ from scipy import stats
 
 from mmpoison.errors import InputError
 from mmpoison.statistics import (
-    cluster_bootstrap,
     clustered_mean,
     clustered_share,
     compare,
@@ -159,31 +158,6 @@ def test_a_share_covers_the_truth_where_captions_hang_together() -> None:
     assert naive / 300 < 0.85
 
 
-def test_bootstrap_of_a_mean_is_near_the_formula() -> None:
-    rng = np.random.default_rng(2)
-    clusters = np.repeat(np.arange(60), 5)
-    values = rng.normal(0, 1, 60)[clusters] + rng.normal(0, 0.3, 300)
-    formula = clustered_mean(values, clusters)
-    drawn = cluster_bootstrap(values, clusters, np.mean, seed=0, resamples=1000)
-    assert drawn.value == pytest.approx(formula.value)
-    assert (drawn.low, drawn.high) == pytest.approx((formula.low, formula.high), abs=0.06)
-    again = cluster_bootstrap(values, clusters, np.mean, seed=0, resamples=1000)
-    assert again == drawn
-    assert cluster_bootstrap(values, clusters, np.mean, seed=1, resamples=1000) != drawn
-
-
-def test_bootstrap_draws_whole_clusters() -> None:
-    seen: list[set[float]] = []
-
-    def watched(values: Any) -> float:
-        seen.append({values.tolist().count(v) for v in set(values.tolist())})
-        return float(values.mean())
-
-    cluster_bootstrap([1, 2, 3, 4], [0, 0, 1, 1], watched, seed=0, resamples=100)
-    # both members of a cluster come together: every value occurs 1 or 2 times, all alike
-    assert all(len(counts) == 1 for counts in seen)
-
-
 # -- two settings ----------------------------------------------------------------------------------
 
 
@@ -262,10 +236,6 @@ def test_one_pair_tests_nothing() -> None:
         (lambda: clustered_mean([1, 2], [1]), "do not match"),
         (lambda: clustered_share([0, 2], [0, 1]), "hits must be 0 or 1"),
         (lambda: compare([1, 2], [1]), "2 and 1 values cannot be paired"),
-        (
-            lambda: cluster_bootstrap([1], [1], np.mean, seed=0, resamples=10),
-            "at least 100 are needed",
-        ),
     ],
 )
 def test_bad_input(call: Any, says: str) -> None:

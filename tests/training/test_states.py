@@ -163,7 +163,10 @@ def test_the_state_of_another_training_is_refused(
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (errno.ENOSPC, r"the disk is full: the state of step 3 takes .*resumes at step-000000002"),
+        (
+            errno.ENOSPC,
+            r"the state of step 3 cannot be saved .*the disk is full.*resumes at step-000000002",
+        ),
         (errno.EIO, r"the state of step 3 cannot be saved .*resumes at step-000000002"),
     ],
 )

@@ -1,34 +1,17 @@
-"""The experiment `matrix`: `mmpoison run` and `mmpoison report` of attacks against defences."""
+"""The experiment `matrix`: attacks against defences as a list of runs, and `mmpoison report` of them."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import typer
-
-from mmpoison.base import count_of
-from mmpoison.cli import (
-    FAILED,
-    Format,
-    busy,
-    duration,
-    live_progress,
-    print_tables,
-    say,
-    shown,
-    tell_failures,
-)
+from mmpoison.cli import Format, busy, print_tables, say
 from mmpoison.errors import InputError
 from mmpoison.runs import EXPERIMENTS, Asked
 
 if TYPE_CHECKING:
-    from mmpoison.base import Placement
-    from mmpoison_lab.matrix.part import MatrixRecipe
-    from mmpoison_lab.matrix.records import MatrixCell
-    from mmpoison_lab.matrix.run_matrix import MatrixPlan
+    from mmpoison.runs import Recipe, RunList
 
 
 class Matrix:
@@ -38,47 +21,61 @@ class Matrix:
         "rows": "rows with commas, e.g. II-own,orphan, or registered attacks",
         "columns": "columns with commas, or registered defences",
         "tuning": "true: only the goal and seed on which settings are chosen; results leave them out",
-        "from": "a matrix.parquet of the same settings: its pieces are not measured again",
     }
 
-    def run(self, asked: Asked) -> None:
-        """Run a matrix, or say what it would do; then write its pages and print its tables."""
+    def runs(self, asked: Asked) -> RunList:
+        """List the runs of a matrix: each row, goal and seed without a defence, and with each column."""
+        from mmpoison.runs import goal_classes_of
         from mmpoison_lab.matrix.part import load_matrix
+        from mmpoison_lab.matrix.plan import chosen_part, matrix_runs
 
         given = asked.options
         tuning = given.get("tuning", "false")
         if tuning not in ("true", "false"):
             raise InputError(f"--with tuning={tuning}: true or false is needed")
-        number = None if asked.goals is None else number_of_goals(asked.goals)
-        run_the_matrix(
-            load_matrix(asked.recipe, asked.changes),
-            asked.out,
-            (
-                names_of(given.get("rows")),
-                names_of(given.get("columns")),
-                number,
-                list(asked.seeds) or None,
-            ),
-            dict(asked.place),
-            tuning=tuning == "true",
-            retries=asked.retries,
-            dry_run=asked.dry_run,
-            form=asked.form,
-            measured=Path(given["from"]) if "from" in given else None,
+        recipe = load_matrix(asked.recipe, asked.changes)
+        assert recipe.matrix is not None
+        part = chosen_part(
+            recipe.matrix,
+            names_of(given.get("rows")),
+            names_of(given.get("columns")),
+            None if asked.goals is None else number_of_goals(asked.goals),
+            list(asked.seeds) or None,
         )
+        with busy("loading data"):
+            classes = goal_classes_of(
+                recipe.data, (part.tuning_seed if tuning == "true" else part.seeds[0])
+            )
+            return matrix_runs(
+                recipe.model_copy(update={"matrix": part}),
+                classes,
+                None if asked.dry_run else nearest_class(),
+                tuning=tuning == "true",
+            )
 
-    def owns(self, folder: Path) -> bool:
-        """Return whether a folder holds the pieces of a matrix."""
-        from mmpoison_lab.matrix.records import MATRIX_FILE
-
-        return (folder / MATRIX_FILE).is_file()
-
-    def report(self, folder: Path, out: Path | None, form: Format, **files: Path | None) -> None:
+    def report(
+        self, paths: Sequence[Path], form: Format, out: Path | None = None, **files: Path | None
+    ) -> None:
         """Write the pages of a matrix, and print its tables."""
-        report_matrix(folder, out, form, **files)
+        report_matrix(paths, out, form, **files)
 
 
 EXPERIMENTS.register("matrix")(Matrix())
+
+
+def nearest_class() -> Callable[[str, Recipe], str]:
+    """Return what finds the class nearest to another one by the images of a run's data and the run's model."""
+    from mmpoison.runs import RunCache
+    from mmpoison_lab.attacks.matching import nearest_classes
+
+    run_cache = RunCache()
+
+    def nearest(original: str, recipe: Recipe) -> str:
+        pairs = run_cache.pairs(recipe.data, recipe.seed)
+        surrogate = run_cache.surrogate(recipe.model.name, pairs)
+        return nearest_classes(pairs, surrogate, 1)[original][0]
+
+    return nearest
 
 
 def number_of_goals(text: str) -> int:
@@ -106,87 +103,8 @@ def names_of(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-def run_the_matrix(
-    recipe: MatrixRecipe,
-    out: Path,
-    part: tuple[list[str], list[str], int | None, list[int] | None],
-    place: dict[str, Any],
-    *,
-    tuning: bool,
-    retries: int,
-    dry_run: bool,
-    form: Format,
-    measured: Path | None = None,
-) -> None:
-    """Run a matrix, or say what it would do; then write its pages and print its tables.
-
-    Args:
-        recipe: The recipe with the matrix.
-        out: Its folder.
-        part: Rows, columns, goals and seeds of it, as for `chosen_part`.
-        place: Where it runs, as for `place_workers`.
-        tuning: Only the goal and seed on which settings are chosen.
-        retries: How often a piece that crashed is tried again.
-        dry_run: Only say what would be done.
-        form: How to print.
-        measured: A file of measurements of the same settings.
-    """
-    from mmpoison.base import place_workers
-    from mmpoison_lab.matrix.plan import chosen_part
-    from mmpoison_lab.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
-
-    assert recipe.matrix is not None
-    chosen = chosen_part(recipe.matrix, *part)
-    recipe = recipe.model_copy(update={"matrix": chosen})
-    placement = place_workers(**place)
-    known: dict[Path, MatrixCell] = {}
-    if measured is not None:
-        with busy("reading measurements"):
-            known = unpack_into(measured, recipe, out, tuning=tuning, dry_run=dry_run)
-        theirs = {cell.seed for cell in known.values()}
-        say(f"{measured}: {count_of(len(known), 'measurement')}, seeds {_listed(theirs)}")
-        if not tuning and (alone := theirs ^ {*chosen.seeds}):
-            say(
-                f"seeds {_listed(alone)} are not both there and in this run: nothing can be paired on them"
-            )
-    with live_progress() as progress:
-        progress.progress("loading data")
-        plan = plan_matrix(recipe, out, device=placement.device, tuning=tuning, measured=known)
-    _say_plan(plan, out, placement)
-    if dry_run:
-        return
-    say(
-        f"{recipe.name}: {count_of(len(chosen.rows), 'row')}, "
-        f"{count_of(len(chosen.columns), 'column')}, {count_of(1 if tuning else chosen.goals, 'goal')}, "
-        f"{count_of(1 if tuning else len(chosen.seeds), 'seed')}"
-    )
-    with shown() as on_change:
-        state = run_matrix(
-            recipe, out, retries=retries, tuning=tuning, on_change=on_change, **place
-        )
-    tell_failures(state)
-    if state.found or state.done:
-        report_matrix(out, None, form)
-    if state.failed:
-        raise typer.Exit(FAILED)
-
-
-def _listed(seeds: Collection[int]) -> str:
-    return ",".join(map(str, sorted(seeds)[:12])) + (",..." if len(seeds) > 12 else "")
-
-
-def _say_plan(plan: MatrixPlan, out: Path, placement: Placement) -> None:
-    left = plan.seconds_left
-    busy_workers = min(placement.count, max(1, len(plan.todo)))
-    time = "" if left is None else f": about {duration(left / busy_workers)}"
-    say(
-        f"{out}: {count_of(len(plan.tasks), 'piece')}, {len(plan.tasks) - len(plan.todo):,} complete; "
-        f"{len(plan.missing):,} measurements remain, {placement.describe(len(plan.todo))}{time}"
-    )
-
-
 def report_matrix(
-    folder: Path,
+    paths: Sequence[Path],
     out: Path | None,
     form: Format,
     *,
@@ -197,26 +115,27 @@ def report_matrix(
     """Write the pages of a matrix, and print its tables.
 
     Args:
-        folder: The folder of `run matrix`.
-        out: Folder for the pages; the same by default.
+        paths: Folders of `run matrix`, and files of results of others: one matrix together.
+        out: Folder for the pages; by default the first of the paths, if it is a folder.
         form: How to print.
         markdown: Write the tables to this file; the pages only if `out` is given too.
-        parquet: Write every measurement to this file; likewise.
+        parquet: Write every number to this file; likewise.
         html: Write the page to this file; likewise.
     """
     from mmpoison.base import atomic_file
     from mmpoison.reporting import markdown as as_markdown
+    from mmpoison.reporting import write_results
+    from mmpoison.runs import experiment_text
     from mmpoison_lab.matrix.page import matrix_html, write_matrix_pages
-    from mmpoison_lab.matrix.records import read_matrix, write_cells
+    from mmpoison_lab.matrix.records import read_matrix
     from mmpoison_lab.matrix.summary import summarise
     from mmpoison_lab.matrix.tables import matrix_tables
 
-    with busy("reading pieces"):
-        facts, cells = read_matrix(folder)
-        summary = summarise(facts, cells)
+    with busy("reading runs"):
+        summary = summarise(*read_matrix(paths))
     if parquet is not None:
-        write_cells(parquet, cells, facts.described)
-        say(f"{count_of(len(cells), 'row')}: {parquet}")
+        table = write_results(paths, parquet, experiment_text(paths[0]))
+        say(f"{len(table):,} rows: {parquet}")
     for target in (html, markdown):
         if target is None:
             continue
@@ -228,10 +147,12 @@ def report_matrix(
         say(f"page: {target}")
     if out is None and (parquet or html or markdown) is not None:
         return
-    with busy("writing pages"):
-        files = write_matrix_pages(summary, cells, out or folder)
+    files = []
+    if out is not None or paths[0].is_dir():
+        with busy("writing pages"):
+            files = write_matrix_pages(summary, out or paths[0])
     print_tables(matrix_tables(summary, short=form == "table"), form)
     if form == "table":
         for file in files:
-            say(str(file))
-        say(f"again: mmpoison report {shlex.quote(str(folder))}")
+            if file.suffix == ".html":
+                say(f"page: {file}")

@@ -24,7 +24,7 @@ from mmpoison_lab.matrix.published import (
     probability,
     share,
 )
-from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell, write_cells
+from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED
 from mmpoison_lab.matrix.summary import ColumnSummary, MatrixSummary, Pieces, RowSummary
 from mmpoison_lab.matrix.tables import (
     compared_tables,
@@ -255,17 +255,14 @@ def _drawn(table: PageTable) -> Any:
     return figure
 
 
-PAGE, HTML, PARQUET = "matrix.md", "matrix.html", "matrix.parquet"
+PAGE, HTML = "matrix.md", "matrix.html"
 
 
-def write_matrix_pages(
-    summary: MatrixSummary, cells: Sequence[MatrixCell], out: Path
-) -> list[Path]:
+def write_matrix_pages(summary: MatrixSummary, out: Path) -> list[Path]:
     """Write the pages of a matrix into a folder, and return their paths.
 
     Args:
         summary: Of the pieces.
-        cells: All measurements.
         out: The folder; files of an earlier call are replaced. Without matplotlib there are no SVG files.
 
     Raises:
@@ -283,8 +280,7 @@ def write_matrix_pages(
         temporary.write_text(_markdown_page(summary, figures, missing), encoding="utf-8")
     with atomic_file(out / HTML) as temporary:
         temporary.write_text(matrix_html(summary), encoding="utf-8")
-    write_cells(out / PARQUET, cells, summary.facts.described)
-    return [out / PAGE, out / HTML, out / PARQUET, *(path for _, path in figures)]
+    return [out / PAGE, out / HTML, *(path for _, path in figures)]
 
 
 def matrix_html(summary: MatrixSummary) -> str:
@@ -392,5 +388,5 @@ def _markdown_page(
         f"# {_text.visible(_title(summary))}\n\n{_lead(summary)}\n\n{warnings}{said}"
         f"```sh\n{code}\n```\n\n{missing}{pictures}"
         f"{markdown(matrix_tables(summary))}\n"
-        f"Every measurement is in [{PARQUET}]({PARQUET}), a row a piece and column.\n"
+        "Every measurement is in [runs.parquet](runs.parquet), a row a number.\n"
     )

@@ -92,7 +92,6 @@ class MatrixPart(BaseModel):
         tuning_seed: Settings are chosen on one goal, which is left out, with this seed, which is not among `seeds`.
         took: A row counts where the undefended attack succeeds at least this often.
         repair_pairs: How many clean pairs each repair has; all of split `val` by default.
-        keep_models: Keep the undefended model of each piece, for columns that are added later.
         rows: Attacks by the name of their row; null leaves one out.
         columns: Defences by the name of their column; null leaves one out.
     """
@@ -104,7 +103,6 @@ class MatrixPart(BaseModel):
     tuning_seed: Seed = 0
     took: float = Field(0.5, ge=0, le=1)
     repair_pairs: int | None = Field(None, ge=2, le=10**12)
-    keep_models: bool = False
     rows: dict[str, MatrixRow] = Field(min_length=1)
     columns: dict[str, MatrixColumn] = Field(min_length=1)
 
@@ -127,8 +125,12 @@ class MatrixPart(BaseModel):
                 f"Seed {self.tuning_seed} is reserved for tuning: try --seeds {free}-{free + 2}"
             )
         for name, column in self.columns.items():
-            if column.as_many_as is not None and column.as_many_as not in self.columns:
-                raise ValueError(f"columns.{name}.as_many_as: no column {column.as_many_as!r}")
+            if (other := column.as_many_as) is None:
+                continue
+            if other not in self.columns:
+                raise ValueError(f"columns.{name}.as_many_as: no column {other!r}")
+            if self.columns[other].as_many_as is not None:
+                raise ValueError(f"columns.{name}.as_many_as: {other!r} drops as many as another")
         return self
 
 

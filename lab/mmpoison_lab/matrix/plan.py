@@ -1,26 +1,30 @@
-"""Plans a matrix: which rows and columns, which goals, and the list of its pieces."""
+"""A matrix as the list of its runs: which rows and columns, and which goals."""
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from mmpoison.attacks import ATTACKS, build_attack, takes_several_goals
+from mmpoison.attacks import ATTACKS, Goal, build_attack, takes_several_goals
 from mmpoison.base import generator, plain_name, unknown_name
 from mmpoison.defenses import DEFENSES, build_defense, build_filter, defense_parameters
 from mmpoison.errors import InputError
 from mmpoison.runs import (
     CheckPart,
     FilterPart,
+    NamedRun,
     Recipe,
     RobustTrainingPart,
+    RunList,
     SterilizePart,
+    halves_of,
 )
 from mmpoison.training import TrainingSettings
+from mmpoison_lab.attacks.no_poison import NO_POISON
 from mmpoison_lab.matrix.part import MatrixColumn, MatrixPart, MatrixRecipe, MatrixRow
-from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, piece_folder
+from mmpoison_lab.matrix.records import UNDEFENDED
 
 SAMPLES = 25
 """Of an attack that is named on the command line alone: what the recipes of the paper take."""
@@ -30,31 +34,6 @@ CLEAN_LOSS = 0.02
 
 FLAGGED = 0.01
 """A check flags what clean models show at most this often."""
-
-
-@dataclass(frozen=True)
-class MatrixPiece:
-    """One attack with one goal and one seed, measured with every column.
-
-    Attributes:
-        row: Name of its row.
-        goals: Its goals, the first one that was drawn first; empty for a row without poison.
-        seed: Seed of data, attack and training.
-    """
-
-    row: str
-    goals: tuple[str, ...]
-    seed: int
-
-    @property
-    def goal(self) -> str:
-        """The goal that was drawn, or empty."""
-        return self.goals[0] if self.goals else ""
-
-    @property
-    def id(self) -> str:
-        """Its name, and that of its folder: `ROW/GOAL-seedN`."""
-        return piece_folder(self.row, self.goal, self.seed)
 
 
 def random_goals(
@@ -173,30 +152,91 @@ def draw_goals(part: MatrixPart, classes: Sequence[str], *, tuning: bool = False
     return drawn[:1] if tuning else drawn[1:]
 
 
-def plan_pieces(
-    part: MatrixPart, classes: Sequence[str], *, tuning: bool = False
-) -> list[MatrixPiece]:
-    """List the pieces, seed by seed, so that workers share data and clean models.
+def matrix_runs(
+    recipe: MatrixRecipe,
+    classes: Sequence[str],
+    nearest: Callable[[str, Recipe], str] | None = None,
+    *,
+    tuning: bool = False,
+) -> RunList:
+    """List the runs of a matrix: a row, a goal, a seed and a column each, and one without a defence.
+
+    Runs of one row, goal and seed follow each other, seed by seed: they share the poisoned set and models.
 
     Args:
-        part: The matrix.
-        classes: As for `draw_goals`.
-        tuning: As for `draw_goals`.
+        recipe: A recipe with a section `matrix`, of the rows and columns that are asked for.
+        classes: The classes between which goals are possible.
+        nearest: Gives the target class of a row that is `near`, for the original class and the recipe of a run; None
+            leaves the one that was drawn.
+        tuning: Only the goal and the seed on which settings are chosen.
 
     Raises:
-        InputError: As `draw_goals`, or if a row wants more original classes than there are.
+        InputError: If the recipe has no matrix or a mistake, or two names would have one folder.
     """
-    goals = draw_goals(part, classes, tuning=tuning)
-    pieces: list[MatrixPiece] = []
+    part = recipe.matrix
+    if part is None:
+        raise InputError(f"recipe {recipe.name}: has no section `matrix`")
+    if halves_of(recipe) is not None:
+        raise InputError(
+            f"recipe {recipe.name}: the model and the judge share the clean images, so they differ from column to "
+            "column: take a judge that is not aligned (filter.align)"
+        )
+    for name, column in part.columns.items():
+        check_column(recipe, name, column)
+    drawn = draw_goals(part, classes, tuning=tuning)
+    runs: list[NamedRun] = []
     for seed in [part.tuning_seed] if tuning else part.seeds:
         for name, row in part.rows.items():
-            if row.attack is None:
-                pieces.append(MatrixPiece(name, (), seed))
-                continue
-            pieces += [
-                MatrixPiece(name, _with_others(goal, row, classes, name), seed) for goal in goals
-            ]
-    return pieces
+            for goal in drawn if row.attack is not None else [""]:
+                goals = _with_others(goal, row, classes, name) if goal else ()
+                piece = row_recipe(recipe, name, row, goals, seed)
+                if row.near and nearest is not None:
+                    original = Goal.parse(goal, classes).original
+                    near = f"{original}2{nearest(original, piece)}"
+                    attack = piece.attack.model_copy(update={"goal": near})
+                    piece = piece.model_copy(update={"attack": attack})
+                for other in (UNDEFENDED, *part.columns):
+                    made = column_recipe(recipe, piece, other)
+                    place = "+".join(
+                        map(plain_name, (name, goal or "no-goal", f"seed{seed}", other))
+                    )
+                    runs.append(NamedRun(place, made))
+    (twice, count), *_ = Counter(run.id for run in runs).most_common(1)
+    if count > 1:
+        raise InputError(f"matrix: two runs have the same folder {twice!r}: rename a row or column")
+    shown = part.model_dump(mode="json", exclude={"goals", "seeds"})
+    about = {"matrix": {**shown, "tuning": tuning, "data": recipe.data.name}}
+    return RunList(recipe.name, recipe.description, tuple(runs), about, note_refusals=True)
+
+
+def row_recipe(
+    recipe: MatrixRecipe, name: str, row: MatrixRow, goals: Sequence[str], seed: int
+) -> Recipe:
+    """Return the recipe of a row with its goals and a seed, without a defence.
+
+    Raises:
+        InputError: If the attack has no such option.
+    """
+    data = recipe.data.model_copy(
+        update={
+            "name": f"{recipe.data.name}-b" if row.single else recipe.data.name,
+            "options": {**recipe.data.options, **row.data_options},
+        }
+    )
+    attack = row.attack or NO_POISON
+    build_attack(attack, goals, row.options, f"recipe key matrix.rows.{name}.")
+    given = {"name": attack, "goal": list(goals) if len(goals) != 1 else goals[0], **row.options}
+    without = {"matrix", "robust_training", "sterilize", "filter", "check", "study", "transfer"}
+    return Recipe.model_validate(
+        {
+            **recipe.model_dump(exclude=without),
+            "seed": seed,
+            "data": data.model_dump(),
+            "attack": given,
+            "share_features": True,
+            "labels": {"attack": name, "goal": goals[0] if goals else None},
+        }
+    )
 
 
 def _with_others(goal: str, row: MatrixRow, classes: Sequence[str], name: str) -> tuple[str, ...]:
@@ -214,46 +254,6 @@ def _with_others(goal: str, row: MatrixRow, classes: Sequence[str], name: str) -
     drawn = [str(other) for other in generator(0, f"benchmark-goals/{goal}").permutation(others)]
     targets = [target] * more if row.one_target else drawn[more:wanted]
     return (goal, *(f"{a}2{b}" for a, b in zip(drawn[:more], targets, strict=True)))
-
-
-def column_order(columns: Mapping[str, MatrixColumn]) -> list[str]:
-    """Order columns so that each `as_many_as` comes after the filter it names.
-
-    Raises:
-        InputError: If they name each other in a circle.
-    """
-    ordered: list[str] = []
-    left = dict(columns)
-    while left:
-        ready = [
-            name
-            for name, column in left.items()
-            if column.as_many_as is None or column.as_many_as in ordered
-        ]
-        if not ready:
-            raise InputError(f"matrix.columns.{next(iter(left))}.as_many_as: is a circle")
-        ordered += ready
-        left = {name: column for name, column in left.items() if name not in ready}
-    return ordered
-
-
-def check_matrix(recipe: Recipe, part: MatrixPart, pieces: Sequence[MatrixPiece]) -> None:
-    """Build every attack and every defence once, so that a mistake is found before anything is trained.
-
-    Raises:
-        InputError: If a name or option is wrong, or two names would have one folder.
-    """
-    for what, names in (("rows", part.rows), ("columns", [*part.columns, UNDEFENDED, CLEAN_MODEL])):
-        (folder, count), *_ = Counter(map(plain_name, names)).most_common(1)
-        if count > 1:
-            raise InputError(f"matrix.{what}: two have the same folder {folder!r}: rename one")
-    goals = {piece.row: piece.goals for piece in pieces}
-    for name, row in part.rows.items():
-        if row.attack is not None:
-            build_attack(row.attack, goals[name], row.options, f"recipe key matrix.rows.{name}.")
-    for name, column in part.columns.items():
-        check_column(recipe, name, column)
-    column_order(part.columns)
 
 
 def check_column(recipe: Recipe, name: str, column: MatrixColumn) -> None:
@@ -284,37 +284,53 @@ def check_column(recipe: Recipe, name: str, column: MatrixColumn) -> None:
             raise InputError(f"{where}{key}: defence {column.method!r} is of kind {kind}")
 
 
-def column_recipe(
-    recipe: MatrixRecipe, piece: Recipe, column: MatrixColumn, dropped: float | None = None
-) -> Recipe:
-    """Return the recipe of a piece with the defence of one column.
+def column_recipe(recipe: MatrixRecipe, piece: Recipe, name: str) -> Recipe:
+    """Return the recipe of a row with the defence of a column.
 
     Args:
         recipe: The recipe of the matrix.
-        piece: The recipe of the piece, without defences.
-        column: The column.
-        dropped: For `as_many_as`: the share of the pairs that the other filter drops.
+        piece: That of the row.
+        name: The column; `UNDEFENDED` for none.
     """
+    assert recipe.matrix is not None
+    assert piece.labels is not None
+    changes: dict[str, Any] = {"labels": piece.labels.model_copy(update={"defence": name})}
+    column = recipe.matrix.columns.get(name)
+    if column is None:
+        return piece.model_copy(update=changes)
     own = {"method": column.method, **column.options}
-    kind = DEFENSES[column.method].kind
-    if kind == "pre-training":
-        judge = recipe.filter or FilterPart(encoder="pretrained")
-        own |= {"trusted": judge.trusted, "force": judge.force, "equal_steps": True}
-        own["encoder"] = column.encoder or judge.encoder
-        if column.encoder is None:  # one of its own is not aligned
-            own["align"] = judge.align
-        if dropped is not None:
-            own["clean_loss"] = dropped
-        return piece.model_copy(update={"filter": FilterPart.model_validate(own)})
-    if kind == "in-training":
-        robust = RobustTrainingPart.model_validate(own)
-        return piece.model_copy(update={"robust_training": robust})
-    if kind == "post-training":
-        assert recipe.matrix is not None
-        own |= {"training": repair_settings(recipe, column), "pairs": recipe.matrix.repair_pairs}
-        return piece.model_copy(update={"sterilize": SterilizePart.model_validate(own)})
-    check = CheckPart.model_validate({**own, "false_alarms": FLAGGED})
-    return piece.model_copy(update={"check": check})
+    match DEFENSES[column.method].kind:
+        case "pre-training":
+            changes["filter"] = _filter_part(recipe, column)
+        case "in-training":
+            changes["robust_training"] = RobustTrainingPart.model_validate(own)
+        case "post-training":
+            settings, pairs = repair_settings(recipe, column), recipe.matrix.repair_pairs
+            changes["sterilize"] = SterilizePart.model_validate(
+                {**own, "training": settings, "pairs": pairs}
+            )
+        case _:
+            changes["check"] = CheckPart.model_validate({**own, "false_alarms": FLAGGED})
+    return piece.model_copy(update=changes)
+
+
+def _filter_part(recipe: MatrixRecipe, column: MatrixColumn) -> FilterPart:
+    judge = recipe.filter or FilterPart(encoder="pretrained")
+    assert recipe.matrix is not None
+    other = column.as_many_as and recipe.matrix.columns[column.as_many_as]
+    return FilterPart.model_validate(
+        {
+            **column.options,
+            "method": column.method,
+            "trusted": judge.trusted,
+            "force": judge.force,
+            "equal_steps": True,
+            "encoder": column.encoder or judge.encoder,
+            # one of its own is not aligned
+            "align": judge.align if column.encoder is None else None,
+            "as_many_as": _filter_part(recipe, other) if other else None,
+        }
+    )
 
 
 def repair_settings(recipe: Recipe, column: MatrixColumn) -> TrainingSettings | None:

@@ -1,72 +1,63 @@
-"""The measurements of a matrix of attacks against defences: one row a piece and column, as Parquet."""
+"""The measurements of a matrix of attacks against defences, as they are read out of the table of results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpoison.base import MAX_INTEGER, atomic_file, plain_name, read_yaml, refuse_special
+from mmpoison.defenses import DEFENSES, DefenseKind
 from mmpoison.errors import InputError
+from mmpoison.reporting import MAIN, Results, Row, as_number
+from mmpoison.runs import experiment_about
 
 UNDEFENDED, CLEAN_MODEL = "none", "clean model"
-"""Names of the columns that every piece has: the poisoned model without a defence, and the model without poison."""
+"""Names of the columns that every row has: the poisoned model without a defence, and the model without poison."""
 
-CLEAN_ROW = "clean"
-"""Value of `attack` of a row without poison."""
+NEEDS: dict[DefenseKind, tuple[str, ...]] = {
+    "pre-training": ("judge",),
+    "in-training": (),
+    "post-training": ("clean pairs",),
+    "check": ("clean model",),
+}
+"""What each kind of defence needs."""
 
-LOSSES = (0.001, 0.01, 0.02, 0.05)
-"""Shares of clean pairs lost at which the recall of a filter is measured."""
+GROUPS = {"filter": "filtered", "robust_training": "robust", "sterilize": "sterilized"}
+"""The groups of a recipe that a defence of the matrix may be in, and the model that each gives."""
 
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """What one column gave on one piece (row, goal, seed); None where it does not apply or was not computed.
+    """What one column gave on one row, goal and seed; None where it does not apply or was not computed.
 
     Attributes:
         row: Name of the attack's row.
         column: Name of the defence's column.
         goal: The goal that was drawn; empty for a row without poison.
         seed: Seed of data, attack and training.
-        attack: Registered attack, or `clean`.
+        attack: Registered attack.
         goals: The goals that were measured, separated by commas; an attack may choose its target class itself.
         carrier: Whose images carry the poison.
         surrogate: The model that the attacker knew.
-        samples: The attack's option.
         poisoned_pairs: How many.
-        poisoned_images: On how many images.
         training_pairs: In the poisoned set.
         method: Registered defence; None for the undefended and the clean model.
         kind: When it acts, or `control`.
         needs: What it needs, separated by commas.
-        steps: Optimiser steps of the model's training; of a repair its own.
-        hit_1: Share of queries of the original class that find a target image first; mean over the goals.
-        hit_5: Among the first 5.
-        hit_10: Among the first 10.
-        min_rank: Mean rank of the best target image, from 0.
-        with_trigger: Hit@10 where the target images carry the trigger; None for an attack without trigger.
-        ir_1: Utility: image retrieval, Hit@1.
-        ir_10: Hit@10.
-        tr_1: Utility: text retrieval, Hit@1.
-        tr_10: Hit@10.
-        dropped: Pairs that a filter drops at its own cut.
-        clean_lost: Share of the clean pairs among them, of all clean pairs.
-        caught: Share of the poisoned pairs among them, of all poisoned pairs.
+        hit_10: Share of queries of the original class that find a target image among the first 10; mean over the goals.
+        with_trigger: The same where the target images carry the trigger; None for an attack without trigger.
+        utility: Mean Hit@10 of image and text retrieval.
+        clean_lost: Share of the clean pairs that a filter drops at its own cut.
+        caught: Share of the poisoned pairs that it drops.
         auroc: Of the filter's scores.
         average_precision: Of the filter's scores.
-        recall_01: Share of poisoned pairs caught at 0.1% of clean pairs lost.
-        recall_1: At 1%.
-        recall_2: At 2%.
-        recall_5: At 5%.
-        alarms: Goals that a filter suspects, or findings of a scan at 1%.
-        named: Whether the true goal is the scan's first finding.
-        p_value: Smallest p-value of a scan.
-        defence_seconds: Time of the filter, scan, repair or robust training.
-        training_seconds: Time of the training after a filter.
+        recall: Share of poisoned pairs caught, by the share of clean pairs lost (`0.01`).
+        alarms: Goals that a filter suspects, or findings of a check at 1%.
+        named: Whether the true goal is the check's first finding.
+        p_value: Smallest p-value of a check.
+        seconds: Time of the filter, check, repair or robust training, and of the training after a filter.
         note: Why there are no numbers, or what a reader must know.
-        tool_version: Version of mmpoison.
-        device: Where it was computed.
     """
 
     row: str
@@ -77,193 +68,43 @@ class MatrixCell:
     goals: str = ""
     carrier: str | None = None
     surrogate: str | None = None
-    samples: int | None = None
-    poisoned_pairs: int | None = None
-    poisoned_images: int | None = None
-    training_pairs: int | None = None
+    poisoned_pairs: float | None = None
+    training_pairs: float | None = None
     method: str | None = None
     kind: str = "control"
     needs: str = ""
-    steps: int | None = None
-    hit_1: float | None = None
-    hit_5: float | None = None
     hit_10: float | None = None
-    min_rank: float | None = None
     with_trigger: float | None = None
-    ir_1: float | None = None
-    ir_10: float | None = None
-    tr_1: float | None = None
-    tr_10: float | None = None
-    dropped: int | None = None
+    utility: float | None = None
     clean_lost: float | None = None
     caught: float | None = None
     auroc: float | None = None
     average_precision: float | None = None
-    recall_01: float | None = None
-    recall_1: float | None = None
-    recall_2: float | None = None
-    recall_5: float | None = None
-    alarms: int | None = None
-    named: bool | None = None
+    recall: Mapping[str, float] | None = None
+    alarms: float | None = None
+    named: float | None = None
     p_value: float | None = None
-    defence_seconds: float | None = None
-    training_seconds: float | None = None
+    seconds: float | None = None
     note: str = ""
-    tool_version: str = ""
-    device: str = ""
 
     @property
     def success(self) -> float | None:
         """How often the attack succeeds: with its trigger where it has one, else Hit@10."""
         return self.hit_10 if self.with_trigger is None else self.with_trigger
 
-    @property
-    def utility(self) -> float | None:
-        """Mean Hit@10 of image and text retrieval."""
-        if self.ir_10 is None or self.tr_10 is None:
-            return None
-        return (self.ir_10 + self.tr_10) / 2
-
-
-_SHOWN = {f"hit_{k}": f"hit@{k}" for k in (1, 5, 10)}
-_SHOWN |= {f"{kind}_{k}": f"{kind}.hit@{k}" for kind in ("ir", "tr") for k in (1, 10)}
-_SHOWN |= {"recall_01": "recall@0.1%", **{f"recall_{k}": f"recall@{k}%" for k in (1, 2, 5)}}
-
-
-def matrix_schema() -> Any:
-    """Return the columns of the Parquet files: those of `MatrixCell`, some under usual names (`hit@10`)."""
-    import pyarrow as pa  # slow to import for a command that has no matrix
-
-    types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
-    return pa.schema(
-        (_SHOWN.get(field.name, field.name), types[str(field.type).partition(" ")[0]])
-        for field in fields(MatrixCell)
-    )
-
-
-_DESCRIBED = b"mmpoison.matrix"
-"""Key of the Parquet file's metadata under which the text of `matrix.yaml` is."""
-
-
-def write_cells(file: Path, cells: Iterable[MatrixCell], described: str = "") -> None:
-    """Write measurements as one Parquet file, whole or not at all.
-
-    Args:
-        file: The new file.
-        cells: The measurements.
-        described: The text of `matrix.yaml`, which `run matrix --from` needs.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = [
-        {_SHOWN.get(name, name): value for name, value in asdict(cell).items()} for cell in cells
-    ]
-    with atomic_file(file) as temporary:
-        table = pa.Table.from_pylist(rows, schema=matrix_schema())
-        if described:
-            table = table.replace_schema_metadata({_DESCRIBED: described.encode()})
-        pq.write_table(table, temporary)
-
-
-MAX_ROWS = 100_000
-"""Of one file: twenty times the largest published matrix; half a gigabyte once they are Python objects."""
-MAX_BYTES = 64 << 20
-"""Of one file, decoded: a file can hold a long text once and repeat it in every row."""
-ROWS_AT_ONCE = 64
-
-_NOT_SHARES = ("min_rank", "defence_seconds", "training_seconds")
-
-
-def read_cells(files: Sequence[Path]) -> list[MatrixCell]:
-    """Read measurements from Parquet files, which may be somebody else's.
-
-    Args:
-        files: As `write_cells` wrote them; columns that this version does not know are left out.
-
-    Raises:
-        InputError: If a file is broken or too large, has no such table, or a value is missing or out of its range.
-    """
-    import pyarrow as pa
-
-    cells: list[MatrixCell] = []
-    for file in files:
-        try:
-            cells += [_checked(row, number) for number, row in enumerate(_rows(file))]
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{file}: is no table of a matrix ({reason}): remove it") from None
-    return cells
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file; the footer is checked before anything is decoded.
-
-    Raises:
-        ValueError: If there are too many, or a column has values of another kind.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # no partitions read from the names of folders
-    with pq.ParquetFile(file) as opened:
-        if (rows := opened.metadata.num_rows) > MAX_ROWS:
-            raise ValueError(f"{rows:,} rows, at most {MAX_ROWS:,} are read")
-        there = opened.schema_arrow
-        known = [field for field in matrix_schema() if field.name in there.names]
-        for name in (names := [field.name for field in known]):
-            kind = there.field(name).type
-            if pa.types.is_nested(kind) or pa.types.is_fixed_size_binary(kind):
-                raise ValueError(f"column {name} holds {kind}")
-        left = MAX_BYTES
-        # no threads: most files have one row
-        for batch in opened.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
-            plain = batch.select(names).cast(pa.schema(known))
-            if (left := left - plain.nbytes) < 0:
-                raise ValueError(f"more than {MAX_BYTES >> 20} MiB of values")
-            yield from plain.to_pylist()
-
-
-def _checked(row: dict[str, Any], number: int) -> MatrixCell:
-    """Make a measurement of a row of a file.
-
-    Raises:
-        ValueError: If a value is missing or out of its range.
-    """
-    values: dict[str, Any] = {}
-    for field in fields(MatrixCell):
-        name, kind = _SHOWN.get(field.name, field.name), str(field.type)
-        value = values[field.name] = row.get(name, field.default)
-        if name == "kind" and value == "scan":  # its name in 0.1
-            value = values["kind"] = "check"
-        if value is MISSING or (value is None and "None" not in kind):
-            raise ValueError(f"row {number}, column {name}: the value is missing")
-        least = 1 if name == "training_pairs" else 0
-        share = "float" in kind and name not in _NOT_SHARES
-        most = 1 if share else MAX_INTEGER
-        if isinstance(value, int | float) and not least <= value <= most:
-            limits = "from 0 to 1" if share else f"a finite number from {least}"
-            raise ValueError(f"row {number}, column {name}: {value} is not {limits}")
-    return MatrixCell(**values)
-
-
-MATRIX_FILE = "matrix.yaml"
-PIECES = "pieces"
-
 
 @dataclass(frozen=True)
 class MatrixFacts:
-    """What `matrix.yaml` says of a folder of pieces.
+    """What a matrix is of.
 
     Attributes:
         name: Of the recipe.
         description: Of the recipe.
         took: A row counts where the undefended attack succeeds at least this often.
         rows: Names of the rows in order.
-        columns: Names of the columns in order, without those that every piece has.
-        tuning: Whether the pieces are of the goal and seed on which settings are chosen.
+        columns: Names of the columns in order, without those that every row has.
+        tuning: Whether the runs are of the goal and seed on which settings are chosen.
         data: Name of the data set.
-        described: The text of `matrix.yaml`.
     """
 
     name: str
@@ -273,86 +114,145 @@ class MatrixFacts:
     columns: tuple[str, ...]
     tuning: bool
     data: str = ""
-    described: str = ""
 
 
-def read_matrix(folder: Path) -> tuple[MatrixFacts, list[MatrixCell]]:
-    """Read the folder of a matrix: what it is of, and all pieces that are there.
+def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
+    """Read folders of `run matrix`, and files of results of a matrix: what it is of, and what was measured.
+
+    Args:
+        paths: The rows and columns of the first come first.
 
     Raises:
-        InputError: If it is no such folder, a file is broken, or no piece is done.
+        InputError: If one is not of a matrix, is broken, or nothing was measured.
     """
-    file = folder / MATRIX_FILE
-    if not file.is_file():
-        raise InputError(f"{folder}: holds no {MATRIX_FILE}: is it the folder of `run matrix`?")
-    value = read_yaml(file)
+    found = [(path, experiment_about(path)) for path in paths]
+    rows: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
+    for path, about in found:
+        try:
+            rows = rows | {**about["matrix"]["rows"], **rows}
+            columns = columns | {**about["matrix"]["columns"], **columns}
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{path}: is no folder of `run matrix`, and no runs.parquet of one"
+            ) from None
+    first = found[0][1]
     try:
         facts = MatrixFacts(
-            name=str(value["name"]),
-            description=str(value["description"]),
-            took=float(value["took"]),
-            rows=tuple(map(str, value["rows"])),
-            columns=tuple(map(str, value["columns"])),
-            tuning=bool(value["tuning"]),
-            data=str(value["recipe"]["data"]["name"]),
-            described=file.read_text(encoding="utf-8"),
+            name=str(first["name"]),
+            description=str(first["description"]),
+            took=float(first["matrix"]["took"]),
+            rows=tuple(rows),
+            columns=tuple(columns),
+            tuning=bool(first["matrix"]["tuning"]),
+            data=str(first["matrix"]["data"]),
         )
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{file}: is broken: delete it, the pieces next to it stay") from None
-    cells = read_cells(sorted(folder.glob(f"{PIECES}/*/*/*.parquet")))
-    columns = (CLEAN_MODEL, UNDEFENDED, *facts.columns)
-    if not any(cell.row in facts.rows and cell.column in columns for cell in cells):
-        raise InputError(f"{folder}: no piece is done yet")
+        raise InputError(
+            f"{paths[0]}: experiment.yaml is broken: delete it, the runs stay"
+        ) from None
+    needs = {name: tuple(one.get("needs") or ()) for name, one in columns.items()}
+    cells = list(cells_of(Results.read(paths), needs))
+    if not cells:
+        raise InputError(f"{paths[0]}: no run is done yet")
     return facts, cells
 
 
-def piece_folder(row: str, goal: str, seed: int) -> str:
-    """Return the folder of a piece below `pieces`.
-
-    >>> piece_folder("II-own", "sheep2bird", 5), piece_folder("clean", "", 5)
-    ('II-own/sheep2bird-seed5', 'clean/no-goal-seed5')
-    """
-    return f"{plain_name(row)}/{plain_name(goal or 'no-goal')}-seed{seed}"
-
-
-def cell_file(piece: Path, column: str) -> Path:
-    """Return the file of a column in the folder of a piece."""
-    return piece / f"{plain_name(column)}.parquet"
-
-
-def described(file: Path) -> str:
-    """Return the text of `matrix.yaml` that a `matrix.parquet` carries.
-
-    Raises:
-        InputError: If the file is broken, or has none.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    refuse_special(file)
-    try:
-        text: str = (pq.read_schema(file).metadata or {}).get(_DESCRIBED, b"").decode()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{file}: is no Parquet file ({reason}): give a matrix.parquet") from None
-    if not text:
-        raise InputError(f"{file}: does not say of what matrix it is: give a matrix.parquet")
-    return text
-
-
-def read_pieces(file: Path, folder: Path) -> dict[Path, MatrixCell]:
-    """Read the measurements of one Parquet file, by the file that each has in the folder of a matrix.
+def cells_of(results: Results, needs: Mapping[str, tuple[str, ...]]) -> Iterator[MatrixCell]:
+    """Read the cells of a matrix out of the table of results: of each run that of its defence, or the two controls.
 
     Args:
-        file: A `matrix.parquet`.
-        folder: The folder, which need not exist.
-
-    Raises:
-        InputError: As `read_cells`, or if two measurements have one file.
+        results: Of runs with labels.
+        needs: What columns need that their kind does not say.
     """
-    pieces: dict[Path, MatrixCell] = {}
-    for cell in read_cells([file]):
-        piece = folder / PIECES / piece_folder(cell.row, cell.goal, cell.seed)
-        if pieces.setdefault(target := cell_file(piece, cell.column), cell) is not cell:
-            raise InputError(f"{file}: measures {target.relative_to(folder)} twice: give another")
-    return pieces
+    for rows in results.by_run():
+        column = str(rows[0].get("labels.defence"))
+        if column != UNDEFENDED:
+            yield _defended(rows, column, needs.get(column, ()))
+            continue
+        for name, model in ((UNDEFENDED, "poisoned"), (CLEAN_MODEL, "clean_model")):
+            yield _cell(rows, name, model, seconds=rows[0].get(f"run.seconds.train_{model}"))
+
+
+def _defended(rows: Sequence[Row], column: str, more: tuple[str, ...]) -> MatrixCell:
+    facts = rows[0]
+    group = next(
+        one for one in (*GROUPS, "check") if any(key.startswith(f"{one}.") for key in facts)
+    )
+    # the usual repair is not written
+    model, method = GROUPS.get(group), str(facts.get(f"{group}.method", "clean-finetune"))
+    plug_in = DEFENSES[method]
+    aligned = getattr(plug_in, "needs_aligned_judge", False)
+    needs = ("aligned judge",) if aligned else NEEDS[plug_in.kind]
+    found: dict[str, Any] = {"needs": ", ".join((*needs, *more))}
+    stages = {"check": ["check"], "filter": ["filter", "train_filtered"]}
+    spent = [
+        seconds
+        for stage in stages.get(group, [f"train_{model}"])
+        if (seconds := facts.get(f"run.seconds.{stage}")) is not None
+    ]
+    if group == "filter":
+        found |= _of_filter(facts)
+    if group == "check":
+        goals = {row["goal"] for row in rows} - {None}
+        found |= {
+            "alarms": facts.get("run.scan.flagged.poisoned.n"),
+            "p_value": facts.get("run.scan.p_value.poisoned"),
+            "named": float(facts.get("run.scan.first.poisoned") in goals) if goals else None,
+        }
+    seconds = sum(spent) if spent else None
+    return _cell(rows, column, model, method=method, kind=plug_in.kind, seconds=seconds, **found)
+
+
+def _of_filter(facts: Row) -> dict[str, Any]:
+    pairs, dropped = (
+        facts.get(f"run.{name}") for name in ("training_pairs", "filter.dropped_pairs")
+    )
+    lost = facts.get("run.filter.clean_dropped_share")
+    recall = {
+        key.removeprefix("run.filter.recall."): value
+        for key, value in facts.items()
+        if key.startswith("run.filter.recall.")
+    }
+    return {
+        # of a set without poison every pair is clean
+        "clean_lost": dropped / pairs if lost is None and pairs and dropped is not None else lost,
+        "caught": facts.get("run.filter.caught_share"),
+        "auroc": facts.get("run.filter.auroc"),
+        "average_precision": facts.get("run.filter.average_precision"),
+        "recall": recall or None,
+        "alarms": facts.get("run.filter.suspected_goals.n"),
+    }
+
+
+def _cell(rows: Sequence[Row], column: str, model: str | None, **found: Any) -> MatrixCell:
+    """Make a cell of a run, with the numbers of one of its models."""
+    facts = rows[0]
+    mine = [row for row in rows if row["study"] == MAIN and model and row["model"] == model]
+    image, text = (
+        _mean(mine[:1], f"utility.{what}_retrieval.hit@10") for what in ("image", "text")
+    )
+    poisoned = facts.get("run.poisoned_pairs")
+    goals = [str(row["goal"]) for row in mine if row["goal"] is not None]
+    return MatrixCell(
+        row=str(facts.get("labels.attack")),
+        column=column,
+        goal=str(facts.get("labels.goal") or ""),
+        seed=int(facts["seed"]),
+        attack=str(facts.get("attack.name")),
+        goals=", ".join(dict.fromkeys(goals)),
+        carrier=facts.get("run.carrier"),
+        surrogate=facts.get("run.surrogate"),
+        poisoned_pairs=poisoned or None,
+        training_pairs=facts.get("run.training_pairs"),
+        hit_10=_mean(mine, "hit@10"),
+        with_trigger=_mean(mine, "with_trigger.hit@10"),
+        utility=None if image is None or text is None else (image + text) / 2,
+        note=str(facts.get("run.note") or ""),
+        **found,
+    )
+
+
+def _mean(rows: Iterable[Row], name: str) -> float | None:
+    known = [value for row in rows if (value := as_number(row.get(name))) is not None]
+    return sum(known) / len(known) if known else None

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmpoison.statistics import Estimate, clustered_mean
-from mmpoison_lab.matrix.records import CLEAN_MODEL, CLEAN_ROW, UNDEFENDED, MatrixCell, MatrixFacts
+from mmpoison_lab.attacks.no_poison import NO_POISON
+from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell, MatrixFacts
 
 Measure = Callable[[MatrixCell], float | None]
 Key = tuple[str, str, int]
@@ -127,7 +128,7 @@ class RowSummary:
     @property
     def clean(self) -> bool:
         """Whether it is a row without poison."""
-        return self.attack == CLEAN_ROW
+        return self.attack == NO_POISON
 
     @property
     def triggered(self) -> bool:
@@ -160,10 +161,7 @@ class ColumnSummary:
     @property
     def seconds(self) -> float | None:
         """Mean time of the defence, its training after a filter included."""
-        both = [(cell.defence_seconds, cell.training_seconds) for cell in self.cells]
-        spent = [
-            (one or 0.0) + (other or 0.0) for one, other in both if (one, other) != (None, None)
-        ]
+        spent = [cell.seconds for cell in self.cells if cell.seconds is not None]
         return sum(spent) / len(spent) if spent else None
 
     @property
@@ -269,7 +267,7 @@ def summarise(facts: MatrixFacts, cells: Sequence[MatrixCell]) -> MatrixSummary:
         if mine.cells:
             undefended = mine.mean(UNDEFENDED)
             takes = undefended is not None and undefended.value >= facts.took
-            rows.append(RowSummary(name, mine, takes or mine.values("attack") == [CLEAN_ROW]))
+            rows.append(RowSummary(name, mine, takes or mine.values("attack") == [NO_POISON]))
     of_column = {
         name: [cell for cell in cells if cell.column == name]
         for name in (CLEAN_MODEL, UNDEFENDED, *facts.columns)

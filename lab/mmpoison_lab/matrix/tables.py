@@ -18,10 +18,10 @@ NOT_POSSIBLE = "not possible"
 _FILTER_COLUMNS = (
     ("AUROC", "auroc"),
     ("AP", "average_precision"),
-    ("at 0.1%", "recall_01"),
-    ("at 1%", "recall_1"),
-    ("at 2%", "recall_2"),
-    ("at 5%", "recall_5"),
+    ("at 0.1%", "recall.0.001"),
+    ("at 1%", "recall.0.01"),
+    ("at 2%", "recall.0.02"),
+    ("at 5%", "recall.0.05"),
     ("own cut", "caught"),
     ("clean lost", "clean_lost"),
     ("goals found", "alarms"),
@@ -33,16 +33,19 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
 
     Args:
         summary: Of the pieces.
-        short: Only attack success, utility, and the effect of each defence over all attacks.
+        short: Only attack success, and the effect of each defence over all attacks: what a terminal has room for.
 
     Returns:
         First `compared_tables`, then attack success and utility.
     """
-    tables = [*compared_tables(summary), success_table(summary), utility_table(summary)]
+    tables = [*compared_tables(summary), success_table(summary)]
     every = summary.pooled(summary.counted())
+    if not (short and every.cells):
+        tables.append(utility_table(summary))
     if every.cells:
         names = [c.name for c in summary.columns if every.mean(c.name) is not None]
-        tables.append(_effect_table("All attacks that count", every, names))
+        effects = _effect_table("All attacks that count", every, names)
+        tables.append(replace(effects, note="") if short else effects)
     if short:
         return tables
     if claims := _claim_table(summary):
@@ -277,8 +280,12 @@ def _means(summary: MatrixSummary, kind: str, names: Sequence[str]) -> tuple[tup
 
 
 def mean_of(cells: Sequence[MatrixCell], name: str) -> float | None:
-    """Return the mean of an attribute; None where no measurement has it."""
-    known = [float(value) for cell in cells if (value := getattr(cell, name)) is not None]
+    """Return the mean of an attribute, or of one of its keys (`recall.0.01`); None where no measurement has it."""
+    name, _, loss = name.partition(".")
+    found = (getattr(cell, name) for cell in cells)
+    if loss:
+        found = (None if recall is None else recall.get(loss) for recall in found)
+    known = [float(value) for value in found if value is not None]
     return sum(known) / len(known) if known else None
 
 

@@ -120,8 +120,8 @@ def test_what_gets_through_and_false_alarms() -> None:
     cells += cells_of("hard", "other", HIGH, **FILTER)
     clean: dict[str, Any] = {**FILTER, "clean_lost": 0.3}
     cells += [
-        MatrixCell("clean", "other", "", 5, "clean", ir_10=0.9, tr_10=0.9, **clean),
-        MatrixCell("clean", "none", "", 5, "clean", ir_10=0.9, tr_10=0.9),
+        MatrixCell("clean", "other", "", 5, "no-poison", utility=0.9, **clean),
+        MatrixCell("clean", "none", "", 5, "no-poison", utility=0.9),
     ]
     said = " ".join(findings(shown(cells, "other")))
     assert "hard, which keeps 0.90 after other (clean model: 0.01)." in said

@@ -15,17 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpoison.errors import InputError
 from mmpoison.reporting.table import markdown
 from mmpoison_lab.matrix.page import matrix_html, write_matrix_pages
-from mmpoison_lab.matrix.records import (
-    MatrixCell,
-    MatrixFacts,
-    read_cells,
-    read_matrix,
-    read_pieces,
-    write_cells,
-)
+from mmpoison_lab.matrix.records import MatrixCell, MatrixFacts
 from mmpoison_lab.matrix.summary import MatrixSummary, Pieces, summarise, utility
 from mmpoison_lab.matrix.tables import matrix_tables
 
@@ -45,7 +37,7 @@ def cells_of(
     """Six cells, goal by goal."""
     places = itertools.product(GOALS, SEEDS)
     return [
-        cell(row, column, goal, seed, hit_10=success, ir_10=utility, tr_10=utility, **more)
+        cell(row, column, goal, seed, hit_10=success, utility=utility, **more)
         for (goal, seed), success in zip(places, successes, strict=True)
     ]
 
@@ -91,63 +83,6 @@ def slow_interval(differences: Sequence[float], goals: Sequence[str]) -> tuple[f
     error = math.sqrt(count / (count - 1) * total) / len(differences)
     half = float(stats.t.ppf(0.975, count - 1)) * error
     return mean, mean - half, mean + half
-
-
-def test_one_file_becomes_pieces_inside_the_folder(cells: list[MatrixCell], tmp_path: Path) -> None:
-    odd = replace(cells[0], row="../../away", column="/etc/x", goal="..")
-    file, folder = tmp_path / "all.parquet", tmp_path / "out"
-    write_cells(file, [odd, *cells])
-    pieces = read_pieces(file, folder)
-    assert list(pieces.values()) == [odd, *cells]
-    assert all(path.resolve().parents[2] == folder / "pieces" for path in pieces)
-    assert not folder.exists()
-    write_cells(file, [*cells, replace(cells[3], hit_10=0.0)])
-    with pytest.raises(InputError, match=r"measures pieces/II/b2c-seed6/none\.parquet twice"):
-        read_pieces(file, folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "says"),
-    [
-        ("hit_10", 7.0, "hit@10: 7.0 is not from 0 to 1"),
-        ("ir_10", math.nan, "ir.hit@10: nan is not from 0 to 1"),
-        ("with_trigger", -0.1, "with_trigger: -0.1 is not from 0 to 1"),
-        ("p_value", math.inf, "p_value: inf is not from 0 to 1"),
-        ("min_rank", -1.0, "min_rank: -1.0 is not a finite number from 0"),
-        ("defence_seconds", math.inf, "defence_seconds: inf is not a finite number from 0"),
-        ("seed", -5, "seed: -5 is not a finite number from 0"),
-        ("training_pairs", 0, "training_pairs: 0 is not a finite number from 1"),
-        ("attack", None, "attack: the value is missing"),
-    ],
-)
-def test_impossible_values_are_named(
-    cells: list[MatrixCell], tmp_path: Path, name: str, value: Any, says: str
-) -> None:
-    file = tmp_path / "theirs.parquet"
-    write_cells(file, [*cells[:3], replace(cells[3], **{name: value})])
-    with pytest.raises(InputError, match=rf"theirs\.parquet: .*row 3, column {re.escape(says)}"):
-        read_cells([file])
-
-
-def test_small_files_that_decode_to_much_are_refused(
-    cells: list[MatrixCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = tmp_path / "theirs.parquet"
-    write_cells(file, [replace(cells[0], note="x" * 2**20)])
-    one = pq.read_table(file)
-    pq.write_table(one.take(pa.array(np.zeros(200, np.int64))), file)
-    assert file.stat().st_size < 2**20
-    with pytest.raises(InputError, match="more than 64 MiB of values"):
-        read_cells([file])
-    many = one.drop(["note"]).take(pa.array(np.zeros(100_001, np.int64)))
-    pq.write_table(many, file)
-    # the footer alone says it
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", None)
-    with pytest.raises(InputError, match="100,001 rows, at most 100,000"):
-        read_cells([file])
 
 
 @pytest.mark.parametrize(
@@ -211,7 +146,7 @@ def test_a_row_counts_only_where_the_attack_succeeds(cells: list[MatrixCell]) ->
 def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[MatrixCell]) -> None:
     """One easy goal does not put an attack above another one that is stronger on that goal."""
     mine = [cell("mine", "none", "c2a", 5, hit_10=0.88), cell("mine", "filter", "c2a", 5, hit_10=0)]
-    mine = [replace(one, ir_10=0.9, tr_10=0.9) for one in mine]
+    mine = [replace(one, utility=0.9) for one in mine]
     names = ["mine", "II"]
     summary = summarise(facts("filter", rows=names), [*mine, *cells])
     first, whole, *_ = matrix_tables(summary, short=True)
@@ -225,7 +160,7 @@ def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[Matrix
     same = summarise(
         facts("filter", rows=names), [*cells, *(replace(c, row="mine") for c in cells)]
     )
-    assert len(matrix_tables(same, short=True)) == 3
+    assert len(matrix_tables(same, short=True)) == 2
     apart = summarise(facts("filter", rows=names), [*cells, *(replace(c, seed=9) for c in mine)])
     assert "so their means do not compare" in matrix_tables(apart, short=True)[0].note
 
@@ -310,9 +245,9 @@ def test_pages_escape_what_they_show(cells: list[MatrixCell], tmp_path: Path) ->
     text = markdown(matrix_tables(summary))
     assert "\x1b" not in text
     assert "\\|$x_1$" in text
-    files = write_matrix_pages(summary, cells, tmp_path / "out")
+    files = write_matrix_pages(summary, tmp_path / "out")
     assert {file.name for file in files} == {
-        *("matrix.md", "matrix.html", "matrix.parquet", "attack-success.svg", "utility-lost.svg"),
+        *("matrix.md", "matrix.html", "attack-success.svg", "utility-lost.svg"),
     }
     drawn = (tmp_path / "out" / "attack-success.svg").read_text()
     assert "<script" not in drawn
@@ -336,42 +271,6 @@ def test_each_cell_leads_to_its_pieces(cells: list[MatrixCell]) -> None:
     assert text.count("(#pieces-ii)") == 4 + 3
     assert text.count('<a id="pieces-ii"></a>') == 1
     assert "--shade: 1.0" not in page.partition("</style>")[2].partition("Utility lost")[0]
-
-
-def test_measurements_are_read_as_they_were_written(
-    cells: list[MatrixCell], tmp_path: Path
-) -> None:
-    file = tmp_path / "cells.parquet"
-    write_cells(file, cells)
-    assert read_cells([file]) == cells
-    for content in (b"", b"PAR1", b"x" * 400):
-        file.write_bytes(content)
-        with pytest.raises(InputError, match=r"cells\.parquet: is no table of a matrix"):
-            read_cells([file])
-    with pytest.raises(InputError, match=r"holds no matrix\.yaml"):
-        read_matrix(tmp_path)
-    (tmp_path / "matrix.yaml").write_text("name: x")
-    with pytest.raises(InputError, match=r"matrix\.yaml: is broken"):
-        read_matrix(tmp_path)
-
-
-def test_columns_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = tmp_path / "cells.parquet"
-    pq.write_table(pa.table({"row": ["a"], "column": ["b"], "goal": ["c"], "seed": ["d"]}), file)
-    with pytest.raises(InputError, match="is no table"):
-        read_cells([file])
-    pq.write_table(pa.table({"row": ["a"]}), file)
-    with pytest.raises(InputError, match="is no table"):
-        read_cells([file])
-    pq.write_table(
-        pa.table({"row": [None], "column": ["b"], "goal": ["c"], "seed": [1], "attack": ["x"]}),
-        file,
-    )
-    with pytest.raises(InputError, match="is missing"):
-        read_cells([file])
 
 
 def test_small_matrices_say_so(cells: list[MatrixCell]) -> None:

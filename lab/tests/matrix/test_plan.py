@@ -7,16 +7,9 @@ from typing import Any
 import pytest
 from tests.conftest import CLASSES, refusal
 
-from mmpoison.errors import InputError
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison_lab.matrix.part import MatrixPart, MatrixRecipe
-from mmpoison_lab.matrix.plan import (
-    check_matrix,
-    chosen_part,
-    column_order,
-    draw_goals,
-    plan_pieces,
-)
+from mmpoison_lab.matrix.plan import chosen_part, draw_goals, matrix_runs
 
 from .conftest import PART
 
@@ -25,40 +18,74 @@ def part_of(**changes: Any) -> MatrixPart:
     return MatrixPart.model_validate({**PART, **changes})
 
 
-def test_rows_share_goals_and_seeds() -> None:
+def with_part(recipe: MatrixRecipe, part: MatrixPart) -> MatrixRecipe:
+    return recipe.model_copy(update={"matrix": part})
+
+
+def test_rows_share_goals_and_seeds(matrix_recipe: MatrixRecipe) -> None:
     three = {"attack": "multiple-target-labels", "samples": 2}
     rows = {
         **PART["rows"],
         "III": {**three, "goals": 2},
         "one target": {**three, "goals": 3, "one_target": True},
     }
-    pieces = plan_pieces(part_of(goals=4, seeds=[5, 6], rows=rows), CLASSES)
-    assert len({piece.id for piece in pieces}) == len(pieces) == 2 * (1 + 4 + 4 + 4)
-    of_row = {name: [(p.goal, p.seed) for p in pieces if p.row == name] for name in rows}
+    part = part_of(goals=4, seeds=[5, 6], rows=rows)
+    runs = matrix_runs(with_part(matrix_recipe, part), CLASSES).runs
+    assert len({run.id for run in runs}) == len(runs) == 2 * (1 + 4 + 4 + 4) * 4
+    labels = [run.recipe.labels for run in runs]
+    columns = ["none", *PART["columns"]]
+    assert [one.defence for one in labels if one] == columns * (len(runs) // 4)
+    of_row = {
+        name: [
+            (one.goal, run.recipe.seed)
+            for one, run in zip(labels, runs, strict=True)
+            if one and one.attack == name
+        ]
+        for name in rows
+    }
     assert of_row["II-own"] == of_row["III"] == of_row["one target"]
-    for piece in pieces:
-        if piece.row in ("III", "one target"):
-            originals, targets = zip(*(goal.split("2") for goal in piece.goals), strict=True)
+    for run in runs:
+        row = run.recipe.labels and run.recipe.labels.attack
+        if row in ("III", "one target"):
+            goals = run.recipe.attack.goals
+            originals, targets = zip(*(goal.split("2") for goal in goals), strict=True)
             assert len(set(originals)) == len(originals)
-            assert len(set(targets)) == (1 if piece.row == "one target" else 2)
+            assert len(set(targets)) == (1 if row == "one target" else 2)
             assert not set(targets) & set(originals)
     # seed by seed, so that workers share what they have loaded
-    assert [piece.seed for piece in pieces] == [5] * 13 + [6] * 13
+    assert [run.recipe.seed for run in runs] == [5] * 52 + [6] * 52
+
+
+def test_a_row_that_is_near_gets_its_target_when_it_runs(matrix_recipe: MatrixRecipe) -> None:
+    rows = {"near": {"attack": "single-target-label", "samples": 2, "near": True}}
+    recipe = with_part(matrix_recipe, part_of(rows=rows))
+    plain = matrix_runs(recipe, CLASSES).runs
+    near = matrix_runs(recipe, CLASSES, lambda original, run: f"like-{original}").runs
+    original = plain[0].recipe.attack.goals[0].split("2")[0]
+    assert {run.recipe.attack.goal for run in near} == {f"{original}2like-{original}"}
+    # it is paired by the goal that was drawn
+    assert [run.id for run in near] == [run.id for run in plain]
+    assert {run.recipe.labels and run.recipe.labels.goal for run in near} == {
+        plain[0].recipe.attack.goal
+    }
 
 
 def test_null_leaves_a_row_out() -> None:
     assert list(part_of(rows={**PART["rows"], "II-own": None}).rows) == ["clean"]
 
 
-def test_settings_are_chosen_on_a_goal_that_is_left_out() -> None:
+def test_settings_are_chosen_on_a_goal_that_is_left_out(matrix_recipe: MatrixRecipe) -> None:
     part = part_of(goals=8)
     (tuned,) = draw_goals(part, CLASSES, tuning=True)
     goals = draw_goals(part, CLASSES)
     assert tuned not in goals
     # more goals begin with the same ones
     assert draw_goals(part_of(goals=3), CLASSES) == goals[:3]
-    pieces = plan_pieces(part, CLASSES, tuning=True)
-    assert {(piece.goal, piece.seed) for piece in pieces} == {("", 0), (tuned, 0)}
+    runs = matrix_runs(with_part(matrix_recipe, part), CLASSES, tuning=True)
+    assert {(run.recipe.attack.goals[:1] == [tuned], run.recipe.seed) for run in runs.runs} == {
+        *((True, 0), (False, 0))
+    }
+    assert runs.about["matrix"]["tuning"]
     assert "13 classes" not in refusal(draw_goals, part_of(goals=12), CLASSES)
     with pytest.raises(ValueError, match="Seed 5 is reserved for tuning: try --seeds 6-8"):
         part_of(tuning_seed=5)
@@ -83,19 +110,14 @@ def test_a_registered_name_is_a_row_or_column() -> None:
     assert "seeds" in refusal(chosen_part, part_of(), seeds=[0])
 
 
-def test_a_control_comes_after_the_filter_that_it_is_compared_with() -> None:
-    columns = {
-        "control": {"method": "relevance-filter", "as_many_as": "relevance-filter"},
-        **PART["columns"],
-    }
-    part = part_of(columns=columns)
-    order = column_order(part.columns)
-    assert order.index("control") > order.index("relevance-filter")
-    # and brings it along
+def test_a_control_brings_the_filter_along_that_it_is_compared_with() -> None:
+    control = {"method": "relevance-filter", "as_many_as": "relevance-filter"}
+    part = part_of(columns={"control": control, **PART["columns"]})
     assert list(chosen_part(part, columns=["control"]).columns) == ["control", "relevance-filter"]
-    columns["relevance-filter"] = {"method": "relevance-filter", "as_many_as": "control"}
-    with pytest.raises(InputError, match="is a circle"):
-        column_order(part_of(columns=columns).columns)
+    with pytest.raises(ValueError, match="drops as many as another"):
+        part_of(
+            columns={"control": control, "relevance-filter": {**control, "as_many_as": "control"}}
+        )
 
 
 @pytest.mark.parametrize(
@@ -112,16 +134,14 @@ def test_a_mistake_is_found_first(
     matrix_recipe: MatrixRecipe, kind: str, entry: dict[str, Any], says: str
 ) -> None:
     part = part_of(**{kind: {"mine": entry}})
-    pieces = plan_pieces(part, CLASSES)
-    assert says in refusal(check_matrix, matrix_recipe, part, pieces)
+    assert says in refusal(matrix_runs, with_part(matrix_recipe, part), CLASSES)
 
 
 def test_names_that_would_share_a_folder(matrix_recipe: MatrixRecipe) -> None:
     rows = {"a b": {"attack": None}, "a/b": {"attack": None}}
-    part = part_of(rows=rows)
-    assert "two have the same folder" in refusal(check_matrix, matrix_recipe, part, [])
-    columns = {"none": {"method": "clean-finetune"}}
-    assert "folder 'none'" in refusal(check_matrix, matrix_recipe, part_of(columns=columns), [])
+    for part in (part_of(rows=rows), part_of(columns={"none": {"method": "clean-finetune"}})):
+        recipe = with_part(matrix_recipe, part)
+        assert "two runs have the same folder" in refusal(matrix_runs, recipe, CLASSES)
 
 
 @pytest.mark.parametrize(

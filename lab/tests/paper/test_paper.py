@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from mmpoison.cli.app import app
 from mmpoison.errors import InputError
 from mmpoison.reporting.table import Compared, Table, cell_texts
+from mmpoison.runs.experiments import view_of
 from mmpoison.statistics import summarize
 from mmpoison_lab.paper import (
     PAPER,
@@ -285,6 +286,18 @@ def test_the_command(every_run: Path, tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="did you mean 'table-3'"):
         CliRunner().invoke(app, [*arguments[:3], "table-33"], catch_exceptions=False)
+
+
+def test_a_report_leads_to_the_papers_numbers(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(2):
+        make_run(f"runs/{seed}", seed=seed, run={"recipe": "table-1-openmoji"})
+    runs = str(tmp_path / "runs")
+    said = CliRunner().invoke(app, ["report", runs]).stdout.replace("\n", "")
+    assert said.endswith(f"with the paper's numbers: mmpoison report {runs} --view table-1")
+    make_run("runs/3", seed=3)  # of another recipe
+    assert "--view" not in CliRunner().invoke(app, ["report", runs]).stdout
+    assert view_of("table-16") == "table-16"
+    assert view_of("matrix") == view_of(None) == ""
 
 
 def test_text_from_outside_is_harmless(make_run: MakeRun, tmp_path: Path) -> None:

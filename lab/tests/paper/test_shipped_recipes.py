@@ -22,9 +22,9 @@ from mmpoison.runs.recipe_files import (
     recipe_files,
     shipped_recipes,
 )
-from mmpoison.runs.sweeps.sweep import Sweep, load_sweep
+from mmpoison.runs.run_list import RunList, grid_of_runs
 from mmpoison_lab.matrix.part import MatrixRecipe, load_matrix
-from mmpoison_lab.matrix.plan import check_matrix, plan_pieces
+from mmpoison_lab.matrix.plan import matrix_runs
 from mmpoison_lab.paper import PAPER
 
 PASCAL: tuple[str, ...] = tuple(CLASSES)
@@ -53,8 +53,8 @@ def classes_of(name: str) -> tuple[str, ...]:
 
 
 @cache
-def sweep_of(name: str) -> Sweep:
-    return load_sweep(name, classes=lambda recipe: classes_of(recipe.data.name))
+def sweep_of(name: str) -> RunList:
+    return grid_of_runs(name, classes=lambda recipe: classes_of(recipe.data.name))
 
 
 def test_every_table_and_figure_has_one_file_for_all_data() -> None:
@@ -184,11 +184,11 @@ def test_a_matrix_can_be_run(name: str) -> None:
     recipe = load_matrix(name)
     assert recipe.matrix is not None
     classes = classes_of(recipe.data.name)
-    pieces = plan_pieces(recipe.matrix, classes)
-    check_matrix(recipe, recipe.matrix, pieces)
+    runs = matrix_runs(recipe, classes).runs
     # never fewer than 6 goals x 3 seeds a cell
     for row, entry in recipe.matrix.rows.items():
-        of_row = [piece for piece in pieces if piece.row == row]
+        labels = [run.recipe.labels for run in runs]
+        of_row = [one for one in labels if one and (one.attack, one.defence) == (row, "none")]
         cells = 6 if name == "matrix-openmoji-both" else 18
         assert len(of_row) == (cells if entry.attack else len(recipe.matrix.seeds))
         if entry.single:
@@ -203,5 +203,5 @@ def sizes() -> dict[str, int]:
 
 @pytest.mark.parametrize(("name", "runs"), sizes().items())
 def test_the_heat_map_has_every_goal(name: str, runs: int) -> None:
-    found: set[Any] = {run.parameters["attack.goal"] for run in sweep_of(name).runs}
+    found: set[Any] = {run.recipe.attack.goal for run in sweep_of(name).runs}
     assert len(found) == runs

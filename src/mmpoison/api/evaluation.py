@@ -64,15 +64,12 @@ class Evaluation:
 
         The columns are `goal`, `model`, the goal's `Hit@1`, `Hit@5`, `Hit@10` (in [0, 1]) and `MinRank` (0-based), and
         the utility of the model, `IR Hit@10` and `TR Hit@10` (in [0, 1]). What was not computed is missing.
-
-        Raises:
-            InputError: If pandas is not installed.
         """
-        from mmpoison.base.extras import require
+        import pandas  # half a second
+
         from mmpoison.records.run_files import Utility
         from mmpoison.reporting.summary import computed_models
 
-        pandas = require("pandas", "Evaluation.to_pandas needs pandas")
         rows = []
         for goal in self.metrics.goal:
             for model in computed_models(self.metrics, goal):

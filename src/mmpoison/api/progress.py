@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 from rich.table import Column
+from rich.text import Text
 
 from mmpoison.base.processes import is_main_process
 from mmpoison.base.progress import RunProgress, SilentProgress
@@ -26,6 +27,16 @@ from mmpoison.reporting.text import safe_text, visible
 if TYPE_CHECKING:
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.training.loop import OnStep, Step
+
+
+class Remaining(TimeRemainingColumn):
+    """The time that remains, where enough steps are done to judge it by: of three runs the last may be the longest."""
+
+    FEWEST = 10
+
+    def render(self, task: Task) -> Text:
+        """Render the time, or nothing."""
+        return super().render(task) if task.completed >= self.FEWEST else Text()
 
 
 class LiveProgress:
@@ -103,7 +114,7 @@ def console_progress(console: Console, doing: str = "working") -> Iterator[LiveP
         # a long detail wraps, and leaves the other columns their width
         TextColumn("{task.fields[at]}", markup=False, table_column=Column()),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        Remaining(),
         console=console,
         # the time that remains is judged by the last steps, and a run of a sweep takes minutes
         speed_estimate_period=24 * 3600,

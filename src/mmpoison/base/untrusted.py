@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Self
@@ -205,41 +205,8 @@ def parse_json(text: str | bytes, where: str | Path) -> Any:
         >>> parse_json('{"rank": 3}', "metrics.json")
         {'rank': 3}
     """
-    return _parse(_DECODER, text, where)
-
-
-def parse_json_pairs(text: str | bytes, where: str | Path) -> list[tuple[str, Any]]:
-    """Parse a JSON object into its names and values in order, also where a name occurs twice.
-
-    Args:
-        text: One JSON object.
-        where: Its name in messages.
-
-    Raises:
-        InputError: As `parse_json`, and if it is not an object.
-
-    Example:
-        >>> parse_json_pairs('{"a.jpg": 1, "a.jpg": 2}', "captions.json")
-        [('a.jpg', 1), ('a.jpg', 2)]
-    """
-    outermost: list[tuple[str, Any]] = []
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal outermost
-        outermost = pairs  # called for inner objects first
-        return dict(pairs)
-
-    value = _parse(_decoder(keep), text, where)
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: must be a JSON object")
-    if _deeper_than([item for _, item in outermost], MAX_DEPTH):
-        raise InputError(f"{where}: not valid JSON (nested deeper than {MAX_DEPTH})")
-    return outermost
-
-
-def _parse(decoder: json.JSONDecoder, text: str | bytes, where: str | Path) -> Any:
     try:
-        value = decoder.decode(text if isinstance(text, str) else text.decode("utf-8"))
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8"))
     except UnicodeDecodeError:
         raise InputError(f"{where}: not UTF-8") from None
     except RecursionError:
@@ -269,17 +236,10 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-def _decoder(pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> json.JSONDecoder:
-    return json.JSONDecoder(
-        object_pairs_hook=pairs,
-        parse_int=_integer,
-        parse_float=_number,
-        parse_constant=_refuse_constant,
-    )
-
-
 # made once: making one for each line of a file would take as long as the parsing
-_DECODER = _decoder()
+_DECODER = json.JSONDecoder(
+    parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
+)
 
 
 def _deeper_than(value: Any, limit: int) -> bool:
@@ -297,11 +257,11 @@ def _deeper_than(value: Any, limit: int) -> bool:
     return True
 
 
-# -- Reads untrusted CSV, with bounds on the size of a line, a field and a record.
+# -- Reads untrusted CSV whole, as lists of labels are; tables of pairs are read by `datasets.formats.delimited`.
 
 
-MAX_RECORD = MAX_LINE_BYTES
-"""Characters of one record."""
+MAX_CSV_BYTES = 256 << 20
+"""Five million lines with the path and the label of an image."""
 
 
 def check_names(names: Iterable[str], where: str) -> None:
@@ -329,15 +289,15 @@ class BoundedRows(Iterator[dict[str, str]]):
         columns: Names of the columns, without white space around them.
 
     Raises:
-        InputError: If the file is missing, not regular, not UTF-8, not CSV, has two columns of one name, or a line or
-            record is too long; here or while it is read.
+        InputError: If the file is missing, not regular, too large, not UTF-8, not CSV, or has two columns of one name;
+            here or while it is read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held = 0
-        self._lines = read_lines(path)
-        self._rows = csv.DictReader(self._counted(), strict=True)
+        # the line ends of every system, of old Macs too
+        text = io.StringIO(read_text(path, MAX_CSV_BYTES), newline="")
+        self._rows = csv.DictReader(text, strict=True)
         try:
             self.columns = [(name or "").strip() for name in self._rows.fieldnames or ()]
         except csv.Error as error:
@@ -351,7 +311,6 @@ class BoundedRows(Iterator[dict[str, str]]):
         return self._rows.reader.line_num
 
     def __next__(self) -> dict[str, str]:
-        self._held = 0
         try:
             return next(self._rows)
         except csv.Error as error:
@@ -359,17 +318,6 @@ class BoundedRows(Iterator[dict[str, str]]):
 
     def _broken(self, error: csv.Error) -> InputError:
         return InputError(f"{self._path} line {self.line}: broken CSV ({error})")
-
-    def _counted(self) -> Iterator[str]:
-        for line in self._lines:
-            self._held += len(line)
-            if self._held > MAX_RECORD:
-                raise InputError(
-                    f"{self._path} line {self.line}: a record of over {MAX_RECORD:,} characters, "
-                    "a quote that is never closed?"
-                )
-            # old Mac files end lines with a carriage return alone
-            yield from io.StringIO(line, newline="") if "\r" in line[:-2] else (line,)
 
 
 # -- Reads untrusted YAML: plain values only, with bounds that are checked before anything is built.
@@ -413,7 +361,10 @@ def parse_yaml(text: str, where: str | Path) -> Any:
             if node is None:
                 return None
             _check_size(node)
-            return loader.construct_document(node)
+            value = loader.construct_document(node)
+            if _deeper_than(value, MAX_DEPTH):
+                raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH}")
+            return value
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -426,23 +377,7 @@ def parse_yaml(text: str, where: str | Path) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader without dates, sets, pairs and binaries, and with bounded nesting."""
-
-    def fetch_flow_collection_start(self, *arguments: Any) -> None:
-        if self.flow_level >= MAX_DEPTH:
-            self._refuse_depth()
-        super().fetch_flow_collection_start(*arguments)
-
-    def add_indent(self, column: int) -> bool:
-        if len(self.indents) > MAX_DEPTH:
-            self._refuse_depth()
-        added: bool = super().add_indent(column)
-        return added
-
-    def _refuse_depth(self) -> NoReturn:
-        raise yaml.scanner.ScannerError(
-            None, None, f"nested deeper than {MAX_DEPTH}", self.get_mark()
-        )
+    """PyYAML's safe loader without dates, sets, pairs and binaries."""
 
     def construct_scalar(self, node: Any) -> str:
         text: str = super().construct_scalar(node)
@@ -450,9 +385,9 @@ class _PlainLoader(yaml.SafeLoader):
         return text
 
     def construct_yaml_int(self, node: Any) -> int:
-        if len(node.value) > 100:
-            raise ValueError(f"the integer {node.value[:20]}... needs more than 64 bits")
-        value: int = super().construct_yaml_int(node)
+        # Python takes quadratic time for many digits
+        large = len(node.value) > 100
+        value: int = MAX_INTEGER if large else super().construct_yaml_int(node)
         if not -MAX_INTEGER <= value < MAX_INTEGER:
             raise ValueError(f"the integer {node.value[:20]}... needs more than 64 bits")
         return value

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,8 +43,8 @@ class Task(Protocol):
         ...
 
     @property
-    def group(self) -> str:
-        """Tasks of one group share data and a clean model."""
+    def group(self) -> tuple[str, ...]:
+        """What it shares with other tasks, such as loaded data, and then a model: the longer the same, the more."""
         ...
 
     @property
@@ -580,6 +581,16 @@ def make_workers(placement: Placement, tasks: int, *, alone_here: bool = False) 
     return [RayWorker(threads, gpus=1 if gpus else 0) for _ in range(count)]
 
 
+def shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Return how long the common beginning of two groups is.
+
+    >>> shared(("data", "model"), ("data", "other")), shared(("data",), ())
+    (1, 0)
+    """
+    same = (a == b for a, b in zip(one, other, strict=False))
+    return sum(takewhile(bool, same))
+
+
 class Dispatch:
     """Gives tasks to workers until all are done or have failed.
 
@@ -606,12 +617,12 @@ class Dispatch:
         """Run the tasks."""
         self.waiting = tasks
         busy: dict[int, tuple[Task, float]] = {}
-        last: dict[int, str] = {}
+        last: dict[int, tuple[str, ...]] = {}
         shown = 0.0
         while self.waiting or busy:
             for number, worker in enumerate(workers):
                 if number not in busy and self.waiting:
-                    task = self._next(last.get(number), set(last.values()))
+                    task = self._next(last.get(number, ()), set(last.values()))
                     busy[number] = (task, time.monotonic())
                     last[number] = task.group
                     worker.submit(task)
@@ -632,13 +643,13 @@ class Dispatch:
                 self._show(workers, busy)
             time.sleep(POLL)
 
-    def _next(self, last: str | None, groups: set[str]) -> Task:
-        """Choose a run of the group that the worker has loaded, else of one that no worker has, so that few wait."""
-        ranked = sorted(
-            self.waiting, key=lambda task: (task.group != last, task.group in groups)
-        )  # stable: in the order of the runs
-        self.waiting.remove(ranked[0])
-        return ranked[0]
+    def _next(self, last: tuple[str, ...], groups: set[tuple[str, ...]]) -> Task:
+        """Choose the task that shares most with what the worker has loaded, and is of no other worker's group."""
+        chosen = min(
+            self.waiting, key=lambda task: (-shared(task.group, last), task.group in groups)
+        )  # the first of these in the order of the tasks
+        self.waiting.remove(chosen)
+        return chosen
 
     def _end(self, task: Task, reply: Reply, seconds: float) -> None:
         tries = self.tries[task.id] = self.tries.get(task.id, 0) + 1

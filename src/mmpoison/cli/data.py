@@ -65,7 +65,7 @@ def build(
         out: New folder.
     """
     from mmpoison.datasets.catalogue import DATASETS, load_dataset
-    from mmpoison.datasets.fetch.builds import build_dataset
+    from mmpoison.datasets.fetch import build_dataset
 
     options = parse_options(option)
     hold_output(context, out)
@@ -139,7 +139,7 @@ def verify(
     as_json: AsJson = False,
     out: Path | None = None,
 ) -> None:
-    """Check a data set: entries, images, captions, and the manifest if it is poisoned.
+    """Check a data set: entries, images, and the manifest if it is poisoned.
 
     Exit code 1 when something is wrong; notes alone leave it 0.
 
@@ -157,7 +157,7 @@ def verify(
     from mmpoison.base.files import write_json
     from mmpoison.cli.data_shown import show_verification
     from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
+    from mmpoison.datasets.verify import load_to_verify, verify_pairs
 
     pairs, name, manifest_faults = load_to_verify(
         data.data, format=data.format, root=data.root, options=data.options

@@ -13,9 +13,9 @@ from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.cli.console import console, print_entries, say
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
-from mmpoison.datasets.fetch.builds import ways_to_get
+from mmpoison.datasets.fetch import ways_to_get
 from mmpoison.datasets.options import option_kinds
-from mmpoison.datasets.verify.pairs_check import Verification
+from mmpoison.datasets.verify import Verification
 from mmpoison.errors import InputError
 from mmpoison.images.store import stored_pixels
 from mmpoison.pairs.folder import CAPTIONS_FILE

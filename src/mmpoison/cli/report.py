@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,7 +60,7 @@ def report(
     [bold]mmpoison report runs/table-3 --view table-3[/bold] (with the package mmpoison-lab)
 
     Options:
-        runs: Run folders, or folders that hold run folders.
+        runs: Run folders, folders that hold run folders, or files of results (runs.parquet).
 
     Comparison:
         against: Runs of another setting: compare the two, paired by seed.
@@ -68,7 +69,7 @@ def report(
     Files:
         markdown: Write the tables to this file too, as Markdown.
         out: Folder for the files of --view (by default `views` in the first folder of RUNS) or of an experiment.
-        parquet: Write every number and parameter to this Parquet file, one row for each run, goal and model.
+        parquet: Write every number to this Parquet file, a row each, with the settings of its run.
         html: Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints.
 
     Views:
@@ -77,24 +78,24 @@ def report(
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.reporting.compare import compare_models, compare_runs
-    from mmpoison.reporting.results import expand
+    from mmpoison.reporting.results import one_run, read_runs
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
-    from mmpoison.runs.experiments import EXPERIMENTS
+    from mmpoison.runs.experiments import EXPERIMENTS, view_of
+    from mmpoison.runs.recipe import experiment_of
+    from mmpoison.runs.run_all import experiment_about
 
     form: Format = "json" if as_json else shown
-    for experiment in EXPERIMENTS.values() if len(runs) == 1 else ():
-        if experiment.owns(runs[0]):
-            experiment.report(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
-            return
+    if (section := experiment_of(experiment_about(runs[0]))) is not None:
+        files = {"markdown": markdown, "parquet": parquet, "html": html}
+        EXPERIMENTS[section].report(runs, form, out, **files)
+        return
     if against and models:
         raise InputError("--against compares settings, --models compares models: give only one")
     if html is not None and (against or models):
         raise InputError("--html cannot show a comparison: leave out --against and --models")
-    folders = expand(runs)
-    reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
-    with busy(reading):
-        written = _write_files(folders, html, parquet)
+    with busy("reading runs"):
+        written = _write_files(runs, html, parquet)
     for line in written:
         say(line)
     if written and markdown is None:
@@ -102,39 +103,45 @@ def report(
     if view:
         print_views(view, runs, out or runs[0] / "views", form, links=links, whole=whole)
         return
-    if len(folders) == 1 and not (against or models or markdown) and form == "table":
-        show_run(folders[0], whole=whole)
+    alone = one_run(runs)
+    if alone is not None and not (against or models or markdown) and form == "table":
+        show_run(alone, whole=whole)
         return
     if against:
-        tables = compare_runs(folders, against)
+        tables = compare_runs(runs, against)
     elif models:
         names = [name.strip() for name in models.split(",")]
         if len(names) != 2:
             raise InputError(
                 f"--models {models!r}: two names are needed, e.g. clean_model,poisoned"
             )
-        tables = compare_models(folders, *names)
+        tables = compare_models(runs, *names)
     else:
-        with busy(reading):
-            tables = seed_tables(folders)
+        with busy("reading runs"):
+            tables = seed_tables(runs)
     if markdown is not None:
         with atomic_file(markdown) as temporary:
             temporary.write_text(as_markdown(tables), encoding="utf-8")
     print_first(tables, form, whole=whole)
+    if form == "table" and not (against or models):
+        recipes = {run.run.recipe for run in read_runs(runs)}
+        if own := view_of(recipes.pop()) if len(recipes) == 1 else "":
+            command = shlex.join(["mmpoison", "report", *map(str, runs), "--view", own])
+            say(f"with the paper's numbers: {command}")
 
 
-def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | None) -> list[str]:
+def _write_files(runs: Sequence[Path], html: Path | None, parquet: Path | None) -> list[str]:
     """Write the page and the table of all numbers of some runs, and return a line about each."""
     said = []
     if html is not None:
         from mmpoison.reporting.html_report import write_html
 
-        said.append(f"page: {write_html(folders, html)}")
+        said.append(f"page: {write_html(runs, html)}")
     if parquet is not None:
         from mmpoison.reporting.results import write_results
 
-        table = write_results(folders, parquet)
-        said.append(f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}")
+        table = write_results(runs, parquet)
+        said.append(f"{len(table):,} rows: {parquet}")
     return said
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,31 +13,31 @@ from rich.table import Table
 from mmpoison.base.registry import unknown_name
 from mmpoison.cli.console import console, live_progress, stderr_console
 from mmpoison.cli.options import (
-    SEEDS,
-    As,
     AsJson,
     Changes,
     Format,
-    Retries,
     Seed,
     Threads,
     Workers,
-    changed_options,
     data_changes,
     parse_options,
 )
 from mmpoison.cli.report import show_run
-from mmpoison.cli.sweep import (
-    RETRIES,
+from mmpoison.cli.run_many import (
     parse_goals,
     parse_seeds,
+    print_forecast,
     print_means,
-    read_sweep,
-    run_all,
+    read_grid,
+    run_experiment,
     split_changes_and_grid,
 )
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
+
+if TYPE_CHECKING:
+    from mmpoison.runs.recipe import Recipe
+    from mmpoison.runs.run_list import RunList
 
 SeveralChanges = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE,...")]
 
@@ -57,47 +57,36 @@ def demo(
         changes: Change a key of the recipe.
     """
     from mmpoison.base.untrusted import parse_changes
+    from mmpoison.runs.recipe import load_recipe
     from mmpoison.runs.run_folder import DEMO_RECIPE
 
     changed = parse_changes(changes or []) | {"seed": seed}
-    _run_one(DEMO_RECIPE, out, changed, save_models=True, device=device)
+    _run_one(load_recipe(DEMO_RECIPE, changed), out, save_models=True, device=device)
 
 
 def run(
-    context: typer.Context,
     recipe: Annotated[str | None, typer.Argument()] = None,
     out: Path | None = None,
     on: Annotated[str | None, typer.Option(metavar="DATA")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=SEEDS)] = None,
-    seeds: str | None = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", "--seed")] = None,
     goals: str | None = None,
     attack: str | None = None,
-    goal: list[str] | None = None,
-    mode: str | None = None,
-    preset: str | None = None,
-    data_root: Path | None = None,
-    option: list[str] | None = None,
-    study: list[str] | None = None,
     changes: SeveralChanges = None,
-    save_models: Annotated[
-        bool | None, typer.Option("--save-models/--no-save-models", "--models/--no-models")
-    ] = None,
+    data_root: Path | None = None,
+    experiment: Annotated[list[str] | None, typer.Option("--with")] = None,
+    save_models: Annotated[bool | None, typer.Option("--models/--no-models")] = None,
+    dry_run: bool = False,
     device: str = "auto",
-    shown: As = "table",
-    as_json: AsJson = False,
     workers: Workers = None,
     threads: Threads = 1,
-    retries: Retries = RETRIES,
     ray: str | None = None,
-    dry_run: bool = False,
-    experiment: Annotated[list[str] | None, typer.Option("--with")] = None,
-    show: Annotated[bool, typer.Option("--list")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a recipe: what the demo does, on other data, models and goals, or all runs of a table of the paper.
 
-    Of several runs the same command again runs what remains.
+    Without a recipe it lists the shipped ones. Of several runs the same command again runs what remains.
 
-    Example: [bold]mmpoison run rsicd-ucm --data-root photos --goal airplane2beach --seeds 0-2[/bold]
+    Example: [bold]mmpoison run rsicd-ucm --data-root photos --goals airplane2beach --seeds 0-2[/bold]
 
     A grid: [bold]mmpoison run openmoji-heads --set attack.samples=5,10,25 --seeds 0-2[/bold]
 
@@ -105,7 +94,7 @@ def run(
 
     Attack I: [bold]mmpoison run openmoji --attack single-target-image[/bold]
 
-    Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
+    Attack III: [bold]mmpoison run openmoji --goals sheep2aeroplane+sofa2bird[/bold]
 
     A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
 
@@ -115,122 +104,151 @@ def run(
 
     Options:
         out: New run folder.
-        changes: One value changes a key of the recipe, several with commas make a run for each.
         recipe: A shipped recipe, or the path of a YAML file.
         on: Which data set, if the recipe has several, e.g. openmoji.
-        seed: Seed of one run, the same as --seeds with one number.
         seeds: Make a run for each seed, e.g. 3 or 0-4 or 0,2,5; they run in parallel.
-        goals: Make a run for each goal: A2B,C2D, or all. For a matrix: how many random goals, e.g. 5.
-        experiment: An option of an experiment, e.g. rows=II-own; repeat it for several.
-        show: List the shipped recipes, one per line.
-
-    Changes to the recipe:
+        goals: Make a run for each goal: A2B,C2D, or all; A2B+C2D is one run with two. Of a matrix: how many, e.g. 5.
         attack: Which attack, e.g. single-target-image.
-        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals.
-        mode: add or replace.
-
-    Output:
+        changes: One value changes a key of the recipe, several with commas make a run for each.
+        experiment: An option of an experiment, e.g. rows=II-own; repeat it for several.
         save_models: Save the checkpoints; by default where the recipe is about one run.
     """
-    if show:  # before anything that takes torch
+    if recipe is None:  # before anything that takes torch
         show_recipes()
         return
-    if recipe is None:
-        raise InputError(
-            "which recipe? Give a name (`mmpoison run --list` shows all) or the path of a YAML file"
-        )
-    from mmpoison.api.inputs import SEVERAL_GOALS
-    from mmpoison.attacks.catalogue import takes_several_goals
-    from mmpoison.base.untrusted import parse_changes
-    from mmpoison.runs.experiments import EXPERIMENTS, Asked, experiment_of
-    from mmpoison.runs.recipe import load_recipe
-    from mmpoison.runs.recipe_files import folder_name, read_recipe, recipe_on
+    from mmpoison.base.workers import place_workers
+    from mmpoison.runs.recipe_files import folder_name, recipe_on
 
-    form: Format = "json" if as_json else shown
     recipe = recipe_on(recipe, on)
-    given, grid = split_changes_and_grid(changes or [])
-    if attack is None and goal and len(goal) > 1:
-        own = load_recipe(recipe).attack.name
-        attack = own if takes_several_goals(own) else SEVERAL_GOALS
-    if attack is not None:
-        given.append(f"attack.name={attack}")
-    if goal:
-        given.append(f"attack.goal={goal[0] if len(goal) == 1 else json.dumps(goal)}")
-    if mode is not None:
-        given.append(f"attack.mode={mode}")
-    if preset is not None:
-        given.append(f"preset={preset}")
-    if study:
-        given.append(f"study={json.dumps(study)}")
-    changed = parse_changes(given)
-    changed |= data_changes(data_root, option)
-    if seed is not None and seeds is not None:
-        raise InputError("--seed and --seeds both set the seed: give only one of them")
-    chosen_seeds = parse_seeds(seeds) if seed is None else [seed]
-    place = {"workers": workers, "threads": threads, "ray": ray, "device": device}
+    form: Format = "json" if as_json else "table"
+    place: dict[str, Any] = {
+        "workers": workers,
+        "threads": threads,
+        "ray": ray,
+        "device": device,
+    }
+    listed = list_of_runs(
+        recipe,
+        [*(changes or []), *([f"attack.name={attack}"] if attack else [])],
+        data_changes(data_root, None),
+        seeds=parse_seeds(seeds),
+        goals=goals,
+        options=parse_options(experiment, "--with"),
+        dry_run=dry_run,
+    )
+    if listed.one is not None and not dry_run:
+        if ray is not None or workers is not None:
+            raise InputError(
+                f"--workers, --ray: {recipe} is a single run in one process; for several runs give, for example, "
+                "--seeds 0-4"
+            )
+        _run_one(listed.one, out, save_models=save_models is not False, device=device, form=form)
+        return
     folder = out if out is not None else Path("runs") / folder_name(recipe)
+    if dry_run:
+        print_forecast(listed.runs, folder, place_workers(**place))
+        return
+    show = listed.show
+    run_experiment(
+        listed.runs,
+        folder,
+        place,
+        # the checkpoints of a few seeds are kept as those of one run are
+        save_models=save_models is not False if listed.few else save_models,
+        form=form,
+        show=None if show is None else lambda: show([folder], form),
+    )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a command asks to run.
+
+    Attributes:
+        runs: The list.
+        one: The recipe, where it is a single run of its own.
+        few: Whether it is one recipe with several seeds.
+        show: Prints the results of a folder in a form; None where they are many and the reader chooses.
+    """
+
+    runs: RunList
+    one: Recipe | None = None
+    few: bool = False
+    show: Callable[[Sequence[Path], Format], None] | None = None
+
+
+def list_of_runs(
+    recipe: str,
+    assignments: Sequence[str],
+    changed: dict[str, Any],
+    *,
+    seeds: list[int],
+    goals: str | None,
+    options: dict[str, str],
+    dry_run: bool = False,
+) -> Listed:
+    """Make the list of runs that a command asks for.
+
+    Args:
+        recipe: Its name or path.
+        assignments: `KEY=VALUE` for all runs, `KEY=VALUE,VALUE` for a grid.
+        changed: More keys for all runs, and their values.
+        seeds: Empty for the recipe's own.
+        goals: `--goals`.
+        options: `--with`.
+        dry_run: Nothing will be run.
+
+    Raises:
+        InputError: If the recipe, a goal or an option is wrong.
+    """
+    from mmpoison.base.untrusted import parse_changes
+    from mmpoison.runs.experiments import EXPERIMENTS, Asked
+    from mmpoison.runs.recipe import experiment_of, load_recipe
+    from mmpoison.runs.recipe_files import read_recipe
+    from mmpoison.runs.run_list import NamedRun, RunList
+
+    given, grid = split_changes_and_grid(assignments)
+    changed = parse_changes(given) | changed
     value, _ = read_recipe(recipe)
-    options = parse_options(experiment, "--with")
     if (section := experiment_of(value)) is not None:
-        one_run = ("--attack", "--goal", "--mode", "--preset", "--study")
-        _refuse(context, one_run, f"recipe {recipe} is a {section}, which has its own")
         if grid:
             raise InputError(f"--set {next(iter(grid))}: give one value for a {section}")
+        if own := [key for key in changed if key.split(".")[0] == "attack"]:
+            raise InputError(
+                f"{own[0]}: recipe {recipe} is a {section}, which has attacks of its own"
+            )
         plug_in = EXPERIMENTS[section]
         for name in options:
             if name not in plug_in.options:
                 raise InputError(f"--with {unknown_name('option', name, [*plug_in.options])}")
-        plug_in.run(
-            Asked(
-                *(recipe, changed, folder, chosen_seeds, goals, options),
-                *(place, retries, dry_run, form),
-            )
-        )
-        return
-    _refuse(context, ["--with"], f"recipe {recipe} is no experiment that has options of its own")
+        runs = plug_in.runs(Asked(recipe, changed, seeds, goals, options, dry_run))
+        return Listed(runs, show=plug_in.report)
+    if options:
+        raise InputError(f"--with: recipe {recipe} is no experiment that has options of its own")
     if goals is not None and goals.isdecimal():
         raise InputError(
             f"--goals {goals}: give goals, e.g. --goals sheep2aeroplane, or --goals all"
         )
-    many = bool(grid) or goals is not None or bool(value.get("sweep"))
-    several = many or len(chosen_seeds) > 1
-    if not several:
-        shared_out = ("--workers", "--threads", "--retries", "--ray")
-        why = f"{recipe} is a single run in one process; for several runs give, for example, --seeds 0-4"
-        _refuse(context, shared_out, why)
-    if dry_run or several:
-        sweep = read_sweep(
-            recipe,
-            changed,
-            grid=grid,
-            seeds=chosen_seeds or None,
-            goals=None if goals is None else parse_goals(goals),
-        )
-        run_all(
-            sweep,
-            folder,
-            place,
-            retries=retries,
-            save_models=save_models if many else save_models is not False,
-            dry_run=dry_run,
-            form=form,
-            tables=not many,
-        )
-        return
-    _run_one(
-        recipe,
-        out,
-        changed | ({"seed": chosen_seeds[0]} if chosen_seeds else {}),
-        save_models=save_models is not False,
-        device=device,
-        form=form,
-    )
+    chosen = None if goals is None else parse_goals(goals)
+    if isinstance(chosen, list) and len(chosen) == 1 and not value.get("sweep"):
+        changed["attack.goal"], chosen = chosen[0], None
+    several = [
+        goal for goal in [*(chosen or []), changed.get("attack.goal")] if isinstance(goal, list)
+    ]
+    if several and "attack.name" not in changed:
+        from mmpoison.api.inputs import SEVERAL_GOALS
+        from mmpoison.attacks.catalogue import takes_several_goals
 
-
-def _refuse(context: typer.Context, names: Collection[str], why: str) -> None:
-    for name in changed_options(context):
-        if name in names:
-            raise InputError(f"{name}: {why}")
+        if not takes_several_goals(load_recipe(recipe).attack.name):
+            changed["attack.name"] = SEVERAL_GOALS
+    many = bool(grid) or chosen is not None or bool(value.get("sweep"))
+    if not many and len(seeds) < 2:
+        if seeds:
+            changed["seed"] = seeds[0]
+        one = load_recipe(recipe, changed)
+        return Listed(RunList(one.name, one.description, (NamedRun(f"seed{one.seed}", one),)), one)
+    runs = read_grid(recipe, changed, grid=grid, seeds=seeds or None, goals=chosen)
+    return Listed(runs, few=not many, show=None if many else print_means)
 
 
 def show_recipes() -> None:
@@ -267,18 +285,15 @@ def show_recipes() -> None:
 
 
 def _run_one(
-    name: str,
+    recipe: Recipe,
     out: Path | None,
-    changes: dict[str, Any],
     *,
     save_models: bool,
     device: str,
     form: Format = "table",
 ) -> None:
     from mmpoison.api import running as api
-    from mmpoison.runs.recipe import load_recipe
 
-    recipe = load_recipe(name, changes)
     folder = api.run_folder(recipe) if out is None else out
     # standard output is for the result alone where a program reads it
     shown = console if form == "table" else stderr_console()
@@ -292,4 +307,4 @@ def _run_one(
         )
     show_run(folder, done.page, drawn=form == "table")
     if form != "table":
-        print_means(folder, form)
+        print_means([folder], form)

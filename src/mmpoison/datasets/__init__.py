@@ -8,7 +8,7 @@ from mmpoison.datasets.catalogue import (
     recognise,
     stream_pairs,
 )
-from mmpoison.datasets.fetch.builds import build_dataset
+from mmpoison.datasets.fetch import build_dataset
 from mmpoison.images.sources import NameClash
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean, save_pairs
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv

@@ -55,6 +55,7 @@ class DataSource:
         load_address: `load_address(address, **options)` loads it; the address comes without the prefix.
         sort_rows: `sort_rows(root, out, verdicts, **options)` writes the user's own files again without the rows that
             go, and yields those that go (`mmpoison.datasets.own_rows`); None for a format without rows of a user's.
+        classes: Between which goals are possible, where that is known without reading the data.
     """
 
     name: str
@@ -75,6 +76,7 @@ class DataSource:
     load_address: Callable[..., PairDataset] | None = None
     download: str = ""
     sort_rows: Callable[..., Iterator[GoneRows | KeptKeys]] | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.options:

@@ -52,31 +52,36 @@ from mmpoison.records.run_files import GoalRow as GoalRow
 from mmpoison.records.run_files import Metrics as Metrics
 from mmpoison.records.run_files import Utility as Utility
 
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure, with the data's inputs prepared for it."""
+
+    encoder: DualEncoder
+    inputs: PairInputs
+
+
 # -- Embeddings that do not depend on the attack, cached for the next run with the same model and data.
 
 
-def cached_embeddings(
-    encoder: DualEncoder,
-    inputs: PairInputs,
-    test: TestSet,
-    cache: Path,
-    progress: Progress | None = None,
+def embed_test(
+    subject: Subject, test: TestSet, cache: Path | None, progress: Progress | None = None
 ) -> TestEmbeddings:
-    """`TestEmbeddings.of`, or what it gave before for the same weights, captions and image files.
+    """Embed the test part, or read what it gave before for the same weights, captions and image files.
 
     Args:
-        encoder: The model.
-        inputs: The data's inputs prepared for it.
+        subject: The model and its inputs; what heads compute from cached features is not worth caching.
         test: The test part.
-        cache: Folder of a content cache.
+        cache: Folder of a content cache; None caches nothing.
         progress: Called with (done, total) if the model has to run.
     """
 
     def compute() -> dict[str, Embeddings]:
-        embeddings = TestEmbeddings.of(encoder, inputs, test, progress)
-        return {"images": embeddings.images, "texts": embeddings.texts}
+        return vars(TestEmbeddings.of(subject.encoder, subject.inputs, test, progress))
 
-    key = embeddings_key(encoder, inputs, test)
+    if cache is None or isinstance(subject.inputs, FeatureInputs):
+        return TestEmbeddings(**compute())
+    key = embeddings_key(subject.encoder, subject.inputs, test)
     return TestEmbeddings(*ContentCache(cache).arrays(key, compute, "images", "texts"))
 
 
@@ -242,7 +247,6 @@ def triggered_success(
     trigger: Trigger,
     *,
     seed: int = 0,
-    targets: Pixels | None = None,
 ) -> GoalRow:
     """Measure how well captions of the original class retrieve the target images that carry the trigger.
 
@@ -253,7 +257,6 @@ def triggered_success(
         goal_target: The goal and its target set.
         trigger: The trigger of the attack, `read_trigger(manifest.trigger)`.
         seed: As for `triggered_targets`.
-        targets: What `triggered_targets` gave for the preparation of the encoder; made by default.
 
     Returns:
         The row, as without the trigger: compare the two.
@@ -261,55 +264,14 @@ def triggered_success(
     Raises:
         BrokenImage: If an image cannot be read.
     """
-    if targets is None:
-        targets = triggered_targets(test, goal_target, trigger, encoder.preparation, seed=seed)
+    targets = triggered_targets(test, goal_target, trigger, encoder.preparation, seed=seed)
     mask = test.target_set(goal_target)
     images = embeddings.images.copy()
     images[mask] = embed_pixels(encoder, targets)
     return row_of_texts(embeddings.texts[test.queries(goal_target.goal.original)], images, mask)
 
 
-def rows_with_trigger(
-    models: Mapping[str, Studied],
-    test: TestSet,
-    goal_target: GoalTarget,
-    trigger: Trigger,
-    *,
-    seed: int,
-) -> dict[str, GoalRow]:
-    """Compute `triggered_success` of several models on the same triggered images.
-
-    Args:
-        models: What is measured, by name.
-        test: The test part.
-        goal_target: The goal and its target set.
-        trigger: The trigger of the attack.
-        seed: As for `triggered_targets`.
-    """
-    made: dict[Preparation, Pixels] = {}
-    rows: dict[str, GoalRow] = {}
-    for name, model in models.items():
-        preparation = model.encoder.preparation
-        if preparation not in made:
-            made[preparation] = triggered_targets(
-                test, goal_target, trigger, preparation, seed=seed
-            )
-        targets = made[preparation]
-        rows[name] = triggered_success(
-            model.encoder, model.embeddings, test, goal_target, trigger, targets=targets
-        )
-    return rows
-
-
 CLEAN, POISONED = "clean_model", "poisoned"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure, with the data's inputs prepared for it."""
-
-    encoder: DualEncoder
-    inputs: PairInputs
 
 
 @dataclass(frozen=True)
@@ -408,8 +370,11 @@ def measure(
     if known is not None and known.trigger is not None:
         trigger = read_trigger(known.trigger)
         sections["with_trigger"] = {
-            str(goal_target): rows_with_trigger(studied, test, goal_target, trigger, seed=seed)
-            for goal_target in goal_targets
+            str(target): {
+                name: triggered_success(m.encoder, m.embeddings, test, target, trigger, seed=seed)
+                for name, m in studied.items()
+            }
+            for target in goal_targets
         }
     if repeat:
         sections["utility_equal_texts"] = {n: m.equal_texts for n, m in measured.items()}
@@ -428,15 +393,6 @@ def measure(
             progress=progress,
         )
     return Measurement(Metrics.of(sections), embeddings, drawn, flags)
-
-
-def embed_test(
-    subject: Subject, test: TestSet, cache: Path | None, progress: Progress | None = None
-) -> TestEmbeddings:
-    """Embed the test part with a model, or take it from the cache; on features it is not worth caching."""
-    if cache is not None and not isinstance(subject.inputs, FeatureInputs):
-        return cached_embeddings(subject.encoder, subject.inputs, test, cache, progress)
-    return TestEmbeddings.of(subject.encoder, subject.inputs, test, progress)
 
 
 def _of_one(

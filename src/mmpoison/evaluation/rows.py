@@ -46,15 +46,14 @@ _CONSTANT_CHUNK = 1 << 22
 Ranks = npt.NDArray[np.int64]
 
 
-def goal_row(embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget | Goal) -> GoalRow:
+def goal_row(embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget) -> GoalRow:
     """Measure how well captions of the original class retrieve the target set (section 5.1, "Hit@K", "MinRank").
 
     Args:
         embeddings: Of the model.
         test: The test part.
-        goal_target: The goal and its target set; for a goal alone that is the target class.
+        goal_target: The goal and its target set.
     """
-    goal_target = _as_target(goal_target)
     return row_of_queries(embeddings, test, test.queries(goal_target.goal.original), goal_target)
 
 
@@ -186,10 +185,6 @@ def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> st
         f"the model {name!r} has collapsed: for {share:.0%} of the captions all images are equally similar, "
         "so its numbers mean nothing"
     )
-
-
-def _as_target(goal_target: GoalTarget | Goal) -> GoalTarget:
-    return GoalTarget(goal_target) if isinstance(goal_target, Goal) else goal_target
 
 
 # -- Optional measurements: other queries, longer queries, and what happened to other classes.

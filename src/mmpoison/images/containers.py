@@ -221,71 +221,48 @@ def walk_tar(
         return
     size = path.stat().st_size
     count = end = 0
-    with archive:
-        while True:
-            reader.next_header()
-            try:
+    try:
+        with archive:
+            while True:
+                reader.next_header()
                 member = archive.next()
-            except broken as error:
-                problem(
-                    broken_file(
-                        f"{path}: broken after {count_of(count, 'member')} ({error}), the rest is not read"
-                    )
-                )
-                return
-            if member is None:
-                break
-            # else it keeps every header (the attribute has no documentation, and is used so everywhere)
-            archive.members.clear()  # type: ignore[attr-defined]
-            if member.size < 0 or member.offset < end:
-                problem(
-                    broken_file(
-                        f"{path}: leads back to itself after {count_of(count, 'member')}, the rest is not read"
-                    )
-                )
-                return
-            count += 1
-            end = archive.offset
-            if member.isreg() and member.offset_data + member.size > size:
-                problem(
-                    broken_file(
-                        f"{path}: cut short within {member.name!r:.80}, the rest is not read"
-                    )
-                )
-                return
-            if member.isdir():
-                continue
-            name = _member_name(member.name)
-            if name is None:
-                problem(
-                    LeftOut(
-                        f"{path}: member {member.name!r:.80} leaves the shard, it is refused", 0
-                    )
-                )
-            elif not member.isreg() or member.issparse():
-                problem(
-                    LeftOut(
-                        f"{path}: member {member.name!r:.80} is no regular file, it is refused", 0
-                    )
-                )
-            else:
-                yield name, member
+                if member is None:
+                    break
+                # else it keeps every header (the attribute has no documentation, and is used so everywhere)
+                archive.members.clear()  # type: ignore[attr-defined]
+                if member.size < 0 or member.offset < end:
+                    raise tarfile.ReadError("it leads back to itself")
+                count += 1
+                end = archive.offset
+                if member.isreg() and member.offset_data + member.size > size:
+                    raise tarfile.ReadError(f"cut short within {member.name!r:.80}")
+                if member.isdir():
+                    continue
+                name = _member_name(member.name)
+                if name is not None and member.isreg() and not member.issparse():
+                    yield name, member
+                    continue
+                why = "leaves the shard" if name is None else "is no regular file"
+                problem(LeftOut(f"{path}: member {member.name!r:.80} {why}, it is refused", 0))
         # tarfile takes a header that it cannot read for the end of the archive
         with path.open("rb") as raw:
             raw.seek(end)
             block = raw.read(512)
         if any(block):
-            problem(
-                broken_file(
-                    f"{path}: broken after {count_of(count, 'member')} (no header), the rest is not read"
-                )
+            raise tarfile.ReadError("no header")
+    except broken as error:
+        problem(
+            broken_file(
+                f"{path}: broken after {count_of(count, 'member')} ({error}), the rest is not read"
             )
-        elif len(block) < 512:
-            problem(
-                broken_file(
-                    f"{path}: has no end mark after {count_of(count, 'member')}, it was cut short"
-                )
+        )
+        return
+    if len(block) < 512:
+        problem(
+            broken_file(
+                f"{path}: has no end mark after {count_of(count, 'member')}, it was cut short"
             )
+        )
 
 
 def _member_name(name: str) -> str | None:

@@ -63,9 +63,6 @@ ImageFault = Literal[
 early; it is of no known format; it has too many pixels or bytes; there was no memory for it, which another day may be
 otherwise."""
 
-ORIENTATION = 0x0112
-"""EXIF's tag of how a camera was held."""
-
 HEADER = 1 << 16
 _PPM_HEADER = re.compile(rb"P[0-9yFf](?:\s|#[^\n]*\n)+\S{1,20}(?:(?:\s|#[^\n]*\n)+\S{1,20}){1,2}\s")
 
@@ -243,19 +240,6 @@ def read_image_bytes(
     """
     with _opened(io.BytesIO(data), name, max_pixels) as image:
         return Preparation.of(preparation).apply(image)
-
-
-def orientation(image: Image.Image) -> int | None:
-    """Return the EXIF orientation from 1 (upright) to 8, or None if there is none.
-
-    Args:
-        image: A picture whose pixels are decoded; nothing else in the data is read.
-    """
-    try:
-        value = image.getexif().get(ORIENTATION)
-    except Exception:  # metadata from outside, which no pixel depends on, may break in any way
-        return None
-    return value if isinstance(value, int) else None
 
 
 def read_small_jpeg(data: bytes, side: int) -> Pixels:

@@ -9,20 +9,10 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmpoison.errors import InputError
-from mmpoison.images.decode import orientation, picture
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from mmpoison.images.decode import picture
 
 
 def thumbnail(root: Path, image_id: str, side: int) -> bytes:
@@ -46,8 +36,7 @@ def thumbnail(root: Path, image_id: str, side: int) -> bytes:
         small = image if image.mode == kind else image.convert(kind)
         # made small first, since all that follows makes copies
         small.thumbnail((side, side))
-        turned = _TURNS.get(orientation(image) or 1)
-        small = small if turned is None else small.transpose(turned)
+        small = _upright(small)
         if transparent:
             # transparency is white, as on a page
             white = Image.new("RGBA", small.size, "white")
@@ -55,6 +44,16 @@ def thumbnail(root: Path, image_id: str, side: int) -> bytes:
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        image.getexif()
+    except Exception:  # metadata from outside, which no pixel depends on, may break in any way
+        return image
+    # what Pillow would write again, and may be unable to
+    image.info = {}
+    return ImageOps.exif_transpose(image)
 
 
 # -- Pictures with captions as HTML, for notebooks.

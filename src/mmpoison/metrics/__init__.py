@@ -14,26 +14,6 @@ Every function takes anything `numpy.asarray` reads (PyTorch tensors too, on any
 `mmpoison.errors.InputError` with the offending shape if it cannot be used.
 """
 
-from mmpoison.metrics._drift import cosine_distance, drift
-from mmpoison.metrics._hits import hit_at_k, hit_table, min_rank, rank_quantiles
-from mmpoison.metrics._ranks import constant_rows, target_ranks, tie_count
-from mmpoison.metrics._retrieval import (
-    embedding_ranks,
-    image_retrieval_ranks,
-    text_retrieval_ranks,
-)
+import lazy_loader
 
-__all__ = [
-    "constant_rows",
-    "cosine_distance",
-    "drift",
-    "embedding_ranks",
-    "hit_at_k",
-    "hit_table",
-    "image_retrieval_ranks",
-    "min_rank",
-    "rank_quantiles",
-    "target_ranks",
-    "text_retrieval_ranks",
-    "tie_count",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.untrusted import file_digest
 from mmpoison.errors import InputError, MmpoisonWarning
 
 QUICK_GELU_SUFFIX = "-quickgelu"
@@ -199,38 +197,17 @@ def tag_activation(architecture: str, tag: Mapping[str, Any]) -> bool | None:
 
 
 def published_activation(path: Path) -> bool | None:
-    """Return whether a file of published weights was trained with QuickGELU; None if it is unknown.
+    """Return whether published weights were trained with QuickGELU; None if it is unknown.
 
-    A file is recognised by the sha256 that many download addresses contain, whatever its name is now, or by its
-    repository in the Hugging Face cache.
-
-    Returns:
-        None if the file is not recognised.
+    Their files are recognised by the repository of the Hugging Face cache that they are in.
     """
     from open_clip import pretrained
 
-    tags = [tag for known in pretrained._PRETRAINED.values() for tag in known.values()]
-    folders = path.absolute().parts
-    found = [tag for tag in tags if _cache_folder(tag) in folders]
-    # no other kind has a digest in its address
-    if not found and path.suffix in (".pt", ".pth", ".bin"):
-        digest = file_digest(path)
-        found = [tag for tag in tags if digest.startswith(_digest_in(tag.get("url", "")) or "-")]
-    return any(map(uses_quick_gelu, found)) if found else None
-
-
-def _cache_folder(tag: Mapping[str, Any]) -> str:
-    repository = str(tag.get("hf_hub", ""))
-    return "models--" + repository.strip("/").replace("/", "--")
-
-
-def _digest_in(url: str) -> str:
-    """Return the sha256, or its first eight digits, from the address of a file.
-
-    >>> _digest_in("https://host/v0.2-weights/vit_b_32-quickgelu-laion400m_e32-46683a32.pt")
-    '46683a32'
-    """
-    if match := re.search(r"/([0-9a-f]{64})/[^/]+$", url):
-        return match[1]
-    match = re.search(r"-([0-9a-f]{8})\.pth?$", url)
-    return match[1] if match else ""
+    repositories = {part for part in path.absolute().parts if part.startswith("models--")}
+    found = [
+        uses_quick_gelu(tag)
+        for known in pretrained._PRETRAINED.values()
+        for tag in known.values()
+        if "models--" + (tag.get("hf_hub") or "").strip("/").replace("/", "--") in repositories
+    ]
+    return any(found) if found else None

@@ -75,42 +75,6 @@ class ShortAttention(torch.autograd.Function):
         return by_q, by_k, by_v, None
 
 
-class PickRows(torch.autograd.Function):
-    """Some rows of a matrix, each at most once; torch's own gradient adds rows up, one at a time."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
-        """Pick rows, shape `(r,)`, of a matrix, shape `(t, w)`."""
-        ctx.save_for_backward(rows)
-        ctx.count = len(x)
-        return x.index_select(0, rows)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Compute the gradient of the matrix."""
-        (rows,) = ctx.saved_tensors
-        whole = gradient.new_zeros(ctx.count, gradient.shape[1])
-        return whole.index_copy_(0, rows, gradient), None
-
-
-class PlaceRows(torch.autograd.Function):
-    """A matrix of `count` rows that holds some rows at given places, and zeros elsewhere."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, count: int) -> Tensor:
-        """Place the rows of a matrix, shape `(r, w)`."""
-        ctx.save_for_backward(rows)
-        return x.new_zeros(count, x.shape[1]).index_copy_(0, rows, x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Compute the gradient of the matrix."""
-        (rows,) = ctx.saved_tensors
-        return gradient.index_select(0, rows), None, None
-
-
 WORTH_LEAVING_OUT = 0.05
 """Tokens after the end of their captions are left out of a training step if they are this share of all."""
 
@@ -190,8 +154,7 @@ class _Tokens:
         """Place the computed tokens among all, shape `(n * length, w)`; the others are zeros."""
         if self.kept is None:
             return x
-        placed = PlaceRows.apply(x, self.kept, self.n * self.length)  # type: ignore[no-untyped-call]
-        return torch.as_tensor(placed)
+        return x.new_zeros(self.n * self.length, x.shape[1]).index_copy(0, self.kept, x)
 
     def rows_of(self, read: Tensor) -> Tensor:
         """Rows of one token of each sequence among the computed ones, shape `(n,)`."""
@@ -202,7 +165,8 @@ class _Tokens:
 
 
 def _pick(x: Tensor, rows: Tensor) -> Tensor:
-    return torch.as_tensor(PickRows.apply(x, rows))  # type: ignore[no-untyped-call]
+    # the gradient of an embedding is faster than that of `index_select`, which adds up row by row
+    return F.embedding(rows, x)
 
 
 def _attention(attention: Any, x: Tensor, mask: Tensor | None, tokens: _Tokens) -> Tensor:

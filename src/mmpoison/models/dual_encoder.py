@@ -102,16 +102,6 @@ class DualEncoder:
         return self.preparation.image_size
 
     @property
-    def resize_mode(self) -> str:
-        """How an image becomes square: `shortest`, `longest` or `squash`."""
-        return self.preparation.resize_mode
-
-    @property
-    def interpolation(self) -> str:
-        """Filter that images are resized with: `bicubic` or `bilinear`."""
-        return self.preparation.interpolation
-
-    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.module.parameters()).device

@@ -93,29 +93,17 @@ def hub_folder(
         raise not_fetched(repository, error, fetch=fetch) from None
 
 
-def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Path | None:
-    """Return the first of some files that a repository has; None if it has none of them.
+def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Path:
+    """Return the first of some files that a repository has.
 
     Raises:
-        InputError: If finding out needs a network and there is none.
+        InputError: If it has none of them, or finding out needs a network and there is none.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    offline: Exception | None = None
     for name in names:
-        try:
-            with hub_if_reached():
-                return Path(hf_hub_download(repository, name, revision=revision or None))
-        except LocalEntryNotFoundError as error:  # not in the cache, and the hub cannot be reached
-            offline = offline or error
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, OSError) as error:
-            raise not_fetched(repository, error) from None
-    if offline is not None:
-        raise not_fetched(repository, offline)
-    return None
+        file = hub_folder(repository, [name], revision=revision) / name
+        if file.is_file():
+            return file
+    raise not_fetched(repository, LookupError(f"it has none of {', '.join(names)}"))
 
 
 def hub_files_here(repository: str, *names: str) -> bool:

@@ -22,12 +22,11 @@ from mmpoison.models.dual_encoder import CLIP_PREPROCESSING, DualEncoder, Tokeni
 from mmpoison.models.model_config import (
     Context,
     Epsilon,
-    Heads,
     Layers,
     Side,
+    Size,
     Token,
     Vocabulary,
-    Width,
     checked,
 )
 from mmpoison.models.open_clip_build import (
@@ -188,45 +187,36 @@ _NAMES = {
     "patch_size": "patch_size",
 }
 """transformers' and open_clip's names of the sizes of an encoder."""
-_DEFAULTS = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": _EPSILON}
-_TOWERS: dict[str, dict[str, Any]] = {
-    "text_config": {
-        **_DEFAULTS,
-        "hidden_size": 512,
-        "num_attention_heads": 8,
-        "intermediate_size": 2048,
-        "max_position_embeddings": 77,
-        "vocab_size": 49408,
-        "eos_token_id": 49407,
-    },
-    "vision_config": {
-        **_DEFAULTS,
-        "hidden_size": 768,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "image_size": 224,
-        "patch_size": 32,
-    },
-}
-"""transformers' defaults for the keys that are read."""
 
 
 class _Tower(BaseModel):
-    """The keys of an encoder's config that are read; `None` in a file means the default."""
+    """The keys of an encoder's config that are read, with transformers' defaults."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    hidden_size: Width | None = None
-    num_attention_heads: Heads | None = None
-    num_hidden_layers: Layers | None = None
-    intermediate_size: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    hidden_act: Annotated[str, Field(max_length=40)] | None = None
-    layer_norm_eps: Epsilon | None = None
-    max_position_embeddings: Context | None = None
-    vocab_size: Vocabulary | None = None
-    eos_token_id: Token | None = None
-    image_size: Side | None = None
-    patch_size: Side | None = None
+    num_hidden_layers: Layers = 12
+    hidden_act: Annotated[str, Field(max_length=40)] = "quick_gelu"
+    layer_norm_eps: Epsilon = _EPSILON
+
+
+class _TextTower(_Tower):
+    hidden_size: Size = 512
+    num_attention_heads: Size = 8
+    intermediate_size: Size = 2048
+    max_position_embeddings: Context = 77
+    vocab_size: Vocabulary = 49408
+    eos_token_id: Token = 49407
+
+
+class _VisionTower(_Tower):
+    hidden_size: Size = 768
+    num_attention_heads: Size = 12
+    intermediate_size: Size = 3072
+    image_size: Side = 224
+    patch_size: Side = 32
+
+
+_TOWERS: dict[str, type[_Tower]] = {"text_config": _TextTower, "vision_config": _VisionTower}
 
 
 def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
@@ -280,8 +270,9 @@ def _part(config: Mapping[str, Any], key: str, where: Path) -> dict[str, Any]:
         if not isinstance(part, dict):
             raise InputError(f"{where}: {name} is not a mapping")
         result |= part
-    known = checked(_Tower, result, f"{where}: {key}")
-    return {name: known.get(name, default) for name, default in _TOWERS[key].items()}
+    # None means the default
+    given = {name: value for name, value in result.items() if value is not None}
+    return checked(_TOWERS[key], given, f"{where}: {key}")
 
 
 def transformers_config(encoder: DualEncoder) -> dict[str, Any]:
@@ -336,7 +327,9 @@ def transformers_config(encoder: DualEncoder) -> dict[str, Any]:
 
 
 def _tower_to_transformers(cfg: Mapping[str, Any], key: str) -> dict[str, Any]:
-    sizes = {theirs: cfg[ours] for theirs, ours in _NAMES.items() if theirs in _TOWERS[key]}
+    sizes = {
+        theirs: cfg[ours] for theirs, ours in _NAMES.items() if theirs in _TOWERS[key].model_fields
+    }
     return {
         **sizes,
         "intermediate_size": int(cfg["width"] * cfg["mlp_ratio"]),

@@ -112,10 +112,6 @@ def _load_hub(text: str) -> DualEncoder:
     open_clip = (folder / CONFIG_FILE).is_file()
     names = WEIGHTS_FILES if open_clip else hugging_face.WEIGHTS_FILES
     weights = hub_file(repository, names, revision=revision)
-    if weights is None:
-        raise InputError(
-            f"model 'hf-hub:{repository}': the repository has no weights in a supported format"
-        )
     if weights.name.endswith(".index.json"):
         hub_folder(repository, ["model-*.safetensors"], revision=revision)
     return _load_folder(folder, f"{HUB_PREFIX}{repository}", fetch=True)

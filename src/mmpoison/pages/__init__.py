@@ -1,11 +1,5 @@
 """Local pages: a guard against other sites, images by number, a server that stops cleanly."""
 
-# ruff: noqa: E402 - what a page needs is checked before it is imported
-from mmpoison.base.extras import require
+import lazy_loader
 
-for _package in ("fastapi", "uvicorn"):
-    require(_package, "a local page needs fastapi and uvicorn")
-
-from mmpoison.pages.local_app import LOCAL, Guard, create_app, image_response, serve
-
-__all__ = ["LOCAL", "Guard", "create_app", "image_response", "serve"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import ipaddress
 import socket
@@ -17,9 +16,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage
@@ -49,8 +49,8 @@ HEADERS = {
 LOOPBACK = frozenset({LOCAL, "localhost", "::1"})
 
 
-class Guard:
-    """ASGI middleware for pages for one person on one machine.
+class Guard(BaseHTTPMiddleware):
+    """Middleware for pages for one person on one machine.
 
     - The `Host` header must be a name of this server. That stops a site whose own name points to 127.0.0.1 (DNS
       rebinding).
@@ -68,31 +68,20 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, host: str = LOCAL, max_body: int = MAX_BODY) -> None:
-        self._app = app
+        super().__init__(app)
         self._open = host not in LOOPBACK
         self._names = set(LOOPBACK) | ({host, socket.gethostname()} if self._open else set())
         self._max_body = max_body
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Pass a request on, or refuse it with one line."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":  # websockets are not used
-            await send({"type": "websocket.close", "code": 1008})
-            return
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("cache-control", "no-store")
-            await send(message)
-
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
-        answer = self._app if refusal is None else PlainTextResponse(refusal[1], refusal[0])
-        await answer(scope, receive, send_guarded)
+        if (refusal := self._refusal(request.method, request.headers)) is None:
+            answer = await call_next(request)
+        else:
+            answer = PlainTextResponse(refusal[1], refusal[0])
+        answer.headers.update(HEADERS)
+        answer.headers.setdefault("cache-control", "no-store")
+        return answer
 
     def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
         hosts = headers.getlist("host")
@@ -287,13 +276,11 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()
-        known = {
-            errno.EADDRINUSE: "is in use: is the page open already? Choose another --port (0: any free one)",
-            errno.EACCES: "needs administrator rights: choose a --port above 1023 (0: any free one)",
-        }
-        other = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
-        why = known.get(getattr(error, "errno", 0), other)
-        raise InputError(f"{host} port {port} {why}") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{host} port {port} cannot be listened on ({why}): is the page open already? Choose another --port "
+            "(0: any free one, those below 1024 need administrator rights)"
+        ) from None
     return listener
 
 

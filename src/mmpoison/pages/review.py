@@ -53,33 +53,25 @@ def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> 
     Raises:
         InputError: If the set is no longer there.
     """
+
+    def placed(path: str) -> Path:
+        return Path(os.path.normpath(result.resolve() / path.replace("\0", "")))
+
     given = given or NamedData("")
-    root = given.root
+    root, source = given.root, scan.source
     if root is None and scan.data_root is not None:
-        root = _from(result, scan.data_root)
-    return NamedData(
-        _source_of(scan, result),
-        root,
-        given.format or scan.data_format,
-        {**scan.data_options, **given.options},
-    )
-
-
-def _from(result: Path, relative: str) -> Path:
-    return Path(os.path.normpath(result.resolve() / relative.replace("\0", "")))
-
-
-def _source_of(scan: DataScan, result: Path) -> str:
-    if scan.data_path is None:
-        return scan.source
-    found = _from(result, scan.data_path)
-    # of a result that was moved, the path as it was given may still be right
-    for path in (str(found), scan.source):
-        if os.path.exists(path):  # noqa: PTH110  -- a path that is too long is just not there
-            return path
-    raise InputError(
-        f"{result}: the set that was scanned is not at {found} (any more): name it with --data"
-    )
+        root = placed(scan.data_root)
+    if scan.data_path is not None:
+        found = str(placed(scan.data_path))
+        # of a result that was moved, the path as it was given may still be right
+        there = [path for path in (found, source) if os.path.exists(path)]  # noqa: PTH110  -- any text may be a path
+        if not there:
+            raise InputError(
+                f"{result}: the set that was scanned is not at {found} (any more): name it with --data"
+            )
+        source = there[0]
+    options = {**scan.data_options, **given.options}
+    return NamedData(source, root, given.format or scan.data_format, options)
 
 
 def scanned_pairs(
@@ -323,28 +315,17 @@ GROUP_FACTS = ("grade", "sentence", "why", "other_explanations", "pairs")
 def _facts(pair: ShownPair, numbers: dict[tuple[Path, str], int], groups: int) -> dict[str, Any]:
     """Return what the page shows of a pair; its images get the next free `numbers`."""
 
-    def number(shown: ShownPair | Neighbour) -> int:
-        return numbers.setdefault((shown.root, shown.image), len(numbers))
-
-    def neighbours(others: Sequence[Neighbour]) -> list[dict[str, Any]]:
-        return [
-            {
-                "caption": other.caption,
-                "image": number(other),
-                "distance": round(other.distance, 3),
-            }
-            for other in others
-        ]
+    def shown(one: ShownPair | Neighbour, digits: int) -> dict[str, Any]:
+        image = numbers.setdefault((one.root, one.image), len(numbers))
+        return {"caption": one.caption, "image": image, "distance": round(one.distance, digits)}
 
     named = pair.goal is not None and 0 <= pair.goal < groups
     return {
+        **shown(pair, 4),
         "name": pair.pair,
-        "caption": pair.caption,
-        "image": number(pair),
-        "distance": round(pair.distance, 4),
         "kept": pair.kept,
         "goal": pair.goal if named else None,
         "others": pair.others,
-        "by_caption": neighbours(pair.by_caption),
-        "by_image": neighbours(pair.by_image),
+        "by_caption": [shown(other, 3) for other in pair.by_caption],
+        "by_image": [shown(other, 3) for other in pair.by_image],
     }

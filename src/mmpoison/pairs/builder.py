@@ -16,66 +16,7 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns, check_own, common_columns
 from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset, SourceRows
 
-# -- Says which `--data-root` would take image paths that lead out of their folder.
-
-
-class OutsidePaths:
-    """Keeps the folder that the refused absolute image paths of a table lie in."""
-
-    def __init__(self) -> None:
-        self._common: str | None = None
-        self._count = self._absolute = 0
-
-    def add(self, path: str) -> None:
-        """Take up a refused path."""
-        self._count += 1
-        if not path.startswith("/") or ".." in path.split("/") or "\x00" in path:
-            return
-        self._absolute += 1
-        folder = path.rpartition("/")[0].rstrip("/") or "/"
-        self._common = os.path.commonpath([self._common or folder, folder])
-
-    @property
-    def folder(self) -> str | None:
-        """The deepest folder with all absolute paths; None where none is absolute, or only `/` has all."""
-        return self._common if self._common not in (None, "/") else None
-
-    def refusal(self, what: str, root: Path) -> str:
-        """Return the line for a table of which no other path was read.
-
-        Args:
-            what: The file or folder read.
-            root: The folder that its image paths were looked for in.
-
-        >>> outside = OutsidePaths()
-        >>> outside.add("/photos/a/1.jpg")
-        >>> outside.refusal("a.csv", Path("tables"))
-        "a.csv: no image path is in the folder 'tables': all are in /photos/a, which is not on this machine: correct \
-the paths, or write them relative to a folder and give it with --data-root"
-        """
-        folder = self.folder or "/"
-        many = "all" if self._absolute == self._count else f"{self._absolute:,} of {self._count:,}"
-        line = f"{what}: no image path is in the folder {str(root)!r}: {many} are in {one_line(folder)}"
-        if not os.path.isdir(folder):  # noqa: PTH112 - a path that is none is just not there
-            return (
-                f"{line}, which is not on this machine: correct the paths, or write them relative to a folder and "
-                "give it with --data-root"
-            )
-        return f"{line}: give --data-root {one_line(shlex.quote(folder))}"
-
-
-def advice(path: str) -> str:
-    """Return what to do about one path that is refused.
-
-    >>> advice("/photos/1.jpg")
-    'give the folder of all images with --data-root'
-    >>> advice("../1.jpg")
-    'write paths with / and without .., relative to the folder of all images, and give it with --data-root'
-    """
-    if path.startswith("/") and ".." not in path.split("/"):
-        return "give the folder of all images with --data-root"
-    return "write paths with / and without .., relative to the folder of all images, and give it with --data-root"
-
+GIVE_ROOT = "give the folder of all images with --data-root"
 
 MAX_PATH = 4096
 """Characters of a path; systems allow no more."""
@@ -243,7 +184,8 @@ class PairsBuilder:
         self.root = root
         self.strict = strict
         self._files = tuple(files)
-        self._outside = OutsidePaths() if own_paths else None
+        self._own_paths = own_paths
+        self._elsewhere: str | None = None  # the folder that refused absolute paths have in common
         self.problems: list[str] = []
         self._entries: list[ImageEntry] = []
         self._seen: set[str] = set()
@@ -309,10 +251,27 @@ class PairsBuilder:
 
     def _refused(self, path: str, error: InputError) -> str:
         """Return the line for a refused path."""
-        if self._outside is None or not _escapes(path):
+        if not self._own_paths or not _escapes(path):
             return str(error)
-        self._outside.add(path)
-        return f"{error}: {advice(path)}"
+        if path.startswith("/") and ".." not in path.split("/") and "\x00" not in path:
+            folder = path.rpartition("/")[0].rstrip("/") or "/"
+            self._elsewhere = os.path.commonpath([self._elsewhere or folder, folder])
+            return f"{error}: {GIVE_ROOT}"
+        return (
+            f"{error}: write paths with / and without .., relative to the folder of all images, and give it with "
+            "--data-root"
+        )
+
+    def _nothing_used(self, what: str) -> str:
+        """Return the line for a table without a usable image, which names the folder of its absolute paths."""
+        folder = self._elsewhere
+        if folder is None or folder == "/":
+            first = f" ({self.problems[0]})" if self.problems else ""
+            return f"{what}: holds no image{first}"
+        line = f"{what}: no image path is in the folder {str(self.root)!r}: all are in {one_line(folder)}"
+        if os.path.isdir(folder):  # noqa: PTH112 - a path that is none is just not there
+            return f"{line}: give --data-root {one_line(shlex.quote(folder))}"
+        return f"{line}, which is not on this machine: correct the paths, or {GIVE_ROOT}"
 
     def _own_columns(
         self, entry: ImageEntry
@@ -346,10 +305,7 @@ class PairsBuilder:
         """
         entries = self._entries
         if not entries:
-            if self._outside is not None and self._outside.folder is not None:
-                raise InputError(self._outside.refusal(what, self.root))
-            first = f" ({self.problems[0]})" if self.problems else ""
-            raise InputError(f"{what}: holds no image{first}")
+            raise InputError(self._nothing_used(what))
         images = ImageTable.build(
             [entry.image_id for entry in entries],
             [entry.label for entry in entries],

@@ -35,13 +35,7 @@ def hash_order(ids: Sequence[str], seed: int, stream: str) -> list[int]:
 
 
 def hash_pick(n: int, key: str, seed: int, stream: str) -> int:
-    """Draw uniformly from ``range(n)``, depending only on the seed, the stream and the key.
-
-    Raises:
-        ValueError: If ``n`` is less than one.
-    """
-    if n < 1:
-        raise ValueError(f"Nothing to choose from: n is {n}.")
+    """Draw uniformly from ``range(n)``, depending only on the seed, the stream and the key."""
     return int.from_bytes(_digest(key, seed, stream), "big") % n
 
 

@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from glob import glob
 from itertools import zip_longest
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
@@ -356,25 +355,15 @@ class PairDataset:
         """Return one pair by its position, or the pairs of a slice, a boolean mask or increasing positions.
 
         Raises:
-            IndexError: If there is no such position.
-            InputError: If it is none of these, or positions do not increase: pairs stay in the order of their images.
+            IndexError: If there is no such position, or the key is none of these.
+            InputError: If positions do not increase: pairs stay in the order of their images.
         """
         if isinstance(key, int | np.integer) and not isinstance(key, bool):
             return self._pair(range(len(self))[int(key)])
-        if isinstance(key, slice):
-            rows = np.arange(len(self))[key]
-        else:
-            rows = np.asarray(key)
-            if rows.dtype == np.bool_:
-                return self.where(rows)
-            if rows.size == 0:
-                rows = rows.astype(np.int64)
-            if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-                raise InputError(
-                    f"pairs are taken by a position, a slice, a mask or positions, not by {key!r:.60}"
-                )
-            rows = np.arange(len(self))[rows]
-        if (np.diff(rows) <= 0).any():
+        if (mask := np.asarray(key)).dtype == np.bool_:
+            return self.where(mask)
+        rows = np.arange(len(self))[key]
+        if rows.ndim != 1 or (np.diff(rows) <= 0).any():
             raise InputError("positions must increase: pairs stay in the order of their images")
         mask = np.zeros(len(self), dtype=bool)
         mask[rows] = True
@@ -393,23 +382,11 @@ class PairDataset:
         )
 
     def to_pandas(self) -> Any:
-        """Return the pairs as a `pandas.DataFrame`, one row per pair with the columns of `Pair`.
+        """Return the pairs as a `pandas.DataFrame`, one row per pair with the columns of `Pair`."""
+        import pandas  # half a second
 
-        Raises:
-            InputError: If pandas is not installed.
-        """
-        pandas = require("pandas", "PairDataset.to_pandas needs pandas")
-        labels = np.array([*self.classes, None], dtype=object)
-        return pandas.DataFrame(
-            {
-                "image": self.images.ids[self.image],
-                "caption": self.captions,
-                "label": labels[self.images.class_codes[self.image]],
-                "split": np.array(SPLITS, dtype=object)[self.split_codes],
-                "poisoned": self.poisoned,
-                "clean_image": self.images.ids[self.source],
-            }
-        )
+        names = [field.name for field in fields(Pair)]
+        return pandas.DataFrame(map(vars, self), columns=names)
 
     @classmethod
     def build(

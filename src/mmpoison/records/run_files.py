@@ -346,6 +346,8 @@ class FilterFacts(Record):
     poisoned_caught: int | None = None
     poisoned_total: int | None = None
     auroc: Number | None = None
+    average_precision: Number | None = None
+    recall: dict[str, Number] | None = None
     suspected_goals: list[SuspectedGoal] | None = None
 
     @property
@@ -372,10 +374,12 @@ class SterilizeFacts(Record):
 
 
 class ScanFacts(Record):
-    """The scan of the models of a run: its method and options, and what it flagged, by model."""
+    """The check of the models of a run: its method and options, and by model what it flagged, found first, and p."""
 
     method: str | None = None
     flagged: dict[str, list[str]] = {}
+    first: dict[str, str] | None = None
+    p_value: dict[str, Number] | None = None
 
 
 class RunFacts(Record):
@@ -388,6 +392,9 @@ class RunFacts(Record):
         training: How each model was trained.
         flags: What a reader must know before believing the numbers.
         seconds: Time by stage.
+        note: Why there are no numbers, where the input was refused.
+        carrier: Whose images carry the poison: `existing`, `own` or `new images`.
+        surrogate: The model that the attacker knew.
     """
 
     recipe: str | None = None
@@ -415,6 +422,9 @@ class RunFacts(Record):
     scan: ScanFacts | None = None
     flags: Texts = []
     seconds: OrEmpty[dict[str, Number]] = {}
+    note: str | None = None
+    carrier: str | None = None
+    surrogate: str | None = None
 
 
 class TransferMeasures(Measures):

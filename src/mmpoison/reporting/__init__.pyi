@@ -15,6 +15,7 @@ from .results import Row as Row
 from .results import change as change
 from .results import difference as difference
 from .results import is_balanced as is_balanced
+from .results import write_results as write_results
 from .summary import RANK_LIST_MODELS as RANK_LIST_MODELS
 from .summary import classes as classes
 from .summary import section as section

@@ -1,11 +1,12 @@
-"""Creates figures of matplotlib and saves them in one style."""
+"""Creates figures of matplotlib in one style; templates, charts and tables of pages."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -81,6 +82,47 @@ def template(name: str, package: str = "mmpoison.reporting") -> Template:
 def _sha256(script: str) -> str:
     """Return the digest by which a Content-Security-Policy allows one script."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@dataclass(frozen=True)
+class Series:
+    """One row of a chart of dots, or one line of a chart of lines; numbers are in percent of the drawing.
+
+    Attributes:
+        name: What it is of.
+        points: Place from the left, and share; a dot has one, at 0.
+        interval: Its ends; empty where it is not known.
+        marked: Whether it has the colour of the attack.
+    """
+
+    name: str
+    points: list[tuple[float, float]]
+    interval: list[float]
+    marked: bool = False
+
+
+def series(
+    name: str,
+    points: Iterable[tuple[float, float | None]],
+    ends: Iterable[float | None] = (),
+    *,
+    marked: bool = False,
+) -> list[Series]:
+    """Make one series of a chart from shares; none where no share is known.
+
+    Args:
+        name: What it is of.
+        points: Place from the left and share, both in [0, 1]; what is not in it is left out.
+        ends: Of the 95% interval.
+        marked: Whether it has the colour of the attack.
+    """
+    known = [
+        (round(100 * place, 2), round(100 * share, 2))
+        for place, share in points
+        if share is not None and 0 <= share <= 1
+    ]
+    interval = [round(100 * min(max(end, 0.0), 1.0), 2) for end in ends if end is not None]
+    return [Series(_text.visible(name), known, interval, marked)] if known else []
 
 
 def pictures_inside(sources: Mapping[str, object]) -> dict[str, str]:

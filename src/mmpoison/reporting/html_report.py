@@ -1,7 +1,8 @@
-"""Makes the HTML page of a run, or of several: one file, no script, no request, every string escaped."""
+"""Makes the HTML page of a run, or of several: one file, no request, every string escaped; a script only sorts rows."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +24,9 @@ from mmpoison.records.run_files import (
     Utility,
 )
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.figure import pictures_inside, template
-from mmpoison.reporting.results import RunRead
-from mmpoison.reporting.seeds import group_metrics, group_tables, metrics_tables
+from mmpoison.reporting.figure import Series, pictures_inside, series, template
+from mmpoison.reporting.results import curve_of, one_run, read_runs
+from mmpoison.reporting.seeds import NAMES, group_metrics, group_tables, metrics_tables
 from mmpoison.reporting.summary import (
     MODELS,
     RANK_LIST_MODELS,
@@ -323,18 +324,9 @@ class Row:
     utility: Utility
     ranks: RankSpread
 
-    @property
-    def bar(self) -> float | None:
-        """Hit@10 as a length between 0 and 1, where there is one."""
-        value = self.goal.hit_10
-        return None if value is None or not 0 <= value <= 1 else round(value, 4)
-
-    def interval(self, key: str, digits: int) -> str:
-        """Format the 95% interval of a figure, clustered by image, if there is one."""
-        ends = self.ranks.interval.get(key)
-        if ends is None:
-            return _text.ABSENT
-        return "\N{EN DASH}".join(_text.decimal(end, digits) for end in ends)
+    def interval(self, key: str) -> list[float]:
+        """Return the ends of the 95% interval of a figure, clustered by image; none where it is not known."""
+        return self.ranks.interval.get(key, [])
 
 
 def render_html(run: Path) -> str:
@@ -349,15 +341,24 @@ def render_html(run: Path) -> str:
     metrics = Metrics.read(run / "metrics.json", _text.clean)
     about, names = metrics.run, metrics.goals
     pictures = _pictures(run)
+    tables = {goal: _rows(metrics, goal) for goal in names or [""]}
     return template("report").render(
         **pictures,
         absent=_text.ABSENT,
-        commands=commands(run, metrics),
+        commands=commands(run, metrics.run),
         title=", ".join(goal_title(goal) for goal in names) or "no goal",
         headline=headline(metrics),
-        tables=[(goal, _rows(metrics, goal)) for goal in names or [""]],
+        tables=[
+            (
+                goal,
+                rows,
+                _dots((row.model.name, row.goal.hit_10, row.interval("hit@10")) for row in rows),
+            )
+            for goal, rows in tables.items()
+        ],
         mode=_MODES.get(about.mode or "", about.mode),
         drift=metrics.drift,
+        repair=_repair(run),
         studies=_studies(metrics),
         maps=_maps(run / "embedding_map.json", names),
         map_goal=names[0] if names else "",
@@ -372,29 +373,28 @@ def render_runs_html(runs: Sequence[Path]) -> str:
     """Make the page of several finished runs: means over seeds, and where they come from.
 
     Args:
-        runs: Run folders, at least one.
+        runs: Run folders, folders that hold some, or files of results; at least one.
 
     Raises:
         InputError: If one of their files is broken, or one seed of a setting occurs twice.
     """
-    read = [RunRead.of_folder(run) for run in runs]
+    read = read_runs(runs)
     groups = group_metrics(read)
-    named = [(_name(run), one.metrics.run) for run, one in zip(runs, read, strict=True)]
+    folders = [Path(one.name) for one in read]
+    named = [(_name(run), one.run) for run, one in zip(folders, read, strict=True)]
     attributions = [about.data.attribution for _, about in named if about.data.attribution]
     return template("sweep").render(
-        **_pictures(runs[0]),
+        **_pictures(folders[0]),
         absent=_text.ABSENT,
         title=", ".join(dict.fromkeys(str(about.recipe) for _, about in named)),
         settings=[group.title for group in groups],
         warnings=[f"{name}: {flag}" for name, about in named for flag in about.flags],
-        tables=[part for table in group_tables(groups) for part in page_tables(table)],
+        tables=[(_dots_of_table(table), page_tables(table)) for table in group_tables(groups)],
         runs=named,
         attributions=list(dict.fromkeys(attributions)),
         versions=_versions([about for _, about in named]),
         commands=list(
-            dict.fromkeys(
-                commands(run, one.metrics)[0] for run, one in zip(runs, read, strict=True)
-            )
+            dict.fromkeys(commands(run, one.run)[0] for run, one in zip(folders, read, strict=True))
         ),
     )
 
@@ -403,7 +403,7 @@ def write_html(runs: Sequence[Path], target: Path) -> Path:
     """Write one self-contained page of one run, or of several, and return its path.
 
     Args:
-        runs: Finished run folders.
+        runs: As for `render_runs_html`.
         target: The file; an existing one is replaced.
 
     Raises:
@@ -411,15 +411,16 @@ def write_html(runs: Sequence[Path], target: Path) -> Path:
     """
     if target.is_dir():
         raise InputError(f"{target}: is a folder, a file is needed, e.g. {target / 'report.html'}")
-    page = render_html(runs[0]) if len(runs) == 1 else render_runs_html(runs)
+    alone = one_run(runs)
+    page = render_runs_html(runs) if alone is None else render_html(alone)
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
 
 
-def commands(run: Path, metrics: Metrics) -> list[str]:
+def commands(run: Path, about: RunFacts) -> list[str]:
     """List the commands that repeat a run, in its folder; each part is quoted for a shell."""
-    seeds = "" if metrics.run.seed is None else f" --seeds {metrics.run.seed}"
+    seeds = "" if about.seed is None else f" --seeds {about.seed}"
     where = shlex.quote(f"{_name(run)}-again")
     return [
         f"mmpoison run recipe.yaml{seeds} --out {where}",
@@ -493,6 +494,77 @@ def _rows(metrics: Metrics, goal: str) -> list[Row]:
         )
         for model in models
     ]
+
+
+def _dots(rows: Iterable[tuple[str, float | None, Iterable[float | None]]]) -> list[Series]:
+    """Return a chart of models, each with its Hit@10 and the ends of the interval; only the known ones."""
+    return [
+        one
+        for name, hit, ends in rows
+        for one in series(name, [(0, hit)], ends, marked=name == NAMES["poisoned"])
+    ]
+
+
+def _dots_of_table(table: Table) -> list[Series]:
+    """Return the chart of the models of a setting, over seeds; an empty one for a table of something else."""
+    if not table.of_models:
+        return []
+    place = [column.name for column in table.columns].index("Hit@10")
+    cells = [(str(row[0]), row[place]) for row in table.rows]
+    return _dots(
+        (name, hit.mean, (hit.low, hit.high)) for name, hit in cells if isinstance(hit, Summary)
+    )
+
+
+@dataclass(frozen=True)
+class _Repair:
+    """The goals and the utility during a repair, as a table and as lines against labelled steps."""
+
+    tables: list[PageTable]
+    lines: list[Series]
+    steps: list[tuple[str, float]]
+
+
+def _repair(run: Path) -> _Repair | None:
+    """Read the curve of a run's repair; None where it has fewer than two steps."""
+    probes = [probe for branch in curve_of(run).branches if branch.chosen for probe in branch.looks]
+    if len(probes) < 2:
+        return None
+    goals = dict.fromkeys(goal for probe in probes for goal in probe.test.goal)
+    utility = [probe.utility for probe in probes]
+    measured = [
+        *(
+            (goal_title(goal), [probe.test.goal.get(goal, GoalRow()).hit_10 for probe in probes])
+            for goal in goals
+        ),
+        ("IR", [each.image_retrieval.hit_10 for each in utility]),
+        ("TR", [each.text_retrieval.hit_10 for each in utility]),
+    ]
+    # most probes are among the first steps
+    length = [math.log1p(max(probe.step, 0)) for probe in probes]
+    places = [each / (max(length) or 1.0) for each in length]
+    steps: list[tuple[str, float]] = []
+    for probe, place in zip(probes, places, strict=True):
+        # labels that would overlap on a phone are left out
+        if not steps or 100 * place - steps[-1][1] >= 12:
+            steps.append((_text.count(probe.step), round(100 * place, 2)))
+    table = Table(
+        "Each step of the repair",
+        (Column("Steps"), *(Column(f"{name} Hit@10") for name, _ in measured)),
+        tuple(
+            zip(
+                (_text.count(probe.step) for probe in probes),
+                *(shares for _, shares in measured),
+                strict=True,
+            )
+        ),
+    )
+    lines = [
+        one
+        for number, (name, shares) in enumerate(measured)
+        for one in series(name, zip(places, shares, strict=True), marked=number < len(goals))
+    ]
+    return _Repair(page_tables(table), lines, steps)
 
 
 def _studies(metrics: Metrics) -> list[PageTable]:

@@ -9,21 +9,26 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmpoison.base.files import atomic_file
+from mmpoison.base.phrasing import one_line
 from mmpoison.base.record import Record
 from mmpoison.base.untrusted import file_digest, parse_json, read_json, read_yaml
+from mmpoison.base.untrusted_parquet import refuse_packed
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import GoalRow, Metrics, RankSpread, RepairCurve, RunFacts, Utility
 from mmpoison.reporting.summary import classes
 from mmpoison.reporting.text import as_number, clean
 from mmpoison.statistics import UNBOUNDED, Comparison, Summary, compare, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # -- The parameters of a run: the keys of its resolved recipe, and those in which some runs differ.
 
@@ -93,19 +98,26 @@ DEPTH = 3
 """How many folders deep runs are searched: a folder of sweeps, a sweep, its `runs`."""
 
 
+OWN = ("run", "recipe", "seed", "tool_version", "manifest")
+"""Facts of a run that are neither parameters nor of `metrics.json`'s section `run`."""
+
+
 @dataclass(frozen=True)
 class RunRead:
     """One finished run.
 
     Attributes:
         name: Its folder, or another name for errors.
-        metrics: What metrics.json holds.
-        parameters: Of its recipe by dotted key; of its attack alone where there is no recipe.
+        run: What `metrics.json` says of it.
+        facts: What its rows have in common: parameters of its recipe by dotted key, `run.` with what `metrics.json`
+            says, and `OWN`.
+        measured: Rows with `study`, `case`, `x`, `goal`, `model` and numbers; one without numbers if it has none.
     """
 
     name: str
-    metrics: Metrics
-    parameters: Row = field(default_factory=dict)
+    run: RunFacts
+    facts: Row
+    measured: tuple[Row, ...]
 
     @classmethod
     def of_folder(cls, folder: Path) -> RunRead:
@@ -114,32 +126,116 @@ class RunRead:
         Raises:
             InputError: If it holds no metrics, or a file is broken.
         """
-        metrics = Metrics.read(folder / "metrics.json", clean)
-        return cls(str(folder), metrics, parameters_of(folder) or _of_attack(metrics.run))
+        return cls.of_metrics(str(folder), Metrics.read(folder / "metrics.json", clean))
 
-    @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """Its rows of the long table.
+    @classmethod
+    def of_metrics(cls, name: str, metrics: Metrics) -> RunRead:
+        """Return a run by what its `metrics.json` holds; other files are read where its name is a folder.
 
         Raises:
-            InputError: If the curve of its repair is broken.
+            InputError: If one of them is broken.
         """
-        run, folder = self.metrics.run, Path(self.name)
+        folder, run = Path(name), metrics.run
         manifest = folder / "manifest.json"
-        shared: Row = {
-            **self.parameters,
+        facts = {
+            **(parameters_of(folder) or _of_attack(run)),
             **_facts(run),
-            "run": self.name,
+            "run": name,
             "recipe": run.recipe,
             "seed": run.seed or 0,
             "tool_version": run.tool_version,
             "manifest": file_digest(manifest) if manifest.is_file() else None,
         }
-        return tuple(
-            {**shared, **_named(row["goal"]), **row}
-            for rows in (_main_rows(self.metrics), study_rows(self.metrics, folder))
-            for row in rows
+        rows = (*_main_rows(metrics), *study_rows(metrics, folder))
+        return cls(name, run, facts, rows or ({"study": NOTHING, **dict.fromkeys(EMPTY)},))
+
+    @classmethod
+    def of_rows(cls, name: str, facts: Row, measured: tuple[Row, ...]) -> RunRead:
+        """Return a run of a file of results."""
+        counts = ("poisoned_pairs", "training_pairs")
+        about = {key.removeprefix("run."): value for key, value in facts.items() if key != "run"}
+        about = {key: int(v) if key in counts else v for key, v in about.items() if "." not in key}
+        goals = [row["goal"] for row in measured if row["study"] == MAIN and row["goal"]]
+        known = about.keys() & RunFacts.model_fields.keys()
+        said = {key: about[key] for key in known} | {"goals": list(dict.fromkeys(goals))}
+        return cls(name, RunFacts.of(said, name), facts, measured)
+
+    @property
+    def parameters(self) -> Row:
+        """The parameters of its recipe by dotted key; of its attack alone where there is no recipe."""
+        return {k: v for k, v in self.facts.items() if k not in OWN and not k.startswith("run.")}
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Its rows of the wide table: its facts, and what it measured."""
+        return tuple({**self.facts, **_named(row["goal"]), **row} for row in self.measured)
+
+    def long(self) -> Iterator[Row]:
+        """Give its rows of the long table, `LONG`."""
+        facts, said = self.facts, {}
+        numbers: list[Row] = []
+        for key, value in facts.items():
+            if key.startswith("run.") and is_finite(value):
+                numbers.append({"study": OF_RUN, "measure": key, "value": value})
+            elif key not in OWN[:4]:
+                said[key] = value
+        for row in self.measured:
+            place = {key: row.get(key) for key in PLACE}
+            found = [key for key in row if key not in PLACE and is_finite(row[key])]
+            numbers += [{**place, "measure": key, "value": row[key]} for key in found]
+            if not found:
+                numbers.append({**place, "measure": None, "value": None})
+        shared = {
+            "run": self.name,
+            "recipe": facts["recipe"],
+            "data": facts.get("data.name"),
+            "attack": facts.get("labels.attack")
+            or facts.get("attack.name", facts.get("run.attack")),
+            "seed": facts["seed"],
+            "version": facts["tool_version"],
+            "settings": json.dumps(said),
+        }
+        for row in numbers:
+            group = DEFENDED_BY.get(str(row.get("model")))
+            # the usual repair is not written
+            usual = "clean-finetune" if group == "sterilize" else None
+            defence = facts.get("labels.defence") or facts.get(f"{group}.method", usual)
+            yield {**shared, "defence": defence, **row}
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a value is a finite number."""
+    number = as_number(value)
+    return number is not None and math.isfinite(number)
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunRead]:
+    """Read run folders, folders that hold some, and files of results.
+
+    Raises:
+        InputError: As `results_table`.
+    """
+    return [
+        run
+        for path in paths
+        for run in (
+            _read_long(path)
+            if path.suffix == ".parquet" and path.is_file()
+            else map(RunRead.of_folder, expand([path]))
         )
+    ]
+
+
+def one_run(paths: Sequence[Path]) -> Path | None:
+    """Return the run folder where the paths mean one run that has a folder; None otherwise.
+
+    Raises:
+        InputError: If a folder holds no finished run.
+    """
+    if any(path.suffix == ".parquet" and path.is_file() for path in paths):
+        return None
+    folders = expand(paths)
+    return folders[0] if len(folders) == 1 else None
 
 
 def expand(folders: Sequence[Path]) -> list[Path]:
@@ -176,8 +272,11 @@ def _inside(folder: Path, depth: int) -> list[Path]:
 # -- Rows.
 
 
-MAIN = "main"
-"""`study` of the rows that every run has."""
+MAIN, NOTHING = "main", "nothing"
+"""`study` of the rows that every run has, and of the one row of a run without numbers."""
+
+EMPTY = ("case", "x", "goal", "model")
+"""What that row does not have."""
 
 
 def _main_rows(metrics: Metrics) -> Iterator[Row]:
@@ -185,12 +284,13 @@ def _main_rows(metrics: Metrics) -> Iterator[Row]:
         **numbers(metrics.drift, "drift."),
         **numbers(metrics.study.order_drift, "order_drift."),
     }
-    for goal in metrics.goals:
-        for model in dict.fromkeys((*metrics.goal.get(goal, {}), *metrics.utility)):
+    goals: list[str | None] = [*metrics.goals]
+    for goal in goals or [None]:
+        for model in dict.fromkeys((*metrics.goal.get(goal or "", {}), *metrics.utility)):
             yield {
-                **_row(MAIN, goal, model, metrics.row(goal, model)),
-                **numbers(metrics.row(goal, model, with_trigger=True), "with_trigger."),
-                **_spread(metrics.spread(goal, model)),
+                **_row(MAIN, goal, model, metrics.row(goal or "", model)),
+                **numbers(metrics.row(goal or "", model, with_trigger=True), "with_trigger."),
+                **_spread(metrics.spread(goal or "", model)),
                 **utility_numbers(metrics.utility.get(model), "utility."),
                 **utility_numbers(metrics.utility_equal_texts.get(model), "utility_equal_texts."),
                 **(drift if model == "poisoned" else {}),
@@ -272,7 +372,7 @@ def _curve(curve: RepairCurve) -> Iterator[Row]:
 
 def _row(
     study: str,
-    goal: str,
+    goal: str | None,
     model: str,
     row: GoalRow,
     *,
@@ -308,77 +408,143 @@ def _number(text: str) -> float | None:
         return None
 
 
-FIRST = (
-    "run", "recipe", "seed", "study", "case", "x", "goal", "original", "target", "model",
-    "hit@1", "hit@5", "hit@10", "hit@20", "hit@30", "hit@50", "min_rank", "queries", "gallery", "targets", "ties",
-    "manifest", "tool_version",
-)  # fmt: skip
-"""Columns that every table has, in this order; the others follow."""
+# -- One long table: a row a number.
 
 
-def results_table(paths: Sequence[str | Path]) -> pa.Table:
-    """Make one table of every number of finished runs, for questions in Python, pandas or DuckDB.
+LONG = (
+    *("run", "recipe", "data", "goal", "model", "attack", "defence", "seed", "study", "case", "x"),
+    *("measure", "value", "version", "settings"),
+)
+"""Its columns."""
 
-    A row is a run x goal x model of `metrics.json`, with `study` = `main`. What a run measured beyond that has rows of
-    its own: `study` says which, `case` of what kind the queries or data were, `x` where on the axis of a curve.
+NUMBERS = {"seed": pa.int64(), "x": pa.float64(), "value": pa.float64()}
+"""Those that hold numbers; the others hold text."""
+
+PLACE = ("goal", "model", "study", "case", "x")
+"""What says of what a number of a run is."""
+
+OF_RUN = "run"
+"""`study` of the numbers of a whole run."""
+
+DEFENDED_BY = {"filtered": "filter", "robust": "robust_training", "sterilized": "sterilize"}
+"""The group of a recipe whose defence made a model."""
+
+DESCRIBED = b"mmpoison.experiment"
+"""Key of a Parquet file's metadata: the text of the `experiment.yaml` that its runs are of."""
+
+
+def results_table(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """Make one long table of every number of finished runs, for pandas, DuckDB or a pivot of your own.
 
     Columns:
-        `run` (folder), `recipe`, `seed`, `manifest` (sha256 of the file), `tool_version`; `goal`, `original`, `target`,
-        `model`; `hit@1` ... `min_rank`, `ties`, `median_rank`; `utility.image_retrieval.hit@1` and so on; `drift.text`,
-        `drift.image` and `order_drift.text` likewise (in the rows of `poisoned` alone); each parameter of the resolved
-        recipe under the dotted key that `--set` takes (`training.epochs`); facts of the run under `run.`; a list is
-        JSON text. What a run did not compute is null.
+        `run` (folder), `recipe`, `data`, `goal`, `model`, `attack`, `defence`, `seed`; `study`, `case` and `x` of what
+        was measured beyond `main` (`study_rows`), or `run` for numbers of the whole run; `measure` (`hit@10`,
+        `utility.image_retrieval.hit@10`, `run.filter.auroc`), `value`, `version` of mmpoison; `settings`, the
+        parameters of the recipe and other facts, as JSON.
 
     Args:
-        paths: Run folders, or folders that hold run folders.
+        paths: Run folders, folders that hold run folders, or files that `write_results` wrote.
 
     Raises:
         InputError: If a folder holds no finished run, or a file is broken.
 
     Example:
         >>> table = results_table(["runs/table-3"])  # doctest: +SKIP
-        >>> table.filter(pc.field("model") == "poisoned").column("hit@10")  # doctest: +SKIP
+        >>> table.query("measure == 'hit@10'").pivot_table("value", "goal", "model")  # doctest: +SKIP
     """
-    return to_arrow(Results.read(list(map(Path, paths))).rows)
+    import pandas as pd  # half a second
+
+    runs = read_runs(list(map(Path, paths)))
+    return pd.DataFrame([row for run in runs for row in run.long()], columns=list(LONG))
 
 
-def write_results(paths: Sequence[str | Path], target: Path) -> pa.Table:
-    """Write `results_table` as Parquet.
+def write_results(paths: Sequence[str | Path], target: Path, described: str = "") -> pd.DataFrame:
+    """Write `results_table` as Parquet, with the folders of runs as they are found from the file.
 
     Args:
         paths: As `results_table`.
-        target: The file, for example `results.parquet`.
+        target: The file, for example `runs.parquet`.
+        described: The text of the `experiment.yaml` that the runs are of.
     """
     table = results_table(paths)
-    with atomic_file(target) as temporary:
-        pq.write_table(table, temporary)
+    folder = target.absolute().parent
+    places = {name: Path(name).absolute() for name in table["run"].unique()}
+    inside = {
+        name: place.relative_to(folder).as_posix()
+        for name, place in places.items()
+        if place.is_relative_to(folder)
+    }
+    table["run"] = table["run"].map(lambda name: inside.get(name, name))
+    write_table(table, target, described)
     return table
 
 
-def to_arrow(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Make a table of plain rows; a column that holds kinds that do not mix is text, a list or object is JSON.
+def write_table(table: pd.DataFrame, target: Path, described: str = "") -> None:
+    """Write a long table as Parquet; `described` as for `write_results`."""
+    schema = pa.schema([(name, NUMBERS.get(name, pa.string())) for name in LONG])
+    arrow = pa.Table.from_pandas(table, schema, preserve_index=False)
+    said = {DESCRIBED: described.encode()} if described else None
+    with atomic_file(target) as temporary:
+        pq.write_table(
+            arrow.replace_schema_metadata(said),
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            # the settings of a run are in each of its rows, and once in the dictionary
+            dictionary_pagesize_limit=64 << 20,
+            data_page_size=16 << 20,
+        )
 
-    >>> to_arrow([{"a": 1, "b": [1, 2]}, {"a": 2.5}]).column("a").to_pylist()
-    [1.0, 2.5]
+
+def described_in(file: Path) -> str:
+    """Return the text of the `experiment.yaml` that a file of results carries; empty where it has none.
+
+    Raises:
+        InputError: If it is no Parquet file.
     """
-    listed = list(rows)
-    names = list(dict.fromkeys([*FIRST, *(name for row in listed for name in row)]))
-    return pa.table({name: _column([row.get(name) for row in listed]) for name in names})
+    try:
+        return str((pq.read_schema(file).metadata or {}).get(DESCRIBED, b"").decode())
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{file}: is no file of results ({one_line(str(error))[:200]})") from None
 
 
-def _column(values: list[Any]) -> pa.Array:
-    known = [value for value in values if value is not None]
-    kinds = {type(value) for value in known}
-    small = all(abs(value) < 2**63 for value in known if type(value) is int)
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
-    if kinds == {int} and small:
-        return pa.array(values, pa.int64())
-    if kinds and kinds <= {int, float} and small:
-        return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    return pa.array(
-        [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()
-    )
+def _read_long(file: Path) -> Iterator[RunRead]:
+    """Read the runs of a file of results, which may be somebody else's.
+
+    Raises:
+        InputError: If it is broken, unpacks to too much, or a value is of another kind.
+    """
+    found: dict[str, tuple[Row, dict[tuple[Any, ...], Row]]] = {}
+    try:
+        refuse_packed(pq.read_metadata(file), file.stat().st_size, file)
+        texts = [name for name in LONG if name not in NUMBERS]
+        table = pq.read_table(file, columns=list(LONG), read_dictionary=texts, use_threads=False)
+        # texts that repeat are one object in memory
+        columns = [
+            table[name].to_pandas().astype(object).where(lambda c: c.notna(), None) for name in LONG
+        ]
+        for row in (dict(zip(LONG, values, strict=True)) for values in zip(*columns, strict=True)):
+            name, value = str(file.parent / row["run"]), row["value"]
+            if name not in found:
+                said = clean(parse_json(row["settings"], f"{file}: settings"))
+                shared = {"run": name, "recipe": row["recipe"], "seed": int(row["seed"])}
+                found[name] = ({**said, **shared, "tool_version": row["version"]}, {})
+            facts, measured = found[name]
+            place = {key: row[key] for key in PLACE}
+            numbers = measured.setdefault(tuple(place.values()), place)
+            if (measure := row["measure"]) is None:
+                continue
+            low, high = bounds_of(measure)
+            if value is None or not (math.isfinite(value) and low <= value <= high):
+                raise ValueError(
+                    f"run {row['run']}, {measure}: {value} is not from {low} to {high}"
+                )
+            (facts if row["study"] == OF_RUN else numbers)[measure] = float(value)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise InputError(f"{file}: is no file of results ({one_line(str(error))[:200]})") from None
+    for name, (facts, measured) in found.items():
+        measured.pop((None, None, OF_RUN, None, None), None)
+        yield RunRead.of_rows(name, facts, tuple(measured.values()))
 
 
 def _of_attack(run: RunFacts) -> Row:
@@ -392,6 +558,7 @@ def _facts(run: RunFacts) -> Row:
     facts = flatten({k: v for k, v in run.to_json().items() if k not in shown_otherwise}, "run.")
     return {
         **{k: v for k, v in facts.items() if not isinstance(v, (list, dict))},
+        **{f"{k}.n": len(v) for k, v in facts.items() if isinstance(v, list) and k != "run.flags"},
         **({} if run.filter is None else {"run.filter.caught_share": run.filter.caught_share}),
         "run.flags": run.flags,
     }
@@ -424,7 +591,14 @@ DISTANCE: Bounds = (0.0, 2.0)
 """Of a cosine distance."""
 
 
-_SHARES = ("auroc", "full_context", "clean_dropped_share", "caught_share", "poisoning_rate")
+_SHARES = (
+    "average_precision",
+    "auroc",
+    "full_context",
+    "clean_dropped_share",
+    "caught_share",
+    "poisoning_rate",
+)
 
 
 def bounds_of(key: str) -> Bounds:
@@ -435,6 +609,8 @@ def bounds_of(key: str) -> Bounds:
     >>> bounds_of("utility.image_retrieval.hit@10"), bounds_of("drift.text")
     ((0.0, 1.0), (0.0, 2.0))
     """
+    if key.startswith(("run.filter.recall.", "run.scan.p_value.")):
+        return SHARE
     section, _, key = key.rpartition(".")
     if section in ("drift", "order_drift"):
         return DISTANCE
@@ -510,7 +686,7 @@ class Results:
         Raises:
             InputError: As `results_table`.
         """
-        return cls.of([RunRead.of_folder(folder) for folder in expand(paths)])
+        return cls.of(read_runs(paths))
 
     @classmethod
     def of(cls, runs: Sequence[RunRead]) -> Results:
@@ -559,6 +735,13 @@ class Results:
             for row in self.rows
             if isinstance(v := row.get(column), (int, float)) and math.isfinite(v)
         )
+
+    def by_run(self) -> Iterator[tuple[Row, ...]]:
+        """Yield the rows of each run."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row["run"], []).append(row)
+        yield from map(tuple, found.values())
 
     def by(self, column: str) -> Iterator[tuple[Any, Results]]:
         """Group rows by the value of a column."""

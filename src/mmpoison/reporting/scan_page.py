@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from mmpoison.base.files import atomic_file
-from mmpoison.records.data_scan import DataScan, ExamplePair, Histogram
+from mmpoison.records.data_scan import DataScan, ExamplePair, Histogram, PlantedCount
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.figure import pictures_inside, template
+from mmpoison.reporting.figure import Series, pictures_inside, series, template
 
 SHARDS_SHOWN = 40
 
 
 def write_scan_page(target: Path, scan: DataScan) -> Path:
-    """Write the page: one file, no script, no request, every string escaped.
+    """Write the page: one file, no request, every string escaped, one script that sorts tables.
 
     Images of the web are links and are not loaded: whoever poisoned the data may own their servers.
 
@@ -35,6 +35,7 @@ def write_scan_page(target: Path, scan: DataScan) -> Path:
         scan=shown,
         groups=groups,
         worst=_shown(shown.worst),
+        planted=[(size, _power(size)) for size in shown.planted],
         curves=_curves(shown.histogram) if shown.histogram else [],
         shards=worst[:SHARDS_SHOWN],
         more_shards=max(0, len(worst) - SHARDS_SHOWN),
@@ -55,6 +56,16 @@ def _shown(pairs: Sequence[ExamplePair]) -> list[dict[str, Any]]:
         }
         for pair in pairs
     ]
+
+
+def _power(size: PlantedCount) -> Series:
+    """Return the share of the test goals of one size that were found, with its exact binomial interval."""
+    from scipy.stats import binomtest  # half a second
+
+    interval = binomtest(size.found, size.planted).proportion_ci()
+    share = size.found / size.planted
+    ends = (interval.low, interval.high)
+    return series(f"{_text.count(size.images)} images", [(0, share)], ends)[0]
 
 
 def _curves(histogram: Histogram) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import PrivateAttr
 
-from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.errors import InputError
 from mmpoison.images.thumbnails import SHOWN, picture_card
@@ -71,9 +70,10 @@ class ScanResult(DataScan):
                 every pair with its score; `groups`: the strongest groups, with their grade.
 
         Raises:
-            InputError: If pandas is not installed, or the folder of the scan is gone.
+            InputError: If the folder of the scan is gone.
         """
-        pandas = require("pandas", "ScanResult.to_pandas needs pandas")
+        import pandas  # half a second
+
         if table == "groups":
             return pandas.DataFrame([group.to_json() for group in self.groups])
         file = self.folder / f"{table}.parquet"

@@ -13,6 +13,7 @@ from typing import Any
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import Metrics
 from mmpoison.reporting.results import (
+    MAIN,
     NO_SETTING,
     Bounds,
     Measured,
@@ -21,9 +22,9 @@ from mmpoison.reporting.results import (
     RunRead,
     bounds_of,
     difference,
-    expand,
     leave_out,
     paired,
+    read_runs,
 )
 from mmpoison.reporting.summary import MODELS, Model, classes, named_models
 from mmpoison.reporting.table import Cell, Column, Table
@@ -115,8 +116,8 @@ class RunGroup:
     @property
     def every_part(self) -> list[str]:
         """All that its runs have in common, in words."""
-        first = next(iter(self.runs.values())).metrics.run
-        pairs = {one.metrics.run.poisoned_pairs for one in self.runs.values()} - {None}
+        first = next(iter(self.runs.values())).run
+        pairs = {one.run.poisoned_pairs for one in self.runs.values()} - {None}
         numbers = "/".join(sorted(map(str, pairs)))
         parts = [
             self.recipe,
@@ -133,7 +134,7 @@ class RunGroup:
     @property
     def models(self) -> list[Model]:
         """The rows of its tables, with the names that they have in its runs."""
-        return named_models(next(iter(self.runs.values())).metrics.run)
+        return named_models(next(iter(self.runs.values())).run)
 
 
 def group_runs(folders: Sequence[Path]) -> list[RunGroup]:
@@ -142,7 +143,7 @@ def group_runs(folders: Sequence[Path]) -> list[RunGroup]:
     Raises:
         InputError: If a folder holds no metrics, or one seed occurs twice in a group.
     """
-    return group_metrics([RunRead.of_folder(folder) for folder in expand(folders)])
+    return group_metrics(read_runs(folders))
 
 
 def group_metrics(runs: Sequence[RunRead]) -> list[RunGroup]:
@@ -154,15 +155,16 @@ def group_metrics(runs: Sequence[RunRead]) -> list[RunGroup]:
     of_recipe: dict[str | None, list[Row]] = {}
     for one in runs:
         own = leave_out(one.parameters, SHOWN_OTHERWISE)
-        of_recipe.setdefault(one.metrics.run.recipe, []).append(own)
+        of_recipe.setdefault(one.run.recipe, []).append(own)
     differ = {recipe: distinguishing_keys(rows) for recipe, rows in of_recipe.items()}
     groups: dict[tuple[str, ...], RunGroup] = {}
     for one in runs:
-        run, seed = one.metrics.run, one.metrics.run.seed or 0
+        run, seed = one.run, one.run.seed or 0
         recipe, mode = run.recipe or "", run.mode or ""
         own = {key: one.parameters.get(key) for key in differ[run.recipe]}
         setting = json.dumps([run.attack, run.trainable, own], default=str)
-        for goal in one.metrics.goals:
+        goals = [*run.goals, *(row["goal"] for row in one.measured if row["study"] == MAIN)]
+        for goal in filter(None, dict.fromkeys(goals)):
             new = RunGroup(recipe, goal, mode, setting, own)
             group = groups.setdefault((recipe, goal, mode, setting), new)
             if seed in group.runs:
@@ -526,7 +528,7 @@ def metrics_tables(metrics: Metrics | Mapping[str, object]) -> list[Table]:
         InputError: If it is not that.
     """
     value = metrics.to_json() if isinstance(metrics, Metrics) else metrics
-    read = RunRead("metrics.json", Metrics.of(clean(value), "metrics.json"))
+    read = RunRead.of_metrics("metrics.json", Metrics.of(clean(value), "metrics.json"))
     return group_tables(group_metrics([read]))
 
 

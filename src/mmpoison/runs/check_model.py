@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.base.extras import require
 from mmpoison.base.files import write_json
 from mmpoison.base.progress import RunProgress, SilentProgress
 from mmpoison.base.seeding import generator
@@ -117,12 +116,9 @@ class CheckedModel:
         return [repair] if self.traced else [repair, taught]
 
     def to_pandas(self) -> Any:
-        """Return the findings as a `pandas.DataFrame`, the most unusual first.
+        """Return the findings as a `pandas.DataFrame`, the most unusual first."""
+        import pandas  # half a second
 
-        Raises:
-            InputError: If pandas is not installed.
-        """
-        pandas = require("pandas", "CheckedModel.to_pandas needs pandas")
         return pandas.DataFrame([found.to_json() for found in self.result.findings])
 
     def to_json(self) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from mmpoison.base.registry import Registry
 from mmpoison.reporting.table import Table
+from mmpoison.runs.recipe import EXPERIMENT_GROUP
+from mmpoison.runs.run_list import RunList
 
 
 @dataclass(frozen=True)
@@ -27,49 +29,42 @@ class Asked:
     Attributes:
         recipe: A recipe's name, or the path of its file.
         changes: Dotted keys of the recipe to values (`--set` and the like).
-        out: Its folder.
         seeds: `--seeds`; empty for those of the recipe.
         goals: `--goals`, as text.
         options: `--with NAME=VALUE`, options of the experiment's own.
-        place: Where it runs, as for `place_workers`.
-        retries: How often a piece that crashed is tried again.
-        dry_run: Only say what would be done.
-        form: How to print.
+        dry_run: The list is only counted: nothing has to be loaded for it.
     """
 
     recipe: str
     changes: Mapping[str, Any]
-    out: Path
     seeds: Sequence[int]
     goals: str | None
     options: Mapping[str, str]
-    place: Mapping[str, Any]
-    retries: int
-    dry_run: bool
-    form: Any
+    dry_run: bool = False
 
 
 class Experiment(Protocol):
-    """What `mmpoison run` does with a recipe that has a section of the experiment's name."""
+    """What `mmpoison run` does with a recipe that has a section of the experiment's name: it makes a list of runs."""
 
     @property
     def options(self) -> Mapping[str, str]:
         """Names of its own options (`--with NAME=VALUE`), each with one line of help."""
 
-    def run(self, asked: Asked) -> None:
-        """Run what remains, print the result.
+    def runs(self, asked: Asked) -> RunList:
+        """List the runs. The list's `about` has a section of the experiment's name.
 
         Raises:
             InputError: If the recipe or an option is wrong.
         """
         ...
 
-    def owns(self, folder: Path) -> bool:
-        """Return whether a folder holds its results."""
-        ...
+    def report(
+        self, paths: Sequence[Path], form: Any, out: Path | None = None, **files: Path | None
+    ) -> None:
+        """Print the tables of folders and files of results, the first of which is the experiment's.
 
-    def report(self, folder: Path, out: Path | None, form: Any, **files: Path | None) -> None:
-        """Print its tables, and write pages: to `out`, or to `files` (`markdown`, `parquet`, `html`)."""
+        Pages go to `out`, or to `files` (`markdown`, `parquet`, `html`).
+        """
         ...
 
 
@@ -104,13 +99,12 @@ class View(Protocol):
 
 
 EXPERIMENTS: Registry[Experiment] = Registry(
-    "experiment", "", group="mmpoison.experiments", needs=("options", "run", "owns", "report")
+    "experiment", "", group=EXPERIMENT_GROUP, needs=("options", "runs", "report")
 )
 VIEWS: Registry[View] = Registry("view", "", group="mmpoison.views", needs=("names", "write"))
 
 
-def experiment_of(recipe: Mapping[str, Any]) -> str | None:
-    """Return the experiment that a recipe has a section of; null leaves a section out, as it does any other."""
-    return next(
-        (key for key, part in recipe.items() if part is not None and key in EXPERIMENTS), None
-    )
+def view_of(recipe: str | None) -> str:
+    """Return the view that a recipe is run for, such as `table-3` for `table-3-openmoji`; empty if there is none."""
+    names = (name for view in VIEWS.values() for name in view.names)
+    return next((name for name in names if recipe and f"{recipe}-".startswith(f"{name}-")), "")

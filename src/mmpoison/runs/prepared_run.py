@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -137,8 +137,6 @@ class PreparedRun:
         start: The model that is named in the recipe.
         device: Where to compute.
         halves: Seed by which model and judge share the clean images, where both are aligned on them.
-        judge_on_features: Feed a judge that is not aligned with features of its trunks, which several poisoned sets
-            share: less work, and not to the last bit what a scan of the pairs gives.
     """
 
     recipe: Recipe
@@ -149,7 +147,6 @@ class PreparedRun:
     start: DualEncoder
     device: torch.device
     halves: int | None = None
-    judge_on_features: bool = False
 
     @property
     def on_features(self) -> bool:
@@ -162,7 +159,6 @@ def prepare_run(
     run_cache: RunCache,
     progress: RunProgress,
     device: torch.device,
-    surrogate: Callable[[str, PairDataset], Surrogate] | None = None,
 ) -> PreparedRun:
     """Load the data, poison them, load the model; refuse early what would fail after hours of training.
 
@@ -171,8 +167,6 @@ def prepare_run(
         run_cache: What this process has loaded.
         progress: Reports the progress.
         device: Where to compute.
-        surrogate: Gives embeddings by the name of an encoder, for a set, to an attack that needs them; by default each
-            attack embeds what it needs.
 
     Raises:
         InputError: If the recipe cannot be run on the data.
@@ -194,12 +188,16 @@ def prepare_run(
     def embedder(name: str | None) -> Surrogate:
         """Give embeddings to an attack that needs them: of the encoder it names, else of the recipe's model."""
         # vectors do not serve an attack that optimises pixels
-        if surrogate is not None and not getattr(attack, "needs_pixels", False):
-            return surrogate(name or model.name, pairs)
+        if recipe.share_features and not getattr(attack, "needs_pixels", False):
+            return run_cache.surrogate(name or model.name, pairs, progress=progress.progress)
         encoder = run_cache.encoder(name or model.name, device=torch.device("cpu"))
         return Embedder(encoder, progress.progress)
 
-    poisoned = run_attack(attack, pairs, recipe.seed, embedder, progress.progress)
+    poisoned = run_cache.poisoned(
+        recipe,
+        pairs,
+        lambda: run_attack(attack, pairs, recipe.seed, embedder, progress.progress),
+    )
     assert poisoned.manifest is not None
     goal_targets = goal_targets_of(poisoned.manifest, pairs)
     for goal_target in goal_targets:

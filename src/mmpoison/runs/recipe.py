@@ -6,6 +6,7 @@ import copy
 import difflib
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -26,7 +27,6 @@ from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
-from mmpoison.runs.experiments import EXPERIMENTS, experiment_of
 from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.training.settings import TrainingSettings
 
@@ -203,7 +203,7 @@ class AttackPart(BaseModel):
 
     Attributes:
         name: A registered attack.
-        goal: `A2B`, or a list of them for an attack that has several goals.
+        goal: `A2B`, or a list of them for an attack that has several goals; an empty list for one that has none.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -214,7 +214,7 @@ class AttackPart(BaseModel):
     @field_validator("goal", mode="before")
     @classmethod
     def _goal_or_goals(cls, value: Any) -> Any:
-        goals = value if isinstance(value, list) and value else [value]
+        goals = value if isinstance(value, list) else [value]
         if not all(isinstance(goal, str) for goal in goals):
             raise ValueError("A2B is needed, for example sheep2aeroplane, or a list of them")
         return value
@@ -246,6 +246,7 @@ class FilterPart(BaseModel):
         force: Use a judge that cannot distinguish true from shuffled pairs of the set.
         equal_steps: Draw pairs that stay once more in the place of those that are dropped, so that the filtered model
             is trained for as many steps as the others.
+        as_many_as: Another filter, of the same judge: drop as many pairs as it does, by `clean_loss`. For a control.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -256,6 +257,7 @@ class FilterPart(BaseModel):
     trusted: Literal["val", "none"] = "val"
     force: bool = False
     equal_steps: bool = False
+    as_many_as: FilterPart | None = None
 
     @model_validator(mode="after")
     def _aligned_once(self) -> FilterPart:
@@ -273,6 +275,8 @@ class FilterPart(BaseModel):
             value.pop("align", None)
         if not self.equal_steps:
             value.pop("equal_steps", None)
+        if self.as_many_as is None:
+            value.pop("as_many_as", None)
         return value
 
     @property
@@ -413,6 +417,20 @@ class SweepPart(_Part):
     models: bool = False
 
 
+class Labels(_Part):
+    """What the tables of an experiment call a run, where the registered names do not say it.
+
+    Attributes:
+        attack: Its attack, such as `II-own`.
+        defence: Its defence.
+        goal: The goal by which it is paired with runs of other attacks.
+    """
+
+    attack: str | None = None
+    defence: str | None = None
+    goal: str | None = None
+
+
 class Recipe(_Part):
     """A whole run.
 
@@ -431,6 +449,9 @@ class Recipe(_Part):
         check: The check of all models, written to `model-check.json`; without it none is checked.
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
+        share_features: Give an attack that needs a surrogate, and a judge, the outputs of their trunks that all runs on
+            these data share: less work for many runs, and not to the last bit what one run alone gives.
+        labels: What tables call this run.
         sweep: For a file of several runs: in what they differ. None in a run of its own.
     """
 
@@ -448,9 +469,11 @@ class Recipe(_Part):
     check: CheckPart | None = None
     study: tuple[str, ...] = ()
     transfer: tuple[TransferPart, ...] = ()
+    share_features: bool = False
+    labels: Labels | None = None
     sweep: SweepPart | None = None
 
-    left_out: ClassVar[tuple[str, ...]] = ("robust_training", "check")
+    left_out: ClassVar[tuple[str, ...]] = ("robust_training", "check", "share_features", "labels")
     """Keys that a written recipe does not have where nothing was given: others came after them."""
 
     @field_validator("study", mode="before")
@@ -477,7 +500,7 @@ class Recipe(_Part):
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         value: dict[str, Any] = handler(self)
         for key in self.left_out:
-            if getattr(self, key) is None:
+            if not getattr(self, key):
                 value.pop(key, None)
         return value
 
@@ -530,6 +553,16 @@ def resolve_recipe(
     return parse_recipe(value, where, model)
 
 
+EXPERIMENT_GROUP = "mmpoison.experiments"
+"""The entry points of packages that make lists of runs: each is also the name of a recipe's section."""
+
+
+def experiment_of(recipe: Mapping[str, Any]) -> str | None:
+    """Return the experiment that a recipe has a section of; null leaves a section out, as it does any other."""
+    names = {found.name for found in entry_points(group=EXPERIMENT_GROUP)}
+    return next((key for key, part in recipe.items() if part is not None and key in names), None)
+
+
 def parse_recipe(
     value: Mapping[str, Any],
     where: str,
@@ -539,7 +572,8 @@ def parse_recipe(
     others = {key: part for key, part in value.items() if key not in model.model_fields}
     if (section := experiment_of(others)) is not None:
         raise InputError(f"{where}: has a {section}: `mmpoison run` runs it")
-    left_out = {key for key, part in others.items() if part is None and key in EXPERIMENTS}
+    # null in the place of a section leaves it out
+    left_out = {key for key in others if experiment_of({key: {}}) is not None}
     return _validate(model, {key: value[key] for key in value if key not in left_out}, where)
 
 

@@ -220,7 +220,7 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
         where, value = name, read_yaml(path)
     else:
         if name not in recipe_files():
-            message = unknown_name("recipe", name, shipped_recipes(), "mmpoison run --list")
+            message = unknown_name("recipe", name, shipped_recipes(), "mmpoison run")
             raise InputError(message + of_laboratory())
         where, value = f"recipe {name}", copy.deepcopy(_shipped(name))
     if not isinstance(value, dict):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from mmpoison._version import __version__
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import write_json
 from mmpoison.base.progress import RunProgress, SilentProgress
@@ -23,9 +24,11 @@ from mmpoison.records.run_files import (
     RepairBranch,
     RepairCurve,
     RobustTrainingFacts,
+    RunFacts,
     ScanFacts,
 )
 from mmpoison.runs.check_model import CHECK_FILE, check_models
+from mmpoison.runs.finished import record_finished
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
@@ -45,7 +48,7 @@ def run_recipe(
     save_models: bool = True,
     device: torch.device | str = "cpu",
     run_cache: RunCache | None = None,
-    evict_models: bool = False,
+    evict: Collection[str] = (),
 ) -> Metrics:
     """Run a recipe into a run folder; a run that was killed resumes, and one that is complete is only read.
 
@@ -58,8 +61,8 @@ def run_recipe(
         save_models: Save the checkpoints in the run folder too.
         device: Where to compute.
         run_cache: What earlier runs of this process have loaded.
-        evict_models: Delete large models of the poison from the cache when the run is complete: no other run needs
-            them. What runs share stays.
+        evict: Stages (`poisoned`, `filtered`, ...) that no other run needs: their large results leave the cache when
+            the run is complete.
 
     Returns:
         The metrics, as written to `metrics.json`.
@@ -69,12 +72,13 @@ def run_recipe(
     """
     progress, run_cache = progress or SilentProgress(), run_cache or RunCache()
     seconds: dict[str, float] = {}
+    begun = time.perf_counter()
     check_folder(out, recipe)
     with _timed(seconds, "data"):
         # everything that can be refused is refused before hours of training
         run = prepare_run(recipe, run_cache, progress, torch.device(device))
     stages = RunStages(
-        run, out, ContentCache(), run_cache, progress, save_models, seconds, evict=evict_models
+        run, out, ContentCache(), run_cache, progress, save_models, seconds, evict=evict
     )
     if (metrics := _complete_run(out, stages, run_cache)) is not None:
         progress.say(
@@ -86,7 +90,25 @@ def run_recipe(
     with held_folder(out, recipe):
         metrics = _make_run(run, stages, out, progress, run_cache, seconds)
         stages.evict_own()
+        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        record_finished(recipe, time.perf_counter() - begun, size + stages.bytes_made)
         return metrics
+
+
+def note_refusal(recipe: Recipe, out: Path, error: Exception) -> None:
+    """Complete a run whose input is refused: `metrics.json` says why there are no numbers."""
+    with held_folder(out, recipe):
+        facts = RunFacts.of(
+            {
+                "recipe": recipe.name,
+                "seed": recipe.seed,
+                "tool_version": __version__,
+                "goals": recipe.attack.goals,
+                "attack": recipe.attack.name,
+                "note": f"not possible: {' '.join(str(error).split())}",
+            }
+        )
+        write_json(out / "metrics.json", Metrics(run=facts).to_json())
 
 
 def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
@@ -173,7 +195,23 @@ def _make_run(
             encoders = {name: model.encoder for name, model in models.items()}
             checks = check_models(encoders, run.test, stages.inputs, part, recipe.seed, progress)
         flagged = {name: [str(found) for found in one.flagged] for name, one in checks.items()}
-        defences["scan"] = ScanFacts.of({"method": part.method, **part.options, "flagged": flagged})
+        findings = {name: one.result.findings for name, one in checks.items()}
+        first = {name: found[0].to_json() for name, found in findings.items() if found}
+        defences["scan"] = ScanFacts.of(
+            {
+                "method": part.method,
+                **part.options,
+                "flagged": flagged,
+                "first": {
+                    name: f"{one.get('captions')}2{one.get('images')}"
+                    for name, one in first.items()
+                },
+                "p_value": {
+                    name: min((one.p_value for one in found), default=1.0)
+                    for name, found in findings.items()
+                },
+            }
+        )
         write_json(out / CHECK_FILE, {name: one.to_json() for name, one in checks.items()})
 
     with _timed(seconds, "evaluate"):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from mmpoison.attacks.goal import goal_classes
 from mmpoison.attacks.surrogate import VectorSurrogate
 from mmpoison.base.files import cache_folder
 from mmpoison.base.progress import ProgressFor
-from mmpoison.datasets.catalogue import load_dataset
+from mmpoison.datasets.catalogue import DATASETS, load_dataset
 from mmpoison.evaluation.measure import ModelMeasurement
 from mmpoison.images.sources import States, file_states, refuse_changed
 from mmpoison.models.compute_environment import encoder_identity
@@ -28,7 +29,7 @@ from mmpoison.models.inputs import (
 )
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import IntArray, PairDataset
-from mmpoison.runs.recipe import DataPart
+from mmpoison.runs.recipe import DataPart, Recipe
 
 T = TypeVar("T")
 
@@ -51,6 +52,19 @@ class RunCache:
             [part.model_dump(mode="json"), seed],
             lambda: load_dataset(part.name, part.root, seed=seed, options=part.options),
         )
+
+    def poisoned(
+        self, recipe: Recipe, pairs: PairDataset, make: Callable[[], PairDataset]
+    ) -> PairDataset:
+        """Return the poisoned set of a recipe: runs that differ in their defence share it.
+
+        Args:
+            recipe: Its attack and seed, and the model that a surrogate may be.
+            pairs: The clean set.
+            make: Poisons it.
+        """
+        how = recipe.model_dump(mode="json", include={"seed", "attack", "model", "share_features"})
+        return self._get("poisoned", [how, pairs.fingerprint, str(pairs.root)], make)
 
     def files(self, pairs: PairDataset) -> str:
         """Return the digest of the state of the image files of a set."""
@@ -193,6 +207,13 @@ class RunCache:
         loaded.move_to_end(text)
         value: T = loaded[text][0]
         return value
+
+
+def goal_classes_of(part: DataPart, seed: int) -> Sequence[str]:
+    """List the classes between which goals are possible; drawn scenes know them without being drawn."""
+    if part.name in DATASETS and (known := DATASETS[part.name].classes):
+        return known
+    return goal_classes(RunCache().pairs(part, seed))
 
 
 def _files_digest(pairs: PairDataset) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmpoison._version import __version__
+from mmpoison.attacks.catalogue import build_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.progress import RunProgress
@@ -28,6 +31,7 @@ from mmpoison.evaluation.test_set import TestEmbeddings, drift_between
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.export import size_facts
 from mmpoison.models.inputs import PairInputs
+from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import (
     ClassRetrieval,
@@ -41,13 +45,16 @@ from mmpoison.records.run_files import (
     TransferMeasures,
 )
 from mmpoison.runs.prepared_run import PreparedRun, load_transfer
-from mmpoison.runs.recipe import TransferPart
+from mmpoison.runs.recipe import Recipe, TransferPart
 from mmpoison.runs.run_cache import RunCache, prepare_inputs
 from mmpoison.runs.run_folder import versions
 from mmpoison.runs.run_stages import SUSPECTS
 from mmpoison.runs.trained_models import TrainedModel, Verdicts
 
 SUSPICIOUS_SHOWN = 12
+
+LOSSES = (0.001, 0.01, 0.02, 0.05)
+"""Shares of clean pairs lost at which the recall of a filter is measured."""
 
 LEAST_KEPT = 0.75
 """A filter that keeps a smaller share of the pairs is flagged: no attack here poisons a quarter of the data."""
@@ -155,6 +162,7 @@ class RunMeasures:
             "poisoned_pairs": len(manifest.pairs),
             "training_pairs": manifest.training_pairs,
             "poisoning_rate": manifest.rate,
+            **_means(recipe, manifest),
             "trainable": recipe.training.trainable,
             "data": {
                 "name": recipe.data.name,
@@ -167,7 +175,11 @@ class RunMeasures:
             "model": {
                 "name": start.name,
                 **size_facts(start),
-                "class_retrieval": self._class_retrieval(measured, goal_targets[0].goal),
+                **(
+                    {"class_retrieval": self._class_retrieval(measured, goal_targets[0].goal)}
+                    if goal_targets
+                    else {}
+                ),
             },
             "training": {
                 name: model.training for name, model in models.items() if model.training is not None
@@ -237,7 +249,13 @@ class RunMeasures:
                 f"the filter dropped {dropped:.0%} of the training pairs: its threshold does "
                 "not fit these data, so the filtered model says nothing about the defence"
             )
-        facts = FilterFacts.of(verdicts.facts, "facts of the filter")
+        known = dict(verdicts.facts)
+        if 0 < (bad := train.poisoned).sum() < len(bad):
+            scores = verdicts.distances
+            known["recall"] = {
+                f"{lost:g}": recall_at(scores[bad], scores[~bad], lost) for lost in LOSSES
+            }
+        facts = FilterFacts.of(known, "facts of the filter")
         self.progress.say(
             f"{facts.method} by {facts.encoder}: {facts.dropped_pairs} of {len(train):,} pairs dropped"
         )
@@ -258,6 +276,34 @@ class RunMeasures:
             ],
         )
         return facts
+
+
+def _means(recipe: Recipe, manifest: PoisonManifest) -> dict[str, str]:
+    """Say whose images carry the poison, and which model the attacker knew, where there are any."""
+    found = {}
+    if manifest.pairs:
+        new = all(pair.poisoned_image in manifest.added_images for pair in manifest.pairs)
+        found["carrier"] = "new images" if new else manifest.options.get("carrier", "existing")
+    attack = build_attack(recipe.attack.name, recipe.attack.goals, recipe.attack.options)
+    if any(getattr(attack, f"needs_{what}", False) for what in ("embeddings", "pixels")):
+        found["surrogate"] = getattr(attack, "encoder", None) or recipe.model.name
+    return found
+
+
+def recall_at(
+    positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]], lost: float
+) -> float:
+    """Return the share of positives above the scores of all but a share of the negatives, in [0, 1].
+
+    Args:
+        positive: Scores of the poisoned pairs, shape `(n,)`.
+        negative: Scores of the clean pairs, shape `(m,)`.
+        lost: Share of the clean pairs that may be lost, in [0, 1].
+
+    >>> recall_at(np.array([3.0, 9.0]), np.arange(11.0), lost=0.2)
+    0.5
+    """
+    return float((positive > np.quantile(negative, 1 - lost)).mean())
 
 
 def _counts(pairs: PairDataset) -> dict[str, int]:

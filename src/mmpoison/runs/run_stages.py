@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
-from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.progress import RunProgress
 from mmpoison.defenses.catalogue import (
     DEFENSES,
@@ -26,7 +26,7 @@ from mmpoison.defenses.scan.cut.score_filter import build_filter
 from mmpoison.evaluation.rows import probed_test
 from mmpoison.evaluation.test_set import TestEmbeddings
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
-from mmpoison.models.compute_environment import compute_environment, cpu_kind
+from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
@@ -52,11 +52,14 @@ from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
 SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
-OWN = (*SUSPECTS, "filter")
+OWN = (*SUSPECTS, "filter", "other_filter")
 """Stages of the poison of one run."""
 
-LARGEST_CACHED = 64 << 20
+LARGEST_CACHED = 1 << 20
 """Results of one run alone that take more bytes leave the cache with it, where `evict` says so."""
+
+OTHER_FILTER = "other_filter"
+"""The stage of the filter whose number of dropped pairs another filter takes (`as_many_as`)."""
 
 OF_ONE_RUN = "of_one_run"
 """In the note of a cache entry: it was made by such a run, for itself."""
@@ -88,17 +91,11 @@ class _Keys:
             else None
         )
         trainings = {"clean_model": run.pairs, "poisoned": run.poisoned}
-        size = 0
         for name, data in trainings.items():
-            size = len(data.select(split="train"))
-            keys[name] = self._training(
-                name, start, data, "train", size, recipe.training, probes=watched
-            )
+            keys[name] = self._training(name, start, data, "train", recipe.training, probes=watched)
         if "order-drift" in recipe.study:
-            clean_pairs = int((~run.poisoned.select(split="train").poisoned).sum())
             keys[REORDERED] = self._training(
-                *(REORDERED, start, run.poisoned, "train", clean_pairs, recipe.training),
-                skip="poisoned",
+                REORDERED, start, run.poisoned, "train", recipe.training, skip="poisoned"
             )
         if (part := recipe.filter) is not None:
             judge: Any = start
@@ -108,28 +105,14 @@ class _Keys:
                 if part.align is not None:
                     keys["judge"] = self._alignment("judge", encoder, part.align)
                     judge = keys["judge"].digest
-            asked = part.model_dump(mode="json", exclude={"encoder", "align", "equal_steps"})
-            keys["filter"] = CacheKey(
-                "stages/filter",
-                {
-                    **self._common(
-                        run.poisoned, filter_pairs, DEFENSES[part.method], store_verdicts
-                    ),
-                    "judge": judge,
-                    "filter": asked,
-                    "labels": part.labels_digest,
-                    "on_features": run.on_features,
-                    "judge_on_features": run.judge_on_features,
-                },
-                "filter",
-                stage_note(size, "filter", asked, judge if isinstance(judge, dict) else "own"),
-            )
+            if (other := part.as_many_as) is not None:
+                keys[OTHER_FILTER] = self._filter(OTHER_FILTER, other, judge)
+            keys["filter"] = self._filter("filter", part, judge)
             keys["filtered"] = self._training(
                 "filtered",
                 start,
                 run.poisoned,
                 "train",
-                size,
                 recipe.training,
                 kept_by=keys["filter"].digest,
                 equal_steps=part.equal_steps or None,
@@ -140,7 +123,6 @@ class _Keys:
                 start,
                 run.poisoned,
                 "train",
-                size,
                 recipe.training,
                 made_by=(DEFENSES[robust.method],),
                 defense=[robust.method, robust.options],
@@ -151,8 +133,7 @@ class _Keys:
                 keys["poisoned"].digest,
                 run.poisoned,
                 "val",
-                len(repair_pairs(run.poisoned, repair, recipe.seed)),
-                # a repair that takes no settings is forecast as a training like the run's own
+                # a repair that takes no settings has the run's own in its key
                 repair.training or recipe.training,
                 made_by=(DEFENSES[repair.method],),
                 defense=[repair.method, repair.options],
@@ -163,6 +144,21 @@ class _Keys:
                 else None,
             )
         return keys
+
+    def _filter(self, name: str, part: FilterPart, judge: Any) -> CacheKey:
+        run = self.run
+        return CacheKey(
+            "stages/filter",
+            {
+                **self._common(run.poisoned, filter_pairs, DEFENSES[part.method], store_verdicts),
+                "judge": judge,
+                "filter": part.model_dump(mode="json", exclude={"encoder", "align", "equal_steps"}),
+                "labels": part.labels_digest,
+                "on_features": run.on_features,
+                "judge_on_features": run.recipe.share_features,
+            },
+            name,
+        )
 
     @cached_property
     def _files(self) -> str:
@@ -183,11 +179,9 @@ class _Keys:
         start: Any,
         data: PairDataset,
         split: str,
-        size: int,
         settings: TrainingSettings,
         probes: Any = None,
         made_by: tuple[object, ...] = (),
-        encoder: DualEncoder | None = None,
         **more: Any,
     ) -> CacheKey:
         precision = autocast(self.run.device, settings.precision)[1]
@@ -205,18 +199,15 @@ class _Keys:
         }
         if probes is not None:
             parts["pairs"] = self.run.pairs.fingerprint
-        steps = Plan(size, settings, self.run.recipe.seed).steps
-        kind = [settings.trainable, settings.batch_size, settings.chunk_size, probes is not None]
-        weights = self.run_cache.identity(encoder or self.run.start)["weights"]
-        note = stage_note(steps * settings.batch_size, *kind, parts["on_features"], weights)
-        return CacheKey("stages/finetune", parts, name, note)
+        return CacheKey("stages/finetune", parts, name)
 
     def _alignment(self, name: str, encoder: DualEncoder, settings: TrainingSettings) -> CacheKey:
         return self._training(
-            *(name, self.run_cache.identity(encoder), self.run.pairs, "val"),
-            len(alignment_pairs(self.run.pairs, name, self.run.halves)),
+            name,
+            self.run_cache.identity(encoder),
+            self.run.pairs,
+            "val",
             settings,
-            encoder=encoder,
             half=None if self.run.halves is None else name,
         )
 
@@ -226,49 +217,38 @@ class _Keys:
         return self.run.on_features or (name == "pretrained" and settings.heads_only)
 
 
-def stage_note(work: int, *pace: Any) -> dict[str, Any]:
-    """Describe a stage for the estimates of `--dry-run`: its amount of work, and what its pace depends on.
-
-    The pace is that of stages with the same `like` on this machine, with as many threads.
-    """
-    computed = [*pace, cpu_kind(), torch.get_num_threads()]
-    return {"work": max(1, work), "like": digest_of(computed)}
-
-
 @dataclass
 class RunStages:
     """Runs the stages of a run, or reads their cached results.
 
     Attributes:
         run: What they work on.
-        out: The run folder; None for stages of which nothing but the cache is written.
+        out: The run folder.
         store: The content cache.
         run_cache: What this process has loaded.
         progress: Reports the progress.
         save_models: Save the checkpoints in the run folder too.
         seconds: Of each stage that was made here.
         made: For each stage its key, and whether it was `made` here, or found in the `cache` or the `run folder`.
-        evict: No other run needs what this one makes of its poison: `evict_own` may delete it.
+        evict: Stages whose results no other run needs: `evict_own` may delete them.
     """
 
     run: PreparedRun
-    out: Path | None
+    out: Path
     store: ContentCache
     run_cache: RunCache
     progress: RunProgress
     save_models: bool
     seconds: dict[str, float] = field(default_factory=dict)
     made: dict[str, dict[str, str]] = field(default_factory=dict)
-    evict: bool = False
+    evict: Collection[str] = ()
 
     @cached_property
     def keys(self) -> dict[str, CacheKey]:
         """The stages by name."""
         keys = stage_keys(self.run, self.run_cache)
-        if not self.evict:
-            return keys
         return {
-            name: replace(key, note={**key.note, OF_ONE_RUN: True}) if name in OWN else key
+            name: replace(key, note={OF_ONE_RUN: True}) if name in self.evict else key
             for name, key in keys.items()
         }
 
@@ -355,10 +335,20 @@ class RunStages:
 
     def verdicts(self, pretrained: DualEncoder) -> Verdicts:
         """Filter the training pairs, and return the verdicts."""
-        run, part = self.run, self.run.recipe.filter
-        assert part is not None
+        assert self.run.recipe.filter is not None
+        return self._verdicts("filter", self.run.recipe.filter, pretrained)
+
+    def _verdicts(self, name: str, part: FilterPart, pretrained: DualEncoder) -> Verdicts:
+        run = self.run
         train = run.poisoned.select(split="train")
         judge, inputs_of_judge = self._judge(part, pretrained)
+        options = part.options
+        if part.as_many_as is not None:
+            dropped = ~self._verdicts(OTHER_FILTER, part.as_many_as, pretrained).keep
+            if not dropped.any():
+                facts = {"method": part.method, "encoder": judge.name, "dropped_pairs": 0}
+                return Verdicts(~dropped, np.zeros(len(train)), facts)
+            options = {**options, "clean_loss": float(dropped.mean())}
 
         def make(folder: Path) -> None:
             inputs = inputs_of_judge()
@@ -366,23 +356,23 @@ class RunStages:
             result = filter_pairs(
                 run.poisoned,
                 judge,
-                build_filter(part.method, part.options),
+                build_filter(part.method, options),
                 trusted=part.trusted,
                 force=part.force,
                 inputs=inputs,
                 seed=run.recipe.seed,
                 progress=self.progress.progress,
             )
-            self._count("filter", begun)
+            self._count(name, begun)
             store_verdicts(folder, result)
 
         verdicts, found = self.store.obtain(
-            self.keys["filter"],
+            self.keys[name],
             lambda folder: read_verdicts(folder, len(train)),
             make,
             say=self.progress.say,
         )
-        self._tell("filter", "cache" if found else "made")
+        self._tell(name, "cache" if found else "made")
         return verdicts
 
     def filtered(self, pretrained: DualEncoder, verdicts: Verdicts) -> TrainedModel:
@@ -404,7 +394,7 @@ class RunStages:
             return pretrained, lambda: self.inputs
         run, align = self.run, part.align
         judge = self.run_cache.encoder(part.encoder, device=run.device)
-        fed = run.judge_on_features and judge.has_heads if align is None else align.heads_only
+        fed = run.recipe.share_features and judge.has_heads if align is None else align.heads_only
 
         def inputs() -> PairInputs:
             return self.run_cache.inputs(
@@ -461,35 +451,25 @@ class RunStages:
             facts["learning_rate"] = part.training.learning_rate
         return model, SterilizeFacts.of(facts)
 
-    def evict_own(self, *, small: bool = False, keep: Collection[str] = ()) -> None:
+    def evict_own(self) -> None:
         """Delete what this run made of its poison for itself from the cache; the run is complete.
 
         What another command made or resumed for itself stays. A model in use by another process is made again there.
-
-        Args:
-            small: Delete verdicts and small models too.
-            keep: Stages that stay.
         """
-        if not self.evict:
-            return
-        for name in OWN:
-            entry = None
-            if name in self.keys and name not in keep:
-                entry = self.store.entry(self.keys[name])
-            if entry is None or not (small or entry.bytes > LARGEST_CACHED):
+        for name in self.evict:
+            entry = self.store.entry(self.keys[name]) if name in self.keys else None
+            if entry is None or entry.bytes <= LARGEST_CACHED:
                 continue
             note = entry.about.get("note")
             if isinstance(note, dict) and note.get(OF_ONE_RUN) is True:
                 self.store.delete(entry)
 
-    def took(self, name: str) -> float | None:
-        """Return the seconds of a stage, here or where its cached result was made; None where that is not known."""
-        here = self.seconds.get("filter" if name == "filter" else f"train_{name}")
-        if here is not None:
-            return here
-        entry = self.store.entry(self.keys[name])
-        seconds = None if entry is None else entry.about.get("seconds")
-        return seconds if isinstance(seconds, float) else None
+    @property
+    def bytes_made(self) -> int:
+        """What it made in the cache, and left there."""
+        made = (self.keys[name] for name, how in self.made.items() if how["from"] == "made")
+        entries = (self.store.entry(key) for key in made)
+        return sum(entry.bytes for entry in entries if entry is not None)
 
     # -- one model ------------------------------------------------------------------------------------------------
 
@@ -504,8 +484,8 @@ class RunStages:
         new_name: str,
         make_probe: Callable[[Path], Probes | None] = lambda file: None,
     ) -> TrainedModel:
-        own = None if self.out is None else self.out / "models" / name
-        if own is not None and own.is_dir():
+        own = self.out / "models" / name
+        if own.is_dir():
             self._tell(name, "run folder")
             return TrainedModel.of_checkpoint(load_checkpoint(own).to(self.run.device))
 
@@ -532,9 +512,8 @@ class RunStages:
         )
         self._tell(name, "cache" if found else "made")
         model = TrainedModel(result.encoder, result.summary(), probes)
-        if self.out is not None:
-            link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
-        if own is not None and self.save_models:
+        link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
+        if self.save_models:
             recipe = self.run.recipe
             card = model_card(
                 model.encoder,

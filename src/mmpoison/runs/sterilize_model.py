@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.extras import require
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import is_main_process
@@ -101,12 +100,9 @@ class Sterilized:
         ]
 
     def to_pandas(self) -> Any:
-        """Return what was measured during the repair as a `pandas.DataFrame`: a row for each learning rate and step.
+        """Return what was measured during the repair as a `pandas.DataFrame`: a row for each learning rate and step."""
+        import pandas  # half a second
 
-        Raises:
-            InputError: If pandas is not installed.
-        """
-        pandas = require("pandas", "Sterilized.to_pandas needs pandas")
         rows = [
             {"learning_rate": one.learning_rate, "chosen": one.chosen, **probe.to_json()}
             for one in self.branches

@@ -1,7 +1,7 @@
 """Uncertainty of numbers: over seeds, over captions that share an image, and between two settings.
 
 - `summarize`: mean, standard deviation and 95% interval of one number a seed.
-- `clustered_mean`, `clustered_share`, `cluster_bootstrap`: intervals of means, shares and other numbers over queries.
+- `clustered_mean`, `clustered_share`: intervals of means and shares over queries.
   The queries of one image (its five captions) are correlated and count as one piece of evidence, not five.
 - `probability_below_zero`: of a mean difference, by the distribution that gives its interval.
 - `compare`: two settings paired by seed: t-test and Wilcoxon test, two-tailed, with effect sizes.
@@ -11,34 +11,6 @@ Pure functions of NumPy arrays; the tests are SciPy's. A number that is not defi
 without spread) is None, never 0 and never NaN.
 """
 
-from mmpoison.statistics._intervals import (
-    FEWEST_SEEDS,
-    UNBOUNDED,
-    Comparison,
-    Estimate,
-    Summary,
-    cluster_bootstrap,
-    clustered_mean,
-    clustered_share,
-    compare,
-    probability_below_zero,
-    summarize,
-    true_pair_auroc,
-    twice_below,
-)
+import lazy_loader
 
-__all__ = [
-    "FEWEST_SEEDS",
-    "UNBOUNDED",
-    "Comparison",
-    "Estimate",
-    "Summary",
-    "cluster_bootstrap",
-    "clustered_mean",
-    "clustered_share",
-    "compare",
-    "probability_below_zero",
-    "summarize",
-    "true_pair_auroc",
-    "twice_below",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -231,54 +230,6 @@ def clustered_share(
         effective = min(float(n), max(1.0, independent))
     low, high = _clopper_pearson(share * effective, effective, confidence)
     return Estimate(n, count, share, low, high, confidence)
-
-
-def cluster_bootstrap(
-    values: npt.ArrayLike,
-    clusters: npt.ArrayLike,
-    statistic: Callable[[FloatVector], float],
-    *,
-    seed: int,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-) -> Estimate:
-    """Compute any statistic with a percentile interval: whole clusters are resampled, never single queries.
-
-    Use it for statistics without a formula, such as a median of ranks; else `clustered_mean` or `clustered_share`.
-
-    Args:
-        values: Shape (n,).
-        clusters: Shape (n,), as for `clustered_mean`.
-        statistic: Takes values of shape (m,), gives a number.
-        seed: Of the drawing.
-        resamples: How often to draw.
-        confidence: Between 0 and 1.
-
-    Raises:
-        InputError: As `clustered_mean`, or fewer than 100 resamples.
-
-    Example:
-        >>> ranks, image = [0, 1, 0, 9, 8, 9], [0, 0, 0, 1, 1, 1]
-        >>> median = cluster_bootstrap(ranks, image, np.median, seed=0)
-        >>> median.value, median.low, median.high
-        (4.5, 0.0, 9.0)
-    """
-    array, code, count = _read(values, clusters, confidence)
-    if resamples < 100:
-        raise InputError(f"resamples {resamples}: at least 100 are needed for an interval")
-    value = float(statistic(array))
-    if count == 1:
-        return Estimate(len(array), 1, value, None, None, confidence)
-    order = np.argsort(code, kind="stable")
-    members = np.split(array[order], np.flatnonzero(np.diff(code[order])) + 1)
-    rng = np.random.default_rng(seed)
-    drawn = [
-        float(statistic(np.concatenate([members[c] for c in rng.integers(0, count, count)])))
-        for _ in range(resamples)
-    ]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Estimate(len(array), count, value, float(low), float(high), confidence)
 
 
 def probability_below_zero(mean: Estimate) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import TextIOBase
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from mmpoison.base.extras import is_installed
 from mmpoison.base.files import atomic_file
-from mmpoison.base.untrusted import bounded_lines, open_bytes, parse_json
+from mmpoison.base.untrusted import parse_json, read_lines
 from mmpoison.errors import InputError, ResultError
 
 LINES_FILE = "steps.jsonl"
@@ -95,15 +96,11 @@ class StepLog:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
-    if path.is_file():
-        with open_bytes(path) as stream:
-            for raw in bounded_lines(stream, path):
-                try:
-                    line = parse_json(raw, path)
-                except InputError:
-                    continue  # the last line of a process that was killed
-                if isinstance(line, dict) and type(line.get("step")) in (int, float):
-                    lines.append(line)
+    for raw in read_lines(path) if path.is_file() else ():
+        with suppress(InputError):  # the last line of a process that was killed
+            line = parse_json(raw, path)
+            if isinstance(line, dict) and type(line.get("step")) in (int, float):
+                lines.append(line)
     return lines
 
 

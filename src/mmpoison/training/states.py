@@ -153,25 +153,18 @@ class StateFolder:
                 with temporary.open("rb") as stream:
                     os.fsync(stream.fileno())
         except (OSError, safetensors.SafetensorError, DiskFull) as error:
-            raise self._not_saved(error, tensors, state.step) from None
+            saved = self.paths()
+            resumes = (
+                f"the same command resumes at {saved[0].stem}" if saved else "no state is saved"
+            )
+            kind = DiskFull if isinstance(error, DiskFull) else InputError
+            raise kind(
+                f"the state of step {state.step} cannot be saved ({error}); {resumes}"
+            ) from None
         for old in self.paths()[self.checkpoints.keep :]:
             old.unlink(missing_ok=True)
         self._last = time.monotonic()
         self._cost = self._last - begun
-
-    def _not_saved(self, error: Exception, tensors: dict[str, Tensor], step: int) -> InputError:
-        saved = self.paths()
-        go_on = f"the same command resumes at {saved[0].stem}" if saved else "no state is saved yet"
-        if isinstance(error, DiskFull):
-            needed = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
-            free = shutil.disk_usage(self.folder).free / 1e9
-            return DiskFull(
-                f"{self.folder}: the disk is full: the state of step {step} takes {needed:.2f} GB, {free:.2f} GB are "
-                f"free: free some; {go_on}"
-            )
-        return InputError(
-            f"{self.folder}: the state of step {step} cannot be saved ({error}); {go_on}"
-        )
 
     def _check(self, job: dict[str, Any], path: Path) -> None:
         here = parse_json(json.dumps(self.job), "this training")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpoison.datasets.fetch.transfer import unpack
+from mmpoison.datasets.fetch import unpack
 from mmpoison.errors import InputError
 
 MOST = 1_000_000

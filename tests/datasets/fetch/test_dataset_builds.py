@@ -19,10 +19,8 @@ from tests.conftest import SHARED
 from tests.datasets.published.conftest import coco_name, write_coco, write_regions
 
 from mmpoison.cli import main
-from mmpoison.datasets import DATASETS, load_dataset, load_pairs
-from mmpoison.datasets.fetch import builds
-from mmpoison.datasets.fetch import builds as module
-from mmpoison.datasets.fetch.builds import (
+from mmpoison.datasets import DATASETS, fetch, load_dataset, load_pairs
+from mmpoison.datasets.fetch import (
     PublicFile,
     build_dataset,
     fetch_and_unpack,
@@ -60,7 +58,7 @@ def files(web: Web) -> list[PublicFile]:
     size, digest = len(PARTS["images.zip"]), hashlib.sha256(PARTS["images.zip"]).hexdigest()
     return [
         PublicFile("captions.zip", (urls["captions.zip"],), 1000, wanted="captions.json".__eq__),
-        PublicFile("images.zip", (urls["images.zip"],), size, size, digest),
+        PublicFile("images.zip", (urls["images.zip"],), size, digest),
     ]
 
 
@@ -146,7 +144,7 @@ def test_a_published_checksum_is_not_overruled(
     files: list[PublicFile], web: Web, tmp_path: Path
 ) -> None:
     web.files["/images.zip"] = zipped({f"images/{n}.jpg": b"x" * 1000 for n in range(5)})
-    assert len(web.files["/images.zip"]) == files[1].size
+    assert len(web.files["/images.zip"]) == files[1].about
     with pytest.raises(InputError, match=r"images.zip: SHA256 hash .* does not match") as error:
         fetch_and_unpack("set", files, tmp_path / "o")
     assert "delete its entry" not in str(error.value)
@@ -164,7 +162,7 @@ def test_mirrors(files: list[PublicFile], web: Web, tmp_path: Path) -> None:
 
 
 def test_no_more_is_taken_than_expected(files: list[PublicFile], tmp_path: Path) -> None:
-    for file, most in ((replace(files[1], size=7), 7), (replace(files[0], about=7), 14)):
+    for file, most in ((replace(files[1], about=7), 7), (replace(files[0], about=7), 14)):
         with pytest.raises(InputError, match=rf"{file.name}: has .* at most {most} were expected"):
             fetch_and_unpack("set", [file], tmp_path / "o")
 
@@ -189,7 +187,7 @@ def test_what_was_good_once_is_not_forgotten(
     def full(*arguments: Any, **options: Any) -> list[str]:
         raise InputError("the disk is full")
 
-    monkeypatch.setattr(module, "unpack", full)
+    monkeypatch.setattr(fetch, "unpack", full)
     with pytest.raises(InputError, match="the disk is full"):
         fetch_and_unpack("set", files, tmp_path / "b")
     assert (cache / "set" / "download.json").read_text() == before
@@ -248,7 +246,7 @@ def test_what_can_be_downloaded() -> None:
 
 
 def every_file() -> list[PublicFile]:
-    return [file for files in builds.ARCHIVES.values() for file in files.values()]
+    return [file for files in fetch.ARCHIVES.values() for file in files.values()]
 
 
 @pytest.mark.parametrize("file", every_file(), ids=lambda file: file.name)
@@ -262,7 +260,6 @@ def test_addresses_and_checksums_are_well_formed(file: PublicFile) -> None:
     assert file.about > 0
     if file.sha256 is not None:
         assert len(bytes.fromhex(file.sha256)) == 32
-        assert file.size == file.about
 
 
 def test_what_cannot_be_had() -> None:
@@ -297,7 +294,7 @@ def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     for path, content in served.items():
         name, size = Path(path).name, len(content)
         url, sha256 = web.add(f"/{path}", content), hashlib.sha256(content).hexdigest()
-        known[name] = PublicFile(name, (url,), size, size, sha256)
+        known[name] = PublicFile(name, (url,), size, sha256)
     monkeypatch.setattr(coco, "ARCHIVES", {"coco": known})
 
 

@@ -14,8 +14,8 @@ import pooch
 import pytest
 import requests
 
-from mmpoison.datasets.fetch import transfer
-from mmpoison.datasets.fetch.transfer import download
+from mmpoison.datasets import fetch
+from mmpoison.datasets.fetch import download
 from mmpoison.errors import InputError
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte, so that it comes in several pieces
@@ -36,10 +36,10 @@ def get(web: Web, target: Path) -> Get:
     """Fetch `/data.zip`."""
     url = web.add("/data.zip", CONTENT)
 
-    def fetch(**how: Any) -> None:
+    def fetch_it(**how: Any) -> None:
         download(how.pop("url", url), target, **{"most": SIZE, **how})
 
-    return fetch
+    return fetch_it
 
 
 def left(target: Path) -> list[str]:
@@ -76,7 +76,7 @@ def test_redirections_are_followed_and_no_length_is_needed(get: Get, web: Web) -
 def test_a_failure_is_tried_again(
     get: Get, web: Web, monkeypatch: pytest.MonkeyPatch, trouble: dict[str, list[int]]
 ) -> None:
-    monkeypatch.setattr(transfer, "RETRIES", 1)
+    monkeypatch.setattr(fetch, "RETRIES", 1)
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     web.behave(**trouble)
     get(sha256=SHA256)
@@ -115,7 +115,7 @@ def test_nothing_is_left_of_a_failure(
 def test_a_server_that_falls_silent_is_left(
     get: Get, monkeypatch: pytest.MonkeyPatch, target: Path
 ) -> None:
-    monkeypatch.setattr(transfer, "TIMEOUT", 0.2)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

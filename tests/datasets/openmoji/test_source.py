@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmpoison.datasets import load_dataset, load_pairs
-from mmpoison.datasets.fetch.builds import build_dataset
+from mmpoison.datasets.fetch import build_dataset
 
 SMALL: dict[str, Any] = {"unlabelled": 10, "per_class": 2, "held_out": 4, "size": 16}
 

@@ -192,15 +192,13 @@ def test_missing_images_leave_the_halves_and_the_json_alone_keeps_every_entry(
     assert all(whole[name] == line for name, line in some.items())
 
 
-def test_an_entry_twice_and_paths_that_climb(published: Path, tmp_path: Path) -> None:
+def test_a_path_that_climbs(published: Path, tmp_path: Path) -> None:
     file = copied(published, "pascal-sentences", tmp_path) / "pascal_sentences.json"
     entry = '{"category": "sheep", "captions": ["x"]}'
-    more = f', "../../up.jpg": {entry}, "2008_000000.jpg": {entry}}}'
-    file.write_text(file.read_text()[:-1] + more)
+    file.write_text(file.read_text()[:-1] + f', "../../up.jpg": {entry}}}')
     pairs = load_pascal_sentences(file.parent)
-    up, twice = pairs.problems
+    (up,) = pairs.problems
     assert "'images/../../up.jpg' leaves the folder" in up
-    assert "image 'images/2008_000000.jpg' occurs twice" in twice
     assert len(pairs) == 400
 
 

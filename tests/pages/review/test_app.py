@@ -159,14 +159,3 @@ def test_a_file_that_somebody_broke_is_said(client: TestClient, file: Path) -> N
     answer = client.get("/api/review")
     assert answer.status_code == 400
     assert "line 2: verdict 'perhaps'" in answer.json()["error"]
-
-
-def test_other_sites_change_nothing(client: TestClient, file: Path) -> None:
-    name = client.get("/api/pairs/0").json()["name"]
-    answer = client.post(
-        "/api/pairs/0/verdict",
-        json={"pair": name, "verdict": "drop", "was": ""},
-        headers={"origin": "https://evil.example"},
-    )
-    assert answer.status_code == 403
-    assert set(read_labels(file).values()) == {""}

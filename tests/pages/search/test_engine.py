@@ -89,32 +89,6 @@ def test_distances_of_a_pair(engine: Engine, poisoned: Collection, checkpoint: P
         assert fact.distance["tiny"] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("query", "shown", "target", "message"),
-    [
-        ("  ", 5, "", "query is empty"),
-        ("a" * 1001, 5, "", "1,001 characters"),
-        ("a", 0, "", "0 results"),
-        ("a", 51, "", "51 results"),
-        ("a", 5, "class:plane", "unknown class 'plane'"),
-    ],
-)
-def test_queries_that_are_refused(
-    engine: Engine, poisoned: Collection, query: str, shown: int, target: str, message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        engine.images_for(poisoned, "test", query, shown=shown, target=target)
-
-
-def test_pictures_that_are_refused(
-    fresh_engine: Engine, poisoned: Collection, cut_jpeg: bytes, huge_png: bytes
-) -> None:
-    # at once, also while the captions are still being embedded
-    for data in (cut_jpeg, huge_png, b"", bytes(11 * 2**20)):
-        assert "picture" in refusal(fresh_engine.captions_for, poisoned, "test", data, shown=5)
-    assert "image 56" in refusal(fresh_engine.captions_for, poisoned, "test", 56, shown=5)
-
-
 # -- the library -----------------------------------------------------------------------------------
 
 
@@ -243,10 +217,12 @@ def test_what_a_library_refuses(make_library: Callable[..., Library], squares: P
     assert "the same images" in refusal(twice.wait)
 
 
-def test_stopping_ends_the_thread(
-    one_model: Callable[[Collection], Engine], squares: PairDataset
+def test_what_is_refused_at_once_and_a_stop(
+    fresh_engine: Engine, poisoned: Collection, cut_jpeg: bytes
 ) -> None:
-    library = one_model(Collection("a", squares)).library
-    library.stop()
-    assert library._thread is not None
-    assert not library._thread.is_alive()
+    # while the captions are still being embedded
+    assert "picture" in refusal(fresh_engine.captions_for, poisoned, "test", cut_jpeg, shown=5)
+    assert "51 results" in refusal(fresh_engine.images_for, poisoned, "test", QUERY, shown=51)
+    fresh_engine.library.stop()
+    assert fresh_engine.library._thread is not None
+    assert not fresh_engine.library._thread.is_alive()

@@ -85,14 +85,6 @@ def test_search(client: TestClient, engine: Engine, poisoned: Collection) -> Non
             assert hit["target"] == (facts["label"] == "aeroplane")
 
 
-def test_a_gallery_that_is_not_ready_is_said_to_be_waiting(fresh_engine: Engine) -> None:
-    client = TestClient(search_app(fresh_engine), base_url=HOST)
-    answer = search(client, part="all")
-    assert {model["state"] for model in answer["models"]} <= {"waiting", "working"}
-    fresh_engine.library.wait()
-    assert {model["state"] for model in search(client, part="all")["models"]} == {"ready"}
-
-
 def test_a_gallery_that_becomes_ready_while_the_answer_is_made_has_no_results_yet(
     engine: Engine, poisoned: Collection
 ) -> None:

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Unpack, cast
 
-from mmpoison.base.untrusted import MAX_LINE_BYTES, MAX_RECORD, broken_file, open_bytes
+from mmpoison.base.untrusted import MAX_LINE_BYTES, broken_file, open_bytes
 from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.columns import (
     SAMPLE_ROWS,
@@ -169,9 +169,9 @@ class _Lines:
             )
         self.record.append(line)
         self._held += len(line)
-        if self._held > MAX_RECORD:
+        if self._held > MAX_LINE_BYTES:
             raise csv.Error(
-                f"a record of over {MAX_RECORD:,} characters, a quote that is never closed?"
+                f"a record of over {MAX_LINE_BYTES:,} characters, a quote that is never closed?"
             )
         return line
 

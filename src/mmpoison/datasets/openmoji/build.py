@@ -274,7 +274,13 @@ def build_balanced_openmoji(
 
 def _register(name: str, summary: str, **how: Any) -> None:
     where_from = f"made here: mmpoison data build {name} --out DIR"
-    made = partial(DataSource, needs_root=False, attribution=ATTRIBUTION, where_from=where_from)
+    made = partial(
+        DataSource,
+        needs_root=False,
+        attribution=ATTRIBUTION,
+        where_from=where_from,
+        classes=CLASSES,
+    )
     register(made(name=name, summary=summary, **how))
 
 

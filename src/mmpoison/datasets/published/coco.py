@@ -15,7 +15,7 @@ from pydantic import Field
 from mmpoison.base.phrasing import count_phrase, one_line
 from mmpoison.base.progress import Progress
 from mmpoison.datasets.catalogue import derived
-from mmpoison.datasets.fetch.builds import ARCHIVES, PublicFile, fetch_and_unpack, is_jpeg
+from mmpoison.datasets.fetch import ARCHIVES, PublicFile, fetch_and_unpack, is_jpeg
 from mmpoison.datasets.options import Count, words
 from mmpoison.datasets.published.adapter import (
     Id,

@@ -25,12 +25,11 @@ from mmpoison.base.untrusted import (
     bounded_lines,
     decode_line,
     open_bytes,
-    parse_json_pairs,
+    read_json,
     read_text,
 )
 from mmpoison.datasets.catalogue import derived
-from mmpoison.datasets.fetch.builds import PublicFile, open_cache
-from mmpoison.datasets.fetch.transfer import download
+from mmpoison.datasets.fetch import PublicFile, download, open_cache
 from mmpoison.datasets.options import Count
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
@@ -234,7 +233,10 @@ def _read_json(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     entries: list[ImageEntry] = []
     if not file.exists():
         raise InputError(f"{file}: no such file, {needs(PASCAL)}")
-    for name, value in parse_json_pairs(read_text(file), file):
+    listed = read_json(file)
+    if not isinstance(listed, dict):
+        raise InputError(f"{file}: must be a JSON object")
+    for name, value in listed.items():
         where = f"{file.name} {name!r:.80}"
         category = value.get("category") if isinstance(value, dict) else None
         captions = value.get("captions") if isinstance(value, dict) else None

@@ -37,15 +37,16 @@ from mmpoison.defenses.scan.groups.passes import (
     vectors_of,
 )
 from mmpoison.defenses.scan.groups.planted import PlantedSize, plant_goals
-from mmpoison.defenses.scan.passes.runner import ShardRunner, claim_work, file_states
 from mmpoison.defenses.scan.read.checks import GUESSING, SCORE_OFF, ShardFacts, facts_of, notes_on
-from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard, ShardError
+from mmpoison.defenses.scan.read.files import ShardError
+from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard
 from mmpoison.defenses.scan.read.tables import KINDS
 from mmpoison.defenses.scan.read.vector_shard import (
     SAMPLE,
     Arrays,
     SamplePlan,
 )
+from mmpoison.defenses.scan.shard_runner import ShardRunner, claim_work, file_states
 from mmpoison.defenses.scan.sources import OpenedSource
 from mmpoison.defenses.scan.write.files import Judged, KeptFolder, write_scan
 from mmpoison.defenses.scan.write.verdict import ScanFinding

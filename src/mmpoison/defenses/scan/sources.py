@@ -14,11 +14,9 @@ from mmpoison.base.progress import RunProgress
 from mmpoison.datasets.catalogue import DATASETS, NamedData
 from mmpoison.defenses.scan.cut.judging import needs_trusted
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
-from mmpoison.defenses.scan.read.embeddings import EMBEDDED_FORMATS, open_embedded
 from mmpoison.defenses.scan.read.files import list_place
-from mmpoison.defenses.scan.read.pieces import PairPieces
-from mmpoison.defenses.scan.read.shards import EmbeddedSource
-from mmpoison.defenses.scan.read.unreadable import AllUnreadable, Unreadable
+from mmpoison.defenses.scan.read.pieces import AllUnreadable, PairPieces, Unreadable
+from mmpoison.defenses.scan.read.shards import EMBEDDED_FORMATS, EmbeddedSource, open_embedded
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 

@@ -1,24 +1,5 @@
 """The image search engine: results of several models for the same query, side by side."""
 
-from mmpoison.pages.search.collection import Caption, Collection, DistinctCaptions, ShownGoal
-from mmpoison.pages.search.embedded import DEPTH, Ranking
-from mmpoison.pages.search.engine import Answer, Engine, Hit, PairFacts, ResultColumn, side_by_side
-from mmpoison.pages.search.library import Job, Library, Source
+import lazy_loader
 
-__all__ = [
-    "DEPTH",
-    "Answer",
-    "Caption",
-    "Collection",
-    "DistinctCaptions",
-    "Engine",
-    "Hit",
-    "Job",
-    "Library",
-    "PairFacts",
-    "Ranking",
-    "ResultColumn",
-    "ShownGoal",
-    "Source",
-    "side_by_side",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,8 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from mmpoison.defenses.scan.read.files import DataFile, list_place
-from mmpoison.defenses.scan.read.shards import ShardError
+from mmpoison.defenses.scan.read.files import DataFile, ShardError, list_place
 from mmpoison.errors import InputError
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from tests.conftest import write_tar
@@ -23,7 +24,6 @@ from mmpoison.datasets.catalogue import NamedData
 from mmpoison.pairs.table import PairDataset
 
 data = pytest.importorskip("open_clip_train.data")
-pd = pytest.importorskip("pandas")
 
 TASKS = Path(__file__).resolve().parents[4] / "docs" / "tasks"
 PAGES = ("train-on-kept-pairs.md", "scan-web-data.md")

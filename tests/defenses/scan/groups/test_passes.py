@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from tests.defenses.scan.groups.conftest import Made, saved_and_read
 
 from mmpoison.base.seeding import stream_key
-from mmpoison.defenses.scan.groups.cells import (
+from mmpoison.defenses.scan.groups.items import (
     BINS,
     CELLS,
     FEWEST_OF_A_CELL,

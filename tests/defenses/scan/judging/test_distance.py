@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpoison.defenses.scan.read.distance import distances, to_float32
+from mmpoison.defenses.scan.read.vector_shard import distances, to_float32
 
 
 def slow(text: Any, image: Any) -> list[float]:
@@ -76,7 +76,7 @@ def test_blocks_change_no_bit(tmp_path: Path) -> None:
 def test_the_passes_start_without_torch() -> None:
     code = (
         "import sys; import mmpoison.defenses.scan.groups.growth; "
-        "import mmpoison.defenses.scan.read.distance; "
+        "import mmpoison.defenses.scan.read.vector_shard; "
         "sys.exit(' '.join({'torch', 'sklearn', 'open_clip'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -95,7 +95,7 @@ def test_what_a_spreadsheet_writes(tmp_path: Path) -> None:
         ("pair,verdict\n,keep\n", "line 2: names no pair"),
         ("pair,verdict\na#0,keep\na#0,drop\n", "line 3: pair 'a#0' has two verdicts"),
         ('pair,verdict\n"a#0,keep\n', "line 2: broken CSV"),
-        ("pair,verdict\n\xff\n", "line 2: not UTF-8"),
+        ("pair,verdict\n\xff\n", "labels.csv: not UTF-8"),
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, says: str) -> None:

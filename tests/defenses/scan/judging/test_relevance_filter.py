@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.verify.pairs_check import verify_pairs
+from mmpoison.datasets.verify import verify_pairs
 from mmpoison.defenses import FilterResult, RelevanceFilter, Threshold
 from mmpoison.defenses.scan.cut.judging import filter_pairs
 from mmpoison.defenses.scan.cut.result import auroc, average_precision
 from mmpoison.defenses.scan.read.pieces import PairPieces
 from mmpoison.defenses.scan.read.vectors import embed_pairs
-from mmpoison.defenses.scan.write.kept_folder import save_kept
+from mmpoison.defenses.scan.write.own_files import save_kept
 from mmpoison.errors import InputError
 from mmpoison.images import read_image
 from mmpoison.metrics import cosine_distance

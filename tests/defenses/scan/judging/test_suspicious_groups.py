@@ -20,8 +20,7 @@ from mmpoison.defenses.scan.cut.result import FilterResult
 from mmpoison.defenses.scan.groups import describe
 from mmpoison.defenses.scan.groups.describe import DescribedGroup, Vocabulary
 from mmpoison.defenses.scan.groups.passes import read_memory
-from mmpoison.defenses.scan.read.distance import AnyVectors, Vectors
-from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard
+from mmpoison.defenses.scan.read.vector_shard import AnyVectors, Space, Vectors, VectorShard
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.pairs.table import ImageTable
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from tests.defenses.scan.whole.group_loop import groups_in, source_of
 
-from mmpoison.defenses.scan.read.distance import distances
-from mmpoison.defenses.scan.read.vector_shard import VectorShard
+from mmpoison.defenses.scan.read.vector_shard import VectorShard, distances
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
 

@@ -21,11 +21,10 @@ from mmpoison.defenses.scan.groups.passes import (
     read_memory,
     scores_of,
 )
-from mmpoison.defenses.scan.passes.runner import ShardRunner, file_states, load_part
-from mmpoison.defenses.scan.read.distance import AnyVectors
 from mmpoison.defenses.scan.read.shards import EmbeddedSource
-from mmpoison.defenses.scan.read.vector_shard import SAMPLE, VectorShard
+from mmpoison.defenses.scan.read.vector_shard import SAMPLE, AnyVectors, VectorShard
 from mmpoison.defenses.scan.scan import ScanSettings, read_shards
+from mmpoison.defenses.scan.shard_runner import ShardRunner, file_states, load_part
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tests.defenses.scan.groups.conftest import Made, made, saved_and_read
 from tests.defenses.scan.whole.group_loop import Found, groups_in, scan_memory, source_of
 
 from mmpoison.defenses.scan import open_embedded
-from mmpoison.defenses.scan.groups import cells
+from mmpoison.defenses.scan.groups import items
 from mmpoison.defenses.scan.groups import passes as passes_module
 from mmpoison.defenses.scan.groups.levels import false_alarms_at
 from mmpoison.defenses.scan.groups.passes import Group
@@ -109,8 +109,8 @@ def same(one: Found, other: Found) -> None:
 @pytest.fixture
 def few_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few that cells are flagged and thinned."""
-    monkeypatch.setattr(cells, "GATHERED", 100)
-    monkeypatch.setattr(cells, "OF_A_CELL", 20)
+    monkeypatch.setattr(items, "GATHERED", 100)
+    monkeypatch.setattr(items, "OF_A_CELL", 20)
 
 
 @pytest.mark.usefixtures("few_gathered")
@@ -180,7 +180,7 @@ def test_what_is_written_between_the_passes_is_what_is_read(
 
 
 def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "GATHERED", 400)
+    monkeypatch.setattr(items, "GATHERED", 400)
     data = made(5, images=12_000, poison=40)
     shards = data.shards(6)
     found = scanned(shards, sample=4000)

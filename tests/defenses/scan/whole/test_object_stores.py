@@ -19,7 +19,7 @@ from tests.defenses.scan.whole.test_shard_passes import Here
 import mmpoison
 from mmpoison.defenses.scan import open_embedded
 from mmpoison.defenses.scan import scan as module
-from mmpoison.defenses.scan.read.shards import ShardError
+from mmpoison.defenses.scan.read.files import ShardError
 from mmpoison.errors import InputError
 
 RESULTS = ("groups.json", "keep/0.txt", "keep/1.txt", "keep/2.txt")

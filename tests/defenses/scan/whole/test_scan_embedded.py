@@ -26,9 +26,9 @@ from mmpoison.base.progress import SilentProgress
 from mmpoison.defenses.scan import open_embedded
 from mmpoison.defenses.scan import scan as module
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
-from mmpoison.defenses.scan.passes.runner import BLOCK
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.defenses.scan.scan import ScanSettings, scan_embedded
+from mmpoison.defenses.scan.shard_runner import BLOCK
 from mmpoison.defenses.scan.sources import OpenedSource
 from mmpoison.defenses.scan.write.files import Judged
 from mmpoison.errors import InputError

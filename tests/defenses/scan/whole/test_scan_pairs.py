@@ -16,7 +16,7 @@ from tests.defenses.scan.whole.test_shard_passes import Here
 import mmpoison
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.verify.pairs_check import verify_pairs
+from mmpoison.datasets.verify import verify_pairs
 from mmpoison.defenses import DEFENSES, RelevanceFilter, filter_pairs
 from mmpoison.defenses.scan import scan as module
 from mmpoison.defenses.scan.cut.labels import LabelFile, pairs_to_label
@@ -165,7 +165,7 @@ def test_the_page_escapes_what_it_shows(
     evil = PairDataset.build(squares.images, captions, squares.image)
     scan(evil, judge, tmp_path / "out", threshold=1.9)
     page = (tmp_path / "out" / "scan.html").read_text()
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
     assert page.count("data:image/jpeg;base64,") == 48
     assert "http:" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")

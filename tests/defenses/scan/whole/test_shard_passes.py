@@ -14,7 +14,8 @@ import pytest
 
 from mmpoison.base.progress import SilentProgress
 from mmpoison.base.workers import DIED, Reply, TaskRunner
-from mmpoison.defenses.scan.passes.runner import Arrays, ShardRunner, part_file
+from mmpoison.defenses.scan.read.vector_shard import Arrays
+from mmpoison.defenses.scan.shard_runner import ShardRunner, part_file
 from mmpoison.errors import InputError, WorkStopped
 
 

@@ -10,7 +10,6 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.scan.groups.items import Values
 from mmpoison.defenses.scan.groups.levels import LIKELY
 from mmpoison.defenses.scan.groups.passes import (
     SCORE,
@@ -18,7 +17,7 @@ from mmpoison.defenses.scan.groups.passes import (
     find_groups,
     scores_of,
 )
-from mmpoison.defenses.scan.read.distance import DISTANCE
+from mmpoison.defenses.scan.read.vector_shard import DISTANCE, Values
 
 ALIGNED = 0.9
 """From this AUROC of true against shuffled pairs on, a distance says something of a single pair."""

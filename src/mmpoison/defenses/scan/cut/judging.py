@@ -27,8 +27,7 @@ from mmpoison.defenses.scan.groups.passes import (
     ReadPairs,
     read_memory,
 )
-from mmpoison.defenses.scan.read.pieces import PairPieces, pairs_without
-from mmpoison.defenses.scan.read.unreadable import Unreadable, short_reasons
+from mmpoison.defenses.scan.read.pieces import PairPieces, Unreadable, pairs_without, short_reasons
 from mmpoison.errors import InputError, ResultError
 from mmpoison.metrics import cosine_distance
 from mmpoison.pairs.table import BoolArray, IntArray, PairDataset

@@ -7,7 +7,7 @@ from typing import ClassVar
 from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
 from mmpoison.defenses.scan.groups.passes import ReadPairs
-from mmpoison.defenses.scan.read.distance import DISTANCE
+from mmpoison.defenses.scan.read.vector_shard import DISTANCE
 
 
 @DEFENSES.register("relevance-filter")

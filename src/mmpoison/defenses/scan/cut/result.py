@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.scan.groups.describe import DescribedGroup
-from mmpoison.defenses.scan.read.unreadable import Unreadable
+from mmpoison.defenses.scan.read.pieces import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.statistics import Estimate, twice_below
 

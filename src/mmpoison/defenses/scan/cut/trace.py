@@ -20,10 +20,12 @@ from mmpoison.defenses.scan.groups.growth import (
 )
 from mmpoison.defenses.scan.groups.levels import TRACED, false_alarms_at
 from mmpoison.defenses.scan.groups.passes import Group, ReadPairs, scores_of
-from mmpoison.defenses.scan.read.distance import AnyVectors, Vectors, distances
 from mmpoison.defenses.scan.read.vector_shard import (
+    AnyVectors,
     Space,
+    Vectors,
     VectorShard,
+    distances,
     unit,
 )
 from mmpoison.errors import InputError

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.scan.groups.cells import fit_cells
 from mmpoison.defenses.scan.groups.growth import (
     SEEDS_AMONG,
     Grown,
@@ -26,7 +25,7 @@ from mmpoison.defenses.scan.groups.items import (
     PAIRS,
     Items,
     Reduced,
-    Values,
+    fit_cells,
     group_sums,
     image_items,
     item_keys,
@@ -34,12 +33,13 @@ from mmpoison.defenses.scan.groups.items import (
     reduce_sample,
     reduce_shard,
 )
-from mmpoison.defenses.scan.read.distance import Vectors
 from mmpoison.defenses.scan.read.vector_shard import (
     Index,
     Sample,
     Space,
     Stored,
+    Values,
+    Vectors,
     VectorShard,
     unit,
 )

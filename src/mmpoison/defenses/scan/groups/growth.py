@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.scan.groups.items import Values
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES
-from mmpoison.defenses.scan.read.distance import Vectors
-from mmpoison.defenses.scan.read.vector_shard import Index, Stored, unit
+from mmpoison.defenses.scan.read.vector_shard import Index, Stored, Values, Vectors, unit
 
 Numbers = npt.NDArray[np.float64]
 

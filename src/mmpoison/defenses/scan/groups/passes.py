@@ -5,7 +5,7 @@ function of a shard and of what earlier passes found; parts are merged in the or
 
 1. `ReadPass` computes distances and draws a sample (`read_pairs`); `fit.fit_start` fits the spaces and the regressions
    to it.
-2. `CountsPass` scores the conflict of every row and counts rows in cells; `cells.flag` chooses cells.
+2. `CountsPass` scores the conflict of every row and counts rows in cells; `items.flag` chooses cells.
 3. `GatherPass` reads items of flagged cells; `growth.grow_groups` finds groups among them and the sample.
 4. `GrowPass` counts the items near each group, lists its rows and scores every row; `groups_of` joins the counts.
 
@@ -15,22 +15,14 @@ Passes 2 and 4 read all rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.progress import ProgressFor, silent
-from mmpoison.defenses.scan.groups.cells import (
-    Counts,
-    Rows,
-    cells_of,
-    count_in_cells,
-    flag,
-    rows_of_cells,
-)
 from mmpoison.defenses.scan.groups.fit import (
     Background,
     GroupModel,
@@ -52,21 +44,28 @@ from mmpoison.defenses.scan.groups.growth import (
 )
 from mmpoison.defenses.scan.groups.items import (
     IMAGES,
-    Values,
+    Counts,
+    Rows,
+    cells_of,
+    count_in_cells,
+    flag,
     image_items,
     item_keys,
     keys,
     pair_items,
+    rows_of_cells,
 )
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
-from mmpoison.defenses.scan.read.distance import Vectors, distances
 from mmpoison.defenses.scan.read.vector_shard import (
     SAMPLE,
     Arrays,
     Index,
     Sample,
     SamplePlan,
+    Values,
+    Vectors,
     VectorShard,
+    distances,
     hashes,
     part_of,
     prefixed,
@@ -80,91 +79,55 @@ Numbers = npt.NDArray[np.float64]
 State = Callable[[], Arrays]
 """Gives what an earlier pass found; it is sent to workers."""
 
-T = TypeVar("T")
-
 READ, COUNTS, GATHER, SCORE = "1-read", "2-counts", "3-gather", "4-score"
 """Names of the passes."""
 
 
-class Earlier(Protocol):
-    """Reads the result of an earlier pass over the same shard; it is sent to workers."""
-
-    def __call__(self, name: str, number: int, shard: Any) -> Arrays:
-        """Return the arrays.
-
-        Args:
-            name: Of the pass.
-            number: Of the shard.
-            shard: The shard.
-        """
-        ...
+Earlier = Callable[[str, int, Any], Arrays]
+"""`earlier(name, number, shard)` gives the result of an earlier pass over a shard; it is sent to workers."""
 
 
-class PassRunner(Protocol):
-    """Runs passes over shards: in this process, or in others with files between them."""
+class PassRunner:
+    """Runs passes over shards in this process; `ShardRunner` has workers do it, with files between the passes.
 
-    @property
-    def shards(self) -> Mapping[int, Any]:
-        """The shards that can be read, by number."""
-        ...
+    Args:
+        shards: The shards, in the order of their numbers.
+
+    Attributes:
+        shards: Those that can be read, by number.
+    """
+
+    def __init__(self, shards: Mapping[int, Any]) -> None:
+        self.shards = dict(shards)
+        self._found: dict[tuple[str, int], Arrays] = {}
 
     @property
     def earlier(self) -> Earlier:
         """Reads results of earlier passes."""
-        ...
+        return lambda name, number, shard: self._found[name, number]
 
     def run(self, name: str, title: str, compute: Callable[[Any, int], Arrays]) -> None:
-        """Run a pass over all shards."""
-        ...
+        """Run a pass over all shards.
+
+        Args:
+            name: Name of the pass.
+            title: What a user sees.
+            compute: Gives the result of a shard and its number, which seeds what is random.
+        """
+        for number, shard in self.shards.items():
+            self._found[name, number] = compute(shard, number)
 
     def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
         """Read arrays of the result of one shard."""
-        ...
+        return tuple(self._found[name, number][one] for one in arrays)
 
     def whole_parts(self, name: str, only: str = "") -> Iterator[tuple[int, Arrays]]:
         """Read the results of a pass in the order of the shards: all arrays, or those whose names begin so."""
-        ...
+        for number in sorted(self.shards):
+            yield number, self._found[name, number]
 
     def state(self, name: str, arrays: Arrays) -> State:
         """Store what passes found, for the later ones."""
-        ...
-
-
-@dataclass
-class MemoryRunner:
-    """Runs passes over one shard in memory, in this process.
-
-    Attributes:
-        shard: The shard.
-    """
-
-    shard: VectorShard
-    _found: dict[str, Arrays] = field(default_factory=dict)
-
-    @property
-    def shards(self) -> Mapping[int, VectorShard]:
-        """The shard."""
-        return {self.shard.number: self.shard}
-
-    @property
-    def earlier(self) -> Earlier:
-        """Reads results of earlier passes."""
-        return lambda name, number, shard: self._found[name]
-
-    def run(self, name: str, title: str, compute: Callable[[Any, int], Arrays]) -> None:
-        """Run a pass."""
-        self._found[name] = compute(self.shard, self.shard.number)
-
-    def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
-        """Read arrays of the result of a pass."""
-        return tuple(self._found[name][one] for one in arrays)
-
-    def whole_parts(self, name: str, only: str = "") -> Iterator[tuple[int, Arrays]]:
-        """Read the result of a pass."""
-        yield self.shard.number, self._found[name]
-
-    def state(self, name: str, arrays: Arrays) -> State:
-        """Hold what passes found."""
         return lambda: arrays
 
 
@@ -318,7 +281,7 @@ def read_memory(
         sample: Pairs in the sample.
     """
     plan = SamplePlan(max(1, len(shard)), sample, seed)
-    return read_pairs(MemoryRunner(shard), ReadPass(plan), seed, progress)
+    return read_pairs(PassRunner({shard.number: shard}), ReadPass(plan), seed, progress)
 
 
 @dataclass(frozen=True)

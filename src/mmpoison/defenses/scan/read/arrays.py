@@ -19,9 +19,9 @@ import numpy as np
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import most_unpacked
-from mmpoison.defenses.scan.read.files import DataFile
-from mmpoison.defenses.scan.read.shards import Array, ShardError
-from mmpoison.defenses.scan.read.tables import ColumnChoice, ParquetRows, TableShard
+from mmpoison.defenses.scan.read.files import Array, DataFile, ShardError
+from mmpoison.defenses.scan.read.shards import Shard
+from mmpoison.defenses.scan.read.tables import ColumnChoice, ParquetRows
 
 MOST_BYTES = 16 << 30
 """An array that cannot be mapped (in a store, or compressed) and takes more memory is refused."""
@@ -219,31 +219,19 @@ def read_header(stream: BinaryIO, where: str) -> tuple[tuple[int, ...], bool, np
 # `.npy` files.
 
 
-@dataclass(frozen=True)
-class ArrayShard(TableShard):
+@dataclass(frozen=True, kw_only=True)
+class ArrayShard(Shard):
     """Rows of two arrays and of the table next to them.
 
     Attributes:
-        name: Its name.
         text: Embeddings of captions.
         image: Embeddings of images.
-        own: Its table, None where there is none.
-        columns: What the columns of the table mean.
-        start: First row in the arrays.
         stop: The row after the last one; None for all.
-        rows: Number of pairs, 0 if the header cannot be read.
-        dimension: Numbers in an embedding that are expected, 0 if not known.
     """
 
-    name: str
     text: ArrayFile
     image: ArrayFile
-    own: ParquetRows | None
-    columns: ColumnChoice
-    start: int = 0
     stop: int | None = None
-    rows: int = 0
-    dimension: int = 0
 
     def vectors(self) -> tuple[Array, Array]:
         """Return the embeddings, see `Shard.vectors`."""
@@ -278,3 +266,13 @@ def sizes_of(text: ArrayFile) -> tuple[int, int]:
     except ShardError:
         return 0, 0
     return header.rows, header.columns
+
+
+def whole_arrays(
+    name: str, text: ArrayFile, image: ArrayFile, own: ParquetRows | None, columns: ColumnChoice
+) -> ArrayShard:
+    """Return a shard of all rows of two arrays."""
+    rows, dimension = sizes_of(text)
+    return ArrayShard(
+        name=name, text=text, image=image, own=own, columns=columns, rows=rows, dimension=dimension
+    )

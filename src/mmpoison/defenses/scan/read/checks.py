@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of, one_line
-from mmpoison.defenses.scan.read.distance import distances
-from mmpoison.defenses.scan.read.shards import Array, Shard
+from mmpoison.defenses.scan.read.files import Array
+from mmpoison.defenses.scan.read.shards import Shard
+from mmpoison.defenses.scan.read.vector_shard import distances
 from mmpoison.statistics import true_pair_auroc
 
 Floats = npt.NDArray[np.float32]

@@ -17,11 +17,9 @@ from mmpoison.base.content_cache import Array, CacheKey, ContentCache
 from mmpoison.base.files import atomic_file
 from mmpoison.base.progress import RunProgress
 from mmpoison.base.untrusted import parse_json
-from mmpoison.defenses.scan.read.embeddings import open_embedded
-from mmpoison.defenses.scan.read.pieces import PairPieces, pairs_without
-from mmpoison.defenses.scan.read.shards import EmbeddedSource
+from mmpoison.defenses.scan.read.pieces import PairPieces, Unreadable, pairs_without, short_reasons
+from mmpoison.defenses.scan.read.shards import EmbeddedSource, open_embedded
 from mmpoison.defenses.scan.read.tables import ADDRESSES, KINDS, NAMES, PLACE, storable
-from mmpoison.defenses.scan.read.unreadable import Unreadable, short_reasons
 from mmpoison.defenses.scan.read.vectors import embed_pairs
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment, encoder_identity

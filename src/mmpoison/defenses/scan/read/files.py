@@ -1,4 +1,4 @@
-"""Files of embeddings, on this machine or in an object store (`s3://`, `gs://`, `hf://`, any address of fsspec)."""
+"""The files of embeddings, on this machine or in an object store (`s3://`, `gs://`, `hf://`, any address of fsspec)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from mmpoison.base.files import refuse_special
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import plain_file
-from mmpoison.defenses.scan.read.shards import ShardError
 from mmpoison.errors import InputError
+
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.integer[Any]]
+IdKind = Literal["uid", "key", "row"]
+
+
+class ShardError(InputError):
+    """One shard cannot be read: the message is one line that names the file; other shards are not affected."""
+
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -17,8 +17,7 @@ from mmpoison.datasets.formats.arrow_rows import (
     text_bytes,
     values_of,
 )
-from mmpoison.defenses.scan.read.files import DataFile
-from mmpoison.defenses.scan.read.shards import Array, IdKind, IntArray, ShardError
+from mmpoison.defenses.scan.read.files import Array, DataFile, IdKind, IntArray, ShardError
 from mmpoison.errors import InputError
 from mmpoison.images.containers import arrow_errors, short, usual_column
 
@@ -266,70 +265,6 @@ class ParquetRows:
             raise ShardError(
                 f"{self.file}: broken Parquet file ({one_line(short(error))})"
             ) from None
-
-
-class TableShard:
-    """What a shard gives of its table: ids, captions and own columns.
-
-    Attributes:
-        own: The table, None where there is none.
-        columns: What its columns mean.
-        start: Number of the first row in its files.
-        rows: Number of pairs.
-    """
-
-    own: ParquetRows | None
-    columns: ColumnChoice
-    start: int
-    rows: int
-
-    def check(self) -> None:
-        """Refuse files whose rows cannot be those of each other: nothing in them can be joined."""
-
-    def ids(self) -> list[str]:
-        """Return the ids, see `Shard.ids`."""
-        found = self._texts(self.columns.id)
-        if found is None:
-            self.check()
-            # of a table that cannot be read there are no ids, not even numbers of rows
-            rows = self.rows if self.own is None else self.own.rows()
-            return [str(row) for row in range(self.start, self.start + rows)]
-        return found
-
-    def captions(self) -> list[str] | None:
-        """Return the captions, see `Shard.captions`."""
-        return self._texts(self.columns.caption)
-
-    def image_ids(self) -> list[str] | None:
-        """Return the images, see `Shard.image_ids`."""
-        return self._texts(self.columns.image_id)
-
-    def stored_scores(self) -> Array | None:
-        """Return the stored similarity, see `Shard.stored_scores`."""
-        return None if self.columns.score is None else self._own().numbers(self.columns.score)
-
-    def table(self, rows: IntArray) -> pa.Table:
-        """Return own columns of some rows, see `Shard.table`."""
-        import pyarrow as pa
-
-        if self.own is None:
-            self.check()
-            return pa.table({"row": pa.array(rows, pa.int64())}).select([])
-        return self._own().table(rows)
-
-    def schema(self) -> pa.Schema:
-        """Return names and types of own columns, see `Shard.schema`."""
-        import pyarrow as pa
-
-        return pa.schema([]) if self.own is None else self.own.schema()
-
-    def _texts(self, column: str | None) -> list[str] | None:
-        return None if column is None else self._own().texts(column)
-
-    def _own(self) -> ParquetRows:
-        self.check()
-        assert self.own is not None, "a column was chosen, and there is no table"
-        return self.own
 
 
 def choose_columns(

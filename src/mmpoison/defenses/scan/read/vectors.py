@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.progress import Progress, ProgressFor
-from mmpoison.defenses.scan.read.distance import AnyVectors, Vectors
-from mmpoison.defenses.scan.read.vector_shard import VectorShard
+from mmpoison.defenses.scan.read.vector_shard import AnyVectors, Vectors, VectorShard
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.inputs import PairInputs, run_in_batches

@@ -21,16 +21,16 @@ from mmpoison.defenses.scan.cut.judging import Judgement, judge_note
 from mmpoison.defenses.scan.cut.result import NO_GROUP, ShardVerdict, known_facts
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
 from mmpoison.defenses.scan.groups.describe import DescribedGroup
-from mmpoison.defenses.scan.passes.runner import ShardRunner
 from mmpoison.defenses.scan.read.checks import ShardFacts
-from mmpoison.defenses.scan.read.distance import DISTANCE
-from mmpoison.defenses.scan.read.shards import Shard, ShardError
+from mmpoison.defenses.scan.read.files import ShardError
+from mmpoison.defenses.scan.read.pieces import absent, write_unreadable
+from mmpoison.defenses.scan.read.shards import Shard
 from mmpoison.defenses.scan.read.tables import ADDRESSES
-from mmpoison.defenses.scan.read.unreadable import absent, write_unreadable
+from mmpoison.defenses.scan.read.vector_shard import DISTANCE
+from mmpoison.defenses.scan.shard_runner import ShardRunner
 from mmpoison.defenses.scan.sources import OpenedSource, broken_sources
 from mmpoison.defenses.scan.write.keep_lists import KEEP_FILE, KEEP_FOLDER
-from mmpoison.defenses.scan.write.kept_folder import save_kept
-from mmpoison.defenses.scan.write.own_files import write_own_files
+from mmpoison.defenses.scan.write.own_files import save_kept, write_own_files
 from mmpoison.defenses.scan.write.tables import ResultWriter, write_results
 from mmpoison.defenses.scan.write.verdict import (
     ScanFinding,

@@ -22,7 +22,7 @@ from mmpoison.base.option_checks import check_name
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.untrusted import open_bytes, parse_json, read_lines
 from mmpoison.defenses.scan.read.arrays import read_header
-from mmpoison.defenses.scan.read.shards import IdKind
+from mmpoison.defenses.scan.read.files import IdKind
 from mmpoison.errors import InputError
 
 # -- Uids of 32 hexadecimal digits as two 64-bit numbers, as in DataComp's subset files, and sorted files of

@@ -22,8 +22,8 @@ import numpy.typing as npt
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.defenses.scan.cut.result import NO_GROUP, ShardVerdict
-from mmpoison.defenses.scan.read.files import DataFile, each
-from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard, ShardError
+from mmpoison.defenses.scan.read.files import DataFile, ShardError, each
+from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard
 from mmpoison.defenses.scan.read.tables import NAMES, PLACE, ParquetRows, storable
 from mmpoison.defenses.scan.write.keep_lists import KeepList, keep_list
 from mmpoison.errors import InputError

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from mmpoison.defenses.scan.read.arrays import ArrayFile, ArrayShard, open_archive, sizes_of
-from mmpoison.defenses.scan.read.embeddings import EmbeddedFormat, register
-from mmpoison.defenses.scan.read.files import DataFile, Listing, each, list_place
-from mmpoison.defenses.scan.read.shards import EmbeddedSource, ShardError, make_source
+from mmpoison.defenses.scan.read.arrays import (
+    ArrayFile,
+    ArrayShard,
+    open_archive,
+    sizes_of,
+    whole_arrays,
+)
+from mmpoison.defenses.scan.read.files import DataFile, Listing, ShardError, each, list_place
+from mmpoison.defenses.scan.read.shards import EmbeddedFormat, EmbeddedSource, make_source, register
 from mmpoison.defenses.scan.read.tables import ParquetRows, choose_columns
 from mmpoison.errors import InputError
 
@@ -83,17 +88,16 @@ def open_npy_pair(
 
     def shard(start: int) -> ArrayShard:
         stop = min(start + ROWS_A_SHARD, rows)
-        own = ParquetRows(table, start, stop) if table is not None else None
         return ArrayShard(
-            f"{start // ROWS_A_SHARD:05d}",
-            files["text"],
-            files["image"],
-            own,
-            columns,
-            start,
-            stop,
-            stop - start,
-            dimension,
+            name=f"{start // ROWS_A_SHARD:05d}",
+            text=files["text"],
+            image=files["image"],
+            own=ParquetRows(table, start, stop) if table is not None else None,
+            columns=columns,
+            start=start,
+            stop=stop,
+            rows=stop - start,
+            dimension=dimension,
         )
 
     shards = [shard(start) for start in range(0, max(rows, 1), ROWS_A_SHARD)]
@@ -213,10 +217,9 @@ def open_clip_retrieval(
             return place.file(f"{folder}_{digits}.{ending}", folder)
 
         text = ArrayFile(file(texts, "text_emb", "npy"))
-        rows, dimension = sizes_of(text)
-        own = ParquetRows(file(tables, "metadata", "parquet")) if owns else None
         image = ArrayFile(file(images, "img_emb", "npy"))
-        return ArrayShard(digits, text, image, own, columns, 0, None, rows, dimension)
+        own = ParquetRows(file(tables, "metadata", "parquet")) if owns else None
+        return whole_arrays(digits, text, image, own, columns)
 
     numbers = sorted({*images, *texts, *tables})
     shards = each(shard, numbers, remote=place.remote)
@@ -296,10 +299,8 @@ def open_datacomp(
     columns = choose_columns(known, usual, id=id, caption=caption, image_id=image_id, score=score)
 
     def shard(stem: str) -> ArrayShard:
-        text = ArrayFile(archives[stem], f"{chosen}_txt")
-        image = ArrayFile(archives[stem], f"{chosen}_img")
-        rows, dimension = sizes_of(text)
-        return ArrayShard(stem, text, image, owns[stem], columns, 0, None, rows, dimension)
+        text, image = (ArrayFile(archives[stem], f"{chosen}_{side}") for side in ("txt", "img"))
+        return whole_arrays(stem, text, image, owns[stem], columns)
 
     shards = each(shard, stems, remote=place.remote)
     return make_source(DATACOMP, place.given, shards, columns.id_kind)

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.defenses.scan.read.embeddings import EmbeddedFormat, register
-from mmpoison.defenses.scan.read.files import DataFile, Listing, each
+from mmpoison.defenses.scan.read.files import Array, DataFile, Listing, ShardError, each
 from mmpoison.defenses.scan.read.formats.npy import USUAL, side_of
-from mmpoison.defenses.scan.read.shards import Array, EmbeddedSource, ShardError, make_source
+from mmpoison.defenses.scan.read.shards import (
+    EmbeddedFormat,
+    EmbeddedSource,
+    Shard,
+    make_source,
+    register,
+)
 from mmpoison.defenses.scan.read.tables import (
-    ColumnChoice,
     ParquetRows,
-    TableShard,
     choose_columns,
     find_column,
 )
@@ -30,29 +33,19 @@ FOLDERS = ("", "data")
 """Where in a folder the files lie; Hugging Face's hub has them in `data`."""
 
 
-@dataclass(frozen=True)
-class ListShard(TableShard):
+@dataclass(frozen=True, kw_only=True)
+class ListShard(Shard):
     """Rows of a Parquet file that holds the embeddings itself.
 
     Attributes:
-        name: Its name.
         own: The rows; the columns of embeddings are hidden in it.
         text: Column of the captions' embeddings.
         image: Column of the images' embeddings.
-        columns: What the other columns mean.
-        rows: Number of pairs, 0 if the file cannot be read.
-        dimension: Numbers in an embedding, 0 if not known.
-        start: Number of its first row in the file.
     """
 
-    name: str
     own: ParquetRows
     text: str
     image: str
-    columns: ColumnChoice
-    rows: int = 0
-    dimension: int = 0
-    start: int = 0
 
     def vectors(self) -> tuple[Array, Array]:
         """Return the embeddings, see `Shard.vectors`; a pair without one has NaN."""
@@ -113,19 +106,19 @@ def open_parquet_lists(
     dimension = _dimension(plain, sides["text"])
 
     def shards_of(file: DataFile) -> list[ListShard]:
+        known: dict[str, Any] = {"columns": columns, **sides}
         try:
             spans = list(_spans(file))
         except ShardError:
-            return [ListShard(file.stem, ParquetRows(file, hidden=hidden), *hidden, columns)]
+            return [ListShard(name=file.stem, own=ParquetRows(file, hidden=hidden), **known)]
         return [
             ListShard(
-                file.stem if len(spans) == 1 else f"{file.stem}-{number:05d}",
-                ParquetRows(file, start, stop, hidden),
-                *hidden,
-                columns,
-                stop - start,
-                dimension,
-                start,
+                name=file.stem if len(spans) == 1 else f"{file.stem}-{number:05d}",
+                own=ParquetRows(file, start, stop, hidden),
+                rows=stop - start,
+                dimension=dimension,
+                start=start,
+                **known,
             )
             for number, (start, stop) in enumerate(spans)
         ]

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from tests.conftest import squares_recipe
 
-from mmpoison.cli.sweep import shown
+from mmpoison.cli.run_many import shown
+from mmpoison.reporting.results import results_table
 
 Cli = Callable[..., Any]
 
@@ -36,13 +37,13 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     planned = cli("run", recipe, "--out", out, "--dry-run")
     assert planned.code == 0, planned.err
     assert "1 run, 0 complete, 1 to run" in planned.out
-    assert "clean_model" in planned.out
-    assert "unknown" in planned.out
+    assert "1 run: never run here" in planned.out
     assert not out.exists()
     done = cli("run", recipe, "--out", out)
     assert done.code == 0, done.err
     assert "1 of 1 runs are complete" in done.out
     assert (out / "runs" / "seed0" / "metrics.json").is_file()
+    assert len(results_table([out / "runs.parquet"])) == len(results_table([out])) > 0
     assert not (out / "runs" / "seed0" / "models").exists()
     # a grid gives other runs, one of which cannot be
     arguments = ("--set", "attack.samples=2,999", "--out", tmp_path / "grid", "--workers", "1")
@@ -72,13 +73,16 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     assert json.loads(cli("cache", "list", "--json").out)["kinds"] == {}
 
 
-def test_seed_is_that_of_one_run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: dict[str, Any] = {}
-    monkeypatch.setattr(
-        "mmpoison.cli.run._run_one", lambda _, out, given, **more: said.update(given)
-    )
-    assert cli("run", "openmoji", "--seed", "11").code == 0
-    assert said == {"seed": 11}
+def test_one_seed_or_goal_is_one_run(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr("mmpoison.cli.run._run_one", lambda one, out, **more: said.append(one))
+    given = ("--goals", "sheep2sofa+sofa2bird", "--attack", "multiple-target-labels")
+    for more in ((), given, given[:2]):
+        assert cli("run", "openmoji", "--seeds", "11", *more).code == 0
+    assert [one.seed for one in said] == [11, 11, 11]
+    goals = ["sheep2sofa", "sofa2bird"]
+    assert [one.attack.goals for one in said] == [["sheep2aeroplane"], goals, goals]
+    assert {one.attack.name for one in said[1:]} == {"multiple-target-labels"}
 
 
 def test_a_sweep_without_a_terminal_says_a_line_for_each_run(

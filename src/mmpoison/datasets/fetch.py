@@ -1,26 +1,30 @@
-"""Downloads and builds data sets: what a build is, and the published ones."""
+"""Downloads and builds data sets: bounded downloads with pooch, zip files that are not trusted, whole folders."""
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from mmpoison._version import __version__
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
-from mmpoison.base.phrasing import file_size
+from mmpoison.base.phrasing import file_size, one_line
 from mmpoison.base.progress import Progress
 from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.datasets.fetch.transfer import download, unpack
 from mmpoison.datasets.options import fit_options
 from mmpoison.errors import InputError
+from mmpoison.images.containers import TAR_ERRORS
+from mmpoison.pairs.builder import check_relative
 
 # -- Lists the data sets that can be downloaded, and builds their folders from archives.
 
@@ -41,8 +45,8 @@ class PublicFile:
     Attributes:
         name: Its name in the cache folder.
         urls: Its addresses, tried in this order.
-        about: Its size in bytes as far as known, for the disk and the progress bar; up to twice as many are taken.
-        size: Its size where it is published together with a checksum; no more bytes are taken.
+        about: Its size in bytes, for the disk and the progress bar. No more are taken of a file with a published
+            checksum, up to twice as many of another.
         sha256: Its published checksum; without one the first download is trusted and later ones must equal it.
         wanted: Which members are unpacked, by name; all by default.
     """
@@ -50,7 +54,6 @@ class PublicFile:
     name: str
     urls: Sequence[str]
     about: int
-    size: int | None = None
     sha256: str | None = None
     wanted: Callable[[str], bool] | None = None
 
@@ -194,7 +197,7 @@ class DownloadCache:
                 download(
                     url,
                     target,
-                    most=file.size or 2 * file.about,
+                    most=file.about * (1 if file.sha256 else 2),
                     sha256=file.sha256 or known,
                     progress=progress,
                 )
@@ -277,19 +280,16 @@ def _check_disk(
     while not there.exists():
         there = there.parent
     fetched, unpacked = sum(file.about for file in todo), sum(file.about for file in files)
+    needs = [(cache, fetched, "the download"), (there, unpacked, "what is unpacked")]
     if there.stat().st_dev == cache.stat().st_dev:
-        _check_space(cache, fetched + unpacked, "the download and what it unpacks to")
-    else:
-        _check_space(cache, fetched, "the download")
-        _check_space(there, unpacked, "what is unpacked")
-
-
-def _check_space(folder: Path, needed: int, what: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"{folder}: {what} needs {file_size(needed)}, {file_size(free)} are free: make room or choose another disk"
-        )
+        needs = [(cache, fetched + unpacked, "the download and what it unpacks to")]
+    for folder, needed, what in needs:
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise InputError(
+                f"{folder}: {what} needs {file_size(needed)}, {file_size(free)} are free: make room or choose another "
+                "disk"
+            )
 
 
 class _Steps:
@@ -337,3 +337,139 @@ ARCHIVES: Mapping[str, Mapping[str, PublicFile]] = {
 def is_jpeg(name: str) -> bool:
     """Return whether a member of an archive is a photograph by its name."""
     return name.endswith(".jpg")
+
+
+# -- Downloads one file, of bounded size; unpacks an archive.
+
+
+CHUNK = 1 << 18
+
+TIMEOUT = 60.0
+"""Seconds that a server may stay silent."""
+
+RETRIES = 2
+"""After a first try that failed."""
+
+
+def download(
+    url: str,
+    target: Path,
+    *,
+    most: int,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Fetch a file over http or https, unless it is there already; proxies are those of the environment.
+
+    It gets its name when all of it is here and its checksum is right.
+
+    Args:
+        url: The address. Redirections never lead from https to http.
+        target: Where the file goes. What is there is kept, unless its checksum is wrong.
+        most: Bytes that are taken at most.
+        sha256: What its checksum must be.
+        progress: Called with (bytes, most).
+
+    Raises:
+        InputError: If the address is wrong or not reached, or what came is not the file that was expected.
+    """
+    import pooch
+    import requests
+
+    def check(answer: requests.Response, **_: Any) -> None:
+        if url.startswith("https:") and not answer.url.startswith("https:"):
+            raise ValueError(f"redirects to {answer.url}, which is not encrypted")
+        if (size := int(answer.headers.get("Content-Length", 0))) > most:
+            raise ValueError(f"has {size:,} bytes there, at most {most:,} were expected")
+
+    def fetch(url: str, path: str, _: Any) -> None:
+        # pooch made it for its owner alone
+        Path(path).unlink()
+        with Path(path).open("wb") as stream:
+            headers = {"User-Agent": f"mmpoison/{__version__}", "Accept-Encoding": "identity"}
+            get = pooch.HTTPDownloader(
+                chunk_size=CHUNK, timeout=TIMEOUT, headers=headers, hooks={"response": check}
+            )
+            get(url, _Bounded(stream, most, progress), None)
+
+    pooch.get_logger().setLevel("WARNING")
+    files = pooch.create(
+        target.parent.resolve(),
+        base_url="",
+        registry={target.name: sha256},
+        urls={target.name: url},
+        retry_if_failed=RETRIES,
+    )
+    try:
+        files.fetch(target.name, downloader=fetch)
+    except (requests.RequestException, ValueError) as error:
+        # what urllib3 says without the address once more
+        reason = getattr(next(iter(error.args), None), "reason", None) or error
+        raise InputError(f"{url}: {one_line(str(reason)):.400}") from None
+
+
+class _Bounded:
+    """A file that takes no more bytes than it should."""
+
+    def __init__(self, stream: BinaryIO, most: int, progress: Progress | None) -> None:
+        self._most = most
+        self._progress = progress
+        self._stream = stream
+        self.flush = stream.flush
+
+    def write(self, data: bytes) -> None:
+        size = self._stream.tell() + len(data)
+        if size > self._most:
+            raise ValueError(f"sends more than {self._most:,} bytes")
+        self._stream.write(data)
+        if self._progress is not None:
+            self._progress(size, self._most)
+
+
+# zipfile says with a RuntimeError that a member is encrypted or packed in a way it does not know
+_BROKEN: tuple[type[Exception], ...] = (*TAR_ERRORS, zipfile.BadZipFile, RuntimeError, MemoryError)
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    *,
+    most_bytes: int,
+    wanted: Callable[[str], bool] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Unpack a zip file; a link in it becomes a file.
+
+    Args:
+        archive: The file.
+        folder: Where the members go; it must exist.
+        most_bytes: What they may have together. Of a member that holds more than it claims, no more is written.
+        wanted: Which members are unpacked, by name; all of them by default.
+        progress: Called with (files, all files).
+
+    Raises:
+        InputError: If it is not a zip file, is broken or encrypted, a member would leave the folder, or it is larger
+            than it may be.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [m for m in opened.infolist() if wanted is None or wanted(m.filename)]
+            if not members:
+                raise InputError(f"{archive}: holds none of the expected files")
+            if sum(member.file_size for member in members) > most_bytes:
+                raise InputError(f"{archive}: unpacks to more than {most_bytes:,} bytes (a bomb?)")
+            for member in members:
+                check_relative(member.filename, str(archive))
+            for done, member in enumerate(members, start=1):
+                opened.extract(member, folder)
+                if progress is not None and (done % 256 == 0 or done == len(members)):
+                    progress(done, len(members))
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(f"{archive}: broken archive ({one_line(str(error))})") from None
+    except OSError as error:
+        # the unpackers' own have no number, a place before the start has this one
+        if error.errno in (None, errno.EINVAL):
+            raise InputError(f"{archive}: broken archive ({error})") from None
+        raise

@@ -1,4 +1,4 @@
-"""Many runs of one recipe: grids over any key, seeds, goals; what `run` does where there are several."""
+"""What `run` does with the list of an experiment: reads it, forecasts it, runs it, shows what it gave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from mmpoison.api.progress import console_progress
 from mmpoison.base.phrasing import count_of
@@ -19,7 +18,6 @@ from mmpoison.cli.console import (
     busy,
     command_for_all,
     console,
-    live_progress,
     print_first,
     say,
     stderr,
@@ -32,16 +30,15 @@ from mmpoison.reporting.text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmpoison.base.workers import OnChange, SweepState
+    from mmpoison.base.workers import OnChange, Placement, SweepState
     from mmpoison.runs.recipe import Recipe
-    from mmpoison.runs.sweeps.sweep import Sweep, SweepPlan
+    from mmpoison.runs.run_list import RunList
 
 MOST_SEEDS = 10_000
 """So many runs one command may ask for."""
 FAILED = 1
-
-RETRIES = 1
-"""How often a run that crashed is tried again, unless said."""
+RESULTS = "runs.parquet"
+"""In the folder of an experiment: every number of its runs."""
 
 
 def parse_seeds(text: str | None) -> list[int]:
@@ -111,7 +108,7 @@ def split_values(text: str) -> list[str]:
 
 
 def parse_goals(text: str) -> str | list[Any]:
-    """Parse `all`, or goals separated by commas; `+` joins several goals of one run.
+    """Parse `all`, or goals with commas; `+` joins several goals of one run.
 
     >>> parse_goals("boat2dog,sheep2boat+dog2cat")
     ['boat2dog', ['sheep2boat', 'dog2cat']]
@@ -124,66 +121,76 @@ def parse_goals(text: str) -> str | list[Any]:
     return [goal[0] if len(goal) == 1 else goal for goal in goals]
 
 
-def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
-    """Read the runs of a recipe; load its data only if all their goals are requested."""
-    from mmpoison.attacks.goal import goal_classes
-    from mmpoison.runs.run_cache import RunCache
-    from mmpoison.runs.sweeps.sweep import load_sweep
-
-    run_cache = RunCache()
+def read_grid(recipe: str, changes: dict[str, Any], **more: Any) -> RunList:
+    """List the runs of a recipe; its data are read only if all their goals are asked for, and not known otherwise."""
+    from mmpoison.runs.run_list import grid_of_runs
 
     def classes(one: Recipe) -> Sequence[str]:
-        return goal_classes(run_cache.pairs(one.data, one.seed))
+        from mmpoison.runs.run_cache import goal_classes_of
 
-    with busy("loading data"):
-        return load_sweep(recipe, changes, classes=classes, **more)
+        with busy("loading data"):
+            return goal_classes_of(one.data, one.seed)
+
+    return grid_of_runs(recipe, changes, classes=classes, **more)
 
 
-def run_all(
-    sweep: Sweep,
+def print_forecast(experiment: RunList, out: Path, placement: Placement) -> None:
+    """Print what an experiment would do, by the runs like its own that finished here."""
+    from mmpoison.runs.run_all import forecast
+
+    found = forecast(experiment, out)
+    left = found.total - found.done
+    say(f"{out}: {count_of(found.total, 'run')}, {found.done:,} complete, {left:,} to run")
+    if not left:
+        return
+    workers = max(1, min(placement.count, left))
+    if found.unknown < left:
+        say(
+            f"about {duration(found.seconds / workers)} with {placement.describe(left)} and "
+            f"{found.bytes / 1e6:,.0f} MB of disk"
+            + (f", without the {count_of(found.unknown, 'run')} below" if found.unknown else "")
+            + ", by the last runs like these that finished here"
+        )
+    if found.unknown:
+        say(f"{count_of(found.unknown, 'run')}: never run here, so nobody knows how long it takes")
+
+
+def run_experiment(
+    experiment: RunList,
     out: Path,
     place: dict[str, Any],
     *,
-    retries: int,
     save_models: bool | None,
-    dry_run: bool,
     form: Format,
-    tables: bool,
+    show: Callable[[], None] | None,
 ) -> None:
-    """Run a sweep, or say what it would do; exit with 1 if a run failed.
+    """Run the list of an experiment; exit with 1 if a run failed.
 
-    `place` says where it runs, as for `place_workers`.
-
-    With `tables` the results are printed at the end, in the chosen form, otherwise the command that prints them.
+    Args:
+        experiment: The list.
+        out: Its folder.
+        place: Where it runs, as for `place_workers`.
+        save_models: Keep the checkpoints in the run folders; by default as the experiment says.
+        form: How results are printed.
+        show: Prints the results at the end; None prints the command that does.
     """
-    from mmpoison.base.processes import find_device
     from mmpoison.base.workers import place_workers
-    from mmpoison.runs.sweeps.sweep import plan_sweep, run_sweep
+    from mmpoison.reporting.results import write_results
+    from mmpoison.runs.experiments import view_of
+    from mmpoison.runs.run_all import experiment_text, run_all
 
     placement = place_workers(**place)
-    threads = placement.threads
-    if dry_run:
-        where = str(find_device(place["device"]))
-        with live_progress() as progress:
-            looking = progress.progress("looking at runs")
-            plan = plan_sweep(
-                sweep, out, threads=threads, device=where, save_models=save_models, on_look=looking
-            )
-        print_plan(plan, min(placement.count, plan.runs), out)
-        return
     # standard output is for the result alone where a program reads it
     tell = say if form == "table" else stderr
     shown_on = console if form == "table" else stderr_console()
     shown_on.print(
-        f"[bold]{safe_text(sweep.base.name)}[/bold]: {safe_text(sweep.base.description)}; "
-        f"{count_of(len(sweep.runs), 'run')}, {placement.describe()}, {count_of(threads, 'thread')} each; "
-        f"{safe_text(str(out))}",
+        f"[bold]{safe_text(experiment.name)}[/bold]: {safe_text(experiment.description)}; "
+        f"{count_of(len(experiment.runs), 'run')}, {placement.describe()}, "
+        f"{count_of(placement.threads, 'thread')} each; {safe_text(str(out))}",
         highlight=False,
     )
     with shown(shown_on) as on_change:
-        state = run_sweep(
-            sweep, out, retries=retries, save_models=save_models, on_change=on_change, **place
-        )
+        state = run_all(experiment, out, save_models=save_models, on_change=on_change, **place)
     tell_failures(state, tell)
     tell(
         f"{out}: {state.found + len(state.done)} of {state.total} runs are complete"
@@ -191,18 +198,22 @@ def run_all(
         + (f", {len(state.failed)} failed: failures.jsonl" if state.failed else "")
     )
     if state.found or state.done:
-        if tables or form != "table":
-            print_means(out, form)
-        tell(f"results: mmpoison report {shlex.quote(str(out))}")
+        with busy("writing the table of results"):
+            write_results([out], out / RESULTS, experiment_text(out))
+        if show is not None:
+            show()
+        view = view_of(experiment.name)
+        shown_by = shlex.join(["mmpoison", "report", str(out), *(["--view", view] if view else [])])
+        tell(f"results{', with the paper' if view else ''}: {shown_by}")
     if state.failed:
         raise typer.Exit(FAILED)
 
 
-def print_means(folder: Path, form: Format) -> None:
-    """Print the tables of a run, or of the runs below a folder; on a terminal the first ones."""
+def print_means(folders: Sequence[Path], form: Format) -> None:
+    """Print the tables of runs, or of the runs below folders; on a terminal the first ones."""
     from mmpoison.reporting.seeds import seed_tables
 
-    print_first(seed_tables([folder]), form, rest=command_for_all([folder]))
+    print_first(seed_tables(folders), form, rest=command_for_all(folders))
 
 
 def tell_failures(state: SweepState, tell: Callable[[str], None] = say) -> None:
@@ -227,38 +238,6 @@ def shown(place: Console = console) -> Iterator[OnChange]:
             show(state.total - state.left, state.total, ", ".join(failed + running))
 
         yield on_change
-
-
-def print_plan(plan: SweepPlan, workers: int, out: Path) -> None:
-    """Print what a sweep would do."""
-    left = plan.runs - plan.done
-    say(f"{out}: {count_of(plan.runs, 'run')}, {plan.done:,} complete, {left:,} to run")
-    if not plan.stages:
-        return
-    if plan.looked_at < left:
-        say(f"stages estimated from {plan.looked_at} runs")
-    table = Table()
-    for name in ("stage", "cached", "to run", "time", "disk"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
-    for name, stage in plan.stages.items():
-        row = (name, f"{stage.cached:,}", f"{stage.to_run:,}")
-        table.add_row(*row, _known(stage.seconds), _known_size(stage.bytes))
-    console.print(table)
-    times, sizes = zip(*((s.seconds, s.bytes) for s in plan.stages.values()), strict=True)
-    seconds = None if None in times else sum(times) / max(1, workers)
-    size = None if None in sizes else sum(sizes)
-    say(
-        f"time of these stages with {count_of(max(1, workers), 'worker')}: {_known(seconds)}; loading data and "
-        f"measuring are not counted; disk: {_known_size(size)}"
-    )
-
-
-def _known_size(size: float | None) -> str:
-    return "unknown" if size is None else f"{size / 1e6:,.0f} MB"
-
-
-def _known(seconds: float | None) -> str:
-    return "unknown" if seconds is None else duration(seconds)
 
 
 def duration(seconds: float) -> str:

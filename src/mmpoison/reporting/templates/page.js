@@ -1,5 +1,6 @@
-const number = (text) => parseFloat(text.replace(/^[<>] /, ""));
-const compare = (a, b) => number(a) - number(b) || a.localeCompare(b);
+// Sorts rows by a click on the header of their table, and unfolds what a link leads to.
+const number = (text) => parseFloat(text.replace(/^[<>] |,(?=\d{3})/g, ""));
+const compare = (a, b) => number(a) - number(b) || a.localeCompare(b, "en", { numeric: true });
 for (const head of document.querySelectorAll(".sortable thead th")) {
   const button = document.createElement("button");
   button.append(...head.childNodes);

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,10 @@ from mmpoison.base.processes import one_blas_thread
 from mmpoison.base.progress import Progress, RunProgress
 from mmpoison.base.record import Record
 from mmpoison.base.workers import Dispatch, Failure, SweepState, Worker
-from mmpoison.defenses.scan.read.files import DataFile, each
-from mmpoison.defenses.scan.read.shards import EmbeddedSource, ShardError
+from mmpoison.defenses.scan.groups.passes import Earlier, PassRunner, State
+from mmpoison.defenses.scan.read.files import DataFile, ShardError, each
+from mmpoison.defenses.scan.read.shards import EmbeddedSource
+from mmpoison.defenses.scan.read.vector_shard import Arrays
 from mmpoison.errors import InputError, WorkStopped
 
 if TYPE_CHECKING:
@@ -140,26 +142,8 @@ def _state(file: DataFile) -> str:
     return str({name: facts.get(name) for name in names})
 
 
-Arrays = dict[str, npt.NDArray[Any]]
-
 RETRIES = 1
 """Attempts more for a shard whose worker crashed; a shard that cannot be read fails at once."""
-
-
-class ShardPass(Protocol):
-    """What a pass computes of one shard; it is sent to the workers, with all that earlier passes found."""
-
-    def __call__(self, shard: Shard, number: int) -> Arrays:
-        """Compute the result of a shard.
-
-        Args:
-            shard: The shard.
-            number: Its place in the source, which seeds what is random.
-
-        Raises:
-            InputError: If the shard cannot be read.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -177,7 +161,7 @@ class ShardTask:
     name: str
     shard: Shard
     number: int
-    compute: ShardPass
+    compute: Callable[[Any, int], Arrays]
     out: Path
 
     @property
@@ -186,9 +170,9 @@ class ShardTask:
         return f"{self.name}/{self.shard.name}"
 
     @property
-    def group(self) -> str:
+    def group(self) -> tuple[str, ...]:
         """All shards are alike."""
-        return self.name
+        return (self.name,)
 
     def run(self, shared: dict[str, Any], progress: RunProgress) -> None:
         """Compute and write the result, if it is not there."""
@@ -224,47 +208,18 @@ def part_file(work: Path, name: str, number: int, shard: str) -> Path:
     return work / name / f"{number:06}-{plain_name(shard)[:80]}.npz"
 
 
-@dataclass(frozen=True)
-class EarlierParts:
-    """Reads the results of earlier passes over a shard from the work folder.
-
-    Attributes:
-        work: The folder.
-    """
-
-    work: Path
-
-    def __call__(self, name: str, number: int, shard: Any) -> Arrays:
-        """Return the arrays of a shard.
-
-        Raises:
-            InputError: If the file is damaged.
-        """
-        return load_part(part_file(self.work, name, number, shard.name))
-
-
-@dataclass(frozen=True)
-class StateFile:
-    """What passes found, in a file that is read once a worker: it is too large to send with each task.
-
-    Attributes:
-        file: The file.
-    """
-
-    file: Path
-
-    def __call__(self) -> Arrays:
-        """Return the arrays."""
-        return _read_state(self.file)
+def _earlier_part(work: Path, name: str, number: int, shard: Shard) -> Arrays:
+    return load_part(part_file(work, name, number, shard.name))
 
 
 @lru_cache(maxsize=4)
 def _read_state(file: Path) -> Arrays:
+    """Read what passes found, once a worker: it is too large to send with each task."""
     return load_part(file)
 
 
-class ShardRunner:
-    """Runs passes over the shards of a source.
+class ShardRunner(PassRunner):
+    """Runs passes over the shards of a source by workers; each result is in a file, so that a killed scan resumes.
 
     A shard that cannot be read in one pass is left out of the later ones.
 
@@ -284,7 +239,7 @@ class ShardRunner:
         workers: Sequence[Worker],
         progress: RunProgress,
     ) -> None:
-        self.shards = dict(enumerate(source.shards))
+        super().__init__(dict(enumerate(source.shards)))
         self.work = work
         self.failed: dict[int, str] = {}
         self._source, self._states = source, states
@@ -292,11 +247,11 @@ class ShardRunner:
         self._progress = progress
 
     @property
-    def earlier(self) -> EarlierParts:
+    def earlier(self) -> Earlier:
         """Reads results of earlier passes, in a worker."""
-        return EarlierParts(self.work)
+        return partial(_earlier_part, self.work)
 
-    def state(self, name: str, arrays: Arrays) -> StateFile:
+    def state(self, name: str, arrays: Arrays) -> State:
         """Write what passes found, for the tasks of the later ones; other contents get another name.
 
         The name says what is in it, so that a worker never takes the state of an earlier scan for it.
@@ -308,9 +263,9 @@ class ShardRunner:
         target = self.work / f"{name}-{digest.hexdigest()[:16]}.npz"
         if not target.is_file():
             write_part(target, arrays)
-        return StateFile(target)
+        return partial(_read_state, target)
 
-    def run(self, name: str, title: str, compute: ShardPass) -> None:
+    def run(self, name: str, title: str, compute: Callable[[Any, int], Arrays]) -> None:
         """Run a pass over all shards that have not failed; results that are there are not computed again.
 
         Args:

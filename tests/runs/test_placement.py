@@ -23,7 +23,7 @@ from mmpoison.base.workers import (
     place_workers,
 )
 from mmpoison.errors import InputError
-from mmpoison.runs.sweeps.sweep import RunTask
+from mmpoison.runs.run_all import RunTask
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -34,7 +34,7 @@ class Writes:
 
     out: Path
     id: str = "one"
-    group: str = ""
+    group: tuple[str, ...] = ()
 
     def run(self, loaded: Any, progress: Any) -> None:
         self.out.mkdir(parents=True)
@@ -108,7 +108,7 @@ def test_a_task_finds_its_device_in_its_own_process(
         "mmpoison.runs.run.run_recipe", lambda *a, device, **more: given.append(device)
     )
     for device in ("cuda", "auto", "cpu"):
-        task = RunTask("one", None, tmp_path / device, False, device, "")  # type: ignore[arg-type]
+        task = RunTask("one", None, tmp_path / device, False, device)  # type: ignore[arg-type]
         task.run({}, None)  # type: ignore[arg-type]
     assert given == [torch.device("cuda", 0), torch.device("cuda", 0), torch.device("cpu")]
 

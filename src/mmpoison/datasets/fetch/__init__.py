@@ -1,1 +1,0 @@
-"""Downloads published data sets and builds them."""

@@ -1,0 +1,12 @@
+from ._drift import cosine_distance as cosine_distance
+from ._drift import drift as drift
+from ._hits import hit_at_k as hit_at_k
+from ._hits import hit_table as hit_table
+from ._hits import min_rank as min_rank
+from ._hits import rank_quantiles as rank_quantiles
+from ._ranks import constant_rows as constant_rows
+from ._ranks import target_ranks as target_ranks
+from ._ranks import tie_count as tie_count
+from ._retrieval import embedding_ranks as embedding_ranks
+from ._retrieval import image_retrieval_ranks as image_retrieval_ranks
+from ._retrieval import text_retrieval_ranks as text_retrieval_ranks

@@ -1,1 +1,0 @@
-"""Many runs of one recipe, on this machine or on Ray."""

@@ -1,0 +1,12 @@
+from ._intervals import FEWEST_SEEDS as FEWEST_SEEDS
+from ._intervals import UNBOUNDED as UNBOUNDED
+from ._intervals import Comparison as Comparison
+from ._intervals import Estimate as Estimate
+from ._intervals import Summary as Summary
+from ._intervals import clustered_mean as clustered_mean
+from ._intervals import clustered_share as clustered_share
+from ._intervals import compare as compare
+from ._intervals import probability_below_zero as probability_below_zero
+from ._intervals import summarize as summarize
+from ._intervals import true_pair_auroc as true_pair_auroc
+from ._intervals import twice_below as twice_below
