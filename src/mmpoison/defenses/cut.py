@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BeforeValidator, Field
 
-from mmpoison.base.option_checks import check_number
 from mmpoison.base.options import options
 from mmpoison.errors import InputError
 
@@ -108,12 +107,3 @@ class Threshold:
             for name, value in asdict(self).items()
             if value is not None and value != ""
         }
-
-
-def check_loss(loss: float) -> None:
-    """Refuse a number that is not a share of clean pairs.
-
-    Raises:
-        InputError: If it is not between 0 and 1.
-    """
-    check_number("clean_loss", loss, "a share between 0 and 1", 0, 1)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, cast
 
 from pydantic import Field
 
-from mmpoison.base.option_checks import check_number
 from mmpoison.base.options import options
 from mmpoison.defenses.catalogue import DefenseKind, build_defense
 from mmpoison.defenses.cut import (
@@ -110,11 +109,10 @@ class ScoreFilter(ABC):
                 f"{self.name} finds no groups, which false_alarms (--false-alarms) needs: "
                 "give threshold, clean_loss or labels"
             )
-        if self.cut.threshold is not None:
-            low, high = self.score_range
-            within = f"between {low:g} and {high:g}" if math.isfinite(high) else "finite"
-            check_number(
-                "threshold", self.cut.threshold, f"a {self.score_name} {within}", low, high
+        low, high = self.score_range
+        if self.cut.threshold is not None and not low < self.cut.threshold < high:
+            raise InputError(
+                f"threshold {self.cut.threshold} is not a {self.score_name} between {low:g} and {high:g}"
             )
 
     @abstractmethod
