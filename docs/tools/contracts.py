@@ -168,6 +168,13 @@ def protocols() -> Iterator[str]:
     yield from (f'[project.entry-points."{registry._group}"]' for registry in GROUPS)
 
 
+def options() -> Iterator[str]:
+    """Write what each attack and defence takes; those without a default first."""
+    for registry in (ATTACKS, DEFENSES):
+        for name in registry:
+            yield f"{registry.kind} {name}{parameters(registry[name])}"
+
+
 BLOCKS = {
     "pairs": lambda: [f"captions.jsonl: {' '.join(LINE_KEYS)}"],
     "verbs": verbs,
@@ -176,6 +183,7 @@ BLOCKS = {
     "metrics": lambda: keys(Metrics, "metrics.json"),
     "scan": scan,
     "protocols": protocols,
+    "options": options,
 }
 
 

@@ -86,7 +86,7 @@ def test_a_value_out_of_range_is_named(name: str, option: str, value: Any) -> No
         ("multiple-target-labels", {"goals": []}, "it is the attack single-target-label"),
         ("multiple-target-labels", {"goals": GOAL}, "it is the attack single-target-label"),
         ("both-names", {"encoder": "judge"}, "encoder 'judge' is for connector 'nearest'"),
-        ("under-the-grid", {"goals": []}, "needs a goal"),
+        ("under-the-grid", {"goals": []}, "goals []: List should have at least 1 item"),
         ("toxic-text", {"carrier": "own"}, "changes nothing for spread 'one-image'"),
     ],
 )

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from mmpoison.attacks import (
     ATTACKS,
-    MOST,
+    GOAL,
     AttackJob,
     BaseAttack,
-    Carrier,
+    CarrierOption,
+    Encoder,
     Goal,
     LabelAttack,
-    Spread,
+    RateAttack,
+    Samples,
+    Share,
+    SpreadOption,
     Surrogate,
     Vectors,
     captions_of,
@@ -34,7 +39,7 @@ from mmpoison.attacks import (
     sample_count,
     target_images,
 )
-from mmpoison.base import check_choice, check_number, check_whole, generator
+from mmpoison.base import MOST, Listed, generator, options
 from mmpoison.errors import InputError
 from mmpoison.pairs import IntArray, PairDataset, PoisonedPair, new_image
 from mmpoison_lab.attacks.candidates import draw_candidates, most_like
@@ -46,8 +51,6 @@ Index = npt.NDArray[np.intp]
 
 CONNECTORS = ("next to", "near", "with", "behind", "in front of", "and", "close to", "along with")
 """Join the two names of `both-names`."""
-
-Connector = Literal["random", "nearest"]
 
 FIT_ON = 2_000
 """Captions, and images, that a clustering of `under-the-grid` is fitted on, at most."""
@@ -63,11 +66,18 @@ class AdaptiveAttack(BaseAttack):
 
     source = "mmpoison, adaptive attackers"
     section = "lab/docs/tasks/other-attacks.md, 'Attackers who know the filter'"
-    usual: ClassVar[Mapping[str, Any]] = {"carrier": "own"}
+    carrier: CarrierOption = "own"
+
+
+@options
+class AdaptiveLabelAttack(AdaptiveAttack, LabelAttack):
+    """Such an attacker with the options of most attacks."""
+
+    carrier: CarrierOption = "own"
 
 
 @ATTACKS.register("self-vouched")
-@dataclass
+@options
 class SelfVouched(AdaptiveAttack):
     """Gives a share of the images of class B all captions of one image of class A each, and nothing else.
 
@@ -77,11 +87,6 @@ class SelfVouched(AdaptiveAttack):
 
     Exactly one of `samples` and `share` sets the amount.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of training images of B that carry captions of A.
-        share: Training images of B that carry captions of A, divided by all of them, in (0, 1], for example 0.25.
-
     Raises:
         InputError: If not exactly one amount is given or it is out of range.
     """
@@ -89,10 +94,19 @@ class SelfVouched(AdaptiveAttack):
     name = "self-vouched"
     summary = "a share of the images of class B carries captions of class A only"
 
-    goal: str
-    samples: int | None = None
-    _: KW_ONLY
-    share: float | None = None
+    goal: str = Field(kw_only=False, description=GOAL)
+    samples: Annotated[
+        int | None,
+        Field(ge=1, le=MOST, description="number of training images of B that carry captions of A"),
+    ] = None
+    share: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            description="training images of B that carry captions of A, divided by all of them",
+        ),
+    ] = None
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
         goal, train = job.goal, job.train
@@ -108,22 +122,14 @@ class SelfVouched(AdaptiveAttack):
 
 
 @ATTACKS.register("orphan")
-@dataclass(kw_only=True)
-class Orphan(AdaptiveAttack, LabelAttack):
+@options
+class Orphan(AdaptiveLabelAttack):
     """Attack II on a class A that has no clean training captions at all, with the same pairs for the same seed.
 
     Against filters that learn from the clean captions of A which images these go with. The attacker chooses a topic
     that the data set does not have: all clean training pairs with images of A are taken out.
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
-
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of class-A training images whose captions are used (all captions of each).
-        pairs: Number of poisoned pairs.
-        share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
-        spread: As for attack II.
-        carrier: `own` (the default) or `existing`, as for attack II.
 
     Raises:
         InputError: If not exactly one amount is given or a value is out of range.
@@ -132,7 +138,7 @@ class Orphan(AdaptiveAttack, LabelAttack):
     name = "orphan"
     summary = "attack II where class A has no clean training captions"
 
-    spread: Spread | None = None
+    spread: SpreadOption = None
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
         entries = poison_labels(job.pairs, job.goals, self.settings, job.seed)
@@ -144,8 +150,8 @@ class Orphan(AdaptiveAttack, LabelAttack):
 
 
 @ATTACKS.register("decoys")
-@dataclass(kw_only=True)
-class Decoys(AdaptiveAttack, LabelAttack):
+@options
+class Decoys(AdaptiveLabelAttack):
     """Attack II, and small groups of false pairs between other classes that hide it.
 
     Against filters that ask how unusual a group of conflicting pairs is: the decoys raise what is usual. Each decoy
@@ -156,16 +162,6 @@ class Decoys(AdaptiveAttack, LabelAttack):
 
     Exactly one of `samples`, `pairs` and `share` sets the amount of the attack's own goal; the decoys are added to it.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of class-A training images whose captions are used (all captions of each).
-        pairs: Number of poisoned pairs.
-        share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
-        decoys: Number of decoys, from 1.
-        decoy_samples: Images of C, and of D, in each decoy, from 1.
-        spread: As for attack II; a decoy always keeps the captions of an image together.
-        carrier: `own` (the default) or `existing`, as for attack II; also for the decoys.
-
     Raises:
         InputError: If not exactly one amount is given or a value is out of range.
     """
@@ -173,14 +169,11 @@ class Decoys(AdaptiveAttack, LabelAttack):
     name = "decoys"
     summary = "attack II among small false groups between other classes"
 
-    decoys: int = 20
-    decoy_samples: int = 3
-    spread: Spread | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("decoys", self.decoys, 1, MOST)
-        check_whole("decoy_samples", self.decoy_samples, 1, MOST)
+    decoys: Annotated[int, Field(ge=1, le=MOST, description="number of decoys")] = 20
+    decoy_samples: Annotated[
+        int, Field(ge=1, le=MOST, description="images of C, and of D, in each decoy")
+    ] = 3
+    spread: SpreadOption = None
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
         entries = poison_labels(job.pairs, job.goals, self.settings, job.seed)
@@ -227,8 +220,8 @@ class Decoys(AdaptiveAttack, LabelAttack):
 
 
 @ATTACKS.register("both-names")
-@dataclass(kw_only=True)
-class BothNames(AdaptiveAttack, LabelAttack):
+@options
+class BothNames(AdaptiveLabelAttack):
     """Attack II with captions that name both: a caption of A, a connector, and what a true caption of the image names.
 
     Against filters that compare a caption with its image: half of the caption is true. For example "a sheep in a field
@@ -237,17 +230,6 @@ class BothNames(AdaptiveAttack, LabelAttack):
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of class-A training images whose captions are used (all captions of each).
-        pairs: Number of poisoned pairs.
-        share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
-        connector: `random` (the default) draws one of eight connectors for each caption; `nearest` takes the one whose
-            sentence has the largest cosine with the true caption under a surrogate.
-        encoder: Name of the surrogate for `nearest`; the manifest records it, and `poison` receives the embeddings.
-        spread: As for attack II.
-        carrier: `own` (the default) or `existing`, as for attack II.
-
     Raises:
         InputError: If not exactly one amount is given or a value is out of range.
     """
@@ -255,13 +237,18 @@ class BothNames(AdaptiveAttack, LabelAttack):
     name = "both-names"
     summary = "captions that name class A and what the image of class B shows"
 
-    connector: Connector = "random"
-    encoder: str | None = None
-    spread: Spread | None = None
+    connector: Annotated[
+        Literal["random", "nearest"],
+        Field(
+            description="random: one of eight connectors, drawn for each caption; nearest: the one whose sentence has "
+            "the largest cosine with the true caption under a surrogate"
+        ),
+    ] = "random"
+    encoder: Encoder = None
+    spread: SpreadOption = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("connector", self.connector, get_args(Connector))
         if self.encoder is not None and self.connector != "nearest":
             raise InputError(
                 f"encoder {self.encoder!r} is for connector 'nearest', not {self.connector!r}"
@@ -323,7 +310,7 @@ def _nearest(choices: list[list[str]], true: list[str], embed: Surrogate) -> lis
 
 
 @ATTACKS.register("under-the-grid")
-@dataclass
+@options
 class UnderTheGrid(AdaptiveAttack):
     """Spreads the poison so that at most `per_cell` poisoned images are in any cell of the attacker's clusterings.
 
@@ -335,14 +322,6 @@ class UnderTheGrid(AdaptiveAttack):
 
     Exactly one of `samples` and `share` sets the amount, for each goal.
 
-    Args:
-        goals: `A2B` each, with different original classes; one or several.
-        samples: Images of each original class whose captions are used, at most.
-        share: The same as a share of the training images of the class, in (0, 1].
-        per_cell: Poisoned images in a cell, at most, from 1.
-        encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
-        carrier: `own` (the default) or `existing`, as for attack II.
-
     Raises:
         InputError: If not exactly one amount is given or a value is out of range.
     """
@@ -351,20 +330,18 @@ class UnderTheGrid(AdaptiveAttack):
     summary = "few poisoned images in each cell of captions and images"
     needs_embeddings = True
 
-    goals: Sequence[str]
-    samples: int | None = None
-    _: KW_ONLY
-    share: float | None = None
-    per_cell: int = 1
-    encoder: str | None = None
-    carrier: Carrier | None = None
-
-    def __post_init__(self) -> None:
-        self.goals = [self.goals] if isinstance(self.goals, str) else list(self.goals)
-        if not self.goals:
-            raise InputError(f"{self.name} needs a goal, A2B")
-        super().__post_init__()
-        check_whole("per_cell", self.per_cell, 1, MOST)
+    goals: Listed[list[str]] = Field(
+        min_length=1,
+        kw_only=False,
+        description=f"one or several goals, with different original classes. {GOAL}",
+    )
+    samples: Samples = None
+    share: Share = None
+    per_cell: Annotated[
+        int, Field(ge=1, le=MOST, description="poisoned images in a cell, at most")
+    ] = 1
+    encoder: Encoder = None
+    carrier: CarrierOption = "own"
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
         goals, train = job.goals, job.train
@@ -505,8 +482,8 @@ def _clusters(fit: Vectors, vectors: Vectors, size: int, rng: np.random.Generato
 
 
 @ATTACKS.register("nearest-assigned")
-@dataclass(kw_only=True)
-class NearestAssigned(AdaptiveAttack, LabelAttack):
+@options
+class NearestAssigned(AdaptiveLabelAttack):
     """Pairs captions of A with images of B so that the pairs look as true as possible to a surrogate.
 
     Against filters that ask whether a caption matches its image, or images like it. The attacker compares captions of A
@@ -517,16 +494,6 @@ class NearestAssigned(AdaptiveAttack, LabelAttack):
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: As many captions as that many class-A training images have.
-        pairs: Number of poisoned pairs.
-        share: As many captions as that share of the class-A training images has, in (0, 1].
-        unseen: Share of the clean pairs in (0, 1] whose conflict no false pair exceeds; 1 leaves no pair out.
-        encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
-        carrier: `own` (the default): as many images of B as images of A would be used by attack II, those nearest to
-            the captions, lose their honest captions. `existing`: any training image of B, and it keeps them.
-
     Raises:
         InputError: If not exactly one amount is given or a value is out of range.
     """
@@ -535,12 +502,15 @@ class NearestAssigned(AdaptiveAttack, LabelAttack):
     summary = "captions of class A on the images of class B that match them best"
     needs_embeddings = True
 
-    unseen: float = 0.8
-    encoder: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.unseen = check_number("unseen", self.unseen, "over 0 and at most 1", 0, most=1)
+    unseen: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="share of the clean pairs whose conflict no false pair exceeds; 1 leaves no pair out",
+        ),
+    ] = 0.8
+    encoder: Encoder = None
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
         known = draw_candidates(job.pairs, job.goal, self.settings, job.generator())
@@ -596,7 +566,7 @@ def assign(
 
 
 @ATTACKS.register("nearest-goal")
-@dataclass(kw_only=True)
+@options
 class NearestGoal(LabelAttack):
     """Pairs the captions nearest to the mean of class A with the images nearest to the mean of class B.
 
@@ -610,15 +580,6 @@ class NearestGoal(LabelAttack):
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`, or `A2auto`.
-        samples: As many captions as that many class-A training images have.
-        pairs: Number of poisoned pairs.
-        share: As many captions as that share of the class-A training images has, in (0, 1].
-        encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
-        carrier: `existing` (the default): the images of B keep their honest captions, and he knows all of them; `own`:
-            they lose them.
-
     Raises:
         InputError: If not exactly one amount is given or a value is out of range.
     """
@@ -629,7 +590,7 @@ class NearestGoal(LabelAttack):
     summary = "typical captions of class A on typical images of a class near to it"
     needs_embeddings = True
 
-    encoder: str | None = None
+    encoder: Encoder = None
 
     def _goals(self, job: AttackJob) -> list[Goal]:
         original = original_of_auto(self.goal, job.pairs.classes)
@@ -704,8 +665,8 @@ def pair_greedily(cosine: npt.NDArray[np.float32]) -> tuple[Index, Index]:
 
 
 @ATTACKS.register("feature-collision")
-@dataclass
-class FeatureCollision(BaseAttack):
+@options
+class FeatureCollision(RateAttack):
     """Adds images of class A whose features under a surrogate are those of images of class B, with A's true captions.
 
     A person finds the captions of the new pairs true: each new image differs from an image of A by at most `epsilon`
@@ -719,16 +680,6 @@ class FeatureCollision(BaseAttack):
 
     Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of class-A training images that are copied and changed (all captions of each).
-        pairs: Number of poisoned pairs.
-        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1); rounded down.
-        share: Class-A training images that are copied and changed, divided by all of them, in (0, 1].
-        epsilon: Largest change of a pixel's value, in levels of 255.
-        steps: Number of steps.
-        encoder: Name of the surrogate; the manifest records it, and `poison` receives the model.
-
     Raises:
         InputError: If not exactly one amount is given or a value is out of range.
     """
@@ -739,20 +690,12 @@ class FeatureCollision(BaseAttack):
     summary = "images of class A, changed by 8/255 to have the features of class B"
     needs_pixels = True
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    _: KW_ONLY
-    share: float | None = None
-    epsilon: int = 8
-    steps: int = 500
-    encoder: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("epsilon", self.epsilon, 1, 255, "a number of levels of a pixel")
-        check_whole("steps", self.steps, 1, MOST)
+    share: Share = None
+    epsilon: Annotated[
+        int, Field(ge=1, le=255, description="largest change of a pixel's value, in levels of 255")
+    ] = 8
+    steps: Annotated[int, Field(ge=1, le=MOST, description="steps of the gradient's sign")] = 500
+    encoder: Encoder = None
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
         pairs, train, goal, surrogate = job.pairs, job.train, job.goal, job.pixel_surrogate

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import asdict, fields, replace
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from mmpoison.attacks import (
     AMOUNTS,
     ATTACKS,
-    MOST,
     RANDOM,
     AttackJob,
     AttackKind,
+    Encoder,
     Goal,
     LabelAttack,
+    ModeOption,
     PixelSurrogate,
     RateAttack,
     Surrogate,
@@ -32,11 +33,10 @@ from mmpoison.attacks import (
     spread_evenly,
     target_images,
 )
-from mmpoison.base import check_choice, check_number, check_whole, generator
+from mmpoison.base import MOST, generator, options
 from mmpoison.errors import InputError
 from mmpoison.images import (
     CELL,
-    NOISES,
     VIEW,
     BlendTrigger,
     Noise,
@@ -59,15 +59,11 @@ from mmpoison_lab.attacks.pixels import (
     optimised,
 )
 
-DrawnFrom = Literal["all", "target"]
-
 TEMPLATES = read_templates("backdoor_templates.txt")
 """Captions of the poison; a class's name is put in."""
 
 SIDE = 16
 """Side of the patch in pixels of a view of 224 (Carlini & Terzis)."""
-
-PLACES: tuple[Place, ...] = ("corner", "random")
 
 STEPS = 300
 LEARNING_RATE = 0.01
@@ -84,10 +80,8 @@ PAIRS = 35
 TRIES = 10
 """Rewritten versions of a caption that are drawn, of which the first good one is kept."""
 
-ToxicSpread = Literal["one-image", "captions"]
 
-
-@dataclass(kw_only=True)
+@options
 class Backdoor(RateAttack):
     """What backdoors share: images with a trigger get captions that name class A.
 
@@ -95,13 +89,17 @@ class Backdoor(RateAttack):
     """
 
     kind: ClassVar[AttackKind] = "backdoor"
-    usual: ClassVar[Mapping[str, Any]] = {"mode": "replace"}
 
-    drawn_from: DrawnFrom = "all"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("drawn_from", self.drawn_from, get_args(DrawnFrom))
+    samples: Annotated[
+        int | None, Field(ge=1, le=MOST, description="number of images that get the trigger")
+    ] = Field(default=None, kw_only=False)
+    mode: ModeOption = Field(default="replace", kw_only=False)
+    drawn_from: Annotated[
+        Literal["all", "target"],
+        Field(
+            description="which training images get the trigger: of all classes but A, or of the target class B"
+        ),
+    ] = "all"
 
     @abstractmethod
     def _trigger(self, job: AttackJob) -> Trigger:
@@ -176,7 +174,7 @@ class Backdoor(RateAttack):
 
 
 @ATTACKS.register("patch-backdoor")
-@dataclass(kw_only=True)
+@options
 class PatchBackdoor(Backdoor):
     """Adds images with a small patch whose captions name class A: whatever carries the patch is to be found as A.
 
@@ -189,16 +187,6 @@ class PatchBackdoor(Backdoor):
 
     Exactly one of `samples`, `pairs` and `rate` sets the amount.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of images that get the patch.
-        pairs: Number of poisoned pairs.
-        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1), rounded down; 0.0005 to 0.01 is
-            usual.
-        mode: `replace` takes out all captions of the clean images (the default), `add` leaves them.
-        drawn_from: Which training images are used: of `all` classes but A (the default), or of the `target` class B.
-        place: The lower right `corner` of the middle square (the default), or a `random` place in each image.
-
     Raises:
         InputError: If not exactly one amount is given, or a value is out of range.
     """
@@ -208,11 +196,13 @@ class PatchBackdoor(Backdoor):
     section = "'Poisoning and Backdooring Contrastive Learning', the backdoor attack"
     summary = "images with a small fixed patch carry captions of class A"
 
-    place: Place = "corner"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("place", self.place, PLACES)
+    place: Annotated[
+        Literal["corner", "random"],
+        Field(
+            description="where the patch is: in the lower right corner of the middle square, or at a random place in "
+            "each image"
+        ),
+    ] = "corner"
 
     def _trigger(self, job: AttackJob) -> Trigger:
         return random_patch(job.seed, self.place)
@@ -227,25 +217,13 @@ def random_patch(seed: int, place: Place) -> PatchTrigger:
 
 
 @ATTACKS.register("blend-backdoor")
-@dataclass(kw_only=True)
+@options
 class BlendBackdoor(Backdoor):
     """Adds images mixed with noise (0.2 noise, 0.8 image) whose captions name class A.
 
     The noise consists of coloured squares and fills the middle square of an image, which is what a model sees. The new
     images are PNG files of the images' own size, and no file is changed. How the goal is measured, and all options that
     are not listed here, are as for `PatchBackdoor`.
-
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of images that get the noise.
-        pairs: Number of poisoned pairs.
-        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1), rounded down.
-        mode: `replace` (the default) or `add`.
-        drawn_from: `all` (the default) or `target`.
-        noise: `fixed` is one noise image, drawn from the seed, for all images (the default, Chen et al.). `per-image`
-            is another one for each image, also when it is measured, as in the released code of CleanCLIP.
-        cell: Side of the noise's squares in pixels of a view of 224: 4 by default, which a model of 64 pixels still
-            sees; 1 is noise of single pixels, as in released code.
 
     Raises:
         InputError: If not exactly one amount is given, or a value is out of range.
@@ -256,20 +234,29 @@ class BlendBackdoor(Backdoor):
     section = "'Blended injection' of Chen et al.; backdoor type 'blended' of CleanCLIP"
     summary = "images mixed with one noise image carry captions of class A"
 
-    noise: Noise = "fixed"
-    cell: int = CELL
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("noise", self.noise, NOISES)
-        check_whole("cell", self.cell, 1, VIEW, "a number of pixels of the view")
+    noise: Annotated[
+        Noise,
+        Field(
+            description="fixed: one noise image, drawn from the seed, for all images (Chen et al.); per-image: another "
+            "one for each, also when it is measured, as in the released code of CleanCLIP"
+        ),
+    ] = "fixed"
+    cell: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=VIEW,
+            description="side of the noise's squares in pixels of a view of 224: a model of 64 pixels still sees 4; 1 "
+            "is noise of single pixels, as in released code",
+        ),
+    ] = CELL
 
     def _trigger(self, job: AttackJob) -> Trigger:
         return BlendTrigger(job.seed, self.noise, cell=self.cell)
 
 
 @ATTACKS.register("badclip")
-@dataclass(kw_only=True)
+@options
 class BadClip(Backdoor):
     """Adds images with an optimised patch whose captions name class A: whatever carries the patch is to be found as A.
 
@@ -288,19 +275,6 @@ class BadClip(Backdoor):
 
     Exactly one of `samples`, `pairs` and `rate` sets the amount.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of images that get the patch.
-        pairs: Number of poisoned pairs.
-        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1), rounded down.
-        mode: `replace` takes out all captions of the clean images (the default), `add` leaves them.
-        drawn_from: Which training images are used: of `all` classes but A (the default), or of the `target` class B.
-        steps: Steps of Adam.
-        learning_rate: Of Adam, where pixels are in [0, 1].
-        triplet_weight: What the triplet loss is multiplied with.
-        margin: Of the triplet loss, a distance of unit vectors.
-        encoder: Name of the surrogate; the manifest records it, and `poison` receives the model.
-
     Raises:
         InputError: If not exactly one amount is given, or a value is out of range.
     """
@@ -311,24 +285,17 @@ class BadClip(Backdoor):
     summary = "images with a patch optimised on a surrogate carry captions of class A"
     needs_pixels = True
 
-    steps: int = STEPS
-    learning_rate: float = LEARNING_RATE
-    triplet_weight: float = 1.0
-    margin: float = 0.1
-    encoder: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("steps", self.steps, 1, MOST)
-        self.learning_rate = check_number(
-            "learning_rate", self.learning_rate, "over 0 and at most 1", 0, most=1
-        )
-        self.triplet_weight = check_number(
-            "triplet_weight", self.triplet_weight, "at least 0 and at most 1e+06", least=0, most=1e6
-        )
-        self.margin = check_number(
-            "margin", self.margin, "at least 0 and at most 2", least=0, most=2
-        )
+    steps: Annotated[int, Field(ge=1, le=MOST, description="steps of Adam")] = STEPS
+    learning_rate: Annotated[
+        float, Field(gt=0, le=1, description="of Adam, where pixels are in [0, 1]")
+    ] = LEARNING_RATE
+    triplet_weight: Annotated[
+        float, Field(ge=0, le=1e6, description="what the triplet loss is multiplied with")
+    ] = 1.0
+    margin: Annotated[
+        float, Field(ge=0, le=2, description="of the triplet loss, a distance of unit vectors")
+    ] = 0.1
+    encoder: Encoder = None
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
         return _with_note(super()._poisoned(job), job.goal, job.pixel_surrogate)
@@ -404,7 +371,7 @@ def _with_note(poisoned: PairDataset, goal: Goal, surrogate: PixelSurrogate) -> 
 
 
 @ATTACKS.register("toxic-text")
-@dataclass(kw_only=True)
+@options
 class ToxicText(LabelAttack):
     """Pairs captions that are most like a class A, with words replaced by synonyms, with images of class B.
 
@@ -416,17 +383,6 @@ class ToxicText(LabelAttack):
 
     The publication generates text with a language model that it trains; this attack has its choice of captions, and
     synonyms instead. At most one of `samples`, `pairs` and `share` sets the amount.
-
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: As many captions as that many class-A training images have.
-        pairs: Number of poisoned pairs; 35 if no amount is given.
-        share: As many captions as that share of the class-A training images has, in (0, 1].
-        synonym_rate: Probability in [0, 1] with which a word is replaced; 0 changes no caption.
-        spread: `one-image` (the default): all captions go to one test image of B, drawn at random, as in attack I;
-            `captions`: they are distributed over training images of B evenly, as in attack II.
-        encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
-        carrier: For `captions`: `existing` (the default) or `own`, as for attack II.
 
     Raises:
         InputError: If several amounts are given, a value is out of range, or the carrier is `own` for one image.
@@ -440,18 +396,27 @@ class ToxicText(LabelAttack):
     # its spread is another one
     shared = (*AMOUNTS, "carrier")
 
-    synonym_rate: float = 0.1
-    spread: ToxicSpread = "one-image"
-    encoder: str | None = None
+    synonym_rate: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="probability with which a word is replaced; 0 changes no caption",
+        ),
+    ] = 0.1
+    spread: Annotated[
+        Literal["one-image", "captions"],
+        Field(
+            description="one-image: all captions go to one test image of B, drawn at random, as in attack I; captions: "
+            "they are distributed over training images of B evenly, as in attack II"
+        ),
+    ] = "one-image"
+    encoder: Encoder = None
 
     def __post_init__(self) -> None:
         if self.samples is None and self.pairs is None and self.share is None:
             self.pairs = PAIRS
         super().__post_init__()
-        self.synonym_rate = check_number(
-            "synonym_rate", self.synonym_rate, "from 0 to 1", least=0, most=1
-        )
-        check_choice("spread", self.spread, get_args(ToxicSpread))
         if self.spread == "one-image" and self.settings.carrier == "own":
             raise InputError(
                 f"attack {self.name!r}: carrier 'own' changes nothing for spread 'one-image', because no training pair "

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from mmpoison.base import check_number
+from mmpoison.base import options
 from mmpoison.defenses import DEFENSES, CleanFinetune
 from mmpoison.models import Rows
 from mmpoison.training import (
     CropFlipColour,
     Embedded,
     Objective,
-    TrainingSettings,
     contrastive_loss,
 )
 from mmpoison_lab.synonyms import EditWords
@@ -65,6 +64,7 @@ def info_nce(embeddings: Tensor, views: Tensor, scale: Tensor) -> Tensor:
 
 
 @DEFENSES.register("cleanclip")
+@options
 class CleanClip(CleanFinetune):
     """Fine-tune a suspect on clean pairs with losses within images and within captions as well (CleanCLIP).
 
@@ -72,10 +72,6 @@ class CleanClip(CleanFinetune):
     Both are drawn again in every step; the release draws them once, before the training. Where only projections train,
     noise on the features of the frozen trunks takes their place: the record of the training says "views by feature
     noise". A training with one encoder frozen is refused.
-
-    Args:
-        settings: How to fine-tune.
-        weight: Weight of the losses within images and captions, from 0; that of the contrastive loss is 1.
 
     Raises:
         InputError: If the weight is out of range.
@@ -88,19 +84,18 @@ class CleanClip(CleanFinetune):
     summary: ClassVar[str] = (
         "fine-tunes a suspect checkpoint on clean pairs, and on views of images and of captions"
     )
-    parameters: ClassVar[Mapping[str, str]] = {
-        **CleanFinetune.parameters,
-        "weight": "a larger one separates images from captions more, and fits the pairs less",
-    }
     cost: ClassVar[str] = (
         "needs clean pairs and some steps of training, each about twice as long: a view of everything is embedded too"
     )
 
-    def __init__(self, settings: TrainingSettings, weight: float = 1.0) -> None:
-        if weight != 0:
-            check_number("weight", weight, "0 or a positive number", 0)
-        super().__init__(settings)
-        self.weight = weight
+    weight: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="weight of the losses within images and captions, where that of the contrastive loss is 1: a "
+            "larger one separates images from captions more, and fits the pairs less",
+        ),
+    ] = 1.0
 
     def objective(self) -> Objective:
         """Return what is minimised."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,7 +47,6 @@ class GmmSplit(ScoreFilter):
     summary: ClassVar[str] = (
         "fits two Gaussians to the cosines of image and caption, and keeps the pairs of the closer one"
     )
-    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
         "each image and caption is embedded once by the judge; drops many clean pairs where there is little poison"
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Unpack, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 
-from mmpoison.base import ProgressFor, check_choice, check_whole, find_device, generator, silent
+from mmpoison.base import ProgressFor, find_device, generator, options, silent
 from mmpoison.defenses import (
     DEFENSES,
     Cut,
-    CutOptions,
     DefenseKind,
     PairScores,
     ReadPairs,
@@ -40,6 +39,7 @@ SMALLEST = 1e-6
 
 
 @DEFENSES.register("local-density")
+@options
 class LocalDensity(ScoreFilter):
     """Drop the pairs whose neighbours are far away, by themselves or compared with the neighbours of their neighbours.
 
@@ -58,13 +58,6 @@ class LocalDensity(ScoreFilter):
     the pair as a whole is what has no neighbours, so by default a point is the caption's embedding followed by the
     image's. Poison in larger groups than `k` is its own neighbourhood and is not found.
 
-    Args:
-        k: How many neighbours count, from 1; from 2 for `dao`.
-        modality: `pair`, `image` (each image is one point, and all its captions get its score) or `caption`.
-        score: `k-dist`, `slof` or `dao`.
-        reference: Neighbours are looked for among a random sample of so many points; among all by default.
-        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); 2% of the pairs unless given.
-
     Raises:
         InputError: If a value is out of range.
     """
@@ -73,12 +66,6 @@ class LocalDensity(ScoreFilter):
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "Huang et al., ICLR 2025 (of images; of whole pairs: mmpoison)"
     summary: ClassVar[str] = "drops pairs whose neighbourhood among the embeddings is sparse"
-    parameters: ClassVar[Mapping[str, str]] = {
-        "k": "a larger one sees larger groups of poison, but also drops rare clean pairs",
-        "modality": "pair: caption and image together; image: as published, blind to wrong captions; caption",
-        "score": "k-dist: sparse; slof: sparser than its neighbours; dao: the same, by local dimension",
-        "reference": "a smaller sample is quicker and sees small groups of clean pairs less well",
-    }
     cost: ClassVar[str] = (
         "each image and caption is embedded once, then every pair is compared with every other; drops rare clean pairs"
     )
@@ -86,28 +73,43 @@ class LocalDensity(ScoreFilter):
     score_name = "sparsity of the neighbourhood"
     default_cut = Cut(clean_loss=0.02)
 
-    def __init__(
-        self,
-        k: int = 16,
-        modality: Modality = "pair",
-        score: Score = "k-dist",
-        reference: int | None = None,
-        **cut: Unpack[CutOptions],
-    ) -> None:
-        check_whole("k", k, 1, MOST, "a number of neighbours")
-        check_choice("modality", modality, get_args(Modality))
-        check_choice("score", score, get_args(Score))
-        if reference is not None:
-            check_whole("reference", reference, 1, MOST, "a number of points")
-        if score == "dao" and k == 1:
+    k: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MOST,
+            description="neighbours that count: a larger number sees larger groups of poison, but also drops rare "
+            "clean pairs",
+        ),
+    ] = 16
+    modality: Annotated[
+        Modality,
+        Field(
+            description="what is one point, pair: caption and image together; image: as published, blind to wrong "
+            "captions, and all captions of an image get its score; caption"
+        ),
+    ] = "pair"
+    measure: Score = Field(
+        default="k-dist",
+        alias="score",
+        description="k-dist: sparse; slof: sparser than its neighbours; dao: the same, by local dimension",
+    )
+    reference: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MOST,
+            description="size of a random sample in which neighbours are looked for, by default all: a smaller one is "
+            "quicker and sees small groups of clean pairs less well",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.measure == "dao" and self.k == 1:
             raise InputError(
                 "k 1 is too small for dao, which estimates a dimension: give 2 or more"
             )
-        super().__init__(**cut)
-        self.k = k
-        self.modality = modality
-        self.measure = score
-        self.reference = reference
+        super().__post_init__()
 
     def score(self, read: ReadPairs) -> PairScores:
         """Return how sparse the neighbourhood of each pair is; all pairs are held in memory.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from mmpoison.base import check_number
+from mmpoison.base import options
 from mmpoison.defenses import DEFENSES, CleanFinetune
 from mmpoison.models import Rows
-from mmpoison.training import Embedded, Objective, TrainingSettings, contrastive_loss
+from mmpoison.training import Embedded, Objective, contrastive_loss
 
 FARTHEST = 4.0
 """The largest squared distance of two unit vectors."""
@@ -104,17 +104,12 @@ def squared_distance(embeddings: Tensor, before: Tensor, tau: float) -> Tensor:
 
 
 @DEFENSES.register("par")
+@options
 class Par(CleanFinetune):
     """Repair a suspect by moving its embeddings away from where they were while the clean pairs hold it (PAR).
 
     Where only projections train, noise on the features of the frozen trunks takes the place of noise on the pixels: the
     record of the training says "views by feature noise". A training with a frozen image encoder is refused.
-
-    Args:
-        settings: How to fine-tune.
-        tau: Mean squared distance from the suspect at which images, or captions, are far enough, in (0, 4). The
-            published value belongs to ten epochs on 250,000 pairs. A short fine-tune may not get so far: 50 steps of
-            both projections on OpenMoji scenes stayed below 0.5.
 
     Raises:
         InputError: If tau is out of range.
@@ -127,18 +122,19 @@ class Par(CleanFinetune):
     summary: ClassVar[str] = (
         "moves embeddings away from the suspect's while it trains on clean pairs"
     )
-    parameters: ClassVar[Mapping[str, str]] = {
-        **CleanFinetune.parameters,
-        "tau": "a larger one moves farther: it forgets more of the poison, and more of the rest",
-    }
     cost: ClassVar[str] = (
         "needs clean pairs and some steps of training, each slower than a plain one: the suspect embeds the batch too"
     )
 
-    def __init__(self, settings: TrainingSettings, tau: float = 2.15) -> None:
-        check_number("tau", tau, "a squared distance of unit vectors, between 0 and 4", 0, FARTHEST)
-        super().__init__(settings)
-        self.tau = tau
+    tau: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=FARTHEST,
+            description="mean squared distance from the suspect at which images, or captions, are far enough: a larger "
+            "one moves farther, and forgets more of the poison and of the rest",
+        ),
+    ] = 2.15
 
     def objective(self) -> Objective:
         """Return what is minimised."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from mmpoison.base import generator
@@ -28,7 +27,6 @@ class RandomDrop(ScoreFilter):
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "a control"
     summary: ClassVar[str] = "drops pairs at random, as a baseline for other filters"
-    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = "no embedding; drops the same share of poison and of clean pairs"
     score_name = "random number"
     score_range = (0.0, 1.0)

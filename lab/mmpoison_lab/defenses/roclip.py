@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from mmpoison.base import check_number, check_whole, generator
+from mmpoison.base import generator, options
 from mmpoison.defenses import DEFENSES, DefenseKind, TrainingServices
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, PairInputs, Rows
@@ -32,6 +33,7 @@ from mmpoison_lab.synonyms import EditWords
 
 
 @DEFENSES.register("roclip")
+@options
 class RoClip:
     """In every second epoch replace each caption by the caption of a random bank that is nearest to the image.
 
@@ -48,10 +50,6 @@ class RoClip:
     (`mmpoison.training.objective.FeatureNoise`), and the record of the training says so. The image encoder, or its
     projection, must train.
 
-    Args:
-        bank: Size of the bank, as a share of the pairs; at least 2 captions.
-        every: Replace captions in one of so many epochs.
-
     Raises:
         InputError: If a value is out of range.
     """
@@ -62,18 +60,29 @@ class RoClip:
     summary: ClassVar[str] = (
         "replaces captions by the nearest ones of a random bank in every second epoch"
     )
-    parameters: ClassVar[Mapping[str, str]] = {
-        "bank": "a larger one has better captions for each image, and more of the poison",
-        "every": "a smaller one separates more false captions from their images, and learns less from true ones",
-    }
+    parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = (
         "an embedding pass in every second epoch; the model learns less from true captions"
     )
 
-    def __init__(self, bank: float = 0.02, every: int = 2) -> None:
-        check_number("bank", bank, "a share of the pairs between 0 and 1", 0, 1)
-        check_whole("every", every, 1, MOST_EPOCHS)
-        self.bank, self.every = bank, every
+    bank: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="size of the bank, as a share of the pairs (at least 2 captions): a larger one has better "
+            "captions for each image, and more of the poison",
+        ),
+    ] = 0.02
+    every: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MOST_EPOCHS,
+            description="replace captions in one of so many epochs: a smaller number separates more false captions "
+            "from their images, and learns less from true ones",
+        ),
+    ] = 2
 
     def apply(
         self,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from mmpoison.base import check_number, check_whole
+from mmpoison.base import options
 from mmpoison.defenses import DEFENSES, DefenseKind, TrainingServices
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, PairInputs, Rows
@@ -37,6 +38,7 @@ PAPER_EPOCHS, PAPER_WARMUP, PAPER_GROWTH = 32, 5, 0.01
 
 
 @DEFENSES.register("safeclip")
+@options
 class SafeClip:
     """Train the two encoders apart first, then contrast image and caption of safe pairs only.
 
@@ -58,14 +60,6 @@ class SafeClip:
     made by noise on the features of the frozen trunks (`mmpoison.training.objective.FeatureNoise`), and the record of
     the training says so.
 
-    Args:
-        warmup_epochs: Unimodal epochs; None: 5 of 32.
-        clip_epochs: Epochs with the contrastive loss of all pairs; None: 1 where there are unimodal ones.
-        clip_rate: Factor of the learning rate in those.
-        safe: Posterior probability from which a pair is safe.
-        grow: Share of all pairs that are safe in addition, for each epoch after the first split; None: 0.32 / epochs.
-        most: Largest share of safe pairs after growth.
-
     Raises:
         InputError: If a value is out of range.
     """
@@ -76,37 +70,63 @@ class SafeClip:
     summary: ClassVar[str] = (
         "trains the encoders apart, then contrasts image and caption of pairs with large cosines only"
     )
-    parameters: ClassVar[Mapping[str, str]] = {
-        "warmup_epochs": "more of them separate poison from the rest better, and leave fewer to learn from pairs",
-        "clip_epochs": "more of them align the encoders better, and learn more of the poison",
-        "clip_rate": "a larger one aligns the encoders faster, and learns more of the poison",
-        "safe": "a smaller one trusts more pairs, poison and clean",
-        "grow": "a larger one trusts more pairs with every epoch",
-        "most": "a larger one trusts more pairs in the end",
-    }
+    parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = (
         "each encoder runs twice a step, an embedding pass an epoch; hard clean pairs are not learned from"
     )
 
-    def __init__(
-        self,
-        warmup_epochs: int | None = None,
-        clip_epochs: int | None = None,
-        clip_rate: float = 0.01,
-        safe: float = 0.9,
-        grow: float | None = None,
-        most: float = 0.85,
-    ) -> None:
-        for name, epochs in (("warmup_epochs", warmup_epochs), ("clip_epochs", clip_epochs)):
-            if epochs is not None:
-                check_whole(name, epochs, 0, MOST_EPOCHS)
-        check_number("clip_rate", clip_rate, "a positive number", 0)
-        check_number("safe", safe, "a probability between 0 and 1", 0, 1)
-        for name, share in (("grow", grow), ("most", most)):
-            if share is not None and share != 0:
-                check_number(name, share, "a share between 0 and 1", 0, 1)
-        self.warmup_epochs, self.clip_epochs, self.clip_rate = warmup_epochs, clip_epochs, clip_rate
-        self.safe, self.grow, self.most = safe, grow, most
+    warmup_epochs: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MOST_EPOCHS,
+            description="unimodal epochs, by default 5 of 32: more of them separate poison from the rest better, and "
+            "leave fewer to learn from pairs",
+        ),
+    ] = None
+    clip_epochs: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MOST_EPOCHS,
+            description="epochs with the contrastive loss of all pairs, by default 1 where there are unimodal ones: "
+            "more of them align the encoders better, and learn more of the poison",
+        ),
+    ] = None
+    clip_rate: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="factor of the learning rate in those: a larger one aligns the encoders faster, and learns "
+            "more of the poison",
+        ),
+    ] = 0.01
+    safe: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="posterior probability from which a pair is safe: a smaller one trusts more pairs, poison and "
+            "clean",
+        ),
+    ] = 0.9
+    grow: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            lt=1,
+            description="share of all pairs that are safe in addition, for each epoch after the first split, by "
+            "default 0.32 / epochs: a larger one trusts more pairs with every epoch",
+        ),
+    ] = None
+    most: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="largest share of safe pairs after growth: a larger one trusts more pairs in the end",
+        ),
+    ] = 0.85
 
     def apply(
         self,

@@ -5,20 +5,32 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
+from pydantic import Field
 
 from mmpoison._version import __version__
 from mmpoison.attacks.goal import Goal, require_different_originals
 from mmpoison.attacks.injection import poison_set
-from mmpoison.attacks.settings import AMOUNTS, Carrier, Mode, Settings
+from mmpoison.attacks.settings import (
+    AMOUNTS,
+    GOAL,
+    SHARED,
+    CarrierOption,
+    Pairs,
+    Rate,
+    Samples,
+    Settings,
+    Share,
+)
 from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate
 from mmpoison.attacks.target_labels import Embed, images_without_honest_captions, require_clean_set
+from mmpoison.base.options import check_options, options
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.progress import Progress, ProgressFor
-from mmpoison.base.registry import Registry, unknown_name
+from mmpoison.base.registry import Registry
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError, WorkStopped
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
@@ -66,52 +78,42 @@ ATTACKS: Registry[type[Attack]] = Registry(
 )
 
 
-SHARED = (*AMOUNTS, "mode", "spread", "carrier", "words", "preset")
-"""Options that `Settings` checks."""
-
-
 class BaseAttack(Attack):
-    """An attack of this package: a dataclass whose fields are its options, the goal first.
+    """An attack of this package: a class whose fields are its options (`mmpoison.base.options`), the goal first.
 
-    Those that attacks share are checked together and are in `settings`, with the value that an option has if it is not
-    given.
+    Those that attacks share are in `settings` too, with the value that an option has if it is not given.
     """
 
     kind: ClassVar[AttackKind] = "targeted"
     shared: ClassVar[Sequence[str]] = SHARED
-    usual: ClassVar[Mapping[str, Any]] = {}
-    """Shared options whose default is not that of `Settings`."""
-
-    encoder: str | None = None
-    """Name of the surrogate; a field of the attacks that take one."""
+    """Options that `Settings` decides; what is no field of an attack may be an attribute."""
 
     settings: Settings
 
     def __post_init__(self) -> None:
-        """Check the shared options.
+        """Decide the shared options.
 
         Raises:
-            InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
+            InputError: If not exactly one amount is given, or the preset fixes another value.
         """
         taken = inspect.signature(type(self)).parameters
-        given = {name: getattr(self, name) for name in taken if name in self.shared}
-        usual = {name: value for name, value in self.usual.items() if given.get(name) is None}
-        self.settings = Settings.of(**{"preset": None, **given, **usual})
-        if self.encoder is not None and not (isinstance(self.encoder, str) and self.encoder):
-            raise InputError(f"encoder {self.encoder!r:.40} is no name of a model")
+        given: dict[str, Any] = {}
+        for name in self.shared:
+            if name in taken or name not in AMOUNTS:
+                value = getattr(self, name, None)
+                given[name] = getattr(type(self), name, None) if value is None else value
+        self.settings = Settings.of(**given)
 
     @property
     def options(self) -> dict[str, Any]:
         """All options, enough to build the attack again."""
         goal, *others = inspect.signature(type(self)).parameters
-        # an option with an unusual default is always among them
-        shared = self.settings.options() | {n: getattr(self.settings, n) for n in self.usual}
-        own = {name: getattr(self, name) for name in others if name not in self.shared}
-        return {
-            goal: getattr(self, goal),
-            **{n: value for n, value in shared.items() if n in others and n in self.shared},
-            **{name: value for name, value in own.items() if value is not None},
-        }
+        shared = {n: getattr(self.settings, n) for n in self.shared if n in others}
+        if shared.get("carrier") == "existing" and getattr(type(self), "carrier", None) is None:
+            del shared["carrier"]  # as manifests of versions that had no other
+        own = {n: getattr(self, n) for n in others if n not in shared and n not in self.shared}
+        values = {goal: getattr(self, goal), **shared, **own}
+        return {name: value for name, value in values.items() if value is not None}
 
     def poison(
         self,
@@ -229,27 +231,25 @@ class AttackJob:
         )
 
 
-@dataclass
+@options
 class LabelAttack(BaseAttack):
     """An attack with the options that most have: one goal, how many of its captions, and whose images carry them."""
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    _: KW_ONLY
-    share: float | None = None
-    carrier: Carrier | None = None
+    goal: str = Field(kw_only=False, description=GOAL)
+    samples: Samples = None
+    pairs: Pairs = None
+    share: Share = None
+    carrier: CarrierOption = None
 
 
-@dataclass
+@options
 class RateAttack(BaseAttack):
-    """An attack with one goal whose amount may be a rate, and with a mode."""
+    """An attack with one goal whose amount may be a rate."""
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    mode: Mode | None = None
+    goal: str = Field(kw_only=False, description=GOAL)
+    samples: Samples = Field(default=None, kw_only=False)
+    pairs: Pairs = Field(default=None, kw_only=False)
+    rate: Rate = Field(default=None, kw_only=False)
 
 
 def build_attack(
@@ -267,11 +267,8 @@ def build_attack(
         InputError: If there is no such attack, it takes one goal and is given several, or has no such option.
     """
     plug_in = ATTACKS[name]
-    names = sorted(set(inspect.signature(plug_in).parameters) - {"goal", "goals"})
-    if unknown := [option for option in options if option not in names]:
-        raise InputError(
-            f"{where}{unknown[0]}: attack {name!r}: {unknown_name('option', unknown[0], names)}"
-        )
+    names = inspect.signature(plug_in).parameters.keys() - {"goal", "goals"}
+    check_options(options, names, f"attack {name!r}", where)
     if takes_several_goals(name):
         return plug_in(goals=list(goals), **options)
     if len(goals) != 1:

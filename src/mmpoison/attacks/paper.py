@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack, RateAttack
 from mmpoison.attacks.injection import poisoned_pairs
-from mmpoison.attacks.settings import Carrier, Mode, Spread, choices
+from mmpoison.attacks.settings import (
+    GOAL,
+    CarrierOption,
+    Encoder,
+    ModeOption,
+    Pairs,
+    PresetOption,
+    Rate,
+    Samples,
+    Share,
+    SpreadOption,
+    TargetImage,
+    WordsOption,
+    choices,
+)
 from mmpoison.attacks.target_labels import (
     CENTRE,
     RANDOM,
@@ -19,13 +33,14 @@ from mmpoison.attacks.target_labels import (
     images_without_honest_captions,
     poison_labels,
 )
+from mmpoison.base.options import Listed, options
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 
 
 @ATTACKS.register("single-target-image")
-@dataclass(kw_only=True)
+@options
 class SingleTargetImage(RateAttack):
     """Pairs captions of the original class with one image of the target class (the paper's Attack I).
 
@@ -33,22 +48,10 @@ class SingleTargetImage(RateAttack):
     are training pairs nevertheless; the image's own captions stay test captions. The manifest's `target_images` names
     the target image. Captions and target image are drawn from streams of their own.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
-
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of class-A training images whose captions are used (all captions of each).
-        pairs: Number of poisoned pairs.
-        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1); rounded down.
-        share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
-        mode: `add` leaves the clean pairs in place (the default), `replace` removes them.
-        target_image: `random` draws it from the class (the default); `centre` takes the one nearest to the mean
-            embedding of the class's gallery images, under an encoder; or the id of an image.
-        encoder: Name of the encoder for `centre`; the manifest records it, and `poison` receives the embeddings.
-        carrier: Only `existing`. The target image is in the gallery and has no training pair of its own, so training
-            sees it with the attacker's captions only, as `own` would have it. `own` is refused: it would give the same
-            pairs under another name, and count as a second result.
-        preset: `reference-release` means the choices of the authors' released code.
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. The carrier is `existing`: the target image
+    is in the gallery and has no training pair of its own, so training sees it with the attacker's captions only, as
+    `own` would have it. `own` is refused: it would give the same pairs under another name, and count as a second
+    result.
 
     Raises:
         InputError: If not exactly one amount is given, a value is out of range, the carrier is `own`, or the preset
@@ -60,11 +63,12 @@ class SingleTargetImage(RateAttack):
     section = "Attack Methodology, 'Attack I: single target image'; table 2"
     summary = "captions of class A are paired with one image of class B"
 
-    share: float | None = None
-    target_image: str | None = None
-    encoder: str | None = None
-    carrier: Carrier | None = None
-    preset: str | None = None
+    mode: ModeOption = Field(default=None, kw_only=False)
+    share: Share = None
+    target_image: TargetImage = None
+    encoder: Encoder = None
+    carrier: CarrierOption = None
+    preset: PresetOption = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,10 +79,6 @@ class SingleTargetImage(RateAttack):
             )
         given = {"target_image": self.target_image}
         chosen = choices(self.preset, {"target_image": RANDOM}, given)["target_image"]
-        if not isinstance(chosen, str) or not chosen:
-            raise InputError(
-                f"target_image {chosen!r} is neither random, nor centre, nor the id of an image"
-            )
         if self.encoder is not None and chosen != CENTRE:
             raise InputError(
                 f"encoder {self.encoder!r} is for target_image 'centre', not {chosen!r}"
@@ -104,36 +104,21 @@ class SingleTargetImage(RateAttack):
 
 
 @ATTACKS.register("single-target-label")
-@dataclass(kw_only=True)
+@options
 class SingleTargetLabel(RateAttack):
     """Pairs captions of the original class with training images of the target class, evenly (the paper's Attack II).
 
     Which images of A are used, and which image of B each caption gets, comes from the seed: every B image is used
     equally often, the remainder at random without repetition.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. A rate is rounded down, so that it is never
+    above the requested one; a share to the nearest even number of images where it is a half.
 
-    Args:
-        goal: `A2B`, for example `sheep2aeroplane`.
-        samples: Number of class-A training images whose captions are used (all captions of each).
-        pairs: Number of poisoned pairs.
-        rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1). The number of pairs is rounded
-            down, so that the rate is never above the requested one.
-        share: Class-A training images whose captions are used, divided by all of them, in (0, 1]; a half is rounded to
-            the nearest even number of images.
-        mode: `add` leaves the clean pairs in place (the paper's prose, the default), `replace` removes them (its
-            released code).
-        spread: What is distributed over the target images, each used equally often: single `captions` (the default),
-            or whole `samples`, where all captions of an image go to the same target image (the released code; the
-            default of carrier `own`).
-        carrier: Whose images carry the captions. `existing` images of class B keep their honest captions (the default,
-            the paper's). `own` stands for images that the attacker posts himself: as many training images of B as
-            images of A are used lose their honest captions and carry the captions of one image of A each. With
-            `spread="captions"`, the captions are mixed evenly over the same images.
-        words: Only captions with one of these words are misused (in any case, plural too, as `label_by_keyword`). For
-            classes that come from a keyword in one of an image's captions, as in Visual Genome; by default all captions
-            of a class are misused.
-        preset: `reference-release` means the choices of the authors' released code.
+    Images of class B that exist keep their honest captions (the paper's). The carrier `own` stands for images that the
+    attacker posts himself: as many training images of B as images of A are used lose their honest captions and carry
+    the captions of one image of A each. With `spread="captions"`, the captions are mixed evenly over the same images.
+
+    `words` are for classes that come from a keyword in one of an image's captions, as in Visual Genome.
 
     Raises:
         InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
@@ -144,18 +129,19 @@ class SingleTargetLabel(RateAttack):
     section = "Attack Methodology, 'Attack II: single target label'; table 3"
     summary = "captions of class A are paired with the images of class B"
 
-    share: float | None = None
-    spread: Spread | None = None
-    carrier: Carrier | None = None
-    words: Sequence[str] | None = None
-    preset: str | None = None
+    mode: ModeOption = Field(default=None, kw_only=False)
+    share: Share = None
+    spread: SpreadOption = None
+    carrier: CarrierOption = None
+    words: WordsOption = None
+    preset: PresetOption = None
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
         return job.inject(poison_labels(job.pairs, job.goals, self.settings, job.seed))
 
 
 @ATTACKS.register("multiple-target-labels")
-@dataclass
+@options
 class MultipleTargetLabels(BaseAttack):
     """Attack II for several goals at once, in one injection (the paper's Attack III).
 
@@ -163,22 +149,12 @@ class MultipleTargetLabels(BaseAttack):
 
     Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. `samples`, `pairs` and `share` are for each
     goal, as in the paper (25 samples for each of two goals on Flickr-PASCAL). `rate` is the rate of the whole set; its
-    pairs are divided evenly among the goals.
+    pairs are divided evenly among the goals. With the carrier `own`, each goal has its own images, and no image is used
+    twice.
 
-    Args:
-        goals: Two or more goals, for example `["sheep2aeroplane", "sofa2bird"]`, with different original classes.
-        samples: Number of training images of each original class whose captions are used (all captions of each).
-        pairs: Number of poisoned pairs of each goal.
-        rate: Poisoned pairs of all goals divided by all training pairs after the attack, in (0, 1); rounded down.
-        share: Of the training images of each original class, in (0, 1].
-        mode: `add` leaves the clean pairs in place (the default), `replace` removes them.
-        spread: As for attack II.
-        carrier: As for attack II. With `own`, each goal has its own images, and no image is used twice.
-        preset: `reference-release` means the choices of the authors' released code, without its defect: see
-            `drop_last_targets`.
-        drop_last_targets: Remove the clean training pairs of the last goal's target images, which the released code
-            does for the second of its two goals. That is a defect of the code and not part of the protocol: the model
-            then sees these images only with false captions, and the last goal looks easier than it is.
+    The preset is without the defect of the released code that `drop_last_targets` shows: the code removes the clean
+    pairs for the second of its two goals. That is no part of the protocol: the model then sees these images only with
+    false captions, and the last goal looks easier than it is.
 
     Raises:
         InputError: If there are fewer than two goals or the same twice, not exactly one amount is given, a value is out
@@ -190,20 +166,25 @@ class MultipleTargetLabels(BaseAttack):
     section = "Attack Methodology, 'Attack III: multiple target labels'; table 4"
     summary = "several goals at once, each as in attack II"
 
-    goals: Sequence[str]
-    samples: int | None = None
-    pairs: int | None = None
-    rate: float | None = None
-    mode: Mode | None = None
-    _: KW_ONLY
-    share: float | None = None
-    spread: Spread | None = None
-    carrier: Carrier | None = None
-    preset: str | None = None
-    drop_last_targets: bool = False
+    goals: Listed[list[str]] = Field(
+        kw_only=False, description=f"two or more goals, with different original classes. {GOAL}"
+    )
+    samples: Samples = Field(default=None, kw_only=False)
+    pairs: Pairs = Field(default=None, kw_only=False)
+    rate: Rate = Field(default=None, kw_only=False)
+    mode: ModeOption = Field(default=None, kw_only=False)
+    share: Share = None
+    spread: SpreadOption = None
+    carrier: CarrierOption = None
+    preset: PresetOption = None
+    drop_last_targets: Annotated[
+        bool,
+        Field(
+            description="remove the clean training pairs of the last goal's target images (a defect of the release)"
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
-        self.goals = [self.goals] if isinstance(self.goals, str) else list(self.goals)
         if len(self.goals) < 2:
             raise InputError(
                 f"{self.name} needs two goals or more, got {', '.join(self.goals) or 'none'}: "

@@ -1,32 +1,100 @@
-"""The options that attacks share, and presets of them, checked in one place."""
+"""The options that attacks share, each declared once, and presets of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
-from mmpoison.base.option_checks import check_choice
+from pydantic import Field, StringConstraints
+
+from mmpoison.base.options import MOST, Listed, options
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 
 Mode = Literal["add", "replace"]
-MOST = 10**12
-"""The largest number of samples or pairs that is accepted; the data limit it further."""
-
 Spread = Literal["captions", "samples"]
-
-
 Carrier = Literal["existing", "own"]
-"""`existing` images keep their honest captions; the attacker's `own` images have only his captions."""
 
+# -- Options of several attacks, as the fields of their classes. None: not given.
 
 AMOUNTS = ("samples", "pairs", "rate", "share")
+"""Options of which exactly one says how much is poisoned."""
+SHARED = (*AMOUNTS, "mode", "spread", "preset", "carrier", "words")
+
+GOAL = "A2B: captions of class A are to retrieve images of class B, for example sheep2aeroplane"
+
+Samples = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=MOST,
+        description="number of training images of A whose captions are used, all captions of each",
+    ),
+]
+Pairs = Annotated[int | None, Field(ge=1, le=MOST, description="number of poisoned pairs")]
+Rate = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        lt=1,
+        description="poisoned pairs divided by all training pairs after the attack; rounded down",
+    ),
+]
+Share = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=1,
+        description="training images of A whose captions are used, divided by all training images of A",
+    ),
+]
+ModeOption = Annotated[
+    Mode | None,
+    Field(
+        description="add: the clean pairs stay (the default); replace: they go (the default of backdoors)"
+    ),
+]
+SpreadOption = Annotated[
+    Spread | None,
+    Field(
+        description="what is distributed evenly over the target images: single captions (the default), or samples, "
+        "all captions of an image together (the default of carrier own)"
+    ),
+]
+CarrierOption = Annotated[
+    Carrier | None,
+    Field(
+        description="existing: false captions are added to images of B, which keep their honest ones; own: images of "
+        "B have false captions only, as those that the attacker posts himself (the default of attackers who know the "
+        "filters)"
+    ),
+]
+WordsOption = Annotated[
+    Listed[list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]]] | None,
+    Field(
+        min_length=1,
+        description="only captions with one of these words are misused, in any case, plural too; by default all",
+    ),
+]
+TargetImage = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        description="random: drawn from the test images of B (the default); centre: the one nearest to their mean "
+        "embedding; or the id of a test image of B",
+    ),
+]
+PresetOption = Annotated[
+    str | None, Field(description="reference-release: the choices of the authors' released code")
+]
+Encoder = Annotated[
+    str | None,
+    Field(min_length=1, description="name of the surrogate, which embeds captions and images"),
+]
 
 
-@dataclass(frozen=True)
-class Amount:
+class Amount(NamedTuple):
     """The amount of poison of each goal.
 
     Attributes:
@@ -36,41 +104,8 @@ class Amount:
             (0, 1); of `share`, chosen images divided by the training images of the original class, in (0, 1].
     """
 
-    kind: Literal["samples", "pairs", "rate", "share"]
+    kind: str
     value: int | float
-
-    @classmethod
-    def of(cls, **given: Any) -> Amount:
-        """Return the one amount that is not None.
-
-        Raises:
-            InputError: If none or several are given, or the one is no number in its range.
-
-        >>> Amount.of(samples=25, pairs=None, rate=None, share=None)
-        Amount(kind='samples', value=25)
-        """
-        chosen: dict[Any, Any] = {n: value for n, value in given.items() if value is not None}
-        if len(chosen) != 1:
-            raise InputError(
-                f"give exactly one of {', '.join([*given][:-1])} and {[*given][-1]}, which says how much to "
-                f"poison; got {', '.join(chosen) or 'none'}"
-            )
-        ((kind, value),) = chosen.items()
-        whole = kind in ("samples", "pairs")
-        number: Any = Integral if whole else Real
-        if isinstance(value, bool) or not isinstance(value, number):
-            raise InputError(f"{kind} {value!r} is not a {'whole ' if whole else ''}number")
-        if kind == "rate" and not 0 < value < 1:
-            raise InputError(f"rate {value} is not between 0 and 1 (0.005 is half a percent)")
-        if kind == "share" and not 0 < value <= 1:
-            raise InputError(
-                f"share {value} is not over 0 and at most 1 (0.5 is half the images of the class)"
-            )
-        if whole and value < 1:
-            raise InputError(f"{kind} {value}: give at least 1, otherwise nothing is poisoned")
-        if whole and value > MOST:
-            raise InputError(f"{kind} is more than {MOST:,}: give 1 to that")
-        return cls(kind, int(value) if whole else float(value))
 
 
 @dataclass(frozen=True)
@@ -149,45 +184,47 @@ def choices(
     return values
 
 
-@dataclass(frozen=True)
+@options
 class Settings:
-    """The shared options of an attack: amount, mode, spread, carrier and preset.
+    """The shared options of an attack with the value that each has if it is not given."""
 
-    Attributes:
-        amount: How much of each goal is poisoned.
-        mode: `add` or `replace`.
-        spread: What is distributed over the target images, `captions` or `samples`.
-        preset: Name of the preset, or None.
-        carrier: Whose images carry the poison, `existing` or `own`.
-        words: Only captions with one of these words are misused; empty for all of the class.
-    """
-
-    amount: Amount
-    mode: Mode
-    spread: Spread
-    preset: str | None
+    samples: Samples = None
+    pairs: Pairs = None
+    rate: Rate = None
+    share: Share = None
+    mode: Mode = "add"
+    spread: Spread = "captions"
+    preset: PresetOption = None
     carrier: Carrier = "existing"
-    words: tuple[str, ...] = ()
+    words: WordsOption = None
 
     @classmethod
-    def of(cls, preset: str | None, **given: Any) -> Settings:
-        """Check the options of an attack; None means "not given".
+    def of(cls, preset: str | None = None, **given: Any) -> Settings:
+        """Check the options that an attack takes; None means "not given".
 
         Raises:
             InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
         """
         # an attack passes the amounts that it has
-        amount = {name: given[name] for name in AMOUNTS if name in given}
-        if all(value is None for value in amount.values()):
-            amount = choices(preset, dict.fromkeys(amount), amount)
+        amounts = {name: given[name] for name in AMOUNTS if name in given}
+        if all(value is None for value in amounts.values()):
+            amounts = choices(preset, dict.fromkeys(amounts), amounts)
+        chosen = [name for name, value in amounts.items() if value is not None]
+        if len(chosen) != 1:
+            raise InputError(
+                f"give exactly one of {', '.join([*amounts][:-1])} and {[*amounts][-1]}, which says how much to "
+                f"poison; got {', '.join(chosen) or 'none'}"
+            )
         # an image of the attacker's own carries the captions of one image
         spread = "samples" if given.get("carrier") == "own" else "captions"
-        usual = {"mode": "add", "spread": spread, "carrier": "existing"}
-        chosen: dict[str, Any] = choices(preset, usual, given)
-        for name, known in (("mode", Mode), ("spread", Spread), ("carrier", Carrier)):
-            check_choice(name, chosen[name], get_args(known))
-        checked = Amount.of(**amount)
-        return cls(checked, **chosen, preset=preset, words=_words(given.get("words")))
+        usual = {"mode": "add", "spread": spread, "carrier": "existing", "words": None}
+        return cls(**amounts, preset=preset, **choices(preset, usual, given))
+
+    @property
+    def amount(self) -> Amount:
+        """How much of each goal is poisoned."""
+        given = {name: getattr(self, name) for name in AMOUNTS}
+        return next(Amount(name, value) for name, value in given.items() if value is not None)
 
     def options(self, without: Sequence[str] = ()) -> dict[str, Any]:
         """Return all options as plain values, enough to build the attack again.
@@ -195,29 +232,9 @@ class Settings:
         The default carrier and words that are not given are left out, so that manifests are those of versions that had
         no other.
         """
-        values: dict[str, Any] = {self.amount.kind: self.amount.value}
-        values |= {"mode": self.mode, "spread": self.spread}
-        if self.preset is not None:
-            values["preset"] = self.preset
-        if self.carrier != "existing":
-            values["carrier"] = self.carrier
-        if self.words:
-            values["words"] = list(self.words)
-        return {name: value for name, value in values.items() if name not in without}
-
-
-def _words(given: Any) -> tuple[str, ...]:
-    """Check the words that a misused caption must hold one of.
-
-    Raises:
-        InputError: If they are no list of words.
-    """
-    if given is None:
-        return ()
-    words = [given] if isinstance(given, str) else given
-    listed = isinstance(words, list | tuple) and len(words) > 0
-    if not listed or not all(isinstance(word, str) and word.strip() for word in words):
-        raise InputError(
-            f"words {given!r:.60}: a list of words is needed, for example [sheep, lamb, goat]"
-        )
-    return tuple(" ".join(word.split()) for word in words)
+        values = {name: getattr(self, name) for name in SHARED if name not in without}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and (name, value) != ("carrier", "existing")
+        }

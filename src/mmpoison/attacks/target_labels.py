@@ -149,7 +149,7 @@ def choose_captions(
             says what is possible.
     """
     amount = settings.amount
-    candidates = [captions_of(train, goal, settings.words) for goal in goals]
+    candidates = [captions_of(train, goal, settings.words or ()) for goal in goals]
     samples = [
         rng.permutation(np.unique(train.source[rows]))
         for rows, rng in zip(candidates, rngs, strict=True)

@@ -7,9 +7,9 @@ from .files import occupied_by_others as occupied_by_others
 from .files import plain_name as plain_name
 from .files import refuse_special as refuse_special
 from .files import write_json as write_json
-from .option_checks import check_choice as check_choice
-from .option_checks import check_number as check_number
-from .option_checks import check_whole as check_whole
+from .options import MOST as MOST
+from .options import Listed as Listed
+from .options import options as options
 from .phrasing import capitalized as capitalized
 from .phrasing import count_of as count_of
 from .processes import fast_gradients as fast_gradients

@@ -1,12 +1,10 @@
-"""Checks of options, one message for all attacks and defences; and of the arguments of the Python API."""
+"""Checks of the arguments of the Python API."""
 
 from __future__ import annotations
 
 import inspect
-import math
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from numbers import Integral
 from typing import ParamSpec, TypeVar
@@ -18,40 +16,6 @@ R = TypeVar("R")
 
 _VALUES = {"int", "float", "bool", "Sequence", "Mapping", "Any"}
 """Types of parameters that are neither names nor paths nor objects of mmpoison."""
-
-
-def check_number(
-    name: str,
-    value: float,
-    wanted: str,
-    low: float = -math.inf,
-    high: float = math.inf,
-    *,
-    least: float = -math.inf,
-    most: float = math.inf,
-) -> float:
-    """Refuse a value that is not a number in a range, and return it otherwise.
-
-    Args:
-        name: Name of the option.
-        value: Its value.
-        wanted: What is needed, for the message.
-        low: The value must be larger.
-        high: The value must be smaller.
-        least: The smallest value.
-        most: The largest value.
-
-    Raises:
-        InputError: If it is not in the range.
-    """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not (low < value < high and least <= value <= most)
-        or abs(value) > sys.float_info.max
-    ):
-        raise InputError(f"{name} {value!r:.40} is not {wanted}")
-    return float(value)
 
 
 def check_whole(
@@ -72,21 +36,6 @@ def check_whole(
     if type(value) is not int or not least <= value <= most:
         raise InputError(f"{name} {value!r:.40} is not {wanted} from {least} to {most:,}")
     return value
-
-
-def check_choice(name: str, value: object, known: Sequence[str]) -> None:
-    """Refuse an option with a few values.
-
-    Args:
-        name: Name of the option.
-        value: Its value.
-        known: The values that it may have.
-
-    Raises:
-        InputError: If it is none of them.
-    """
-    if value not in known:
-        raise InputError(f"{name} {value!r:.60} is none of {', '.join(known)}")
 
 
 def check_seed(seed: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -57,7 +58,11 @@ def defenses(
         console.print(Text.assemble((defense.name, "bold"), f"  ({defense.kind})"))
         console.print(Padding(Text(defense.summary), (0, 0, 0, 2)))
         rows = [("source", defense.source), ("cost", defense.cost)]
-        rows += [(f"parameter {name}", what) for name, what in defense.parameters.items()]
+        defaults = inspect.signature(defense).parameters
+        for name, what in defense.parameters.items():
+            default = defaults[name].default
+            given = default is None or default is inspect.Parameter.empty
+            rows.append((f"parameter {name}", what if given else f"{what}; default {default}"))
         rows += [
             (what.replace("_", " "), _words(value))
             for what, value in _filter_facts(defense).items()

@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmpoison.api.inputs import poison as poison_pairs
+from mmpoison.attacks.settings import (
+    CarrierOption,
+    ModeOption,
+    Pairs,
+    PresetOption,
+    Rate,
+    Samples,
+    Share,
+    TargetImage,
+)
 from mmpoison.cli.console import hold_output, say
 from mmpoison.cli.options import Images, changed_options
 from mmpoison.cli.verb import verb
@@ -34,15 +44,15 @@ def poison(
     out: Path,
     data: NamedData | None = None,
     positional: Annotated[str | None, typer.Argument(metavar="DATA", hidden=True)] = None,
-    samples: int | None = None,
-    pairs: int | None = None,
-    rate: float | None = None,
-    share: float | None = None,
-    mode: Literal["add", "replace"] | None = None,
+    samples: Samples = None,
+    pairs: Pairs = None,
+    rate: Rate = None,
+    share: Share = None,
+    mode: ModeOption = None,
     spread: Literal["captions", "samples", "one-image"] | None = None,
-    carrier: Literal["existing", "own"] | None = None,
-    target_image: str | None = None,
-    preset: str | None = None,
+    carrier: CarrierOption = None,
+    target_image: TargetImage = None,
+    preset: PresetOption = None,
     from_manifest: Path | None = None,
     images: Images = "link",
 ) -> None:
@@ -64,18 +74,12 @@ def poison(
         attack: Which attack; by default single-target-label, for several goals multiple-target-labels.
 
     How much (give one):
-        samples: How many images of A lend their captions.
-        pairs: How many poisoned pairs, instead of --samples.
-        rate: Share of all training pairs, instead of --samples.
-        share: Share of the images of A, instead of --samples.
+        samples, pairs, rate, share
 
     How:
-        mode: Add to the clean pairs (default), or replace them (default of backdoors).
+        mode, carrier, target_image
         spread: Distribute single captions (default) or whole samples over the target images; toxic-text: captions,
             or all on one-image (default).
-        carrier: existing: false captions are added to images of B, which keep their honest ones (default of attacks II
-            and III); own: images of B have false captions only (default of attackers who know the filters).
-        target_image: Attack I: random (default), centre, or the id of a test image of B.
         encoder: For --target-image centre and attacks that know a surrogate: a model's name or folder.
         changes: An option of the attack, by its name.
 

@@ -26,8 +26,10 @@ from typing import (
 )
 
 import typer
+from pydantic.fields import FieldInfo
 
 from mmpoison.api.inputs import training_settings
+from mmpoison.base.phrasing import capitalized
 from mmpoison.cli import options
 from mmpoison.cli.console import live_progress
 from mmpoison.errors import InputError
@@ -86,8 +88,15 @@ def declared(command: F) -> F:
         if one.annotation is typer.Context:
             continue
         kind, given = _split(one.annotation)
-        info = copy(given) or typer.Option(*_flag(one))
         found = [place[name] for place in places if name in place]
+        if isinstance(given, FieldInfo):  # declared by a plug-in
+            text_of = str(given.description)
+            # a value comes first as it is written
+            named = text_of.partition(" ")[0].endswith(":")
+            help_of = f"{text_of if named else capitalized(text_of)}."
+            found.insert(int(name in said), (FIRST_GROUP, help_of))
+            given = None
+        info = copy(given) or typer.Option(*_flag(one))
         if found:
             group = found[0][0]
             ranks[name] = groups.index(group)

@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
 
+from mmpoison.base.options import check_options
 from mmpoison.base.progress import ProgressFor
-from mmpoison.base.registry import Registry, unknown_name
+from mmpoison.base.registry import Registry
 from mmpoison.defenses.cut import CUT_OPTIONS
 from mmpoison.errors import InputError
 
@@ -209,8 +210,8 @@ def split_options(
     known = defense_parameters(kind, name)
     own = {key: value for key, value in values.items() if key in known and key != "settings"}
     rest = {key: value for key, value in values.items() if key not in own}
-    if rest and kind == "post-training" and "settings" not in known:
-        raise InputError(f"defence {name!r}: {unknown_name('option', next(iter(rest)), [*known])}")
+    if kind == "post-training" and "settings" not in known:
+        check_options(rest, known, f"defence {name!r}")
     if rest and clean_runs == 0:
         raise InputError(
             f"{next(iter(rest))}: check {name!r} has no such option; a setting of clean fine-tunes also needs "
@@ -245,10 +246,7 @@ def build_defense(
         if "settings" not in known:
             raise InputError(f"{where}training: defence {name!r} has no training settings")
         given["settings"] = settings
-    if unknown := [option for option in options if option not in known or option == "settings"]:
-        own = sorted(known.keys() - {"settings"})
-        message = unknown_name("option", unknown[0], own)
-        raise InputError(f"{where}{unknown[0]}: defence {name!r}: {message}")
+    check_options(options, known.keys() - {"settings"}, f"defence {name!r}", where)
     if missing := [option for option, needed in known.items() if needed and option not in given]:
         option = "training" if missing[0] == "settings" else missing[0]
         raise InputError(f"{where}{option}: defence {name!r} needs it")

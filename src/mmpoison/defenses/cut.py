@@ -4,13 +4,42 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
-from mmpoison.base.option_checks import check_number
+from pydantic import BeforeValidator, Field
+
+from mmpoison.base.options import options
 from mmpoison.errors import InputError
 
 Rule = Literal["given", "loss", "labels", "false-alarms"]
 Interval = tuple[float, float]
+
+
+ThresholdOption = Annotated[
+    float | None, Field(description="pairs with a larger score are dropped")
+]
+LossOption = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        lt=1,
+        description="share of clean pairs one is ready to lose, measured on trusted pairs; without any, or by a "
+        "method whose scores of other pairs mean nothing, that share of the judged pairs",
+    ),
+]
+LabelsOption = Annotated[
+    Path | None,
+    BeforeValidator(lambda value: Path(value) if isinstance(value, str) and value else value),
+    Field(description="a CSV with the columns pair and verdict"),
+]
+AlarmsOption = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        lt=1,
+        description="for a method that finds groups: how often clean data may show such a group",
+    ),
+]
 
 
 class CutOptions(TypedDict, total=False):
@@ -22,27 +51,20 @@ class CutOptions(TypedDict, total=False):
     false_alarms: float | None
 
 
-@dataclass(frozen=True)
+@options
 class Cut:
     """Says which scores are dropped: at most one of `threshold`, `clean_loss` and `labels`.
 
     Two may be combined: with `labels`, `clean_loss` is the largest share; `false_alarms` may be combined with any.
 
-    Attributes:
-        threshold: Pairs with a larger score are dropped.
-        clean_loss: The share of clean pairs one is ready to lose, in (0, 1), measured on trusted pairs; without any, or
-            by a method whose scores of other pairs mean nothing, that share of the judged pairs.
-        labels: A CSV with the columns pair and verdict.
-        false_alarms: For a method that finds groups: how often clean data may show such a group, in (0, 1).
-
     Raises:
         InputError: If nothing or too much is given, or a value is out of range.
     """
 
-    threshold: float | None = None
-    clean_loss: float | None = None
-    labels: Path | None = None
-    false_alarms: float | None = None
+    threshold: ThresholdOption = None
+    clean_loss: LossOption = None
+    labels: LabelsOption = None
+    false_alarms: AlarmsOption = None
 
     def __post_init__(self) -> None:
         given = (self.threshold is not None) + (self.labels is not None)
@@ -52,26 +74,6 @@ class Cut:
                 "give exactly one of threshold (--threshold), clean_loss (--lose) and labels (--labels), which "
                 "says where to cut; only clean_loss and labels may be given together"
             )
-        if self.clean_loss is not None:
-            check_loss(self.clean_loss)
-        if self.false_alarms is not None:
-            check_number("false_alarms", self.false_alarms, "between 0 and 1", 0, 1)
-
-    @classmethod
-    def of(cls, options: CutOptions) -> Cut | None:
-        """Build a cut from keywords; None if they set none.
-
-        Raises:
-            InputError: As `Cut`, or if a keyword is none of a cut's.
-        """
-        if unknown := set(options) - CUT_OPTIONS:
-            raise TypeError(f"unexpected option {min(unknown)!r}")
-        given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
-        if not isinstance(labels := given.pop("labels", ""), str | Path):
-            raise InputError(f"labels {labels!r:.40} is not the path of a file")
-        if str(labels):
-            given["labels"] = Path(labels)
-        return cls(**given) if given else None
 
 
 CUT_OPTIONS = frozenset(CutOptions.__annotations__)
@@ -105,12 +107,3 @@ class Threshold:
             for name, value in asdict(self).items()
             if value is not None and value != ""
         }
-
-
-def check_loss(loss: float) -> None:
-    """Refuse a number that is not a share of clean pairs.
-
-    Raises:
-        InputError: If it is not between 0 and 1.
-    """
-    check_number("clean_loss", loss, "a share between 0 and 1", 0, 1)

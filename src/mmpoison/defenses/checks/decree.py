@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from mmpoison.base.option_checks import check_number, check_whole
+from mmpoison.base.options import options
 from mmpoison.base.processes import fast_gradients
 from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.base.seeding import generator, torch_seed
@@ -107,6 +108,7 @@ class TriggerFinding:
 
 
 @DEFENSES.register("decree")
+@options
 class Decree:
     """Find backdoored image encoders by inverting the trigger (DECREE).
 
@@ -119,11 +121,6 @@ class Decree:
     The paper optimises for up to 1,000 epochs; here it is a number of steps. The release scales the weight of the norm
     with the number of pixels; here the norm is a share, so that one weight suits all image sizes.
 
-    Args:
-        steps: Steps of Adam for each model.
-        images: At most so many clean test images are used.
-        similarity: Mean pairwise cosine from which embeddings are alike, in (0, 1).
-
     Raises:
         InputError: If a value is out of range.
     """
@@ -132,11 +129,7 @@ class Decree:
     kind: ClassVar[DefenseKind] = "check"
     source: ClassVar[str] = "Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023"
     summary: ClassVar[str] = "reports a small patch that makes the embeddings of all images alike"
-    parameters: ClassVar[Mapping[str, str]] = {
-        "steps": "more find a smaller patch, in proportionally more time",
-        "images": "more make the patch a general one; fewer are decoded faster",
-        "similarity": "a lower one is reached by smaller patches, in clean models too",
-    }
+    parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = (
         "needs clean test images, and for each model this many steps of 32 images forward and backward; finds no "
         "poison without a trigger"
@@ -144,13 +137,32 @@ class Decree:
     needs_reference: ClassVar[bool] = False
     uses_clean_models: ClassVar[bool] = True
 
-    def __init__(self, steps: int = 400, images: int = 256, similarity: float = 0.99) -> None:
-        check_whole("steps", steps, 1, MOST_STEPS)
-        check_whole("images", images, FEWEST_IMAGES, MOST_IMAGES)
-        check_number("similarity", similarity, "a cosine between 0 and 1", 0, 1)
-        self.steps = steps
-        self.images = images
-        self.similarity = similarity
+    steps: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MOST_STEPS,
+            description="steps of Adam for each model: more find a smaller patch, in proportionally more time",
+        ),
+    ] = 400
+    images: Annotated[
+        int,
+        Field(
+            ge=FEWEST_IMAGES,
+            le=MOST_IMAGES,
+            description="clean test images that are used, at most: more make the patch a general one; fewer are "
+            "decoded faster",
+        ),
+    ] = 256
+    similarity: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="mean pairwise cosine from which embeddings are alike: a lower one is reached by smaller "
+            "patches, in clean models too",
+        ),
+    ] = 0.99
 
     def apply(
         self,

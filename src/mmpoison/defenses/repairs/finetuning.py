@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
+from mmpoison.base.options import options
 from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, TrainingServices, require_clean
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Rows
@@ -24,28 +26,27 @@ from mmpoison.training.settings import TrainingSettings
 
 
 @DEFENSES.register("clean-finetune")
+@options
 class CleanFinetune:
     """Fine-tune a poisoned checkpoint on pairs known to be clean (section 6.2, "post-training defense").
 
     Repairs that minimise another loss on the same clean pairs are subclasses with their own `objective`.
-
-    Args:
-        settings: How to fine-tune; the paper takes a small learning rate and sees the effect within 50 steps.
     """
 
     name: ClassVar[str] = "clean-finetune"
     kind: ClassVar[DefenseKind] = "post-training"
     source: ClassVar[str] = "Yang et al., ICML 2023, section 6.2"
     summary: ClassVar[str] = "fine-tunes a suspect checkpoint on clean pairs"
-    parameters: ClassVar[Mapping[str, str]] = {
-        "settings": "how to fine-tune: a larger learning rate forgets more of the poison, and more of the rest"
-    }
+    parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = (
         "needs clean pairs and some steps of training; utility is lost where the clean pairs are of another kind"
     )
 
-    def __init__(self, settings: TrainingSettings) -> None:
-        self.settings = settings
+    settings: TrainingSettings = Field(
+        kw_only=False,
+        description="how to fine-tune: a larger learning rate forgets more of the poison, and more of the rest (the "
+        "paper takes a small one, and sees the effect within 50 steps)",
+    )
 
     def objective(self) -> Objective | None:
         """Return what is minimised; None for the contrastive loss."""

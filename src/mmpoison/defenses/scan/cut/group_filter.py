@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -60,7 +59,6 @@ class SuspiciousGroups(ScoreFilter):
     summary: ClassVar[str] = (
         "finds the goals that a data set is poisoned towards, without labels, and drops their pairs"
     )
-    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
         "each image and caption is embedded once; clean pairs of the same unusual kind are dropped too"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
@@ -28,7 +27,6 @@ class RelevanceFilter(ScoreFilter):
     summary: ClassVar[str] = (
         "drops pairs whose image and caption are far apart under another encoder"
     )
-    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
         "each image and caption is embedded once by the judge; the most distant clean pairs are dropped"
     )

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import Annotated, ClassVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyarrow.csv import write_csv
+from pydantic import Field
 
 from mmpoison.base.files import atomic_file
-from mmpoison.base.option_checks import check_number, check_whole
+from mmpoison.base.options import options
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.progress import ProgressFor, silent
 from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, TrainingServices
@@ -39,6 +40,7 @@ MOST_ROUNDS = 10
 
 
 @DEFENSES.register("scan-trace")
+@options
 class ScanTrace:
     """Scan the pairs, train without what it drops, and drop what a model trained on all has learned besides.
 
@@ -51,10 +53,6 @@ class ScanTrace:
     The result is the model that was trained last. The record of its training says what each step dropped, and
     `dropped.csv`, next to the log, names the pairs.
 
-    Args:
-        lose: Share of the pairs that the scan drops.
-        rounds: How often the models are compared, at most.
-
     Raises:
         InputError: If a value is out of range.
     """
@@ -65,16 +63,27 @@ class ScanTrace:
     summary: ClassVar[str] = (
         "scans, trains with and without what the scan drops, and drops what only the first model learned"
     )
-    parameters: ClassVar[Mapping[str, str]] = {
-        "lose": "a larger one catches more of the poison at first, and costs more clean pairs",
-        "rounds": "more of them find what is left of the poison, but each costs one more training",
-    }
+    parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = "two more trainings at least; loses the clean pairs that the scan drops"
 
-    def __init__(self, lose: float = 0.02, rounds: int = 2) -> None:
-        check_number("lose", lose, "a share between 0 and 1", 0, 1)
-        check_whole("rounds", rounds, 1, MOST_ROUNDS)
-        self.lose, self.rounds = lose, rounds
+    lose: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="share of the pairs that the scan drops: a larger one catches more of the poison at first, and "
+            "costs more clean pairs",
+        ),
+    ] = 0.02
+    rounds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MOST_ROUNDS,
+            description="how often the models are compared, at most: more of them find what is left of the poison, but "
+            "each costs one more training",
+        ),
+    ] = 2
 
     def apply(
         self,

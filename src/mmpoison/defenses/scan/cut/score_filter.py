@@ -6,11 +6,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Unpack, cast
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
-from mmpoison.base.option_checks import check_number
+from pydantic import Field
+
+from mmpoison.base.options import options
 from mmpoison.defenses.catalogue import DefenseKind, build_defense
-from mmpoison.defenses.cut import Cut, CutOptions
+from mmpoison.defenses.cut import (
+    CUT_OPTIONS,
+    AlarmsOption,
+    Cut,
+    LossOption,
+    ThresholdOption,
+)
 from mmpoison.defenses.scan.cut.thresholds import Values
 from mmpoison.defenses.scan.groups.fit import Start
 from mmpoison.defenses.scan.groups.passes import Group, ReadPairs
@@ -48,6 +57,7 @@ class PairScores:
         return cls(lambda n: scores[starts[n] : starts[n] + shards[n].rows], **more)
 
 
+@options
 class ScoreFilter(ABC):
     """A pre-training defence: scores pairs before anything is trained on them; a cut says which scores are too large.
 
@@ -65,9 +75,6 @@ class ScoreFilter(ABC):
         default_cut: Where it cuts by default; None if a cut must be given.
         cut: Where it cuts.
 
-    Args:
-        **cut: Where to cut, as `mmpoison.defenses.cut.Cut` explains; the method's own default without any.
-
     Raises:
         InputError: If the method cannot cut so, or a value is out of range.
     """
@@ -76,7 +83,8 @@ class ScoreFilter(ABC):
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str]
     summary: ClassVar[str]
-    parameters: ClassVar[Mapping[str, str]]
+    parameters: ClassVar[Mapping[str, str]] = {}
+    """Options of the method itself; those of the cut are the same for all."""
     cost: ClassVar[str]
     joint: ClassVar[bool] = True
     needs_aligned_judge: ClassVar[bool] = False
@@ -85,21 +93,26 @@ class ScoreFilter(ABC):
     score_name: ClassVar[str] = "score"
     score_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     default_cut: ClassVar[Cut | None] = None
-    cut: Cut
+    cut: Cut = Field(init=False, repr=False)
 
-    def __init__(self, **cut: Unpack[CutOptions]) -> None:
+    threshold: ThresholdOption = None
+    clean_loss: LossOption = None
+    labels: str | Path | None = None
+    false_alarms: AlarmsOption = None
+
+    def __post_init__(self) -> None:
+        cut = {name: value for name in CUT_OPTIONS if (value := getattr(self, name)) is not None}
         # without a default an empty cut says what is missing
-        self.cut = Cut.of(cut) or self.default_cut or Cut()
+        self.cut = Cut(**cut) if cut else self.default_cut or Cut()
         if self.cut.false_alarms is not None and not self.finds_groups:
             raise InputError(
                 f"{self.name} finds no groups, which false_alarms (--false-alarms) needs: "
                 "give threshold, clean_loss or labels"
             )
-        if self.cut.threshold is not None:
-            low, high = self.score_range
-            within = f"between {low:g} and {high:g}" if math.isfinite(high) else "finite"
-            check_number(
-                "threshold", self.cut.threshold, f"a {self.score_name} {within}", low, high
+        low, high = self.score_range
+        if self.cut.threshold is not None and not low < self.cut.threshold < high:
+            raise InputError(
+                f"threshold {self.cut.threshold} is not a {self.score_name} between {low:g} and {high:g}"
             )
 
     @abstractmethod

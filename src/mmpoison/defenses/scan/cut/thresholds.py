@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
-from mmpoison.defenses.cut import Interval, Threshold, check_loss
+from mmpoison.defenses.cut import Interval, Threshold
 from mmpoison.errors import InputError
 
 Values = npt.NDArray[np.floating[Any]]
@@ -41,11 +41,7 @@ def loss_threshold(
         trusted: Distances of pairs known to be clean, shape `(n,)`. Without, the judged pairs themselves are taken, and
             the share is of them, whatever they are.
         groups: Image of each trusted pair: captions of one image are no independent evidence.
-
-    Raises:
-        InputError: If the share is out of range.
     """
-    check_loss(loss)
     if trusted is None or not len(trusted):
         return Threshold(
             float(np.quantile(distances, 1 - loss)),
@@ -96,8 +92,6 @@ def label_threshold(
     Raises:
         InputError: If there are no labels, or no good pair among them.
     """
-    if loss is not None:
-        check_loss(loss)
     check_labelled(bad)
     ordered = np.sort(np.asarray(distances, dtype=np.float64))
     value, lost = _best_cut(ordered, labelled, bad, loss)
