@@ -6,14 +6,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from mmpoison.base.untrusted import LeftOut, broken_file, check_names, parse_json
 from mmpoison.datasets.formats.columns import (
-    SAMPLE_ROWS,
     ColumnNames,
     Sample,
     complete_columns,
@@ -92,39 +90,70 @@ def open_tables(
     return PairRows(root, entries, what, own_paths=True, folder=folder, files=names)
 
 
+def _opened(files: Sequence[TableFile]) -> Iterator[tuple[int, TableFile, Any, BatchReader]]:
+    """Yield number, schema and reader of each file that can be opened; reading the pairs names the others."""
+    for number, file in enumerate(files):
+        try:
+            opened = file.open(file, lambda line: None)
+        except arrow_errors():
+            continue
+        if opened is not None:
+            yield number, file, *opened
+
+
 def _first_columns(
     files: Sequence[TableFile], root: Path, chosen: ColumnNames
 ) -> tuple[ColumnNames, TableColumns | None]:
     """Choose columns by the first file that can be read; None where none can."""
-    for file in files:
-        try:
-            opened = file.open(file, lambda line: None)
-            if opened is None:
-                continue
-            schema, read = opened
-            chosen = complete_arrow_columns(
-                schema, chosen, str(file.path), root, partial(_sample, file, read)
-            )
-        except arrow_errors():
-            continue
+    for _, file, schema, read in _opened(files):
+        chosen = _complete(chosen, file, schema, read, root)
         # raises for columns that are not there: of all files the first says it
         return chosen, choose_columns(schema, chosen, str(file.path))
     return chosen, None
 
 
+def _complete(
+    chosen: ColumnNames, file: TableFile, schema: Any, read: BatchReader, root: Path
+) -> ColumnNames:
+    """Complete the user's choice of columns by what the columns of text hold, see `complete_columns`.
+
+    Raises:
+        InputError: As `complete_columns`.
+    """
+    texts = [
+        field.name for field in schema if is_text_type(field.type) or is_list_of_text(field.type)
+    ]
+
+    def sample() -> Sample:
+        try:
+            batches = read(texts, True) if texts else ()
+            bounded = bounded_batches(batches, file.path, file.name, [])
+            for _, batch in bounded:
+                return {name: _texts(batch.column(name)) for name in texts}
+        except arrow_errors():
+            pass  # reading says so
+        return {}
+
+    image = chosen.get("image") or default_image_column(schema)
+    return complete_columns(list(schema.names), chosen, str(file.path), root, sample, image=image)
+
+
+def _texts(column: Any) -> list[str]:
+    """Return the values of a column of text; of lists their first texts."""
+    lists = (value if isinstance(value, list) else [value] for value in values_of(column))
+    return [text for texts in lists for text in texts[:TEXTS_OF_A_LIST] if isinstance(text, str)]
+
+
 def _paths(files: Sequence[TableFile], column: str) -> Iterator[str]:
     """Yield the values of the column of images, as far as files can be read."""
-    for file in files:
+    for _, file, schema, read in _opened(files):
+        broken: tuple[type[Exception], ...] = (*arrow_errors(), InputError)
         try:
-            opened = file.open(file, lambda line: None)
-            if opened is not None and column in opened[0].names:
-                batches = opened[1]([column], False)
-                for _, batch in bounded_batches(batches, file.path, file.name, []):
-                    yield from filter(None, values_of(batch.column(column)))
-        except arrow_errors():
+            batches = read([column], False) if column in schema.names else ()
+            for _, batch in bounded_batches(batches, file.path, file.name, []):
+                yield from filter(None, values_of(batch.column(column)))
+        except broken:
             continue  # reading says it
-        except InputError:
-            continue
 
 
 BATCHES_A_GROUP = 64
@@ -156,17 +185,11 @@ def sort_tables(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MmpoisonNotice)  # said when it was read first
         chosen, _ = _first_columns(files, folder if images is None else Path(images), chosen)
-    for number, file in enumerate(files):
+    for number, file, schema, read in _opened(files):
         try:
-            opened = file.open(file, lambda line: None)
-            if opened is None:
-                continue
-            schema, read = opened
             columns = choose_columns(schema, chosen, file.name, own_columns=True)
-        except arrow_errors():
-            continue  # nothing of it was judged
         except InputError:
-            continue
+            continue  # nothing of it was judged
         own = [field.name for field in schema if not _has_bytes(field.type)]
         lists = [columns.captions, *([CAPTION_COLUMNS] if columns.caption_columns else [])]
         wanted = pa.schema([schema.field(name) for name in own])
@@ -211,15 +234,6 @@ def sort_tables(
             )
 
 
-def _sample(file: TableFile, read: BatchReader, columns: list[str]) -> Any:
-    """Read some columns of the first rows of a file; None if they are broken or beyond the bounds on text."""
-    try:
-        bounded = bounded_batches(read(columns, True), file.path, file.name, [])
-        return next((batch for _, batch in bounded), None)
-    except arrow_errors():
-        return None  # reading says so
-
-
 def _entries(
     files: Sequence[TableFile],
     root: Path,
@@ -242,7 +256,7 @@ def _entries(
                     continue
                 batches = read(columns.needed, False)
                 bounded = bounded_batches(batches, file.path, file.name, problems)
-                yield from entries_of(bounded, columns, file.name, root, file.split, number)
+                yield from entries_of(bounded, columns, file, root, number)
         except InputError as error:
             yield broken_file(str(error))
         except arrow_errors() as error:
@@ -301,40 +315,6 @@ class TableColumns:
         return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def complete_arrow_columns(
-    schema: Any, chosen: ColumnNames, where: str, root: Path, read: Callable[[list[str]], Any]
-) -> ColumnNames:
-    """Complete the user's choice of columns by what the columns of text hold, see `complete_columns`.
-
-    Args:
-        schema: Arrow schema.
-        chosen: The user's choice.
-        where: The file, for messages.
-        root: Folder that image paths start from.
-        read: Reads some rows of some columns, a record batch or None; called only if there is something to find.
-
-    Raises:
-        InputError: As `complete_columns`.
-    """
-    texts = [
-        field.name for field in schema if is_text_type(field.type) or is_list_of_text(field.type)
-    ]
-
-    def sample() -> Sample:
-        batch = read(texts) if texts else None
-        return {} if batch is None else {name: _texts(batch.column(name)) for name in texts}
-
-    image = chosen.get("image") or default_image_column(schema)
-    return complete_columns(list(schema.names), chosen, where, root, sample, image=image)
-
-
-def _texts(column: Any) -> list[str]:
-    """Return the first values of a column of text; of lists their first texts."""
-    values = values_of(column.slice(0, SAMPLE_ROWS))
-    lists = (value if isinstance(value, list) else [value] for value in values)
-    return [text for texts in lists for text in texts[:TEXTS_OF_A_LIST] if isinstance(text, str)]
-
-
 def choose_columns(
     schema: Any, chosen: ColumnNames, where: str, *, own_columns: bool = False
 ) -> TableColumns:
@@ -376,9 +356,7 @@ def choose_columns(
     several = CAPTION_COLUMNS in names and is_list_of_text(schema.field(CAPTION_COLUMNS).type)
     named: dict[str, str] = {}
     if own_columns:
-        used = [image, captions, *(n for n in (label, split, categories) if n is not None)]
-        if several:
-            used.append(CAPTION_COLUMNS)
+        used = {image, captions, label, split, categories, CAPTION_COLUMNS if several else None}
         free = [f.name for f in schema if f.name not in used and not _has_bytes(f.type)]
         named = {free[place]: name for place, name in own_names(free, ()).items()}
     return TableColumns(
@@ -483,9 +461,8 @@ TEXT_PER_BYTE = 100
 def entries_of(
     batches: Iterable[tuple[int, Any]],
     columns: TableColumns,
-    file: str,
+    file: TableFile,
     root: Path,
-    split: str | None,
     number: int,
 ) -> Iterator[ImageEntry | str]:
     """Yield the entries of one file, row by row.
@@ -493,15 +470,14 @@ def entries_of(
     Args:
         batches: Its record batches, with at least the columns that are needed, each with the number of its first row.
         columns: Which columns.
-        file: Path of the file relative to the root, for image ids and messages.
+        file: The file.
         root: Root of image paths.
-        split: The split that the file's name tells, where no column does.
         number: Number of the file.
 
     Yields:
         An entry, or a line that says what is left out.
     """
-    prefix = file if columns.default_image else f"{file}/{columns.image}"
+    prefix = file.name if columns.default_image else f"{file.name}/{columns.image}"
     for first, batch in batches:
         texts = values_of(batch.column(columns.captions))
         nothing = [None] * batch.num_rows
@@ -516,7 +492,7 @@ def entries_of(
         )
         rows = zip(images, texts, labels, splits, categories, strict=True)
         for row, (image, text, label, own_split, several) in enumerate(rows, start=first):
-            where = f"{file} row {row}"
+            where = f"{file.name} row {row}"
             if text is None:
                 yield f"{where}: has no caption"
                 continue
@@ -527,7 +503,7 @@ def entries_of(
                 None if columns.inside else root,
                 label=_label(label, columns.label_names),
                 split=own_split,
-                file_split=split,
+                file_split=file.split,
                 categories=[n for n in several or () if isinstance(n, str) and is_text(n)],
                 alone=columns.inside,
                 own={name: values[row - first] for name, values in own.items()},
