@@ -25,8 +25,8 @@ from mmpoison.base.files import atomic_file
 from mmpoison.base.seeding import torch_seed
 from mmpoison.datasets import ImageTable, PairDataset, load_dataset
 from mmpoison.datasets.openmoji.build import ATTRIBUTION, CHUNK, in_parallel
-from mmpoison.datasets.openmoji.compose import sample_scenes
-from mmpoison.datasets.openmoji.scene_data import OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.openmoji.compose import scene_at
+from mmpoison.datasets.openmoji.scene_data import EVEN_WEIGHTS, OPENMOJI_SCENES_VERSION
 from mmpoison.errors import InputError
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet
 from mmpoison.evaluation.rows import class_retrieval, goal_row, utility_row
@@ -87,7 +87,8 @@ def _draw(
     seed: int, chunk: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], list[tuple[str, ...]], list[str]]:
     start, count = chunk
-    scenes = list(sample_scenes(count, seed=seed, pool="pretraining", size=IMAGE_SIZE, start=start))
+    draw = partial(scene_at, seed=seed, pool="pretraining", part="stream", size=IMAGE_SIZE)
+    scenes = [draw(index, weights=EVEN_WEIGHTS) for index in range(start, start + count)]
     images = np.stack([scene.image for scene in scenes])
     return images, [scene.captions for scene in scenes], [scene.label for scene in scenes]
 

@@ -300,21 +300,22 @@ class _Steps:
         self._progress = progress
         self._done = 0.0
 
-    def of(self, weight: int) -> Progress:
+    def of(self, weight: int) -> Progress | None:
         """Return the callback of the next job."""
-        before = self._done
+        show, before = self._progress, self._done
         self._done += weight / MEGABYTE
+        if show is None:
+            return None
 
         def update(done: int, total: int) -> None:
-            if self._progress is not None:
-                share = min(1.0, done / total) if total else 1.0
-                # the last step is taken by `finish` alone, because it ends the bar
-                reached = int(before + share * weight / MEGABYTE)
-                self._progress(min(reached, self._total - 1), self._total)
+            reached = int(before + min(1.0, done / max(1, total)) * weight / MEGABYTE)
+            # the last step is taken by `fetch_and_unpack`, because it ends the bar
+            show(min(reached, self._total - 1), self._total)
 
         return update
 
     def finish(self) -> None:
+        """End the bar."""
         if self._progress is not None:
             self._progress(self._total, self._total)
 

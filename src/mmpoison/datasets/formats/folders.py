@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,16 +82,10 @@ TEMPLATES = (
 )
 """Five of the templates with which CLIP was tested on ImageNet."""
 
-# what systems and people leave in such folders
-KNOWN_FILES = {
-    "thumbs.db",
-    "desktop.ini",
-    "readme",
-    "readme.md",
-    "readme.txt",
-    "license",
-    "license.txt",
-}
+KNOWN_FILES = re.compile(
+    r"\..*|thumbs\.db|desktop\.ini|readme(\.md|\.txt)?|license(\.txt)?", re.IGNORECASE
+)
+"""What systems and people leave in such folders."""
 
 
 def open_image_folder(root: Path, *, templates: str | Sequence[str] = TEMPLATES) -> PairRows:
@@ -142,7 +137,7 @@ def _classes(
     root: Path, folder: Path, split: str, templates: Sequence[str]
 ) -> Iterator[ImageEntry | str]:
     for file in sorted(folder.iterdir()):
-        if file.is_file() and not _is_known(file.name):
+        if file.is_file() and not KNOWN_FILES.fullmatch(file.name):
             yield f"{file}: is in no class folder"
     for place in _folders(folder):
         if _leads_out(place, root):
@@ -150,7 +145,7 @@ def _classes(
             continue
         captions = [caption_of(template, place.name) for template in templates]
         for file in _files(place):
-            if _is_known(file.name):
+            if KNOWN_FILES.fullmatch(file.name):
                 continue
             if file.is_dir():
                 yield f"{file}: a link to a folder, it is not followed"
@@ -176,10 +171,6 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _leads_out(folder: Path, root: Path) -> bool:
     return not folder.resolve().is_relative_to(root.resolve())
-
-
-def _is_known(name: str) -> bool:
-    return name.startswith(".") or name.lower() in KNOWN_FILES
 
 
 def _is_image(file: Path) -> bool:

@@ -199,6 +199,8 @@ def _entry(
         label = sample.texts["cls"].decode("utf-8", "surrogateescape").strip()
     own_split = facts.get(keys.get("split", "split"))
     categories = facts.get("categories")
+    used = {*READ_KEYS, *(str(keys.get(name, name)) for name in ("caption", "label", "split"))}
+    own_captions = facts.get(CAPTION_COLUMNS)
     return ImageEntry(
         f"{shard}/{sample.image}",
         captions,
@@ -208,20 +210,10 @@ def _entry(
         [c for c in categories if isinstance(c, str)] if isinstance(categories, list) else [],
         alone=True,
         problems=problems,
-        own=own_keys(facts, _used_keys(keys)) if own else None,
-        own_captions=_caption_columns(facts) if own else None,
+        own=own_keys(facts, used) if own else None,
+        own_captions=own_captions if own and is_own_captions(own_captions) else None,
         at=[(*at, place) for place in range(len(captions))],
     )
-
-
-def _used_keys(keys: KeyNames) -> set[str]:
-    named = (keys.get(name, name) for name in ("caption", "label", "split"))
-    return {*READ_KEYS, *map(str, named)}
-
-
-def _caption_columns(facts: dict[str, Any]) -> list[Any] | None:
-    value = facts.get(CAPTION_COLUMNS)
-    return value if isinstance(value, list) and is_own_captions(value) else None
 
 
 def _json(raw: bytes | None, where: str, problems: list[str]) -> dict[str, Any]:

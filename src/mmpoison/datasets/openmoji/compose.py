@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +15,6 @@ from mmpoison.base.seeding import stream_key
 from mmpoison.datasets.openmoji.backgrounds import Canvas, paint
 from mmpoison.datasets.openmoji.scene_data import (
     CLASS_FACTS,
-    EVEN_WEIGHTS,
     OPENMOJI_SCENES_VERSION,
     PLACES,
     SETTINGS,
@@ -469,29 +468,3 @@ def scene_at(
     rng = scene_generator(seed, pool, part, index)
     label = _draw(rng, tuple(weights), _cumulative(weights))
     return compose_scene(label, rng, pool=pool, size=size)
-
-
-def sample_scenes(
-    count: int,
-    *,
-    seed: int,
-    pool: Pool,
-    size: int = 64,
-    start: int = 0,
-) -> Iterator[Scene]:
-    """Yield scenes ``start`` to ``start + count`` of the endless stream of a pool and a seed, all classes alike.
-
-    Args:
-        count: How many.
-        seed: The stream's seed.
-        pool: "pretraining" or "demo".
-        size: Side of the square images in pixels.
-        start: Index of the first scene: streams can be cut anywhere.
-
-    >>> first, second = sample_scenes(2, seed=0, pool="demo")
-    >>> again, = sample_scenes(1, seed=0, pool="demo", start=1)
-    >>> second.captions == again.captions
-    True
-    """
-    for index in range(start, start + count):
-        yield scene_at(index, seed=seed, pool=pool, part="stream", size=size, weights=EVEN_WEIGHTS)

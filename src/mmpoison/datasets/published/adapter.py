@@ -15,6 +15,7 @@ import msgspec
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes, parse_json
 from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.formats.columns import split_name
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import ImageEntry, PairsBuilder, check_relative
 from mmpoison.pairs.labels import categories_of, labels_of, splits_of
@@ -411,10 +412,6 @@ def head_of(path: Path, size: int) -> bytes:
 # -- Karpathy's layout of captions, in which Flickr30k, RSICD and UCM-Captions come: one JSON with `images`.
 
 
-# Karpathy's split of COCO calls the rest of the validation images so; they are trained on
-_SPLITS = {"restval": "train"}
-
-
 class _Sentence(msgspec.Struct, gc=False):
     raw: Any  # the builder refuses what is no text, without losing the image
 
@@ -444,7 +441,7 @@ def read_karpathy(path: Path, problem: Callable[[str], None]) -> list[ImageEntry
             image.filename,
             [sentence.raw for sentence in image.sentences],
             f"{path.name} images[{index}]",
-            split=_SPLITS.get(image.split, image.split),
+            split=split_name(image.split),
         )
         for index, image in enumerate(images)
         if image is not None
