@@ -53,7 +53,7 @@ def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
     text = cli("scan", "--help").out
     panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
     assert panels[:2] == ["Arguments", "Options"]
-    assert "Cut (give one)" in panels
+    assert "Cut, give one" in panels
     assert {"Model"} <= set(panels)
     # an argument without a value takes none, the others say what
     assert re.search(r"--method +NAME ", text)
@@ -178,7 +178,7 @@ def test_a_docstring_says_group_and_help() -> None:
             data: What
                 it reads.
 
-        Limits:
+        Page:
             count: How many.
             force: All: even these.
         """
@@ -191,8 +191,8 @@ def test_a_docstring_says_group_and_help() -> None:
     }
     assert {n: (one.help, one.rich_help_panel) for n, one in found.items()} == {
         "data": ("What it reads.", None),
-        "count": ("How many.", "Limits"),
-        "force": ("All: even these.", "Limits"),
+        "count": ("How many.", "Page"),
+        "force": ("All: even these.", "Page"),
     }
     assert found["count"].min == 1
     assert found["force"].default == "--force"  # nobody turns off what is off by default

@@ -45,7 +45,7 @@ def evaluate(
         target_image: The path of one test image, which is then the only target (attack I). By default that of the
             manifest.
         manifest: Measure the goals of this manifest.json (of a poisoned folder or a run), not those of the data's own.
-        reference, pretrained
+        reference, pretrained: ...
 
     Output:
         out: Write metrics.json here.

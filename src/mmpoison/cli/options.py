@@ -63,6 +63,29 @@ SEEDS = 2**63 - 1
 WORKERS = 4096
 """The most processes or threads of one command."""
 
+PANELS = (
+    *(
+        "Comparison",
+        "Compute",
+        "Cut, give one",
+        "Files",
+        "How",
+        "How much, give one",
+        "How the data are read",
+    ),
+    *(
+        "How the repair is judged",
+        "Labels",
+        "Model",
+        "Models and data of a run",
+        "Options",
+        "Output",
+        "Page",
+    ),
+    *("Rebuild", "Training pairs", "Views", "What is measured"),
+)
+"""The headings of options in docstrings of verbs, and in their help."""
+
 READING = ("format", "data_root", "option")
 """The options that say how data are read."""
 

@@ -73,11 +73,11 @@ def poison(
         goal: A2B, e.g. sheep2aeroplane; repeat it for several goals.
         attack: Which attack; by default single-target-label, for several goals multiple-target-labels.
 
-    How much (give one):
-        samples, pairs, rate, share
+    How much, give one:
+        samples, pairs, rate, share: ...
 
     How:
-        mode, carrier, target_image
+        mode, carrier, target_image: ...
         spread: Distribute single captions (default) or whole samples over the target images; toxic-text: captions,
             or all on one-image (default).
         encoder: For --target-image centre and attacks that know a surrogate: a model's name or folder.

@@ -58,8 +58,8 @@ def scan(
         ray: Address of a Ray cluster (HOST:PORT, auto), or local, whose workers scan the shards.
         as_json: Print scan.json.
 
-    Cut (give one):
-        threshold
+    Cut, give one:
+        threshold: ...
         lose: The share of clean pairs that may be dropped, measured on split val where there is one and the
             method can use it, otherwise that share of all pairs; with --labels, the largest share.
         labels: Your verdicts, a CSV with the columns pair and verdict (keep or drop), as `mmpoison review` writes:

@@ -50,7 +50,7 @@ def sterilize(
         held_out: Share of the clean images that measure the utility and are not trained on; 0: train on all.
         max_utility_loss: Save no model that lost more Hit@K on the held-out images; 0.02 by default.
         reference: The clean model that the suspect was made from: the model check runs before and after.
-        canary_goal
+        canary_goal: ...
         evaluate_every: Measure also after every N steps, not only at 1, 2, 5, 10, ... and each epoch.
         goal: A goal A2B to measure on the test part; by default those of the manifest.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from typing import (
 )
 
 import typer
+from docstring_parser.google import DEFAULT_SECTIONS, GoogleParser, Section, SectionType
 from pydantic.fields import FieldInfo
 
 from mmpoison.api.inputs import training_settings
@@ -35,6 +35,11 @@ from mmpoison.cli.console import live_progress
 from mmpoison.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PANELS = [Section(title, title, SectionType.MULTIPLE) for title in options.PANELS]
+_GOOGLE = GoogleParser([*DEFAULT_SECTIONS, *_PANELS])
+SHOWN_AS = {"param": "Args"}
+"""What the library calls a section, and what it is called in a docstring."""
 
 FIRST_GROUP = "Options"
 """Options without a heading of their own."""
@@ -61,7 +66,7 @@ def declared(command: F) -> F:
     """Turn a verb into what typer takes: its options with their types, and the group and help of each.
 
     A docstring has the options below a heading a group, as the help has, and arguments below any. One that is named
-    there without a text, or not at all, has that of `options`, or of the Python function. `NamedData` is one option
+    there with `...`, or not at all, has that of `options`, or of the Python function. `NamedData` is one option
     for the data, and three for how they are read.
 
     Raises:
@@ -235,18 +240,20 @@ def _flag(parameter: inspect.Parameter) -> list[str]:
 
 
 def described_options(docstring: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Split a docstring into its text, and group and help of each option that it describes.
+    """Split a docstring of Google's style into its text, and group and help of each option that it describes.
 
-    >>> described_options("Scan.\\n\\nCut:\\n    lose: A share.\\n        Of all.\\n    labels, auto")
-    ('Scan.', {'lose': ('Cut', 'A share. Of all.'), 'labels': ('Cut', ''), 'auto': ('Cut', '')})
+    The help `...` is that of the shared options, or of the Python function.
+
+    >>> described_options("Scan.\\n\\nCompute:\\n    seed: A number.\\n        Of all.\\n    device, ray: ...")
+    ('Scan.', {'seed': ('Compute', 'A number. Of all.'), 'device': ('Compute', ''), 'ray': ('Compute', '')})
     """
-    text, *rest = re.split(r"^(?=\S[^\n]*:\n    [\w*])", docstring, flags=re.MULTILINE)
+    parsed = _GOOGLE.parse(docstring)
     found: dict[str, tuple[str, str]] = {}
-    for section in rest:
-        group, _, body = section.partition(":\n")
-        for entry in re.split(r"^    (?=[\w*])", body, flags=re.MULTILINE)[1:]:
-            names, _, said = entry.partition(": ")
-            for name in re.findall(r"\w+", names):
-                # the first counts: arguments come before what is returned
-                found.setdefault(name, (group, " ".join(said.split())))
-    return text.rstrip(), found
+    for entry in parsed.meta:
+        if len(entry.args) < 2:
+            continue  # what is returned
+        said = "" if entry.description == "..." else " ".join((entry.description or "").split())
+        for name in entry.args[1].split(", "):
+            # the first counts: arguments come before what is raised
+            found.setdefault(name.lstrip("*"), (SHOWN_AS.get(entry.args[0], entry.args[0]), said))
+    return (parsed.description or "").rstrip(), found
