@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.attacks.conftest import PixelToy, ToySurrogate, class_table, table
 from tests.conftest import refusal
 
-from mmpoison.attacks import ATTACKS
+from mmpoison.attacks import ATTACKS, SingleTargetLabel
 
 GOAL = "sheep2aeroplane"
 NAN, INF = float("nan"), float("inf")
@@ -192,3 +193,10 @@ def test_a_class_without_an_image_to_resemble() -> None:
     none = class_table({"sheep": (0, 1), "aeroplane": (3, 1), "bird": (3, 1)})
     said = refusal(build("badclip").poison, none, embed=PixelToy())
     assert "class 'sheep' has no train image to resemble" in said
+
+
+def test_a_number_of_numpy_is_a_number() -> None:
+    attack = SingleTargetLabel("sheep2aeroplane", np.int64(5))
+    assert attack.options["samples"] == 5
+    assert type(attack.options["samples"]) is int
+    assert SingleTargetLabel("sheep2aeroplane", share=np.float64(0.5)).options["share"] == 0.5

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
+import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -33,6 +34,11 @@ _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else list(value) if type(value) is tuple else value
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 Listed = Annotated[T, BeforeValidator(_listed)]
@@ -56,7 +62,7 @@ def options(cls: type[T]) -> type[T]:
     def checked(self: Any, *given: Any, **named: Any) -> None:
         before = vars(self).copy()  # of a subclass that sets its own attributes first
         try:
-            plain(self, *given, **named)
+            plain(self, *map(_plain, given), **{n: _plain(value) for n, value in named.items()})
         except ValidationError as error:
             raise first_problem(error) from None
         vars(self).update({**before, **vars(self)})
