@@ -139,7 +139,7 @@ def verify(
     as_json: AsJson = False,
     out: Path | None = None,
 ) -> None:
-    """Check a data set: entries, images, captions, and the manifest if it is poisoned.
+    """Check a data set: entries, images, and the manifest if it is poisoned.
 
     Exit code 1 when something is wrong; notes alone leave it 0.
 
