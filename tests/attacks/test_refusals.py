@@ -196,7 +196,7 @@ def test_a_class_without_an_image_to_resemble() -> None:
 
 
 def test_a_number_of_numpy_is_a_number() -> None:
-    attack = SingleTargetLabel("sheep2aeroplane", np.int64(5))
+    attack = SingleTargetLabel("sheep2aeroplane", np.int64(5))  # type: ignore[arg-type]
     assert attack.options["samples"] == 5
     assert type(attack.options["samples"]) is int
     assert SingleTargetLabel("sheep2aeroplane", share=np.float64(0.5)).options["share"] == 0.5

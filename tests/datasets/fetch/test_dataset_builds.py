@@ -8,14 +8,11 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from tests.conftest import SHARED
 from tests.datasets.published.conftest import coco_name, write_coco, write_regions
 
 from mmpoison.cli import main
@@ -26,8 +23,8 @@ from mmpoison.datasets.fetch import (
     fetch_and_unpack,
     open_cache,
 )
-from mmpoison.datasets.published import coco, flickr_pascal, visual_genome
-from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.datasets.published import coco, visual_genome
+from mmpoison.errors import InputError
 
 Web = Any  # the fixture of conftest.py
 
@@ -241,7 +238,7 @@ def test_a_broken_list_of_downloads(cache: Path, text: str) -> None:
 
 def test_what_can_be_downloaded() -> None:
     downloads = {name for name, source in DATASETS.items() if source.download}
-    assert downloads == {"coco", "pascal-sentences", "visual-genome"}
+    assert downloads == {"coco", "visual-genome"}
     assert all(DATASETS[name].build for name in downloads)
 
 
@@ -382,134 +379,6 @@ def test_visual_genome_is_fetched(
     assert len(pairs) == 15
     text_alone = build_dataset("visual-genome", tmp_path / "t", options={"images": False})
     assert load_dataset("visual-genome-paper", text_alone).fingerprint == pairs.fingerprint
-
-
-# -- PASCAL Sentences ------------------------------------------------------------------------------
-
-needs_captions = pytest.mark.skipif(
-    not (SHARED / "pascal_sentences" / "pascal_sentences.json").is_file(),
-    reason=f"the captions are not at {SHARED} (set MMPOISON_SHARED_DATA)",
-)
-
-
-JPEG = b"\xff\xd8"
-
-
-Entries = dict[str, Any]
-ServePascal = Callable[[Entries], dict[str, Any]]
-
-
-@pytest.fixture
-def serve_pascal(web: Web) -> ServePascal:
-    """A function that serves a page of entries and gives the options to build from it."""
-
-    def serve(entries: Entries) -> dict[str, Any]:
-        rows = []
-        for name, entry in entries.items():
-            source = f"{entry['category']}/{name}"
-            web.files[f"/pascal/{source}"] = JPEG + source.encode()
-            cells = "".join(f"<tr><td> {caption}</td></tr>" for caption in entry["captions"])
-            rows.append(f'<tr><td><img src="{source}"></td><td><table>{cells}</table></td></tr>')
-        page = f"<html><body><table>{''.join(rows)}</table></body></html>"
-        return {"page": web.add("/pascal/", page.encode())}
-
-    return serve
-
-
-@pytest.fixture
-def entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
-    """Forty of the thousand entries, as if these were all."""
-    file = SHARED / "pascal_sentences" / "pascal_sentences.json"
-    whole = load_pairs(file)
-    some = whole.piece(np.arange(0, 1000, 25))
-    monkeypatch.setattr(flickr_pascal, "PASCAL_IMAGES", flickr_pascal.images_digest(some))
-    monkeypatch.setattr(flickr_pascal, "PASCAL_CAPTIONS", flickr_pascal.captions_digest(some))
-    found: Entries = json.loads(file.read_text())
-    return dict(list(found.items())[::25])
-
-
-@needs_captions
-def test_what_is_known_of_the_page() -> None:
-    whole = load_pairs(SHARED / "pascal_sentences" / "pascal_sentences.json")
-    assert flickr_pascal.images_digest(whole) == flickr_pascal.PASCAL_IMAGES
-    assert flickr_pascal.captions_digest(whole) == flickr_pascal.PASCAL_CAPTIONS
-
-
-@needs_captions
-def test_pascal_is_fetched_from_its_page(
-    serve_pascal: ServePascal, entries: Entries, tmp_path: Path
-) -> None:
-    page = serve_pascal(entries)
-    out = build_dataset("pascal-sentences", tmp_path / "p", options=page)
-    pairs = load_pairs(out)
-    assert len(pairs.images) == 40
-    assert pairs.counts()["classes"] == dict.fromkeys(pairs.classes, 2)
-    assert pairs.problems == ()
-    for name, entry in entries.items():
-        source = f"{entry['category']}/{name}"
-        assert (out / source).read_bytes() == JPEG + source.encode()
-    assert len(json.loads((out / "download.json").read_text())["files"]) == 40
-
-
-@needs_captions
-def test_another_page_is_refused(
-    serve_pascal: ServePascal, entries: Entries, tmp_path: Path, web: Web
-) -> None:
-    del entries[next(iter(entries))]
-    entries[next(iter(entries))]["category"] = "unicorn"
-    page = serve_pascal(entries)
-    with pytest.raises(InputError, match=r"shows 39 images that are not the 1,000 of PASCAL"):
-        build_dataset("pascal-sentences", tmp_path / "p", options=page)
-    assert not (tmp_path / "p").exists()
-    assert len(web.requests) == 1
-
-
-@needs_captions
-def test_changed_captions_are_warned_of(
-    serve_pascal: ServePascal, entries: Entries, tmp_path: Path
-) -> None:
-    next(iter(entries.values()))["captions"][0] = "A unicorn."
-    page = serve_pascal(entries)
-    with pytest.warns(MmpoisonWarning, match="differ from those of the copy"):
-        build_dataset("pascal-sentences", tmp_path / "p", options=page)
-
-
-@needs_captions
-def test_a_missing_photograph_leaves_nothing_half_made(
-    serve_pascal: ServePascal, entries: Entries, tmp_path: Path, web: Web
-) -> None:
-    page = serve_pascal(entries)
-    name, entry = list(entries.items())[30]
-    photo = web.files.pop(f"/pascal/{entry['category']}/{name}")
-    with pytest.raises(InputError, match=rf"{name}: 404 Client Error"):
-        build_dataset("pascal-sentences", tmp_path / "p", options=page)
-    assert not (tmp_path / "p").exists()
-    # the next run fetches the page and what is missing
-    web.files[f"/pascal/{entry['category']}/{name}"] = photo
-    asked = len(web.requests)
-    build_dataset("pascal-sentences", tmp_path / "p", options=page)
-    assert len(web.requests) - asked == 1 + 10
-
-
-@needs_captions
-def test_a_page_in_place_of_a_photograph(
-    serve_pascal: ServePascal, entries: Entries, tmp_path: Path, web: Web
-) -> None:
-    page = serve_pascal(entries)
-    name, entry = list(entries.items())[3]
-    path = f"/pascal/{entry['category']}/{name}"
-    photo, web.files[path] = web.files[path], b"<html>"
-    with pytest.raises(InputError, match=rf"{name}: the server sent no photograph"):
-        build_dataset("pascal-sentences", tmp_path / "p", options=page)
-    web.files[path] = photo
-    build_dataset("pascal-sentences", tmp_path / "p", options=page)
-    assert (tmp_path / "p" / entry["category"] / name).read_bytes() == photo
-
-
-def test_the_page_is_not_reached(web: Web, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"/gone/: 404 Client Error"):
-        build_dataset("pascal-sentences", tmp_path / "p", options={"page": f"{web.url}/gone/"})
-    assert not (tmp_path / "p").exists()
 
 
 def test_openmoji_is_made_as_before(tmp_path: Path) -> None:

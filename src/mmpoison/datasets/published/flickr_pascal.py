@@ -6,20 +6,12 @@ the other 25 of each class, 500 images.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import shutil
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Unpack
-from urllib.parse import quote, urljoin
+from typing import Literal, Unpack
 
-from mmpoison.base.files import atomic_folder, refuse_occupied
-from mmpoison.base.phrasing import count_of
-from mmpoison.base.progress import Progress
 from mmpoison.base.untrusted import (
     MAX_LINE_BYTES,
     bounded_lines,
@@ -29,7 +21,6 @@ from mmpoison.base.untrusted import (
     read_text,
 )
 from mmpoison.datasets.catalogue import derived
-from mmpoison.datasets.fetch import PublicFile, download, open_cache
 from mmpoison.datasets.options import Count
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
@@ -44,9 +35,9 @@ from mmpoison.datasets.published.adapter import (
     register_published,
     split_per_class,
 )
-from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.errors import InputError
 from mmpoison.pairs.builder import ImageEntry, is_text
-from mmpoison.pairs.splits import balanced, image_name
+from mmpoison.pairs.splits import balanced
 from mmpoison.pairs.table import PairDataset
 
 FLICKR, PASCAL = "flickr30k", "pascal-sentences"
@@ -346,102 +337,7 @@ def _recognise_pascal(path: Path) -> str | None:
     return None
 
 
-# -- `mmpoison data build pascal-sentences`
-
-
-PASCAL_PAGE = "http://vision.cs.uiuc.edu/pascal-sentences/"
-
-PASCAL_IMAGES = "fb6baefeb4b334be479bb5d8aa7773dec82613697a174ffa3e0eeef4bf060d3b"
-"""sha256 of the names and classes of all 1,000 images (`images_digest`)."""
-
-PASCAL_CAPTIONS = "4a71f29afa2df6e4c32702a589cb3454d926d5363efff1e8f5bc3659148c5e1a"
-"""sha256 of the captions of all 1,000 images (`captions_digest`) in a copy that was made when the page was up."""
-
-MOST_PAGE = 16 << 20
-
-PHOTO = 4 << 20
-"""Bytes of a photograph, generously."""
-
-
-def build_pascal_sentences(
-    out: Path, seed: int = 0, progress: Progress | None = None, *, page: str = PASCAL_PAGE
-) -> Path:
-    """Fetch PASCAL Sentences from the page of its authors, which is not always up: 1,000 photographs, 80 MB.
-
-    No checksum is published. Names, classes and captions are compared with those that the package knows; the
-    photographs are trusted at their first download.
-
-    Args:
-        out: New folder: the page and its images by class.
-        seed: Not used.
-        progress: Called with (images, all images).
-        page: Address of the page, or of a copy of it.
-
-    Raises:
-        InputError: If the page is not reached or is another one, or a photograph cannot be had.
-    """
-    refuse_occupied(out)
-    with open_cache(PASCAL) as cache, atomic_folder(out) as folder:
-        download(page, folder / PAGE_FILES[0], most=MOST_PAGE)
-        for label in CLASSES:
-            # the folders by which the page is recognised
-            (folder / label).mkdir()
-        pairs = load_pascal_sentences(folder, missing="keep")
-        _compare_pascal(pairs, page)
-        names = [str(image_id) for image_id in pairs.images.ids]
-        for done, name in enumerate(names, start=1):
-            (cache.folder / name).parent.mkdir(exist_ok=True)
-            photo = PublicFile(name, (urljoin(page, quote(name)),), about=PHOTO)
-            with cache.fetch(photo).open("rb") as stream:
-                jpeg = stream.read(2) == b"\xff\xd8"
-            if not jpeg:
-                cache.distrust(photo)
-                raise InputError(f"{photo.urls[0]}: the server sent no photograph")
-            if progress is not None:
-                progress(done, len(names))
-        cache.save()
-        # only now, so that an interrupted build can resume
-        for name in names:
-            shutil.move(cache.folder / name, folder / name)
-        cache.write(folder, names)
-    return out
-
-
-def images_digest(pairs: PairDataset) -> str:
-    """sha256 over the file name and the class of every image."""
-    return _digest([image_name(line["image"]), line["label"]] for line in pairs.lines())
-
-
-def captions_digest(pairs: PairDataset) -> str:
-    """sha256 over the file name and the sorted captions of every image; white space does not count."""
-    return _digest(
-        [image_name(line["image"]), sorted(" ".join(text.split()) for text in line["captions"])]
-        for line in pairs.lines()
-    )
-
-
-def _digest(lines: Iterable[list[Any]]) -> str:
-    digest = hashlib.sha256()
-    for line in sorted(lines):
-        digest.update(json.dumps(line).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _compare_pascal(pairs: PairDataset, page: str) -> None:
-    if images_digest(pairs) != PASCAL_IMAGES:
-        raise InputError(
-            f"{page}: shows {count_of(len(pairs.images), 'image')} that are not the 1,000 of PASCAL Sentences with "
-            "their class: this is another page"
-        )
-    if captions_digest(pairs) != PASCAL_CAPTIONS:
-        warnings.warn(
-            f"{page}: its captions differ from those of the copy that the package knows",
-            MmpoisonWarning,
-            stacklevel=2,
-        )
-
-
-register_published(PASCAL, load_pascal_sentences, _recognise_pascal, build_pascal_sentences)
+register_published(PASCAL, load_pascal_sentences, _recognise_pascal)
 
 
 # -- `flickr-pascal`: the two together.
