@@ -26,7 +26,6 @@ from typing import (
 
 import typer
 from docstring_parser.google import DEFAULT_SECTIONS, GoogleParser, Section, SectionType
-from pydantic.fields import FieldInfo
 
 from mmpoison.api.inputs import training_settings
 from mmpoison.base.phrasing import capitalized
@@ -94,8 +93,8 @@ def declared(command: F) -> F:
             continue
         kind, given = _split(one.annotation)
         found = [place[name] for place in places if name in place]
-        if isinstance(given, FieldInfo):  # declared by a plug-in
-            text_of = str(given.description)
+        if described := getattr(given, "description", None):  # declared by a plug-in
+            text_of = str(described)
             # a value comes first as it is written
             named = text_of.partition(" ")[0].endswith(":")
             help_of = f"{text_of if named else capitalized(text_of)}."

@@ -29,7 +29,9 @@ LossOption = Annotated[
 ]
 LabelsOption = Annotated[
     Path | None,
-    BeforeValidator(lambda value: Path(value) if isinstance(value, str) and value else value),
+    BeforeValidator(
+        lambda value: Path(value) if isinstance(value, str) and value else value or None
+    ),
     Field(description="a CSV with the columns pair and verdict"),
 ]
 AlarmsOption = Annotated[

@@ -23,8 +23,8 @@ QUICK = TrainingSettings(epochs=1, batch_size=16, max_steps=2, precision="fp32")
 
 
 def test_options_are_checked() -> None:
-    assert "lose 1 is not a share between 0 and 1" in refusal(ScanTrace, lose=1)
-    assert "rounds 0 is not" in refusal(ScanTrace, rounds=0)
+    assert "lose 1: must be less than 1" in refusal(ScanTrace, lose=1)
+    assert "rounds 0: must be" in refusal(ScanTrace, rounds=0)
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
