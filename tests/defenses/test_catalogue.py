@@ -154,14 +154,12 @@ def test_every_defence(
 
 REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("relevance-filter", "threshold nan: must be a finite number", {"threshold": float("nan")}),
-    ("relevance-filter", "threshold 'x': must be a valid number", {"threshold": "x"}),
     *(
         (name, says, {"clean_loss": value})
         for name in ("relevance-filter", "suspicious-groups")
         for value, says in (
             (0, "clean_loss 0: must be greater than 0"),
             (1, "clean_loss 1: must be less than 1"),
-            (float("nan"), "clean_loss nan: must be a finite number"),
             ([1], "clean_loss [1]: must be a valid number"),
         )
     ),
@@ -183,19 +181,14 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("random-drop", "a random number between 0 and 1", {"threshold": 1.5}),
     ("local-density", "k 0: must be greater than or equal to 1", {"k": 0}),
     ("local-density", "k 'many': must be a valid integer", {"k": "many"}),
-    ("local-density", "k True: must be a valid integer", {"k": True}),
     ("local-density", "k 1 is too small for dao", {"k": 1, "score": "dao"}),
     ("local-density", "must be 'pair', 'image' or 'caption'", {"modality": "text"}),
-    ("local-density", "must be 'pair', 'image' or 'caption'", {"modality": ["pair"]}),
     ("local-density", "must be 'k-dist', 'slof' or 'dao'", {"score": "lof"}),
-    ("local-density", "reference 0: must be greater than or equal to 1", {"reference": 0}),
     ("local-density", "unknown option 'neighbours'", {"neighbours": 3}),
-    ("decree", "steps 0: must be greater than or equal to 1", {"steps": 0}),
     ("decree", "images 7: must be greater than or equal to 8", {"images": 7}),
     ("decree", "similarity 1: must be less than 1", {"similarity": 1}),
     ("cleanclip", "weight -0.1: must be greater than or equal to 0", {"weight": -0.1}),
     ("cleanclip", "weight True: must be a valid number", {"weight": True}),
-    ("par", "tau 0: must be greater than 0", {"tau": 0}),
     ("par", "tau 4: must be less than 4", {"tau": 4}),
 ]
 

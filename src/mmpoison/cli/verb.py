@@ -94,10 +94,9 @@ def declared(command: F) -> F:
         kind, given = _split(one.annotation)
         found = [place[name] for place in places if name in place]
         if described := getattr(given, "description", None):  # declared by a plug-in
-            text_of = str(described)
             # a value comes first as it is written
-            named = text_of.partition(" ")[0].endswith(":")
-            help_of = f"{text_of if named else capitalized(text_of)}."
+            named = described.partition(" ")[0].endswith(":")
+            help_of = f"{described if named else capitalized(described)}."
             found.insert(int(name in said), (FIRST_GROUP, help_of))
             given = None
         info = copy(given) or typer.Option(*_flag(one))

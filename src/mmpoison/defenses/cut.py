@@ -29,9 +29,7 @@ LossOption = Annotated[
 ]
 LabelsOption = Annotated[
     Path | None,
-    BeforeValidator(
-        lambda value: Path(value) if isinstance(value, str) and value else value or None
-    ),
+    BeforeValidator(lambda given: Path(given) if given and type(given) is str else given or None),
     Field(description="a CSV with the columns pair and verdict"),
 ]
 AlarmsOption = Annotated[
