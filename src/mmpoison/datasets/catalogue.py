@@ -44,8 +44,8 @@ class DataSource:
         attribution: What must be shown with its pictures, or None.
         options: Names of the options of `load`; by default those that its signature has (`option_kinds`).
         recognise: Gives the evidence (the name of a file) that a folder or file is of this kind, or None.
-        priority: Of several that recognise a folder the highest wins, and equal ones are ambiguous: 2 for a format with
-            a file of its own, 1 for a single table that could be anyone's, 0 for bare images.
+        priority: The highest are asked first, and two of one priority are ambiguous: 3 for the project's own folder, 2
+            for a format with a file of its own, 1 for a single table that could be anyone's, 0 for bare images.
         home: Where below `$MMPOISON_DATA` it lies, if not under its own name (`coco` for sets derived from it).
         parts: Names of the data sets that it is made of, where it is none of its own.
         stream: `stream(root, images, **options)` gives tables of about so many images, one after the other, with flat
@@ -279,13 +279,13 @@ def recognise(path: Path) -> DataSource:
     if not path.exists():
         raise InputError(f"{path}: no such folder or file")
     refuse_special(path)
-    found: list[tuple[int, DataSource, str]] = []
-    for source in DATASETS.values():
-        evidence = source.recognise(path) if source.recognise is not None else None
-        if evidence is not None:
-            found.append((source.priority, source, evidence))
-    best = [entry for entry in found if entry[0] == max(f[0] for f in found)]
-    if not best or best[0][0] == 0:
+    best: list[tuple[DataSource, str]] = []
+    for source in sorted(DATASETS.values(), key=lambda source: -source.priority):
+        if best and source.priority < best[0][0].priority:
+            break
+        if source.recognise is not None and (evidence := source.recognise(path)):
+            best.append((source, evidence))
+    if not best or best[0][0].priority == 0:
         _refuse_several(path)
     if not best:
         known = ", ".join(name for name in DATASETS if DATASETS[name].recognise is not None)
@@ -293,9 +293,9 @@ def recognise(path: Path) -> DataSource:
             f"{path}: its files match no known format: name it with --format, one of {known}"
         )
     if len(best) > 1:
-        kinds = " or ".join(f"{source.name} ({evidence})" for _, source, evidence in best)
+        kinds = " or ".join(f"{one.name} ({evidence})" for one, evidence in best)
         raise InputError(f"{path}: could be {kinds}: say which with --format")
-    return best[0][1]
+    return best[0][0]
 
 
 def _refuse_several(path: Path) -> None:

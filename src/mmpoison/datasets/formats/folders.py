@@ -65,6 +65,7 @@ register_format(
     summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images; or such a .jsonl file",
     where_from="a folder written by `mmpoison data split --out`, or by hand (see the page on data formats)",
     recognise=_recognise_pairs,
+    priority=3,
     sort_rows=sort_pairs_folder,
 )
 
