@@ -9,7 +9,7 @@ from typing import Any
 
 from mmpoison.defenses import DEFENSES, DefenseKind
 from mmpoison.errors import InputError
-from mmpoison.reporting import MAIN, Results, Row, as_number
+from mmpoison.reporting import DEFENDED_BY, MAIN, Results, Row, as_number
 from mmpoison.runs import experiment_about
 
 UNDEFENDED, CLEAN_MODEL = "none", "clean model"
@@ -23,7 +23,7 @@ NEEDS: dict[DefenseKind, tuple[str, ...]] = {
 }
 """What each kind of defence needs."""
 
-GROUPS = {"filter": "filtered", "robust_training": "robust", "sterilize": "sterilized"}
+GROUPS = {group: model for model, group in DEFENDED_BY.items()}
 """The groups of a recipe that a defence of the matrix may be in, and the model that each gives."""
 
 

@@ -6,6 +6,7 @@ from .html_report import PageCell as PageCell
 from .html_report import PageTable as PageTable
 from .html_report import drawings as drawings
 from .html_report import page_table as page_table
+from .results import DEFENDED_BY as DEFENDED_BY
 from .results import DISTANCE as DISTANCE
 from .results import MAIN as MAIN
 from .results import SHARE as SHARE

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,10 @@ class ExperimentFolder:
             InputError: If the file that is there is broken.
         """
         new = {"name": experiment.name, "description": experiment.description, **experiment.about}
-        text = yaml.safe_dump(_merged(self.about(), new), sort_keys=False, allow_unicode=True)
+        about = _merged(experiment_about(self.out), new)
+        text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
         with atomic_file(self.out / EXPERIMENT_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-    def about(self) -> dict[str, Any]:
-        """Read `experiment.yaml`; empty where there is none.
-
-        Raises:
-            InputError: If it is broken.
-        """
-        return experiment_about(self.out) if (self.out / EXPERIMENT_FILE).is_file() else {}
 
     def check(self, experiment: RunList) -> None:
         """Refuse a folder that is not this experiment's.
@@ -251,7 +245,7 @@ class RunTask:
     evict: frozenset[str] = frozenset()
     note_refusals: bool = False
 
-    @property
+    @cached_property
     def group(self) -> tuple[str, ...]:
         """What it shares with others: data and clean model, then the poisoned model."""
         return _depends(self.recipe, SHARED), _depends(self.recipe, POISONED_BY)
