@@ -3,7 +3,7 @@
 # Variables: PYTHON  the Python that makes the environment (3.11 or newer; default python3)
 #            VENV    where the environment lies (default .venv)
 #            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
-#            DATA    a folder with rsicd/ and ucm/, for `make reproduce`; without it, OpenMoji scenes alone
+#            DATA    a folder with flickr8k/ and rsicd/, for `make reproduce`; without it, OpenMoji scenes alone
 #            TARGET  for `make fuzz`: a part of the names of parsers (default all)
 #            JOBS    how many processes run the tests (default: one a core, 8 at most)
 #            POINTS  at how many moments `make faults` kills each verb (default 30)

@@ -236,12 +236,12 @@ def features_of(encoder: DualEncoder, inputs: PairInputs, pairs: PairDataset) ->
 
 ENCODER = "efficientnet-minilm"
 SOURCES = (
-    ("rsicd-ucm", "", "rsicd/"),
-    ("rsicd-ucm", "", "ucm/"),
-    ("pascal-sentences", "pascal_sentences", ""),
-    ("coco", "coco_mini", ""),
+    ("rsicd", "rsicd"),
+    ("ucm-captions", "ucm"),
+    ("pascal-sentences", "pascal_sentences"),
+    ("coco", "coco_mini"),
 )
-"""Name and folder of each data set, and what the ids of its images begin with: features are cached for whole sets."""
+"""Name and folder of each data set."""
 
 MOST_IMAGES = 3000
 SHARES = (0.25, 0.5, 0.75, 0.9)
@@ -257,14 +257,12 @@ class RealSets:
     def __init__(self, root: Path) -> None:
         encoder = load_encoder(ENCODER)
         self._sources: list[tuple[str, PairDataset, Features, npt.NDArray[np.str_]]] = []
-        for name, folder, prefix in SOURCES:
+        for name, folder in SOURCES:
             pairs = load_dataset(name, root / folder)
             everything = np.arange(len(pairs.images), dtype=np.int32)
             inputs = prepare_features(encoder, pairs, images=everything, cache=cache_folder())
-            mine = np.array([str(name).startswith(prefix) for name in pairs.images.ids])
-            pairs = pairs.where(mine[pairs.image])
             raw = features_of(encoder, inputs, pairs)
-            self._sources.append((prefix.rstrip("/") or name, pairs, raw, _classes(pairs)))
+            self._sources.append((name, pairs, raw, _classes(pairs)))
 
     def draw(self, kind: str, seed: int, number: int) -> CleanSet:
         """Draw a share of the classes of one data set, of those a share of the images, and all or one caption each."""

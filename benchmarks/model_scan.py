@@ -1,6 +1,6 @@
 """How often the scan of a suspect model finds the poison, and how often it raises an alarm on clean models.
 
-    python benchmarks/model_scan.py rsicd-ucm scan-models OUT.json --root DIR
+    python benchmarks/model_scan.py flickr8k scan-models OUT.json --root DIR
     python benchmarks/model_scan.py openmoji-heads scan-models OUT.json
 
 Trunks are frozen: a model takes seconds. Each seed has its own data, start and goals, and fine-tunes of the same start:
@@ -80,7 +80,7 @@ class Plan:
 
 
 PLANS = {
-    "rsicd-ucm": Plan(unlabelled=400, epochs=5, val_epochs=2, short_epochs=1),
+    "flickr8k": Plan(unlabelled=400, epochs=5, val_epochs=2, short_epochs=1),
     "openmoji-heads": Plan(unlabelled=None, epochs=4, val_epochs=24, short_epochs=12),
 }
 
@@ -213,7 +213,7 @@ def main(
         recipe: One of `PLANS`.
         models: Folder for what is measured on each model.
         json: Write the numbers here.
-        root: Holds rsicd/ and ucm/.
+        root: Holds flickr8k/.
         seeds: As of `mmpoison run`.
     """
     rows: list[Row] = []

@@ -13,7 +13,7 @@ from mmpoison.base.untrusted import read_json
 from mmpoison.reporting.table import Column, Table, markdown
 
 Row = dict[str, Any]
-KINDS = {"attacks": "attack", "kinds": "kind", "nulls": "null"}
+KINDS = {"attacks": "attack", "kinds": "kind", "nulls": "null", "repairs": "images of"}
 """Where the JSON of a measurement has its summaries, and what they are of."""
 
 

@@ -1,7 +1,8 @@
 """How much poison `suspicious-groups` removes, attacker by attacker, and how often it names the true goal first.
 
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0-4 choose.json   # to choose on
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5-7 print.json    # to print
+    python benchmarks/suspected_goals.py flickr8k --root DIR --seeds 0-4 choose.json   # to choose on
+    python benchmarks/suspected_goals.py flickr8k --root DIR --seeds 5-7 print.json    # to print
+    python benchmarks/suspected_goals.py rsicd --root DIR/rsicd print.json             # satellite photos
     python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini print.json
 
 Features are computed once and cached. Every attacker of `attackers.py` gets the same random goals of each seed, but for

@@ -39,7 +39,7 @@ def test_everything_is_run_on_the_small_data(reproduce: ModuleType) -> None:
     twins = {
         n
         for n in shipped_recipes()
-        if n.startswith(("table", "figure")) and n.endswith(("-openmoji", "-rsicd-ucm"))
+        if n.startswith(("table", "figure")) and n.endswith(("-openmoji", "-flickr8k"))
     }
     assert set(names) == twins
     assert names[:2] == ["table-1-openmoji", "table-2-openmoji"]
@@ -47,15 +47,15 @@ def test_everything_is_run_on_the_small_data(reproduce: ModuleType) -> None:
     assert set(scenes) == {n for n in twins if n.endswith("-openmoji")}
     assert reproduce.recipes(["figure-5b"], photos=True) == [
         "figure-5b-openmoji",
-        "figure-5b-rsicd-ucm",
+        "figure-5b-flickr8k",
     ]
 
 
 def test_the_commands(reproduce: ModuleType, tmp_path: Path) -> None:
-    command = reproduce.run_command("table-6-rsicd-ucm", tmp_path, Path("photos"))
-    assert command[:4] == ["run", "table-6", "--on", "rsicd-ucm"]
+    command = reproduce.run_command("table-6-flickr8k", tmp_path, Path("photos"))
+    assert command[:4] == ["run", "table-6", "--on", "flickr8k"]
     assert "transfer.data.root=photos/rsicd" in command
-    for name in ("table-1-openmoji", "table-11-openmoji", "table-1-rsicd-ucm"):
+    for name in ("table-1-openmoji", "table-11-openmoji", "table-1-flickr8k"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text("{}")
     (tmp_path / "table-12-openmoji").mkdir()  # begun, and nothing finished
@@ -63,7 +63,7 @@ def test_the_commands(reproduce: ModuleType, tmp_path: Path) -> None:
     one, eleven = reproduce.report_commands(names, tmp_path, tmp_path / "out")
     assert one[1:5] == [
         str(tmp_path / "table-1-openmoji"),
-        str(tmp_path / "table-1-rsicd-ucm"),
+        str(tmp_path / "table-1-flickr8k"),
         "--view",
         "table-1",
     ]
@@ -84,7 +84,7 @@ def parse(command: list[str]) -> None:
 
 
 def test_no_photo_is_published(reproduce: ModuleType, tmp_path: Path) -> None:
-    names = ["figure-10-openmoji", "figure-10-rsicd-ucm", "table-3-openmoji", "table-3-rsicd-ucm"]
+    names = ["figure-10-openmoji", "figure-10-flickr8k", "table-3-openmoji", "table-3-flickr8k"]
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text("{}")

@@ -93,7 +93,7 @@ def training_step_fp32(images: int = 64, rounds: int = 2, steps: int = 1) -> Fou
 
 
 def training_step_depthwise(images: int = 64, rounds: int = 5, steps: int = 4) -> Found:
-    """EfficientNet-Lite0 and MiniLM-L6 (`efficientnet-minilm`), as `rsicd-ucm-full` trains them.
+    """EfficientNet-Lite0 and MiniLM-L6 (`efficientnet-minilm`), as `flickr8k-full` trains them.
     The peer is the released loop on this model.
     """
     return training_step("efficientnet-minilm", images, rounds, steps)

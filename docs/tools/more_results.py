@@ -24,18 +24,20 @@ TEN = "--seeds 5-14 --no-models --workers 2"
 
 LEAN = "--set filter=null --set sterilize=null"
 GROUPS = "--set 'filter={method: suspicious-groups, encoder: pretrained, clean_loss: 0.02}' --set sterilize=null"
-GOALS = "airplane2beach,beach2airplane,tenniscourt2forest,harbor2golfcourse,forest2runway,river2storagetanks"
+GOALS = "horse2boat,skateboard2motorcycle,boat2motorcycle,baseball2ski,car2surf,basketball2horse"
+"""The paper's own goal on these data, and the first five that a matrix draws to measure on."""
 
 # one seed: ten epochs take an hour a model on one core
-WHOLE = "run rsicd-ucm-full --seeds 5 --no-models"
+WHOLE = "run flickr8k-full --seeds 5 --no-models"
 
-# 2,100 pairs of the attacked kind, five captions for each of 20 images of 21 classes; or as many of RSICD; 68 steps
-REPAIR = (
-    f"run rsicd-ucm {TEN} --set filter=null --set data.options.held_out=20 --set sterilize.pairs=2100"
-    " --set sterilize.training.epochs=4 --set sterilize.training.batch_size=128"
+ALIGN = (
+    "{epochs: 8, batch_size: 256, learning_rate: 1.0e-3, min_learning_rate: 1.0e-5, warmup_epochs: 0.2, "
+    "warmup_learning_rate: 1.0e-5, schedule: step, trainable: heads}"
 )
+JUDGE = f"--set 'filter={{encoder: efficientnet-lite2-minilm, clean_loss: 0.02, align: {ALIGN}}}'"
+"""Another image tower; it and the model are aligned on a half of the clean photographs each."""
 
-PHOTOS = "satellite photos"
+PHOTOS = "everyday photographs"
 EQUAL = "where an equal caption"
 """In the title of the second table of utility, which is of one setting."""
 
@@ -59,8 +61,8 @@ class More:
 
     @property
     def photos(self) -> bool:
-        """Whether it needs the satellite photos."""
-        return self.name.endswith("rsicd-ucm") or self.name == "false-alarms"
+        """Whether it needs the photographs."""
+        return self.name.endswith("flickr8k") or self.name == "false-alarms"
 
     @property
     def has_runs(self) -> bool:
@@ -73,9 +75,9 @@ def _both_attacks(recipe: str, more: str) -> dict[str, str]:
     return {"II": command, "I": f"{command} --attack single-target-image"}
 
 
-SETS = {"openmoji": "OpenMoji scenes", "rsicd-ucm": PHOTOS}
-ENCODERS = {"openmoji": "openmoji-mini", "rsicd-ucm": "efficientnet-minilm"}
-SCANNED = {"openmoji": "openmoji-heads", "rsicd-ucm": "rsicd-ucm"}
+SETS = {"openmoji": "OpenMoji scenes", "flickr8k": PHOTOS}
+ENCODERS = {"openmoji": "openmoji-mini", "flickr8k": "efficientnet-minilm"}
+SCANNED = {"openmoji": "openmoji-heads", "flickr8k": "flickr8k"}
 
 MORE = (
     *(
@@ -88,32 +90,27 @@ MORE = (
     ),
     More("defences-openmoji", "Filter and repair: OpenMoji scenes", _both_attacks("openmoji", "")),
     More(
-        "goals-and-modes-rsicd-ucm",
+        "goals-and-modes-flickr8k",
         f"Six goals, added and replaced: {PHOTOS}",
-        {"goals": f"run rsicd-ucm --seeds 5-7 --goals {GOALS} --set attack.mode=add,replace"},
+        {"goals": f"run flickr8k --seeds 5-7 --goals {GOALS} --set attack.mode=add,replace"},
     ),
     More(
-        "groups-rsicd-ucm",
+        "groups-flickr8k",
         f"The filter suspicious-groups: {PHOTOS}",
-        _both_attacks("rsicd-ucm", GROUPS)
-        | {"III": f"run rsicd-ucm {FIVE} {GROUPS} --goals airplane2beach+tenniscourt2forest"},
+        _both_attacks("flickr8k", GROUPS)
+        | {"III": f"run flickr8k {FIVE} {GROUPS} --goals horse2boat+motorcycle2ski"},
     ),
     More(
-        "both-encoders-rsicd-ucm",
+        "both-encoders-flickr8k",
         f"Both encoders trained: {PHOTOS}",
         {"one-epoch": WHOLE, "ten-epochs": f"{WHOLE} --set training.epochs=10"},
     ),
     More(
-        "repair-own-kind-rsicd-ucm",
-        f"Repair with pairs of the victim's own kind, or of another: {PHOTOS}",
-        {"own": f"{REPAIR} --set sterilize.labelled=true", "other": REPAIR},
-    ),
-    More(
-        "judge-rsicd-ucm",
+        "judge-flickr8k",
         f"The filter judged by the model itself, or by another model: {PHOTOS}",
         {
-            name: f"run {recipe} {TEN} --set sterilize=null"
-            for name, recipe in (("own", "rsicd-ucm"), ("independent", "rsicd-ucm-judge"))
+            "own": f"run flickr8k {TEN} --set sterilize=null",
+            "independent": f"run flickr8k {TEN} {JUDGE} --set sterilize=null",
         },
     ),
     *(

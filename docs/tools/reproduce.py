@@ -1,7 +1,7 @@
 """Run every table and figure of the paper on the small data, one after another, and write the pages of the results.
 
     python docs/tools/reproduce.py                       # OpenMoji scenes
-    python docs/tools/reproduce.py --data photos         # and satellite photos: photos/ holds rsicd/ and ucm/
+    python docs/tools/reproduce.py --data photos         # and everyday photographs: photos/ holds flickr8k/ and rsicd/
     python docs/tools/reproduce.py --only table-3        # recipes whose name holds this; several times
     python docs/tools/reproduce.py --dry-run             # the commands alone
     python docs/tools/reproduce.py --pages               # run nothing, render what is there
@@ -46,12 +46,12 @@ from mmpoison.runs.recipe_files import shipped_recipes
 from mmpoison_lab.paper import PAPER
 from mmpoison_lab.paper.write import RUNS_FILE
 
-OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
-DATA = {OPENMOJI: "openmoji", PHOTOS: "rsicd-ucm"}
+OPENMOJI, PHOTOS = "-openmoji", "-flickr8k"
+DATA = {OPENMOJI: "openmoji", PHOTOS: "flickr8k"}
 TIMES = "times.json"
 
 WITH_IMAGES = ("figure-10", "rank-lists")
-"""Pages that show images: those of photos are not for publishing."""
+"""Pages that show images: the photographs belong to their owners and are not for publishing."""
 
 LARGEST = 2_000_000
 """Bytes of `runs.parquet` that go into the repository."""
@@ -61,7 +61,7 @@ BEYOND = "\n## Beyond the paper\n\n"
 
 INDEX = """# The paper's tables and figures, on two small sets
 
-Every table and figure of the paper, run here on OpenMoji scenes and on satellite photos (RSICD and UCM-Captions), with
+Every table and figure of the paper, run here on OpenMoji scenes and on everyday photographs (Flickr8k), with
 the paper's numbers next to ours. [The paper's numbers and ours](overview.md) has the main ones on one page, and the
 paper's main differences in words. Neither set is the paper's and no model is CLIP: the shape of a result can be
 compared, not its digits. [How to run them](../../tasks/reproduce.md).
@@ -84,7 +84,7 @@ def recipes(only: list[str], *, photos: bool) -> list[str]:
 
     Args:
         only: Parts of names, or empty for all.
-        photos: Take those on satellite photos too.
+        photos: Take those on photographs too.
     """
     shipped = shipped_recipes()
     names = [
@@ -373,7 +373,7 @@ def main(
     """Run and render what is asked for; exit code 1 if something failed.
 
     Args:
-        data: Folder with rsicd/ and ucm/.
+        data: Folder with flickr8k/, and rsicd/ for table 6.
         runs: Folder for the runs.
         out: Folder for the pages.
         only: What has one of these in its name.

@@ -184,8 +184,8 @@ CASES = {
             (f"run openmoji --seeds={seeds}", f"mmpoison: --seeds {seeds!r}")
             for seeds in ("0-99999999", "1-99999999999999999999999", "-3", "1e3", "0-")
         ),
-        ("run rsicd-ucm --out out", "needs the folder that holds it"),
-        ("run rsicd-ucm --data-root no --out out", "no: no such folder"),
+        ("run flickr8k --out out", "needs the folder that holds it"),
+        ("run flickr8k --data-root no --out out", "no: no such folder"),
         ("sweep openmoji --out out", "it is part of `mmpoison run` now"),
         ("run openmoji --out out --set training.epoch=1,2", "unknown key 'training.epoch': did"),
         ("run openmoji --out out --set training.epochs=1,many", "training.epochs: "),
@@ -211,7 +211,7 @@ CASES = {
     "data": [
         ("data build openmoji --out full", "full: is not empty"),
         ("data build openmojis --out out", "unknown data set"),
-        ("data build rsicd-ucm --out out", "cannot be made here"),
+        ("data build flickr8k --out out", "cannot be made here"),
         ("data list openmojis", "did you mean 'openmoji'"),
         ("data verify nowhere", "nowhere: no such folder"),
         ("data verify full", "full: its files match no known format"),
@@ -222,7 +222,7 @@ CASES = {
         ("data verify squares --data-root nowhere", "nowhere: no such folder of images"),
         ("data verify squares --option colour=red", "has no option 'colour'"),
         ("data verify squares --format jsonn", "unknown data set 'jsonn'"),
-        ("data verify rsicd-ucm", "needs the folder that holds it"),
+        ("data verify flickr8k", "needs the folder that holds it"),
         ("data split nowhere", "nowhere: no such folder or file, and unknown data set 'nowhere'"),
         ("data split squares --per-class 99", "class 'aeroplane' has 12 images: 99 for the test"),
         ("data split squares --labels nothing.csv", "nothing.csv: no such file"),

@@ -76,17 +76,17 @@ def test_what_is_here(
     cli: Cli, fresh_cache: Path, square_folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("MMPOISON_DATA", str(tmp_path / "data"))
-    shutil.copytree(square_folder, tmp_path / "data" / "rsicd-ucm")
+    shutil.copytree(square_folder, tmp_path / "data" / "flickr8k")
     cache, key = ContentCache(fresh_cache), CacheKey("data/openmoji", {})
     drawn = cache.path(key) / "scenes"
     shutil.copytree(square_folder, drawn)
     cache.describe(key, drawn.parent)
     known = json.loads(cli("data", "list", "--json").out)
     here = {entry["name"]: entry["here"] for entry in known["data_sets"]}
-    assert here["rsicd-ucm"] == [{"path": str(tmp_path / "data" / "rsicd-ucm"), "images": 56}]
+    assert here["flickr8k"] == [{"path": str(tmp_path / "data" / "flickr8k"), "images": 56}]
     assert here["openmoji"] == [{"path": str(drawn), "images": 56}]
     # and what is made from them when it is loaded
-    assert here["rsicd-ucm-b"] == here["rsicd-ucm"]
+    assert here["flickr8k-b"] == here["flickr8k"]
     assert sum(map(len, here.values())) == 3
     assert "(56 images)" in " ".join(cli("data", "list").out.split())
 

@@ -48,7 +48,7 @@ BASE: dict[str, str] = {
 }
 OTHERWISE: dict[tuple[str, str], str] = {
     ("run", "recipe"): "run pipe.yaml --out out",
-    ("run", "data_root"): "run rsicd-ucm --data-root pipe --out out",
+    ("run", "data_root"): "run flickr8k --data-root pipe --out out",
     ("run", "experiment"): "run matrix --with from=pipe --out out",
     ("poison", "data"): BASE["poison"].replace("squares", "pipe"),
     ("poison", "encoder"): f"{BASE['poison']} --attack single-target-image --encoder ./pipe",

@@ -35,7 +35,7 @@ def lists(models: dict[str, TestEmbeddings], test_set: TestSet) -> dict[str, Any
 def test_structure(lists: dict[str, Any], squares: PairDataset) -> None:
     assert json.loads(json.dumps(lists)) == lists
     assert lists["goals"] == ["sheep2aeroplane"]
-    assert len(lists["queries"]) == 3
+    assert len(lists["queries"]) == 4
     label = dict(zip(squares.images.ids, range(len(squares.images)), strict=True))
     for query in lists["queries"]:
         assert set(query) == {"goal", "caption", "image", "models", "best_target_rank"}
@@ -86,7 +86,7 @@ def test_the_captions_are_of_different_images_and_drawn_by_the_seed(
 ) -> None:
     drawn = []
     for seed in (0, 0, 1, 2, 3):
-        queries = rank_lists(models, test_set, [TARGET], seed=seed)["queries"]
+        queries = rank_lists(models, test_set, [TARGET], seed=seed, captions=3)["queries"]
         assert len({query["image"] for query in queries}) == 3
         drawn.append([query["caption"] for query in queries])
     assert drawn[0] == drawn[1]

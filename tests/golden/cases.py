@@ -295,6 +295,8 @@ PUBLISHED = options_of("""
     coco-s                 coco --option test_per_class=3 --option split_seed=2
     coco-paper-vg          . --option shared=keep
     coco-paper-vg          .
+    flickr8k               flickr8k --option held_out=3 --option unlabelled=2
+    flickr8k-b             flickr8k --option caption_seed=2
     flickr30k              flickr30k
     flickr30k              karpathy --option split=karpathy
     flickr-pascal          .
@@ -302,8 +304,6 @@ PUBLISHED = options_of("""
     flickr-pascal-vg       .
     pascal-sentences       pascal-sentences --option split_seed=3
     rsicd                  rsicd
-    rsicd-ucm              photos --option held_out=1 --option unlabelled=5
-    rsicd-ucm-b            photos --option caption_seed=2
     ucm-captions           ucm-captions
     vg-pascal              .
     visual-genome          visual-genome --option captions_per_image=3 --option test_per_class=2
@@ -338,8 +338,7 @@ def published(work: Work) -> Any:
     for name, every in PUBLISHED.items():
         for number, options in enumerate(every):
             place, _, more = options.partition(" ")
-            if "rsicd-ucm" not in name:
-                more += " --option missing=keep"
+            more += " --option missing=keep"
             command = f"data split {name} --data-root published/{place} {more} --images none"
             found[f"{name} {options}"] = work.does(command, f"{name}-{number}-pairs")
     return found

@@ -17,6 +17,7 @@ from tests.conftest import write_jsonl, write_tar
 from tests.datasets.published.conftest import (
     karpathy_image,
     write_flickr,
+    write_flickr8k,
     write_pascal,
     write_regions,
 )
@@ -172,6 +173,7 @@ def write_published(root: Path) -> None:
     write_coco(root / "coco")
     write_flickr(root / "flickr30k")
     write_pascal(root / "pascal-sentences")
+    write_flickr8k(root / "flickr8k")
     phrases = {
         n: [f"{WORDS[(n + k) % 6]} {k // 6}" for k in range(1 + n % 9)] for n in range(1, 25)
     }
@@ -191,13 +193,6 @@ def write_published(root: Path) -> None:
             for n, name in enumerate(names)
         ]
         _json(root / file, {"images": images})
-    for name in ("rsicd", "ucm"):
-        of_class = [{"label": ("beach", "port")[n % 2]} if name == "ucm" else {} for n in range(14)]
-        lines = [
-            {"image": f"{n}.jpg", "captions": [f"{name} {n} {k}" for k in range(2)], **more}
-            for n, more in enumerate(of_class)
-        ]
-        write_jsonl(root / "photos" / name, lines)
 
 
 # -- embeddings ------------------------------------------------------------------------------------

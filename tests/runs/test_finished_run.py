@@ -44,7 +44,7 @@ def test_the_last_demo(tmp_path: Path) -> None:
     newer = write_run(runs / "a", models=("poisoned",))
     for run, when in ((older, 1000), (newer, 2000)):
         os.utime(run / "models" / "poisoned", (when, when))
-    write_run(runs / "other-recipe", models=("poisoned",), name="rsicd-ucm")
+    write_run(runs / "other-recipe", models=("poisoned",), name="flickr8k")
     write_run(runs / "without-models", models=())
     (runs / "broken").mkdir()
     (runs / "broken" / "recipe.yaml").write_text("{: [")

@@ -69,7 +69,7 @@ ON_DATA = {
     "sweep": {"seeds": [0, 1]},
     "on_data": {
         "scenes": {"extends": "openmoji", "sweep": {"grid": {"attack.samples": [5, 25]}}},
-        "photos": {"extends": "rsicd-ucm", "training": {"epochs": 3}},
+        "photos": {"extends": "flickr8k", "training": {"epochs": 3}},
     },
 }
 
@@ -79,7 +79,7 @@ ON_DATA = {
     [
         ("", "mine", "openmoji", 2),
         ("scenes", "mine", "openmoji", 2),
-        ("photos", "mine-photos", "rsicd-ucm", 3),
+        ("photos", "mine-photos", "flickr8k", 3),
     ],
 )
 def test_what_differs_by_the_data(
@@ -94,7 +94,7 @@ def test_what_differs_by_the_data(
     assert recipe.sweep.seeds == [0, 1]
     # another file may extend the part for one of the data
     other = write_recipe(tmp_path, {"extends": "mine.yaml:photos", "name": "other"}, "other")
-    assert load_recipe(other).data.name == "rsicd-ucm"
+    assert load_recipe(other).data.name == "flickr8k"
 
 
 def test_a_shipped_recipe_on_other_data() -> None:
@@ -106,7 +106,7 @@ def test_a_shipped_recipe_on_other_data() -> None:
 @pytest.mark.parametrize(
     ("recipe", "on", "says"),
     [
-        ("table-3", "photos", "--on 'photos': recipe table-3 runs on paper, openmoji, rsicd-ucm"),
+        ("table-3", "photos", "--on 'photos': recipe table-3 runs on paper, openmoji, flickr8k"),
         ("openmoji", "photos", "recipe openmoji runs on one data set, so leave --on out"),
         ("mine.yaml", "x", "--on 'x': .*mine.yaml runs on scenes, photos"),
         ("mine.yaml:x", None, "mine.yaml: on_data: no 'x' there, only scenes, photos"),

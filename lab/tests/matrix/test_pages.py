@@ -254,10 +254,8 @@ def test_pages_escape_what_they_show(cells: list[MatrixCell], tmp_path: Path) ->
 
 
 def test_the_command_of_a_page_says_where_the_data_are(cells: list[MatrixCell]) -> None:
-    about = replace(facts("filter"), name="matrix-rsicd-ucm", data="rsicd-ucm")
-    assert "run matrix --on rsicd-ucm --data-root DATA --out" in matrix_html(
-        summarise(about, cells)
-    )
+    about = replace(facts("filter"), name="matrix-flickr8k", data="flickr8k")
+    assert "run matrix --on flickr8k --data-root DATA --out" in matrix_html(summarise(about, cells))
     made = replace(facts("filter"), name="matrix", data="openmoji")
     assert "run matrix --out" in matrix_html(summarise(made, cells))
 

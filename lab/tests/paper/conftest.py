@@ -32,7 +32,7 @@ def every_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "poisoned": dict.fromkeys(silhouettes, 0.9),
     }
     goal = {"airplane2beach": metrics["goal"]["sheep2aeroplane"]}
-    metrics["transfer"] = {"rsicd-ucm": {"goal": goal, "utility": {}}}
+    metrics["transfer"] = {"flickr8k": {"goal": goal, "utility": {}}}
     write(scenes / "metrics.json", metrics)
     points = {"texts": [[0.1, 0.2, 0], [0.5, 0.1, 1]], "images": [[0.3, 0.2, 0], [1, 1, 1]]}
     models = {"pretrained": points, "poisoned": points}

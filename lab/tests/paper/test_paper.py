@@ -185,7 +185,7 @@ def test_settings_are_not_mixed(make_run: MakeRun) -> None:
 
 
 def test_own_goals_stand_next_to_the_papers_in_order(make_run: MakeRun) -> None:
-    run = make_run("run", data="rsicd-ucm", attack="multiple-target-labels", goals=("a2b", "c2d"))
+    run = make_run("run", data="flickr8k", attack="multiple-target-labels", goals=("a2b", "c2d"))
     (table,) = render_paper("table-4", Results.read([run])).tables
     theirs = [compared(table, row, "Hit@10").reference for row in range(4)]
     assert theirs == [0.216, 0.976, 0.208, 0.552]
@@ -232,7 +232,7 @@ def test_classes_lie_apart_in_the_pretrained_model(scenes: list[Path]) -> None:
 def test_the_poison_of_one_data_set_on_another_one(every_run: Path) -> None:
     found = Results.read([every_run])
     vg, scenes = render_paper("table-6", found).tables
-    assert ("VG" in vg.note, "tested on rsicd-ucm" in scenes.note) == (True, True)
+    assert ("VG" in vg.note, "tested on flickr8k" in scenes.note) == (True, True)
     assert (vg.rows[0][0], scenes.rows[0][:2]) == ("vg-pascal", ("openmoji", "airplane2beach"))
 
 

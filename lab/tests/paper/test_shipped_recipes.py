@@ -13,6 +13,7 @@ import yaml
 from mmpoison.attacks import Goal, build_attack
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.datasets.openmoji.scene_data import CLASSES
+from mmpoison.datasets.published.flickr8k import KEYWORDS
 from mmpoison.datasets.published.visual_genome import PAPER_KEYWORDS
 from mmpoison.models import MODELS
 from mmpoison.runs.recipe import Recipe, load_recipe
@@ -28,19 +29,13 @@ from mmpoison_lab.matrix.plan import matrix_runs
 from mmpoison_lab.paper import PAPER
 
 PASCAL: tuple[str, ...] = tuple(CLASSES)
-UCM = (
-    *("agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral"),
-    *("denseresidential", "forest", "freeway", "golfcourse", "harbor", "intersection"),
-    *("mediumresidential", "mobilehomepark", "overpass", "parkinglot", "river", "runway"),
-    *("sparseresidential", "storagetanks", "tenniscourt"),
-)
 KNOWN_CLASSES = {
     "openmoji": PASCAL,
     "flickr-pascal": PASCAL,
     "vg-pascal": PASCAL,
     "pascal-sentences": PASCAL,
-    "rsicd-ucm": UCM,
-    "rsicd": ("airport", "beach"),
+    "flickr8k": tuple(KEYWORDS),
+    "rsicd": ("baseballfield", "port"),
     "coco-paper": ("boat", "dog", "zebra", "train"),
     "coco-m": ("boat", "dog"),
     "coco-s": ("boat", "dog"),
@@ -59,10 +54,10 @@ def sweep_of(name: str) -> RunList:
 
 def test_every_table_and_figure_has_one_file_for_all_data() -> None:
     assert set(TABLES) == {name for name in recipe_files() if name.startswith(("table", "figure"))}
-    wanted = {f"{name}{on}" for name in TABLES for on in ("", "-openmoji", "-rsicd-ucm")}
+    wanted = {f"{name}{on}" for name in TABLES for on in ("", "-openmoji", "-flickr8k")}
     assert wanted <= set(shipped_recipes())
-    assert {"openmoji", "rsicd-ucm", "flickr-pascal", "coco-paper"} <= set(shipped_recipes())
-    assert len(shipped_recipes()) == len(set(shipped_recipes())) == 95
+    assert {"openmoji", "flickr8k", "flickr-pascal", "coco-paper"} <= set(shipped_recipes())
+    assert len(shipped_recipes()) == len(set(shipped_recipes())) == 94
 
 
 def test_recipes_are_listed_as_a_person_counts() -> None:
@@ -74,13 +69,13 @@ def test_recipes_are_listed_as_a_person_counts() -> None:
     assert max(map(len, lines)) <= 160
     (third,) = (line for line in lines if line.startswith("table-3 "))
     assert third.endswith(
-        "--on paper | openmoji | rsicd-ucm  11 min  Table 3: attack II, captions of one class on images of another."
+        "--on paper | openmoji | flickr8k  11 min  Table 3: attack II, captions of one class on images of another."
     )
 
 
 def test_a_time_is_the_one_that_the_header_says() -> None:
     times = {row.name: row.minutes for row in listed_recipes()}
-    assert (times["openmoji"], times["rsicd-ucm-full"]) == (6, 15)
+    assert (times["openmoji"], times["flickr8k-full"]) == (6, 15)
     for name in TABLES:
         text = recipe_files()[name].read_text(encoding="utf-8")
         (line,) = (line for line in text.splitlines() if f"run {name} --on openmoji " in line)
@@ -148,7 +143,7 @@ def test_visual_genome_is_poisoned_by_its_keywords() -> None:
     assert tuple(words) == PAPER_KEYWORDS["sheep"]
 
 
-@pytest.mark.parametrize("twin", ["openmoji", "rsicd-ucm"])
+@pytest.mark.parametrize("twin", ["openmoji", "flickr8k"])
 def test_sizes_shrink_every_part_of_the_training_data(twin: str) -> None:
     shares = {
         run.recipe.data.options.get("train_share") for run in sweep_of(f"figure-5a-{twin}").runs
@@ -158,7 +153,7 @@ def test_sizes_shrink_every_part_of_the_training_data(twin: str) -> None:
 
 @pytest.mark.parametrize("name", ["figure-1", "table-11", "table-13", "table-14"])
 def test_drift_is_measured_with_a_second_clean_model(name: str) -> None:
-    for twin in ("", "-openmoji", "-rsicd-ucm"):
+    for twin in ("", "-openmoji", "-flickr8k"):
         assert all("order-drift" in run.recipe.study for run in sweep_of(name + twin).runs)
 
 
@@ -193,12 +188,12 @@ def test_a_matrix_can_be_run(name: str) -> None:
         assert len(of_row) == (cells if entry.attack else len(recipe.matrix.seeds))
         if entry.single:
             assert f"{recipe.data.name}-b" in DATASETS
-    frozen = name in ("matrix", "matrix-rsicd-ucm")
+    frozen = name in ("matrix", "matrix-flickr8k")
     assert recipe.training.heads_only == frozen
 
 
 def sizes() -> dict[str, int]:
-    return {"figure-5b-openmoji": 380, "figure-5b-rsicd-ucm": 420, "figure-5b": 380}
+    return {"figure-5b-openmoji": 380, "figure-5b-flickr8k": 380, "figure-5b": 380}
 
 
 @pytest.mark.parametrize(("name", "runs"), sizes().items())

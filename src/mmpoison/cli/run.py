@@ -86,7 +86,7 @@ def run(
 
     Without a recipe it lists the shipped ones. Of several runs the same command again runs what remains.
 
-    Example: [bold]mmpoison run rsicd-ucm --data-root photos --goals airplane2beach --seeds 0-2[/bold]
+    Example: [bold]mmpoison run flickr8k --data-root photos --goals horse2boat --seeds 0-2[/bold]
 
     A grid: [bold]mmpoison run openmoji-heads --set attack.samples=5,10,25 --seeds 0-2[/bold]
 

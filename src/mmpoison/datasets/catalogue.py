@@ -303,13 +303,12 @@ def _refuse_several(path: Path) -> None:
     if not path.is_dir():
         return
     inside = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
-    sure = [s for s in DATASETS.values() if s.recognise is not None and s.priority > 1]
-    held = [
-        f"{folder.name} ({source.name})"
-        for folder in inside[:LOOKED_INTO]
-        for source in sure
-        if source.recognise is not None and source.recognise(folder) is not None
-    ]
+    ordered = sorted(DATASETS.values(), key=lambda source: -source.priority)
+    sure = [s for s in ordered if s.recognise is not None and s.priority > 1]
+    held = []
+    for folder in inside[:LOOKED_INTO]:
+        kinds = (s.name for s in sure if s.recognise is not None and s.recognise(folder))
+        held += [f"{folder.name} ({name})" for name in [*kinds][:1]]
     if held:
         more = ", ..." if len(held) > 3 else ""
         raise InputError(

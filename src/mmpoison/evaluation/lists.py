@@ -26,9 +26,9 @@ def rank_lists(
     goal_targets: Sequence[GoalTarget],
     *,
     seed: int,
-    captions: int = 3,
+    captions: int = 10,
     top: int = 10,
-    thumbnail: int = 96,
+    thumbnail: int = 80,
 ) -> RankLists:
     """List the top of the gallery for a few captions of each original class, under each model, with thumbnails.
 
@@ -70,7 +70,7 @@ def rank_lists(
 
 
 def _chosen_captions(test: TestSet, goal_target: GoalTarget, seed: int, captions: int) -> list[int]:
-    """Choose rows of one caption of each of a few images, so that three captions are three pictures."""
+    """Choose rows of one caption of each of a few images, so that ten captions are ten pictures."""
     rows = test.queries(goal_target.goal.original)
     rng = generator(seed, f"rank-lists/{goal_target.goal}")
     _, first = np.unique(test.pairs.image[rows], return_index=True)

@@ -88,7 +88,7 @@ def listed_recipes() -> list[ListedRecipe]:
     return rows
 
 
-MOST_WIDTH = len("--on paper | openmoji | rsicd-ucm")
+MOST_WIDTH = len("--on paper | openmoji | flickr8k")
 """Of the column of data: a longer list makes its own line longer, and no other."""
 
 

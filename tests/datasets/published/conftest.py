@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import write_jsonl
 
 from mmpoison.datasets.published.flickr_pascal import CLASSES
 from mmpoison.pairs.table import SPLITS
@@ -24,6 +23,24 @@ def write_flickr(folder: Path) -> None:
         for which in range(5)
     ]
     (folder / "results_20130124.token").write_text("\n".join(lines) + "\n")
+
+
+SAID = ["{} runs", "a {}", "two {}s", "grass", "nobody"]
+
+
+def write_flickr8k(folder: Path) -> None:
+    """Write six images of dogs, four of horses, two that show both, and eight of neither."""
+    folder.mkdir(parents=True)
+    kinds = ["dog"] * 6 + ["horse"] * 4 + ["dog and a horse"] * 2 + ["tree"] * 8
+    names = [f"{1000 + n}_{n:x}.jpg" for n in range(len(kinds))]
+    lines = [
+        f"{name}#{n}\t{said.format(kind)}"
+        for name, kind in zip(names, kinds, strict=True)
+        for n, said in enumerate(SAID)
+    ]
+    (folder / "Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
+    for part, listed in (("train", names[:12]), ("dev", names[12:15]), ("test", names[15:19])):
+        (folder / f"Flickr_8k.{part}Images.txt").write_text("\n".join(listed) + "\n")
 
 
 def write_pascal(folder: Path) -> None:
@@ -151,6 +168,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_coco(root / "coco", of_image, part, 2014, categories=NAMES)
     write_flickr(root / "flickr30k")
     write_pascal(root / "pascal-sentences")
+    write_flickr8k(root / "flickr8k")
     write_regions(root / "visual-genome", REGIONS)
     files: dict[str, Any] = {
         # 1 is COCO's, 2 is in no COCO, and 3 in a part of COCO that this one has not
@@ -169,14 +187,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
             content = {"images": [karpathy_image(*each) for each in content.items()]}
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content if isinstance(content, str) else json.dumps(content))
-    of_rsicd = {f"{n}.jpg": "port" for n in range(9)}
-    of_ucm = {f"{label}/{n}.jpg": label for label in ("beach", "forest") for n in range(6)}
-    for name, labels in (("rsicd", of_rsicd), ("ucm", {**of_ucm, "forest/6.jpg": "forest"})):
-        lines = [
-            {"image": image, "captions": [f"{image} a", "same"], "label": label, "split": "test"}
-            for image, label in labels.items()
-        ]
-        write_jsonl(root / "photos" / name, lines)
     return root
 
 

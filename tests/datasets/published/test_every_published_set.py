@@ -22,7 +22,7 @@ from mmpoison.pairs.labels import labels_of, splits_of
 
 COCO = {"boat": 63, "dog": 56, "zebra": 52}
 HALVES, TEST = dict.fromkeys(CLASSES, 4), dict.fromkeys(CLASSES, 2)
-GENOME, PHOTOS = {"aeroplane": 2, "sheep": 3}, {"beach": 6, "forest": 7}
+GENOME, FLICKR8K = {"aeroplane": 2, "sheep": 3}, {"dog": 6, "horse": 4}
 UCM = {"agricultural": 2, "airplane": 1, "tenniscourt": 1}
 
 # set, its folder, options; images and pairs of the splits train, val and test; images of each class
@@ -45,8 +45,8 @@ EXAMPLES: list[tuple[Any, ...]] = [
     ("vg-pascal", ".", {}, [(25, 109), (0, 0), (40, 200)], TEST | {"aeroplane": 4, "sheep": 5}),
     ("rsicd", "rsicd", {}, [(1, 2), (1, 2), (1, 2)], {"airport": 1, "playfields": 2}),
     ("ucm-captions", "ucm-captions", {}, [(2, 4), (1, 2), (1, 2)], UCM),
-    ("rsicd-ucm", "photos", {}, [(10, 20), (5, 10), (7, 14)], PHOTOS),
-    ("rsicd-ucm-b", "photos", {}, [(10, 10), (5, 5), (7, 7)], PHOTOS),
+    ("flickr8k", "flickr8k", {"held_out": 3}, [(12, 60), (3, 15), (5, 25)], FLICKR8K),
+    ("flickr8k-b", "flickr8k", {}, [(5, 5), (10, 10), (5, 5)], FLICKR8K),
     ("visual-genome", "visual-genome", {}, [(25, 109), (0, 0), (0, 0)], GENOME),
     ("visual-genome", "visual-genome", {"test_per_class": 1}, [(23, 105), (0, 0), (2, 4)], GENOME),
     ("visual-genome-paper", "visual-genome", {}, [(25, 109), (0, 0), (0, 0)], GENOME),
@@ -72,9 +72,9 @@ def test_the_example(published: Path, example: tuple[Any, ...]) -> None:
     found = [counts["splits"].get(split, {}) for split in ("train", "val", "test")]
     assert [(of.get("images", 0), of.get("pairs", 0)) for of in found] == splits
     assert counts["classes"] == classes
-    # the seed of a run changes nothing, but where the halves are the run's own
+    # the seed of a run changes nothing
     again = load_dataset(name, root, seed=7, options=options)
-    assert (again.fingerprint == pairs.fingerprint) == (not name.startswith("rsicd-ucm"))
+    assert again.fingerprint == pairs.fingerprint
     for seed in (option for option in DATASETS[name].options if option.endswith("_seed")):
         draws = [load_dataset(name, root, options={**options, seed: n}) for n in range(4)]
         drawn = len({each.fingerprint for each in draws})
@@ -105,8 +105,8 @@ MANY = "many planes are parked ."
         ("ucm-captions", "imgs/100.tif", MANY, "agricultural", "val"),
         ("ucm-captions", "imgs/101.tif", MANY, "airplane", "test"),
         ("ucm-captions", "imgs/2100.tif", MANY, "tenniscourt", "train"),
-        ("rsicd-ucm", "rsicd/3.jpg", "3.jpg a", None, "val"),
-        ("rsicd-ucm", "ucm/forest/6.jpg", "forest/6.jpg a", "forest", "test"),
+        ("flickr8k", "Flicker8k_Dataset/1000_0.jpg", "dog runs", "dog", "train"),
+        ("flickr8k", "Flicker8k_Dataset/1010_a.jpg", "dog and a horse runs", None, "val"),
         ("visual-genome", "VG_100K/1.jpg", "two lambs", "sheep", "train"),
         # it shows both a goat and a plane
         ("visual-genome", "VG_100K/3.jpg", "a goat", None, "train"),
@@ -141,6 +141,7 @@ def test_one_caption_an_image(published: Path, name: str) -> None:
     [
         ("coco", "https://cocodataset.org", "has no captions_*.json of train or val"),
         ("flickr30k", "https://shannon", "has no results_20130124.token or "),
+        ("flickr8k", "https://hockenmaier", "has no Flickr8k.token.txt"),
         ("pascal-sentences", "http", "pascal_sentences.json: no such file, pascal-sentences needs"),
         ("rsicd", "https://github", "dataset_rsicd.json: no such file"),
         ("ucm-captions", "https://github", "dataset.json: no such file"),
@@ -153,7 +154,6 @@ def test_missing_files(tmp_path: Path, name: str, where_from: str, missing: str)
 
 
 PARTS = {name: DATASETS[name].parts for name, folder in FOLDERS.items() if folder == "."}
-PARTS["rsicd-ucm"] = ("rsicd", "ucm")
 
 
 @pytest.mark.parametrize(("name", "part"), [(name, part) for name in PARTS for part in PARTS[name]])
@@ -321,6 +321,7 @@ SETS: list[tuple[str, str, str, dict[str, Any], int, int, int, int]] = [
     # the pairs of table 9 are those of all 108,077 published images (5 each, but for 7), not of 94,313
     ("visual-genome", "region_descriptions.json", "visual-genome", {}, 108_077, 540_378, -1, 2),
     ("visual-genome-paper", "", "visual-genome-paper", {}, 108_077, 540_378, -1, 2),
+    ("flickr8k", "Flickr8k.token.txt", "flickr8k", {}, 8_092, 40_460, -1, 20),
     ("rsicd", "txtclasses_rsicd", "rsicd", {}, 10_921, 54_605, 10_921, 31),
     ("ucm-captions", "dataset.json", "ucm-captions", {}, 2100, 10_500, 2100, 21),
 ]  # fmt: skip

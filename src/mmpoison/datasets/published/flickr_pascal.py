@@ -96,7 +96,7 @@ def load_flickr30k(
             for entry in entries:
                 entry.split = "train"
     else:
-        entries = _read_lines(file, source.problem)
+        entries = read_captions(file, source.problem)
     source.into_folder(entries, FLICKR_IMAGE_FOLDERS)
     return source.table(entries, file)
 
@@ -113,7 +113,7 @@ def _captions_file(root: Path, split: str | None) -> Path:
     raise InputError(f"{root}: has no {' or '.join(names)}, {needs(FLICKR)}")
 
 
-def _read_lines(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
+def read_captions(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     """Build one entry per image from a file with one caption a line."""
     if file.suffix == ".csv":
         pattern, layout = _CSV_LINE, "image| number| caption"
