@@ -62,7 +62,7 @@ class More:
     @property
     def photos(self) -> bool:
         """Whether it needs the photographs."""
-        return self.name.endswith("flickr8k") or self.name == "false-alarms"
+        return self.name.endswith(("flickr8k", SATELLITE)) or self.name == "false-alarms"
 
     @property
     def has_runs(self) -> bool:
@@ -76,7 +76,14 @@ def _both_attacks(recipe: str, more: str) -> dict[str, str]:
 
 
 SETS = {"openmoji": "OpenMoji scenes", "flickr8k": PHOTOS}
-ENCODERS = {"openmoji": "openmoji-mini", "flickr8k": "efficientnet-minilm"}
+SATELLITE = "rsicd"
+"""A second check of the scan."""
+
+ENCODERS = {
+    "openmoji": "openmoji-mini",
+    "flickr8k": "efficientnet-minilm",
+    SATELLITE: "efficientnet-minilm",
+}
 SCANNED = {"openmoji": "openmoji-heads", "flickr8k": "flickr8k"}
 
 MORE = (
@@ -116,7 +123,7 @@ MORE = (
     *(
         More(
             f"suspected-goals-{data}",
-            f"Suspected goals: {SETS[data]}",
+            f"Suspected goals: {SETS.get(data, 'satellite photos')}",
             {"seeds-5-7": f"suspected_goals.py {data} --encoder {encoder}"},
         )
         for data, encoder in ENCODERS.items()
@@ -153,8 +160,9 @@ def commands(more: More, runs: Path, data: Path | None) -> list[list[str]]:
             made.append(["-m", "mmpoison", *said, "--out", out])
         else:
             made.append([str(HERE / said[0]), *said[1:], f"{out}.json"])
-        if more.photos:
-            made[-1] += ["--data-root" if more.has_runs else "--root", str(data)]
+        if more.photos and data is not None:
+            place = data / SATELLITE if more.name.endswith(SATELLITE) else data
+            made[-1] += ["--data-root" if more.has_runs else "--root", str(place)]
     return made
 
 

@@ -11,7 +11,6 @@ import torch
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal, original_of_auto
 from mmpoison.attacks.surrogate import Surrogate
-from mmpoison.base.phrasing import count_of
 from mmpoison.base.progress import RunProgress
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import build_defense, services_of
@@ -34,7 +33,7 @@ from mmpoison.training.settings import ROLES, TrainingSettings
 def alignment_pairs(
     pairs: PairDataset, name: str = "pretrained", halves: int | None = None
 ) -> PairDataset:
-    """Select the clean pairs on which towers are aligned: those without a label, where there are any.
+    """Select the clean pairs on which towers are aligned.
 
     Args:
         pairs: The clean data.
@@ -42,8 +41,6 @@ def alignment_pairs(
         halves: Seed by which one half of the images goes to `pretrained` and the other to `judge`; None: all go.
     """
     clean = pairs.select(split="val")
-    unlabelled = ~_is_labelled(clean)
-    clean = clean.where(unlabelled) if unlabelled.any() else clean
     if halves is None:
         return clean
     images = clean.used_images()
@@ -58,30 +55,15 @@ def halves_of(recipe: Recipe) -> int | None:
     return recipe.seed if both else None
 
 
-def _is_labelled(pairs: PairDataset) -> BoolArray:
-    """Return which pairs have an image with a label, shape `(N,)`."""
-    return pairs.images.class_codes[pairs.image] >= 0
-
-
 def repair_pairs(pairs: PairDataset, part: SterilizePart, seed: int) -> PairDataset:
     """Select the clean pairs that a repair may use.
 
     Args:
         pairs: The data, clean or poisoned.
-        part: How many, and of which kind.
+        part: How many.
         seed: Of the run; draws them.
-
-    Raises:
-        InputError: If only labelled ones are wanted, and there are fewer than two.
     """
     clean = pairs.select(split="val")
-    if part.labelled:
-        clean = clean.where(_is_labelled(clean))
-        if len(clean) < 2:
-            raise InputError(
-                f"sterilize.labelled: split val has {count_of(len(clean), 'pair')} with a label, and 2 are needed: "
-                "hold some out (data.options.held_out), or leave the key out"
-            )
     if part.pairs is None or part.pairs >= len(clean):
         return clean
     chosen = generator(seed, "sterilize/pairs").permutation(len(clean))[: part.pairs]

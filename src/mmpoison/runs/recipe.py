@@ -321,7 +321,6 @@ class SterilizePart(_MethodPart):
         method: A registered post-training defence; its options are further keys.
         training: How the repair trains; `clean-finetune` needs it.
         pairs: How many clean pairs are available; all by default.
-        labelled: Take only pairs whose image has a label: of the kind that is attacked, where others are in `val` too.
         curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
             each epoch (figures 7 and 9).
         every: With `curve`: after so many steps too.
@@ -330,7 +329,6 @@ class SterilizePart(_MethodPart):
     method: str = CLEAN_FINETUNE
     training: TrainingSettings | None = None
     pairs: int | None = Field(None, ge=2, le=10**12)
-    labelled: bool = False
     curve: bool = False
     every: int | None = Field(None, ge=1, le=10**9)
 
@@ -351,8 +349,6 @@ class SterilizePart(_MethodPart):
         value: dict[str, Any] = handler(self)
         if self.method == CLEAN_FINETUNE:
             value.pop("method", None)
-        if not self.labelled:
-            value.pop("labelled", None)
         return value
 
 

@@ -138,7 +138,6 @@ class _Keys:
                 made_by=(DEFENSES[repair.method],),
                 defense=[repair.method, repair.options],
                 pairs=repair.pairs,
-                labelled=repair.labelled or None,
                 probes=[[str(goal_target) for goal_target in run.goal_targets], repair.every]
                 if repair.curve
                 else None,
