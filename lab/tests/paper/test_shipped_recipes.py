@@ -75,7 +75,7 @@ def test_recipes_are_listed_as_a_person_counts() -> None:
 
 def test_a_time_is_the_one_that_the_header_says() -> None:
     times = {row.name: row.minutes for row in listed_recipes()}
-    assert (times["openmoji"], times["flickr8k-full"]) == (6, 15)
+    assert (times["openmoji"], times["flickr8k-full"]) == (6, None)
     for name in TABLES:
         text = recipe_files()[name].read_text(encoding="utf-8")
         (line,) = (line for line in text.splitlines() if f"run {name} --on openmoji " in line)
