@@ -34,7 +34,6 @@ LONGER = {
     "results/paper/",
     "results/matrix/openmoji/",
     "results/matrix/openmoji-both/",
-    "results/matrix/rsicd-ucm/",
 }
 """Pages that a command writes."""
 

@@ -45,7 +45,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 REFUSED_BELOW = 0.7
 """A judge whose AUROC lies below this, with its whole interval, is refused: at 0.74 a loss of 2% caught 14% of the
-poison (median of 12 goals, rsicd-ucm)."""
+poison (median of 12 goals, satellite photos)."""
 
 WEAK_BELOW = 0.9
 """A judge whose AUROC is smaller is called weak: at 0.88 to 0.90 the same loss caught 21% and 40%, at 0.92 to 0.95
