@@ -333,7 +333,7 @@ def test_the_demo_at_small_size(tmp_path: Path) -> None:
     assert metrics["run"]["data"]["attribution"]
     assert metrics["run"]["model"]["class_retrieval"]["original"] > 0.5
     lists = json.loads((out / "rank_lists.json").read_text())
-    assert len(lists["queries"]) == 3
+    assert len(lists["queries"]) == 10
     for query in lists["queries"]:
         assert set(query["models"]) == {"clean_model", "poisoned", "filtered", "sterilized"}
         assert all(len(shown) == 10 for shown in query["models"].values())

@@ -177,7 +177,7 @@ def test_the_folder_holds_everything(finished: Path, squares: PairDataset) -> No
     assert len(manifest["pairs"]) == 10
     assert manifest["clean_fingerprint"] == squares.fingerprint
     lists = json.loads((finished / "rank_lists.json").read_text())
-    assert len(lists["queries"]) == 3
+    assert len(lists["queries"]) == 4
     for query in lists["queries"]:
         assert list(query["models"]) == MODELS[1:]
     suspicious = json.loads((finished / "suspicious_pairs.json").read_text())

@@ -206,7 +206,7 @@ def test_inputs_of_new_captions_are_added(
     )
 
 
-@pytest.mark.parametrize("data", ["openmoji", "flickr8k", "openmoji-both"])
+@pytest.mark.parametrize("data", ["openmoji", "openmoji-both"])
 def test_what_is_published_fits_the_recipes(data: str) -> None:
     file = Path(__file__).parents[3] / "lab/docs/results/matrix" / data / "runs.parquet"
     recipe = load_matrix(recipe_on("matrix", data))
