@@ -214,10 +214,15 @@ def value(row: Row, name: str) -> Any:
     if level is None:
         return row[name]
     return any(
-        (images >= FEWEST_IMAGES or crowded) and false_alarms_at(score) <= level
+        reaches(level, score, images, crowded)
         for score, images, crowded, true in row["scores"]
         if true == wanted
     )
+
+
+def reaches(level: float, strength: float, images: int, crowded: bool) -> bool:
+    """Say whether a group has a grade: it is large enough, and clean sets have one so strong at most this often."""
+    return (images >= FEWEST_IMAGES or crowded) and false_alarms_at(strength) <= level
 
 
 def summary(rows: list[Row]) -> dict[str, Row]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import typer
 from rows import Row, resumed
-from suspected_goals import LIKELY, Prepared
+from suspected_goals import LIKELY, Prepared, reaches
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal
@@ -28,7 +28,6 @@ from mmpoison.cli.run_many import parse_seeds
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.defenses.repairs.finetuning import Unlearn
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
-from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
 from mmpoison.defenses.scan.groups.passes import read_memory
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.evaluation.rows import utility_row
@@ -87,8 +86,7 @@ def measure(victims: Victims, text: str, carrier: Carrier, epochs: int, rate: fl
     found = SuspiciousGroups().score(read_memory(victims.seen.shard_of(train)))
     group = np.full(len(train), -1)
     for number, one in enumerate(found.groups or ()):
-        usual = one.images >= FEWEST_IMAGES or one.crowded
-        if usual and false_alarms_at(one.strength) <= LIKELY:
+        if reaches(LIKELY, one.strength, one.images, one.crowded):
             group[one.rows[0]] = number
     repaired = model
     if (group >= 0).any():

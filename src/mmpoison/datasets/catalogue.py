@@ -308,7 +308,8 @@ def _refuse_several(path: Path) -> None:
     held = []
     for folder in inside[:LOOKED_INTO]:
         kinds = (s.name for s in sure if s.recognise is not None and s.recognise(folder))
-        held += [f"{folder.name} ({name})" for name in [*kinds][:1]]
+        if (name := next(kinds, None)) is not None:
+            held.append(f"{folder.name} ({name})")
     if held:
         more = ", ..." if len(held) > 3 else ""
         raise InputError(
