@@ -236,6 +236,7 @@ def features_of(encoder: DualEncoder, inputs: PairInputs, pairs: PairDataset) ->
 
 ENCODER = "efficientnet-minilm"
 SOURCES = (
+    ("flickr8k", "flickr8k"),
     ("rsicd", "rsicd"),
     ("ucm-captions", "ucm"),
     ("pascal-sentences", "pascal_sentences"),
@@ -252,17 +253,35 @@ class RealSets:
 
     Args:
         root: The folder that has the data sets' folders.
+        only: The name of one of them; all by default.
     """
 
-    def __init__(self, root: Path) -> None:
-        encoder = load_encoder(ENCODER)
+    def __init__(self, root: Path, only: str = "") -> None:
+        self._encoder = load_encoder(ENCODER)
         self._sources: list[tuple[str, PairDataset, Features, npt.NDArray[np.str_]]] = []
         for name, folder in SOURCES:
-            pairs = load_dataset(name, root / folder)
-            everything = np.arange(len(pairs.images), dtype=np.int32)
-            inputs = prepare_features(encoder, pairs, images=everything, cache=cache_folder())
-            raw = features_of(encoder, inputs, pairs)
-            self._sources.append((name, pairs, raw, _classes(pairs)))
+            if only in name:
+                pairs = load_dataset(name, root / folder)
+                raw = features_of(self._encoder, self._inputs(pairs), pairs)
+                self._sources.append((name, pairs, raw, _classes(pairs)))
+
+    def _inputs(self, pairs: PairDataset) -> PairInputs:
+        everything = np.arange(len(pairs.images), dtype=np.int32)
+        return prepare_features(self._encoder, pairs, images=everything, cache=cache_folder())
+
+    def titled(self, kind: str, seed: int, number: int) -> CleanSet:
+        """Give the images of a data set that have a class titles as shops do, one each: `brand_titles`."""
+        random = generator(seed, f"clean-set/{kind}/{number}")
+        name, pairs, raw, classes = self._sources[number % len(self._sources)]
+        labelled = raw.images[pairs.images.class_codes[raw.images] >= 0]
+        chosen = np.sort(random.permutation(labelled)[:MOST_TITLED])
+        shown = np.searchsorted(raw.images, chosen)
+        named = float(random.choice([0.0, 0.5, 1.0]))
+        titles = brand_titles(random, classes[chosen], raw.image[shown], named)
+        part = PairDataset.build(pairs.images, titles.astype(object), chosen)
+        text = caption_features(self._encoder, self._inputs(part), part.captions)
+        shard = shard_of(text, raw.image, np.arange(len(part)), shown)
+        return CleanSet(part, shard, {"data": name, "images": len(part), "named": named})
 
     def draw(self, kind: str, seed: int, number: int) -> CleanSet:
         """Draw a share of the classes of one data set, of those a share of the images, and all or one caption each."""
@@ -286,6 +305,55 @@ class RealSets:
         number_of = len(np.unique(part.image))
         about = {"data": name, "images": number_of, "classes": len(chosen), "single": single}
         return CleanSet(part, shard, about)
+
+
+MOST_TITLED = 4000
+SYLLABLES = "ar ben cor dal el fen gor hal in jor kel lum mar nor ost pel qui ros sel tor ul ven wex yor zan".split()
+
+
+def brand_titles(
+    random: Random, kinds: npt.NDArray[np.str_], vectors: npt.NDArray[Any], named: float
+) -> npt.NDArray[np.str_]:
+    """Write a title for each image: a brand, a line, a number, and with a chance what it shows.
+
+    A brand sells one kind, and some of it is of a kind that looks like it: cufflinks and earrings, shirts and jerseys.
+
+    Args:
+        random: Draws everything.
+        kinds: Kind of each image, shape `(n,)`.
+        vectors: Of each image, shape `(n, d)`.
+        named: Chance that a title says the kind.
+
+    Returns:
+        Titles, shape `(n,)`.
+    """
+    every = np.unique(kinds)
+    means = np.stack([vectors[kinds == kind].mean(axis=0) for kind in every])
+    means -= means.mean(axis=0)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    alike = means @ means.T - 2 * np.eye(len(every))
+    brands: dict[str, list[str]] = {kind: [] for kind in every}
+    chances: dict[str, list[float]] = {kind: [] for kind in every}
+    for place, kind in enumerate(every):
+        for _ in range(int(random.integers(2, 7))):
+            brand = _name(random)
+            brands[kind].append(brand)
+            chances[kind].append(float(random.uniform(0.5, 2)))
+            if random.random() < 0.5:
+                other = every[alike[place].argmax()]
+                brands[other].append(brand)
+                chances[other].append(float(random.uniform(0.05, 0.4)))
+    titles = []
+    for kind in kinds:
+        weights = np.array(chances[kind])
+        brand = random.choice(brands[kind], p=weights / weights.sum())
+        words = [brand, _name(random), str(random.integers(10, 9000))]
+        titles.append(" ".join([*words, kind] if random.random() < named else words))
+    return np.array(titles)
+
+
+def _name(random: Random) -> str:
+    return "".join(random.choice(SYLLABLES, int(random.integers(2, 4)))).capitalize()
 
 
 def _classes(pairs: PairDataset) -> npt.NDArray[np.str_]:

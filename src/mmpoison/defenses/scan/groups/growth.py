@@ -3,12 +3,15 @@
 A core is a few conflicting items with captions alike and images alike. It grows to all items near its middle on both
 sides, whether they conflict or not. An honest confusion grows into a cell of which few items conflict; nearly all of a
 poisoned cell does, while captions like its own elsewhere, and images like its own elsewhere, do not.
+
+A cell is the middle of the poison. The rest is like it: captions like its captions with images like its images
+(`Likeness`). What is called a group, graded and dropped is the cell with the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -70,16 +73,27 @@ SAME_TOPIC = (0.5, 0.8)
 SAME_KIND = (0.3, 0.6)
 """The same of images."""
 
-WIDE = 0.4
-"""The edge of the wider cell of a group, as a part of its own."""
+USUAL_SURPRISE = float(1 / np.log(10) - np.log10(CONFLICTING))
+"""Mean of -log10 of the share of items that conflict as much, of conflicting items without anything special."""
 
-LIFT = 0.5
-"""Of its strength, what is added to the scores of conflicting items there; 0.25 and 1 catch about as much."""
+LIKE = 0.3
+"""A conflicting item belongs to a group from this part of the median of the group's own items on (`Likeness`). On
+seeds 0 to 4 of photographs 0.25 finds 87% of the poison with a precision of 93%, 0.4 finds 77% with 98%."""
+
+LEAST_SHARE = 0.01
+"""A stronger conflict than that of this share of the items counts as theirs: a few outliers would lead elsewhere."""
+
+BACKGROUND = 5000
+"""Sampled items that say how many items are usual around another: 10,000 find the same groups."""
+
+MOST_MEMBERS = 400
+"""Items of a group that others are compared with."""
 
 SHARED = 0.5
 """Of two groups that share this much of the smaller one the stronger is reported."""
 
 MOST_GROUPS = 10
+MOST_CELLS = 20
 
 
 @dataclass(frozen=True)
@@ -131,17 +145,13 @@ class Reach(Stored):
         text: Middle of the captions of each group, shape `(g, k)`.
         image: Middle of its images, shape `(g, k)`.
         edge: Similarity to the middle above which captions and images are near, shape `(g, 2)`.
-        misplaced: How far its captions belong to images of another kind (`_misplaced`), shape `(g,)`.
-        wide: As `edge`, of a wider cell, shape `(g, 2)`.
-        strength: How strong each was when it was grown, shape `(g,)`.
+        weight: What the strength of its counts is multiplied by (`_weight`), shape `(g,)`.
     """
 
     text: Vectors
     image: Vectors
     edge: Vectors
-    misplaced: Numbers
-    wide: Vectors
-    strength: Numbers
+    weight: Numbers
 
     def __len__(self) -> int:
         return len(self.text)
@@ -150,19 +160,6 @@ class Reach(Stored):
         """Return which items are near each group by their captions, and which by their images, shapes `(n, g)`."""
         return text @ self.text.T > self.edge[:, 0], image @ self.image.T > self.edge[:, 1]
 
-    def lift(self, text: Vectors, image: Vectors) -> Numbers:
-        """Compute what is added to the score of conflicting items, shape `(n,)`.
-
-        The poison of a goal has a middle, where its group is found, and a rim: pairs that are as false and stand apart.
-        Next to a strong group a conflict is more suspicious than elsewhere.
-        """
-        inside = self.around(text, image)
-        return np.asarray(LIFT * np.max(inside * self.strength, axis=1, initial=0.0))
-
-    def around(self, text: Vectors, image: Vectors) -> npt.NDArray[np.bool_]:
-        """Return which items are in the wider cell of each group, shape `(n, g)`."""
-        return (text @ self.text.T > self.wide[:, 0]) & (image @ self.image.T > self.wide[:, 1])
-
     @classmethod
     def joined(cls, text: int, image: int, parts: Sequence[Reach]) -> Reach:
         """Join groups, none or more, of vectors with `text` and `image` dimensions."""
@@ -170,11 +167,86 @@ class Reach(Stored):
         def none(*shape: int) -> Vectors:
             return np.empty((0, *shape), dtype=np.float32)
 
-        nothing = cls(
-            none(text), none(image), none(2), np.empty(0), wide=none(2), strength=np.empty(0)
-        )
+        nothing = cls(none(text), none(image), none(2), np.empty(0))
         every = (nothing, *parts)
         return cls(**{n: np.concatenate([getattr(one, n) for one in every]) for n in vars(nothing)})
+
+
+@dataclass(frozen=True)
+class Likeness(Stored):
+    """Says which conflicting items belong to groups, because they are like the items of the groups.
+
+    Of all that is near an item on both sides, on other images, poison has much of its group, and an honest item little,
+    for it has honest neighbours. The more an item conflicts, the less it needs. How much is enough the group's own
+    items say: as part of the poison, they have as much as the rest of it.
+
+    Attributes:
+        text: What the items of the groups say, and those of the background, unit vectors, shape `(m, k)`.
+        image: Their images, shape `(m, k)`.
+        key: Their images as numbers, shape `(m,)`.
+        group: The group of each, -1 for the background, shape `(m,)`.
+        mine: How many items of its group each stands for, shape `(m,)`.
+        every: How many items each stands for that the background does not have already, shape `(m,)`.
+        middle_text: Middle of the captions of each group, shape `(g, k)`.
+        middle_image: Middle of its images, shape `(g, k)`.
+        floor: The least similarity of its items to the two, shape `(g, 2)`.
+        least: What its items have at least, shape `(g,)`.
+        strength: How strong it is, shape `(g,)`.
+    """
+
+    text: Vectors
+    image: Vectors
+    key: Index
+    group: Index
+    mine: Numbers
+    every: Numbers
+    middle_text: Vectors
+    middle_image: Vectors
+    floor: Vectors
+    least: Numbers
+    strength: Numbers
+
+    def of(self, text: Vectors, image: Vectors, key: Index, share: Numbers) -> Numbers:
+        """Compute how far items belong to each group: from 1 on they do, shape `(n, g)`.
+
+        Args:
+            text: What each says, unit vectors, shape `(n, k)`.
+            image: Its image, shape `(n, k)`.
+            key: Its image as a number, shape `(n,)`.
+            share: Share of all items with at least as much conflict, shape `(n,)`.
+        """
+        found = np.zeros((len(text), len(self.least)))
+        around = (text @ self.middle_text.T >= self.floor[:, 0]) & (
+            image @ self.middle_image.T >= self.floor[:, 1]
+        )
+        rows = np.flatnonzero(around.any(axis=1) & (share <= CONFLICTING))
+        usual = np.where(self.group < 0, self.every, 0)
+        for some in (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)):
+            near = _near(text[some], image[some], key[some], self.text, self.image, self.key)
+            rest = near @ usual
+            for group, least in enumerate(self.least):
+                of = np.flatnonzero(self.group == group)
+                part = _part(near[:, of], self.mine[of], rest + near[:, of] @ self.every[of])
+                found[some, group] = _demanding(part, share[some]) / least
+        return found * around
+
+
+def _near(
+    text: Vectors, image: Vectors, key: Index, others: Vectors, images: Vectors, keys: Index
+) -> Vectors:
+    """Return how far items count for others: captions and images together; those of one image do not."""
+    near = np.exp(np.float32(NEARNESS) * (text @ others.T + image @ images.T - 2))
+    near[key[:, None] == keys] = 0
+    return np.asarray(near, dtype=np.float32)
+
+
+def _part(near: Vectors, mine: Numbers, every: Numbers) -> Numbers:
+    return np.asarray(near @ mine / np.maximum(every, 1e-12))
+
+
+def _demanding(part: Numbers, share: Numbers) -> Numbers:
+    """Return the part of a group around items, more where they conflict more."""
+    return np.asarray(part / np.sqrt(np.maximum(share, LEAST_SHARE)))
 
 
 def count_cell(
@@ -225,17 +297,17 @@ def expected_share(counts: Numbers) -> float:
     return float(np.clip(text + image - text * image, EXPECTED, EXPECTED_AT_MOST))
 
 
-def strength_of(counts: Numbers, misplaced: float) -> float:
+def strength_of(counts: Numbers, weight: float) -> float:
     """Compute how strong a group is, from the counts of all its data: at least 0, and 0 on fewer than five images.
 
     Two questions, minus log10 of the probability of each: how likely are so many conflicting images in the cell, if
     they conflict as often as elsewhere (binomial)? How likely do so many conflicting images lie near both middles, if
     conflicting captions and conflicting images meet at random (Fisher)? Their geometric mean is multiplied by the share
-    that conflicts beyond the expected one, and by `misplaced`.
+    that conflicts beyond the expected one, and by `weight`.
 
     Args:
         counts: In the order of `COUNTED`.
-        misplaced: How far its captions belong to images of another kind, in [0, 1].
+        weight: As `_weight` gives it.
     """
     from scipy.stats import binom, hypergeom
 
@@ -247,7 +319,7 @@ def strength_of(counts: Numbers, misplaced: float) -> float:
     inside = binom.logsf(odd - 1, images, expected)
     meeting = hypergeom.logsf(max(both, 1) - 1, total, max(text, 1), max(image, 1))
     logs = (max(0.0, min(float(-one / np.log(10)), 300.0)) for one in (inside, meeting))
-    return float(excess * misplaced * np.sqrt(np.prod(list(logs))))
+    return float(excess * weight * np.sqrt(np.prod(list(logs))))
 
 
 @dataclass(frozen=True)
@@ -255,14 +327,28 @@ class Grown:
     """Groups of a pool, the strongest first.
 
     Attributes:
-        reach: Where they are.
+        reach: Where their cells are.
         strength: Of each, shape `(g,)`.
         rows: Items of each.
+        cell_strength: What each has by its cell alone, shape `(g,)`.
+        likeness: What makes an item one of theirs.
     """
 
     reach: Reach
     strength: Numbers
     rows: tuple[Index, ...]
+    cell_strength: Numbers
+    likeness: Likeness
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A core that has grown: its items, strength, counts and reach."""
+
+    rows: Index
+    strength: float
+    counts: Numbers
+    reach: Reach
 
 
 def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
@@ -275,20 +361,106 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
     odd = pool.share <= CONFLICTING
     calm = np.flatnonzero(pool.share > 1 - CALM)
     sampled = pool.sampled[:: max(1, -(-len(pool.sampled) // MEASURED_ON))]
-    found = []
+    cells = []
     for core, used in _cores(pool, cores):
-        one = _grown(pool, core, odd, calm, sampled)
-        used[np.isin(pool.seeds[: len(used)], one[1])] = True
-        found.append(one)
-    found = [one for one in found if one[0] > 0]
-    order = distinct_groups([one[0] for one in found], [one[1] for one in found])[:MOST_GROUPS]
+        cell = _grown(pool, core, odd, calm, sampled)
+        used[np.isin(pool.seeds[: len(used)], cell.rows)] = True
+        cells.append(cell)
+    cells = [cell for cell in cells if cell.strength > 0 and odd[cell.rows].any()]
+    order = distinct_groups([cell.strength for cell in cells], [cell.rows for cell in cells])
+    cells = [cells[number] for number in order[:MOST_CELLS]]
+    joining = _Joining(pool)
+    rows = [joining.whole(cell.rows) for cell in cells]
+    weights = [_weight(pool, some, calm) for some in rows]
+    strength = [
+        strength_of(cell.counts, weight) for cell, weight in zip(cells, weights, strict=True)
+    ]
+    order = [number for number in distinct_groups(strength, rows) if strength[number] > 0]
+    order = order[:MOST_GROUPS]
+    chosen = [replace(cells[n].reach, weight=np.array([weights[n]])) for n in order]
     return Grown(
-        Reach.joined(
-            pool.text.shape[1], pool.image.shape[1], [found[number][2] for number in order]
-        ),
-        np.array([found[number][0] for number in order]),
-        tuple(found[number][1] for number in order),
+        Reach.joined(pool.text.shape[1], pool.image.shape[1], chosen),
+        np.array([strength[number] for number in order]),
+        tuple(rows[number] for number in order),
+        np.array([cells[number].strength for number in order]),
+        joining.likeness([rows[n] for n in order], [cells[n].strength for n in order]),
     )
+
+
+class _Joining:
+    """Adds to cells what is like them, among the conflicting items of a pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool, self._odd = pool, np.flatnonzero(pool.share <= CONFLICTING)
+        step = max(1, -(-len(pool.sampled) // BACKGROUND))
+        self._background = pool.sampled[::step]
+        # of an item, how many items the background says for it
+        self._usual = np.zeros(len(pool.key))
+        self._usual[self._background] = pool.weight[self._background] * step
+        self._rest = np.concatenate(
+            [
+                self._near(some, self._background) @ self._usual[self._background]
+                for some in (
+                    self._odd[start : start + BLOCK] for start in range(0, len(self._odd), BLOCK)
+                )
+            ]
+            or [np.empty(0)]
+        )
+
+    def _near(self, rows: Index, others: Index) -> Vectors:
+        text, image, key = self._pool.text, self._pool.image, self._pool.key
+        return _near(text[rows], image[rows], key[rows], text[others], image[others], key[others])
+
+    def _of(self, group: Index) -> tuple[Numbers, float, Index, Numbers]:
+        """Return what each conflicting item has of a group, what is enough, and the compared items and weights."""
+        few = group[:: max(1, -(-len(group) // MOST_MEMBERS))]
+        mine = self._pool.weight[few] * (len(group) / len(few))
+        near = self._near(self._odd, few)
+        part = _part(near, mine, self._rest + near @ (mine - self._usual[few]))
+        has = _demanding(part, self._pool.share[self._odd])
+        own = np.isin(self._odd, group)
+        return has, LIKE * float(np.median(has[own])), few, mine
+
+    def whole(self, cell: Index) -> Index:
+        """Return the conflicting items of a cell and those that are like them."""
+        group = np.intersect1d(cell, self._odd)
+        for _ in range(ROUNDS):
+            has, least, _, _ = self._of(group)
+            more = np.union1d(group, self._odd[has >= least])
+            if len(more) == len(group):
+                break
+            group = more
+        return group
+
+    def likeness(self, groups: Sequence[Index], strength: Sequence[float]) -> Likeness:
+        """Return what makes an item of any shard one of some groups."""
+        pool, back = self._pool, self._background
+        found = [self._of(group) for group in groups]
+        items = np.concatenate([*(few for _, _, few, _ in found), back]).astype(np.intp)
+        none = np.empty((0, pool.text.shape[1])), np.empty((0, pool.image.shape[1]))
+        middles = [
+            np.array([unit(side[group].mean(axis=0)) for group in groups] or empty, np.float32)
+            for side, empty in zip((pool.text, pool.image), none, strict=True)
+        ]
+        floor = [
+            [float((side[group] @ middle[n]).min()) for side, middle in zip((pool.text, pool.image), middles, strict=True)]
+            for n, group in enumerate(groups)
+        ]
+        return Likeness(
+            pool.text[items],
+            pool.image[items],
+            pool.key[items],
+            np.concatenate(
+                [*(np.full(len(few), n) for n, (_, _, few, _) in enumerate(found)), np.full(len(back), -1)]
+            ),
+            np.concatenate([*(mine for _, _, _, mine in found), np.zeros(len(back))]),
+            np.concatenate([*(mine - self._usual[few] for _, _, few, mine in found), self._usual[back]]),
+            middles[0],
+            middles[1],
+            np.array(floor, np.float32).reshape(len(groups), 2),
+            np.array([max(least, 1e-12) for _, least, _, _ in found]),
+            np.array(strength),
+        )
 
 
 def _overlap(one: Index, other: Index) -> bool:
@@ -379,15 +551,15 @@ def _grown(
     odd: npt.NDArray[np.bool_],
     calm: Index,
     sampled: Index,
-) -> tuple[float, Index, Reach]:
-    """Grow a core at each edge, and return the strongest: its strength, items and reach."""
+) -> _Cell:
+    """Grow a core at each edge, and return the strongest cell."""
     sides = (pool.text, pool.image)
     middles = [np.repeat(unit(side[core].mean(axis=0))[None], len(EDGES), axis=0) for side in sides]
     members = [core] * len(EDGES)
     for _ in range(ROUNDS):
         used = [middle.copy() for middle in middles]
         alike = [side @ middle.T for side, middle in zip(sides, middles, strict=True)]
-        cuts = np.stack([_cut(one[sampled], EDGES) for one in alike], axis=1)
+        cuts = np.stack([_cut(one[sampled]) for one in alike], axis=1)
         inside = (alike[0] > cuts[:, 0]) & (alike[1] > cuts[:, 1])
         for number in range(len(EDGES)):
             rows = np.flatnonzero(inside[:, number])
@@ -395,60 +567,73 @@ def _grown(
                 members[number] = rows
                 for side, middle in zip(sides, middles, strict=True):
                     middle[number] = unit(side[rows].mean(axis=0))
-    best: tuple[float, Index, Reach] | None = None
+    best: _Cell | None = None
     for number, rows in enumerate(members):
         if best is not None and odd[rows].mean() < EXPECTED / 2:
             continue  # a usual cell: its images conflict no more than others
         near = [one[:, number] > cuts[number, i] for i, one in enumerate(alike)]
         counts = count_cell(near[0], near[1], pool.key, odd, pool.weight)
         strength = strength_of(counts, 1.0)
-        if best is None or strength > best[0]:
-            misplaced = _misplaced(pool, rows, calm)
-            strength *= misplaced
-            if best is None or strength > best[0]:
-                wide = [_cut(one[sampled, number], WIDE * EDGES[number]) for one in alike]
+        if best is None or strength > best.strength:
+            misplaced = _misplaced(pool, rows, calm)[0]
+            if best is None or strength * misplaced > best.strength:
                 reach = Reach(
                     used[0][number][None],
                     used[1][number][None],
                     cuts[number][None].astype(np.float32),
                     np.array([misplaced]),
-                    np.array([wide], dtype=np.float32),
-                    np.array([strength]),
                 )
-                best = strength, rows, reach
+                best = _Cell(rows, strength * misplaced, counts, reach)
     assert best is not None
     return best
 
 
-def _cut(alike: Vectors, edges: npt.ArrayLike) -> Vectors:
+def _cut(alike: Vectors) -> Vectors:
     """Return the similarity at each edge, shape `(e,)`."""
     middle, top = np.median(alike, axis=0), np.percentile(alike, 99.5, axis=0)
-    return np.asarray(middle + np.asarray(edges) * np.maximum(top - middle, 1e-6), np.float32)
+    return np.asarray(middle + np.asarray(EDGES) * np.maximum(top - middle, 1e-6), np.float32)
 
 
-def _misplaced(pool: Pool, rows: Index, calm: Index) -> float:
+def _weight(pool: Pool, rows: Index, calm: Index) -> float:
+    """Compute how far a group speaks of two kinds that have nothing to do with each other: at least 0, mostly below 2.
+
+    Its captions must belong to images of another kind; the captions of images like its own must say something else, as
+    titles of cufflinks and of earrings, or of the tricks of cyclists and of skaters, do not; its items must conflict
+    more than conflicting items do on average; and they must be on more images than make no group.
+    """
+    misplaced, said = _misplaced(pool, rows, calm)
+    surprise = -float(np.log10(pool.share[rows]).mean()) - USUAL_SURPRISE
+    large = 1 - (FEWEST_IMAGES - 1) / len(np.unique(pool.key[rows]))
+    return misplaced * (1 - max(said, 0.0)) * max(surprise, 0.0) * max(large, 0.0)
+
+
+def _misplaced(pool: Pool, rows: Index, calm: Index) -> tuple[float, float]:
     """Compute how far captions like those of a group belong to images of another kind, in [0, 1].
 
     Poison misuses captions that have a meaning in the data, on images of a kind that has captions of its own. Captions
     that are only ever with these images name these images: a rare topic, or a word that the text encoder does not know.
     So it is 1 where as many calm captions as the group has items are on its topic, as many calm images are of its kind,
     and the images of the former have nothing in common with those of the group.
+
+    Returns:
+        That, and how similar the captions of such images are to the group's own, in [-1, 1].
     """
     if not len(calm):
-        return 0.0
+        return 0.0, 0.0
     share = float(pool.weight[rows].sum()) / max(float(pool.weight[calm].sum()), 1e-9)
     count = min(max(round(share * len(calm)), FEWEST_CALM), len(calm))
     topic, place = (unit(side[rows].mean(axis=0)) for side in (pool.text, pool.image))
-    same = 1.0
-    for side, middle, (low, high) in (
-        (pool.image, place, SAME_KIND),
-        (pool.text, topic, SAME_TOPIC),
+    same, homes = 1.0, []
+    for side, other, middle, (low, high) in (
+        (pool.image, pool.text, place, SAME_KIND),
+        (pool.text, pool.image, topic, SAME_TOPIC),
     ):
         alike = side[calm] @ middle
         nearest = np.argpartition(-alike, count - 1)[:count]
         same *= float(np.clip((alike[nearest].mean() - low) / (high - low), 0, 1))
-    home = unit(pool.image[calm[nearest]].mean(axis=0))  # of the captions, which came last
-    return same * float(np.clip(1 - home @ place, 0, 1))
+        homes.append(unit(other[calm[nearest]].mean(axis=0)))
+    said, home = homes  # captions of such images, and images of such captions
+    return same * float(np.clip(1 - home @ place, 0, 1)), float(said @ topic)
 
 
 def distinct_groups(strength: Sequence[float], rows: Sequence[Index]) -> list[int]:

@@ -34,6 +34,8 @@ from mmpoison.defenses.scan.groups.growth import (
     CONFLICTING,
     COUNTED,
     MOST_GROUPS,
+    Grown,
+    Likeness,
     Pool,
     Reach,
     count_cell,
@@ -395,7 +397,7 @@ class GrowPass:
     Attributes:
         model: The model.
         counts: Counts of all shards, for each view.
-        reaches: Where the groups of each view are.
+        reaches: Where the groups of each view are, and what is like them.
         earlier: Reads results of earlier passes.
     """
 
@@ -408,8 +410,8 @@ class GrowPass:
         """Compute the result of a shard.
 
         Returns:
-            `score`: minus log10 of the share of items that conflict as much in one of the views, and more near a strong
-            group (`Reach.lift`), NaN for unusable rows, shape `(n,)`. For each view `cell`, the counts of each group
+            `score`: minus log10 of the share of items that conflict as much in one of the views, and more as far as an
+            item is like those of a strong group, NaN for unusable rows, shape `(n,)`. For each view `cell`, the counts of each group
             (`COUNTED`), shape `(g, 10)`; and `member`, rows, groups and images, shape `(3, m)`.
         """
         model, vectors = GroupModel.from_arrays(self.model()), vectors_of(shard, number)
@@ -419,7 +421,8 @@ class GrowPass:
         arrays: Arrays = {}
         for view in model.views:
             rows = Rows.from_arrays(part_of(f"rows/{view}", found))
-            reach = Reach.from_arrays(part_of(view, reaches))
+            reach = Reach.from_arrays(part_of(f"reach/{view}", reaches))
+            likeness = Likeness.from_arrays(part_of(f"likeness/{view}", reaches))
             share = np.full(len(vectors), np.nan)
             usable = ~np.isnan(rows.conflict)
             share[usable] = Counts.from_arrays(part_of(view, counts)).share_above(
@@ -429,20 +432,21 @@ class GrowPass:
             text, image, key, row = items_near(vectors, model, view)
             near_text, near_image = reach.near(text, image)
             odd, one = share[row] <= CONFLICTING, np.ones(len(row))
+            like = likeness.of(text, image, key, share[row])
             cells = [
                 count_cell(near_text[:, group], near_image[:, group], key, odd, one)
                 for group in range(len(reach))
             ]
             arrays[f"cell/{view}"] = np.array(cells).reshape(len(reach), len(COUNTED))
             lift = np.zeros(len(vectors))
-            lift[row] = reach.lift(text, image) * odd
+            lift[row] = np.max(np.minimum(like, 1) * likeness.strength, axis=1, initial=0.0)
             if view == IMAGES:  # one row has the item of an image, which stands for all of its rows
                 image_of = np.unique(vectors.owner, return_inverse=True)[1]
                 of_image = np.zeros(image_of.max(initial=0) + 1)
                 np.maximum.at(of_image, image_of, lift)
                 lift = of_image[image_of]
             lifted = np.maximum(lifted, lift)
-            item, group = np.nonzero(near_text & near_image)
+            item, group = np.nonzero((near_text & near_image & odd[:, None]) | (like >= 1))
             arrays[f"member/{view}"] = _members(vectors, view, row[item], group, usable)
         arrays["score"] = (lifted - np.log10(np.minimum(least, 1))).astype(np.float32)
         return arrays
@@ -569,7 +573,7 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
     runner.run(GATHER, "reading suspicious cells", gather)
     gathered = list(runner.whole_parts(GATHER))
     comparing = progress("growing groups")
-    reaches: dict[str, Reach] = {}
+    grown: dict[str, Grown] = {}
     for done, view in enumerate(model.views):
         comparing(done, len(model.views))
         known = background[view]
@@ -585,16 +589,20 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
             cells_of(known.items.text, model.captions) * len(model.images) + images,
             model.border[view],
         )
-        reaches[view] = grow_groups(pool).reach
+        grown[view] = grow_groups(pool)
     comparing(len(model.views), len(model.views))
     grow = GrowPass(
         model_state,
         runner.state("counts", joined({v: one.to_arrays() for v, one in counts.items()})),
-        runner.state("groups", joined({v: one.to_arrays() for v, one in reaches.items()})),
+        runner.state(
+            "groups",
+            joined({f"reach/{view}": one.reach.to_arrays() for view, one in grown.items()})
+            | joined({f"likeness/{view}": one.likeness.to_arrays() for view, one in grown.items()}),
+        ),
         runner.earlier,
     )
     runner.run(SCORE, "scoring pairs", grow)
-    return groups_of(runner, reaches), start
+    return groups_of(runner, {view: one.reach for view, one in grown.items()}), start
 
 
 def groups_of(runner: PassRunner, reaches: Mapping[str, Reach]) -> tuple[Group, ...]:
@@ -609,7 +617,7 @@ def groups_of(runner: PassRunner, reaches: Mapping[str, Reach]) -> tuple[Group, 
         shard, row, group, owner = np.concatenate(members, axis=1)
         for place, counts in enumerate(cells):
             mine = np.stack([shard, row, owner])[:, group == place]
-            found.append((strength_of(counts, float(reach.misplaced[place])), counts, mine))
+            found.append((strength_of(counts, float(reach.weight[place])), counts, mine))
     found = [one for one in found if one[0] > 0]
     numbers = [keys(one[2][0], one[2][1]) for one in found]
     chosen = distinct_groups([one[0] for one in found], numbers)
@@ -632,7 +640,7 @@ def _group(strength: float, counts: Numbers, rows: Index) -> Group:
 
 
 def scores_of(score: Values, number: int, groups: Sequence[Group]) -> Values:
-    """Return the score of each row of a shard: its conflict, and the strength of the strongest group that has it.
+    """Return the score of each row of a shard: its own, and the strength of the strongest group that has it.
 
     Args:
         score: As `GrowPass` gives it, shape `(n,)`.
