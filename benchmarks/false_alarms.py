@@ -2,11 +2,12 @@
 
     python benchmarks/false_alarms.py --sets 200 --first-seed 0 choose.json   # to choose settings on
     python benchmarks/false_alarms.py --sets 200 --first-seed 5 print.json    # to print
-    python benchmarks/false_alarms.py --kind real --root DIR --sets 200 print.json
+    python benchmarks/false_alarms.py --kind real --kind photos --kind titles --root DIR --sets 40 print.json
     python benchmarks/false_alarms.py --fit --sets 0 choose.json    # prints LEVELS of `levels.py`
 
-Sets of five kinds: independent strays, favourite topics, second objects named, oddly phrased batches (`clean_sets.py`
-makes them), and random parts of real data. Sets are spread over five seeds. A row a set, with
+Sets of seven kinds: independent strays, favourite topics, second objects named, oddly phrased batches (`clean_sets.py`
+makes them), random parts of Flickr8k and of all real data, and real images with titles of brands. Sets are spread
+over five seeds. A row a set, with
 all its groups, goes into the JSON file; a second call with the same file runs what remains.
 """
 
@@ -31,8 +32,8 @@ from mmpoison.statistics import clustered_share
 LEVELS = (0.001, 0.01, 0.05, 0.1)
 FITTED = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 TAIL = 0.05
-REAL = "real"
-KINDS = (*SYNTHETIC, REAL)
+REAL = ("real", "photos", "titles")
+KINDS = (*SYNTHETIC, *REAL)
 HARDEST = ("favourites", "second-objects")
 """Kinds whose mistakes go to the same other topic by construction, as poison does."""
 SEEDS = 5
@@ -111,15 +112,18 @@ def main(
 
     Args:
         json: Write the rows here, or resume.
-        root: The folder of the real data, for the kind real.
+        root: The folder of the real data, for the kinds real, photos and titles.
         kind: All synthetic ones unless given.
         sets: Of each kind.
         first_seed: The first of five seeds.
         fit: Print the levels that the rows give.
     """
     makers: dict[str, Callable[[str, int, int], CleanSet]] = dict.fromkeys(SYNTHETIC, synthetic_set)
-    if REAL in (kind or ()):
-        makers[REAL] = RealSets(root or Path()).draw
+    if wanted := set(kind or ()) & {"real", "titles"}:
+        every = RealSets(root or Path())
+        makers |= {one: every.draw if one == "real" else every.titled for one in wanted}
+    if "photos" in (kind or ()):
+        makers["photos"] = RealSets(root or Path(), "flickr8k").draw
     jobs = []
     for number in range(sets):
         for each in kind or SYNTHETIC:

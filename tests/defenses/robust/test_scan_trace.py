@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,9 @@ def test_each_trace_drops_more_until_nothing_is_found(
     )
     rows = list(csv.DictReader((tmp_path / "log" / "dropped.csv").open(encoding="utf-8")))
     by_scan = [row for row in rows if row["dropped_by"] == "scan"]
-    assert len(by_scan) == (~scan.keep).sum() == round(0.1 * len(train))
+    # captions of one image may have one score: they stay together
+    assert 0 <= round(0.1 * len(train)) - len(by_scan) <= 1
+    assert len(by_scan) == (~scan.keep).sum()
     dropped = {(row["image"], row["caption"]) for row in rows}
     names = [(train.images.ids[i], c) for i, c in zip(train.image, train.captions, strict=True)]
     assert {names[one], names[two]} <= dropped
@@ -87,32 +88,3 @@ def test_nothing_found_trains_no_third_time(
     done = ScanTrace().apply(encoder, train, prepare_pixels(encoder, train), QUICK, seed=0)
     assert done.notes[1:] == ("trace 1: 0 pairs dropped",)
     assert done.steps == 2 * 2
-
-
-def test_pairs_like_those_of_a_group_go_too(
-    encoder: DualEncoder, squares: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The scan drops pairs 0 to 4 and calls 2 and 3 poisoning; what is like these is given here."""
-    train = squares.select(split="train")
-    inputs, number = prepare_pixels(encoder, train), np.arange(len(train))
-    group = SimpleNamespace(rows={0: np.array([2, 3])})
-    found = SimpleNamespace(joined=lambda: (None, number > 4), likely=(group,))
-    monkeypatch.setattr(scan_trace, "_judged", lambda *_: found)
-    monkeypatch.setattr(scan_trace, "traced", lambda *_: (number < 0, ""))
-
-    def like_those(known: Any, shard: VectorShard) -> Any:
-        assert [np.flatnonzero(group).tolist() for group in known] == [[2, 3]]
-        assert len(shard) == len(train)
-        return np.isin(number, [2, 3, 11])
-
-    monkeypatch.setattr(scan_trace, "like_those", like_those)
-    log = LogOptions(tmp_path / "log")
-    done = ScanTrace().apply(encoder, train, inputs, QUICK, seed=3, log=log)
-    assert (
-        done.notes[0] == "scan: 5 pairs dropped, and 1 more that are like those it calls poisoning"
-    )
-    rows = list(csv.DictReader((tmp_path / "log" / "dropped.csv").open(encoding="utf-8")))
-    assert [row["dropped_by"] for row in rows] == ["scan"] * 5 + ["alike"]
-    skip = np.isin(number, [0, 1, 2, 3, 4, 11])
-    plain = finetune(encoder, train, inputs, QUICK, seed=3, skip=skip)
-    assert done.encoder.digest() == plain.encoder.digest()

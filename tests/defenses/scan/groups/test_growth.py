@@ -16,9 +16,9 @@ from mmpoison.defenses.scan.groups import growth
 from mmpoison.defenses.scan.groups.fit import crowd_of, fit_pairs
 from mmpoison.defenses.scan.groups.growth import (
     COUNTED,
-    LIFT,
+    LIKE,
+    Likeness,
     Pool,
-    Reach,
     count_cell,
     distinct_groups,
     expected_share,
@@ -113,14 +113,16 @@ def test_the_poison_is_the_strongest_group(captions: int, view: str) -> None:
     first = found.rows[0]
     assert data.bad[first].mean() > 0.9
     assert np.isin(np.flatnonzero(data.bad), first).mean() > 0.8
-    assert found.strength[0] > 1.5 * found.strength[1]
+    assert found.strength[0] > 1.5 * found.strength[1:].max(initial=0)
     assert (np.diff(found.strength) <= 0).all()
-    # where a group is says which items it has
-    near = np.logical_and(*found.reach.near(pool.text, pool.image))
-    for number, rows in enumerate(found.rows):
-        assert np.flatnonzero(near[:, number]).tolist() == rows.tolist()
-    again = Reach.from_arrays(saved_and_read(found.reach.to_arrays()))
-    np.testing.assert_array_equal(again.edge, found.reach.edge)
+    # a group has the conflicting items of its cell, and what is like them says which others
+    odd = pool.share <= growth.CONFLICTING
+    near = np.logical_and(*found.reach.near(pool.text, pool.image)) & odd[:, None]
+    again = Likeness.from_arrays(saved_and_read(found.likeness.to_arrays()))
+    like = again.of(pool.text, pool.image, pool.key, pool.share) >= 1
+    assert odd[first].all()
+    assert np.isin(np.flatnonzero(near[:, 0]), first).all()
+    assert len(np.setxor1d(np.flatnonzero(near[:, 0] | like[:, 0]), first)) <= 2
     # poison is what the next fit leaves out
     assert np.isin(np.flatnonzero(data.bad), suspicious_items(pool, 0.05)).mean() > 0.5
 
@@ -174,12 +176,76 @@ def test_of_groups_that_share_half_the_stronger_stays() -> None:
     assert distinct_groups([1.0, 3.0, 2.0, 2.5], rows) == [1, 3, 2]
 
 
-def test_conflicts_around_a_group_are_lifted_by_the_strongest() -> None:
-    side = np.eye(4, dtype=np.float32)
-    edge, wide = np.array([0.9, 0.45], dtype=np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-    reach = Reach(side[:2], side[:2], edge, np.ones(2), wide, np.array([3.0, 8.0]))
-    text, image = unit(side[[0, 1, 0, 3]] + side[[0, 1, 1, 3]]), side[[0, 1, 0, 0]]
-    # inside of one group, of the other, between both by its caption, and far away
-    assert reach.lift(text, image).tolist() == [LIFT * 3, LIFT * 8, LIFT * 3, 0]
-    none = Reach.joined(4, 4, [])
-    assert none.lift(text, image).tolist() == [0, 0, 0, 0]
+@pytest.mark.parametrize("seed", range(3))
+def test_the_cell_leads_to_the_rest(seed: int) -> None:
+    """Half of the poison stands apart from the other half, which alone is a cell."""
+    data = made(seed, images=3000, poison=60)
+    pool = pool_of(data, IMAGES)
+    half = np.flatnonzero(data.bad)[::2]
+    whole = growth._Joining(pool).whole(half)
+    assert np.isin(np.flatnonzero(data.bad), whole).mean() >= 0.9
+    assert data.bad[whole].mean() >= 0.9
+    # without the other half nothing is taken for it
+    rest = np.setdiff1d(np.arange(len(data.bad)), np.flatnonzero(data.bad)[1::2])
+    place = np.full(len(pool.key), -1)
+    place[rest] = np.arange(len(rest))
+    sides = pool.text[rest], pool.image[rest], pool.key[rest], pool.share[rest], pool.weight[rest]
+    fewer = Pool(*sides, np.arange(0), np.arange(len(rest)))
+    alone = growth._Joining(fewer).whole(place[half])
+    assert data.bad[rest[alone]].mean() >= 0.9
+
+
+def test_likeness_is_that_of_a_loop_over_items() -> None:
+    """Against the sums pair by pair: what is near on both sides, on other images, of the group and of all."""
+    rng = np.random.default_rng(3)
+    kind = np.arange(80) // 4 % 5
+    text, image = (
+        unit((rng.normal(size=(5, 8))[kind] + rng.normal(size=(80, 8))).astype(np.float32))
+        for _ in "ti"
+    )
+    share = (1 + rng.permutation(80)) / 80
+    group = np.flatnonzero((kind == 0) & (share <= growth.CONFLICTING))
+    every = np.arange(80)
+    pool = Pool(text, image, every // 2, share, np.ones(80), every, every)
+    joining = growth._Joining(pool)
+    found = joining.likeness([group], [2.0]).of(text, image, pool.key, share)[:, 0]
+
+    def has(row: int) -> float:
+        near = {
+            other: math.exp(
+                growth.NEARNESS * float(text[row] @ text[other] + image[row] @ image[other] - 2)
+            )
+            for other in range(80)
+            if row // 2 != other // 2
+        }
+        mine = sum(near.get(other, 0.0) for other in group.tolist())
+        return mine / sum(near.values()) / math.sqrt(max(share[row], growth.LEAST_SHARE))
+
+    least = LIKE * float(np.median([has(row) for row in group.tolist()]))
+    compared = [row for row in range(80) if found[row] > 0]
+    assert set(group.tolist()) <= set(compared)
+    assert (share[compared] <= growth.CONFLICTING).all()
+    np.testing.assert_allclose(found[compared], [has(row) / least for row in compared], rtol=1e-4)
+    assert joining.likeness([], []).of(text, image, pool.key, share).shape == (80, 0)
+
+
+def test_what_makes_two_kinds_no_goal() -> None:
+    data = made(3, images=3000, poison=40)
+    pool = pool_of(data, IMAGES)
+    calm, group = np.flatnonzero(pool.share > 1 - growth.CALM), grow_groups(pool).rows[0]
+    strong = growth._weight(pool, group, calm)
+    assert strong > 0.2
+    away, said = growth._misplaced(pool, group, calm)
+    assert away > 0.8
+    assert abs(said) < 0.3
+    # captions of such images say half of what the group says; then, the images of such captions look like its own
+    topic, place = (unit(side[group].mean(axis=0)) for side in (pool.text, pool.image))
+    there = (pool.image @ place > 0.5) & (pool.share > 1 - growth.CALM)
+    text = np.where(there[:, None], unit(pool.text + 2 * topic), pool.text)
+    assert growth._weight(replace(pool, text=text), group, calm) < 0.6 * strong
+    home = (pool.text @ topic > 0.5) & (pool.share > 1 - growth.CALM)
+    image = np.where(home[:, None], unit(pool.image + 2 * place), pool.image)
+    assert growth._weight(replace(pool, image=image), group, calm) < 0.6 * strong
+    # items that conflict as usual, and too few of them
+    assert growth._weight(replace(pool, share=np.full(len(pool.key), 0.1)), group, calm) == 0
+    assert growth._weight(pool, group[: growth.FEWEST_IMAGES - 1], calm) == 0

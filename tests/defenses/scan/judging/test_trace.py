@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 
 from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs
-from mmpoison.defenses.scan.cut.trace import ALIKE_CAPTIONS, ALIKE_IMAGES, Trace, like_those
+from mmpoison.defenses.scan.cut.trace import ALIKE_CAPTIONS, ALIKE_IMAGES, Trace
 from mmpoison.defenses.scan.groups.passes import read_memory
-from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard
+from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.errors import InputError
 
 Vectors = npt.NDArray[np.float32]
@@ -122,47 +122,3 @@ def test_an_unreadable_pair_goes_and_moves_no_group() -> None:
     drop = ~traced(suspect, reference).joined()[1]
     assert drop[5]
     assert drop[bad].mean() >= 0.9
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_half_of_the_poison_leads_to_the_rest(seed: int) -> None:
-    _, pairs, bad = made(60, 0, seed=seed)
-    half = bad & (np.cumsum(bad) <= 30)
-    like = like_those([half], pairs)
-    assert like[bad & ~half].mean() >= 0.9
-    assert not like[~bad].any()
-    one, other = (half & (np.arange(len(bad)) % 2 == which) for which in (0, 1))
-    either = like_those([one], pairs) | like_those([other], pairs)
-    np.testing.assert_array_equal(like_those([one, other], pairs), either)
-    assert not like_those([], pairs).any()
-    # the same honest pairs without the rest: nothing is taken for it
-    alone = bad <= half
-    fewer = VectorShard(0, pairs.text[alone], pairs.image[alone], pairs.owner[alone])
-    assert not like_those([half[alone]], fewer)[~bad[alone]].any()
-
-
-def test_what_is_alike_on_both_sides_counts_and_not_of_one_image() -> None:
-    """Against the sums pair by pair."""
-    rng = np.random.default_rng(3)
-    kind = np.arange(80) // 4 % 5
-    text, image = (unit(rng.normal(size=(5, 20))[kind] + rng.normal(size=(80, 20))) for _ in "ti")
-    image_of = np.arange(80) // 2
-    group = (kind == 0) & (np.arange(80) < 40)
-    text[7] = 0  # cannot be read
-    shares = []
-    spaces = [Space.fit(side).reduce(side) for side in (text, image)]
-    for row in range(80):
-        of_group = all_alike = 0.0
-        for other in range(80):
-            near = 1.0
-            for side in spaces:
-                near *= np.exp(6 * (np.nan_to_num(side[row]) @ np.nan_to_num(side[other]) - 1))
-            if image_of[row] != image_of[other]:
-                all_alike += near
-                of_group += near * group[other]
-        shares.append(of_group / all_alike)
-    expected = np.array(shares) >= 0.4 * np.median(np.array(shares)[group])
-    assert 8 < expected.sum() < 80
-    np.testing.assert_array_equal(
-        like_those([group], VectorShard(0, text, image, image_of)), expected
-    )

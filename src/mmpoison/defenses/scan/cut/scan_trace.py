@@ -22,7 +22,7 @@ from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, TrainingServices
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
-from mmpoison.defenses.scan.cut.trace import Trace, like_those
+from mmpoison.defenses.scan.cut.trace import Trace
 from mmpoison.defenses.scan.groups.passes import read_memory
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.defenses.scan.read.vectors import memory_shard
@@ -44,8 +44,7 @@ MOST_ROUNDS = 10
 class ScanTrace:
     """Scan the pairs, train without what it drops, and drop what a model trained on all has learned besides.
 
-    1. `suspicious-groups` scans the pairs by the trunks of the encoder; a share of them goes, and so do pairs like
-       those of the groups that it calls poisoning (`like_those`).
+    1. `suspicious-groups` scans the pairs by the trunks of the encoder; a share of them goes, the groups first.
     2. One model is trained on all pairs, one on those that stay.
     3. `Trace` compares the two. Groups of pairs that only the first has learned go too.
     4. The second is trained again on what stays then. Steps 3 and 4 are repeated until nothing is found.
@@ -105,13 +104,6 @@ class ScanTrace:
         drop = ~judged.joined()[1]
         notes = [f"scan: {count_of(int(drop.sum()), 'pair')} dropped"]
         by = np.where(drop, "scan", "").astype(object)
-        every_row, likely = np.arange(len(pairs)), judged.likely or ()
-        known = [np.isin(every_row, group.rows[shard.number]) for group in likely]
-        alike = like_those(known, shard) & ~drop
-        if known:
-            notes[0] += f", and {alike.sum():,} more that are like those it calls poisoning"
-        by[alike] = "alike"
-        drop |= alike
         every = trainings.run("all", np.zeros_like(drop)).encoder
         suspect = memory_shard(every, inputs, pairs, True, progress)
         result = trainings.run("kept", drop)

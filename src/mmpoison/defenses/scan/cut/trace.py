@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Unpack
 
 import numpy as np
@@ -29,7 +29,6 @@ from mmpoison.defenses.scan.read.vector_shard import (
     unit,
 )
 from mmpoison.errors import InputError
-from mmpoison.pairs.table import BoolArray
 
 ALIKE_CAPTIONS, ALIKE_IMAGES = 30, 20
 """The gain of a pair is averaged over so many captions and images like its own: single pairs are noise."""
@@ -41,13 +40,6 @@ UNMATCHED = 0.3
 """Of a group, half of the pairs are among this share of all, those whose image and caption match least in the suspect:
 honest pairs that a scan dropped are learned like others, false ones never match their images as well."""
 
-NEARNESS = 6.0
-"""Two pairs count for each other by exp(6 (cosine - 1)) of their captions and the same of their images."""
-
-AS_MUCH = 0.4
-"""A pair is like those of a group if, of what is near it, at least this part of what is usual in the group is of the
-group: a quantile of the group would be that of its few outliers."""
-
 FEWEST_PAIRS = 200
 BLOCK = 1024
 
@@ -58,9 +50,8 @@ class Trace(ScoreFilter):
     The gain of a pair is how much nearer captions like its own are to images like its own in the suspect than in the
     reference: their mean cosine there minus that here. Poison makes captions of one topic gain on images of one kind.
     Honest pairs that the reference did not see gain little, because others like them taught it the same. Groups grow
-    as in `SuspiciousGroups`, with the gain in place of the conflict; around a group that is strong enough, pairs with a
-    large gain in a wider cell belong to it too. Pairs that match well in the suspect are honest, so a group of them is
-    none.
+    as in `SuspiciousGroups`, with the gain in place of the conflict. Pairs that match well in the suspect are honest:
+    they are in no group, and a group that has more of them than of others is none.
 
     The reference is best a model that was trained as the suspect was, without the pairs that a scan dropped. It says
     nothing where the scan caught nothing: then both models learned the same. Captions are compared with captions and
@@ -136,38 +127,6 @@ class Trace(ScoreFilter):
         return PairScores(scored, groups, space=spaces[1])
 
 
-def like_those(groups: Sequence[BoolArray], shard: VectorShard) -> BoolArray:
-    """Find the pairs that are like those of groups that are known to be poison.
-
-    Where a part of the poison was found, the rest is where that part is: captions like its captions with images like
-    its images. Of all pairs near a pair on both sides, on other images, poison has many of the group and an honest pair
-    few, for it has honest neighbours. How many are enough the group's own pairs say: as part of the poison, they have
-    as many as the rest of it.
-
-    Args:
-        groups: Which pairs are of each group, shape `(N,)`.
-        shard: All pairs.
-
-    Returns:
-        Which pairs are like those of any group, most of the groups included, shape `(N,)`.
-    """
-    found = np.zeros(len(shard), dtype=bool)
-    if not groups:
-        return found
-    sides = [np.nan_to_num(Space.fit(side).reduce(side)) for side in (shard.text, shard.image)]
-    shares = np.empty((len(groups), len(shard)))
-    for block in (slice(start, start + BLOCK) for start in range(0, len(shard), BLOCK)):
-        text, image = (side[block] @ side.T for side in sides)
-        near = np.exp(NEARNESS * (text + image - 2))
-        near[shard.owner[block, None] == shard.owner] = 0
-        every = np.maximum(near.sum(axis=1), 1e-12)
-        for share, group in zip(shares, groups, strict=True):
-            share[block] = near[:, group].sum(axis=1) / every
-    for share, group in zip(shares, groups, strict=True):
-        found |= share >= AS_MUCH * np.median(share[group])
-    return found
-
-
 class _Distinct:
     """The distinct vectors of one side, and for each those that are nearest to it."""
 
@@ -216,20 +175,18 @@ def _match(shard: VectorShard) -> Numbers:
 def _groups(
     pool: Pool, grown: Grown, unmatched: npt.NDArray[np.bool_], read: ReadPairs
 ) -> tuple[Group, ...]:
-    """Return the groups of pairs of which half are unmatched; around strong ones also unmatched pairs that gained."""
-    odd, around = pool.share <= CONFLICTING, grown.reach.around(pool.text, pool.image)
+    """Return the groups of which half are unmatched pairs, with these alone; by the strength of their cells."""
+    odd = pool.share <= CONFLICTING
     numbers = sorted(read.runner.shards)
     bounds = [read.starts[number] for number in numbers[1:]]
     shards = np.searchsorted(bounds, np.arange(len(odd)), side="right")
     starts = np.array([read.starts[number] for number in numbers])
     found = []
-    for place, strength in enumerate(grown.strength.tolist()):
-        rows = grown.rows[place]
+    for rows, strength in zip(grown.rows, grown.cell_strength.tolist(), strict=True):
         share = false_alarms_at(strength, "traced")
         if unmatched[rows].mean() < 0.5:
             continue
-        if share <= TRACED:
-            rows = np.union1d(rows, np.flatnonzero(odd & unmatched & around[:, place]))
+        rows = rows[unmatched[rows]]
         images = len(np.unique(pool.key[rows]))
         found.append(
             Group(

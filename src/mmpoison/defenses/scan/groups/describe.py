@@ -78,8 +78,8 @@ class DescribedGroup:
             )
         what = "captions on one image" if group.crowded else "images"
         return (
-            f"{group.conflicting:,} of {group.counted:,} {what} conflict with the captions of similar images; from "
-            f"similar captions and images elsewhere in the data {group.expected:.0f} are expected"
+            f"in its middle, {group.conflicting:,} of {group.counted:,} {what} conflict with the captions of similar "
+            f"images; from similar captions and images elsewhere in the data {group.expected:.0f} are expected"
         )
 
     @property

@@ -443,7 +443,10 @@ class _Joining:
             for side, empty in zip((pool.text, pool.image), none, strict=True)
         ]
         floor = [
-            [float((side[group] @ middle[n]).min()) for side, middle in zip((pool.text, pool.image), middles, strict=True)]
+            [
+                float((side[group] @ middle[n]).min())
+                for side, middle in zip((pool.text, pool.image), middles, strict=True)
+            ]
             for n, group in enumerate(groups)
         ]
         return Likeness(
@@ -451,13 +454,18 @@ class _Joining:
             pool.image[items],
             pool.key[items],
             np.concatenate(
-                [*(np.full(len(few), n) for n, (_, _, few, _) in enumerate(found)), np.full(len(back), -1)]
+                [
+                    *(np.full(len(few), n) for n, (_, _, few, _) in enumerate(found)),
+                    np.full(len(back), -1),
+                ]
             ),
             np.concatenate([*(mine for _, _, _, mine in found), np.zeros(len(back))]),
-            np.concatenate([*(mine - self._usual[few] for _, _, few, mine in found), self._usual[back]]),
+            np.concatenate(
+                [*(mine - self._usual[few] for _, _, few, mine in found), self._usual[back]]
+            ),
             middles[0],
             middles[1],
-            np.array(floor, np.float32).reshape(len(groups), 2),
+            np.array(floor, np.float32).T.reshape(len(groups), 2),
             np.array([max(least, 1e-12) for _, least, _, _ in found]),
             np.array(strength),
         )

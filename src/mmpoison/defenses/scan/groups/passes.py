@@ -411,8 +411,8 @@ class GrowPass:
 
         Returns:
             `score`: minus log10 of the share of items that conflict as much in one of the views, and more as far as an
-            item is like those of a strong group, NaN for unusable rows, shape `(n,)`. For each view `cell`, the counts of each group
-            (`COUNTED`), shape `(g, 10)`; and `member`, rows, groups and images, shape `(3, m)`.
+            item is like those of a strong group, NaN for unusable rows, shape `(n,)`. For each view `cell`, the counts
+            of each group (`COUNTED`), shape `(g, 10)`; and `member`, rows, groups and images, shape `(3, m)`.
         """
         model, vectors = GroupModel.from_arrays(self.model()), vectors_of(shard, number)
         counts, reaches = self.counts(), self.reaches()

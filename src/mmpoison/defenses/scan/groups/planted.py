@@ -42,6 +42,14 @@ class PlantedSize:
     planted: int
     found: int
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The exact binomial interval of the share that is found, 95%."""
+        from scipy.stats import binomtest  # half a second
+
+        ends = binomtest(self.found, self.planted).proportion_ci()
+        return float(ends.low), float(ends.high)
+
 
 def plant_goals(
     pairs: Reduced,

@@ -108,13 +108,15 @@ def would_have_found(found: ScanFinding) -> str:
     """Say in a sentence what the scan finds of planted goals.
 
     >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
-    >>> would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
-    'Of test goals planted into 5,000 of these pairs it found: 1 of 6 on 10 images, 6 of 6 on 50 images.'
+    >>> said = would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
+    >>> said.partition(": ")[2]
+    '1 of 6 on 10 images (0% to 64%), 6 of 6 on 50 images (54% to 100%).'
     """
     if not found.planted:
         return "No kind of images is large enough to plant a test goal."
     sizes = ", ".join(
-        f"{one.found} of {one.planted} on {one.images} images" for one in found.planted
+        f"{one.found} of {one.planted} on {one.images} images ({one.interval[0]:.0%} to {one.interval[1]:.0%})"
+        for one in found.planted
     )
     return f"Of test goals planted into {found.sample:,} of these pairs it found: {sizes}."
 
