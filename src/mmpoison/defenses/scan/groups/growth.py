@@ -94,6 +94,10 @@ SHARED = 0.5
 
 MOST_GROUPS = 10
 MOST_CELLS = 20
+"""Cells that what is like them is added to: some end as one group."""
+
+LEAST_STRENGTH = 0.1
+"""More than half of clean sets have a stronger group (`levels`): weaker ones say nothing."""
 
 
 @dataclass(frozen=True)
@@ -375,7 +379,9 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
     strength = [
         strength_of(cell.counts, weight) for cell, weight in zip(cells, weights, strict=True)
     ]
-    order = [number for number in distinct_groups(strength, rows) if strength[number] > 0]
+    order = [
+        number for number in distinct_groups(strength, rows) if strength[number] >= LEAST_STRENGTH
+    ]
     order = order[:MOST_GROUPS]
     chosen = [replace(cells[n].reach, weight=np.array([weights[n]])) for n in order]
     return Grown(
