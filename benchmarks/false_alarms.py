@@ -26,7 +26,7 @@ from rows import Row, resumed
 from mmpoison.base.untrusted import read_json
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES
-from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.statistics import clustered_share
 
 LEVELS = (0.001, 0.01, 0.05, 0.1)

@@ -36,7 +36,7 @@ from mmpoison.datasets import load_dataset
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.result import auroc
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
-from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard
 from mmpoison.defenses.scan.read.vectors import caption_features
 from mmpoison.errors import InputError

@@ -28,7 +28,7 @@ from mmpoison.cli.run_many import parse_seeds
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.defenses.repairs.finetuning import Unlearn
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
-from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.evaluation.rows import utility_row
 from mmpoison.metrics import hit_at_k

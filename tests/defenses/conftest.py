@@ -14,7 +14,7 @@ from torch import Tensor
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, save_pairs
 from mmpoison.defenses import ReadPairs
-from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.vectors import memory_shard
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 

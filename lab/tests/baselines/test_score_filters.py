@@ -16,7 +16,7 @@ from scipy.stats import kstest
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import filter_pairs
 from mmpoison.defenses.scan.groups import passes
-from mmpoison.defenses.scan.groups.passes import ReadPairs, read_memory
+from mmpoison.defenses.scan.read.pass_runner import ReadPairs, read_memory
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.defenses.scan.read.vectors import embed_pairs
 from mmpoison.errors import InputError, ResultError

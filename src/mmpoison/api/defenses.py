@@ -253,8 +253,8 @@ def _traced(
     """Scan the training pairs for those that the suspect has learned and the reference has not."""
     from mmpoison.api.data_scan import scan
     from mmpoison.defenses.scan.cut.trace import Trace
-    from mmpoison.defenses.scan.groups.passes import join_shards
     from mmpoison.defenses.scan.read.embed import embed_source
+    from mmpoison.defenses.scan.read.pass_runner import join_shards
     from mmpoison.defenses.scan.read.pieces import PairPieces
     from mmpoison.defenses.scan.read.vectors import images_at_once
 

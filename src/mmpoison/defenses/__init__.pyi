@@ -26,6 +26,6 @@ from .scan.cut.score_filter import ScoreFilter as ScoreFilter
 from .scan.cut.score_filter import build_filter as build_filter
 from .scan.cut.trace import Trace as Trace
 from .scan.groups.describe import DescribedGroup as DescribedGroup
-from .scan.groups.passes import ReadPairs as ReadPairs
+from .scan.read.pass_runner import ReadPairs as ReadPairs
 
 __all__: list[str]

@@ -27,7 +27,10 @@ from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
 from mmpoison.defenses.scan.cut.trace import Trace
 from mmpoison.defenses.scan.groups.items import Reduced, reduce_sample
 from mmpoison.defenses.scan.groups.levels import LIKELY, LOOK
-from mmpoison.defenses.scan.groups.passes import (
+from mmpoison.defenses.scan.groups.planted import PlantedSize, plant_goals
+from mmpoison.defenses.scan.read.checks import GUESSING, SCORE_OFF, ShardFacts, facts_of, notes_on
+from mmpoison.defenses.scan.read.files import ShardError
+from mmpoison.defenses.scan.read.pass_runner import (
     READ,
     ReadPairs,
     ReadPass,
@@ -36,9 +39,6 @@ from mmpoison.defenses.scan.groups.passes import (
     read_pairs,
     vectors_of,
 )
-from mmpoison.defenses.scan.groups.planted import PlantedSize, plant_goals
-from mmpoison.defenses.scan.read.checks import GUESSING, SCORE_OFF, ShardFacts, facts_of, notes_on
-from mmpoison.defenses.scan.read.files import ShardError
 from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard
 from mmpoison.defenses.scan.read.tables import KINDS
 from mmpoison.defenses.scan.read.vector_shard import (

@@ -20,8 +20,8 @@ from mmpoison.base.processes import one_blas_thread
 from mmpoison.base.progress import Progress, RunProgress
 from mmpoison.base.record import Record
 from mmpoison.base.workers import Dispatch, Failure, SweepState, Worker
-from mmpoison.defenses.scan.groups.passes import Earlier, PassRunner, State
 from mmpoison.defenses.scan.read.files import DataFile, ShardError, each
+from mmpoison.defenses.scan.read.pass_runner import Earlier, PassRunner, State
 from mmpoison.defenses.scan.read.shards import EmbeddedSource
 from mmpoison.defenses.scan.read.vector_shard import Arrays
 from mmpoison.errors import InputError, WorkStopped

@@ -19,7 +19,7 @@ from mmpoison.defenses.scan.cut.judging import Given, filter_pairs, judge_pairs,
 from mmpoison.defenses.scan.cut.result import FilterResult
 from mmpoison.defenses.scan.groups import describe
 from mmpoison.defenses.scan.groups.describe import DescribedGroup, Vocabulary
-from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.vector_shard import AnyVectors, Space, Vectors, VectorShard
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.pairs.table import ImageTable

@@ -8,7 +8,7 @@ import pytest
 
 from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs
 from mmpoison.defenses.scan.cut.trace import ALIKE_CAPTIONS, ALIKE_IMAGES, Trace
-from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.errors import InputError
 

@@ -13,14 +13,8 @@ import numpy.typing as npt
 
 from mmpoison.base.progress import SilentProgress
 from mmpoison.base.workers import Placement, make_workers
-from mmpoison.defenses.scan.groups.passes import (
-    COUNTS,
-    SCORE,
-    Group,
-    find_groups,
-    read_memory,
-    scores_of,
-)
+from mmpoison.defenses.scan.groups.passes import COUNTS, SCORE, Group, find_groups, scores_of
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.shards import EmbeddedSource
 from mmpoison.defenses.scan.read.vector_shard import SAMPLE, AnyVectors, VectorShard
 from mmpoison.defenses.scan.scan import ScanSettings, read_shards

@@ -24,7 +24,7 @@ import datasets
 import mmpoison
 from mmpoison.defenses.scan import scan as module
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.scan.groups.passes import ReadPairs
+from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.models import DualEncoder
 
 Row = dict[str, Any]

@@ -22,7 +22,7 @@ from mmpoison.defenses.scan.write.verdict import (
 
 def goal(rows: int, false_alarms: float = 0.002, hardest: float = 0.04) -> DescribedGroup:
     of = {0: np.arange(rows)}
-    group = Group(of, 30.0, 9, 9, 2.0, false_alarms, hardest, rows)
+    group = Group(of, 30.0, 9, 9, 2.0, false_alarms, hardest, rows, np.zeros(1, np.float32))
     return DescribedGroup(group, ("sheep",), ("planes",), np.arange(rows), (), ())
 
 

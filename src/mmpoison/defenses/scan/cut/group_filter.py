@@ -11,12 +11,8 @@ from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
 from mmpoison.defenses.scan.groups.levels import LIKELY
-from mmpoison.defenses.scan.groups.passes import (
-    SCORE,
-    ReadPairs,
-    find_groups,
-    scores_of,
-)
+from mmpoison.defenses.scan.groups.passes import SCORE, find_groups, scores_of
+from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.defenses.scan.read.vector_shard import DISTANCE, Values
 
 ALIGNED = 0.9

@@ -22,11 +22,8 @@ from mmpoison.defenses.scan.cut.thresholds import (
     loss_threshold,
 )
 from mmpoison.defenses.scan.groups.describe import DescribedGroup, describe_groups
-from mmpoison.defenses.scan.groups.passes import (
-    Group,
-    ReadPairs,
-    read_memory,
-)
+from mmpoison.defenses.scan.groups.passes import Group
+from mmpoison.defenses.scan.read.pass_runner import ReadPairs, read_memory
 from mmpoison.defenses.scan.read.pieces import PairPieces, Unreadable, pairs_without, short_reasons
 from mmpoison.errors import InputError, ResultError
 from mmpoison.metrics import cosine_distance

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
-from mmpoison.defenses.scan.groups.passes import ReadPairs
+from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.defenses.scan.read.vector_shard import DISTANCE
 
 

@@ -23,7 +23,7 @@ from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
 from mmpoison.defenses.scan.cut.trace import Trace
-from mmpoison.defenses.scan.groups.passes import read_memory
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.defenses.scan.read.vectors import memory_shard
 from mmpoison.models.dual_encoder import DualEncoder

@@ -22,7 +22,8 @@ from mmpoison.defenses.cut import (
 )
 from mmpoison.defenses.scan.cut.thresholds import Values
 from mmpoison.defenses.scan.groups.fit import Start
-from mmpoison.defenses.scan.groups.passes import Group, ReadPairs
+from mmpoison.defenses.scan.groups.passes import Group
+from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.defenses.scan.read.vector_shard import Space
 from mmpoison.errors import InputError
 

@@ -19,7 +19,8 @@ from mmpoison.defenses.scan.groups.growth import (
     grow_groups,
 )
 from mmpoison.defenses.scan.groups.levels import TRACED, false_alarms_at
-from mmpoison.defenses.scan.groups.passes import Group, ReadPairs, scores_of
+from mmpoison.defenses.scan.groups.passes import Group, scores_of
+from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.defenses.scan.read.vector_shard import (
     AnyVectors,
     Space,
@@ -182,7 +183,7 @@ def _groups(
     shards = np.searchsorted(bounds, np.arange(len(odd)), side="right")
     starts = np.array([read.starts[number] for number in numbers])
     found = []
-    for rows, strength in zip(grown.rows, grown.cell_strength.tolist(), strict=True):
+    for rows, strength in zip(grown.rows, grown.likeness.strength.tolist(), strict=True):
         share = false_alarms_at(strength, "traced")
         if unmatched[rows].mean() < 0.5:
             continue
@@ -202,6 +203,7 @@ def _groups(
                 false_alarms=share,
                 hardest=None,
                 images=images,
+                image=unit(pool.image[rows].mean(axis=0)),
                 learned=True,
             )
         )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.scan.groups.levels import RAREST
-from mmpoison.defenses.scan.groups.passes import Group, ReadPairs
+from mmpoison.defenses.scan.groups.passes import Group
+from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.defenses.scan.read.vector_shard import Index, Space
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent
@@ -31,20 +31,14 @@ ALIKE_IMAGES = 10
 MOST_CAPTIONS = 2000
 """Captions of a group that are described."""
 
+Place = tuple[int, int]
+
 _MISTAKES = (
     "images that show both things, described by one of them",
     "two kinds that annotators confuse",
     "images that the model confuses with others (then another model does not show the group)",
     "captions that an error moved to other images, such as shifted rows",
 )
-
-
-@dataclass(frozen=True)
-class PairPlace:
-    """A pair by its shard and row."""
-
-    shard: int
-    row: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class DescribedGroup:
         captions_about: Words that set its captions apart from the others.
         images_about: Words that set the captions of similar images apart.
         rows: Its pairs, as numbers of rows through all shards, sorted.
-        examples: Some of its pairs.
+        examples: Some of its pairs, by shard and row.
         captions: Their captions; empty where the source has none.
     """
 
@@ -64,7 +58,7 @@ class DescribedGroup:
     captions_about: tuple[str, ...]
     images_about: tuple[str, ...]
     rows: Index
-    examples: tuple[PairPlace, ...]
+    examples: tuple[Place, ...]
     captions: tuple[str, ...]
 
     @property
@@ -157,21 +151,22 @@ class _Describer:
     """Describes groups by a part of the sample."""
 
     def __init__(self, read: ReadPairs, space: Space) -> None:
-        self._shards, self._starts, self._space = read.runner.shards, read.starts, space
+        self._shards, self._starts = read.runner.shards, read.starts
         self._captions_of = lru_cache(BACKGROUND_SHARDS)(self._read_captions)
         sample, numbers = read.sample, sorted(self._shards)
         step = max(1, -(-len(numbers) // BACKGROUND_SHARDS))
         inside = np.flatnonzero(np.isin(sample.shard, numbers[::step]))[:BACKGROUND]
-        self._places = [PairPlace(int(sample.shard[i]), int(sample.row[i])) for i in inside]
+        self._places = _places(sample.shard[inside], sample.row[inside])
         self._images = space.reduce(sample.image[inside])
         self._texts = self._captions(self._places)
 
-    def _captions(self, places: Sequence[PairPlace]) -> list[str]:
+    def _captions(self, places: Sequence[Place]) -> list[str]:
         """Return captions, empty where there is none or the table cannot be read."""
         found = [""] * len(places)
-        for i in sorted(range(len(places)), key=lambda i: (places[i].shard, places[i].row)):
-            if (captions := self._captions_of(places[i].shard)) is not None:
-                found[i] = str(captions[places[i].row])
+        for i in sorted(range(len(places)), key=lambda i: places[i]):
+            shard, row = places[i]
+            if (captions := self._captions_of(shard)) is not None:
+                found[i] = str(captions[row])
         return found
 
     def _read_captions(self, shard: int) -> list[str] | None:
@@ -183,54 +178,36 @@ class _Describer:
 
     def __call__(self, group: Group) -> DescribedGroup:
         places = [
-            PairPlace(number, int(row)) for number, rows in group.rows.items() for row in rows
+            place for n, rows in group.rows.items() for place in _places([n] * len(rows), rows)
         ]
         few = places[:: max(1, -(-len(places) // MOST_CAPTIONS))]
         own = self._captions(few)
-        alike = self._alike(few, own)
-        words = Vocabulary([*self._texts, *own], [1] * len(self._texts) + [0] * len(own))
         first = len(self._texts)
+        words = Vocabulary([*self._texts, *own], [1] * first + [0] * len(own))
         frequent = Counter(text for text in own if text)
-        rows = np.concatenate(
-            [self._starts[number] + rows for number, rows in group.rows.items()]
-        ).astype(np.intp)
         # one example of each of the most frequent captions, then others
         chosen = sorted(range(len(few)), key=lambda i: -frequent[own[i]])
         chosen = _spread(chosen, own)[:EXAMPLES]
         return DescribedGroup(
             group,
             captions_about=words.terms(list(range(first, first + len(own)))),
-            images_about=words.terms(alike),
-            rows=np.sort(rows),
+            images_about=words.terms(self._alike(group, set(few), set(own))),
+            rows=np.sort([self._starts[shard] + row for shard, row in places]).astype(np.intp),
             examples=tuple(few[i] for i in chosen),
             captions=tuple(own[i] for i in chosen),
         )
 
-    def _alike(self, places: Sequence[PairPlace], own: Sequence[str]) -> list[int]:
+    def _alike(self, group: Group, mine: set[Place], said: set[str]) -> list[int]:
         """Return the sampled pairs whose images are most like those of a group, without its own."""
-        if not len(self._places):
-            return []
-        vectors = []
-        for number in sorted({place.shard for place in places}):
-            rows = np.array([place.row for place in places if place.shard == number])
-            try:
-                image = self._shards[number].vectors()[1]
-            except InputError:
-                continue
-            vectors.append(self._space.reduce(np.asarray(image[rows])))
-        if not vectors:
-            return []
-        middle: npt.NDArray[np.float32] = np.nanmean(np.concatenate(vectors), axis=0)
-        closeness = np.nan_to_num(self._images @ middle, nan=-np.inf)
-        mine, said = set(places), set(own)
+        closeness = np.nan_to_num(self._images @ group.image, nan=-np.inf)
         # captions of one image in their order: the last bits of its products differ by processor
-        order = np.argsort(-closeness.round(4), kind="stable")
-        found = [
-            int(i)
-            for i in order[:500]
-            if self._places[i] not in mine and self._texts[i] not in said
-        ]
+        order = np.argsort(-closeness.round(4), kind="stable")[:500].tolist()
+        found = [i for i in order if self._places[i] not in mine and self._texts[i] not in said]
         return found[:ALIKE_IMAGES]
+
+
+def _places(shard: Iterable[int], row: Iterable[int]) -> list[Place]:
+    return [(int(one), int(other)) for one, other in zip(shard, row, strict=True)]
 
 
 def _spread(order: Sequence[int], texts: Sequence[str]) -> list[int]:

@@ -25,10 +25,11 @@ from mmpoison.defenses.scan.groups.items import (
     PAIRS,
     Items,
     Reduced,
+    Scored,
+    cells_of,
     fit_cells,
     group_sums,
     image_items,
-    item_keys,
     pair_items,
     reduce_sample,
     reduce_shard,
@@ -292,9 +293,8 @@ def _fit_once(reduced: Reduced, crowd: float, weights: Mapping[str, Values]) -> 
             some = pair_items(reduced, crowd, weight)
             sums = pair_sums(reduced, some, weight)
         fit = ViewFit.of(view, sums, reduced.image.shape[1], some)
-        key = item_keys(reduced, some, crowd)
         items[view], fits[view] = some, fit
-        pools[view] = Pool.of(some.text, some.image, key, fit.conflict(some)[0])
+        pools[view] = Pool.of(some.text, some.image, some.key, fit.conflict(some)[0])
     return Fitted(items, fits, weights, pools)
 
 
@@ -360,10 +360,14 @@ class Start(Stored):
         return reduce_shard(shard, self.text, self.image, self.seed, rows)
 
     def items(self, view: str, reduced: Reduced) -> Items:
+        """Return the items of a view, as if all captions were trusted."""
+        return image_items(reduced) if view == IMAGES else pair_items(reduced, self.crowd)
+
+    def judged_items(self, view: str, reduced: Reduced) -> Items:
         """Return the items of a view; captions that are not trusted do not vouch for others of their image."""
+        items = self.items(view, reduced)
         if view == IMAGES:
-            return image_items(reduced)
-        items = pair_items(reduced, self.crowd)
+            return items
         trusted = self.known[view].trust(items, self.fits[view].conflict(items)[0])
         return pair_items(reduced, self.crowd, trusted)
 
@@ -389,20 +393,9 @@ class GroupModel(Stored):
         """The views, `images` first."""
         return tuple(self.start.fits)
 
-
-@dataclass(frozen=True)
-class Background:
-    """The sampled items of a view.
-
-    Attributes:
-        items: The items.
-        key: Image of each as a number (`keys`), shape `(m,)`.
-        conflict: Conflict of each, shape `(m,)`.
-    """
-
-    items: Items
-    key: Index
-    conflict: Values
+    def cells(self, items: Items, place: Index) -> Index:
+        """Return the cells of items, shape `(m,)`, from those of all images."""
+        return cells_of(items.text, self.captions) * len(self.images) + place[items.at]
 
 
 def fit_start(sample: Sample, seed: int = 0) -> Start:
@@ -430,21 +423,26 @@ def fit_start(sample: Sample, seed: int = 0) -> Start:
     return Start(text, image, seed, crowd, fitted.fits, known)
 
 
-def fit_model(start: Start, sample: Sample) -> tuple[GroupModel, dict[str, Background]]:
+def fit_model(start: Start, sample: Sample) -> tuple[GroupModel, dict[str, Scored]]:
     """Measure on the sample what is usual, and choose the cells that rows are counted in.
 
     Returns:
         The model, for all parts of later passes, and the sampled items of each view.
     """
     reduced = reduce_sample(sample, start.text, start.image, start.seed)
-    border, background = {}, {}
+    border, scored = {}, {}
     for view, fit in start.fits.items():
-        items = start.items(view, reduced)
+        items = start.judged_items(view, reduced)
         conflict = fit.conflict(items)[0]
         border[view] = float(np.quantile(conflict, 1 - SEEDS_AMONG))
-        background[view] = Background(items, item_keys(reduced, items, start.crowd), conflict)
+        scored[view] = items, conflict
     # in the order of the hashes: the first items are random
     order = np.argsort(np.unique(reduced.image_at, return_index=True)[1], kind="stable")
     images = image_items(reduced)
     captions, places = (fit_cells(side[order]) for side in (images.text, images.image))
-    return GroupModel(start, border, captions, places), background
+    model = GroupModel(start, border, captions, places)
+    place = cells_of(reduced.image, places)
+    return model, {
+        view: Scored(items.text, items.image, items.key, conflict, model.cells(items, place))
+        for view, (items, conflict) in scored.items()
+    }

@@ -11,7 +11,7 @@ A cell is the middle of the poison. The rest is like it: captions like its capti
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,28 +21,23 @@ from mmpoison.defenses.scan.read.vector_shard import Index, Stored, Values, Vect
 
 Numbers = npt.NDArray[np.float64]
 
-CONFLICTING = 0.2
-"""Share of the items that count as conflicting, those with the most conflict."""
+# -- What decides which groups are found. Chosen on seeds 0 to 4 of photographs; decision 0035 has a table of what a
+# fifth more or less of each changes.
 
-CALM = 0.9
-"""Share of the items that say what is usual, those with the least conflict."""
+CONFLICTING = 0.2
+"""Share of the items that count as conflicting, those with the most conflict; false pairs are among them."""
 
 SEEDS_AMONG = 0.15
 """Share of the items, those with the most conflict, that cores are made of."""
 
-MOST_SEEDS = 4000
-
-CORES = 100
-"""Cores that are grown: a weak core may grow into a strong group."""
+CALM = 0.9
+"""Share of the items that say what is usual, those with the least conflict: poison is not among them."""
 
 NEARNESS = 5.0
 """Two items count for each other by exp(5 (cosine - 1)) of their captions and the same of their images."""
 
 CAPTION_NEARNESS = 20.0
 """As `NEARNESS`, for captions that say the same."""
-
-BLOCK = 512
-"""Rows that are compared at a time."""
 
 IN_CORE = float(np.exp(-0.8 * NEARNESS))
 """An item belongs to a core from this nearness to its middle, captions and images together."""
@@ -55,49 +50,56 @@ EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
 percent: the edge at which the group is strongest is taken, because kinds are of different width. A kind of a large set
 has less than half a percent of it: there the wide edges would reach other kinds."""
 
-ROUNDS = 3
-MEASURED_ON = 10_000
-"""Items that the scale of nearness is measured on."""
-
 EXPECTED = 0.3
 """Share of a cell that conflicts by itself, at least: cells were found by their conflict."""
 
-EXPECTED_AT_MOST = 0.95
-PRIOR = 5
-"""Items that the share of conflict elsewhere is pulled to `CONFLICTING` with, where there are few."""
-
-FEWEST_CALM = 5
 SAME_TOPIC = (0.5, 0.8)
 """Mean cosine below which captions are on different topics, and from which they are on one; topics are at about 0."""
 
 SAME_KIND = (0.3, 0.6)
 """The same of images."""
 
-USUAL_SURPRISE = float(1 / np.log(10) - np.log10(CONFLICTING))
-"""Mean of -log10 of the share of items that conflict as much, of conflicting items without anything special."""
-
 LIKE = 0.3
-"""A conflicting item belongs to a group from this part of the median of the group's own items on (`Likeness`). On
-seeds 0 to 4 of photographs 0.25 finds 87% of the poison with a precision of 93%, 0.4 finds 77% with 98%."""
+"""A conflicting item belongs to a group from this part of the median of the group's own items on (`Likeness`)."""
 
 LEAST_SHARE = 0.01
 """A stronger conflict than that of this share of the items counts as theirs: a few outliers would lead elsewhere."""
 
+SHARED = 0.5
+"""Of two groups that share this much of the smaller one the stronger is reported."""
+
+LEAST_STRENGTH = 0.1
+"""More than half of clean sets have a stronger group (`levels`): weaker ones say nothing."""
+
+# -- What follows from those.
+
+USUAL_SURPRISE = float(1 / np.log(10) - np.log10(CONFLICTING))
+"""Mean of -log10 of the share of items that conflict as much, of conflicting items without anything special."""
+
+# -- Limits of time and memory: larger ones find the same groups.
+
+MOST_SEEDS = 4000
+CORES = 100
+"""Cores that are grown: a weak core may grow into a strong group."""
+
+BLOCK = 512
+"""Rows that are compared at a time."""
+
+ROUNDS = 3
+"""How often the middle of a cell moves, and how often a group takes what is like it."""
+
+MEASURED_ON = 10_000
+"""Items that the scale of nearness is measured on."""
+
 BACKGROUND = 5000
-"""Sampled items that say how many items are usual around another: 10,000 find the same groups."""
+"""Sampled items that say how many items are usual around another."""
 
 MOST_MEMBERS = 400
 """Items of a group that others are compared with."""
 
-SHARED = 0.5
-"""Of two groups that share this much of the smaller one the stronger is reported."""
-
 MOST_GROUPS = 10
 MOST_CELLS = 20
 """Cells that what is like them is added to: some end as one group."""
-
-LEAST_STRENGTH = 0.1
-"""More than half of clean sets have a stronger group (`levels`): weaker ones say nothing."""
 
 
 @dataclass(frozen=True)
@@ -142,41 +144,6 @@ COUNTED = (
 
 
 @dataclass(frozen=True)
-class Reach(Stored):
-    """Where groups are: items near the middle on both sides.
-
-    Attributes:
-        text: Middle of the captions of each group, shape `(g, k)`.
-        image: Middle of its images, shape `(g, k)`.
-        edge: Similarity to the middle above which captions and images are near, shape `(g, 2)`.
-        weight: What the strength of its counts is multiplied by (`_weight`), shape `(g,)`.
-    """
-
-    text: Vectors
-    image: Vectors
-    edge: Vectors
-    weight: Numbers
-
-    def __len__(self) -> int:
-        return len(self.text)
-
-    def near(self, text: Vectors, image: Vectors) -> tuple[npt.NDArray[np.bool_], ...]:
-        """Return which items are near each group by their captions, and which by their images, shapes `(n, g)`."""
-        return text @ self.text.T > self.edge[:, 0], image @ self.image.T > self.edge[:, 1]
-
-    @classmethod
-    def joined(cls, text: int, image: int, parts: Sequence[Reach]) -> Reach:
-        """Join groups, none or more, of vectors with `text` and `image` dimensions."""
-
-        def none(*shape: int) -> Vectors:
-            return np.empty((0, *shape), dtype=np.float32)
-
-        nothing = cls(none(text), none(image), none(2), np.empty(0))
-        every = (nothing, *parts)
-        return cls(**{n: np.concatenate([getattr(one, n) for one in every]) for n in vars(nothing)})
-
-
-@dataclass(frozen=True)
 class Likeness(Stored):
     """Says which conflicting items belong to groups, because they are like the items of the groups.
 
@@ -185,28 +152,22 @@ class Likeness(Stored):
     items say: as part of the poison, they have as much as the rest of it.
 
     Attributes:
-        text: What the items of the groups say, and those of the background, unit vectors, shape `(m, k)`.
-        image: Their images, shape `(m, k)`.
+        both: Captions and images of the items of the groups, then of the background, unit vectors, shape `(m, k + l)`.
         key: Their images as numbers, shape `(m,)`.
-        group: The group of each, -1 for the background, shape `(m,)`.
-        mine: How many items of its group each stands for, shape `(m,)`.
-        every: How many items each stands for that the background does not have already, shape `(m,)`.
-        middle_text: Middle of the captions of each group, shape `(g, k)`.
-        middle_image: Middle of its images, shape `(g, k)`.
-        floor: The least similarity of its items to the two, shape `(g, 2)`.
+        mine: How many items of each group each stands for, shape `(m, g)`.
+        every: How many items each stands for in the company of each group, shape `(m, g)`.
+        middle: Middle of the captions and of the images of each group, unit vectors, shape `(g, k + l)`.
+        floor: The least similarity of its items to that, shape `(g,)`.
         least: What its items have at least, shape `(g,)`.
-        strength: How strong it is, shape `(g,)`.
+        strength: How strong its cell is, shape `(g,)`.
     """
 
-    text: Vectors
-    image: Vectors
+    both: Vectors
     key: Index
-    group: Index
-    mine: Numbers
-    every: Numbers
-    middle_text: Vectors
-    middle_image: Vectors
-    floor: Vectors
+    mine: Vectors
+    every: Vectors
+    middle: Vectors
+    floor: Values
     least: Numbers
     strength: Numbers
 
@@ -215,42 +176,32 @@ class Likeness(Stored):
 
         Args:
             text: What each says, unit vectors, shape `(n, k)`.
-            image: Its image, shape `(n, k)`.
+            image: Its image, shape `(n, l)`.
             key: Its image as a number, shape `(n,)`.
             share: Share of all items with at least as much conflict, shape `(n,)`.
         """
-        found = np.zeros((len(text), len(self.least)))
-        around = (text @ self.middle_text.T >= self.floor[:, 0]) & (
-            image @ self.middle_image.T >= self.floor[:, 1]
-        )
+        texts, images = np.split(self.middle, [text.shape[1]], axis=1)
+        around = text @ texts.T + image @ images.T >= self.floor
+        found = np.zeros(around.shape)
         rows = np.flatnonzero(around.any(axis=1) & (share <= CONFLICTING))
-        usual = np.where(self.group < 0, self.every, 0)
         for some in (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)):
-            near = _near(text[some], image[some], key[some], self.text, self.image, self.key)
-            rest = near @ usual
-            for group, least in enumerate(self.least):
-                of = np.flatnonzero(self.group == group)
-                part = _part(near[:, of], self.mine[of], rest + near[:, of] @ self.every[of])
-                found[some, group] = _demanding(part, share[some]) / least
+            both = np.concatenate([text[some], image[some]], axis=1)
+            near = _near(both, key[some], self.both, self.key)
+            part = _part(near @ self.mine, near @ self.every, share[some, None])
+            found[some] = part / self.least
         return found * around
 
 
-def _near(
-    text: Vectors, image: Vectors, key: Index, others: Vectors, images: Vectors, keys: Index
-) -> Vectors:
+def _near(both: Vectors, key: Index, others: Vectors, keys: Index) -> Vectors:
     """Return how far items count for others: captions and images together; those of one image do not."""
-    near = np.exp(np.float32(NEARNESS) * (text @ others.T + image @ images.T - 2))
+    near = np.exp(np.float32(NEARNESS) * (both @ others.T - 2))
     near[key[:, None] == keys] = 0
     return np.asarray(near, dtype=np.float32)
 
 
-def _part(near: Vectors, mine: Numbers, every: Numbers) -> Numbers:
-    return np.asarray(near @ mine / np.maximum(every, 1e-12))
-
-
-def _demanding(part: Numbers, share: Numbers) -> Numbers:
-    """Return the part of a group around items, more where they conflict more."""
-    return np.asarray(part / np.sqrt(np.maximum(share, LEAST_SHARE)))
+def _part(mine: Vectors, every: Vectors, share: Numbers) -> Numbers:
+    """Return the part that a group has around items, more where they conflict more."""
+    return np.asarray(mine / np.maximum(every, 1e-12) / np.sqrt(np.maximum(share, LEAST_SHARE)))
 
 
 def count_cell(
@@ -291,14 +242,16 @@ def count_cell(
 def expected_share(counts: Numbers) -> float:
     """Return the share of a group's images that would conflict without poison.
 
-    Captions like these conflict elsewhere, and images like these do, and the one has nothing to do with the other.
+    Captions like these conflict elsewhere, and images like these do, and the one has nothing to do with the other. Few
+    of them say little: the share of all items counts as five more.
     """
     found = dict(zip(COUNTED, counts, strict=True))
     text, image = (
-        (found[f"odd_{side}"] + PRIOR * CONFLICTING) / (found[f"elsewhere_{side}"] + PRIOR)
+        (found[f"odd_{side}"] + FEWEST_IMAGES * CONFLICTING)
+        / (found[f"elsewhere_{side}"] + FEWEST_IMAGES)
         for side in ("text", "image")
     )
-    return float(np.clip(text + image - text * image, EXPECTED, EXPECTED_AT_MOST))
+    return float(max(text + image - text * image, EXPECTED))
 
 
 def strength_of(counts: Numbers, weight: float) -> float:
@@ -331,28 +284,27 @@ class Grown:
     """Groups of a pool, the strongest first.
 
     Attributes:
-        reach: Where their cells are.
         strength: Of each, shape `(g,)`.
+        counts: Of the cell of each (`COUNTED`), shape `(g, 10)`.
         rows: Items of each.
-        cell_strength: What each has by its cell alone, shape `(g,)`.
-        likeness: What makes an item one of theirs.
+        places: Middle of the images of each, shape `(g, l)`.
+        likeness: What makes an item one of theirs, with the strength of each cell.
     """
 
-    reach: Reach
     strength: Numbers
+    counts: Numbers
     rows: tuple[Index, ...]
-    cell_strength: Numbers
+    places: Vectors
     likeness: Likeness
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """A core that has grown: its items, strength, counts and reach."""
+    """A core that has grown: its items, strength and counts."""
 
     rows: Index
     strength: float
     counts: Numbers
-    reach: Reach
 
 
 def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
@@ -383,13 +335,13 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
         number for number in distinct_groups(strength, rows) if strength[number] >= LEAST_STRENGTH
     ]
     order = order[:MOST_GROUPS]
-    chosen = [replace(cells[n].reach, weight=np.array([weights[n]])) for n in order]
+    likeness = joining.likeness([rows[n] for n in order], [cells[n].strength for n in order])
     return Grown(
-        Reach.joined(pool.text.shape[1], pool.image.shape[1], chosen),
         np.array([strength[number] for number in order]),
+        np.array([cells[number].counts for number in order]).reshape(len(order), len(COUNTED)),
         tuple(rows[number] for number in order),
-        np.array([cells[number].strength for number in order]),
-        joining.likeness([rows[n] for n in order], [cells[n].strength for n in order]),
+        likeness.middle[:, pool.text.shape[1] :],
+        likeness,
     )
 
 
@@ -398,34 +350,31 @@ class _Joining:
 
     def __init__(self, pool: Pool) -> None:
         self._pool, self._odd = pool, np.flatnonzero(pool.share <= CONFLICTING)
+        self._both = np.concatenate([pool.text, pool.image], axis=1)
         step = max(1, -(-len(pool.sampled) // BACKGROUND))
         self._background = pool.sampled[::step]
         # of an item, how many items the background says for it
-        self._usual = np.zeros(len(pool.key))
+        self._usual = np.zeros(len(pool.key), dtype=np.float32)
         self._usual[self._background] = pool.weight[self._background] * step
-        self._rest = np.concatenate(
-            [
-                self._near(some, self._background) @ self._usual[self._background]
-                for some in (
-                    self._odd[start : start + BLOCK] for start in range(0, len(self._odd), BLOCK)
-                )
-            ]
-            or [np.empty(0)]
-        )
+        self._rest = np.zeros(len(self._odd), dtype=np.float32)
+        for start in range(0, len(self._odd), BLOCK):
+            some = slice(start, start + BLOCK)
+            near = self._near(self._odd[some], self._background)
+            self._rest[some] = near @ self._usual[self._background]
 
     def _near(self, rows: Index, others: Index) -> Vectors:
-        text, image, key = self._pool.text, self._pool.image, self._pool.key
-        return _near(text[rows], image[rows], key[rows], text[others], image[others], key[others])
+        both, key = self._both, self._pool.key
+        return _near(both[rows], key[rows], both[others], key[others])
 
-    def _of(self, group: Index) -> tuple[Numbers, float, Index, Numbers]:
+    def _of(self, group: Index) -> tuple[Numbers, float, Index, Vectors]:
         """Return what each conflicting item has of a group, what is enough, and the compared items and weights."""
         few = group[:: max(1, -(-len(group) // MOST_MEMBERS))]
-        mine = self._pool.weight[few] * (len(group) / len(few))
+        mine = (self._pool.weight[few] * (len(group) / len(few))).astype(np.float32)
         near = self._near(self._odd, few)
-        part = _part(near, mine, self._rest + near @ (mine - self._usual[few]))
-        has = _demanding(part, self._pool.share[self._odd])
-        own = np.isin(self._odd, group)
-        return has, LIKE * float(np.median(has[own])), few, mine
+        every = self._rest + near @ (mine - self._usual[few])
+        has = _part(near @ mine, every, self._pool.share[self._odd])
+        least = LIKE * float(np.median(has[np.isin(self._odd, group)]))
+        return has, max(least, 1e-12), few, mine
 
     def whole(self, cell: Index) -> Index:
         """Return the conflicting items of a cell and those that are like them."""
@@ -440,39 +389,32 @@ class _Joining:
 
     def likeness(self, groups: Sequence[Index], strength: Sequence[float]) -> Likeness:
         """Return what makes an item of any shard one of some groups."""
-        pool, back = self._pool, self._background
-        found = [self._of(group) for group in groups]
+        found, back = [self._of(group) for group in groups], self._background
         items = np.concatenate([*(few for _, _, few, _ in found), back]).astype(np.intp)
-        none = np.empty((0, pool.text.shape[1])), np.empty((0, pool.image.shape[1]))
-        middles = [
-            np.array([unit(side[group].mean(axis=0)) for group in groups] or empty, np.float32)
-            for side, empty in zip((pool.text, pool.image), none, strict=True)
-        ]
-        floor = [
-            [
-                float((side[group] @ middle[n]).min())
-                for side, middle in zip((pool.text, pool.image), middles, strict=True)
-            ]
-            for n, group in enumerate(groups)
-        ]
+        mine = np.zeros((len(items), len(groups)), dtype=np.float32)
+        every = np.where(np.arange(len(items)) < len(items) - len(back), 0, self._usual[items])
+        every = np.tile(every[:, None], len(groups))
+        end = 0
+        for n, (_, _, few, weight) in enumerate(found):
+            start, end = end, end + len(few)
+            mine[start:end, n], every[start:end, n] = weight, weight - self._usual[few]
+        width = self._pool.text.shape[1]
+        middle = np.empty((len(groups), self._both.shape[1]), dtype=np.float32)
+        floor = np.empty(len(groups), dtype=np.float32)
+        for n, group in enumerate(groups):
+            for side in (slice(None, width), slice(width, None)):
+                middle[n, side] = unit(self._both[group, side].mean(axis=0))
+            floor[n] = (
+                self._both[group] @ middle[n]
+            ).min() - 1e-5  # sums differ in the last digits
         return Likeness(
-            pool.text[items],
-            pool.image[items],
-            pool.key[items],
-            np.concatenate(
-                [
-                    *(np.full(len(few), n) for n, (_, _, few, _) in enumerate(found)),
-                    np.full(len(back), -1),
-                ]
-            ),
-            np.concatenate([*(mine for _, _, _, mine in found), np.zeros(len(back))]),
-            np.concatenate(
-                [*(mine - self._usual[few] for _, _, few, mine in found), self._usual[back]]
-            ),
-            middles[0],
-            middles[1],
-            np.array(floor, np.float32).T.reshape(len(groups), 2),
-            np.array([max(least, 1e-12) for _, least, _, _ in found]),
+            self._both[items],
+            self._pool.key[items],
+            mine,
+            every,
+            middle,
+            floor,
+            np.array([least for _, least, _, _ in found]),
             np.array(strength),
         )
 
@@ -571,7 +513,6 @@ def _grown(
     middles = [np.repeat(unit(side[core].mean(axis=0))[None], len(EDGES), axis=0) for side in sides]
     members = [core] * len(EDGES)
     for _ in range(ROUNDS):
-        used = [middle.copy() for middle in middles]
         alike = [side @ middle.T for side, middle in zip(sides, middles, strict=True)]
         cuts = np.stack([_cut(one[sampled]) for one in alike], axis=1)
         inside = (alike[0] > cuts[:, 0]) & (alike[1] > cuts[:, 1])
@@ -591,13 +532,7 @@ def _grown(
         if best is None or strength > best.strength:
             misplaced = _misplaced(pool, rows, calm)[0]
             if best is None or strength * misplaced > best.strength:
-                reach = Reach(
-                    used[0][number][None],
-                    used[1][number][None],
-                    cuts[number][None].astype(np.float32),
-                    np.array([misplaced]),
-                )
-                best = _Cell(rows, strength * misplaced, counts, reach)
+                best = _Cell(rows, strength * misplaced, counts)
     assert best is not None
     return best
 
@@ -635,7 +570,7 @@ def _misplaced(pool: Pool, rows: Index, calm: Index) -> tuple[float, float]:
     if not len(calm):
         return 0.0, 0.0
     share = float(pool.weight[rows].sum()) / max(float(pool.weight[calm].sum()), 1e-9)
-    count = min(max(round(share * len(calm)), FEWEST_CALM), len(calm))
+    count = min(max(round(share * len(calm)), FEWEST_IMAGES), len(calm))
     topic, place = (unit(side[rows].mean(axis=0)) for side in (pool.text, pool.image))
     same, homes = 1.0, []
     for side, other, middle, (low, high) in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,8 @@ class Items:
     Attributes:
         text: What each says, unit vectors, shape `(m, k)`.
         image: Its image, shape `(m, k)`.
+        key: Its image as a number among all shards, shape `(m,)`: those with one number do not count for each other.
+        row: A row of each, shape `(m,)`.
         fold: Its fold, shape `(m,)`.
         at: Its image, index into `Reduced.image`, shape `(m,)`.
         others: Sum of the other captions of its image, shape `(m, k)`; None in the view of images.
@@ -64,6 +67,8 @@ class Items:
 
     text: Vectors
     image: Vectors
+    key: Index
+    row: Index
     fold: Index
     at: Index
     others: Vectors | None = None
@@ -138,24 +143,17 @@ def image_items(reduced: Reduced) -> Items:
     else:
         text = np.empty_like(reduced.text)
         text[reduced.image_at] = reduced.text
-    return Items(text, reduced.image, reduced.fold, np.arange(images))
-
-
-def item_owners(reduced: Reduced, items: Items, crowd: float) -> Index:
-    """Return the number of the image of each item in its shard, shape `(m,)`.
-
-    The captions of one image do not count for each other, except where it has far more captions than others (attack I):
-    each of those gets a negative number of its own.
-    """
-    owner = reduced.owner[items.at]
-    if items.others is None:
-        return owner
-    many = np.bincount(items.at, minlength=len(reduced.image))[items.at] > crowd
-    return np.where(many, -1 - reduced.row, owner)
+    row = np.empty(images, dtype=np.intp)
+    row[reduced.image_at[::-1]] = reduced.row[::-1]  # the first one
+    key = keys(reduced.shard, reduced.owner)
+    return Items(text, reduced.image, key, row, reduced.fold, np.arange(images))
 
 
 def pair_items(reduced: Reduced, crowd: float, weight: Values | None = None) -> Items:
     """Return one item a pair.
+
+    The captions of one image do not count for each other, except where it has far more captions than others (attack I):
+    each of those counts as an image of its own.
 
     Args:
         reduced: The rows.
@@ -166,8 +164,11 @@ def pair_items(reduced: Reduced, crowd: float, weight: Values | None = None) -> 
     weight = np.ones(len(at), dtype=np.float32) if weight is None else weight
     said = reduced.text * weight[:, None]
     others = group_sums(said, at, images)[at] - said
-    others[np.bincount(at, minlength=images)[at] > crowd] = 0
-    return Items(reduced.text, reduced.image[at], reduced.fold[at], at, others)
+    many = np.bincount(at, minlength=images)[at] > crowd
+    others[many] = 0
+    owner = np.where(many, -1 - reduced.row, reduced.owner[at])
+    key = keys(reduced.shard[at], owner)
+    return Items(reduced.text, reduced.image[at], key, reduced.row, reduced.fold[at], at, others)
 
 
 def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
@@ -181,11 +182,6 @@ def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
     ones = np.ones(len(group), dtype=np.float32)
     membership = csr_matrix((ones, (group, np.arange(len(group)))), shape=(groups, len(group)))
     return np.asarray(membership @ vectors, dtype=np.float32)
-
-
-def item_keys(reduced: Reduced, items: Items, crowd: float) -> Index:
-    """Return the image of each item as a number of its own among all shards, shape `(m,)` (`item_owners`)."""
-    return keys(reduced.shard[items.at], item_owners(reduced, items, crowd))
 
 
 def keys(shard: Index, owner: Index) -> Index:
@@ -292,6 +288,34 @@ class Rows(Stored):
         cells = np.zeros(count, dtype=np.int32)
         found[row], cells[row] = conflict, cell
         return cls(found, cells)
+
+
+@dataclass(frozen=True)
+class Scored(Stored):
+    """Items of one view, with their conflict and the cells that they are in.
+
+    Attributes:
+        text: What each says, unit vectors, shape `(m, k)`.
+        image: Its image, shape `(m, k)`.
+        key: Its image as a number, shape `(m,)`.
+        conflict: Its conflict, shape `(m,)`.
+        cell: Caption cell x cells + image cell, shape `(m,)`.
+    """
+
+    text: Vectors
+    image: Vectors
+    key: Index
+    conflict: Values
+    cell: Index
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scored], rows: Sequence[Index | slice]) -> Scored:
+        """Join some items of each part."""
+        every = [
+            [one[some] for one in vars(part).values()]
+            for part, some in zip(parts, rows, strict=True)
+        ]
+        return cls(*map(np.concatenate, zip(*every, strict=True)))
 
 
 def count_in_cells(

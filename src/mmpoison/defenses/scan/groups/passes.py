@@ -7,283 +7,70 @@ function of a shard and of what earlier passes found; parts are merged in the or
    to it.
 2. `CountsPass` scores the conflict of every row and counts rows in cells; `items.flag` chooses cells.
 3. `GatherPass` reads items of flagged cells; `growth.grow_groups` finds groups among them and the sample.
-4. `GrowPass` counts the items near each group, lists its rows and scores every row; `groups_of` joins the counts.
+4. `GrowPass` lists the rows of each group and scores every row; `groups_of` joins them.
 
 Passes 2 and 4 read all rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.progress import ProgressFor, silent
 from mmpoison.defenses.scan.groups.fit import (
-    Background,
     GroupModel,
     Start,
     fit_model,
     fit_start,
 )
 from mmpoison.defenses.scan.groups.growth import (
-    CONFLICTING,
     COUNTED,
     MOST_GROUPS,
     Grown,
     Likeness,
     Pool,
-    Reach,
-    count_cell,
     distinct_groups,
     expected_share,
     grow_groups,
-    strength_of,
 )
 from mmpoison.defenses.scan.groups.items import (
     IMAGES,
     Counts,
     Rows,
+    Scored,
     cells_of,
     count_in_cells,
     flag,
-    image_items,
-    item_keys,
     keys,
-    pair_items,
     rows_of_cells,
 )
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
+from mmpoison.defenses.scan.read.pass_runner import (
+    Earlier,
+    PassRunner,
+    ReadPairs,
+    State,
+    vectors_of,
+)
 from mmpoison.defenses.scan.read.vector_shard import (
-    SAMPLE,
     Arrays,
     Index,
-    Sample,
-    SamplePlan,
     Values,
     Vectors,
     VectorShard,
-    distances,
     hashes,
     part_of,
     prefixed,
-    sample_part,
 )
-from mmpoison.statistics import Estimate, true_pair_auroc
 
 Numbers = npt.NDArray[np.float64]
 
-
-State = Callable[[], Arrays]
-"""Gives what an earlier pass found; it is sent to workers."""
-
-READ, COUNTS, GATHER, SCORE = "1-read", "2-counts", "3-gather", "4-score"
-"""Names of the passes."""
-
-
-Earlier = Callable[[str, int, Any], Arrays]
-"""`earlier(name, number, shard)` gives the result of an earlier pass over a shard; it is sent to workers."""
-
-
-class PassRunner:
-    """Runs passes over shards in this process; `ShardRunner` has workers do it, with files between the passes.
-
-    Args:
-        shards: The shards, in the order of their numbers.
-
-    Attributes:
-        shards: Those that can be read, by number.
-    """
-
-    def __init__(self, shards: Mapping[int, Any]) -> None:
-        self.shards = dict(shards)
-        self._found: dict[tuple[str, int], Arrays] = {}
-
-    @property
-    def earlier(self) -> Earlier:
-        """Reads results of earlier passes."""
-        return lambda name, number, shard: self._found[name, number]
-
-    def run(self, name: str, title: str, compute: Callable[[Any, int], Arrays]) -> None:
-        """Run a pass over all shards.
-
-        Args:
-            name: Name of the pass.
-            title: What a user sees.
-            compute: Gives the result of a shard and its number, which seeds what is random.
-        """
-        for number, shard in self.shards.items():
-            self._found[name, number] = compute(shard, number)
-
-    def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
-        """Read arrays of the result of one shard."""
-        return tuple(self._found[name, number][one] for one in arrays)
-
-    def whole_parts(self, name: str, only: str = "") -> Iterator[tuple[int, Arrays]]:
-        """Read the results of a pass in the order of the shards: all arrays, or those whose names begin so."""
-        for number in sorted(self.shards):
-            yield number, self._found[name, number]
-
-    def state(self, name: str, arrays: Arrays) -> State:
-        """Store what passes found, for the later ones."""
-        return lambda: arrays
-
-
-def vectors_of(shard: Any, number: int) -> VectorShard:
-    """Return the vectors of a shard, and which rows share an image.
-
-    Args:
-        shard: One in memory, or of a source of embeddings (`mmpoison.defenses.scan.read.shards.Shard`).
-        number: Its place in the source.
-
-    Raises:
-        ShardError: If it cannot be read.
-    """
-    if isinstance(shard, VectorShard):
-        return shard
-    text, image = shard.vectors()
-    images = shard.image_ids()
-    image_of = None if images is None else np.unique(images, return_inverse=True)[1]
-    return VectorShard(number, text, image, image_of)
-
-
-@dataclass(frozen=True)
-class ReadPass:
-    """Computes the distances of the pairs of a shard, and draws its part of the sample.
-
-    Attributes:
-        plan: Says what is drawn.
-    """
-
-    plan: SamplePlan
-
-    def __call__(self, shard: Any, number: int) -> Arrays:
-        """Compute the result of a shard: `distance`, NaN where it means nothing, and the sample."""
-        vectors = vectors_of(shard, number)
-        found = np.full(len(vectors), np.nan, dtype=np.float32)
-        if vectors.text.shape == vectors.image.shape:
-            found = distances(vectors.text, vectors.image)
-        return {
-            **prefixed("sample", sample_part(vectors, self.plan).to_arrays()),
-            "distance": found,
-        }
-
-
-@dataclass(frozen=True)
-class ReadPairs:
-    """Pairs that `ReadPass` has read: what every method scores.
-
-    Attributes:
-        runner: Runs passes over the shards.
-        sample: A random sample of the pairs.
-        seed: Of everything random.
-        progress: Gives a progress callback for a named step.
-    """
-
-    runner: PassRunner
-    sample: Sample
-    seed: int = 0
-    progress: ProgressFor = silent
-
-    @cached_property
-    def starts(self) -> Mapping[int, int]:
-        """Number of the first row of each shard through all shards."""
-        numbers = sorted(self.runner.shards)
-        ends = np.cumsum([0, *(self.runner.shards[number].rows for number in numbers)])
-        return dict(zip(numbers, ends.tolist(), strict=False))
-
-    @property
-    def rows(self) -> int:
-        """How many pairs there are."""
-        return sum(shard.rows for shard in self.runner.shards.values())
-
-    @cached_property
-    def units(self) -> tuple[Vectors, Vectors]:
-        """Unit vectors of the captions and images of a small sample; empty where distances mean nothing."""
-        few = self.sample.first(FEW_UNITS)
-        if few.text.shape != few.image.shape:
-            return np.empty((0, 1), np.float32), np.empty((0, 1), np.float32)
-        sides = [np.asarray(side, dtype=np.float64) for side in (few.text, few.image)]
-        text, image = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
-        return text.astype(np.float32), image.astype(np.float32)
-
-    @cached_property
-    def judge(self) -> Estimate | None:
-        """How often captions are nearer to their own image than to a random one; None where that cannot be said."""
-        return true_pair_auroc(*self.units)
-
-    def distance(self, number: int) -> Values:
-        """Return the cosine distance of each pair of a shard, shape `(n,)`."""
-        return self.runner.part(READ, number, "distance")[0]
-
-    def vectors(self) -> VectorShard:
-        """Read all shards into one in memory, with the captions where they are known."""
-        return join_shards([shard for _, shard in sorted(self.runner.shards.items())])
-
-
-def join_shards(shards: Sequence[Any]) -> VectorShard:
-    """Read shards into one in memory, with the captions where they are known."""
-    read = [vectors_of(shard, number) for number, shard in enumerate(shards)]
-    texts = [shard.captions() for shard in shards]
-    owners, images = [], 0
-    for one in read:
-        owners.append(np.unique(one.owner, return_inverse=True)[1] + images)
-        images = int(owners[-1].max(initial=images - 1)) + 1
-    return VectorShard(
-        0,
-        np.concatenate([one.text for one in read]),
-        np.concatenate([one.image for one in read]),
-        np.concatenate(owners),
-        None
-        if None in texts
-        else np.array([text for some in texts for text in some or ()], dtype=object),
-    )
-
-
-FEW_UNITS = 2048
-"""Pairs of the sample that are compared with random pairs."""
-
-
-def read_pairs(
-    runner: PassRunner,
-    compute: Callable[[Any, int], Arrays],
-    seed: int = 0,
-    progress: ProgressFor = silent,
-) -> ReadPairs:
-    """Read all shards: the first pass.
-
-    Args:
-        runner: Runs passes over the shards.
-        compute: A `ReadPass`, or what gives its result and more.
-        seed: Of everything random.
-        progress: Gives a progress callback for a named step.
-
-    Raises:
-        InputError: If no shard can be read, or their embeddings have different dimensions.
-    """
-    runner.run(READ, "reading embeddings", compute)
-    parts = runner.whole_parts(READ, only="sample/")
-    samples = [Sample.from_arrays(part_of("sample", part)) for _, part in parts]
-    return ReadPairs(runner, Sample.joined(samples), seed, progress)
-
-
-def read_memory(
-    shard: VectorShard, seed: int = 0, progress: ProgressFor = silent, *, sample: int = SAMPLE
-) -> ReadPairs:
-    """Read pairs in memory: one shard.
-
-    Args:
-        shard: All pairs.
-        seed: Of everything random.
-        progress: Gives a progress callback for a named step.
-        sample: Pairs in the sample.
-    """
-    plan = SamplePlan(max(1, len(shard)), sample, seed)
-    return read_pairs(PassRunner({shard.number: shard}), ReadPass(plan), seed, progress)
+COUNTS, GATHER, SCORE = "2-counts", "3-gather", "4-score"
+"""Names of the passes that look for groups."""
 
 
 @dataclass(frozen=True)
@@ -304,9 +91,9 @@ class CountsPass:
         place = cells_of(reduced.image, model.images)
         arrays: Arrays = {}
         for view in model.views:
-            items = model.start.items(view, reduced)
+            items = model.start.judged_items(view, reduced)
             conflict, _ = model.start.fits[view].conflict(items)
-            cell = cells_of(items.text, model.captions) * len(model.images) + place[items.at]
+            cell = model.cells(items, place)
             counts = count_in_cells(
                 conflict,
                 cell,
@@ -348,62 +135,41 @@ class GatherPass:
             drawn = hashes(model.start.seed, f"gather/{view}", number, item)
             # the upper 53 bits as a share in [0, 1)
             part = (drawn >> np.uint64(11)) * 2.0**-53 < chance.ravel()[rows.cell[chosen]]
-            arrays |= prefixed(view, _read(vectors, rows, model, view, chosen[part]))
+            arrays |= prefixed(view, _read(vectors, rows, model, view, chosen[part]).to_arrays())
         return arrays
 
 
-GATHERED = ("text", "image", "key", "conflict", "cell")
-
-
-def _read(shard: VectorShard, rows: Rows, model: GroupModel, view: str, chosen: Index) -> Arrays:
+def _read(shard: VectorShard, rows: Rows, model: GroupModel, view: str, chosen: Index) -> Scored:
     """Read the items of some rows; in the view of images of all rows of their images."""
     needed = chosen
     if shard.image_of is not None:
         # how many captions an image has is known from all of them
         needed = np.flatnonzero(np.isin(shard.image_of, np.unique(shard.image_of[chosen])))
-    text, image, key, row = items_near(shard, model, view, needed)
-    some = np.arange(len(row)) if view == IMAGES else np.flatnonzero(np.isin(row, chosen))
+    items = model.start.items(view, model.start.reduce(shard, needed))
     # the conflict is not computed again: other blocks of rows may differ in the last digit
-    return {
-        "text": text[some],
-        "image": image[some],
-        "key": key[some],
-        "conflict": rows.conflict[row[some]],
-        "cell": rows.cell[row[some]].astype(np.intp),
-    }
-
-
-def items_near(
-    shard: VectorShard, model: GroupModel, view: str, rows: Index | None = None
-) -> tuple[Vectors, Vectors, Index, Index]:
-    """Return the items of some rows of a shard, all by default, without what the regressions need besides.
-
-    Returns:
-        What they say and their images, unit vectors `(n, k)`; their images as numbers; and a row of each, `(n,)`.
-    """
-    reduced = model.start.reduce(shard, rows)
-    crowd = model.start.crowd
-    items = image_items(reduced) if view == IMAGES else pair_items(reduced, crowd)
-    row = reduced.row
-    if view == IMAGES:
-        row = row[np.unique(reduced.image_at, return_index=True)[1]]
-    return items.text, items.image, item_keys(reduced, items, crowd), row
+    conflict, cell = rows.conflict[items.row], rows.cell[items.row].astype(np.intp)
+    found = Scored(items.text, items.image, items.key, conflict, cell)
+    return (
+        found
+        if view == IMAGES
+        else Scored.joined([found], [np.flatnonzero(np.isin(items.row, chosen))])
+    )
 
 
 @dataclass(frozen=True)
 class GrowPass:
-    """Counts the items of a shard near each group, lists the rows of the groups, and scores every row.
+    """Lists the rows of a shard that belong to each group, and scores every row.
 
     Attributes:
         model: The model.
         counts: Counts of all shards, for each view.
-        reaches: Where the groups of each view are, and what is like them.
+        likenesses: What belongs to the groups of each view.
         earlier: Reads results of earlier passes.
     """
 
     model: State
     counts: State
-    reaches: State
+    likenesses: State
     earlier: Earlier
 
     def __call__(self, shard: Any, number: int) -> Arrays:
@@ -411,101 +177,54 @@ class GrowPass:
 
         Returns:
             `score`: minus log10 of the share of items that conflict as much in one of the views, and more as far as an
-            item is like those of a strong group, NaN for unusable rows, shape `(n,)`. For each view `cell`, the counts
-            of each group (`COUNTED`), shape `(g, 10)`; and `member`, rows, groups and images, shape `(3, m)`.
+            item is like those of a strong group, NaN for unusable rows, shape `(n,)`. For each view `member`, rows,
+            groups and images, shape `(3, m)`.
         """
         model, vectors = GroupModel.from_arrays(self.model()), vectors_of(shard, number)
-        counts, reaches = self.counts(), self.reaches()
-        found = self.earlier(COUNTS, number, shard)
-        least, lifted = np.full(len(vectors), np.inf), np.zeros(len(vectors))
-        arrays: Arrays = {}
+        counts, likenesses = self.counts(), self.likenesses()
+        found, reduced = self.earlier(COUNTS, number, shard), model.start.reduce(vectors)
+        row, owner = reduced.row, vectors.owner
+        scores, arrays = [], {}
         for view in model.views:
-            rows = Rows.from_arrays(part_of(f"rows/{view}", found))
-            reach = Reach.from_arrays(part_of(f"reach/{view}", reaches))
-            likeness = Likeness.from_arrays(part_of(f"likeness/{view}", reaches))
-            share = np.full(len(vectors), np.nan)
-            usable = ~np.isnan(rows.conflict)
-            share[usable] = Counts.from_arrays(part_of(view, counts)).share_above(
-                rows.conflict[usable]
-            )
-            least = np.minimum(least, share)
-            text, image, key, row = items_near(vectors, model, view)
-            near_text, near_image = reach.near(text, image)
-            odd, one = share[row] <= CONFLICTING, np.ones(len(row))
-            like = likeness.of(text, image, key, share[row])
-            cells = [
-                count_cell(near_text[:, group], near_image[:, group], key, odd, one)
-                for group in range(len(reach))
-            ]
-            arrays[f"cell/{view}"] = np.array(cells).reshape(len(reach), len(COUNTED))
-            lift = np.zeros(len(vectors))
-            lift[row] = np.max(np.minimum(like, 1) * likeness.strength, axis=1, initial=0.0)
-            if view == IMAGES:  # one row has the item of an image, which stands for all of its rows
-                image_of = np.unique(vectors.owner, return_inverse=True)[1]
-                of_image = np.zeros(image_of.max(initial=0) + 1)
-                np.maximum.at(of_image, image_of, lift)
-                lift = of_image[image_of]
-            lifted = np.maximum(lifted, lift)
-            item, group = np.nonzero((near_text & near_image & odd[:, None]) | (like >= 1))
-            arrays[f"member/{view}"] = _members(vectors, view, row[item], group, usable)
-        arrays["score"] = (lifted - np.log10(np.minimum(least, 1))).astype(np.float32)
-        return arrays
-
-
-def _members(
-    shard: VectorShard, view: str, row: Index, group: Index, usable: npt.NDArray[np.bool_]
-) -> Index:
-    """Return rows, their groups and images, shape `(3, m)`; an image stands for all of its rows."""
-    if view == IMAGES and shard.image_of is not None:
-        owner = shard.image_of
-        parts = [
-            np.stack([rows, np.full(len(rows), number)])
-            for number in np.unique(group)
-            for rows in (np.flatnonzero(np.isin(owner, owner[row[group == number]]) & usable),)
-        ]
-        row, group = np.concatenate([np.empty((2, 0), np.intp), *parts], axis=1)
-    order = np.lexsort((row, group))
-    return np.stack([row[order], group[order], shard.owner[row[order]]])
+            conflict = Rows.from_arrays(part_of(f"rows/{view}", found)).conflict
+            likeness = Likeness.from_arrays(part_of(view, likenesses))
+            items = model.start.items(view, reduced)
+            share = Counts.from_arrays(part_of(view, counts)).share_above(conflict[items.row])
+            like = likeness.of(items.text, items.image, items.key, share)
+            lift = np.max(np.minimum(like, 1) * likeness.strength, axis=1, initial=0.0)
+            of_row = reduced.image_at if view == IMAGES else slice(None)
+            scores.append((share[of_row], lift[of_row]))
+            group, at = np.nonzero(like[of_row].T >= 1)
+            arrays[f"member/{view}"] = np.stack([row[at], group, owner[row[at]]])
+        shares, lifts = np.stack(scores, axis=1)
+        score = np.full(len(vectors), np.nan, dtype=np.float32)
+        score[row] = lifts.max(axis=0) - np.log10(np.minimum(shares.min(axis=0), 1))
+        return {**arrays, "score": score}
 
 
 def pool_of(
-    background: Background,
-    counts: Counts,
-    chance: Numbers,
-    gathered: Mapping[str, npt.NDArray[Any]],
-    cell: Index,
-    border: float,
+    sampled: Scored, gathered: Sequence[Scored], counts: Counts, chance: Numbers, border: float
 ) -> Pool:
     """Put the gathered items of flagged cells in the place of those of the sample.
 
     Args:
-        background: Sampled items.
+        sampled: Sampled items.
+        gathered: The gathered items of each shard.
         counts: Of all shards.
         chance: Which share of the items of each cell was gathered.
-        gathered: The gathered items.
-        cell: Cell of each sampled item.
         border: Items with more conflict were gathered.
     """
-    high = background.conflict > border
-    rest = np.flatnonzero(~(high & (chance.ravel()[cell] > 0)))
-    order = np.argsort(-gathered["conflict"], kind="stable")
-    conflict = np.concatenate([gathered["conflict"][order], background.conflict[rest]])
+    every = Scored.joined(gathered, [slice(None)] * len(gathered))
+    order = np.argsort(-every.conflict, kind="stable")
+    rest = ~((sampled.conflict > border) & (chance.ravel()[sampled.cell] > 0))
+    every = Scored.joined([every, sampled], [order, np.flatnonzero(rest)])
+    weight = np.full(len(every.key), max(1.0, len(counts) / max(len(sampled.key), 1)))
     first = len(order)
-    everything = bool((chance == 1).all())
-    return Pool(
-        np.concatenate([gathered["text"][order], background.items.text[rest]]),
-        np.concatenate([gathered["image"][order], background.items.image[rest]]),
-        np.concatenate([gathered["key"][order], background.key[rest]]),
-        counts.share_above(conflict),
-        np.concatenate(
-            [
-                1 / chance.ravel()[gathered["cell"][order]],
-                np.full(len(rest), max(1.0, len(counts) / max(len(background.conflict), 1))),
-            ]
-        ),
-        np.arange(first),
-        np.arange(0 if everything else first, len(conflict)),
-    )
+    weight[:first] = 1 / chance.ravel()[every.cell[:first]]
+    share = counts.share_above(every.conflict)
+    start = 0 if (chance == 1).all() else first
+    sides = every.text, every.image, every.key
+    return Pool(*sides, share, weight, np.arange(first), np.arange(start, len(weight)))
 
 
 @dataclass(frozen=True)
@@ -522,6 +241,7 @@ class Group:
         hardest: The same share of clean sets whose mistakes have favourites by construction; None where that was not
             measured.
         images: How many images its pairs are on.
+        image: Middle of its images in the space that they are compared in, shape `(k,)`.
         learned: Whether its images conflict because a model has learned them (`mmpoison.defenses.scan.cut.trace`).
     """
 
@@ -533,6 +253,7 @@ class Group:
     false_alarms: float
     hardest: float | None
     images: int
+    image: Vectors
     learned: bool = False
 
     def __len__(self) -> int:
@@ -576,19 +297,9 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
     grown: dict[str, Grown] = {}
     for done, view in enumerate(model.views):
         comparing(done, len(model.views))
-        known = background[view]
-        images = cells_of(known.items.image, model.images)
-        pool = pool_of(
-            known,
-            counts[view],
-            chances[view],
-            {
-                name: np.concatenate([part[f"{view}/{name}"] for _, part in gathered])
-                for name in GATHERED
-            },
-            cells_of(known.items.text, model.captions) * len(model.images) + images,
-            model.border[view],
-        )
+        items = [Scored.from_arrays(part_of(view, part)) for _, part in gathered]
+        chance, border = chances[view], model.border[view]
+        pool = pool_of(background[view], items, counts[view], chance, border)
         grown[view] = grow_groups(pool)
     comparing(len(model.views), len(model.views))
     grow = GrowPass(
@@ -596,35 +307,33 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
         runner.state("counts", joined({v: one.to_arrays() for v, one in counts.items()})),
         runner.state(
             "groups",
-            joined({f"reach/{view}": one.reach.to_arrays() for view, one in grown.items()})
-            | joined({f"likeness/{view}": one.likeness.to_arrays() for view, one in grown.items()}),
+            joined({view: one.likeness.to_arrays() for view, one in grown.items()}),
         ),
         runner.earlier,
     )
     runner.run(SCORE, "scoring pairs", grow)
-    return groups_of(runner, {view: one.reach for view, one in grown.items()}), start
+    return groups_of(runner, grown), start
 
 
-def groups_of(runner: PassRunner, reaches: Mapping[str, Reach]) -> tuple[Group, ...]:
-    """Add the counts of all shards, and join the groups of both views, the strongest first."""
-    found: list[tuple[float, Numbers, Index]] = []  # rows as shard, row and image
-    for view, reach in reaches.items():
-        cells, members = np.zeros((len(reach), len(COUNTED))), []
+def groups_of(runner: PassRunner, grown: Mapping[str, Grown]) -> tuple[Group, ...]:
+    """Join the groups of both views with the rows of all shards, the strongest first."""
+    found = []  # rows as shard, row and image
+    for view, groups in grown.items():
+        members = []
         for number in sorted(runner.shards):
-            cell, member = runner.part(SCORE, number, f"cell/{view}", f"member/{view}")
-            cells += cell
+            (member,) = runner.part(SCORE, number, f"member/{view}")
             members.append(np.vstack([np.full(member.shape[1], number), member]))
         shard, row, group, owner = np.concatenate(members, axis=1)
-        for place, counts in enumerate(cells):
+        for place, strength in enumerate(groups.strength.tolist()):
             mine = np.stack([shard, row, owner])[:, group == place]
-            found.append((strength_of(counts, float(reach.weight[place])), counts, mine))
-    found = [one for one in found if one[0] > 0]
+            if mine.size:
+                found.append((strength, groups.counts[place], mine, groups.places[place]))
     numbers = [keys(one[2][0], one[2][1]) for one in found]
     chosen = distinct_groups([one[0] for one in found], numbers)
     return tuple(_group(*found[number]) for number in chosen[:MOST_GROUPS])
 
 
-def _group(strength: float, counts: Numbers, rows: Index) -> Group:
+def _group(strength: float, counts: Numbers, rows: Index, image: Vectors) -> Group:
     shard, row, owner = rows
     named = dict(zip(COUNTED, counts.tolist(), strict=True))
     return Group(
@@ -636,6 +345,7 @@ def _group(strength: float, counts: Numbers, rows: Index) -> Group:
         false_alarms_at(strength),
         false_alarms_at(strength, "hardest"),
         len(np.unique(keys(shard, owner))),
+        image,
     )
 
 

@@ -338,11 +338,11 @@ def _data_path(source: str, out: Path) -> str | None:
 
 def _group_json(judged: Judged, described: DescribedGroup, runner: ShardRunner) -> dict[str, Any]:
     places = described.examples
-    ids = {number: _ids_of(runner.shards[number]) for number in {p.shard for p in places}}
+    ids = {number: _ids_of(runner.shards[number]) for number, _ in places}
     root = None if judged.opened.pairs is None else judged.opened.pairs.root
     examples = [
-        {"caption": caption, **_example(runner.shards[p.shard], ids[p.shard], p.row, root)}
-        for p, caption in zip(places, described.captions, strict=True)
+        {"caption": caption, **_example(runner.shards[number], ids[number], row, root)}
+        for (number, row), caption in zip(places, described.captions, strict=True)
     ]
     return {
         **_without(described.to_json(), "example_captions", "conflicting", "expected"),
