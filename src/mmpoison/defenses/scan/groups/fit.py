@@ -290,49 +290,12 @@ def _fit_once(reduced: Reduced, crowd: float, weights: Mapping[str, Values]) -> 
             some = image_items(reduced)
             sums = image_sums(some, weight)
         else:
-            some = pair_items(reduced, crowd, weight)
+            some = pair_items(reduced, crowd)
             sums = pair_sums(reduced, some, weight)
         fit = ViewFit.of(view, sums, reduced.image.shape[1], some)
         items[view], fits[view] = some, fit
         pools[view] = Pool.of(some.text, some.image, some.key, fit.conflict(some)[0])
     return Fitted(items, fits, weights, pools)
-
-
-@dataclass(frozen=True)
-class Known(Stored):
-    """The conflicting items of the sample, and which of them the fits left out.
-
-    A limit of the conflict alone would not do: items astray anywhere conflict as much as poison does, and are more.
-
-    Attributes:
-        border: Conflict up to which an item is trusted.
-        both: Caption and image of each conflicting item, shape `(n, k + l)`.
-        left_out: Whether it was left out, shape `(n,)`.
-    """
-
-    border: float
-    both: Vectors
-    left_out: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, items: Items, conflict: Values, weight: Values) -> Known:
-        """Remember the conflicting items of a sample and their weights."""
-        border = float(np.quantile(conflict, 1 - SEEDS_AMONG))
-        high = conflict > border
-        both = np.concatenate([items.text[high], items.image[high]], axis=1)
-        return cls(border, both, weight[high] == 0)
-
-    def trust(self, items: Items, conflict: Values) -> Values:
-        """Return 0 for conflicting items whose most similar known item was left out, else 1, shape `(m,)`."""
-        weight = np.ones(len(items), dtype=np.float32)
-        if not self.left_out.any():
-            return weight
-        high = np.flatnonzero(conflict > self.border)
-        for start in range(0, len(high), BLOCK):
-            some = high[start : start + BLOCK]
-            both = np.concatenate([items.text[some], items.image[some]], axis=1)
-            weight[some[self.left_out[(both @ self.both.T).argmax(axis=1)]]] = 0
-        return weight
 
 
 @dataclass(frozen=True)
@@ -345,7 +308,6 @@ class Start(Stored):
         seed: Of the run.
         crowd: An image with more captions has nothing to vouch for it but similar images.
         fits: The regressions of each view, by its name.
-        known: Which captions are trusted, in the view of pairs.
     """
 
     text: Space
@@ -353,23 +315,14 @@ class Start(Stored):
     seed: int
     crowd: float
     fits: Mapping[str, ViewFit]
-    known: Mapping[str, Known]
 
     def reduce(self, shard: VectorShard, rows: Index | None = None) -> Reduced:
         """Reduce a shard, or some rows of it."""
         return reduce_shard(shard, self.text, self.image, self.seed, rows)
 
     def items(self, view: str, reduced: Reduced) -> Items:
-        """Return the items of a view, as if all captions were trusted."""
+        """Return the items of a view."""
         return image_items(reduced) if view == IMAGES else pair_items(reduced, self.crowd)
-
-    def judged_items(self, view: str, reduced: Reduced) -> Items:
-        """Return the items of a view; captions that are not trusted do not vouch for others of their image."""
-        items = self.items(view, reduced)
-        if view == IMAGES:
-            return items
-        trusted = self.known[view].trust(items, self.fits[view].conflict(items)[0])
-        return pair_items(reduced, self.crowd, trusted)
 
 
 @dataclass(frozen=True)
@@ -415,12 +368,7 @@ def fit_start(sample: Sample, seed: int = 0) -> Start:
     reduced = reduce_sample(sample.first(FITTED), text, image, seed)
     crowd = crowd_of(reduced)
     fitted = fit_pairs(reduced, crowd)
-    known = {
-        view: Known.of(items, fitted.fits[view].conflict(items)[0], fitted.weights[view])
-        for view, items in fitted.items.items()
-        if view == PAIRS
-    }
-    return Start(text, image, seed, crowd, fitted.fits, known)
+    return Start(text, image, seed, crowd, fitted.fits)
 
 
 def fit_model(start: Start, sample: Sample) -> tuple[GroupModel, dict[str, Scored]]:
@@ -432,7 +380,7 @@ def fit_model(start: Start, sample: Sample) -> tuple[GroupModel, dict[str, Score
     reduced = reduce_sample(sample, start.text, start.image, start.seed)
     border, scored = {}, {}
     for view, fit in start.fits.items():
-        items = start.judged_items(view, reduced)
+        items = start.items(view, reduced)
         conflict = fit.conflict(items)[0]
         border[view] = float(np.quantile(conflict, 1 - SEEDS_AMONG))
         scored[view] = items, conflict

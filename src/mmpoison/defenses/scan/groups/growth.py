@@ -157,7 +157,7 @@ class Likeness(Stored):
         mine: How many items of each group each stands for, shape `(m, g)`.
         every: How many items each stands for in the company of each group, shape `(m, g)`.
         middle: Middle of the captions and of the images of each group, unit vectors, shape `(g, k + l)`.
-        floor: The least similarity of its items to that, shape `(g,)`.
+        floor: The least similarity of its captions and of its images to those, shape `(g, 2)`.
         least: What its items have at least, shape `(g,)`.
         strength: How strong its cell is, shape `(g,)`.
     """
@@ -167,7 +167,7 @@ class Likeness(Stored):
     mine: Vectors
     every: Vectors
     middle: Vectors
-    floor: Values
+    floor: Vectors
     least: Numbers
     strength: Numbers
 
@@ -181,7 +181,7 @@ class Likeness(Stored):
             share: Share of all items with at least as much conflict, shape `(n,)`.
         """
         texts, images = np.split(self.middle, [text.shape[1]], axis=1)
-        around = text @ texts.T + image @ images.T >= self.floor
+        around = (text @ texts.T >= self.floor[:, 0]) & (image @ images.T >= self.floor[:, 1])
         found = np.zeros(around.shape)
         rows = np.flatnonzero(around.any(axis=1) & (share <= CONFLICTING))
         for some in (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)):
@@ -400,13 +400,12 @@ class _Joining:
             mine[start:end, n], every[start:end, n] = weight, weight - self._usual[few]
         width = self._pool.text.shape[1]
         middle = np.empty((len(groups), self._both.shape[1]), dtype=np.float32)
-        floor = np.empty(len(groups), dtype=np.float32)
+        floor = np.empty((len(groups), 2), dtype=np.float32)
         for n, group in enumerate(groups):
-            for side in (slice(None, width), slice(width, None)):
+            for at, side in enumerate((slice(None, width), slice(width, None))):
                 middle[n, side] = unit(self._both[group, side].mean(axis=0))
-            floor[n] = (
-                self._both[group] @ middle[n]
-            ).min() - 1e-5  # sums differ in the last digits
+                alike = self._both[group, side] @ middle[n, side]
+                floor[n, at] = alike.min() - 1e-5  # the last digits of other sums differ
         return Likeness(
             self._both[items],
             self._pool.key[items],

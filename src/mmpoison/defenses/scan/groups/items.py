@@ -149,7 +149,7 @@ def image_items(reduced: Reduced) -> Items:
     return Items(text, reduced.image, key, row, reduced.fold, np.arange(images))
 
 
-def pair_items(reduced: Reduced, crowd: float, weight: Values | None = None) -> Items:
+def pair_items(reduced: Reduced, crowd: float) -> Items:
     """Return one item a pair.
 
     The captions of one image do not count for each other, except where it has far more captions than others (attack I):
@@ -158,12 +158,9 @@ def pair_items(reduced: Reduced, crowd: float, weight: Values | None = None) -> 
     Args:
         reduced: The rows.
         crowd: An image with more captions has nothing to vouch for it but similar images (attack I).
-        weight: How far each caption is trusted to say what is usual of its image, shape `(n,)`; fully by default.
     """
     at, images = reduced.image_at, len(reduced.image)
-    weight = np.ones(len(at), dtype=np.float32) if weight is None else weight
-    said = reduced.text * weight[:, None]
-    others = group_sums(said, at, images)[at] - said
+    others = group_sums(reduced.text, at, images)[at] - reduced.text
     many = np.bincount(at, minlength=images)[at] > crowd
     others[many] = 0
     owner = np.where(many, -1 - reduced.row, reduced.owner[at])

@@ -91,7 +91,7 @@ class CountsPass:
         place = cells_of(reduced.image, model.images)
         arrays: Arrays = {}
         for view in model.views:
-            items = model.start.judged_items(view, reduced)
+            items = model.start.items(view, reduced)
             conflict, _ = model.start.fits[view].conflict(items)
             cell = model.cells(items, place)
             counts = count_in_cells(
