@@ -8,7 +8,8 @@
 Features are computed once and cached. Every attacker of `attackers.py` gets the same random goals of each seed, but for
 `nearest-assigned`, whose B is one of A's five nearest classes. A row an attack goes into the JSON file; a second call
 with the same file runs what remains. `oracle` is the share caught by a linear classifier that knows the poison, on the
-same vectors: what the features allow. `relevance-filter` is the share caught by the distance at 2% lost, where the
+same vectors: what the features allow. `recall` and `precision` are those of the goal's groups that are worth a look.
+`relevance-filter` is the share caught by the distance at 2% lost, where the
 encoder is aligned.
 """
 
@@ -51,7 +52,10 @@ from mmpoison_lab.matrix.plan import random_goals
 
 LIKELY, LOOK = 0.01, 0.1
 CAUGHT = {f"caught at {loss:.1%}": loss for loss in (0.001, 0.01, 0.02, 0.05)}
-COLUMNS = (*CAUGHT, "relevance-filter", "oracle", "auroc", "first", "look", "likely", "false goals")
+COLUMNS = (
+    *(*CAUGHT, "relevance-filter", "oracle", "auroc", "first", "look", "likely", "false goals"),
+    *("recall", "precision"),
+)
 NEAREST = 5
 FOLDS = 5
 
@@ -155,6 +159,12 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
     good = ~train.poisoned
     groups = found.groups or ()
     true = [bool(bad[group.rows[0]].mean() > 0.5) for group in groups]
+    named = [
+        group.rows[0]
+        for group, own in zip(groups, true, strict=True)
+        if own and reaches(LOOK, group.strength, group.images, group.crowded)
+    ]
+    members = np.unique(np.concatenate(named)) if named else None
     distances = clean.distances(train)
     return {
         "poisoned": int(bad.sum()),
@@ -166,6 +176,8 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
         "auroc": auroc(scores[bad], scores[good]),
         "oracle": oracle(shard, bad, good, 0.02),
         "first": bool(true and true[0]),
+        "recall": None if members is None else float(bad[members].sum() / bad.sum()),
+        "precision": None if members is None else float(bad[members].mean()),
         "scores": [
             [g.strength, g.images, g.crowded, own] for g, own in zip(groups, true, strict=True)
         ],
@@ -249,7 +261,7 @@ def main(
     encoder: str = "efficientnet-minilm",
     seeds: str = "5-7",
     goals: int = 3,
-    only: str = "",
+    only: list[str] | None = None,
 ) -> None:
     """Measure, print a table, and write JSON.
 
@@ -260,13 +272,13 @@ def main(
         encoder: What the scan judges by.
         seeds: As of `mmpoison run`.
         goals: Of each seed.
-        only: Attackers whose names contain this.
+        only: Names of attackers, all unless given.
     """
 
     def jobs() -> Iterator[tuple[Row, Any]]:
         for seed in parse_seeds(seeds):
             clean = Prepared(load_dataset(data, root, seed=seed), encoder)
-            for attacker in (one for one in ATTACKERS if only in one.name):
+            for attacker in (one for one in ATTACKERS if not only or one.name in only):
                 for own in clean.goals(attacker, goals, seed):
                     who = {"attacker": attacker.name, "seed": seed, "goals": own}
                     yield who, partial(measure, clean, attacker, own, seed)

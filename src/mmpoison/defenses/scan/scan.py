@@ -171,12 +171,12 @@ def _scan(
         opened.encoder or "these embeddings",
         _given(opened, runner, settings),
     )
-    level, start = false_alarms(method) or LIKELY, found.scores.start
+    level, model = false_alarms(method) or LIKELY, found.scores.model
     described = found.described()
     planted: Sequence[PlantedSize] | None = None
     used = 0
-    if start is not None and settings.planted:
-        some = reduce_sample(read.sample.first(PLANTED_IN), start.text, start.image, settings.seed)
+    if model is not None and settings.planted:
+        some = reduce_sample(read.sample.first(PLANTED_IN), model.text, model.image, settings.seed)
         used = len(some.text)
         report = progress.progress("planting test goals")
         planted = plant_goals(

@@ -41,7 +41,7 @@ def counts(**named: float) -> npt.NDArray[np.float64]:
 
 def pool_of(data: Made, view: str) -> Pool:
     reduced = data.reduced()
-    return fit_pairs(reduced, crowd_of(reduced)).pools[view]
+    return fit_pairs(reduced, crowd_of(reduced))[view][1]
 
 
 @settings(max_examples=30, deadline=None)

@@ -74,12 +74,12 @@ class SuspiciousGroups(ScoreFilter):
             few = f"too few pairs to look for groups ({found}): give at least {FEWEST_PAIRS}"
             shards = read.runner.shards
             return PairScores(lambda n: np.zeros(shards[n].rows), groups=(), notes=(few,))
-        groups, start = find_groups(read)
+        groups, model = find_groups(read)
         if read.judge is not None and read.judge.value >= ALIGNED:
-            return PairScores(read.distance, groups, start, name=DISTANCE)
+            return PairScores(read.distance, groups, model, name=DISTANCE)
 
         def evidence(number: int) -> Values:
             (score,) = read.runner.part(SCORE, number, "score")
             return scores_of(score, number, groups)
 
-        return PairScores(evidence, groups, start)
+        return PairScores(evidence, groups, model)

@@ -183,8 +183,8 @@ class Judgement:
 
     def described(self) -> tuple[DescribedGroup, ...] | None:
         """Describe the groups in words; None by a method that finds none."""
-        groups, start = self.scores.groups, self.scores.start
-        space = self.scores.space if start is None else start.image
+        groups, model = self.scores.groups, self.scores.model
+        space = self.scores.space if model is None else model.image
         if not groups or space is None:
             return None if groups is None else ()
         return describe_groups(self.read, groups, space)

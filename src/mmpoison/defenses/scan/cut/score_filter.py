@@ -21,7 +21,7 @@ from mmpoison.defenses.cut import (
     ThresholdOption,
 )
 from mmpoison.defenses.scan.cut.thresholds import Values
-from mmpoison.defenses.scan.groups.fit import Start
+from mmpoison.defenses.scan.groups.fit import GroupModel
 from mmpoison.defenses.scan.groups.passes import Group
 from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.defenses.scan.read.vector_shard import Space
@@ -36,8 +36,8 @@ class PairScores:
         of: Gives the score of each pair of a shard by its number, shape `(n,)`: the larger the more suspicious, NaN
             where a pair cannot be judged.
         groups: Suspicious groups, the strongest first, by a method that finds them.
-        start: The spaces that they were found in, and the regressions, where goals can be planted as a test.
-        space: The space of images, where there is no `start`.
+        model: What they were found by, where goals can be planted as a test.
+        space: The space of images, where there is no model.
         facts: What else a report says of the method.
         notes: What a user should know, a line each.
         name: What the score is, where it is not the method's `score_name`.
@@ -45,7 +45,7 @@ class PairScores:
 
     of: Callable[[int], Values]
     groups: tuple[Group, ...] | None = None
-    start: Start | None = None
+    model: GroupModel | None = None
     space: Space | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -14,9 +14,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.scan.groups.growth import (
     SEEDS_AMONG,
-    Grown,
     Pool,
-    grow_groups,
     suspicious_items,
 )
 from mmpoison.defenses.scan.groups.items import (
@@ -29,10 +27,9 @@ from mmpoison.defenses.scan.groups.items import (
     cells_of,
     fit_cells,
     group_sums,
-    image_items,
-    pair_items,
     reduce_sample,
     reduce_shard,
+    view_items,
 )
 from mmpoison.defenses.scan.read.vector_shard import (
     Index,
@@ -81,31 +78,21 @@ class Sums:
     to_image: Matrices
 
 
-def image_sums(items: Items, weight: Values) -> Sums:
-    """Sum over images, each with the weight that it has; both regressions have the same sums."""
-    both = _sums(items.image, items.text, weight, items.fold)
-    return Sums(both, both)
-
-
-def pair_sums(reduced: Reduced, items: Items, weight: Values) -> Sums:
-    """Sum over pairs, in which an image counts once, however many captions it has.
+def sums_of(reduced: Reduced, items: Items, weight: Values) -> Sums:
+    """Sum over items, in which an image counts once, however many captions it has.
 
     Args:
         reduced: The rows.
-        items: Their pairs.
-        weight: How far each pair is trusted, shape `(n,)`.
+        items: Their items.
+        weight: 0 for items that are left out, else 1, shape `(m,)`.
     """
-    at, images = reduced.image_at, len(reduced.image)
-    trusted = np.bincount(at, weight, minlength=images).astype(np.float32)
-    mean = group_sums(items.text * weight[:, None], at, images) / np.maximum(trusted, 1)[:, None]
-    once = (weight / np.maximum(trusted, 1)[at]).astype(np.float32)
+    at, images = items.at, len(reduced.image)
+    used = np.bincount(at, weight, minlength=images).astype(np.float32)
+    mean = group_sums(items.text * weight[:, None], at, images) / np.maximum(used, 1)[:, None]
+    once = (weight / np.maximum(used, 1)[at]).astype(np.float32)
+    shown = (used > 0).astype(np.float32)
     return Sums(
-        _sums(
-            reduced.image,
-            np.asarray(mean, dtype=np.float32),
-            (trusted > 0).astype(np.float32),
-            reduced.fold,
-        ),
+        _sums(reduced.image, np.asarray(mean, dtype=np.float32), shown, reduced.fold),
         _sums(items.image, items.text, once, items.fold),
     )
 
@@ -156,19 +143,15 @@ class ViewFit(Stored):
             np.ones(2, dtype=np.float32),
             1.0 if view == IMAGES else IMAGE_SIDE,
         )
-        both = np.stack(fit.distances(sample)[:2])
+        both = np.stack(fit.distances(sample))
         return replace(
             fit,
             usual=np.median(both, axis=1).astype(np.float32),
             spread=np.maximum(both.std(axis=1), 1e-6).astype(np.float32),
         )
 
-    def distances(self, items: Items) -> tuple[Values, Values, Vectors]:
-        """Compute how far captions and images are from what is expected, and what captions are expected.
-
-        Returns:
-            Two cosine distances of shape `(m,)`, and unit vectors of shape `(m, k)`.
-        """
+    def distances(self, items: Items) -> tuple[Values, Values]:
+        """Compute how far captions and images are from what is expected: cosine distances, shapes `(m,)`."""
         expected = _predict(self.to_text, items.image, items.fold)
         if items.others is not None:
             expected = unit(items.others + np.float32(LIKE_IMAGES) * expected)
@@ -176,16 +159,12 @@ class ViewFit(Stored):
         return (
             1 - np.einsum("ij,ij->i", expected, items.text),
             1 - np.einsum("ij,ij->i", likely, items.image),
-            expected,
         )
 
-    def conflict(self, items: Items) -> tuple[Values, Vectors]:
-        """Score how much captions and images disagree, shape `(m,)`, and return what captions are expected."""
-        text, image, expected = self.distances(items)
-        text, image = (
-            (one - self.usual[i]) / self.spread[i] for i, one in enumerate((text, image))
-        )
-        return text + np.float32(self.image_side) * image, expected
+    def conflict(self, items: Items) -> Values:
+        """Score how much captions and images disagree, shape `(m,)`."""
+        text, image = (np.stack(self.distances(items)) - self.usual[:, None]) / self.spread[:, None]
+        return np.asarray(text + np.float32(self.image_side) * image)
 
 
 def _lines(sums: Matrices, images: int, *, to_text: bool) -> tuple[Vectors, Vectors, Vectors]:
@@ -232,28 +211,6 @@ FITTED = 25_000
 """Pairs of the sample that the first regressions are fitted to: all of their seeds are compared with each other."""
 
 FEWEST = 20
-BLOCK = 1024
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Regressions that were fitted to some pairs, and what they find in them.
-
-    Attributes:
-        items: The items of each view, by its name.
-        fits: The regressions.
-        weights: How far each item was trusted in them, 0 or 1.
-        pools: The items with their conflict, as groups are looked for among them.
-    """
-
-    items: Mapping[str, Items]
-    fits: Mapping[str, ViewFit]
-    weights: Mapping[str, Values]
-    pools: Mapping[str, Pool]
-
-    def grow(self) -> dict[str, Grown]:
-        """Find the groups of each view."""
-        return {view: grow_groups(pool) for view, pool in self.pools.items()}
 
 
 def crowd_of(reduced: Reduced) -> float:
@@ -264,50 +221,46 @@ def crowd_of(reduced: Reduced) -> float:
     return max(10.0, 2 * float(np.quantile(np.bincount(reduced.image_at), 0.95)))
 
 
-def fit_pairs(reduced: Reduced, crowd: float) -> Fitted:
+def fit_pairs(reduced: Reduced, crowd: float) -> dict[str, tuple[ViewFit, Pool]]:
     """Fit the regressions to pairs again and again, each time without what the last fit finds suspicious.
 
     Args:
         reduced: The pairs.
         crowd: As `crowd_of` gives it.
+
+    Returns:
+        Of each view the regressions, and the items with their conflict, as groups are looked for among them.
     """
-    sizes = {IMAGES: len(reduced.image), PAIRS: len(reduced.text)}
-    views = (IMAGES, PAIRS) if sizes[IMAGES] < sizes[PAIRS] else (IMAGES,)
-    weights = {view: np.ones(sizes[view], dtype=np.float32) for view in views}
-    fitted = _fit_once(reduced, crowd, weights)
-    for _ in range(FITS - 1):
-        weights = {view: np.ones(sizes[view], dtype=np.float32) for view in views}
-        for view, pool in fitted.pools.items():
-            weights[view][suspicious_items(pool, LEFT_OUT)] = 0
-        fitted = _fit_once(reduced, crowd, weights)
-    return fitted
+    views = [IMAGES, PAIRS] if len(reduced.image) < len(reduced.text) else [IMAGES]
+    return {view: _fit_view(view, reduced, crowd) for view in views}
 
 
-def _fit_once(reduced: Reduced, crowd: float, weights: Mapping[str, Values]) -> Fitted:
-    items, fits, pools = {}, {}, {}
-    for view, weight in weights.items():
-        if view == IMAGES:
-            some = image_items(reduced)
-            sums = image_sums(some, weight)
-        else:
-            some = pair_items(reduced, crowd)
-            sums = pair_sums(reduced, some, weight)
-        fit = ViewFit.of(view, sums, reduced.image.shape[1], some)
-        items[view], fits[view] = some, fit
-        pools[view] = Pool.of(some.text, some.image, some.key, fit.conflict(some)[0])
-    return Fitted(items, fits, weights, pools)
+def _fit_view(view: str, reduced: Reduced, crowd: float) -> tuple[ViewFit, Pool]:
+    items = view_items(view, reduced, crowd)
+    left_out = np.arange(0)
+    for _ in range(FITS):
+        weight = np.ones(len(items), dtype=np.float32)
+        weight[left_out] = 0
+        sums = sums_of(reduced, items, weight)
+        fit = ViewFit.of(view, sums, reduced.image.shape[1], items)
+        pool = Pool.of(items.text, items.image, items.key, fit.conflict(items))
+        left_out = suspicious_items(pool, LEFT_OUT)
+    return fit, pool
 
 
 @dataclass(frozen=True)
-class Start(Stored):
-    """The regressions as the sample gives them.
+class GroupModel(Stored):
+    """What the sample says, for all parts of later passes.
 
     Attributes:
         text: The space of captions.
         image: The space of images.
         seed: Of the run.
         crowd: An image with more captions has nothing to vouch for it but similar images.
-        fits: The regressions of each view, by its name.
+        fits: The regressions of each view, by its name, `images` first.
+        border: Conflict in each view above which items may be seeds: 15% of the sample.
+        topics: Middles of the cells of captions, shape `(c, k)`.
+        kinds: Middles of the cells of images, shape `(c, k)`.
     """
 
     text: Space
@@ -315,48 +268,28 @@ class Start(Stored):
     seed: int
     crowd: float
     fits: Mapping[str, ViewFit]
+    border: Mapping[str, float]
+    topics: Vectors
+    kinds: Vectors
 
     def reduce(self, shard: VectorShard, rows: Index | None = None) -> Reduced:
         """Reduce a shard, or some rows of it."""
         return reduce_shard(shard, self.text, self.image, self.seed, rows)
 
-    def items(self, view: str, reduced: Reduced) -> Items:
-        """Return the items of a view."""
-        return image_items(reduced) if view == IMAGES else pair_items(reduced, self.crowd)
-
-
-@dataclass(frozen=True)
-class GroupModel(Stored):
-    """What the later passes need.
-
-    Attributes:
-        start: The fit to the sample.
-        border: Conflict in each view above which items may be seeds: 15% of the sample.
-        captions: Middles of the cells of captions, shape `(c, k)`.
-        images: Middles of the cells of images, shape `(c, k)`.
-    """
-
-    start: Start
-    border: Mapping[str, float]
-    captions: Vectors
-    images: Vectors
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """The views, `images` first."""
-        return tuple(self.start.fits)
-
-    def cells(self, items: Items, place: Index) -> Index:
+    def cells(self, items: Items, kind: Index) -> Index:
         """Return the cells of items, shape `(m,)`, from those of all images."""
-        return cells_of(items.text, self.captions) * len(self.images) + place[items.at]
+        return cells_of(items.text, self.topics) * len(self.kinds) + kind[items.at]
 
 
-def fit_start(sample: Sample, seed: int = 0) -> Start:
-    """Fit the spaces and the first regressions to the sample.
+def fit_model(sample: Sample, seed: int = 0) -> tuple[GroupModel, dict[str, Scored]]:
+    """Fit spaces and regressions to the sample, measure what is usual, and choose the cells that rows are counted in.
 
     Args:
         sample: Of all shards.
         seed: Of the folds.
+
+    Returns:
+        The model, and the sampled items of each view.
 
     Raises:
         InputError: If it has fewer than 20 pairs.
@@ -365,32 +298,20 @@ def fit_start(sample: Sample, seed: int = 0) -> Start:
         raise InputError(f"{len(sample)} usable pairs: suspicious-groups needs at least {FEWEST}")
     # each once: an image with many captions, or a frequent caption, is no more usual
     text, image = (Space.fit(np.unique(side, axis=0)) for side in (sample.text, sample.image))
-    reduced = reduce_sample(sample.first(FITTED), text, image, seed)
-    crowd = crowd_of(reduced)
-    fitted = fit_pairs(reduced, crowd)
-    return Start(text, image, seed, crowd, fitted.fits)
-
-
-def fit_model(start: Start, sample: Sample) -> tuple[GroupModel, dict[str, Scored]]:
-    """Measure on the sample what is usual, and choose the cells that rows are counted in.
-
-    Returns:
-        The model, for all parts of later passes, and the sampled items of each view.
-    """
-    reduced = reduce_sample(sample, start.text, start.image, start.seed)
-    border, scored = {}, {}
-    for view, fit in start.fits.items():
-        items = start.items(view, reduced)
-        conflict = fit.conflict(items)[0]
-        border[view] = float(np.quantile(conflict, 1 - SEEDS_AMONG))
-        scored[view] = items, conflict
+    few = reduce_sample(sample.first(FITTED), text, image, seed)
+    crowd = crowd_of(few)
+    fits = {view: fit for view, (fit, _) in fit_pairs(few, crowd).items()}
+    reduced = reduce_sample(sample, text, image, seed)
+    items = {view: view_items(view, reduced, crowd) for view in fits}
+    conflict = {view: fit.conflict(items[view]) for view, fit in fits.items()}
+    border = {view: float(np.quantile(one, 1 - SEEDS_AMONG)) for view, one in conflict.items()}
     # in the order of the hashes: the first items are random
     order = np.argsort(np.unique(reduced.image_at, return_index=True)[1], kind="stable")
-    images = image_items(reduced)
-    captions, places = (fit_cells(side[order]) for side in (images.text, images.image))
-    model = GroupModel(start, border, captions, places)
-    place = cells_of(reduced.image, places)
+    images = items[IMAGES]
+    topics, kinds = (fit_cells(side[order]) for side in (images.text, images.image))
+    model = GroupModel(text, image, seed, crowd, fits, border, topics, kinds)
+    kind = cells_of(reduced.image, kinds)
     return model, {
-        view: Scored(items.text, items.image, items.key, conflict, model.cells(items, place))
-        for view, (items, conflict) in scored.items()
+        view: Scored(one.text, one.image, one.key, conflict[view], model.cells(one, kind))
+        for view, one in items.items()
     }

@@ -168,6 +168,11 @@ def pair_items(reduced: Reduced, crowd: float) -> Items:
     return Items(reduced.text, reduced.image[at], key, reduced.row, reduced.fold[at], at, others)
 
 
+def view_items(view: str, reduced: Reduced, crowd: float) -> Items:
+    """Return the items of a view."""
+    return image_items(reduced) if view == IMAGES else pair_items(reduced, crowd)
+
+
 def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
     """Sum of the vectors of each group, shape `(groups, d)`.
 

@@ -3,7 +3,7 @@
 The memory does not grow with the data set, and the result does not depend on how many processes compute it. A pass is a
 function of a shard and of what earlier passes found; parts are merged in the order of the shards:
 
-1. `ReadPass` computes distances and draws a sample (`read_pairs`); `fit.fit_start` fits the spaces and the regressions
+1. `ReadPass` computes distances and draws a sample (`read_pairs`); `fit.fit_model` fits the spaces and the regressions
    to it.
 2. `CountsPass` scores the conflict of every row and counts rows in cells; `items.flag` chooses cells.
 3. `GatherPass` reads items of flagged cells; `growth.grow_groups` finds groups among them and the sample.
@@ -23,9 +23,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.scan.groups.fit import (
     GroupModel,
-    Start,
     fit_model,
-    fit_start,
 )
 from mmpoison.defenses.scan.groups.growth import (
     COUNTED,
@@ -47,6 +45,7 @@ from mmpoison.defenses.scan.groups.items import (
     flag,
     keys,
     rows_of_cells,
+    view_items,
 )
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
 from mmpoison.defenses.scan.read.pass_runner import (
@@ -87,18 +86,18 @@ class CountsPass:
         """Compute the result of a shard."""
         model = GroupModel.from_arrays(self.model())
         vectors = vectors_of(shard, number)
-        reduced = model.start.reduce(vectors)
-        place = cells_of(reduced.image, model.images)
+        reduced = model.reduce(vectors)
+        kind = cells_of(reduced.image, model.kinds)
         arrays: Arrays = {}
-        for view in model.views:
-            items = model.start.items(view, reduced)
-            conflict, _ = model.start.fits[view].conflict(items)
-            cell = model.cells(items, place)
+        for view in model.fits:
+            items = view_items(view, reduced, model.crowd)
+            conflict = model.fits[view].conflict(items)
+            cell = model.cells(items, kind)
             counts = count_in_cells(
                 conflict,
                 cell,
                 model.border[view],
-                (len(model.captions), len(model.images)),
+                (len(model.topics), len(model.kinds)),
                 len(vectors) - len(reduced.row),
             )
             of_row = reduced.image_at if view == IMAGES else slice(None)
@@ -127,12 +126,12 @@ class GatherPass:
         model, chances = GroupModel.from_arrays(self.model()), self.chances()
         found, vectors = self.earlier(COUNTS, number, shard), vectors_of(shard, number)
         arrays: Arrays = {}
-        for view in model.views:
+        for view in model.fits:
             rows = Rows.from_arrays(part_of(f"rows/{view}", found))
             chance = chances[view]
             chosen = rows_of_cells(rows, chance > 0, model.border[view])
             item = vectors.owner[chosen] if view == IMAGES else chosen
-            drawn = hashes(model.start.seed, f"gather/{view}", number, item)
+            drawn = hashes(model.seed, f"gather/{view}", number, item)
             # the upper 53 bits as a share in [0, 1)
             part = (drawn >> np.uint64(11)) * 2.0**-53 < chance.ravel()[rows.cell[chosen]]
             arrays |= prefixed(view, _read(vectors, rows, model, view, chosen[part]).to_arrays())
@@ -145,7 +144,7 @@ def _read(shard: VectorShard, rows: Rows, model: GroupModel, view: str, chosen: 
     if shard.image_of is not None:
         # how many captions an image has is known from all of them
         needed = np.flatnonzero(np.isin(shard.image_of, np.unique(shard.image_of[chosen])))
-    items = model.start.items(view, model.start.reduce(shard, needed))
+    items = view_items(view, model.reduce(shard, needed), model.crowd)
     # the conflict is not computed again: other blocks of rows may differ in the last digit
     conflict, cell = rows.conflict[items.row], rows.cell[items.row].astype(np.intp)
     found = Scored(items.text, items.image, items.key, conflict, cell)
@@ -182,13 +181,13 @@ class GrowPass:
         """
         model, vectors = GroupModel.from_arrays(self.model()), vectors_of(shard, number)
         counts, likenesses = self.counts(), self.likenesses()
-        found, reduced = self.earlier(COUNTS, number, shard), model.start.reduce(vectors)
+        found, reduced = self.earlier(COUNTS, number, shard), model.reduce(vectors)
         row, owner = reduced.row, vectors.owner
         scores, arrays = [], {}
-        for view in model.views:
+        for view in model.fits:
             conflict = Rows.from_arrays(part_of(f"rows/{view}", found)).conflict
             likeness = Likeness.from_arrays(part_of(view, likenesses))
-            items = model.start.items(view, reduced)
+            items = view_items(view, reduced, model.crowd)
             share = Counts.from_arrays(part_of(view, counts)).share_above(conflict[items.row])
             like = likeness.of(items.text, items.image, items.key, share)
             lift = np.max(np.minimum(like, 1) * likeness.strength, axis=1, initial=0.0)
@@ -265,7 +264,7 @@ class Group:
         return self.images < FEWEST_IMAGES <= self.counted
 
 
-def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
+def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], GroupModel]:
     """Find suspicious groups, the strongest first, at most ten; `scores_of` reads the scores of all rows.
 
     Args:
@@ -276,32 +275,30 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
     """
     runner, sample, progress = read.runner, read.sample, read.progress
     report = progress("fitting the sample")
-    report(0, 2)
-    start = fit_start(sample, read.seed)
-    report(1, 2)
-    model, background = fit_model(start, sample)
-    report(2, 2)
+    report(0, 1)
+    model, background = fit_model(sample, read.seed)
+    report(1, 1)
     model_state = runner.state("model", model.to_arrays())
     runner.run(COUNTS, "counting conflicts", CountsPass(model_state))
     counts: dict[str, Counts] = {}
     # merged as they are read: each is a megabyte
     for _, part in runner.whole_parts(COUNTS, only="counts/"):
-        for view in model.views:
+        for view in model.fits:
             more = Counts.from_arrays(part_of(f"counts/{view}", part))
             counts[view] = counts[view].merge(more) if view in counts else more
-    chances = {view: flag(counts[view]) for view in model.views}
+    chances = {view: flag(counts[view]) for view in model.fits}
     gather = GatherPass(model_state, runner.state("flags", chances), runner.earlier)
     runner.run(GATHER, "reading suspicious cells", gather)
     gathered = list(runner.whole_parts(GATHER))
     comparing = progress("growing groups")
     grown: dict[str, Grown] = {}
-    for done, view in enumerate(model.views):
-        comparing(done, len(model.views))
+    for done, view in enumerate(model.fits):
+        comparing(done, len(model.fits))
         items = [Scored.from_arrays(part_of(view, part)) for _, part in gathered]
         chance, border = chances[view], model.border[view]
         pool = pool_of(background[view], items, counts[view], chance, border)
         grown[view] = grow_groups(pool)
-    comparing(len(model.views), len(model.views))
+    comparing(len(model.fits), len(model.fits))
     grow = GrowPass(
         model_state,
         runner.state("counts", joined({v: one.to_arrays() for v, one in counts.items()})),
@@ -312,7 +309,7 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], Start]:
         runner.earlier,
     )
     runner.run(SCORE, "scoring pairs", grow)
-    return groups_of(runner, grown), start
+    return groups_of(runner, grown), model
 
 
 def groups_of(runner: PassRunner, grown: Mapping[str, Grown]) -> tuple[Group, ...]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mmpoison.base.progress import Progress
 from mmpoison.defenses.scan.groups.fit import crowd_of, fit_pairs
+from mmpoison.defenses.scan.groups.growth import grow_groups
 from mmpoison.defenses.scan.groups.items import IMAGES, Reduced
 from mmpoison.defenses.scan.groups.levels import false_alarms_at
 from mmpoison.defenses.scan.read.vector_shard import Index
@@ -160,7 +161,8 @@ def _poisoned(
 
 
 def _is_found(pairs: Reduced, bad: npt.NDArray[np.bool_], level: float) -> bool:
-    for view, grown in fit_pairs(pairs, crowd_of(pairs)).grow().items():
+    for view, (_, pool) in fit_pairs(pairs, crowd_of(pairs)).items():
+        grown = grow_groups(pool)
         for rows, strength in zip(grown.rows, grown.strength, strict=True):
             if false_alarms_at(float(strength)) > level:
                 break
