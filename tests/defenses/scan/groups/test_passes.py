@@ -18,12 +18,10 @@ from mmpoison.defenses.scan.groups.items import (
     GATHERED,
     OF_A_CELL,
     Counts,
-    Rows,
     cells_of,
     expected_conflicts,
     fit_cells,
     flag,
-    rows_of_cells,
 )
 from mmpoison.defenses.scan.read.vector_shard import (
     MOST_OF_AN_IMAGE,
@@ -248,11 +246,3 @@ def test_few_conflicting_items_are_all_gathered() -> None:
     assert (flag(counted(conflicting, np.full((4, 4), 60))) == 1).all()
     conflicting[0, 0] += 1
     assert not (flag(counted(conflicting, np.full((4, 4), 60))) == 1).all()
-
-
-def test_rows_of_flagged_cells() -> None:
-    cells = np.array([[False, True], [True, False]])
-    conflict = np.array([5, 5, 5, 5, 1, np.nan], dtype=np.float32)
-    rows = Rows(conflict, np.array([0, 1, 2, 3, 1, 2], dtype=np.int32))
-    again = Rows.from_arrays(saved_and_read(rows.to_arrays()))
-    assert rows_of_cells(again, cells, 2.0).tolist() == [1, 2]

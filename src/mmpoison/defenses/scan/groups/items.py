@@ -358,19 +358,6 @@ OF_A_CELL = 50
 FEWEST_IN_CELL = 3
 
 
-def rows_of_cells(rows: Rows, cells: npt.NDArray[np.bool_], border: float) -> Index:
-    """Return the conflicting rows of some cells.
-
-    Args:
-        rows: Conflict and cell of the rows of a shard.
-        cells: Which cells, shape `(c, c)`.
-        border: Rows with more conflict are conflicting.
-    """
-    with np.errstate(invalid="ignore"):
-        high = rows.conflict > border
-    return np.flatnonzero(high & cells.ravel()[rows.cell])
-
-
 def expected_conflicts(counts: Counts) -> npt.NDArray[np.float64]:
     """Compute how many conflicting items each cell would have, shape `(c, c)`.
 

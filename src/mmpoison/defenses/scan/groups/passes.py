@@ -44,7 +44,6 @@ from mmpoison.defenses.scan.groups.items import (
     count_in_cells,
     flag,
     keys,
-    rows_of_cells,
     view_items,
 )
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
@@ -128,12 +127,12 @@ class GatherPass:
         arrays: Arrays = {}
         for view in model.fits:
             rows = Rows.from_arrays(part_of(f"rows/{view}", found))
-            chance = chances[view]
-            chosen = rows_of_cells(rows, chance > 0, model.border[view])
+            chance = chances[view].ravel()[rows.cell]
+            chosen = np.flatnonzero((rows.conflict > model.border[view]) & (chance > 0))
             item = vectors.owner[chosen] if view == IMAGES else chosen
             drawn = hashes(model.seed, f"gather/{view}", number, item)
             # the upper 53 bits as a share in [0, 1)
-            part = (drawn >> np.uint64(11)) * 2.0**-53 < chance.ravel()[rows.cell[chosen]]
+            part = (drawn >> np.uint64(11)) * 2.0**-53 < chance[chosen]
             arrays |= prefixed(view, _read(vectors, rows, model, view, chosen[part]).to_arrays())
         return arrays
 
