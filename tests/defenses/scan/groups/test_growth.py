@@ -27,6 +27,7 @@ from mmpoison.defenses.scan.groups.growth import (
     suspicious_items,
 )
 from mmpoison.defenses.scan.groups.items import IMAGES, PAIRS
+from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES
 from mmpoison.defenses.scan.read.vector_shard import unit
 
 
@@ -247,4 +248,4 @@ def test_what_makes_two_kinds_no_goal() -> None:
     assert growth._weight(replace(pool, image=image), group, calm) < 0.6 * strong
     # items that conflict as usual, and too few of them
     assert growth._weight(replace(pool, share=np.full(len(pool.key), 0.1)), group, calm) == 0
-    assert growth._weight(pool, group[: growth.FEWEST_IMAGES - 1], calm) == 0
+    assert growth._weight(pool, group[: FEWEST_IMAGES - 1], calm) == 0
