@@ -26,7 +26,12 @@ from mmpoison.models import DualEncoder, PairInputs, prepare_pixels, save_checkp
 from mmpoison.training import Checkpoints, Step, TrainingResult, TrainingSettings
 
 TASKS = Path(__file__).resolve().parents[2] / "docs" / "tasks"
-PAGES = ("write-a-defence", "write-a-robust-training", "write-a-repair", "write-a-check")
+SECTIONS = (
+    ("write-a-plugin", "Filter"),
+    ("write-a-defence", "Robust training"),
+    ("write-a-defence", "Repair"),
+    ("write-a-defence", "Check"),
+)
 QUICK = TrainingSettings(epochs=1, batch_size=25, learning_rate=1e-3, precision="fp32")
 
 # what a constructor needs that has no default, or one that takes long
@@ -202,14 +207,16 @@ def test_options_that_are_refused(name: str, says: str, options: dict[str, Any])
 
 # -- the examples of the documentation -------------------------------------------------------------
 
-FILES = [
-    block
-    for page in PAGES
-    for block in re.findall(
-        r"```python\n(.*?)```", (TASKS / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL
-    )
-    if block.startswith('"""')
-]
+
+def whole_files(page: str, section: str = "") -> list[str]:
+    """The blocks of a page, or of one of its sections, that are a file of their own."""
+    text = (TASKS / f"{page}.md").read_text(encoding="utf-8")
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(r'```python\n(""".*?)```', text, re.DOTALL)
+
+
+FILES = [block for page, section in SECTIONS for block in whole_files(page, section)]
 
 
 @pytest.fixture
@@ -223,8 +230,16 @@ def registry() -> Iterator[None]:
 
 
 def test_there_is_one_of_each_kind() -> None:
-    kinds = [re.search(r'ClassVar\[DefenseKind\] = "(.*?)"', block) for block in FILES]
-    assert [kind and kind[1] for kind in kinds] == list(get_args(DefenseKind))
+    kinds = [re.findall(r'^    kind = "(.*?)"', block, re.MULTILINE) for block in FILES]
+    assert kinds == [[kind] for kind in get_args(DefenseKind)]
+
+
+def test_every_example_is_run() -> None:
+    pages = dict.fromkeys(page for page, _ in SECTIONS)
+    shown = {block for page in pages for block in whole_files(page)}
+    # tests/plugin/test_plugins.py installs the attack
+    assert shown == {*FILES, *whole_files("write-a-plugin", "Attack")}
+    assert len(shown) == 5
 
 
 @pytest.mark.parametrize("number", range(4), ids=get_args(DefenseKind))

@@ -54,9 +54,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package, with the attack and the check of the documentation in it."""
     folder = tmp_path_factory.mktemp("plugins") / "site"
     shutil.copytree(Path(__file__).parent / "site", folder)
-    for page, name in (("write-an-attack", "class_swap"), ("write-a-check", "confusions")):
+    for page, section, name in (
+        ("write-a-plugin", "Attack", "class_swap"),
+        ("write-a-defence", "Check", "confusions"),
+    ):
         text = (TASKS / f"{page}.md").read_text(encoding="utf-8")
-        blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        part = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+        blocks = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
         (whole,) = [block for block in blocks if block.startswith('"""')]
         (folder / "fruit_plugin" / f"{name}.py").write_text(whole, encoding="utf-8")
     return folder
