@@ -139,7 +139,7 @@ def embedded_scan(
 ) -> Found:
     """Synthetic pairs of 512 float16 numbers a side in DataComp's layout; `mmpoison scan --no-planted --workers 2`.
 
-    More in [Scan scraped data](tasks/scan-web-data.md).
+    More in [Scan my data](tasks/scan-my-data.md#web-data).
     """
     found = {}
     for size in pairs:

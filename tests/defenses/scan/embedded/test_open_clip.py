@@ -1,4 +1,4 @@
-"""open_clip's own loader reads the kept pairs, with the file that `docs/tasks/train-on-kept-pairs.md` shows."""
+"""open_clip's own loader reads the kept pairs, with the file that `docs/reference/scan.md` shows."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ from mmpoison.pairs.table import PairDataset
 
 data = pytest.importorskip("open_clip_train.data")
 
-TASKS = Path(__file__).resolve().parents[4] / "docs" / "tasks"
-PAGES = ("train-on-kept-pairs.md", "scan-web-data.md")
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "reference" / "scan.md"
 PAIRS = make_pairs(30)
 
 
 def code_of_the_page(names: str) -> str:
-    """The Python block of the pages that has some text in it."""
-    text = "\n".join((TASKS / page).read_text(encoding="utf-8") for page in PAGES)
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    """The Python block of the page that has some text in it."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (found,) = [block for block in blocks if names in block]
     return str(found)
 
