@@ -165,7 +165,7 @@ def test_rows_and_columns_that_pages_name_exist() -> None:
         if not re.fullmatch(r"(tasks|results)/[\w-]+\.md", place):
             continue
         text = file.read_text(encoding="utf-8")
-        linked = re.findall(r"\]\(([\w-]+\.md)\)", text)
+        linked = re.findall(r"\]\(([\w-]+\.md)(?:#[\w-]+)?\)", text)
         shown = "".join(target(place, page, file).read_text(encoding="utf-8") for page in linked)
         known = {*re.findall(r"register\(\"([\w-]+)\"\)", shown), *re.findall(r"[\w-]+", recipe)}
         named = ",".join(re.findall(r"--with (?:rows|columns)=([\w,-]+)", text))
