@@ -22,7 +22,7 @@ from mmpoison.cli import main
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.defenses import DEFENSES, filter_pairs
 from mmpoison.defenses.scan.cut.labels import LabelFile, shown_pairs
-from mmpoison.defenses.scan.groups import passes
+from mmpoison.defenses.scan.read import pass_runner
 from mmpoison.defenses.scan.read.pieces import PairPieces
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import load_checkpoint, prepare_pixels
@@ -274,7 +274,7 @@ def test_every_way_refuses_a_judge_that_cannot_distinguish_unless_forced(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(passes, "true_pair_auroc", partial(true_pair_auroc, fewest=5))
+    monkeypatch.setattr(pass_runner, "true_pair_auroc", partial(true_pair_auroc, fewest=5))
     says = "cannot distinguish true from shuffled pairs: AUROC 0"
     ways = Ways("relevance-filter", "share", folder, judge_checkpoint, tmp_path)
     for prepared, source in ((True, poisoned), (False, poisoned), (False, load_pairs(folder))):

@@ -15,7 +15,7 @@ from scipy.stats import kstest
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import filter_pairs
-from mmpoison.defenses.scan.groups import passes
+from mmpoison.defenses.scan.read import pass_runner
 from mmpoison.defenses.scan.read.pass_runner import ReadPairs, read_memory
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.defenses.scan.read.vectors import embed_pairs
@@ -234,7 +234,7 @@ def test_the_report_says_how_far_the_gaussians_are_apart(
 def test_a_judge_that_cannot_distinguish_is_refused(
     poisoned: PairDataset, judge: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passes, "true_pair_auroc", partial(true_pair_auroc, fewest=5))
+    monkeypatch.setattr(pass_runner, "true_pair_auroc", partial(true_pair_auroc, fewest=5))
     with pytest.raises(ResultError, match=r"gmm-split needs 0\.7"):
         filter_pairs(poisoned, judge, "gmm-split", clean_loss=0.1)
     filter_pairs(poisoned, judge, "gmm-split", clean_loss=0.1, force=True)
