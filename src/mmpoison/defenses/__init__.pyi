@@ -8,7 +8,6 @@ from .catalogue import build_defense as build_defense
 from .catalogue import defense_parameters as defense_parameters
 from .check_result import CheckResult as CheckResult
 from .check_result import Finding as Finding
-from .checks.decree import Decree as Decree
 from .checks.rank_gain import RankGain as RankGain
 from .cut import Cut as Cut
 from .cut import CutOptions as CutOptions

@@ -5,6 +5,7 @@ from .checkpoint import save_checkpoint as save_checkpoint
 from .dual_encoder import DualEncoder as DualEncoder
 from .embedding import Embedder as Embedder
 from .embedding import embed_images as embed_images
+from .embedding import embed_pixels as embed_pixels
 from .embedding import embed_texts as embed_texts
 from .export import ExportFormat as ExportFormat
 from .export import export_model as export_model

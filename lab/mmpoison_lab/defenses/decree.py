@@ -17,19 +17,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mmpoison.base.options import options
-from mmpoison.base.processes import fast_gradients
-from mmpoison.base.progress import Progress, ProgressFor
-from mmpoison.base.seeding import generator, torch_seed
-from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
-from mmpoison.defenses.check_result import CheckResult
+from mmpoison.base import Progress, ProgressFor, fast_gradients, generator, options, torch_seed
+from mmpoison.defenses import DEFENSES, CheckResult, DefenseKind
 from mmpoison.errors import InputError
-from mmpoison.evaluation.test_set import TestSet
-from mmpoison.images.preparation import Pixels
-from mmpoison.images.store import PixelStore
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.embedding import embed_pixels
-from mmpoison.models.inputs import PairInputs, PixelInputs
+from mmpoison.evaluation import TestSet
+from mmpoison.images import Pixels, PixelStore
+from mmpoison.models import DualEncoder, PairInputs, PixelInputs, embed_pixels
 
 BATCH = 32
 MOST_STEPS = 1_000_000

@@ -13,17 +13,17 @@ from tests.conftest import refusal
 from torch import Tensor, nn
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses import Decree
-from mmpoison.defenses.checks.decree import (
+from mmpoison.evaluation import TestSet
+from mmpoison.models import DualEncoder, FeatureInputs, PixelInputs, prepare_pixels
+from mmpoison_lab.defenses.decree import (
     LEAST_SPREAD,
     PUBLISHED_LIMIT,
+    Decree,
     TriggerFinding,
     compare_norms,
     invert_trigger,
     mean_cosine,
 )
-from mmpoison.evaluation import TestSet
-from mmpoison.models import DualEncoder, FeatureInputs, PixelInputs, prepare_pixels
 
 SIDE, PLACE, WIDTH, CORNER = 32, 8, 32, 6
 STEPS = 60
