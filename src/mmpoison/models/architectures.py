@@ -44,82 +44,12 @@ def architecture_config(name: str) -> dict[str, Any]:
     return copy.deepcopy(known[name])
 
 
-_OUTLINE = {
-    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "layers": 12},
-}
-"""The options of a CLIP architecture that the shapes of its weights show, with open_clip's defaults."""
-
-
-def outline_of_config(model_cfg: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the part of a config that the shapes of weights show: not its activation, not its heads.
-
-    Returns:
-        `embed_dim` and the options of `_OUTLINE`; None where a tower comes from timm or Hugging Face.
-    """
-    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
-    if vision.get("timm_model_name") or text.get("hf_model_name") or "multimodal_cfg" in model_cfg:
-        return None
-    outline: dict[str, Any] = {"embed_dim": model_cfg["embed_dim"]}
-    for part, options in _OUTLINE.items():
-        given = model_cfg[part]
-        outline[part] = {key: given.get(key, default) for key, default in options.items()}
-    if not isinstance(outline["vision_cfg"]["layers"], int):  # a ResNet
-        outline["vision_cfg"]["patch_size"] = None
-    return outline
-
-
-def outline_of_weights(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Return the outline of CLIP weights, as `outline_of_config` does; None for other weights."""
-    text = {name.removeprefix("text."): tensor for name, tensor in tensors.items()}
-    layers: int | list[int]
-    try:
-        context, text_width = text["positional_embedding"].shape
-        first = tensors["visual.conv1.weight"].shape
-        if "visual.class_embedding" in tensors:
-            positions, patch, width = "visual.positional_embedding", first[-1], first[0]
-            layers = _count(tensors, "visual.transformer.resblocks.", 3)
-        else:
-            positions, patch = "visual.attnpool.positional_embedding", None
-            width = tensors["visual.layer1.0.conv1.weight"].shape[0]
-            layers = [_count(tensors, f"visual.layer{stage}.", 2) for stage in (1, 2, 3, 4)]
-        side = round((tensors[positions].shape[0] - 1) ** 0.5) * (patch or 32)
-        return {
-            "embed_dim": text["text_projection"].shape[1],
-            "vision_cfg": {
-                "image_size": side,
-                "layers": layers,
-                "width": width,
-                "patch_size": patch,
-            },
-            "text_cfg": {
-                "context_length": context,
-                "vocab_size": text["token_embedding.weight"].shape[0],
-                "width": text_width,
-                "layers": _count(text, "transformer.resblocks.", 2),
-            },
-        }
-    except (KeyError, IndexError, ValueError):
-        return None
-
-
-def architectures_like(outline: Mapping[str, Any] | None) -> list[str]:
-    """List the architectures with a given outline; GELU and QuickGELU variants count as the same."""
-    if outline is None:
-        return []
-    return [name for name, cfg in architectures().items() if outline_of_config(cfg) == outline]
-
-
 def without_text_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename weights as open_clip's plain `CLIP` names them, without the prefix `text.`."""
     return {
         name.removeprefix("text.") if name.removeprefix("text.").startswith(_TEXT_KEYS) else name: t
         for name, t in tensors.items()
     }
-
-
-def _count(tensors: Mapping[str, Tensor], prefix: str, position: int) -> int:
-    return len({name.split(".")[position] for name in tensors if name.startswith(prefix)})
 
 
 # -- Checks that a model uses the activation it was trained with: GELU or QuickGELU.

@@ -22,8 +22,6 @@ from mmpoison.base.untrusted import plain_file, read_json
 from mmpoison.errors import InputError
 from mmpoison.models.architectures import (
     activation_name,
-    architectures_like,
-    outline_of_weights,
     without_text_prefix,
 )
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
@@ -143,11 +141,8 @@ class Checkpoint:
             if names
         ]
         if parts:
-            near = architectures_like(outline_of_weights(self.tensors))
-            others = " or ".join([name for name in near if name not in self.what][:4])
-            hint = f"; they have the shapes of {others}" if others else ""
             raise InputError(
-                f"{self.weights}: weights do not match {self.what}: {'; '.join(parts)}{hint}"
+                f"{self.weights}: weights do not match {self.what}: {'; '.join(parts)}"
             )
         return given
 

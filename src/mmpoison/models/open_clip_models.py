@@ -9,12 +9,10 @@ from typing import Any
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 from mmpoison.models.architectures import (
+    QUICK_GELU_SUFFIX,
     activation_name,
     architecture_config,
-    architectures_like,
     check_activation,
-    outline_of_config,
-    outline_of_weights,
     published_activation,
     sibling,
     tag_activation,
@@ -80,8 +78,8 @@ def load_file(file: Path, architecture: str | None = None) -> DualEncoder:
         architecture: What they are loaded into; by default what the file or its folder says.
 
     Raises:
-        InputError: If the architecture or the activation cannot be identified (the message says how to name them), the
-            weights are of another architecture or were trained with another activation, or they are broken.
+        InputError: If neither the call nor the file or its folder says the architecture, or the weights are of another
+            one, were trained with another activation, or are broken.
     """
     # refuses an unknown name before a large file is read
     cfg = architecture_config(architecture) if architecture else None
@@ -95,70 +93,37 @@ def load_file(file: Path, architecture: str | None = None) -> DualEncoder:
         raise InputError(
             f"{file}: weights of a transformers CLIPModel: give the folder with its config.json, {file.parent}"
         )
-    if cfg is None:
-        cfg, architecture = _identified(weights, file)
-    name = file.stem
-    if architecture:
-        check_activation(architecture, uses_quick_gelu(cfg), trained_with(weights, file), str(file))
-        name = f"{architecture}@{file.name}"
-    config = _config(cfg, name, _preprocessing_of(architecture or ""), architecture)
-    return Checkpoint(config, tensors, file, file, architecture or "OpenAI's form").build(name)
-
-
-def _identified(weights: Weights, file: Path) -> tuple[dict[str, Any], str | None]:
-    """Return the model config of weights, and its architecture if open_clip lists it."""
-    outline = outline_of_weights(weights.tensors)
-    names = architectures_like(outline)
-    quick_gelu = trained_with(weights, file)
-    if quick_gelu is not None:
-        names = [n for n in names if uses_quick_gelu(architecture_config(n)) == quick_gelu]
-    if len(names) == 1:
-        return architecture_config(names[0]), names[0]
-    if weights.openai and outline is not None:
-        # OpenAI's heads are 64 wide
-        text = {**outline["text_cfg"], "heads": outline["text_cfg"]["width"] // 64}
-        return {**outline, "quick_gelu": True, "text_cfg": text}, None
-    if not names:
+    if architecture is None or cfg is None:
         raise InputError(
-            f"{file}: cannot identify the architecture of these weights: name it, ARCHITECTURE@{file}"
+            f"{file}: the file does not say its architecture: name it, ARCHITECTURE@{file} "
+            "(`mmpoison models list --architectures`); OpenAI's weights, and everything fine-tuned from them, need one "
+            f"that ends in {QUICK_GELU_SUFFIX}"
         )
-    raise InputError(
-        f"{file}: the weights fit {' and '.join(names[:6])}, and the file does not say which: name it, e.g. "
-        f"{names[-1]}@{file}"
-        + (
-            "; OpenAI's weights, and everything fine-tuned from them, need -quickgelu"
-            if any(sibling(name) in names for name in names)
-            else ""
-        )
+    check_activation(
+        architecture, uses_quick_gelu(cfg), _trained_with(weights, file, cfg), str(file)
     )
+    name = f"{architecture}@{file.name}"
+    config = _config(cfg, name, _preprocessing_of(architecture), architecture)
+    return Checkpoint(config, tensors, file, file, architecture).build(name)
 
 
-def trained_with(weights: Weights, file: Path) -> bool | None:
-    """Return whether weights were trained with QuickGELU; None if the file and its folder do not say."""
+def _trained_with(weights: Weights, file: Path, cfg: Mapping[str, Any]) -> bool | None:
+    """Return whether weights were trained with QuickGELU; None if the file and its folder do not say.
+
+    The config in the folder counts where it is of the architecture `cfg`: it may be that of another model.
+    """
     if weights.openai:
         return True
-    configs = [weights.config]
-    if (neighbour := file.parent / CONFIG_FILE).is_file():
-        configs.append(read_json(neighbour))
-    for config in configs:
-        if isinstance(config, Mapping) and isinstance(config.get("model_cfg"), Mapping):
-            cfg = config["model_cfg"]
-            # the config in the folder may be that of another model
-            if config is weights.config or _same_shapes(cfg, weights):
-                return uses_quick_gelu(cfg)
+    neighbour = file.parent / CONFIG_FILE
+    for config in (weights.config, read_json(neighbour) if neighbour.is_file() else None):
+        own = config.get("model_cfg") if isinstance(config, Mapping) else None
+        if isinstance(own, Mapping) and {**own, "quick_gelu": None} == {**cfg, "quick_gelu": None}:
+            return uses_quick_gelu(own)
     return published_activation(file)
 
 
-def _same_shapes(cfg: Mapping[str, Any], weights: Weights) -> bool:
-    try:
-        outline = outline_of_config(cfg)
-    except (KeyError, TypeError, AttributeError):
-        return False
-    return outline is None or outline == outline_of_weights(weights.tensors)
-
-
 def _config(
-    cfg: dict[str, Any], name: str, preprocess: Mapping[str, Any], architecture: str | None = None
+    cfg: dict[str, Any], name: str, preprocess: Mapping[str, Any], architecture: str
 ) -> dict[str, Any]:
     prepared = {
         "size": cfg["vision_cfg"].get("image_size", 224),
