@@ -434,7 +434,6 @@ MODELS = {
     "tokenizer-files": ("make_heads_encoder", "open-clip", "tokenizer*.json"),
     "bpe-merges": ("make_encoder", "open-clip", "bpe_merges.txt.gz"),
     "safetensors": ("make_encoder", "open-clip", "*.safetensors"),
-    "safetensors-alone": ("make_encoder", "safetensors", "*.safetensors"),
     "torch-weights": ("make_encoder", "torch", "*.bin"),
     "transformers-config": ("make_encoder", "transformers", "*config.json"),
 }

@@ -53,18 +53,16 @@ def test_show(cli: Callable[..., Any]) -> None:
     assert facts["image_size"] == 64
 
 
-@pytest.mark.parametrize("format", ["open-clip", "safetensors"])
-def test_export(cli: Callable[..., Any], checkpoint: Path, tmp_path: Path, format: str) -> None:
+def test_export(cli: Callable[..., Any], checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = cli("models", "export", checkpoint, "--to", format, "--out", out)
+    export = ("models", "export", checkpoint, "--out", out)
+    result = cli(*export)
     assert (result.code, result.err) == (0, "")
-    name = out / "model.safetensors" if format == "safetensors" else out
-    assert load_encoder(name).digest() == load_encoder(checkpoint).digest()
-    same = cli("models", "export", checkpoint, "--to", format, "--out", out)
+    assert load_encoder(out).digest() == load_encoder(checkpoint).digest()
+    same = cli(*export)
     assert (same.code, same.err) == (0, "")
     assert "the same command made it before" in " ".join(same.out.split())
-    other = "safetensors" if format == "open-clip" else "open-clip"
-    again = cli("models", "export", checkpoint, "--to", other, "--out", out)
+    again = cli(*export, "--to", "transformers")
     assert again.code == 2
     assert "is not empty" in again.err
 

@@ -574,9 +574,8 @@ def models(work: Work) -> Any:
             # its projections are drawn by torch, whose last bits depend on the processor
             del shown["digest"]
         found[name] = [shown, embedded(name)]
-    for form in ("open-clip", "safetensors"):
-        out = work.once(f"export-{form}", f"models export openmoji-vit --to {form}")
-        found[f"export {form}"] = work.record(out)
+    out = work.once("export-open-clip", "models export openmoji-vit --to open-clip")
+    found["export open-clip"] = work.record(out)
     found["again"] = embedded(str(work.folder / "export-open-clip"))
     return found
 

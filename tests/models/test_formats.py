@@ -128,11 +128,8 @@ def folder_with_a_bin_file(quick: DualEncoder, state: State, folder: Path) -> Pa
         lambda quick, state, folder: f"{QUICK}@{saved({**state, **SIZES}, folder / 'weights.pt')}",
         # as open_clip itself names a folder
         lambda quick, _, folder: f"local-dir:{export_model(quick, folder / 'out', 'open-clip')}",
-        # a file next to its config, and a file that carries it
+        # a file next to its config
         lambda quick, _, folder: export_model(quick, folder / "out", "open-clip") / WEIGHTS,
-        lambda quick, _, folder: (
-            export_model(quick, folder / "out", "safetensors") / "model.safetensors"
-        ),
     ],
 )
 def test_more_ways_to_save_the_same(
@@ -180,12 +177,9 @@ def test_activations_differ(state: State, quick: DualEncoder, embed: Embed, tmp_
     "write",
     [
         lambda _, state, folder: saved({**state, **SIZES}, folder / "tiny.pt"),
-        lambda quick, _, folder: (
-            export_model(quick, folder / "out", "safetensors") / "model.safetensors"
-        ),
         lambda quick, _, folder: export_model(quick, folder / "out", "open-clip") / WEIGHTS,
     ],
-    ids=["sizes of OpenAI", "header", "config in the folder"],
+    ids=["sizes of OpenAI", "config in the folder"],
 )
 def test_weights_that_say_their_activation(
     quick: DualEncoder, state: State, tmp_path: Path, write: Any

@@ -183,10 +183,10 @@ def test_preprocessing_is_read(own: Path) -> None:
 def test_poison_is_said_wherever_a_model_goes(quick: DualEncoder, tmp_path: Path) -> None:
     poisoned = quick.copy()
     poisoned.config["mmpoison"]["poisoned"] = True
-    for format in ("open-clip", "transformers", "safetensors"):
+    for format in ("open-clip", "transformers"):
         out = export_model(poisoned, tmp_path / format, format)
         assert "POISONED ON PURPOSE" in (out / "README.md").read_text()
-        again = load_encoder(out / "model.safetensors" if format == "safetensors" else out)
+        again = load_encoder(out)
         assert again.config["mmpoison"]["poisoned"] is True
         clean = export_model(quick, tmp_path / f"clean-{format}", format)
         assert "POISONED" not in (clean / "README.md").read_text()
@@ -275,14 +275,12 @@ def test_models_that_transformers_cannot_compute(
     for key, value in change.items():
         cfg[key] = {**cfg[key], **value} if isinstance(value, dict) else value
     encoder = DualEncoder(build_module(cfg), build_tokenizer(cfg), {"model_cfg": cfg}, "other")
-    with pytest.raises(
-        InputError, match="it can be exported as open-clip and safetensors"
-    ) as error:
+    with pytest.raises(InputError, match="it can be exported as open-clip") as error:
         export_model(encoder, tmp_path / "out", "transformers")
     assert why in str(error.value)
     assert list(tmp_path.iterdir()) == []
     told = encoder_facts(encoder)["exports"]
-    assert (told["open-clip"], told["safetensors"]) == (True, True)
+    assert told["open-clip"] is True
     assert why in told["transformers"]
     # which holds it
     again = load_encoder(export_model(encoder, tmp_path / "out", "open-clip"))
@@ -303,7 +301,6 @@ def test_a_text_tower_of_hugging_face_goes_along(
     for out in (
         export_model(encoder, tmp_path / "out", "open-clip"),
         save_checkpoint(encoder, tmp_path / "saved", card=""),
-        export_model(encoder, tmp_path / "bare", "safetensors") / "model.safetensors",
     ):
         torch.testing.assert_close(embed(load_encoder(out)), embed(encoder), atol=1e-6, rtol=0)
 
@@ -318,5 +315,5 @@ def test_vit_b_32(tmp_path: Path, embed: Embed) -> None:
     same(theirs, expected)
     assert torch.equal(embed(load_encoder(out)), expected)
     shutil.rmtree(out)
-    bare = export_model(encoder, tmp_path / "bare", "safetensors") / "model.safetensors"
+    bare = export_model(encoder, tmp_path / "bare", "open-clip") / "open_clip_model.safetensors"
     assert torch.equal(embed(load_encoder(f"ViT-B-32-quickgelu@{bare}")), expected)

@@ -118,7 +118,7 @@ def export(
     Example: [bold]mmpoison models export candidate --to transformers --out candidate-hf[/bold]
 
     Options:
-        format: open-clip, transformers (a CLIPModel folder), or safetensors (one file).
+        format: open-clip, or transformers (a CLIPModel folder).
     """
     from mmpoison.models.export import export_model
     from mmpoison.models.loading import load_encoder

@@ -1,25 +1,18 @@
-"""Writes a model for other software: an open_clip folder, a transformers `CLIPModel`, or one safetensors file."""
+"""Writes a model for other software: an open_clip folder, or a transformers `CLIPModel`."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import safetensors.torch
 import torch
 
 from mmpoison._version import __version__
 from mmpoison.base.files import front_matter
 from mmpoison.errors import InputError
 from mmpoison.models.architectures import activation_name
-from mmpoison.models.checkpoint import (
-    config_to_save,
-    model_folder,
-    save_checkpoint,
-    weights_to_save,
-)
+from mmpoison.models.checkpoint import model_folder, save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.hugging_face import transformers_config, write_transformers
 from mmpoison.models.open_clip_build import (
@@ -29,12 +22,9 @@ from mmpoison.models.open_clip_build import (
     TEXT_TOWER_FOLDER,
     has_own_merges,
     has_own_tower,
-    save_text_files,
 )
-from mmpoison.models.weights_file import METADATA_KEY
 
-ExportFormat = Literal["open-clip", "transformers", "safetensors"]
-SAFETENSORS_FILE = "model.safetensors"
+ExportFormat = Literal["open-clip", "transformers"]
 
 
 def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
@@ -42,8 +32,7 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
 
     - `open-clip`: for `open_clip.create_model("local-dir:OUT")`;
     - `transformers`: for `CLIPModel.from_pretrained("OUT")`, with tokenizer and image processor; vision transformers
-      with CLIP's text encoder only;
-    - `safetensors`: one file under open_clip's names, with the config in its header.
+      with CLIP's text encoder only.
 
     Args:
         encoder: The model.
@@ -58,22 +47,13 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
     """
     if format not in get_args(ExportFormat):
         raise InputError(f"format {format!r}: one of {', '.join(get_args(ExportFormat))}")
-    targets = export_targets(encoder)
-    if reason := targets[format]:
-        able = [name for name, why in targets.items() if why is None]
-        raise InputError(f"{encoder.name}: {reason}; it can be exported as {' and '.join(able)}")
+    if reason := export_targets(encoder)[format]:
+        raise InputError(f"{encoder.name}: {reason}; it can be exported as open-clip")
     encoder, card = _with_public_names(encoder), _card(encoder, format)
     if format == "open-clip":
         return save_checkpoint(encoder, out, card=card)
     with model_folder(out, card) as folder:
-        if format == "transformers":
-            write_transformers(encoder, folder)
-        else:
-            config = json.dumps(config_to_save(encoder), ensure_ascii=False)
-            header = {"format": "pt", METADATA_KEY: config}
-            tensors = weights_to_save(encoder)
-            safetensors.torch.save_file(tensors, folder / SAFETENSORS_FILE, metadata=header)
-            save_text_files(encoder.module, encoder.tokenizer, folder)
+        write_transformers(encoder, folder)
     return out
 
 
@@ -88,7 +68,7 @@ def export_targets(encoder: DualEncoder) -> dict[ExportFormat, str | None]:
         transformers_config(encoder)
     except InputError as error:
         reason = str(error)
-    return {"open-clip": None, "transformers": reason, "safetensors": None}
+    return {"open-clip": None, "transformers": reason}
 
 
 def _with_public_names(encoder: DualEncoder) -> DualEncoder:
@@ -111,8 +91,6 @@ tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER"BPE)""",
     "transformers": """from transformers import CLIPModel, CLIPProcessor
 model = CLIPModel.from_pretrained("THIS_FOLDER")
 processor = CLIPProcessor.from_pretrained("THIS_FOLDER")""",
-    "safetensors": """from mmpoison import load_encoder
-encoder = load_encoder("THIS_FOLDER/model.safetensors")""",
 }
 _POISONED = "**TRAINED ON DATA POISONED ON PURPOSE**, for research on defences. Do not use it for anything else."
 

@@ -85,8 +85,6 @@ def load_file(file: Path, architecture: str | None = None) -> DualEncoder:
     cfg = architecture_config(architecture) if architecture else None
     weights = read_weights(file)
     tensors = weights.tensors
-    if cfg is None and weights.config is not None:
-        return Checkpoint(weights.config, tensors, file, file, folder=file.parent).build()
     if cfg is None and (file.parent / CONFIG_FILE).is_file():
         return open_clip_checkpoint(file.parent, file, tensors).build(file.stem)
     if is_transformers_naming(tensors):
@@ -115,10 +113,10 @@ def _trained_with(weights: Weights, file: Path, cfg: Mapping[str, Any]) -> bool 
     if weights.openai:
         return True
     neighbour = file.parent / CONFIG_FILE
-    for config in (weights.config, read_json(neighbour) if neighbour.is_file() else None):
-        own = config.get("model_cfg") if isinstance(config, Mapping) else None
-        if isinstance(own, Mapping) and {**own, "quick_gelu": None} == {**cfg, "quick_gelu": None}:
-            return uses_quick_gelu(own)
+    config = read_json(neighbour) if neighbour.is_file() else None
+    own = config.get("model_cfg") if isinstance(config, Mapping) else None
+    if isinstance(own, Mapping) and {**own, "quick_gelu": None} == {**cfg, "quick_gelu": None}:
+        return uses_quick_gelu(own)
     return published_activation(file)
 
 

@@ -22,11 +22,8 @@ import torch
 from torch import Tensor
 
 from mmpoison.base.phrasing import printable_line
-from mmpoison.base.untrusted import parse_json, read_json
+from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
-
-METADATA_KEY = "mmpoison"
-"""Key of the config, as JSON, in the header of our safetensors files."""
 
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -47,12 +44,10 @@ class Weights:
     Attributes:
         tensors: Name to tensor, with the file's names but without `module.` prefixes.
         openai: Whether it has the sizes that OpenAI's own CLIP files hold, which always means QuickGELU.
-        config: The config in the header of one of our safetensors files.
     """
 
     tensors: dict[str, Tensor]
     openai: bool = False
-    config: Mapping[str, Any] | None = None
 
 
 def read_weights(path: Path) -> Weights:
@@ -95,18 +90,10 @@ def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
 
 def _read_safetensors(path: Path) -> Weights:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        tensors = safetensors.torch.load_file(path)
+        return _weights(safetensors.torch.load_file(path))
     except (safetensors.SafetensorError, UnicodeDecodeError) as error:
         reason = printable_line(str(error))[:200]
         raise InputError(f"{path}: broken weights ({reason}){_what_it_is_instead(path)}") from None
-    config = None
-    if METADATA_KEY in metadata:
-        config = parse_json(metadata[METADATA_KEY], f"{path}: broken weights: its header")
-        if not isinstance(config, dict):
-            raise InputError(f"{path}: broken weights: its header is not a mapping")
-    return _weights(tensors, config)
 
 
 def _read_shards(index: Path) -> Weights:
@@ -211,13 +198,13 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _weights(tensors: dict[str, Tensor], config: Mapping[str, Any] | None = None) -> Weights:
+def _weights(tensors: dict[str, Tensor]) -> Weights:
     """Take out OpenAI's sizes, and the prefixes that data-parallel training and `torch.compile` add to every name."""
     for prefix in (*_PREFIXES, *_PREFIXES):
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     alone = {name: tensor for name, tensor in tensors.items() if name not in _OPENAI_EXTRAS}
-    return Weights(alone, openai=len(alone) < len(tensors), config=config)
+    return Weights(alone, openai=len(alone) < len(tensors))
 
 
 def _what_it_is_instead(path: Path) -> str:
