@@ -1,4 +1,4 @@
-"""The examples of `docs/tasks/scan-on-a-cluster.md` can be read by the programs that they are for."""
+"""The examples of `docs/reference/scan-on-a-cluster.md` can be read by the programs that they are for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from tests.test_dependencies import PROJECT
 
-PAGES = Path(__file__).resolve().parent.parent / "docs" / "tasks"
+PAGES = Path(__file__).resolve().parent.parent / "docs" / "reference"
 CLUSTER = (PAGES / "scan-on-a-cluster.md").read_text(encoding="utf-8")
 
 
