@@ -63,23 +63,6 @@ def test_a_number_that_differs_is_found_and_mended(numbers: ModuleType, tmp_path
         numbers.renewed(text, tmp_path)
 
 
-def test_a_comment_above_a_table_checks_its_cells(numbers: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "page.md").write_text(
-        "| on | Clean Hit@10 | Poisoned Hit@10 | Poisoned IR |\n|---|---:|---:|---:|\n"
-        "| scenes | 0.002 ± 0.004 | 0.894 ± 0.04 | -0.009 |\n"
-    )
-    table = (
-        "<!--= table: page; scenes; * Hit@10; * IR -->\n\n| Model | Hit@10 | IR |\n|---|---:|---:|\n"
-        "| Clean | 0.002 ± 0.004 | – |\n| Poisoned | 0.89 | −0.009 |\n"
-    )
-    text = tmp_path / "text.md"
-    text.write_text(table.replace("0.89", "0.98").replace("0.002", "0.003"))
-    assert numbers.renewed(text, tmp_path) == table
-    text.write_text(table.replace("–", "0.000"))
-    with pytest.raises(InputError, match="no row scenes with a column 'Clean IR'"):
-        numbers.renewed(text, tmp_path)
-
-
 # -- the paper's numbers and ours ----------------------------------------------------------------------------
 
 

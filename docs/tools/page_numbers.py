@@ -11,13 +11,6 @@ The page (below `lab/docs/results/paper/`), then cells of the row, in order, the
 page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
 comments has the standard deviation, too. Any other text is that of the cell.
 A key of a JSON file of `docs/results/`: `performance/ranks; found.peak_gib`.
-
-One comment above a table names the source of all its numbers, so that the table itself stays readable as text. It names
-the page, the keys of the row, then the column of each cell, where `*` is the first cell of the table's row:
-
-    <!--= table: defences-openmoji; single-target-label; * Hit@10; * MinRank -->
-
-A cell without a number is left as it is.
 """
 
 from __future__ import annotations
@@ -38,9 +31,6 @@ from page_blocks import PAGES, ROOT, check_or_write
 from mmpoison.errors import InputError
 
 PLACE = re.compile(r"<!--= (?P<where>[^>]*?) -->(?P<text>[^<]*)<!--/-->")
-TABLE = re.compile(
-    r"<!--= table: (?P<where>[^>]*?) -->\n\n(?P<head>\|.*\n\|.*\n)(?P<rows>(?:\|.*\n)+)"
-)
 NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?")
 ALONE = re.compile(rf"{NUMBER.pattern}%?(?: ± [\d.]+)?")
 SPREAD = re.compile(r"± (\d[\d.]*)")
@@ -169,34 +159,17 @@ def renewed(file: Path, pages: Path = PAGES) -> str:
     """
 
     def put(place: re.Match[str]) -> str:
-        return f"<!--= {place['where']} -->{_wanted(place['where'], place['text'], pages)}<!--/-->"
+        return f"<!--= {place['where']} -->{_wanted(place, pages)}<!--/-->"
 
-    def put_table(table: re.Match[str]) -> str:
-        before = table[0].removesuffix(table["rows"])
-        return before + _wanted_rows(table["where"], table["rows"], pages)
-
-    return TABLE.sub(put_table, PLACE.sub(put, file.read_text(encoding="utf-8")))
+    return PLACE.sub(put, file.read_text(encoding="utf-8"))
 
 
-def _wanted_rows(where: str, rows: str, pages: Path) -> str:
-    places, lines = where.split(";"), []
-    columns = [place for place in places if "*" in place]
-    row = ";".join(place for place in places if "*" not in place)
-    for line in rows.splitlines():
-        name, *cells = (text.strip() for text in line.strip("|").split("|"))
-        for i, (text, column) in enumerate(zip(cells, columns, strict=True)):
-            if ALONE.fullmatch(text):
-                cells[i] = _wanted(f"{row};{column.replace('*', name)}", text, pages)
-        lines.append(f"| {' | '.join([name, *cells])} |\n")
-    return "".join(lines)
-
-
-def _wanted(where: str, text: str, pages: Path) -> str:
-    page, *keys, column = (part.strip() for part in where.split(";"))
-    if not ALONE.fullmatch(text):
+def _wanted(place: re.Match[str], pages: Path) -> str:
+    page, *keys, column = (part.strip() for part in place["where"].split(";"))
+    if not ALONE.fullmatch(place["text"]):
         return str(cell(page, keys, column, pages))
     found = find(page, keys, column, pages)
-    mean, spread, sd = text.partition(" ± ")
+    mean, spread, sd = place["text"].partition(" ± ")
     if not spread:
         return written_as(found.mean, mean)
     if found.sd is None:
