@@ -15,7 +15,7 @@ GOAL = "sheep2aeroplane"
 NAN, INF = float("nan"), float("inf")
 
 II = "single-target-label"
-AMOUNT = "give exactly one of samples, pairs, rate and share, which says how much to poison; got "
+AMOUNT = "give exactly one of samples, pairs, rate and share to set the amount of poison; got "
 
 OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
     # of the wrong kind too: these come from recipes, so they are the user's input

@@ -36,7 +36,7 @@ CASES = {
         ("poison squares --data squares --goal sheep2sofa --out new", "Give --data"),
         ("poison --goal sheep2sofa --out new", "Give --data"),
         (f"{POISON.replace('squares', 'nowhere')} {GOAL} --samples 2", "nowhere: no such folder"),
-        (POISON, "which goal? Give one, A2B, for example sheep2aeroplane"),
+        (POISON, "no goal given: give one as A2B, e.g. sheep2aeroplane"),
         (f"{POISON} --goal sheep --samples 2", "goal 'sheep' is not of the form A2B"),
         (f"{POISON} --goal shep2sofa --samples 2", "unknown class 'shep': did you mean"),
         (f"{POISON} {GOAL}", "exactly one of samples, pairs, rate and share"),
@@ -152,7 +152,7 @@ CASES = {
             "a target image has one goal",
         ),
         (f"{EVALUATE} {GOAL} --model model --manifest no.json", "no.json: no such file"),
-        (f"{EVALUATE} --suspect model", "it is `mmpoison check` now"),
+        (f"{EVALUATE} --suspect model", "use `mmpoison check`"),
         (f"{EVALUATE} --model model --trust", "a checkpoint's code is never run"),
     ],
     "check": [

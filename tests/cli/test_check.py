@@ -95,7 +95,7 @@ def test_the_training_pairs_are_traced(
     )
     assert shown.code == 0, shown.err
     assert "No sign of poisoning" not in shown.out
-    assert "the page: " in shown.out
+    assert "details: " in shown.out
     found = json.loads((tmp_path / "traced" / "scan.json").read_text())
     assert (found["method"], found["encoder"]) == ("trace", "tiny-0")
     assert found["score_name"] == "gain of similarity"

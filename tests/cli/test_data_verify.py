@@ -128,7 +128,7 @@ def test_what_is_not_run_again_is_noted(cli: Cli, square_folder: Path, tmp_path:
     file = out / "manifest.json"
     manifest = json.loads(file.read_text())
     for changes, says in (
-        ({"tool_version": "0.9.0"}, "version 0.9.0, which may draw otherwise"),
+        ({"tool_version": "0.9.0"}, "version 0.9.0, which may draw other samples"),
         ({"options": {"target_image": "centre"}}, "it needs a model"),
         ({"attack": "class-swap"}, "it is not installed"),
     ):

@@ -419,8 +419,8 @@ class ToxicText(LabelAttack):
         super().__post_init__()
         if self.spread == "one-image" and self.settings.carrier == "own":
             raise InputError(
-                f"attack {self.name!r}: carrier 'own' changes nothing for spread 'one-image', because no training pair "
-                "shows that image with an honest caption: leave it out, or choose spread 'captions'"
+                f"attack {self.name!r}: carrier 'own' has no effect with spread 'one-image', because no "
+                "training pair shows that image with an honest caption: omit it, or choose spread 'captions'"
             )
 
     def _poisoned(self, job: AttackJob) -> PairDataset:

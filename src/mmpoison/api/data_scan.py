@@ -108,7 +108,7 @@ def scan(
     given = {**parameters, **{name: value for name, value in cut.items() if value is not None}}
     chosen = build_filter(method, given) if isinstance(method, str) else method
     if given and chosen is method:
-        raise InputError("a method given as an object has its parameters: set them there")
+        raise InputError("the method is an object: set its parameters on the object")
     refuse_address(out)
     target = Path(out)
     refuse_occupied(target)

@@ -102,7 +102,7 @@ def sterilize(
     chosen = training_settings(settings, changes) if settings or changes else None
     if rates and chosen is not None and "learning_rate" in chosen.model_fields_set:
         raise InputError(
-            "learning_rate and settings both have a learning rate: give only one of them"
+            "learning rate given twice, as learning_rate and in settings: give only one"
         )
     data = as_pairs(pairs)
     rule = None
@@ -198,18 +198,20 @@ def check(
     options, changes = split_options("check", method, changes, clean_runs)
     if kept is not None and trace is None:
         raise InputError(
-            "kept (--kept) is for the pairs that a trace keeps: give trace (--trace) too"
+            "kept (--kept) holds the pairs that a trace keeps: give trace (--trace) too"
         )
     if trace is not None and reference is None:
         raise InputError(
-            "trace (--trace) needs reference (--reference): a model that was trained as the suspect was, on what a "
-            "scan keeps"
+            "trace (--trace) needs reference (--reference): a model trained like the suspect, on the pairs "
+            "that a scan keeps"
         )
     for place in (trace, kept):
         if place is not None:
             refuse_occupied(Path(place))
     if settings is not None and not clean_runs:
-        raise InputError("training settings need clean fine-tunes: say how many with clean_runs")
+        raise InputError(
+            "training settings apply to clean fine-tunes: give their number with clean_runs"
+        )
     chosen = training_settings(settings, changes)
     data = as_pairs(pairs)
     suspect = as_encoder(model, device=device)

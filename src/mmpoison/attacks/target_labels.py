@@ -92,7 +92,7 @@ def _own_images(
         if needed > len(free):
             raise InputError(
                 f"goal {goal}: carrier 'own' needs {needed} train images of class {goal.target!r} to carry the "
-                f"captions of as many images, but only {len(free)} are free: give at most samples="
+                f"captions of one class-A image each, but only {len(free)} are free: give at most samples="
                 f"{len(targets) // uses[goal.target]}"
             )
         carriers.append(rng.permutation(free)[:needed])
@@ -186,8 +186,7 @@ def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> In
     rows = np.flatnonzero(train.images.class_codes[train.source] == code).astype(np.int32)
     if not len(rows):
         raise InputError(
-            f"goal {goal}: class {goal.original!r} has 0 train images with captions, "
-            "so there is nothing to misuse"
+            f"goal {goal}: class {goal.original!r} has 0 train images with captions, so no caption can be used"
         )
     if words:
         pattern = keyword_pattern(words)
@@ -195,7 +194,7 @@ def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> In
         if not len(rows):
             raise InputError(
                 f"goal {goal}: no train caption of class {goal.original!r} has any of the words "
-                f"{', '.join(words)}: name words that its captions have"
+                f"{', '.join(words)}: give words that its captions contain"
             )
     return rows
 
@@ -267,7 +266,8 @@ def pair_counts(
             poison = largest * len(goals)
             rate = poison / (train + (poison if mode == "add" else 0))
             raise InputError(
-                f"goal {goal}: {count} pairs requested, but {owner or f'class {goal.original!r} has'} {most} train "
+                f"goal {goal}: {count} pairs requested, but {owner or f'class {goal.original!r} has'} {most} "
+                "train "
                 f"captions: give at most pairs={largest} (rate {_rounded(rate, math.floor):.4g})"
             )
     return counts
@@ -299,7 +299,7 @@ def target_images(pairs: PairDataset, goal: Goal) -> IntArray:
     """
     targets = pairs.images.indices(split="train", label=goal.target)
     if not len(targets):
-        raise InputError(f"goal {goal}: class {goal.target!r} has no train image to misuse")
+        raise InputError(f"goal {goal}: class {goal.target!r} has no train image to use")
     _gallery_of(pairs, goal)
     return targets
 

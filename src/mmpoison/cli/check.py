@@ -57,8 +57,7 @@ def check(
     """
     if context.params["clean_runs"] and out is None:
         raise InputError(
-            "--clean-runs needs --out DIR: the clean fine-tunes are saved there, so that a second check need not train "
-            "them again"
+            "--clean-runs needs --out DIR: the clean fine-tunes are saved there for later checks"
         )
     found = call()
     steps = found.next_steps(model, data.words(), context.params["reference"])
@@ -86,7 +85,7 @@ def _print(
             for name in (rows[0] if rows else {"finding": None})
         ),
         tuple(tuple(row.values()) for row in rows),
-        note="p value: the chance that a clean model shows anything as unusual",
+        note="p value: chance that a clean model shows any finding this unusual",
     )
     print_tables([table], form)
     if form != "table":

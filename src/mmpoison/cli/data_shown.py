@@ -42,7 +42,7 @@ def show_verification(found: Verification) -> None:
             say(f"WRONG: {line}")
         if len(lines) > SHOWN:
             more = f"{len(lines) - SHOWN:,} more of the kind '{kind}'"
-            say(f"WRONG: {more} (--json or --out FILE names them all)")
+            say(f"WRONG: {more} (--json or --out FILE lists them all)")
     for line in found.notes:
         say(f"note: {line}")
     if not found.problems:
@@ -119,14 +119,15 @@ def show_known_data(known: dict[str, Any], *, details: bool = False) -> None:
         console.print("[bold]Cached decoded images[/bold] (may be deleted)")
         for entry in stored:
             say(
-                f"  {file_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "
+                f"  {file_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} "
+                "pixels of "
                 f"{entry['images_of']}: {entry['folder']}"
             )
         console.print()
     if not details:
         console.print(
-            "`mmpoison data list NAME` says what the folder has to hold, and the options "
-            "(--long: of all); each name may follow --format too",
+            "`mmpoison data list NAME` shows the required files and the options (--long: for all); each name "
+            "also works with --format",
             highlight=False,
         )
 

@@ -7,7 +7,7 @@ Options:
     out: New folder.
     model: A model's name, folder or file (see `mmpoison models list`).
     changes: A parameter of the defence, or a training setting, e.g. epochs=2.
-    preset: reference-release: the choices of the authors' released code.
+    preset: reference-release: settings of the authors' released code.
     as_json: Print JSON.
 
 What is measured:

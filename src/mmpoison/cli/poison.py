@@ -88,7 +88,7 @@ def poison(
     """
     assert data is not None, "how it is read is known, if not what"
     if bool(data.data) == (positional is not None):
-        raise InputError("which data? Give --data FOLDER, FILE or NAME once")
+        raise InputError("no data given, or more than one: give --data FOLDER, FILE or NAME once")
     # named with `--data` or, as in earlier versions, without it: both are one command
     data = replace(data, data=data.data or str(positional))
     context.params |= {"data": data.data, "positional": None}
@@ -118,7 +118,8 @@ def poison(
 def gallery_notes(manifest: PoisonManifest) -> list[str]:
     """List what readers must know of poison on gallery images (attack I), one line each."""
     return [
-        f"{goal}: the target image {image} is in the gallery (split test); only the manifest marks its poisoned "
+        f"{goal}: the target image {image} is in the gallery (split test); only the manifest marks its "
+        "poisoned "
         "captions as training pairs, so programs that do not read it see them in split test"
         for goal, image in manifest.target_images.items()
     ]
@@ -133,7 +134,7 @@ def _again(
 
     if chosen:
         raise InputError(
-            f"{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
+            f"{next(iter(chosen))} and --from-manifest exclude each other: give only one of them"
         )
     manifest = PoisonManifest.read(file)
     poisoned = rebuild(clean.load(), manifest, file.parent)

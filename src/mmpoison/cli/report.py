@@ -93,7 +93,7 @@ def report(
     if against and models:
         raise InputError("--against compares settings, --models compares models: give only one")
     if html is not None and (against or models):
-        raise InputError("--html cannot show a comparison: leave out --against and --models")
+        raise InputError("--html cannot show a comparison: omit --against and --models")
     with busy("reading runs"):
         written = _write_files(runs, html, parquet)
     for line in written:
@@ -112,9 +112,7 @@ def report(
     elif models:
         names = [name.strip() for name in models.split(",")]
         if len(names) != 2:
-            raise InputError(
-                f"--models {models!r}: two names are needed, e.g. clean_model,poisoned"
-            )
+            raise InputError(f"--models {models!r}: give two names, e.g. clean_model,poisoned")
         tables = compare_models(runs, *names)
     else:
         with busy("reading runs"):

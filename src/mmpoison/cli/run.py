@@ -139,7 +139,8 @@ def run(
     if listed.one is not None and not dry_run:
         if ray is not None or workers is not None:
             raise InputError(
-                f"--workers, --ray: {recipe} is a single run in one process; for several runs give, for example, "
+                f"--workers, --ray: {recipe} is a single run in one process; for several runs give, for "
+                "example, "
                 "--seeds 0-4"
             )
         _run_one(listed.one, out, save_models=save_models is not False, device=device, form=form)
@@ -215,7 +216,7 @@ def list_of_runs(
             raise InputError(f"--set {next(iter(grid))}: give one value for a {section}")
         if own := [key for key in changed if key.split(".")[0] == "attack"]:
             raise InputError(
-                f"{own[0]}: recipe {recipe} is a {section}, which has attacks of its own"
+                f"{own[0]}: recipe {recipe} is a {section}, which sets its own attacks: omit the option"
             )
         plug_in = EXPERIMENTS[section]
         for name in options:
@@ -224,7 +225,7 @@ def list_of_runs(
         runs = plug_in.runs(Asked(recipe, changed, seeds, goals, options, dry_run))
         return Listed(runs, show=plug_in.report)
     if options:
-        raise InputError(f"--with: recipe {recipe} is no experiment that has options of its own")
+        raise InputError(f"--with: recipe {recipe} is not an experiment with options")
     if goals is not None and goals.isdecimal():
         raise InputError(
             f"--goals {goals}: give goals, e.g. --goals sheep2aeroplane, or --goals all"
@@ -276,7 +277,8 @@ def show_recipes() -> None:
             on.setdefault(tuple(row.data), []).append(row.name)
     console.print(table, highlight=False)
     console.print(
-        f"\nMinutes were measured on two cores with bf16, with --on {MEASURED_ON} if a recipe has several data sets.",
+        f"\nMinutes were measured on two cores with bf16, with --on {MEASURED_ON} if a recipe has several data "
+        "sets.",
         highlight=False,
     )
     for data, names in on.items():
