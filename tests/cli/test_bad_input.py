@@ -198,7 +198,7 @@ CASES = {
         ("run openmoji --with rows=x", "--with: recipe openmoji is no experiment"),
         ("run openmoji --goals 2", "--goals 2: give goals, e.g. --goals sheep2aeroplane"),
         ("run matrix --with row=x", "--with unknown option 'row': did you mean 'rows'?"),
-        ("run matrix --with tuning=maybe", "--with tuning=maybe: true or false is needed"),
+        ("run matrix --with tuning=maybe", "--with tuning=maybe: give true or false"),
         ("run openmoji --nonsense", "No such option: --nonsense"),
         ("poisn", "No such command 'poisn'"),
     ],

@@ -354,7 +354,7 @@ def test_a_finished_run_is_only_read(
     again = run_recipe(make_recipe(), out, progress=watch)
     assert watch.trained == []
     assert watch.said == [
-        f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
+        f"{out}: is complete, with the same recipe, data, models and code; nothing to compute"
     ]
     assert again == metrics
     # measured anew, and nothing trained, where another code or device measured it, or a file is gone

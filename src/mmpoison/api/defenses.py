@@ -202,8 +202,8 @@ def check(
         )
     if trace is not None and reference is None:
         raise InputError(
-            "trace (--trace) needs reference (--reference): a model trained like the suspect, on the pairs "
-            "that a scan keeps"
+            "trace (--trace) needs reference (--reference): a model trained like the suspect, on the pairs that a "
+            "scan keeps"
         )
     for place in (trace, kept):
         if place is not None:

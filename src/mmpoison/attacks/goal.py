@@ -85,8 +85,8 @@ def require_different_originals(goals: Sequence[Goal]) -> None:
     twice = [name for name, n in Counter(goal.original for goal in goals).items() if n > 1]
     if twice:
         raise InputError(
-            f"goals {', '.join(map(str, goals))}: class {twice[0]!r} is the original class of several goals: "
-            "give each goal its own original class"
+            f"goals {', '.join(map(str, goals))}: class {twice[0]!r} is the original class of several goals: give each "
+            "goal its own original class"
         )
 
 

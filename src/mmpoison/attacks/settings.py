@@ -58,16 +58,15 @@ ModeOption = Annotated[
 SpreadOption = Annotated[
     Spread | None,
     Field(
-        description="unit spread evenly over the target images: captions (default), or samples, all captions "
-        "of an image together (default for carrier own)"
+        description="unit spread evenly over the target images: captions (default), or samples (default for "
+        "carrier own)"
     ),
 ]
 CarrierOption = Annotated[
     Carrier | None,
     Field(
-        description="existing: add false captions to images of B, which keep their honest ones; own: give "
-        "images of B false captions only, as if the attacker posted them (default for attackers who know the "
-        "filters)"
+        description="existing: add false captions to images of B; own: give them false captions only "
+        "(default for attackers who know the filters)"
     ),
 ]
 WordsOption = Annotated[
@@ -133,10 +132,8 @@ PRESETS: dict[str, Preset] = {
     "reference-release": Preset(
         name="reference-release",
         summary=(
-            "the choices of the paper authors' released code: poison replaces the clean pairs of the whole "
-            "class, "
-            "all captions of an image go to the same target image, attack I targets the centre of the class, "
-            "batches "
+            "the choices of the paper authors' released code: poison replaces the clean pairs of the whole class, "
+            "all captions of an image go to the same target image, attack I targets the centre of the class, batches "
             "of 256, a frozen text encoder keeps its embeddings and projection trainable"
         ),
         fixed={"mode": "replace", "spread": "samples"},
@@ -214,8 +211,8 @@ class Settings:
         chosen = [name for name, value in amounts.items() if value is not None]
         if len(chosen) != 1:
             raise InputError(
-                f"give exactly one of {', '.join([*amounts][:-1])} and {[*amounts][-1]} to set the amount of "
-                f"poison; got {', '.join(chosen) or 'none'}"
+                f"give exactly one of {', '.join([*amounts][:-1])} and {[*amounts][-1]} to set the amount of poison; "
+                f"got {', '.join(chosen) or 'none'}"
             )
         # an image of the attacker's own carries the captions of one image
         spread = "samples" if given.get("carrier") == "own" else "captions"

@@ -193,8 +193,8 @@ def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> In
         rows = rows[[pattern.search(str(caption)) is not None for caption in train.captions[rows]]]
         if not len(rows):
             raise InputError(
-                f"goal {goal}: no train caption of class {goal.original!r} has any of the words "
-                f"{', '.join(words)}: give words that its captions contain"
+                f"goal {goal}: no train caption of class {goal.original!r} has any of the words {', '.join(words)}: "
+                "give words that its captions contain"
             )
     return rows
 
@@ -266,8 +266,7 @@ def pair_counts(
             poison = largest * len(goals)
             rate = poison / (train + (poison if mode == "add" else 0))
             raise InputError(
-                f"goal {goal}: {count} pairs requested, but {owner or f'class {goal.original!r} has'} {most} "
-                "train "
+                f"goal {goal}: {count} pairs requested, but {owner or f'class {goal.original!r} has'} {most} train "
                 f"captions: give at most pairs={largest} (rate {_rounded(rate, math.floor):.4g})"
             )
     return counts

@@ -305,8 +305,8 @@ def publish_folder(folder: Path, target: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise InputError(
-                f"{target}: another process wrote it at the same time, so this result was discarded and the "
-                "other one kept: choose another --out to repeat it"
+                f"{target}: another process wrote it at the same time, so this result was discarded and the other one "
+                "kept: choose another --out to repeat it"
             ) from None
         raise
 
@@ -493,8 +493,8 @@ def refuse_address(out: str | Path) -> None:
     """
     if _STORE.match(str(out)):
         raise InputError(
-            f"{one_line(str(out))}: results can only be written to a local folder: give one, and copy it to "
-            "the store afterwards"
+            f"{one_line(str(out))}: results can only be written to a local folder: give one, and copy it to the store "
+            "afterwards"
         )
 
 

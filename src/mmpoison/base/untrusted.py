@@ -68,7 +68,7 @@ def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
 
 
 def plain_file(folder: Path, name: str) -> Path:
-    """Return the path of a file in an untrusted folder; refuse a link that leads out of the folder.
+    """Return the path of a file in an untrusted folder; refuse a link that points outside the folder.
 
     A link could present a file of this machine as part of the folder, and a copy of the folder would then contain that
     file. The Hugging Face cache consists of links into its own repository, which are followed.
@@ -78,7 +78,7 @@ def plain_file(folder: Path, name: str) -> Path:
         name: A file in it.
 
     Raises:
-        InputError: If the name or a link leads out of the folder.
+        InputError: If the name or a link points outside the folder.
     """
     path = folder / name
     home = folder.absolute()

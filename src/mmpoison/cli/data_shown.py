@@ -119,15 +119,14 @@ def show_known_data(known: dict[str, Any], *, details: bool = False) -> None:
         console.print("[bold]Cached decoded images[/bold] (may be deleted)")
         for entry in stored:
             say(
-                f"  {file_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} "
-                "pixels of "
+                f"  {file_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "
                 f"{entry['images_of']}: {entry['folder']}"
             )
         console.print()
     if not details:
         console.print(
-            "`mmpoison data list NAME` shows the required files and the options (--long: for all); each name "
-            "also works with --format",
+            "`mmpoison data list NAME` shows the required files and the options (--long: for all); each name also "
+            "works with --format",
             highlight=False,
         )
 

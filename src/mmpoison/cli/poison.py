@@ -118,8 +118,7 @@ def poison(
 def gallery_notes(manifest: PoisonManifest) -> list[str]:
     """List what readers must know of poison on gallery images (attack I), one line each."""
     return [
-        f"{goal}: the target image {image} is in the gallery (split test); only the manifest marks its "
-        "poisoned "
+        f"{goal}: the target image {image} is in the gallery (split test); only the manifest marks its poisoned "
         "captions as training pairs, so programs that do not read it see them in split test"
         for goal, image in manifest.target_images.items()
     ]

@@ -139,8 +139,7 @@ def run(
     if listed.one is not None and not dry_run:
         if ray is not None or workers is not None:
             raise InputError(
-                f"--workers, --ray: {recipe} is a single run in one process; for several runs give, for "
-                "example, "
+                f"--workers, --ray: {recipe} is a single run in one process; for several runs give, for example, "
                 "--seeds 0-4"
             )
         _run_one(listed.one, out, save_models=save_models is not False, device=device, form=form)
@@ -277,8 +276,7 @@ def show_recipes() -> None:
             on.setdefault(tuple(row.data), []).append(row.name)
     console.print(table, highlight=False)
     console.print(
-        f"\nMinutes were measured on two cores with bf16, with --on {MEASURED_ON} if a recipe has several data "
-        "sets.",
+        f"\nMinutes were measured on two cores with bf16, with --on {MEASURED_ON} if a recipe has several data sets.",
         highlight=False,
     )
     for data, names in on.items():

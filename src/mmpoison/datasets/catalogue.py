@@ -313,8 +313,8 @@ def _refuse_several(path: Path) -> None:
     if held:
         more = ", ..." if len(held) > 3 else ""
         raise InputError(
-            f"{path}: is not a data set, but holds {', '.join(held[:3])}{more}: name one of them, or the "
-            "whole's format with --format"
+            f"{path}: is not a data set, but contains {', '.join(held[:3])}{more}: give one of them, or the format of "
+            "the whole folder with --format"
         )
 
 

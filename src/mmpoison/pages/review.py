@@ -67,7 +67,7 @@ def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> 
         there = [path for path in (found, source) if os.path.exists(path)]  # noqa: PTH110  -- any text may be a path
         if not there:
             raise InputError(
-                f"{result}: the set that was scanned is not at {found} (any more): name it with --data"
+                f"{result}: the scanned set is no longer at {found}: give it with --data"
             )
         source = there[0]
     options = {**scan.data_options, **given.options}

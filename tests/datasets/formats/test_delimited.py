@@ -171,7 +171,7 @@ def test_lines_are_counted_behind_an_open_quote(write: Write) -> None:
         (b"\x89PNG\r\n\x1a\n\x00\x00", "its first line is not text"),
         (
             "image,caption\n1.jpg,a\n2.jpg," + "x" * (5 << 20),
-            "line 3: longer than 4 MiB, it is refused",
+            "line 3: longer than 4 MiB, so it is refused",
         ),
     ],
     ids=[

@@ -273,7 +273,7 @@ def test_a_caption_said_again_and_again(tmp_path: Path, nested: bool) -> None:
     )
     count, _, problem = said.partition(" ")
     assert 1_000 < int(count) < 5_000
-    assert "bytes of text (a bomb?), the rest is not read" in problem
+    assert "bytes of text (a bomb?); the rest is not read" in problem
     assert most < 700
 
 

@@ -332,7 +332,7 @@ def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, s
         if test_per_class is not None and tested >= len(images):
             raise InputError(
                 f"data option test_per_class={tested}: class {label!r} has {count_of(len(images), 'image')}, which "
-                "leaves none to train"
+                "leaves none for training"
             )
         keys = [f"{label}/{entry.image_id.rpartition('/')[2]}" for entry in images]
         for position in hash_order(keys, seed, "split")[:tested]:

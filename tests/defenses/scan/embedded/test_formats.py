@@ -269,7 +269,7 @@ FAULTS: list[tuple[str, str, Callable[[Path], Any], str]] = [
     (CLIP, TABLE, lambda f: rewrite(f, shorter), "has 40 rows, .*text_emb_1.npy has 41"),
     (CLIP, IMAGE, Path.unlink, "no such file"),
     (CLIP, TABLE, lambda f: cut(f, -20), "broken Parquet file"),
-    (CLIP, TEXT, leads_out, "leads out of its folder"),
+    (CLIP, TEXT, leads_out, "points outside its folder"),
     ("datacomp", "*.npz", lambda f: cut(f, -9), r"broken \.npz file"),
     ("datacomp", "*.npz", claims_terabytes, "'l14_txt': cut short, 3,200,000,000,000 bytes"),
     ("datacomp", "*.parquet", Path.unlink, "no such file"),

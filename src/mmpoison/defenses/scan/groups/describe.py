@@ -67,14 +67,13 @@ class DescribedGroup:
         group = self.group
         if group.learned:
             return (
-                f"the model, unlike the reference, finds {group.conflicting:,} of {group.counted:,} images by "
-                f"these captions; for images of any kind, {group.expected:.0f} would be expected"
+                f"the model, unlike the reference, finds {group.conflicting:,} of {group.counted:,} images by these "
+                f"captions; for images of any kind, {group.expected:.0f} would be expected"
             )
         what = "captions on one image" if group.crowded else "images"
         return (
-            f"at its centre, {group.conflicting:,} of {group.counted:,} {what} conflict with the captions of "
-            f"similar images; {group.expected:.0f} would be expected from similar captions and images "
-            "elsewhere in the data"
+            f"at its centre, {group.conflicting:,} of {group.counted:,} {what} conflict with the captions of similar "
+            f"images; {group.expected:.0f} would be expected from similar captions and images elsewhere in the data"
         )
 
     @property

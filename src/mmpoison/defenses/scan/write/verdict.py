@@ -69,8 +69,7 @@ def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
         ]
     if found.pairs < FEWEST_PAIRS:
         return "cannot be decided", [
-            f"{count_phrase(found.pairs, 'pair')} too few to judge groups: a scan needs at least "
-            f"{FEWEST_PAIRS}."
+            f"{count_phrase(found.pairs, 'pair')} too few to judge groups: a scan needs at least {FEWEST_PAIRS}."
         ]
     likely, look = found.rare(found.level), found.rare(max(LOOK, found.level))
     if look:
@@ -81,8 +80,8 @@ def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
         kind = "is stronger than" if one else "are stronger than"
         what = f"{kind} in clean data" if likely else f"{'deserves' if one else 'deserve'} a look"
         return verdict, [
-            f"{count_of(len(groups), 'group')} {what}: {count_of(pairs, 'pair')}, "
-            f"{percent(pairs / found.pairs)} of all.",
+            f"{count_of(len(groups), 'group')} {what}: {count_of(pairs, 'pair')}, {percent(pairs / found.pairs)} of "
+            "all.",
             "Mislabelling can look like poison, so review the pairs.",
         ]
     if found.traced:
@@ -205,12 +204,12 @@ def next_steps(found: ScanFinding, verdict: ScanVerdict, written: ScanOutput) ->
         if found.rare(max(LOOK, found.level)):
             return [
                 f"Review the pairs of each group: {look}",
-                "Train without these pairs and those dropped by the scan for the reference. Use that model as "
-                "the --reference of the next trace, until no group is found.",
-                "To do all of this in one command (MODEL: the suspect before training): mmpoison train --model "
-                f"MODEL {written.data} --defense scan-trace --out retrained",
-                "To repair the model instead (SCAN: the scan for the reference): mmpoison sterilize "
-                f"--model SUSPECT {written.data} --split train --unlearn {out} --unlearn SCAN --out repaired",
+                "Train without these pairs and those dropped by the scan for the reference. Use that model as the "
+                "--reference of the next trace, until no group is found.",
+                "To do all of this in one command (MODEL: the suspect before training): mmpoison train --model MODEL "
+                f"{written.data} --defense scan-trace --out retrained",
+                "To repair the model instead (SCAN: the scan for the reference): mmpoison sterilize --model SUSPECT "
+                f"{written.data} --split train --unlearn {out} --unlearn SCAN --out repaired",
             ]
         return [
             "If the reference was trained on all pairs, train one on the pairs that a scan keeps and trace "
@@ -246,8 +245,8 @@ def next_steps(found: ScanFinding, verdict: ScanVerdict, written: ScanOutput) ->
     if verdict == "nothing stands out":
         return [
             *train,
-            "This is no proof: a scan cannot find captions that match their images, or goals smaller than "
-            "those planted.",
+            "This is no proof: a scan cannot find captions that match their images, or goals smaller than those "
+            "planted.",
             *singles,
         ]
     more = (
