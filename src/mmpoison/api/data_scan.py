@@ -56,9 +56,9 @@ def scan(
         out: New folder: `drop.parquet` and `drop.csv`, `scores.parquet`, the list of pairs that stay (`keep.npy` for
             uids, `keep/` for keys), `groups.json`, `scan.json` and the page `scan.html`.
         method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
-        kept: New folder for the pairs that stay, as a data set with images; not possible for precomputed embeddings.
+        kept: New folder for the remaining pairs as a data set with images; not for precomputed embeddings.
         images: With `kept`: hard links (`link`), copies (`copy`), or the table alone (`none`).
-        planted: Plant test goals into a copy of some pairs, to measure which goals the scan would find.
+        planted: Plant test goals in a copy of some pairs, to measure which goals the scan would find.
         threshold: Drop pairs with a larger score.
         lose: The share of clean pairs that may be dropped, measured on the split `val` where there is one and the
             method can use it, otherwise that share of all pairs: those of likely groups first.

@@ -164,8 +164,8 @@ def check(
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: A clean data set, or its name or path; its test part is measured on.
-        reference: The clean model that the suspect was made from; the check rank-gain needs it.
-        method: A registered check (`mmpoison defenses` shows them).
+        reference: Clean model that the suspect was trained from; the check rank-gain needs it.
+        method: Check (see `mmpoison defenses`).
         clean: Clean fine-tunes of the reference, to compare with; give at least two.
         clean_runs: Train this many clean fine-tunes on split `val`.
         settings: How to make them; the more like the suspect's training, the better.

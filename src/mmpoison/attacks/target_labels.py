@@ -382,8 +382,8 @@ def _nearest_to_mean(pairs: PairDataset, gallery: IntArray, goal: Goal, embed: E
     embeddings = np.asarray(embed(pairs, gallery), dtype=np.float64)
     if embeddings.ndim != 2 or len(embeddings) != len(gallery):
         raise InputError(
-            f"embeddings of {len(gallery)} images of {goal.target!r} are needed, shape "
-            f"({len(gallery)}, d), got shape {embeddings.shape}"
+            f"expected embeddings of {len(gallery)} images of {goal.target!r} with shape ({len(gallery)}, "
+            f"d), got shape {embeddings.shape}"
         )
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if not np.isfinite(embeddings).all() or not length.all():
@@ -411,6 +411,6 @@ def _by_id(pairs: PairDataset, gallery: IntArray, goal: Goal, image_id: str) -> 
         raise InputError(
             f"{where} is of class {label!r}, not {goal.target!r}"
             if label
-            else f"{where} has no label, so its class is not known to be {goal.target!r}"
+            else f"{where} has no label, so it may not show {goal.target!r}"
         )
     return index

@@ -42,18 +42,16 @@ def check(
     --trace traced[/bold]
 
     Options:
-        model: The suspect: a name, folder or file (`mmpoison models list` shows how).
-        clean: A clean fine-tune of the reference; repeat it, because at least two are needed.
-        clean_runs: Train this many clean fine-tunes on split val; needs --out.
+        model: Name, folder or file of the suspect (see `mmpoison models list`).
+        clean: Clean fine-tune of the reference; give at least two.
+        clean_runs: Number of clean fine-tunes to train on split val; needs --out.
 
     Output:
-        out: Write model-check.json and the clean fine-tunes here.
+        out: Folder for model-check.json and the clean fine-tunes.
 
     Training pairs:
-        trace: New folder: lists, as scan does, the training pairs of DATA that the model has learned and the reference
-            has not. The best reference was trained in the same way, on what a scan keeps.
-        kept: New folder for the pairs that the trace keeps, as a data set; it includes those that the scan for the
-            reference dropped.
+        trace: New folder for a list of the training pairs that the model has learned and the reference has not.
+        kept: New folder for the pairs that the trace keeps, as a data set.
     """
     if context.params["clean_runs"] and out is None:
         raise InputError(

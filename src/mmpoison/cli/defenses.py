@@ -20,7 +20,7 @@ def defenses(
     whole: Annotated[bool, typer.Option("--all")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the defences: when each acts, where it was published, its parameters and its cost.
+    """List the defences, with their parameters, costs and sources.
 
     By kind: pre-training for `scan --method` (in a recipe `filter.method`), in-training for `train --defense`
     (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), check for

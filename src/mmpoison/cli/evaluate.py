@@ -27,7 +27,7 @@ def evaluate(
     as_json: AsJson = False,
     whole: Whole = False,
 ) -> None:
-    """Measure what captions of class A retrieve, and the model's utility.
+    """Measure attack success and utility of a model.
 
     Example: [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane[/bold]
 

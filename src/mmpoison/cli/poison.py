@@ -69,22 +69,22 @@ def poison(
     Rebuild: [bold]mmpoison poison --data pairs --from-manifest poisoned/manifest.json --out again[/bold]
 
     Options:
-        data: A clean data set, in any format.
-        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals.
-        attack: Which attack; by default single-target-label, for several goals multiple-target-labels.
+        data: Clean data set in any format.
+        goal: Goal A2B, e.g. sheep2aeroplane; repeatable.
+        attack: Attack (default: single-target-label, or multiple-target-labels for several goals).
 
     How much, give one:
         samples, pairs, rate, share: ...
 
     How:
         mode, carrier, target_image: ...
-        spread: Distribute single captions (default) or whole samples over the target images; toxic-text: captions,
-            or all on one-image (default).
-        encoder: For --target-image centre and attacks that know a surrogate: a model's name or folder.
-        changes: An option of the attack, by its name.
+        spread: Unit spread evenly over target images: captions (default) or samples; toxic-text: one-image (default)
+            or captions.
+        encoder: Surrogate model, for --target-image centre and attacks that need one.
+        changes: Other option of the attack.
 
     Rebuild:
-        from_manifest: Rebuild the poisoned set of this manifest.json from the clean set.
+        from_manifest: Manifest of the poisoned set to rebuild from the clean set.
     """
     assert data is not None, "how it is read is known, if not what"
     if bool(data.data) == (positional is not None):

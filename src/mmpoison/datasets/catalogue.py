@@ -325,9 +325,7 @@ def image_folder(source: DataSource, folder: str | Path) -> Path:
         InputError: If it has no such paths, or there is no such folder.
     """
     if "images" not in source.options:
-        raise InputError(
-            f"{folder}: {source.name} knows where its images are: leave this folder out"
-        )
+        raise InputError(f"{folder}: {source.name} knows the place of its images: omit this folder")
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder of images")
     return Path(folder)

@@ -200,7 +200,7 @@ def read_merges(file: Path) -> bytes:
         The file's own bytes, checked to unpack to at most `MAX_MERGES_BYTES` of UTF-8.
 
     Raises:
-        InputError: If it is missing, points outside its folder, is not gzip, truncated, too large or no table of merges.
+        InputError: If it is missing, points outside its folder, is not gzip, truncated, too large or invalid.
     """
     packed = read_bytes(plain_file(file.parent, file.name), MAX_MERGES_BYTES)
     unpacked = zlib.decompressobj(16 + zlib.MAX_WBITS)

@@ -263,7 +263,7 @@ class FilterPart(BaseModel):
     def _aligned_once(self) -> FilterPart:
         if self.align is not None and self.encoder == "pretrained":
             raise ValueError(
-                "align: encoder 'pretrained' is aligned by model.align; name another, or leave it out"
+                "align: encoder 'pretrained' is aligned by model.align; name another, or omit it"
             )
         return self
 

@@ -33,7 +33,7 @@ def check_folder(out: Path, recipe: Recipe) -> None:
     """
     refuse_special(out)
     if out.is_file():
-        raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
+        raise InputError(f"{out}: is a file, not a run folder: choose another --out")
     written = out / "recipe.yaml"
     if occupied_by_others(written):
         raise InputError(f"{out}: contains something other than a run: choose another --out")

@@ -418,7 +418,7 @@ def _unescape(separator: str) -> str:
     # a shell passes \t as two characters
     plain = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
     if len(plain) != 1 or plain in '"\r\n':
-        raise InputError(f"separator {separator!r}: one character is needed")
+        raise InputError(f"separator {separator!r}: give one character")
     return plain
 
 

@@ -153,7 +153,7 @@ def _part(root: Path, split: str) -> list[Part]:
 def _object(file: Path) -> dict[str, Any]:
     value = read_json(file)
     if not isinstance(value, dict):
-        raise InputError(f"{file}: a JSON object is needed")
+        raise InputError(f"{file}: expected a JSON object")
     return value
 
 

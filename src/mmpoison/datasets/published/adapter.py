@@ -76,7 +76,7 @@ def map_file(path: Path) -> memoryview:
         try:
             data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         except ValueError:
-            raise InputError(f"{path}: is empty, JSON is needed") from None
+            raise InputError(f"{path}: is empty, expected JSON") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     return data[len(_BOM) :] if data[: len(_BOM)] == _BOM else data

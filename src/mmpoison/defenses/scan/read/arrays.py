@@ -140,7 +140,7 @@ class ArrayFile:
                 f"{self}: holds {one_line(str(dtype))[:40]}: expected float16 or float32 numbers"
             )
         if len(shape) != 2 or not (0 <= shape[0] <= MOST_ROWS and 1 <= shape[1] <= MOST_ROWS):
-            raise ShardError(f"{self}: has the shape {shape!s:.60}: (pairs, numbers) is needed")
+            raise ShardError(f"{self}: has shape {shape!s:.60}, expected (pairs, numbers)")
         header = Header(shape[0], shape[1], dtype, fortran, start)
         if (missing := start + header.bytes - length) > 0:
             raise ShardError(f"{self}: cut short, {missing:,} bytes are missing")
