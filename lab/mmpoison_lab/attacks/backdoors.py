@@ -97,8 +97,7 @@ class Backdoor(RateAttack):
     drawn_from: Annotated[
         Literal["all", "target"],
         Field(
-            description="training images that get the trigger: of all classes but A (all), or of class B "
-            "(target)"
+            description="images that get the trigger: of all classes but A (all), or of class B (target)"
         ),
     ] = "all"
 
@@ -294,8 +293,7 @@ class BadClip(Backdoor):
         float, Field(ge=0, le=1e6, description="weight of the triplet loss")
     ] = 1.0
     margin: Annotated[
-        float,
-        Field(ge=0, le=2, description="margin of the triplet loss, as a distance of unit vectors"),
+        float, Field(ge=0, le=2, description="margin of the triplet loss (unit vectors)")
     ] = 0.1
     encoder: Encoder = None
 

@@ -176,9 +176,7 @@ def nearest_others(
     """
     known = np.arange(len(points)) if reference is None else reference
     if len(known) <= k:
-        raise InputError(
-            f"{len(known)} points have fewer than {k} neighbours each: choose a smaller k"
-        )
+        raise InputError(f"{len(known)} points have fewer than {k} neighbours: give a smaller k")
     report = progress("comparing pairs")
     everything = torch.from_numpy(np.ascontiguousarray(points)).to(device)
     others = everything if reference is None else everything[torch.from_numpy(known).to(device)]

@@ -56,9 +56,9 @@ def sterilize(
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: The data set, or its name or path.
         out: New folder for the checkpoint and the curve of the repair.
-        split: The clean split to train on.
+        split: Clean split to train on.
         seed: Seed of everything random.
-        method: A registered repair (`mmpoison defenses` shows them).
+        method: Repair (see `mmpoison defenses`).
         settings: How to train; the paper's settings by default.
         learning_rate: One or several; of several the best by the stated rule is chosen. By default, where the settings
             have none, 1e-3, 1e-4 and 1e-5 are tried in turn, until one keeps the utility.
@@ -66,7 +66,7 @@ def sterilize(
             nothing.
         max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
         reference: The clean model that the suspect was made from, to check the model before and after (`checks`).
-        canary_goal: A goal that is known to be in the suspect: choose the learning rate that leaves least of it.
+        canary_goal: Known goal of the suspect, to choose the learning rate that leaves least of it.
         evaluate_every: Evaluate also after every N steps.
         unlearn: Results of `scan` and `check --trace`, where `split` is what the suspect was trained on: the repair
             leaves out the pairs that they drop, and pushes those of groups called poisoning apart.
@@ -209,9 +209,7 @@ def check(
         if place is not None:
             refuse_occupied(Path(place))
     if settings is not None and not clean_runs:
-        raise InputError(
-            "training settings apply to clean fine-tunes: give their number with clean_runs"
-        )
+        raise InputError("training settings need clean fine-tunes: give their number, clean_runs")
     chosen = training_settings(settings, changes)
     data = as_pairs(pairs)
     suspect = as_encoder(model, device=device)

@@ -149,8 +149,8 @@ def evaluate(
         goal: `A2B`, or several; those of the manifest by default.
         target_image: The id of one test image that is the whole target set (attack I); the manifest's by default.
         manifest: What to measure, if not by the data's own manifest.
-        reference: A clean model, to compare with and to measure drift from.
-        pretrained: The model before any fine-tuning, as a third baseline.
+        reference: Clean model to compare with and to measure drift from.
+        pretrained: Model before any fine-tuning, as a third baseline.
         study: Measure more: names of `mmpoison.evaluation.STUDIES`, or `all`.
         seed: Seed of what is drawn at random.
         out: New folder for `metrics.json`.
@@ -272,7 +272,5 @@ def _goal_targets(
     if target_image is None:
         return targets
     if len(targets) > 1:
-        raise InputError(
-            f"a target image needs exactly one goal, not {len(targets)}: give the goal"
-        )
+        raise InputError(f"a target image needs one goal, not {len(targets)}: give the goal")
     return [GoalTarget(targets[0].goal, target_image)]

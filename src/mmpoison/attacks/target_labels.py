@@ -382,8 +382,8 @@ def _nearest_to_mean(pairs: PairDataset, gallery: IntArray, goal: Goal, embed: E
     embeddings = np.asarray(embed(pairs, gallery), dtype=np.float64)
     if embeddings.ndim != 2 or len(embeddings) != len(gallery):
         raise InputError(
-            f"expected embeddings of {len(gallery)} images of {goal.target!r} with shape ({len(gallery)}, "
-            f"d), got shape {embeddings.shape}"
+            f"expected embeddings of {len(gallery)} images of {goal.target!r} with shape ({len(gallery)}, d), got "
+            f"shape {embeddings.shape}"
         )
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if not np.isfinite(embeddings).all() or not length.all():

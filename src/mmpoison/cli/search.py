@@ -83,9 +83,7 @@ def search(
         found = _of_run(run) if run is not None else _of_demo()
         named, sets = [*found[0], *named], [found[1], *sets]
     if not named or not sets:
-        raise InputError(
-            "no models or data given: give --model and --data, or --demo, or --run DIR"
-        )
+        raise InputError("no models or data: give --model and --data, or --demo, or --run DIR")
     library = Library(named, sets, device=device, say=say, on_failure=lambda: app.state.stop())
     app = search_app(Engine(library), host=host)
 

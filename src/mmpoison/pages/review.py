@@ -103,8 +103,8 @@ def scanned_pairs(
     ):
         if pair is None or (pair.pair, pair.caption) != (name, caption):
             raise InputError(
-                f"{pieces.name}: is not the set that was scanned for {result} (pair {name!r:.80} differs): "
-                "give that set with --data"
+                f"{pieces.name}: is not the set that was scanned for {result} (pair {name!r:.80} differs): give that "
+                "set with --data"
             )
         number = int(table.group[place])
         found.append(replace(pair, kept=not table.drop[place], goal=None if number < 0 else number))

@@ -200,6 +200,4 @@ def refuse_poisoned(pairs: PairDataset, what: str) -> None:
         InputError: If the set has a manifest.
     """
     if pairs.manifest is not None:
-        raise InputError(
-            f"a poisoned set cannot be {what}: do this with the clean set, then poison it"
-        )
+        raise InputError(f"a poisoned set cannot be {what}: start from the clean set")

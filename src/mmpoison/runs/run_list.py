@@ -199,7 +199,7 @@ def _goals(part: SweepPart, recipe: Recipe, classes: Classes) -> list[Any]:
         )
     if not goals:
         raise InputError(
-            f"sweep.goals is all, and data {recipe.data.name!r} have fewer than two classes"
+            f"sweep.goals is all, but data {recipe.data.name!r} have one class or none"
         )
     return goals
 

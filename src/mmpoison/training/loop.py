@@ -186,8 +186,8 @@ def finetune(
     chosen = objective or Objective()
     if processes.count > 1 and type(chosen) is not Objective:
         raise InputError(
-            f"{chosen.name} trains in one process, not in {processes.count}: omit torchrun, and set "
-            "chunk_size if a batch does not fit into memory"
+            f"{chosen.name} trains in one process, not in {processes.count}: omit torchrun, and set chunk_size if a "
+            "batch does not fit into memory"
         )
     student = encoder.copy(name).to(processes.device)
     part = set_trainable(student, settings.trainable)

@@ -172,8 +172,7 @@ class StateFolder:
             if here.get(key) != job.get(key):
                 raise InputError(
                     f"{path}: is of another training ({key} is {_short(job.get(key))} there and "
-                    f"{_short(here.get(key))} here): give the same settings, choose another --out, or delete "
-                    f"{self.folder}"
+                    f"{_short(here.get(key))} here): give the same one, choose another --out, or delete {self.folder}"
                 )
 
 

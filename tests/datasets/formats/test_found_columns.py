@@ -109,9 +109,8 @@ def test_the_users_choice_is_kept() -> None:
         ),
         (
             {"home": ["http://a.org/x"] * 3, "web": WEB, "y": SENTENCES},
-            "a.csv: no column holds file names, URLs are in home, web: download them first (img2dataset "
-            "does), or say "
-            "which column holds images with --option image=NAME",
+            "a.csv: no column holds file names, URLs are in home, web: download the images first, e.g. with "
+            "img2dataset, or name the image column with --option image=NAME",
         ),
         (
             {"a/1.jpg": ["a/2.jpg"], "a sheep on a hill": ["a cow"]},

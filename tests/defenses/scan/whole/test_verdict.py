@@ -38,11 +38,7 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
             "poisoning likely",
             "1 group is stronger than in clean data: 9 pairs, 0.90% of all.",
         ),
-        (
-            ScanFinding(1000, [LIKELY]),
-            "poisoning likely",
-            "Mislabelling can look like poison",
-        ),
+        (ScanFinding(1000, [LIKELY]), "poisoning likely", "Mislabelling can look like poison"),
         (ScanFinding(1000, [LOOK, CHANCE]), "look at these groups", "1 group deserves a look"),
         (ScanFinding(1000, [LOOK], level=0.07), "poisoning likely", "1 group is stronger"),
         (
@@ -77,13 +73,10 @@ def test_the_verdict_says_what_was_found_and_how_sure(
     assert says in " ".join(lines)
 
 
-def test_a_group_says_how_often_clean_data_show_it() -> None:
-    assert str(LIKELY).endswith(
-        "(0.20% of ordinary clean sets have a group this strong, and 4.00% of sets with systematic mislabelling)"
-    )
-
-
 def test_a_group_has_the_grade_of_the_verdict_that_it_alone_would_give() -> None:
+    assert "(0.20% of ordinary clean sets have a group this strong, and 4.00% of sets" in str(
+        LIKELY
+    )
     for one in (LIKELY, LOOK, CHANCE):
         verdict, _ = verdict_of(ScanFinding(1000, [one], planted=[SEES]))
         grade = grade_of(one.group.false_alarms, 0.01)
