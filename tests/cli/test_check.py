@@ -112,12 +112,12 @@ def test_the_training_pairs_are_traced(
         (
             "poisoning likely",
             "the pairs that it was trained on: poisoning likely",
-            "train on what it keeps",
+            "train on the pairs that it keeps",
         ),
         (
             "look at these groups",
             "the pairs that it was trained on: look at",
-            "train on what it keeps",
+            "train on the pairs that it keeps",
         ),
         ("cannot be decided", "No difference from this reference, which may", "trace again"),
         (

@@ -77,7 +77,7 @@ EDITS: list[tuple[dict[str, Any], str]] = [
     ({"first": {"goal": "sheep2bird"}}, "'sheep2bird' for a caption of class 'sheep' on an image"),
     (
         {"goals": ["bird2sofa"], "pairs": {"goal": "bird2sofa"}, "options": {"goal": "bird2sofa"}},
-        "not that of the classes for 15 pairs: goal 'bird2sofa'",
+        "does not match the classes of 15 pairs: goal 'bird2sofa'",
     ),
     ({"seed": 8}, "seed 8 gives other pairs on the clean set"),
     ({"options": {"samples": 2}}, "gives other pairs on the clean set"),

@@ -81,7 +81,7 @@ def test_a_shard_that_cannot_be_read_makes_exit_code_1(
         ("scan source --out out --option caption=text", "text"),
         (
             "scan source --out out --encoder openmoji-mini",
-            "has embeddings, so leave out --encoder",
+            "has embeddings: omit --encoder",
         ),
     ],
 )

@@ -180,7 +180,7 @@ def test_two_images_with_one_name_are_refused(
     if clash is None:
         assert content(load_pairs(save_pairs(pairs, tmp_path / "out"))) == content(pairs)
     else:
-        with pytest.raises(NameClash, match=f"another image of the source is called '{clash}'"):
+        with pytest.raises(NameClash, match=f"another image of the source has the name '{clash}'"):
             save_pairs(pairs, tmp_path / "out")
         assert not (tmp_path / "out").exists()
     for name in files:

@@ -136,7 +136,7 @@ PINNED = {
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (cap_captions, (0,), "captions an image: 0 is too few"),
+        (cap_captions, (0,), "captions per image: 0 is too few"),
         (subset_per_class, (0,), "share 0 of the images"),
         (subset_per_class, (1.5,), "share 1.5 of the images"),
         (subset_per_class, (float("nan"),), "share nan of the images"),

@@ -61,7 +61,7 @@ def test_splits(make: Make) -> None:
 
 
 def test_a_folder_beside_the_splits_is_named(make: Make) -> None:
-    with pytest.warns(MmpoisonWarning, match="extra: is no split, as the other"):
+    with pytest.warns(MmpoisonWarning, match="extra: is not a split, unlike the other"):
         assert len(load_pairs(make("train/cow/1.jpg", "extra/cow/1.jpg")).images) == 1
 
 
