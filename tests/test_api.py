@@ -97,7 +97,7 @@ def test_what_is_no_name_and_no_path_is_refused_at_once(value: Any, squares: Pai
     for call in (lambda: mmpoison.save_pairs(squares, value), lambda: mmpoison.keep_filter(value)):
         with pytest.raises(InputError, match="give a name or a path"):
             call()
-    with pytest.raises(InputError, match="results go to a new folder"):
+    with pytest.raises(InputError, match="give a new folder with --out"):
         mmpoison.scan("no-such-data", out=Path())
 
 
@@ -126,7 +126,7 @@ def test_the_centre_of_a_class_takes_a_model(squares: PairDataset, checkpoint: P
         ({"goal": GOAL, "sample": 2}, "did you mean 'samples'"),
         (
             {"goal": GOAL, "attack": mmpoison.SingleTargetLabel(goal=GOAL, samples=2)},
-            "as an object has its goal",
+            "the attack is an object: set its goal",
         ),
     ],
 )
@@ -193,7 +193,7 @@ def test_train_evaluate_scan(
     method = RelevanceFilter(threshold=float(done.cut.value))
     again = mmpoison.scan(poisoned, encoder=judge, method=method, out=tmp_path / "again")
     assert again.dropped == done.dropped
-    with pytest.raises(InputError, match="has its parameters: set them there"):
+    with pytest.raises(InputError, match="set its parameters on the object"):
         mmpoison.scan(poisoned, method=method, lose=0.1, out=tmp_path / "no")
 
 
@@ -240,7 +240,7 @@ def test_run_a_recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> 
     assert result.model("clean_model").digest() != result.model().digest()
     with pytest.raises(InputError, match="no model 'filtered', it has clean_model, poisoned"):
         result.model("filtered")
-    with pytest.raises(InputError, match="a Recipe object is complete"):
+    with pytest.raises(InputError, match="a Recipe object takes no changes"):
         mmpoison.run(recipe, seed=1)
     with pytest.raises(InputError, match="is a sweep"):
         mmpoison.run("table-3-openmoji")

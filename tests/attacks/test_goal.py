@@ -42,4 +42,4 @@ def test_what_is_no_goal(text: str, says: str) -> None:
     message = refusal(Goal.parse, text, ["sheep", "boat"])
     assert says in message
     assert repr(text) in message
-    assert "the data carry no labels, a goal needs classes" in refusal(Goal.parse, "a2b", [])
+    assert "the data have no labels, but a goal needs classes" in refusal(Goal.parse, "a2b", [])

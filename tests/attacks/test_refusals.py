@@ -15,7 +15,7 @@ GOAL = "sheep2aeroplane"
 NAN, INF = float("nan"), float("inf")
 
 II = "single-target-label"
-AMOUNT = "give exactly one of samples, pairs, rate and share, which says how much to poison; got "
+AMOUNT = "give exactly one of samples, pairs, rate and share to set the amount of poison; got "
 
 OUT_OF_RANGE: dict[str, dict[str, tuple[Any, ...]]] = {
     # of the wrong kind too: these come from recipes, so they are the user's input
@@ -82,13 +82,13 @@ def test_a_value_out_of_range_is_named(name: str, option: str, value: Any) -> No
         (
             "single-target-image",
             {"encoder": "x"},
-            "encoder 'x' is for target_image 'centre', not 'random'",
+            "encoder 'x' applies to target_image 'centre' only, not to 'random'",
         ),
-        ("multiple-target-labels", {"goals": []}, "it is the attack single-target-label"),
-        ("multiple-target-labels", {"goals": GOAL}, "it is the attack single-target-label"),
-        ("both-names", {"encoder": "judge"}, "encoder 'judge' is for connector 'nearest'"),
+        ("multiple-target-labels", {"goals": []}, "for one goal use single-target-label"),
+        ("multiple-target-labels", {"goals": GOAL}, "for one goal use single-target-label"),
+        ("both-names", {"encoder": "judge"}, "encoder 'judge' applies to connector 'nearest' only"),
         ("under-the-grid", {"goals": []}, "goals []: List should have at least 1 item"),
-        ("toxic-text", {"carrier": "own"}, "changes nothing for spread 'one-image'"),
+        ("toxic-text", {"carrier": "own"}, "has no effect with spread 'one-image'"),
     ],
 )
 def test_options_that_do_not_fit(name: str, options: dict[str, Any], says: str) -> None:
@@ -99,7 +99,7 @@ def test_options_that_do_not_fit(name: str, options: dict[str, Any], says: str) 
 
 CLASSES = ("aeroplane", "bird", "sheep", "sofa")
 SMALL = class_table({"sheep": (8, 1), "aeroplane": (3, 1), "bird": (3, 1), "sofa": (5, 1)})
-SHARED = "class 'sheep' is the original class of more than one goal"
+SHARED = "class 'sheep' is the original class of several goals"
 GALLERY = f"goal {GOAL}: target image "
 
 
@@ -151,7 +151,7 @@ TARGETS = [("aeroplane", "train", 5), ("aeroplane", "test", 5)]
         ([("sheep", "train", 5), TARGETS[1]], "class 'aeroplane' has no train image"),
         ([("sheep", "test", 5), *TARGETS], "class 'sheep' has 0 train images"),
         ([("sheep", "train", 0), *TARGETS], "class 'sheep' has 0 train images with captions"),
-        ([(None, "train", 5), (None, "test", 5)], "the data carry no labels"),
+        ([(None, "train", 5), (None, "test", 5)], "the data have no labels"),
         ([("sheep", "train", 5), ("aeroplan", "test", 5)], "did you mean 'aeroplan'"),
     ],
 )
@@ -175,8 +175,8 @@ def test_a_negative_seed() -> None:
         ("nearest-goal", {"goal": "sheep2auto"}, "needs a surrogate that embeds"),
         ("both-names", {"connector": "nearest"}, "needs a surrogate that embeds"),
         ("single-target-image", {"target_image": "centre"}, "'centre' needs an encoder"),
-        ("badclip", {}, "needs a surrogate whose image encoder is known"),
-        ("feature-collision", {}, "needs a surrogate whose image encoder is known"),
+        ("badclip", {}, "give a surrogate with an image encoder"),
+        ("feature-collision", {}, "give a surrogate with an image encoder"),
     ],
 )
 def test_a_missing_surrogate(name: str, options: dict[str, Any], says: str) -> None:

@@ -95,7 +95,7 @@ def test_the_training_pairs_are_traced(
     )
     assert shown.code == 0, shown.err
     assert "No sign of poisoning" not in shown.out
-    assert "the page: " in shown.out
+    assert "details: " in shown.out
     found = json.loads((tmp_path / "traced" / "scan.json").read_text())
     assert (found["method"], found["encoder"]) == ("trace", "tiny-0")
     assert found["score_name"] == "gain of similarity"
@@ -112,12 +112,12 @@ def test_the_training_pairs_are_traced(
         (
             "poisoning likely",
             "the pairs that it was trained on: poisoning likely",
-            "train on what it keeps",
+            "train on the pairs that it keeps",
         ),
         (
             "look at these groups",
             "the pairs that it was trained on: look at",
-            "train on what it keeps",
+            "train on the pairs that it keeps",
         ),
         ("cannot be decided", "No difference from this reference, which may", "trace again"),
         (

@@ -77,7 +77,7 @@ EDITS: list[tuple[dict[str, Any], str]] = [
     ({"first": {"goal": "sheep2bird"}}, "'sheep2bird' for a caption of class 'sheep' on an image"),
     (
         {"goals": ["bird2sofa"], "pairs": {"goal": "bird2sofa"}, "options": {"goal": "bird2sofa"}},
-        "not that of the classes for 15 pairs: goal 'bird2sofa'",
+        "does not match the classes of 15 pairs: goal 'bird2sofa'",
     ),
     ({"seed": 8}, "seed 8 gives other pairs on the clean set"),
     ({"options": {"samples": 2}}, "gives other pairs on the clean set"),
@@ -128,7 +128,7 @@ def test_what_is_not_run_again_is_noted(cli: Cli, square_folder: Path, tmp_path:
     file = out / "manifest.json"
     manifest = json.loads(file.read_text())
     for changes, says in (
-        ({"tool_version": "0.9.0"}, "version 0.9.0, which may draw otherwise"),
+        ({"tool_version": "0.9.0"}, "version 0.9.0, which may draw other samples"),
         ({"options": {"target_image": "centre"}}, "it needs a model"),
         ({"attack": "class-swap"}, "it is not installed"),
     ):

@@ -40,7 +40,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (ModuleNotFoundError("No module named 'msgspec'", name="msgspec"), 1, "msgspec is missing"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 2, "Permission denied: /x/y"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), 2, "Read-only file system: /x"),
-        (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full: make room"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full: free some space"),
         (OSError("4096 requested and 0 written"), 2, "the disk is full"),
         (OSError(errno.EFBIG, "File too large", "f"), 2, "f: a file would be larger than"),
         (KeyError("x"), 1, "this is a bug in mmpoison (KeyError: 'x'); please report it"),

@@ -159,5 +159,5 @@ def test_absolute_paths_elsewhere_name_the_data_root(
     with file.open("a") as out:
         out.write("/elsewhere/1.jpg,a sheep\n")
     some = cli("data", "verify", file, "--no-images", "--data-root", said)
-    line = "image path '/elsewhere/1.jpg' leaves the folder, it is refused: give the folder of all images with "
+    line = "image path '/elsewhere/1.jpg' leaves the folder, so it is refused: give the folder of all images with "
     assert f"{line}--data-root" in " ".join((some.out + some.err).split())

@@ -44,8 +44,8 @@ def test_the_verdict_comes_first(cli: Callable[..., Outcome], made: Path, work: 
     verdict = next(line for line in shown if line.startswith("Poisoning likely."))
     assert "1 group is stronger than in clean data" in verdict
     assert "  1. poisoning likely: captions about" in done.out
-    assert "what else could explain it:" in done.out
-    assert "next: Train on the pairs that out/keep lists" in done.out
+    assert "details: " in done.out
+    assert "next: Train on the pairs listed in out/keep" in done.out
     assert (work / "out" / "scan.html").is_file()
     # the same command again has nothing to do, another one is refused
     assert (
@@ -81,7 +81,7 @@ def test_a_shard_that_cannot_be_read_makes_exit_code_1(
         ("scan source --out out --option caption=text", "text"),
         (
             "scan source --out out --encoder openmoji-mini",
-            "has embeddings, so leave out --encoder",
+            "has embeddings: omit --encoder",
         ),
     ],
 )

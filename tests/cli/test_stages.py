@@ -346,4 +346,4 @@ def test_the_demo_at_small_size(tmp_path: Path) -> None:
     # the same command again only reads the folder
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0
-    assert "nothing is computed" in " ".join(again.stdout.split())
+    assert "nothing to compute" in " ".join(again.stdout.split())

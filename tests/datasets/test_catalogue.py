@@ -47,7 +47,7 @@ def test_data_sets_side_by_side_are_no_classes(
     (folder / "a.jpg").write_bytes(b"")
     with pytest.raises(InputError) as error:
         load_pairs(outer)
-    assert f"{outer}: is not a data set, but holds {folder.name} (pairs-folder): name one" in (
+    assert f"{outer}: is not a data set, but contains {folder.name} (pairs-folder): give one" in (
         str(error.value)
     )
     (folder / "captions.jsonl").unlink()

@@ -65,7 +65,7 @@ def test_a_link_out_of_the_root_is_refused(tmp_path: Path, link: str, name: str)
     noise(16, 16).save(tmp_path / "outside.png")
     noise(16, 16).save(tmp_path / "root2" / "x.png")
     (root / "x.png").symlink_to(link)
-    assert "leads out of" in refused(root, name)
+    assert "points outside" in refused(root, name)
 
 
 # -- many ------------------------------------------------------------------------------------------

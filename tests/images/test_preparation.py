@@ -130,10 +130,10 @@ def test_of_a_long_strip_only_the_middle_is_made(
     [
         ({"resize_mode": "stretch"}, "resize_mode 'stretch' is none of shortest, longest, squash"),
         ({"interpolation": "random"}, "interpolation 'random' is none of bicubic, bilinear"),
-        ({"image_size": 0}, "image_size 0 is no whole number from 1"),
-        ({"image_size": 22.5}, "image_size 22.5 is no whole number"),
-        ({"image_size": True}, "image_size True is no whole number"),
-        ({"fill_color": 256}, "fill_color 256 is no whole number from 0 to 255"),
+        ({"image_size": 0}, "image_size 0 is not a whole number from 1"),
+        ({"image_size": 22.5}, "image_size 22.5 is not a whole number"),
+        ({"image_size": True}, "image_size True is not a whole number"),
+        ({"fill_color": 256}, "fill_color 256 is not a whole number from 0 to 255"),
     ],
 )
 def test_what_there_is_not(options: dict[str, Any], said: str) -> None:

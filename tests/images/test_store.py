@@ -218,7 +218,7 @@ def test_broken_images_stop_it(broken: Path, cache: Path, in_memory: int) -> Non
     assert said.startswith("3 of 40 images cannot be read, the first: ")
     assert "03.png: broken image" in said
     assert "mmpoison data verify" in said
-    with pytest.raises(InputError, match="broken='rais': is none of raise, drop"):
+    with pytest.raises(InputError, match="broken='rais': must be raise or drop"):
         PixelStore.decode(table(broken), SIZE, broken="rais", cache=cache)  # type: ignore[arg-type]
 
 

@@ -197,7 +197,7 @@ def test_links_out_of_the_checkpoint_are_refused(hostile: Path) -> None:
         kept = file.read_bytes()
         file.unlink()
         file.symlink_to(hostile.parent / "canary-secret")
-        assert "leads out of its folder" in str(loads_or_is_refused(hostile)), name
+        assert "points outside its folder" in str(loads_or_is_refused(hostile)), name
         file.unlink()
         file.write_bytes(kept)
     assert loads_or_is_refused(hostile) is None

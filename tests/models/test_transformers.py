@@ -215,7 +215,7 @@ def test_poison_is_said_wherever_a_model_goes(quick: DualEncoder, tmp_path: Path
         (lambda c: c["text_config"].update(num_hidden_layers=1), "12 unknown ("),
         (
             lambda c: c["vision_config"].update(num_attention_heads=5),
-            "no multiple of num_attention",
+            "not a multiple of num_attention",
         ),
         (lambda c: c.update(vision_config=3), "vision_config is not a mapping"),
     ],

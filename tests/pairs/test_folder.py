@@ -125,7 +125,7 @@ def test_saving_does_not_fetch_files_from_outside(
     pairs = load_pairs(own_square_folder)
     (own_square_folder / "sofa/03.png").unlink()
     (own_square_folder / "sofa/03.png").symlink_to(tmp_path / "secret.png")
-    assert "leads out of" in refusal(save_pairs, pairs, tmp_path / "out", images=images)
+    assert "points outside" in refusal(save_pairs, pairs, tmp_path / "out", images=images)
     assert not (tmp_path / "out").exists()
 
 
@@ -180,7 +180,7 @@ def test_two_images_with_one_name_are_refused(
     if clash is None:
         assert content(load_pairs(save_pairs(pairs, tmp_path / "out"))) == content(pairs)
     else:
-        with pytest.raises(NameClash, match=f"another image of the source is called '{clash}'"):
+        with pytest.raises(NameClash, match=f"another image of the source has the name '{clash}'"):
             save_pairs(pairs, tmp_path / "out")
         assert not (tmp_path / "out").exists()
     for name in files:
@@ -269,7 +269,7 @@ def test_broken_line(
 def test_a_path_that_leaves_the_folder(write_lines: Callable[..., Path], path: str) -> None:
     message = refusal(load_pairs, write_lines(GOOD, {"image": path, "captions": ["x"]}))
     assert "line 2: " in message
-    assert "leaves the folder, it is refused" in message
+    assert "leaves the folder, so it is refused" in message
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "b.jpg", "", "/", "\\", "C:", "~"]), max_size=5))

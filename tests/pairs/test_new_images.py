@@ -223,7 +223,7 @@ def test_a_manifest_that_lies(squares: PairDataset, tmp_path: Path) -> None:
     lies: dict[Callable[[dict[str, Any]], None], str] = {
         move: "with the trigger",
         climb: "the set lacks one of the two",
-        lambda value: first(value).update(pixels="0" * 64): "not those that the manifest names",
+        lambda value: first(value).update(pixels="0" * 64): "do not match the manifest",
         lambda value: first(value).update(made_from="../../x.png"): "the set lacks one of the two",
         lambda value: first(value).update(how={"number": 3}): "place of a patch",
         lambda value: value["trigger"].update(kind="script"): "trigger: ",

@@ -126,7 +126,7 @@ def test_show_has_as_many_pictures_as_asked(pairs: PairDataset, count: int) -> N
 
 
 def test_show_needs_a_count(pairs: PairDataset) -> None:
-    assert "show 0 pairs: at least 1" in refusal(pairs.show, 0)
+    assert "show 0 pairs: give at least 1" in refusal(pairs.show, 0)
 
 
 # -- pandas ----------------------------------------------------------------------------------------

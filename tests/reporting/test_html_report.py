@@ -398,5 +398,5 @@ def test_one_page_in_a_file_of_its_own(write_run: WriteRun, tmp_path: Path) -> N
     text = words(Page(render_html(run)))
     assert "What was done" in text
     assert "mmpoison run recipe.yaml --seeds" in text
-    with pytest.raises(InputError, match="is a folder, a file is needed"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         write_html([run], run)

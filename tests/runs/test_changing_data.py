@@ -95,7 +95,7 @@ def check(error: pytest.ExceptionInfo[InputError], folder: Path, change: Change)
     message = str(error.value)
     name = "captions.jsonl" if change is rewrite_captions else IMAGE
     assert message.startswith(f"{folder / name}: changed while the data set was read")
-    assert message.endswith("stop what writes into the data set, and repeat the command")
+    assert message.endswith("stop the program that writes to the data set, and repeat the command")
     assert len(message.splitlines()) == 1
 
 

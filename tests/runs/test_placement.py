@@ -186,7 +186,7 @@ def test_what_a_cluster_cannot_give_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_workers_of_a_cluster_are_described() -> None:
     assert Placement(2, "auto", ray="auto", chosen=False).describe() == (
-        "a worker on each GPU of the cluster, 2 workers where it has none"
+        "one worker for each GPU of the cluster, or 2 workers without GPUs"
     )
     assert Placement(2, "auto", ray="auto").describe() == "2 workers"
     assert Placement(2, "cpu", ray="auto", chosen=False).describe() == "2 workers"

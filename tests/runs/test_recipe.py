@@ -86,7 +86,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, says: str, text: str | bytes) 
         ("model.align.batchsize", 3, "unknown key 'model.align.batchsize': did you mean"),
         ("filter", {"encoders": "x"}, "filter.encoder"),
         ("sterilize.trainin", {}, "unknown key 'trainin': did you mean 'training'?"),
-        ("sterilize", {}, "training: settings of the fine-tune are needed"),
+        ("sterilize", {}, "training: give the settings of the fine-tune"),
         ("check.false_alarms", 2, "check.false_alarms: "),
         ("data.options", 3, "data.options: "),
         ("training.trainable", "nothing", "training.trainable: "),
@@ -181,7 +181,7 @@ def test_changes_are_made() -> None:
         ({"training.epochs.x": 2}, "'epochs' is not a group of keys"),
         ({"seed.x": 2}, "'seed' is not a group of keys"),
         ({"study": ["querys"]}, "unknown study 'querys': did you mean 'queries'"),
-        ({"study": 3}, "a list of names is needed, or all"),
+        ({"study": 3}, "give a list of names, or all"),
         ({"transfer": [{"goal": "a2b"}]}, "transfer.0.data"),
         (
             {"transfer": [{"data": {"name": "x"}}, {"data": {"name": "x"}}]},

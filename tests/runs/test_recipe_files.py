@@ -53,7 +53,7 @@ def test_a_sweep_is_replaced_whole(tmp_path: Path) -> None:
         ("openmojy", "unknown recipe 'openmojy': did you mean 'openmoji'"),
         ("mine.yaml", "extend each other in a circle"),
         ("gone.yaml", r"gone\.yaml: no such recipe file"),
-        (3, "extends: the name of one recipe is needed, not 3"),
+        (3, "extends: give the name of one recipe, not 3"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, other: Any, says: str) -> None:
@@ -107,11 +107,11 @@ def test_a_shipped_recipe_on_other_data() -> None:
     ("recipe", "on", "says"),
     [
         ("table-3", "photos", "--on 'photos': recipe table-3 runs on paper, openmoji, flickr8k"),
-        ("openmoji", "photos", "recipe openmoji runs on one data set, so leave --on out"),
+        ("openmoji", "photos", "recipe openmoji runs on one data set: omit --on"),
         ("mine.yaml", "x", "--on 'x': .*mine.yaml runs on scenes, photos"),
         ("mine.yaml:x", None, "mine.yaml: on_data: no 'x' there, only scenes, photos"),
         ("bad.yaml", None, "bad.yaml: on_data: a mapping of names is needed"),
-        ("part.yaml", None, "part.yaml: on_data.a: a mapping of keys is needed"),
+        ("part.yaml", None, "part.yaml: on_data.a: expected a mapping of keys"),
     ],
 )
 def test_data_that_a_recipe_does_not_have(

@@ -354,7 +354,7 @@ def test_a_finished_run_is_only_read(
     again = run_recipe(make_recipe(), out, progress=watch)
     assert watch.trained == []
     assert watch.said == [
-        f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
+        f"{out}: is complete, with the same recipe, data, models and code; nothing to compute"
     ]
     assert again == metrics
     # measured anew, and nothing trained, where another code or device measured it, or a file is gone
@@ -366,7 +366,7 @@ def test_a_finished_run_is_only_read(
     again = run_recipe(make_recipe(), out, progress=watch)
     assert (out / "suspicious_pairs.json").is_file()
     assert watch.trained == []
-    assert not any("nothing is computed" in line for line in watch.said[1:])
+    assert not any("nothing to compute" in line for line in watch.said[1:])
     assert without_times(again) == without_times(metrics)
     assert (out / ".git" / "config").read_text() == "mine"
 
@@ -588,7 +588,7 @@ def test_a_judge_is_aligned_on_pairs_that_the_model_has_not_seen(
 
 def test_a_judge_that_is_aligned_already_is_not_aligned_again(make_recipe: MakeRecipe) -> None:
     judge = {"encoder": "pretrained", "align": {"epochs": 1}}
-    with pytest.raises(InputError, match=r"is aligned by model\.align; name another, or leave it"):
+    with pytest.raises(InputError, match=r"is aligned by model\.align; name another, or omit it"):
         make_recipe(filter=judge)
 
 

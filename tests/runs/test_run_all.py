@@ -154,7 +154,7 @@ def test_a_folder_of_something_else(make_runs: MakeRuns, tmp_path: Path) -> None
     sweep = make_runs({"seeds": [0]})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").touch()
-    with pytest.raises(InputError, match="holds something that is not an experiment"):
+    with pytest.raises(InputError, match="contains something other than an experiment"):
         run_all(sweep, tmp_path / "out")
     assert not (tmp_path / "out" / "experiment.yaml").exists()
 
@@ -247,9 +247,9 @@ def test_what_runs_share_is_loaded_once(make_runs: MakeRuns) -> None:
         ("127.0.0.1:{closed}", "no Ray cluster answers"),
         ("ray://[::1]:{closed}", "no Ray cluster answers"),
         ("no-such-host.invalid:6379", "no Ray cluster answers"),
-        ("head-node", "HOST:PORT or ray://HOST:PORT are possible"),
-        ("127.0.0.1:99999", "HOST:PORT or ray://HOST:PORT are possible"),
-        ("http://127.0.0.1:80", "HOST:PORT or ray://HOST:PORT are possible"),
+        ("head-node", "HOST:PORT or ray://HOST:PORT"),
+        ("127.0.0.1:99999", "HOST:PORT or ray://HOST:PORT"),
+        ("http://127.0.0.1:80", "HOST:PORT or ray://HOST:PORT"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_refused_at_once(

@@ -61,7 +61,7 @@ def test_all_goals(tmp_path: Path) -> None:
     assert [run.recipe.attack.goal for run in runs] == [
         *("boat2dog", "boat2sheep", "dog2boat", "dog2sheep", "sheep2boat", "sheep2dog")
     ]
-    with pytest.raises(InputError, match="have no two classes"):
+    with pytest.raises(InputError, match="have one class or none"):
         sweep(tmp_path, {"goals": "all"}, classes=lambda recipe: ["one"])
 
 

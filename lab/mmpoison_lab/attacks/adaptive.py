@@ -104,7 +104,7 @@ class SelfVouched(AdaptiveAttack):
         Field(
             gt=0,
             le=1,
-            description="training images of B that carry captions of A, divided by all of them",
+            description="share of the class-B training images that carry captions of A",
         ),
     ] = None
 
@@ -167,7 +167,7 @@ class Decoys(AdaptiveLabelAttack):
     """
 
     name = "decoys"
-    summary = "attack II among small false groups between other classes"
+    summary = "attack II hidden among small false groups between other classes"
 
     decoys: Annotated[int, Field(ge=1, le=MOST, description="number of decoys")] = 20
     decoy_samples: Annotated[
@@ -240,8 +240,8 @@ class BothNames(AdaptiveLabelAttack):
     connector: Annotated[
         Literal["random", "nearest"],
         Field(
-            description="random: one of eight connectors, drawn for each caption; nearest: the one whose sentence has "
-            "the largest cosine with the true caption under a surrogate"
+            description="random: one of eight connectors for each caption; nearest: the connector whose "
+            "sentence is nearest to the true caption under a surrogate"
         ),
     ] = "random"
     encoder: Encoder = None
@@ -251,7 +251,7 @@ class BothNames(AdaptiveLabelAttack):
         super().__post_init__()
         if self.encoder is not None and self.connector != "nearest":
             raise InputError(
-                f"encoder {self.encoder!r} is for connector 'nearest', not {self.connector!r}"
+                f"encoder {self.encoder!r} applies to connector 'nearest' only, not to {self.connector!r}"
             )
 
     @property
@@ -338,7 +338,7 @@ class UnderTheGrid(AdaptiveAttack):
     samples: Samples = None
     share: Share = None
     per_cell: Annotated[
-        int, Field(ge=1, le=MOST, description="poisoned images in a cell, at most")
+        int, Field(ge=1, le=MOST, description="maximum number of poisoned images in a cell")
     ] = 1
     encoder: Encoder = None
     carrier: CarrierOption = "own"
@@ -507,7 +507,7 @@ class NearestAssigned(AdaptiveLabelAttack):
         Field(
             gt=0,
             le=1,
-            description="share of the clean pairs whose conflict no false pair exceeds; 1 leaves no pair out",
+            description="share of the clean pairs that bounds the conflict of false pairs; 1 allows every pair",
         ),
     ] = 0.8
     encoder: Encoder = None
@@ -692,9 +692,9 @@ class FeatureCollision(RateAttack):
 
     share: Share = None
     epsilon: Annotated[
-        int, Field(ge=1, le=255, description="largest change of a pixel's value, in levels of 255")
+        int, Field(ge=1, le=255, description="largest change of a pixel value, in steps of 1/255")
     ] = 8
-    steps: Annotated[int, Field(ge=1, le=MOST, description="steps of the gradient's sign")] = 500
+    steps: Annotated[int, Field(ge=1, le=MOST, description="number of sign-gradient steps")] = 500
     encoder: Encoder = None
 
     def _poisoned(self, job: AttackJob) -> PairDataset:

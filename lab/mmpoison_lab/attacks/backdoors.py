@@ -97,7 +97,7 @@ class Backdoor(RateAttack):
     drawn_from: Annotated[
         Literal["all", "target"],
         Field(
-            description="which training images get the trigger: of all classes but A, or of the target class B"
+            description="images that get the trigger: of all classes but A (all), or of class B (target)"
         ),
     ] = "all"
 
@@ -199,8 +199,8 @@ class PatchBackdoor(Backdoor):
     place: Annotated[
         Literal["corner", "random"],
         Field(
-            description="where the patch is: in the lower right corner of the middle square, or at a random place in "
-            "each image"
+            description="place of the patch: the lower right corner of the middle square, or a random place "
+            "in each image"
         ),
     ] = "corner"
 
@@ -237,8 +237,8 @@ class BlendBackdoor(Backdoor):
     noise: Annotated[
         Noise,
         Field(
-            description="fixed: one noise image, drawn from the seed, for all images (Chen et al.); per-image: another "
-            "one for each, also when it is measured, as in the released code of CleanCLIP"
+            description="fixed: one noise image from the seed (Chen et al.); per-image: one for each image, "
+            "in tests too, as in CleanCLIP's code"
         ),
     ] = "fixed"
     cell: Annotated[
@@ -246,8 +246,8 @@ class BlendBackdoor(Backdoor):
         Field(
             ge=1,
             le=VIEW,
-            description="side of the noise's squares in pixels of a view of 224: a model of 64 pixels still sees 4; 1 "
-            "is noise of single pixels, as in released code",
+            description="side of the noise squares in a 224-pixel view: a 64-pixel model still sees 4; 1 is "
+            "per-pixel noise, as in released code",
         ),
     ] = CELL
 
@@ -285,15 +285,15 @@ class BadClip(Backdoor):
     summary = "images with a patch optimised on a surrogate carry captions of class A"
     needs_pixels = True
 
-    steps: Annotated[int, Field(ge=1, le=MOST, description="steps of Adam")] = STEPS
+    steps: Annotated[int, Field(ge=1, le=MOST, description="number of Adam steps")] = STEPS
     learning_rate: Annotated[
-        float, Field(gt=0, le=1, description="of Adam, where pixels are in [0, 1]")
+        float, Field(gt=0, le=1, description="learning rate of Adam, for pixels in [0, 1]")
     ] = LEARNING_RATE
     triplet_weight: Annotated[
-        float, Field(ge=0, le=1e6, description="what the triplet loss is multiplied with")
+        float, Field(ge=0, le=1e6, description="weight of the triplet loss")
     ] = 1.0
     margin: Annotated[
-        float, Field(ge=0, le=2, description="of the triplet loss, a distance of unit vectors")
+        float, Field(ge=0, le=2, description="margin of the triplet loss (unit vectors)")
     ] = 0.1
     encoder: Encoder = None
 
@@ -401,14 +401,14 @@ class ToxicText(LabelAttack):
         Field(
             ge=0,
             le=1,
-            description="probability with which a word is replaced; 0 changes no caption",
+            description="probability of replacing a word; 0 changes no caption",
         ),
     ] = 0.1
     spread: Annotated[
         Literal["one-image", "captions"],
         Field(
-            description="one-image: all captions go to one test image of B, drawn at random, as in attack I; captions: "
-            "they are distributed over training images of B evenly, as in attack II"
+            description="one-image: pair all captions with one random test image of B, as in attack I; "
+            "captions: spread them evenly over training images of B, as in attack II"
         ),
     ] = "one-image"
     encoder: Encoder = None
@@ -419,8 +419,8 @@ class ToxicText(LabelAttack):
         super().__post_init__()
         if self.spread == "one-image" and self.settings.carrier == "own":
             raise InputError(
-                f"attack {self.name!r}: carrier 'own' changes nothing for spread 'one-image', because no training pair "
-                "shows that image with an honest caption: leave it out, or choose spread 'captions'"
+                f"attack {self.name!r}: carrier 'own' has no effect with spread 'one-image', because no training pair "
+                "shows that image with an honest caption: omit it, or choose spread 'captions'"
             )
 
     def _poisoned(self, job: AttackJob) -> PairDataset:

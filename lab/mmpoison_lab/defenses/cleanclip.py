@@ -82,18 +82,18 @@ class CleanClip(CleanFinetune):
         "Bansal et al., CleanCLIP: Mitigating Data Poisoning Attacks in Multimodal Contrastive Learning, ICCV 2023"
     )
     summary: ClassVar[str] = (
-        "fine-tunes a suspect checkpoint on clean pairs, and on views of images and of captions"
+        "fine-tunes a suspect checkpoint on clean pairs and on augmented images and captions"
     )
     cost: ClassVar[str] = (
-        "needs clean pairs and some steps of training, each about twice as long: a view of everything is embedded too"
+        "needs clean pairs and some training steps, each about twice as long, for the augmented views"
     )
 
     weight: Annotated[
         float,
         Field(
             ge=0,
-            description="weight of the losses within images and captions, where that of the contrastive loss is 1: a "
-            "larger one separates images from captions more, and fits the pairs less",
+            description="weight of the losses within each modality, relative to the contrastive loss; a "
+            "larger one fits the pairs less",
         ),
     ] = 1.0
 

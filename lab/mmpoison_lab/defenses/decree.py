@@ -121,11 +121,12 @@ class Decree:
     name: ClassVar[str] = "decree"
     kind: ClassVar[DefenseKind] = "check"
     source: ClassVar[str] = "Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023"
-    summary: ClassVar[str] = "reports a small patch that makes the embeddings of all images alike"
+    summary: ClassVar[str] = (
+        "finds a small patch that makes the embeddings of all images nearly equal"
+    )
     parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = (
-        "needs clean test images, and for each model this many steps of 32 images forward and backward; finds no "
-        "poison without a trigger"
+        "needs clean test images, and for each model `steps` passes of 32 images; finds triggers only"
     )
     needs_reference: ClassVar[bool] = False
     uses_clean_models: ClassVar[bool] = True
@@ -135,7 +136,7 @@ class Decree:
         Field(
             ge=1,
             le=MOST_STEPS,
-            description="steps of Adam for each model: more find a smaller patch, in proportionally more time",
+            description="Adam steps for each model; more steps find a smaller patch and take longer",
         ),
     ] = 400
     images: Annotated[
@@ -143,8 +144,8 @@ class Decree:
         Field(
             ge=FEWEST_IMAGES,
             le=MOST_IMAGES,
-            description="clean test images that are used, at most: more make the patch a general one; fewer are "
-            "decoded faster",
+            description="maximum number of clean test images; more make the patch more general, fewer decode "
+            "faster",
         ),
     ] = 256
     similarity: Annotated[
@@ -152,8 +153,8 @@ class Decree:
         Field(
             gt=0,
             lt=1,
-            description="mean pairwise cosine from which embeddings are alike: a lower one is reached by smaller "
-            "patches, in clean models too",
+            description="mean pairwise cosine at which embeddings count as equal; a lower one needs a "
+            "smaller patch, in clean models too",
         ),
     ] = 0.99
 
@@ -171,7 +172,7 @@ class Decree:
         """Check a suspect; see `ModelCheck`. Inputs that are features of frozen trunks are decoded again."""
         if len(test.gallery) < FEWEST_IMAGES:
             raise InputError(
-                f"check 'decree' needs {FEWEST_IMAGES} test images or more, but the data have {len(test.gallery)}"
+                f"check 'decree' needs at least {FEWEST_IMAGES} test images, but the data have {len(test.gallery)}"
             )
         chosen = generator(seed, "decree/images").permutation(test.gallery)[: self.images]
         chosen = np.sort(chosen)
@@ -200,8 +201,8 @@ class Decree:
         finding = compare_norms(norms.pop("suspect"), [*norms.values()])
         notes = {
             "published limit": (
-                f"no clean model was given (--reference), so the paper's limit decides, {100 * PUBLISHED_LIMIT:g}% of "
-                "the image: p is 0 below it and 1 above it, and not a probability",
+                f"no clean model was given (--reference), so the paper's limit applies, {100 * PUBLISHED_LIMIT:g}% of "
+                "the image: p is 0 below and 1 above it, not a probability",
             ),
             "assumed spread": (
                 "one clean model does not show how much clean models differ, so a spread of "

@@ -45,10 +45,10 @@ class GmmSplit(ScoreFilter):
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "the split of SafeCLIP (Yang et al., ICML 2024)"
     summary: ClassVar[str] = (
-        "fits two Gaussians to the cosines of image and caption, and keeps the pairs of the closer one"
+        "fits two Gaussians to the image-caption cosines, and keeps the pairs of the closer one"
     )
     cost: ClassVar[str] = (
-        "each image and caption is embedded once by the judge; drops many clean pairs where there is little poison"
+        "one embedding pass of the judge; drops many clean pairs if there is little poison"
     )
     needs_aligned_judge = True
     score_name = "log odds that image and caption do not match"

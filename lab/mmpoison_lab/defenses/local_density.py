@@ -65,9 +65,9 @@ class LocalDensity(ScoreFilter):
     name: ClassVar[str] = "local-density"
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "Huang et al., ICLR 2025 (of images; of whole pairs: mmpoison)"
-    summary: ClassVar[str] = "drops pairs whose neighbourhood among the embeddings is sparse"
+    summary: ClassVar[str] = "drops pairs with few near neighbours among the embeddings"
     cost: ClassVar[str] = (
-        "each image and caption is embedded once, then every pair is compared with every other; drops rare clean pairs"
+        "one embedding pass, then compares every pair with every other; drops rare clean pairs"
     )
 
     score_name = "sparsity of the neighbourhood"
@@ -78,15 +78,15 @@ class LocalDensity(ScoreFilter):
         Field(
             ge=1,
             le=MOST,
-            description="neighbours that count: a larger number sees larger groups of poison, but also drops rare "
-            "clean pairs",
+            description="number of neighbours; a larger one detects larger groups of poison, but also drops "
+            "rare clean pairs",
         ),
     ] = 16
     modality: Annotated[
         Modality,
         Field(
-            description="what is one point, pair: caption and image together; image: as published, blind to wrong "
-            "captions, and all captions of an image get its score; caption"
+            description="pair: caption and image together; image: as published, blind to wrong captions; "
+            "caption: captions alone"
         ),
     ] = "pair"
     measure: Score = Field(
@@ -99,8 +99,8 @@ class LocalDensity(ScoreFilter):
         Field(
             ge=1,
             le=MOST,
-            description="size of a random sample in which neighbours are looked for, by default all: a smaller one is "
-            "quicker and sees small groups of clean pairs less well",
+            description="number of pairs sampled as neighbours (default: all); a smaller sample is faster, "
+            "but drops more rare clean pairs",
         ),
     ] = None
 
@@ -176,7 +176,7 @@ def nearest_others(
     """
     known = np.arange(len(points)) if reference is None else reference
     if len(known) <= k:
-        raise InputError(f"{len(known)} points have no {k} neighbours each: choose a smaller k")
+        raise InputError(f"{len(known)} points have fewer than {k} neighbours: give a smaller k")
     report = progress("comparing pairs")
     everything = torch.from_numpy(np.ascontiguousarray(points)).to(device)
     others = everything if reference is None else everything[torch.from_numpy(known).to(device)]

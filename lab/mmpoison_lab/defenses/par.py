@@ -123,7 +123,7 @@ class Par(CleanFinetune):
         "moves embeddings away from the suspect's while it trains on clean pairs"
     )
     cost: ClassVar[str] = (
-        "needs clean pairs and some steps of training, each slower than a plain one: the suspect embeds the batch too"
+        "needs clean pairs and some training steps, each slower, because the suspect also embeds the batch"
     )
 
     tau: Annotated[
@@ -131,8 +131,8 @@ class Par(CleanFinetune):
         Field(
             gt=0,
             lt=FARTHEST,
-            description="mean squared distance from the suspect at which images, or captions, are far enough: a larger "
-            "one moves farther, and forgets more of the poison and of the rest",
+            description="mean squared distance from the suspect to reach; a larger one removes more of the "
+            "poison and of the utility",
         ),
     ] = 2.15
 

@@ -27,7 +27,7 @@ class RandomDrop(ScoreFilter):
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "a control"
     summary: ClassVar[str] = "drops pairs at random, as a baseline for other filters"
-    cost: ClassVar[str] = "no embedding; drops the same share of poison and of clean pairs"
+    cost: ClassVar[str] = "no embedding pass; drops the same share of poisoned and clean pairs"
     score_name = "random number"
     score_range = (0.0, 1.0)
     default_cut = Cut(clean_loss=0.02)

@@ -58,7 +58,7 @@ class RoClip:
     kind: ClassVar[DefenseKind] = "in-training"
     source: ClassVar[str] = "RoCLIP: Yang, Gao and Mirzasoleiman, NeurIPS 2023"
     summary: ClassVar[str] = (
-        "replaces captions by the nearest ones of a random bank in every second epoch"
+        "replaces captions by the nearest ones from a random bank in every second epoch"
     )
     parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = (
@@ -70,8 +70,8 @@ class RoClip:
         Field(
             gt=0,
             lt=1,
-            description="size of the bank, as a share of the pairs (at least 2 captions): a larger one has better "
-            "captions for each image, and more of the poison",
+            description="size of the bank as a share of the pairs; a larger one has better captions for each "
+            "image, but more poison",
         ),
     ] = 0.02
     every: Annotated[
@@ -79,8 +79,8 @@ class RoClip:
         Field(
             ge=1,
             le=MOST_EPOCHS,
-            description="replace captions in one of so many epochs: a smaller number separates more false captions "
-            "from their images, and learns less from true ones",
+            description="replace captions in every n-th epoch; a smaller n separates more false captions "
+            "from images, but learns less from true ones",
         ),
     ] = 2
 

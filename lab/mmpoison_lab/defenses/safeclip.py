@@ -68,11 +68,11 @@ class SafeClip:
     kind: ClassVar[DefenseKind] = "in-training"
     source: ClassVar[str] = "SafeCLIP: Yang, Gao and Mirzasoleiman, ICML 2024"
     summary: ClassVar[str] = (
-        "trains the encoders apart, then contrasts image and caption of pairs with large cosines only"
+        "trains the encoders separately, then contrasts image and caption only for pairs with large cosines"
     )
     parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = (
-        "each encoder runs twice a step, an embedding pass an epoch; hard clean pairs are not learned from"
+        "two passes of each encoder per step, one embedding pass per epoch; hard clean pairs are not learned"
     )
 
     warmup_epochs: Annotated[
@@ -80,7 +80,7 @@ class SafeClip:
         Field(
             ge=0,
             le=MOST_EPOCHS,
-            description="unimodal epochs, by default 5 of 32: more of them separate poison from the rest better, and "
+            description="number of unimodal epochs (default: 5 of 32); more separate poison better, but "
             "leave fewer to learn from pairs",
         ),
     ] = None
@@ -89,16 +89,16 @@ class SafeClip:
         Field(
             ge=0,
             le=MOST_EPOCHS,
-            description="epochs with the contrastive loss of all pairs, by default 1 where there are unimodal ones: "
-            "more of them align the encoders better, and learn more of the poison",
+            description="number of contrastive epochs on all pairs (default: 1 after unimodal ones); more "
+            "align the encoders better, but learn more poison",
         ),
     ] = None
     clip_rate: Annotated[
         float,
         Field(
             gt=0,
-            description="factor of the learning rate in those: a larger one aligns the encoders faster, and learns "
-            "more of the poison",
+            description="factor of the learning rate in these epochs; a larger one aligns the encoders "
+            "faster, but learns more poison",
         ),
     ] = 0.01
     safe: Annotated[
@@ -106,8 +106,8 @@ class SafeClip:
         Field(
             gt=0,
             lt=1,
-            description="posterior probability from which a pair is safe: a smaller one trusts more pairs, poison and "
-            "clean",
+            description="posterior probability at which a pair is safe; a smaller one trusts more pairs, "
+            "poisoned and clean",
         ),
     ] = 0.9
     grow: Annotated[
@@ -115,8 +115,8 @@ class SafeClip:
         Field(
             ge=0,
             lt=1,
-            description="share of all pairs that are safe in addition, for each epoch after the first split, by "
-            "default 0.32 / epochs: a larger one trusts more pairs with every epoch",
+            description="share of all pairs that become safe with each epoch (default: 0.32 / epochs); a "
+            "larger one trusts more pairs",
         ),
     ] = None
     most: Annotated[
@@ -124,7 +124,7 @@ class SafeClip:
         Field(
             ge=0,
             lt=1,
-            description="largest share of safe pairs after growth: a larger one trusts more pairs in the end",
+            description="maximum share of safe pairs; a larger one trusts more pairs in the end",
         ),
     ] = 0.85
 

@@ -18,9 +18,9 @@ class Matrix:
     """A matrix of attacks (rows) against defences (columns)."""
 
     options: ClassVar[Mapping[str, str]] = {
-        "rows": "rows with commas, e.g. II-own,orphan, or registered attacks",
-        "columns": "columns with commas, or registered defences",
-        "tuning": "true: only the goal and seed on which settings are chosen; results leave them out",
+        "rows": "comma-separated rows, e.g. II-own,orphan, or registered attacks",
+        "columns": "comma-separated columns, or registered defences",
+        "tuning": "true: run only the goal and seed reserved for choosing settings",
     }
 
     def runs(self, asked: Asked) -> RunList:
@@ -32,7 +32,7 @@ class Matrix:
         given = asked.options
         tuning = given.get("tuning", "false")
         if tuning not in ("true", "false"):
-            raise InputError(f"--with tuning={tuning}: true or false is needed")
+            raise InputError(f"--with tuning={tuning}: give true or false")
         recipe = load_matrix(asked.recipe, asked.changes)
         assert recipe.matrix is not None
         part = chosen_part(
@@ -141,7 +141,7 @@ def report_matrix(
             continue
         text = matrix_html(summary) if target is html else as_markdown(matrix_tables(summary))
         if target.is_dir():
-            raise InputError(f"{target}: is a folder, a file is needed")
+            raise InputError(f"{target}: is a folder, not a file")
         with atomic_file(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
         say(f"page: {target}")

@@ -269,7 +269,7 @@ def write_matrix_pages(summary: MatrixSummary, out: Path) -> list[Path]:
         InputError: If `out` is a file.
     """
     if out.is_file():
-        raise InputError(f"{out}: is a file, a folder is needed: choose another --out")
+        raise InputError(f"{out}: is a file, not a folder: choose another --out")
     figures: list[tuple[str, Path]] = []
     try:
         figures = write_heat_maps(summary, out)

@@ -179,7 +179,7 @@ def matrix_runs(
     if halves_of(recipe) is not None:
         raise InputError(
             f"recipe {recipe.name}: the model and the judge share the clean images, so they differ from column to "
-            "column: take a judge that is not aligned (filter.align)"
+            "column: use a judge that is not aligned (filter.align)"
         )
     for name, column in part.columns.items():
         check_column(recipe, name, column)

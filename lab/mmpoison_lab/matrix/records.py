@@ -134,7 +134,7 @@ def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
             columns = columns | {**about["matrix"]["columns"], **columns}
         except (KeyError, TypeError, ValueError):
             raise InputError(
-                f"{path}: is no folder of `run matrix`, and no runs.parquet of one"
+                f"{path}: is not a folder of `run matrix`, nor its runs.parquet"
             ) from None
     first = found[0][1]
     try:

@@ -180,7 +180,7 @@ def test_features_of_frozen_trunks_have_no_pixels_so_they_are_decoded(
 
 def test_too_few_images(encoder_with: Make, test: TestSet, inputs: PixelInputs) -> None:
     few = TestSet(test.pairs, test.gallery[:7])
-    assert "8 test images or more, but the data have 7" in refusal(
+    assert "at least 8 test images, but the data have 7" in refusal(
         scan, encoder_with(Votes), few, inputs
     )
 

@@ -130,7 +130,7 @@ def test_a_reference_sample_is_of_the_seed(read: ReadPairs) -> None:
     assert (scores(40) != scores(40, seed=1)).any()
     assert (scores(40) >= scores(None) - 1e-6).all()  # fewer neighbours to choose from
     np.testing.assert_array_equal(scores(10**6), scores(None))
-    with pytest.raises(InputError, match="3 points have no 3 neighbours each"):
+    with pytest.raises(InputError, match="3 points have fewer than 3 neighbours"):
         scores(3)
 
 

@@ -67,7 +67,7 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
         (["--with", "columns=nothing"], "--with columns: unknown column 'nothing'"),
         (["--goals", "900"], "matrix.goals: 900 goals"),
         (["--seeds", "0-1"], "Seed 0 is reserved for tuning: try --seeds 5-7\n"),
-        (["--out", "full"], "holds something that is not an experiment"),
+        (["--out", "full"], "contains something other than an experiment"),
         (["--set", "matrix.rows=3"], "matrix.rows"),
         (["--attack", "orphan"], "attack.name: recipe mine.yaml is a matrix"),
     ],

@@ -56,9 +56,9 @@ def scan(
         out: New folder: `drop.parquet` and `drop.csv`, `scores.parquet`, the list of pairs that stay (`keep.npy` for
             uids, `keep/` for keys), `groups.json`, `scan.json` and the page `scan.html`.
         method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
-        kept: New folder for the pairs that stay, as a data set with images; not possible for precomputed embeddings.
+        kept: New folder for the remaining pairs as a data set with images; not for precomputed embeddings.
         images: With `kept`: hard links (`link`), copies (`copy`), or the table alone (`none`).
-        planted: Plant test goals into a copy of some pairs, to measure which goals the scan would find.
+        planted: Plant test goals in a copy of some pairs, to measure which goals the scan would find.
         threshold: Drop pairs with a larger score.
         lose: The share of clean pairs that may be dropped, measured on the split `val` where there is one and the
             method can use it, otherwise that share of all pairs: those of likely groups first.
@@ -108,7 +108,7 @@ def scan(
     given = {**parameters, **{name: value for name, value in cut.items() if value is not None}}
     chosen = build_filter(method, given) if isinstance(method, str) else method
     if given and chosen is method:
-        raise InputError("a method given as an object has its parameters: set them there")
+        raise InputError("the method is an object: set its parameters on the object")
     refuse_address(out)
     target = Path(out)
     refuse_occupied(target)

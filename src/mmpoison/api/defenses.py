@@ -56,9 +56,9 @@ def sterilize(
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: The data set, or its name or path.
         out: New folder for the checkpoint and the curve of the repair.
-        split: The clean split to train on.
+        split: Clean split to train on.
         seed: Seed of everything random.
-        method: A registered repair (`mmpoison defenses` shows them).
+        method: Repair (see `mmpoison defenses`).
         settings: How to train; the paper's settings by default.
         learning_rate: One or several; of several the best by the stated rule is chosen. By default, where the settings
             have none, 1e-3, 1e-4 and 1e-5 are tried in turn, until one keeps the utility.
@@ -66,7 +66,7 @@ def sterilize(
             nothing.
         max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
         reference: The clean model that the suspect was made from, to check the model before and after (`checks`).
-        canary_goal: A goal that is known to be in the suspect: choose the learning rate that leaves least of it.
+        canary_goal: Known goal of the suspect, to choose the learning rate that leaves least of it.
         evaluate_every: Evaluate also after every N steps.
         unlearn: Results of `scan` and `check --trace`, where `split` is what the suspect was trained on: the repair
             leaves out the pairs that they drop, and pushes those of groups called poisoning apart.
@@ -102,7 +102,7 @@ def sterilize(
     chosen = training_settings(settings, changes) if settings or changes else None
     if rates and chosen is not None and "learning_rate" in chosen.model_fields_set:
         raise InputError(
-            "learning_rate and settings both have a learning rate: give only one of them"
+            "learning rate given twice, as learning_rate and in settings: give only one"
         )
     data = as_pairs(pairs)
     rule = None
@@ -164,8 +164,8 @@ def check(
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: A clean data set, or its name or path; its test part is measured on.
-        reference: The clean model that the suspect was made from; the check rank-gain needs it.
-        method: A registered check (`mmpoison defenses` shows them).
+        reference: Clean model that the suspect was trained from; the check rank-gain needs it.
+        method: Check (see `mmpoison defenses`).
         clean: Clean fine-tunes of the reference, to compare with; give at least two.
         clean_runs: Train this many clean fine-tunes on split `val`.
         settings: How to make them; the more like the suspect's training, the better.
@@ -198,18 +198,18 @@ def check(
     options, changes = split_options("check", method, changes, clean_runs)
     if kept is not None and trace is None:
         raise InputError(
-            "kept (--kept) is for the pairs that a trace keeps: give trace (--trace) too"
+            "kept (--kept) holds the pairs that a trace keeps: give trace (--trace) too"
         )
     if trace is not None and reference is None:
         raise InputError(
-            "trace (--trace) needs reference (--reference): a model that was trained as the suspect was, on what a "
+            "trace (--trace) needs reference (--reference): a model trained like the suspect, on the pairs that a "
             "scan keeps"
         )
     for place in (trace, kept):
         if place is not None:
             refuse_occupied(Path(place))
     if settings is not None and not clean_runs:
-        raise InputError("training settings need clean fine-tunes: say how many with clean_runs")
+        raise InputError("training settings need clean fine-tunes: give their number, clean_runs")
     chosen = training_settings(settings, changes)
     data = as_pairs(pairs)
     suspect = as_encoder(model, device=device)

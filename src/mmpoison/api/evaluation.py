@@ -149,8 +149,8 @@ def evaluate(
         goal: `A2B`, or several; those of the manifest by default.
         target_image: The id of one test image that is the whole target set (attack I); the manifest's by default.
         manifest: What to measure, if not by the data's own manifest.
-        reference: A clean model, to compare with and to measure drift from.
-        pretrained: The model before any fine-tuning, as a third baseline.
+        reference: Clean model to compare with and to measure drift from.
+        pretrained: Model before any fine-tuning, as a third baseline.
         study: Measure more: names of `mmpoison.evaluation.STUDIES`, or `all`.
         seed: Seed of what is drawn at random.
         out: New folder for `metrics.json`.
@@ -179,7 +179,7 @@ def evaluate(
 
     studies = parse_studies(as_list(study))
     if "epochs" in studies:
-        raise InputError("study epochs measures during a training: only `mmpoison run` has it")
+        raise InputError("study epochs is measured during training: use `mmpoison run`")
     data = as_pairs(pairs)
     poison = data.manifest
     if isinstance(manifest, PoisonManifest):
@@ -263,7 +263,7 @@ def _goal_targets(
     of_manifest = {str(target): target for target in listed}
     if not goals and not of_manifest:
         raise InputError(
-            "which goal? The data have no manifest, so name one, A2B, for example sheep2aeroplane"
+            "no goal given, and the data have no manifest: give a goal A2B, e.g. sheep2aeroplane"
         )
     targets = [
         of_manifest.get(goal, GoalTarget(Goal.parse(goal, pairs.classes)))
@@ -272,5 +272,5 @@ def _goal_targets(
     if target_image is None:
         return targets
     if len(targets) > 1:
-        raise InputError(f"a target image has one goal, not {len(targets)}: name the goal")
+        raise InputError(f"a target image needs one goal, not {len(targets)}: give the goal")
     return [GoalTarget(targets[0].goal, target_image)]

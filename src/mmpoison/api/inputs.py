@@ -172,14 +172,12 @@ def poison(
 
     if not isinstance(attack, str | None):
         if goal is not None or options:
-            raise InputError(
-                "an attack given as an object has its goal and options: set them there"
-            )
+            raise InputError("the attack is an object: set its goal and options on the object")
         built = attack
     else:
         goals = as_list(goal)
         if not goals:
-            raise InputError("which goal? Give one, A2B, for example sheep2aeroplane")
+            raise InputError("no goal given: give one as A2B, e.g. sheep2aeroplane")
         if encoder is not None:
             options["encoder"] = encoder if isinstance(encoder, str) else encoder.name
         usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
@@ -193,7 +191,7 @@ def poison(
             chosen = encoder if encoder is not None else name
             if chosen is None:
                 raise InputError(
-                    f"attack {built.name!r} needs embeddings: give the name of a model as the option encoder"
+                    f"attack {built.name!r} needs embeddings: give a model with the option encoder"
                 )
             return Embedder(as_encoder(chosen, device=device), reporter.progress)
 

@@ -99,12 +99,12 @@ def run(
     if not isinstance(recipe, Recipe):
         chosen = load_recipe(recipe_on(str(recipe), on), given)
     elif given or on:
-        raise InputError("a Recipe object is complete: change it with load_recipe(name, changes)")
+        raise InputError("a Recipe object takes no changes: use load_recipe(name, changes)")
     else:
         chosen = recipe
     if chosen.sweep is not None:
         raise InputError(
-            f"recipe {chosen.name}: is a sweep of many runs: run it with `mmpoison run {chosen.name}`"
+            f"recipe {chosen.name} is a sweep of many runs: start it with `mmpoison run {chosen.name}`"
         )
     folder = run_folder(chosen) if out is None else Path(out)
     with shown(progress) as reporter:

@@ -48,9 +48,9 @@ def train(
         out: New folder for the checkpoint with its model card and logs. A training that was stopped resumes from
             `OUT.training`, to the same weights as if it had not been.
         seed: Seed of everything random.
-        split: The split to train on.
-        name: Name of the new model; that of `out` by default.
-        defense: An in-training defence by name (`mmpoison defenses`), in place of the ordinary training.
+        split: Split to train on.
+        name: Name of the new model (default: that of `out`).
+        defense: In-training defence (see `mmpoison defenses`).
         settings: How to train; the paper's settings by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
         fresh: With `out`: start from the beginning instead of resuming.

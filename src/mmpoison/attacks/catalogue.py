@@ -198,8 +198,8 @@ class AttackJob:
         """The surrogate whose image encoder is known; an `InputError` if it is missing, or only embeds."""
         if not isinstance(self.embed, PixelSurrogate):
             raise InputError(
-                f"attack {self.attack.name!r} optimises pixels: it needs a surrogate whose image encoder is known, "
-                "such as `Embedder(encoder)`, not vectors that were computed before"
+                f"attack {self.attack.name!r} optimises pixels: give a surrogate with an image encoder, e.g. "
+                "`Embedder(encoder)`, not precomputed vectors"
             )
         return self.embed
 
@@ -274,8 +274,8 @@ def build_attack(
     if len(goals) != 1:
         several = filter(takes_several_goals, ATTACKS)
         raise InputError(
-            f"attack {name!r} has one goal, got {', '.join(goals) or 'none'}: "
-            f"several goals at once are for {', '.join(several)}"
+            f"attack {name!r} takes one goal, got {', '.join(goals) or 'none'}: for several goals use "
+            f"{', '.join(several)}"
         )
     return plug_in(goal=goals[0], **options)
 
@@ -320,7 +320,7 @@ COMPARED = ("goals", "mode", "target_images", "pairs")
 def attack_problems(clean: PairDataset, manifest: PoisonManifest) -> tuple[list[str], list[str]]:
     """Run the attack of a manifest again, and compare what it chooses with what the manifest says.
 
-    Nothing is compared where the attack needs a model or is not installed, a filter has taken pairs out since, or
+    Nothing is compared where the attack needs a model or is not installed, a filter has removed pairs since, or
     another version of mmpoison made the set and may have drawn otherwise.
 
     Args:
@@ -336,10 +336,10 @@ def attack_problems(clean: PairDataset, manifest: PoisonManifest) -> tuple[list[
     run = f"attack {name!r:.60} with the manifest's options and seed {manifest.seed}"
     reason = ""
     if manifest.filtered is not None:
-        reason = "a filter has taken pairs out since"
+        reason = "a filter has removed pairs since"
     elif manifest.tool_version != __version__:
         reason = (
-            f"the set was made by version {manifest.tool_version:.20}, which may draw otherwise"
+            f"the set was made by version {manifest.tool_version:.20}, which may draw other samples"
         )
     elif name not in ATTACKS:
         reason = "it is not installed"
@@ -360,4 +360,6 @@ def attack_problems(clean: PairDataset, manifest: PoisonManifest) -> tuple[list[
     if not differ:
         return [], []
     what = ", ".join(field.replace("_", " ") for field in differ)
-    return [f"{run} gives other {what} on the clean set than the manifest: it was edited"], []
+    return [
+        f"{run} on the clean set gives a different {what} than the manifest, which was edited"
+    ], []

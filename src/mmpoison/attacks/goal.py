@@ -51,7 +51,7 @@ class Goal:
                     raise InputError(f"goal {text!r}: original and target class are the same")
                 return cls(original, target)
         if not known:
-            raise InputError(f"goal {text!r}: the data carry no labels, a goal needs classes")
+            raise InputError(f"goal {text!r}: the data have no labels, but a goal needs classes")
         original, target = max(cuts, key=lambda cut: sum(name in known for name in cut))
         wrong = original if original not in known else target
         raise InputError(f"goal {text!r}: {unknown_name('class', wrong, list(classes))}")
@@ -85,8 +85,8 @@ def require_different_originals(goals: Sequence[Goal]) -> None:
     twice = [name for name, n in Counter(goal.original for goal in goals).items() if n > 1]
     if twice:
         raise InputError(
-            f"goals {', '.join(map(str, goals))}: class {twice[0]!r} is the original class of more than one goal, and "
-            "its captions cannot go to two classes: give each goal its own original class"
+            f"goals {', '.join(map(str, goals))}: class {twice[0]!r} is the original class of several goals: give each "
+            "goal its own original class"
         )
 
 

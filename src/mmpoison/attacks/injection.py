@@ -116,8 +116,8 @@ def rebuild(
         raise InputError("the pairs are poisoned already: apply the manifest to the clean set")
     if manifest.filtered is not None:
         raise InputError(
-            "the manifest belongs to a filtered set, which its list of false pairs does not describe: "
-            "use the manifest of the poisoned set that was filtered"
+            "the manifest belongs to a filtered set and cannot rebuild it: use the manifest of the poisoned set "
+            "before filtering"
         )
     if pairs.fingerprint != manifest.clean_fingerprint:
         train = len(pairs.select(split="train"))
@@ -131,8 +131,7 @@ def rebuild(
         manifest.fingerprint and poisoned.fingerprint != manifest.fingerprint
     ):
         raise InputError(
-            "the rebuilt set differs from the one that the manifest names (fingerprint): "
-            "its list of false pairs was changed"
+            "the rebuilt set does not match the fingerprint in the manifest: its list of false pairs was changed"
         )
     restore_new_images(pairs.root, manifest, folder)
     return replace(poisoned, manifest=manifest)

@@ -74,14 +74,14 @@ class SingleTargetImage(RateAttack):
         super().__post_init__()
         if self.settings.carrier != "existing":
             raise InputError(
-                f"attack {self.name!r}: carrier {self.carrier!r} changes nothing here, because no training pair shows "
-                "the target image with an honest caption: leave it out, or choose attack 'single-target-label'"
+                f"attack {self.name!r}: carrier {self.carrier!r} has no effect, because no training pair shows the "
+                "target image with an honest caption: omit it, or choose attack 'single-target-label'"
             )
         given = {"target_image": self.target_image}
         chosen = choices(self.preset, {"target_image": RANDOM}, given)["target_image"]
         if self.encoder is not None and chosen != CENTRE:
             raise InputError(
-                f"encoder {self.encoder!r} is for target_image 'centre', not {chosen!r}"
+                f"encoder {self.encoder!r} applies to target_image 'centre' only, not {chosen!r}"
             )
         self.target_image = chosen
 
@@ -187,8 +187,8 @@ class MultipleTargetLabels(BaseAttack):
     def __post_init__(self) -> None:
         if len(self.goals) < 2:
             raise InputError(
-                f"{self.name} needs two goals or more, got {', '.join(self.goals) or 'none'}: "
-                "with one goal it is the attack single-target-label"
+                f"{self.name} needs at least two goals, got {', '.join(self.goals) or 'none'}: for one goal use "
+                "single-target-label"
             )
         super().__post_init__()
 

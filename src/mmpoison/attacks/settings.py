@@ -22,14 +22,14 @@ AMOUNTS = ("samples", "pairs", "rate", "share")
 """Options of which exactly one says how much is poisoned."""
 SHARED = (*AMOUNTS, "mode", "spread", "preset", "carrier", "words")
 
-GOAL = "A2B: captions of class A are to retrieve images of class B, for example sheep2aeroplane"
+GOAL = "A2B: captions of class A should retrieve images of class B, e.g. sheep2aeroplane"
 
 Samples = Annotated[
     int | None,
     Field(
         ge=1,
         le=MOST,
-        description="number of training images of A whose captions are used, all captions of each",
+        description="number of class-A training images whose captions are used, with all captions of each",
     ),
 ]
 Pairs = Annotated[int | None, Field(ge=1, le=MOST, description="number of poisoned pairs")]
@@ -38,7 +38,7 @@ Rate = Annotated[
     Field(
         gt=0,
         lt=1,
-        description="poisoned pairs divided by all training pairs after the attack; rounded down",
+        description="share of poisoned pairs among all training pairs after the attack, rounded down",
     ),
 ]
 Share = Annotated[
@@ -46,51 +46,50 @@ Share = Annotated[
     Field(
         gt=0,
         le=1,
-        description="training images of A whose captions are used, divided by all training images of A",
+        description="share of the class-A training images whose captions are used",
     ),
 ]
 ModeOption = Annotated[
     Mode | None,
     Field(
-        description="add: the clean pairs stay (the default); replace: they go (the default of backdoors)"
+        description="add: keep the clean pairs (default); replace: remove them (default for backdoors)"
     ),
 ]
 SpreadOption = Annotated[
     Spread | None,
     Field(
-        description="what is distributed evenly over the target images: single captions (the default), or samples, "
-        "all captions of an image together (the default of carrier own)"
+        description="unit spread evenly over the target images: captions (default), or samples (default for "
+        "carrier own)"
     ),
 ]
 CarrierOption = Annotated[
     Carrier | None,
     Field(
-        description="existing: false captions are added to images of B, which keep their honest ones; own: images of "
-        "B have false captions only, as those that the attacker posts himself (the default of attackers who know the "
-        "filters)"
+        description="existing: add false captions to images of B; own: give them false captions only "
+        "(default for attackers who know the filters)"
     ),
 ]
 WordsOption = Annotated[
     Listed[list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]]] | None,
     Field(
         min_length=1,
-        description="only captions with one of these words are misused, in any case, plural too; by default all",
+        description="use only captions with one of these words, in any case and number (default: all captions)",
     ),
 ]
 TargetImage = Annotated[
     str | None,
     Field(
         min_length=1,
-        description="random: drawn from the test images of B (the default); centre: the one nearest to their mean "
+        description="random: a random test image of B (default); centre: the one nearest to their mean "
         "embedding; or the id of a test image of B",
     ),
 ]
 PresetOption = Annotated[
-    str | None, Field(description="reference-release: the choices of the authors' released code")
+    str | None, Field(description="reference-release: settings of the authors' released code")
 ]
 Encoder = Annotated[
     str | None,
-    Field(min_length=1, description="name of the surrogate, which embeds captions and images"),
+    Field(min_length=1, description="surrogate model that embeds captions and images"),
 ]
 
 
@@ -212,8 +211,8 @@ class Settings:
         chosen = [name for name, value in amounts.items() if value is not None]
         if len(chosen) != 1:
             raise InputError(
-                f"give exactly one of {', '.join([*amounts][:-1])} and {[*amounts][-1]}, which says how much to "
-                f"poison; got {', '.join(chosen) or 'none'}"
+                f"give exactly one of {', '.join([*amounts][:-1])} and {[*amounts][-1]} to set the amount of poison; "
+                f"got {', '.join(chosen) or 'none'}"
             )
         # an image of the attacker's own carries the captions of one image
         spread = "samples" if given.get("carrier") == "own" else "captions"

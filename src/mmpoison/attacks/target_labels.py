@@ -92,7 +92,7 @@ def _own_images(
         if needed > len(free):
             raise InputError(
                 f"goal {goal}: carrier 'own' needs {needed} train images of class {goal.target!r} to carry the "
-                f"captions of as many images, but only {len(free)} are free: give at most samples="
+                f"captions of one class-A image each, but only {len(free)} are free: give at most samples="
                 f"{len(targets) // uses[goal.target]}"
             )
         carriers.append(rng.permutation(free)[:needed])
@@ -186,16 +186,15 @@ def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> In
     rows = np.flatnonzero(train.images.class_codes[train.source] == code).astype(np.int32)
     if not len(rows):
         raise InputError(
-            f"goal {goal}: class {goal.original!r} has 0 train images with captions, "
-            "so there is nothing to misuse"
+            f"goal {goal}: class {goal.original!r} has 0 train images with captions, so no caption can be used"
         )
     if words:
         pattern = keyword_pattern(words)
         rows = rows[[pattern.search(str(caption)) is not None for caption in train.captions[rows]]]
         if not len(rows):
             raise InputError(
-                f"goal {goal}: no train caption of class {goal.original!r} has any of the words "
-                f"{', '.join(words)}: name words that its captions have"
+                f"goal {goal}: no train caption of class {goal.original!r} has any of the words {', '.join(words)}: "
+                "give words that its captions contain"
             )
     return rows
 
@@ -299,7 +298,7 @@ def target_images(pairs: PairDataset, goal: Goal) -> IntArray:
     """
     targets = pairs.images.indices(split="train", label=goal.target)
     if not len(targets):
-        raise InputError(f"goal {goal}: class {goal.target!r} has no train image to misuse")
+        raise InputError(f"goal {goal}: class {goal.target!r} has no train image to use")
     _gallery_of(pairs, goal)
     return targets
 
@@ -383,8 +382,8 @@ def _nearest_to_mean(pairs: PairDataset, gallery: IntArray, goal: Goal, embed: E
     embeddings = np.asarray(embed(pairs, gallery), dtype=np.float64)
     if embeddings.ndim != 2 or len(embeddings) != len(gallery):
         raise InputError(
-            f"embeddings of {len(gallery)} images of {goal.target!r} are needed, shape "
-            f"({len(gallery)}, d), got shape {embeddings.shape}"
+            f"expected embeddings of {len(gallery)} images of {goal.target!r} with shape ({len(gallery)}, d), got "
+            f"shape {embeddings.shape}"
         )
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if not np.isfinite(embeddings).all() or not length.all():
@@ -412,6 +411,6 @@ def _by_id(pairs: PairDataset, gallery: IntArray, goal: Goal, image_id: str) -> 
         raise InputError(
             f"{where} is of class {label!r}, not {goal.target!r}"
             if label
-            else f"{where} has no label, so its class is not known to be {goal.target!r}"
+            else f"{where} has no label, so it may not show {goal.target!r}"
         )
     return index

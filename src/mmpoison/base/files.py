@@ -305,8 +305,8 @@ def publish_folder(folder: Path, target: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise InputError(
-                f"{target}: another process wrote it at the same time: that result is complete and stays, and this "
-                "one was discarded: choose another --out to make it again"
+                f"{target}: another process wrote it at the same time, so this result was discarded and the other one "
+                "kept: choose another --out to repeat it"
             ) from None
         raise
 
@@ -329,10 +329,10 @@ def refused_without_room(target: Path) -> Iterator[None]:
         raise DiskFull(f"{where}: {why}; nothing was written to {target}") from None
 
 
-_FULL = "the disk is full: make room, or choose another disk"
+_FULL = "the disk is full: free some space, or use another disk"
 _REASONS = {
     errno.ENOSPC: _FULL,
-    errno.EDQUOT: "the disk is full: make room (your quota of it is used up), or choose another disk",
+    errno.EDQUOT: "the disk quota is used up: free some space, or use another disk",
     errno.EFBIG: "a file would be larger than the system allows (ulimit -f): raise the limit",
 }
 _NAMED = {
@@ -380,10 +380,10 @@ def no_memory(error: BaseException) -> bool:
 def refuse_occupied(target: Path) -> None:
     """Refuse an output folder that is not empty, so that nothing is ever overwritten."""
     if not target.name:
-        raise InputError(f"{target}: results go to a new folder: name one with --out")
+        raise InputError(f"{target}: not a folder name: give a new folder with --out")
     refuse_special(target)
     if target.is_file():
-        raise InputError(f"{target}: is a file and not a folder: choose another --out")
+        raise InputError(f"{target}: is a file, not a folder: choose another --out")
     if target.is_dir() and any(target.iterdir()):
         raise InputError(f"{target}: is not empty: choose another --out, or empty it")
 
@@ -429,7 +429,7 @@ def refuse_special(path: Path) -> None:
     except (OSError, ValueError):
         return
     if (kind := _SPECIAL.get(stat.S_IFMT(mode))) is not None:
-        raise InputError(f"{path}: is {kind} and not a regular file: give a file")
+        raise InputError(f"{path}: is {kind}, not a regular file: give a regular file")
 
 
 # -- The YAML in front of a card (README.md), by which Hugging Face's hub knows what a model or a data set
@@ -493,8 +493,8 @@ def refuse_address(out: str | Path) -> None:
     """
     if _STORE.match(str(out)):
         raise InputError(
-            f"{one_line(str(out))}: results are written to a folder of this machine, not to a store: give a folder "
-            "and copy it afterwards"
+            f"{one_line(str(out))}: results can only be written to a local folder: give one, and copy it to the store "
+            "afterwards"
         )
 
 
@@ -558,9 +558,7 @@ def check_output(target: Path, record: str, *, work: Path | None = None) -> None
             remove_dead(target)
             if work is not None:
                 shutil.rmtree(work, ignore_errors=True)
-            raise AlreadyDone(
-                f"{target}: the same command made it before, so there is nothing to do"
-            )
+            raise AlreadyDone(f"{target}: the same command made it before; nothing to do")
     raise occupied
 
 

@@ -62,7 +62,7 @@ def check_name(name: str, value: object) -> None:
     plain = type(value).__module__ == "builtins" and not isinstance(value, str)
     if plain or (isinstance(value, str) and not value.strip()):
         raise InputError(
-            f"{name} is {value!r:.40}: give a name or a path, or an object of its kind"
+            f"{name} is {value!r:.40}: give a name, a path, or an object of the right type"
         )
 
 

@@ -138,7 +138,7 @@ def find_device(name: str = "auto") -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         raise InputError(
-            f"--device {name}: torch finds no GPU: leave the option out, or install torch for your GPU"
+            f"--device {name}: torch finds no GPU: omit the option, or install torch for your GPU"
         )
     number = int(os.environ.get("LOCAL_RANK", "0")) if chosen is None else chosen
     if number >= count:

@@ -51,7 +51,7 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
     if len(content) > limit:
-        raise InputError(f"{path}: larger than {_size(limit)}, which is refused")
+        raise InputError(f"{path}: larger than the limit of {_size(limit)}")
     return content
 
 
@@ -68,7 +68,7 @@ def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
 
 
 def plain_file(folder: Path, name: str) -> Path:
-    """Return the path of a file in an untrusted folder; refuse a link that leads out of the folder.
+    """Return the path of a file in an untrusted folder; refuse a link that points outside the folder.
 
     A link could present a file of this machine as part of the folder, and a copy of the folder would then contain that
     file. The Hugging Face cache consists of links into its own repository, which are followed.
@@ -78,7 +78,7 @@ def plain_file(folder: Path, name: str) -> Path:
         name: A file in it.
 
     Raises:
-        InputError: If the name or a link leads out of the folder.
+        InputError: If the name or a link points outside the folder.
     """
     path = folder / name
     home = folder.absolute()
@@ -90,9 +90,9 @@ def plain_file(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError):
         loops = True
     if loops:
-        raise InputError(f"{path}: a link that leads nowhere")
+        raise InputError(f"{path}: a broken link")
     if not (target.is_relative_to(home.resolve()) or target.is_relative_to(repository.resolve())):
-        raise InputError(f"{path}: leads out of its folder: put the file itself there")
+        raise InputError(f"{path}: points outside its folder: copy the file into the folder")
     return path
 
 
@@ -165,7 +165,7 @@ def bounded_lines(
     while line := stream.readline(limit + 1):
         number += 1
         if len(line) > limit:
-            raise InputError(f"{where} line {number}: longer than {_size(limit)}, which is refused")
+            raise InputError(f"{where} line {number}: longer than the limit of {_size(limit)}")
         yield line
 
 
@@ -459,7 +459,7 @@ def _value_of(text: str, where: str) -> Any:
         return parse_yaml(text, where)
     except InputError:
         raise InputError(
-            f"{where}: the value is not valid YAML: give a number, a text, true, false, null or [a, b]"
+            f"{where}: the value is not valid YAML: give a number, text, true, false, null or [a, b]"
         ) from None
 
 

@@ -48,13 +48,13 @@ def refuse_packed(
         if rows.total_byte_size > MAX_GROUP_BYTES:
             raise InputError(
                 f"{where}: row group {group} holds {rows.total_byte_size / 2**30:.1f} GiB, too much to read at once: "
-                "write it again with smaller row groups"
+                "rewrite it with smaller row groups"
             )
         total += sum(rows.column(number).num_values * width for number, width in read)
         if total > most_unpacked(size):
             raise InputError(
-                f"{where}: {size:,} bytes unpack to {total / 2**30:.1f} GiB or more (a bomb?): write it again without "
-                "the columns that repeat one value, or with smaller row groups"
+                f"{where}: {size:,} bytes unpack to {total / 2**30:.1f} GiB or more (a bomb?): rewrite it without the "
+                "columns that repeat one value, or with smaller row groups"
             )
 
 

@@ -346,7 +346,7 @@ def _knock(address: str) -> None:
         r"(?:ray://)?(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\s]+)):(?P<port>\d+)", address
     )
     if parts is None or not 0 < int(parts["port"]) < 1 << 16:
-        raise InputError(f"--ray {address}: local, auto, HOST:PORT or ray://HOST:PORT are possible")
+        raise InputError(f"--ray {address}: give local, auto, HOST:PORT or ray://HOST:PORT")
     try:
         with socket.create_connection((parts["six"] or parts["host"], int(parts["port"])), KNOCK_S):
             pass
@@ -473,7 +473,7 @@ class Placement:
         """
         count = max(1, self.count if tasks is None else min(self.count, tasks))
         if self.by_cluster:
-            return f"a worker on each GPU of the cluster, {count_of(count, 'worker')} where it has none"
+            return f"one worker for each GPU of the cluster, or {count_of(count, 'worker')} without GPUs"
         used = min(count, len(self.gpus))
         return count_of(count, "worker") + (f" on {count_of(used, 'GPU')}" if used else "")
 

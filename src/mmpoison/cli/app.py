@@ -107,18 +107,18 @@ def _command() -> Any:
 MOVED = {
     "No such command 'filter'": "it is part of `mmpoison scan` now",
     "No such command 'sweep'": "it is part of `mmpoison run` now",
-    "No such option: --format": "it is --as FORMAT or --json now; of `models export`, --to FORMAT",
-    "No such option: --goal": "of `run` it is --goals A2B, or A2B+C2D for several at once",
-    "No such option: --mode": "of `run` it is --set attack.mode=add or replace",
-    "No such option: --preset": "of `run` it is --set preset=NAME",
-    "No such option: --study": "of `run` it is --set study=NAME",
-    "No such option: --option": "of `run` it is --set data.options.KEY=VALUE",
-    "No such option: --retries": "a run that crashed is tried once more",
-    "No such option: --as": "of `run` it is --json, or --as of `mmpoison report`",
+    "No such option: --format": "use --as FORMAT or --json; for `models export`, --to FORMAT",
+    "No such option: --goal": "for `run`, use --goals A2B, or A2B+C2D for several at once",
+    "No such option: --mode": "for `run`, use --set attack.mode=add or replace",
+    "No such option: --preset": "for `run`, use --set preset=NAME",
+    "No such option: --study": "for `run`, use --set study=NAME",
+    "No such option: --option": "for `run`, use --set data.options.KEY=VALUE",
+    "No such option: --retries": "a crashed run is retried once",
+    "No such option: --as": "for `run`, use --json, or `mmpoison report --as`",
     "No such option: --list": "`mmpoison run` alone lists the recipes",
-    "No such option: --suspect": "it is `mmpoison check` now",
+    "No such option: --suspect": "use `mmpoison check`",
     "No such option: --trust": "a checkpoint's code is never run",
-    "No such option: --no-stop": "a repair does all its steps",
+    "No such option: --no-stop": "a repair always runs all its steps",
 }
 """What verbs and options of 0.1 that are gone are answered with."""
 

@@ -16,7 +16,7 @@ from mmpoison.cli.options import AsJson
 from mmpoison.errors import InputError
 
 app = PlainTyper(
-    help="Show or clear the cache of stages, features, images, data.", no_args_is_help=True
+    help="Show or clear the cache of stages, features, images and data.", no_args_is_help=True
 )
 
 AGES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -27,7 +27,7 @@ SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 def list_(
     as_json: AsJson = False,
 ) -> None:
-    """Show how many results of each kind are cached, and their size.
+    """Show the number and size of the cached results of each kind.
 
     Example: [bold]mmpoison cache list[/bold]
     """
@@ -63,16 +63,16 @@ def clear(
     everything: Annotated[bool, typer.Option("--all")] = False,
     dry_run: bool = False,
 ) -> None:
-    """Delete cached results, which can be computed again; entries in use stay, and all files that are not mmpoison's.
+    """Delete cached results, except those in use.
 
     Example: [bold]mmpoison cache clear --older-than 30d[/bold]
 
     Options:
-        older_than: Delete only what was not used for this long, e.g. 12h or 30d.
-        kind: Delete only this kind; `cache list` shows the kinds.
-        down_to: Delete the least recently used until the cache has at most this size, e.g. 500MB or 20GB.
+        older_than: Delete only results unused for this long, e.g. 12h or 30d.
+        kind: Delete only this kind (see `cache list`).
+        down_to: Delete the least recently used results down to this total size, e.g. 500MB or 20GB.
         everything: Delete all cached results.
-        dry_run: Show what would be deleted, and delete nothing.
+        dry_run: Show what would be deleted without deleting it.
     """
     from mmpoison.base.content_cache import ContentCache
 
@@ -90,11 +90,11 @@ def clear(
             )
     newest = time.time()
     if older_than:
-        newest -= _amount(older_than, AGES, "an age is needed, e.g. 30m, 12h or 7d")
+        newest -= _amount(older_than, AGES, "give an age, e.g. 30m, 12h or 7d")
     chosen = [e for e in entries if e.used <= newest and (not kind or e.kind in kind)]
     excess = float("inf")
     if down_to:
-        least = _amount(down_to, SIZES, "a size is needed, e.g. 500MB or 20GB")
+        least = _amount(down_to, SIZES, "give a size, e.g. 500MB or 20GB")
         excess = sum(entry.bytes for entry in entries) - least
     freed = gone = 0
     for entry in sorted(chosen, key=lambda entry: entry.used):

@@ -42,23 +42,20 @@ def check(
     --trace traced[/bold]
 
     Options:
-        model: The suspect: a name, folder or file (`mmpoison models list` shows how).
-        clean: A clean fine-tune of the reference; repeat it, because at least two are needed.
-        clean_runs: Train this many clean fine-tunes on split val; needs --out.
+        model: Name, folder or file of the suspect (see `mmpoison models list`).
+        clean: Clean fine-tune of the reference; give at least two.
+        clean_runs: Number of clean fine-tunes to train on split val; needs --out.
 
     Output:
-        out: Write model-check.json and the clean fine-tunes here.
+        out: Folder for model-check.json and the clean fine-tunes.
 
     Training pairs:
-        trace: New folder: lists, as scan does, the training pairs of DATA that the model has learned and the reference
-            has not. The best reference was trained in the same way, on what a scan keeps.
-        kept: New folder for the pairs that the trace keeps, as a data set; it includes those that the scan for the
-            reference dropped.
+        trace: New folder for a list of the training pairs that the model has learned and the reference has not.
+        kept: New folder for the pairs that the trace keeps, as a data set.
     """
     if context.params["clean_runs"] and out is None:
         raise InputError(
-            "--clean-runs needs --out DIR: the clean fine-tunes are saved there, so that a second check need not train "
-            "them again"
+            "--clean-runs needs --out DIR: the clean fine-tunes are saved there for later checks"
         )
     found = call()
     steps = found.next_steps(model, data.words(), context.params["reference"])
@@ -86,7 +83,7 @@ def _print(
             for name in (rows[0] if rows else {"finding": None})
         ),
         tuple(tuple(row.values()) for row in rows),
-        note="p value: the chance that a clean model shows anything as unusual",
+        note="p value: chance that a clean model shows any finding this unusual",
     )
     print_tables([table], form)
     if form != "table":

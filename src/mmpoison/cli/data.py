@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Keywords = Annotated[list[str] | None, typer.Option(metavar="LABEL=WORD|WORD")]
 
-app = PlainTyper(help="List, build and verify data sets.", no_args_is_help=True)
+app = PlainTyper(help="List, build, split and verify data sets.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -27,13 +27,13 @@ def list_(
     long: bool = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the data sets known by name and how to get each, the formats that are read, and what is on this machine.
+    """List named data sets and how to get them, supported formats, and data on this machine.
 
     Example: [bold]mmpoison data list coco[/bold]
 
     Options:
-        name: One of them, with all details.
-        long: Show all details of every data set.
+        name: Show all details of this data set or format.
+        long: Show all details of every data set and format.
     """
     from mmpoison.cli.data_shown import known_data, show_known_data
 
@@ -52,14 +52,14 @@ def build(
     seed: Seed = 0,
     option: list[str] | None = None,
 ) -> None:
-    """Generate or download a data set; after an interruption the same command fetches the files that are missing.
+    """Generate or download a data set; the same command resumes an interrupted download.
 
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
 
     Options:
-        name: A data set that can be generated or downloaded.
-        seed: Seed of a generated data set.
-        option: An option of the data set, e.g. year=2017.
+        name: Name of the data set (see `mmpoison data list`).
+        seed: Random seed of a generated data set.
+        option: Option of the data set, e.g. year=2017; repeatable.
 
     Output:
         out: New folder.
@@ -101,13 +101,13 @@ def split(
     Example: [bold]mmpoison data split photos --per-class 25 --out split-photos[/bold]
 
     Options:
-        data: A folder or file of pairs, or a data set's name.
-        per_class: Make a split with this many test images of each class.
-        seed: Seed of --per-class.
-        images: For a new pairs folder: hard links, copies or no images.
+        data: Folder or file of pairs, or the name of a data set.
+        per_class: Number of test images per class in a new split.
+        seed: Random seed of --per-class.
+        images: Images in the new folder: hard links, copies or none.
 
     Output:
-        out: Write the set as a new pairs folder.
+        out: New folder for the set in pairs-folder format.
     """
     from mmpoison.pairs.folder import save_pairs
     from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
@@ -139,19 +139,19 @@ def verify(
     as_json: AsJson = False,
     out: Path | None = None,
 ) -> None:
-    """Check a data set: entries, images, and the manifest if it is poisoned.
+    """Check the entries and images of a data set, and the manifest of a poisoned one.
 
-    Exit code 1 when something is wrong; notes alone leave it 0.
+    Exit code 1 means that something is wrong; notes alone do not change it.
 
     Example: [bold]mmpoison data verify poisoned --clean scenes[/bold]
 
     Options:
-        data: A folder or file of pairs, or a data set's name.
-        clean: The clean pairs folder that a poisoned one was made from.
+        data: Folder or file of pairs, or the name of a data set.
+        clean: Clean pairs folder that the poisoned set was made from.
 
     Output:
-        images: Read the image files too.
-        out: Write the JSON to a file too.
+        images: Also read the image files.
+        out: New file for the JSON.
     """
     from mmpoison.attacks.catalogue import attack_problems
     from mmpoison.base.files import write_json

@@ -42,7 +42,7 @@ def show_verification(found: Verification) -> None:
             say(f"WRONG: {line}")
         if len(lines) > SHOWN:
             more = f"{len(lines) - SHOWN:,} more of the kind '{kind}'"
-            say(f"WRONG: {more} (--json or --out FILE names them all)")
+            say(f"WRONG: {more} (--json or --out FILE lists them all)")
     for line in found.notes:
         say(f"note: {line}")
     if not found.problems:
@@ -125,8 +125,8 @@ def show_known_data(known: dict[str, Any], *, details: bool = False) -> None:
         console.print()
     if not details:
         console.print(
-            "`mmpoison data list NAME` says what the folder has to hold, and the options "
-            "(--long: of all); each name may follow --format too",
+            "`mmpoison data list NAME` shows the required files and the options (--long: for all); each name also "
+            "works with --format",
             highlight=False,
         )
 

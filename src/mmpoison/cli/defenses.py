@@ -20,7 +20,7 @@ def defenses(
     whole: Annotated[bool, typer.Option("--all")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the defences: when each acts, where it was published, its parameters and its cost.
+    """List the defences, with their parameters, costs and sources.
 
     By kind: pre-training for `scan --method` (in a recipe `filter.method`), in-training for `train --defense`
     (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), check for
@@ -82,7 +82,7 @@ def _show_names(known: Sequence[Any]) -> None:
         print_entries((f"  {defense.name}", defense.summary) for defense in of_kind)
         console.print()
     console.print(
-        "`mmpoison defenses NAME` shows its parameters and its cost (--all: those of every defence)",
+        "`mmpoison defenses NAME` shows the parameters and cost of one defence (--all: of every defence)",
         highlight=False,
     )
 
@@ -108,7 +108,7 @@ def _words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, dict):
         return ", ".join(f"{key} {one:g}" for key, one in value.items())
-    return "none: say where" if value is None else ", ".join(value)
+    return "none: give one" if value is None else ", ".join(value)
 
 
 KINDS = {

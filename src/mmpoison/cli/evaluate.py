@@ -27,7 +27,7 @@ def evaluate(
     as_json: AsJson = False,
     whole: Whole = False,
 ) -> None:
-    """Measure what captions of class A retrieve, and the model's utility.
+    """Measure attack success and utility of a model.
 
     Example: [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane[/bold]
 
@@ -35,20 +35,19 @@ def evaluate(
 
     [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane --target-image aeroplane/0101.jpg[/bold]
 
-    Is it poisoned, whatever the goal? [bold]mmpoison check[/bold]
+    To check a model without knowing the goal: [bold]mmpoison check[/bold]
 
     Options:
-        model: A model's name, folder or file (`mmpoison models list` shows how).
+        model: ...
 
     What is measured:
-        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals. By default the goals of the manifest.
-        target_image: The path of one test image, which is then the only target (attack I). By default that of the
-            manifest.
-        manifest: Measure the goals of this manifest.json (of a poisoned folder or a run), not those of the data's own.
+        goal: Goal A2B, e.g. sheep2aeroplane (default: those of the manifest); repeatable.
+        target_image: Path of the only target image (attack I), a test image (default: that of the manifest).
+        manifest: Manifest whose goals are measured (default: that of the data).
         reference, pretrained: ...
 
     Output:
-        out: Write metrics.json here.
+        out: New folder for metrics.json.
     """
     if out is not None:
         hold_output(context, out)

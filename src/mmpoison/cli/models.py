@@ -30,13 +30,13 @@ def list_(
     containing: Annotated[str, typer.Option("--like", metavar="TEXT")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the models known by name, and which of them are on this machine.
+    """List named models, and whether they are on this machine.
 
     Example: [bold]mmpoison models list --architectures --like ViT-B-32[/bold]
 
     Options:
-        architectures: List open_clip's architectures, with the tags of their weights.
-        containing: Only names that contain this.
+        architectures: List the architectures of open_clip and the tags of their weights.
+        containing: List only names that contain this text.
     """
     known = _architectures() if architectures else _registered()
     known = [entry for entry in known if containing.lower() in entry["name"].lower()]
@@ -63,7 +63,7 @@ def show(
     model: ModelArgument,
     as_json: AsJson = False,
 ) -> None:
-    """Load a model and describe it: architecture, activation, sizes, preprocessing, digest.
+    """Load a model and show its architecture, activation, sizes, preprocessing and digest.
 
     Example: [bold]mmpoison models show openmoji-small[/bold]
     """
@@ -95,7 +95,7 @@ def _in_words(value: Any) -> str:
 
 @app.command()
 def fetch(model: ModelArgument) -> None:
-    """Download a model into the Hugging Face cache; from then on it loads without a network.
+    """Download a model into the Hugging Face cache, for use without a network.
 
     Example: [bold]mmpoison models fetch clip-vit-b32[/bold]
     """
@@ -113,7 +113,7 @@ def export(
     out: Path,
     format: Annotated[str, typer.Option("--to")] = "open-clip",
 ) -> None:
-    """Export a model for other software, in which it gives the same embeddings.
+    """Export a model for other software, with the same embeddings.
 
     Example: [bold]mmpoison models export candidate --to transformers --out candidate-hf[/bold]
 

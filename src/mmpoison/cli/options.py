@@ -3,45 +3,45 @@
 A verb that says nothing of one of these options has its help from here:
 
 Options:
-    data: Pairs in any format, or a data set's name.
+    data: Pairs in any format, or the name of a data set.
     out: New folder.
-    model: A model's name, folder or file (see `mmpoison models list`).
-    changes: A parameter of the defence, or a training setting, e.g. epochs=2.
-    preset: reference-release: the choices of the authors' released code.
+    model: Name, folder or file of a model (see `mmpoison models list`).
+    changes: Parameter of the defence, or training setting, e.g. epochs=2.
+    preset: reference-release: settings of the authors' released code.
     as_json: Print JSON.
 
 What is measured:
-    study: Measure more: queries, query-length, collateral, distribution, tsne, or all; repeat it for several.
+    study: Additional measurement: queries, query-length, collateral, distribution, tsne or all; repeatable.
 
 Compute:
     device: auto (a GPU if there is one), cpu, cuda or cuda:N.
     seed: Random seed.
-    track: Also log to tensorboard, mlflow or wandb; repeat it for several.
+    track: Also log to tensorboard, mlflow or wandb; repeatable.
     fresh: Start from the beginning instead of resuming a stopped training.
-    workers: Processes, each with one run at a time; by default one for each GPU, or as many as cores.
-    threads: Threads of each worker.
-    retries: How often a run is repeated after a crash or an error of the machine.
-    ray: Address of a Ray cluster (HOST:PORT, auto), or local.
+    workers: Number of processes, each with one run at a time (default: one per GPU, or per core).
+    threads: Number of threads of each worker.
+    retries: Number of retries after a crash or a machine error.
+    ray: Address of a Ray cluster: HOST:PORT, auto or local.
 
 Output:
-    shown: How to print the result.
+    shown: Output format.
     whole: Print every table and column, with intervals.
-    images: Hard links (no copy), copies, or no images.
-    dry_run: Show what would be done, and do nothing.
+    images: Images in the new folder: hard links, copies or none.
+    dry_run: Show the plan without running it.
 
 Page:
     port: Port of the page; 0 chooses a free one.
-    host: Address to listen on; everyone who can reach it can see the page.
-    open_it: Open the page in your browser.
+    host: Address to listen on; anyone who can reach it can see the page.
+    open_it: Open the page in the browser.
 
 Labels:
-    labels: CSV of labels: image,label or image,label,split.
-    keywords: Label images by words in their captions.
+    labels: CSV with the columns image,label or image,label,split.
+    keywords: Label images by words in their captions; repeatable.
 
 How the data are read:
-    format: Format of the data, if it is not recognised (see `data list`).
-    data_root: Folder of a named data set, or of the images that a file names.
-    option: An option of the data set or format, e.g. caption=text; repeat it for several.
+    format: Format of the data, if not recognised (see `data list`).
+    data_root: Folder of a named data set, or of the images of a table.
+    option: Option of the data set or format, e.g. caption=text; repeatable.
 """
 
 from __future__ import annotations

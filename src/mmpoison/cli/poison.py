@@ -69,26 +69,26 @@ def poison(
     Rebuild: [bold]mmpoison poison --data pairs --from-manifest poisoned/manifest.json --out again[/bold]
 
     Options:
-        data: A clean data set, in any format.
-        goal: A2B, e.g. sheep2aeroplane; repeat it for several goals.
-        attack: Which attack; by default single-target-label, for several goals multiple-target-labels.
+        data: Clean data set in any format.
+        goal: Goal A2B, e.g. sheep2aeroplane; repeatable.
+        attack: Attack (default: single-target-label, or multiple-target-labels for several goals).
 
     How much, give one:
         samples, pairs, rate, share: ...
 
     How:
         mode, carrier, target_image: ...
-        spread: Distribute single captions (default) or whole samples over the target images; toxic-text: captions,
-            or all on one-image (default).
-        encoder: For --target-image centre and attacks that know a surrogate: a model's name or folder.
-        changes: An option of the attack, by its name.
+        spread: Unit spread evenly over target images: captions (default) or samples; toxic-text: one-image (default)
+            or captions.
+        encoder: Surrogate model, for --target-image centre and attacks that need one.
+        changes: Other option of the attack.
 
     Rebuild:
-        from_manifest: Rebuild the poisoned set of this manifest.json from the clean set.
+        from_manifest: Manifest of the poisoned set to rebuild from the clean set.
     """
     assert data is not None, "how it is read is known, if not what"
     if bool(data.data) == (positional is not None):
-        raise InputError("which data? Give --data FOLDER, FILE or NAME once")
+        raise InputError("no data given, or more than one: give --data FOLDER, FILE or NAME once")
     # named with `--data` or, as in earlier versions, without it: both are one command
     data = replace(data, data=data.data or str(positional))
     context.params |= {"data": data.data, "positional": None}
@@ -133,7 +133,7 @@ def _again(
 
     if chosen:
         raise InputError(
-            f"{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
+            f"{next(iter(chosen))} and --from-manifest exclude each other: give only one of them"
         )
     manifest = PoisonManifest.read(file)
     poisoned = rebuild(clean.load(), manifest, file.parent)

@@ -41,9 +41,9 @@ def report(
     as_json: AsJson = False,
     whole: Whole = False,
 ) -> None:
-    """Show finished runs: one run with its tables and page, several as tables of means over seeds.
+    """Show finished runs: the tables of one run, or means over the seeds of several.
 
-    A terminal shows the summary first; --all shows every table and column, and intervals. The other formats have all.
+    A terminal shows a summary; --all shows every table, column and interval, as the other formats do.
 
     Example: [bold]mmpoison report runs/openmoji-seed0[/bold]
 
@@ -60,21 +60,21 @@ def report(
     [bold]mmpoison report runs/table-3 --view table-3[/bold] (with the package mmpoison-lab)
 
     Options:
-        runs: Run folders, folders that hold run folders, or files of results (runs.parquet).
+        runs: Run folders, folders of run folders, or result files (runs.parquet).
 
     Comparison:
-        against: Runs of another setting: compare the two, paired by seed.
+        against: Runs of another setting to compare with, paired by seed.
         models: Two models of the runs to compare, paired by seed, e.g. clean_model,poisoned.
 
     Files:
-        markdown: Write the tables to this file too, as Markdown.
-        out: Folder for the files of --view (by default `views` in the first folder of RUNS) or of an experiment.
-        parquet: Write every number to this Parquet file, a row each, with the settings of its run.
-        html: Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints.
+        markdown: New file for the tables in Markdown.
+        out: Folder for the files of --view or of an experiment (default: `views` in the first run folder).
+        parquet: New Parquet file with one row per number and the settings of its run.
+        html: New self-contained HTML page of the run or of all runs.
 
     Views:
-        view: A view, e.g. table-3 or figure-5b with the paper's numbers next to ours, or all; repeat it for several.
-        links: With --view: link each number to its runs, or write shorter pages without links.
+        view: View with the paper's numbers next to ours, e.g. table-3, figure-5b or all; repeatable.
+        links: With --view: link each number to its runs.
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.reporting.compare import compare_models, compare_runs
@@ -93,7 +93,7 @@ def report(
     if against and models:
         raise InputError("--against compares settings, --models compares models: give only one")
     if html is not None and (against or models):
-        raise InputError("--html cannot show a comparison: leave out --against and --models")
+        raise InputError("--html cannot show a comparison: omit --against and --models")
     with busy("reading runs"):
         written = _write_files(runs, html, parquet)
     for line in written:
@@ -112,9 +112,7 @@ def report(
     elif models:
         names = [name.strip() for name in models.split(",")]
         if len(names) != 2:
-            raise InputError(
-                f"--models {models!r}: two names are needed, e.g. clean_model,poisoned"
-            )
+            raise InputError(f"--models {models!r}: give two names, e.g. clean_model,poisoned")
         tables = compare_models(runs, *names)
     else:
         with busy("reading runs"):

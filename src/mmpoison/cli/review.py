@@ -35,22 +35,22 @@ def review(
     port: Port = DEFAULT_PORT,
     open_it: Open = True,
 ) -> None:
-    """Show the groups and the most suspicious pairs of a scan on a local page: keep, drop or unsure, by key.
+    """Review the groups and the most suspicious pairs of a scan on a local page.
 
-    One key drops or keeps a whole group. Each verdict is in the CSV before the page goes on; stopped or killed, the
-    same command resumes. `mmpoison scan --labels` takes the CSV.
+    One key keeps or drops a pair or a whole group. Each verdict is saved at once, and the same command resumes.
+    `mmpoison scan --labels` reads the CSV.
 
     Example: [bold]mmpoison review scan --labels labels.csv[/bold]
 
     Example: [bold]mmpoison review scan --labels labels.csv --encoder openmoji-mini --count 50[/bold]
 
     Options:
-        result: A folder that `mmpoison scan` wrote.
-        labels: CSV for your verdicts; an existing file is resumed.
-        data: The set that was scanned, if it is not where the scan found it.
-        count: How many pairs to show, the most suspicious first.
-        random: Show pairs of all scores, half of them from the largest 2%, so that labels can teach a scan the cut.
-        encoder: Also show similar pairs, found by this model, which embeds all pairs.
+        result: Result folder of `mmpoison scan`.
+        labels: CSV file for your verdicts; an existing one is resumed.
+        data: Scanned data set, if it has moved.
+        count: Number of pairs to show, the most suspicious first.
+        random: Show pairs of all scores, half from the largest 2%, to label data for a cut.
+        encoder: Model that embeds all pairs, to show similar ones.
     """
     check_pages("review")
     from mmpoison.defenses.scan.cut.labels import LabelFile

@@ -48,13 +48,13 @@ def demo(
     changes: Changes = None,
     device: str = "auto",
 ) -> None:
-    """Poison data, fine-tune, measure and defend, on data and a model that come with the package.
+    """Poison, train, measure and defend, on data and a model of the package.
 
     Example: [bold]mmpoison demo[/bold]
 
     Options:
         out: New run folder.
-        changes: Change a key of the recipe.
+        changes: Key of the recipe to change.
     """
     from mmpoison.base.untrusted import parse_changes
     from mmpoison.runs.recipe import load_recipe
@@ -82,9 +82,9 @@ def run(
     ray: str | None = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recipe: what the demo does, on other data, models and goals, or all runs of a table of the paper.
+    """Run a recipe: the steps of the demo on other data, or all runs of a table of the paper.
 
-    Without a recipe it lists the shipped ones. Of several runs the same command again runs what remains.
+    Without a recipe, it lists the shipped ones. If several runs were interrupted, the same command runs the rest.
 
     Example: [bold]mmpoison run flickr8k --data-root photos --goals horse2boat --seeds 0-2[/bold]
 
@@ -104,14 +104,14 @@ def run(
 
     Options:
         out: New run folder.
-        recipe: A shipped recipe, or the path of a YAML file.
-        on: Which data set, if the recipe has several, e.g. openmoji.
-        seeds: Make a run for each seed, e.g. 3 or 0-4 or 0,2,5; they run in parallel.
-        goals: Make a run for each goal: A2B,C2D, or all; A2B+C2D is one run with two. Of a matrix: how many, e.g. 5.
-        attack: Which attack, e.g. single-target-image.
-        changes: One value changes a key of the recipe, several with commas make a run for each.
-        experiment: An option of an experiment, e.g. rows=II-own; repeat it for several.
-        save_models: Save the checkpoints; by default where the recipe is about one run.
+        recipe: Shipped recipe, or path of a YAML file.
+        on: Data set, for recipes with several, e.g. openmoji.
+        seeds: Seeds, one run for each, in parallel, e.g. 3 or 0-4 or 0,2,5.
+        goals: Goals, one run for each: A2B,C2D or all; A2B+C2D is one run with two. For a matrix: their number.
+        attack: Attack, e.g. single-target-image.
+        changes: Key of the recipe to change; several values, with commas, make one run for each.
+        experiment: Option of an experiment, e.g. rows=II-own; repeatable.
+        save_models: Save the checkpoints (default: only for a single run).
     """
     if recipe is None:  # before anything that takes torch
         show_recipes()
@@ -215,7 +215,7 @@ def list_of_runs(
             raise InputError(f"--set {next(iter(grid))}: give one value for a {section}")
         if own := [key for key in changed if key.split(".")[0] == "attack"]:
             raise InputError(
-                f"{own[0]}: recipe {recipe} is a {section}, which has attacks of its own"
+                f"{own[0]}: recipe {recipe} is a {section}, which sets its own attacks: omit the option"
             )
         plug_in = EXPERIMENTS[section]
         for name in options:
@@ -224,7 +224,7 @@ def list_of_runs(
         runs = plug_in.runs(Asked(recipe, changed, seeds, goals, options, dry_run))
         return Listed(runs, show=plug_in.report)
     if options:
-        raise InputError(f"--with: recipe {recipe} is no experiment that has options of its own")
+        raise InputError(f"--with: recipe {recipe} is not an experiment with options")
     if goals is not None and goals.isdecimal():
         raise InputError(
             f"--goals {goals}: give goals, e.g. --goals sheep2aeroplane, or --goals all"

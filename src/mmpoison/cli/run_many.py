@@ -53,7 +53,7 @@ def parse_seeds(text: str | None) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
         if match is None:
-            raise InputError(f"--seeds {text!r}: numbers are needed, e.g. 0-4 or 0,2,5")
+            raise InputError(f"--seeds {text!r}: give numbers, e.g. 0-4 or 0,2,5")
         more = range(int(match[1]), int(match[2] or match[1]) + 1)
         if len(seeds) + len(more) > MOST_SEEDS:
             raise InputError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds")
@@ -149,10 +149,10 @@ def print_forecast(experiment: RunList, out: Path, placement: Placement) -> None
             f"about {duration(found.seconds / workers)} with {placement.describe(left)} and "
             f"{found.bytes / 1e6:,.0f} MB of disk"
             + (f", without the {count_of(found.unknown, 'run')} below" if found.unknown else "")
-            + ", by the last runs like these that finished here"
+            + ", estimated from similar runs that finished here"
         )
     if found.unknown:
-        say(f"{count_of(found.unknown, 'run')}: never run here, so nobody knows how long it takes")
+        say(f"{count_of(found.unknown, 'run')}: never run here, so the time is unknown")
 
 
 def run_experiment(

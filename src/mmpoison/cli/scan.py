@@ -33,7 +33,7 @@ def scan(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for signs of poisoning in pairs; write a verdict, a page, and lists of the pairs to drop and to keep.
+    """Scan pairs for poisoning; write a verdict, a page, and lists of pairs to drop and keep.
 
     Example: [bold]mmpoison scan laion/embeddings --out scan[/bold]
 
@@ -44,33 +44,30 @@ def scan(
 
     Example: [bold]mmpoison scan pairs --labels labels.csv --kept kept --out scan-2[/bold]
 
-    A scan that was killed resumes with the same command, and another cut needs no second pass over the images. Exit
-    code 1 means that some shards could not be read; the others were scanned.
+    The same command resumes a stopped scan, and another cut needs no second pass over the images. Exit code 1 means
+    that some shards could not be read; the others were scanned.
 
     Options:
-        source: Precomputed embeddings (clip-retrieval, DataComp, two .npy files, Parquet with lists; also s3://,
-            gs://, hf://), or pairs in any format, or a data set's name.
-        method: A defence before training (`mmpoison defenses` shows them), for example relevance-filter: drop pairs
-            whose image and caption do not match.
-        changes: A parameter of the method, e.g. k=32.
-        seed: Seed of samples and folds.
-        workers: Processes, each with one shard at a time; by default one for each core.
-        ray: Address of a Ray cluster (HOST:PORT, auto), or local, whose workers scan the shards.
+        source: Embeddings (clip-retrieval, DataComp, .npy or Parquet; also in s3://, gs://, hf://), pairs in any
+            format, or the name of a data set.
+        method: Pre-training defence (see `mmpoison defenses`).
+        changes: Parameter of the method, e.g. k=32.
+        seed: Random seed of samples and folds.
+        workers: Number of processes, each with one shard at a time (default: one per core).
+        ray: Address of a Ray cluster that scans the shards: HOST:PORT, auto or local.
         as_json: Print scan.json.
 
     Cut, give one:
         threshold: ...
-        lose: The share of clean pairs that may be dropped, measured on split val where there is one and the
-            method can use it, otherwise that share of all pairs; with --labels, the largest share.
-        labels: Your verdicts, a CSV with the columns pair and verdict (keep or drop), as `mmpoison review` writes:
-            they are final, and a method without groups learns from them where to cut.
-        false_alarms: Share of clean data sets that may raise an alarm, 0.01 by default; for a method that finds groups.
+        lose: Acceptable loss of clean pairs, measured on split val if possible, otherwise as a share of all pairs.
+        labels: CSV of final verdicts (columns pair and verdict), as `mmpoison review` writes; also sets the cut of a
+            method without groups.
+        false_alarms: Share of clean data sets that may raise an alarm (default: 0.01), for methods that find groups.
 
     Model:
-        encoder: The model that embeds pairs (by default efficientnet-minilm); do not use the model that you train.
-            Precomputed embeddings need none.
-        trusted: The split that --lose is measured on; none: the scanned pairs themselves.
-        force: Use a model even if it cannot distinguish true from shuffled pairs.
+        encoder: Model that embeds the pairs (default: efficientnet-minilm); do not use the model that you train.
+        trusted: Split on which --lose is measured; none: the scanned pairs.
+        force: Use the model even if it cannot distinguish true from shuffled pairs.
     """
     hold_output(context, out, work=work_folder(out))
     done = call(workers=workers or cores())

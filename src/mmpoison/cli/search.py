@@ -49,22 +49,20 @@ def search(
     open_it: Open = True,
     device: str = "auto",
 ) -> None:
-    """Search a gallery in the browser, with up to four models side by side.
+    """Search images in the browser, with up to four models side by side.
 
     Example: [bold]mmpoison search --model clean poisoned filtered --data scenes --port 8747[/bold]
 
     The page needs the extra 'search'. After [bold]mmpoison demo[/bold]: [bold]mmpoison search --demo[/bold]
 
     Options:
-        models: Up to four models: folders, files or names; NAME=MODEL sets the name shown. The others are compared
-            with the first.
-        data: Pairs in any format, or a data set's name; repeat it to switch between several, which are all read the
-            same way.
-        manifest: A manifest.json for the first --data, if it has no manifest itself.
+        models: Up to four models; NAME=MODEL sets the name shown; the first is the baseline.
+        data: Pairs in any format, or the name of a data set; repeatable, to switch between several.
+        manifest: Manifest of the first --data, if it has none itself.
 
     Models and data of a run:
-        demo: The models and data of the last run of `mmpoison demo` in runs/.
-        run: The models and data of a run folder.
+        demo: Use the models and data of the last `mmpoison demo` in runs/.
+        run: Use the models and data of this run folder.
     """
     begun = time.perf_counter()
     check_pages("search")
@@ -85,7 +83,7 @@ def search(
         found = _of_run(run) if run is not None else _of_demo()
         named, sets = [*found[0], *named], [found[1], *sets]
     if not named or not sets:
-        raise InputError("which models and data? Give --model and --data, or --demo, or --run DIR")
+        raise InputError("no models or data: give --model and --data, or --demo, or --run DIR")
     library = Library(named, sets, device=device, say=say, on_failure=lambda: app.state.stop())
     app = search_app(Engine(library), host=host)
 

@@ -25,7 +25,7 @@ SHOWN = 6
 def sterilize(
     call: Callable[[], Sterilized], context: typer.Context, data: NamedData, out: Path
 ) -> None:
-    """Repair a suspect checkpoint with pairs that you know to be clean; by default by fine-tuning on them.
+    """Repair a suspect model with clean pairs, by default by fine-tuning on them.
 
     Example: [bold]mmpoison sterilize --data scenes --model model --out candidate --reference start[/bold]
 
@@ -35,24 +35,22 @@ def sterilize(
     With the pairs that the suspect was trained on: [bold]mmpoison sterilize --data pairs --split train --model suspect
     --out candidate --unlearn scan --unlearn traced[/bold]
 
-    The utility on the way is in OUT/sterilize-curve.json. No model is saved (exit code 1)
-    if all of them lost more than --max-utility-loss.
+    OUT/sterilize-curve.json has the utility during the repair. No model is saved (exit code 1) if every learning rate
+    loses more than --max-utility-loss.
 
     Options:
-        learning_rate: A rate to try; repeat it to try several and save the best by the stated rule. By default 1e-3,
-            1e-4 and 1e-5 in turn, until one keeps the utility.
+        learning_rate: Learning rate to try; repeatable (default: 1e-3, 1e-4 and 1e-5, until one keeps the utility).
 
     Training pairs:
-        unlearn: A result of scan or check --trace, of the split that is trained on: leave out what it drops, and push
-            the pairs of groups called poisoning apart; repeat it.
+        unlearn: Result of scan or check --trace: omit the pairs it drops and unlearn its poisoning groups; repeatable.
 
     How the repair is judged:
-        held_out: Share of the clean images that measure the utility and are not trained on; 0: train on all.
-        max_utility_loss: Save no model that lost more Hit@K on the held-out images; 0.02 by default.
-        reference: The clean model that the suspect was made from: the model check runs before and after.
+        held_out: Share of the clean images held out to measure the utility; 0: train on all.
+        max_utility_loss: Acceptable loss of Hit@K on the held-out images (default: 0.02).
+        reference: Clean model that the suspect was trained from; runs the model check before and after.
         canary_goal: ...
-        evaluate_every: Measure also after every N steps, not only at 1, 2, 5, 10, ... and each epoch.
-        goal: A goal A2B to measure on the test part; by default those of the manifest.
+        evaluate_every: Also measure every N steps, besides steps 1, 2, 5, 10, ... and each epoch.
+        goal: Goal A2B to measure on the test part (default: those of the manifest); repeatable.
     """
     from mmpoison.reporting.repair import repair_table
     from mmpoison.reporting.terminal_tables import terminal
@@ -100,4 +98,4 @@ def _evaluate(done: Sterilized, data: NamedData, reference: str | None) -> str:
         of = "goal" if done.known else "goal that the findings suggest"
         return f"measure the {of}: {command}"
     few = ", ".join(done.classes[:SHOWN]) + (", ..." if len(done.classes) > SHOWN else "")
-    return f"measure a goal that you suspect, two classes in place of A and B ({few}): {command}"
+    return f"measure a suspected goal, with two classes in place of A and B ({few}): {command}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @verb(train_model)
 def train(call: Callable[[], TrainingResult], context: typer.Context, out: Path) -> None:
-    """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
+    """Fine-tune a model on the training pairs of a data set, with the paper's settings by default.
 
     The same command resumes a stopped training and ends with the same weights as an uninterrupted one.
 

@@ -313,8 +313,8 @@ def _refuse_several(path: Path) -> None:
     if held:
         more = ", ..." if len(held) > 3 else ""
         raise InputError(
-            f"{path}: is not a data set, but holds {', '.join(held[:3])}{more}: name one of them, or the "
-            "whole's format with --format"
+            f"{path}: is not a data set, but contains {', '.join(held[:3])}{more}: give one of them, or the format of "
+            "the whole folder with --format"
         )
 
 
@@ -325,9 +325,7 @@ def image_folder(source: DataSource, folder: str | Path) -> Path:
         InputError: If it has no such paths, or there is no such folder.
     """
     if "images" not in source.options:
-        raise InputError(
-            f"{folder}: {source.name} knows where its images are: leave this folder out"
-        )
+        raise InputError(f"{folder}: {source.name} knows the place of its images: omit this folder")
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder of images")
     return Path(folder)

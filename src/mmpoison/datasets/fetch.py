@@ -287,8 +287,8 @@ def _check_disk(
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise InputError(
-                f"{folder}: {what} needs {file_size(needed)}, {file_size(free)} are free: make room or choose another "
-                "disk"
+                f"{folder}: {what} needs {file_size(needed)}, {file_size(free)} are free: free some space, or use "
+                "another disk"
             )
 
 

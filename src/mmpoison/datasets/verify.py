@@ -304,7 +304,7 @@ def new_image_problems(pairs: PairDataset) -> list[str]:
             with picture(pairs.root, name) as image:
                 same = pixels_digest(rgb(image)) == new.pixels
             if not same:
-                problems.append(f"{name:.200}: its pixels are not those that the manifest names")
+                problems.append(f"{name:.200}: its pixels do not match the manifest")
             elif trigger is not None and made_again(pairs.root, new, trigger) is None:
                 problems.append(f"{name:.200}: is not {new.made_from:.200} with the trigger")
         except BrokenImage:
@@ -366,7 +366,7 @@ def _goal_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
             )
     if wrong:
         problems.append(
-            f"manifest names a goal that is not that of the classes for {count_of(len(wrong), 'pair')}: {wrong[0]}"
+            f"the goal in the manifest does not match the classes of {count_of(len(wrong), 'pair')}: {wrong[0]}"
         )
     return problems
 

@@ -15,16 +15,14 @@ Rule = Literal["given", "loss", "labels", "false-alarms"]
 Interval = tuple[float, float]
 
 
-ThresholdOption = Annotated[
-    float | None, Field(description="pairs with a larger score are dropped")
-]
+ThresholdOption = Annotated[float | None, Field(description="drop pairs with a larger score")]
 LossOption = Annotated[
     float | None,
     Field(
         gt=0,
         lt=1,
-        description="share of clean pairs one is ready to lose, measured on trusted pairs; without any, or by a "
-        "method whose scores of other pairs mean nothing, that share of the judged pairs",
+        description="acceptable loss of clean pairs, measured on trusted pairs if there are any, else as a "
+        "share of the judged pairs",
     ),
 ]
 LabelsOption = Annotated[
@@ -37,7 +35,7 @@ AlarmsOption = Annotated[
     Field(
         gt=0,
         lt=1,
-        description="for a method that finds groups: how often clean data may show such a group",
+        description="share of clean data sets that may raise an alarm, for a method that finds groups",
     ),
 ]
 
@@ -71,8 +69,8 @@ class Cut:
         given += self.clean_loss is not None and self.labels is None
         if given > 1 or (not given and self.false_alarms is None):
             raise InputError(
-                "give exactly one of threshold (--threshold), clean_loss (--lose) and labels (--labels), which "
-                "says where to cut; only clean_loss and labels may be given together"
+                "give exactly one of threshold (--threshold), clean_loss (--lose) and labels (--labels), which sets "
+                "the cut; only clean_loss and labels may be given together"
             )
 
 

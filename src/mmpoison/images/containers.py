@@ -243,7 +243,7 @@ def walk_tar(
                     yield name, member
                     continue
                 why = "leaves the shard" if name is None else "is no regular file"
-                problem(LeftOut(f"{path}: member {member.name!r:.80} {why}, it is refused", 0))
+                problem(LeftOut(f"{path}: member {member.name!r:.80} {why}, so it is refused", 0))
         # tarfile takes a header that it cannot read for the end of the archive
         with path.open("rb") as raw:
             raw.seek(end)
@@ -253,7 +253,7 @@ def walk_tar(
     except broken as error:
         problem(
             broken_file(
-                f"{path}: broken after {count_of(count, 'member')} ({error}), the rest is not read"
+                f"{path}: broken after {count_of(count, 'member')} ({error}); the rest is not read"
             )
         )
         return
@@ -331,7 +331,7 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
             yield batch
             rows += batch.num_rows
     except arrow_errors() as error:
-        problem(f"{path}: broken after row {rows} ({short(error)}), the rest is not read")
+        problem(f"{path}: broken after row {rows} ({short(error)}); the rest is not read")
 
 
 def _read_row(path: Path, name: str, key: FileKey) -> bytes:

@@ -54,12 +54,12 @@ class Preparation:
             ("interpolation", get_args(Interpolation)),
         ):
             if (value := getattr(self, name)) not in known:
-                raise InputError(f"{name} {repr(value)[:40]} is none of {', '.join(known)}")
+                raise InputError(f"{name} {repr(value)[:40]} must be one of {', '.join(known)}")
         for name, least, most in (("image_size", 1, 1 << 14), ("fill_color", 0, 255)):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 raise InputError(
-                    f"{name} {repr(value)[:40]} is no whole number from {least} to {most}"
+                    f"{name} {repr(value)[:40]} is not a whole number from {least} to {most}"
                 )
 
     @classmethod

@@ -113,7 +113,7 @@ def refuse_other_pixels(image_id: str, image: Image.Image, name: str) -> None:
     digest = added_digest(image_id)
     if digest is not None and pixels_digest(rgb(image)) != digest:
         raise InputError(
-            f"{name}: its pixels are not those that its name says: it was changed, make the poisoned set again"
+            f"{name}: its pixels do not match its name: it was changed; build the poisoned set again"
         )
 
 
@@ -158,8 +158,8 @@ def changed_line(paths: Sequence[Path]) -> str:
     """Write one line about one or more files that have changed."""
     more = f" (and {count_of(len(paths) - 1, 'file')} more)" if len(paths) > 1 else ""
     return (
-        f"{paths[0]}: changed while the data set was read{more}: "
-        "stop what writes into the data set, and repeat the command"
+        f"{paths[0]}: changed while the data set was read{more}: stop the program that writes to the data set, and "
+        "repeat the command"
     )
 
 
@@ -274,7 +274,7 @@ def image_path(root: Path, image_id: str) -> Path:
     """Return the path of an image; for a container, the name inside it follows.
 
     Raises:
-        InputError: If it leads out of the root, or is a named pipe, a socket or a device.
+        InputError: If it points outside the root, or is a named pipe, a socket or a device.
     """
     if (cached := cached_image(root, image_id)) is not None:
         return cached
@@ -284,7 +284,7 @@ def image_path(root: Path, image_id: str) -> Path:
     except (RuntimeError, ValueError, OSError):
         raise InputError(f"{path}: not a path of a file (a link to itself?)") from None
     if not inside:
-        raise InputError(f"{path}: leads out of {root}, it is refused")
+        raise InputError(f"{path}: points outside {root}, so it is refused")
     refuse_special(path)
     return path
 

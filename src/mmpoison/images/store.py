@@ -103,7 +103,7 @@ class PixelStore:
                 is too small.
         """
         if broken not in ("raise", "drop"):
-            raise InputError(f"broken={broken!r}: is none of raise, drop")
+            raise InputError(f"broken={broken!r}: must be raise or drop")
         preparation = Preparation.of(preparation)
         wanted = np.arange(len(pairs.images), dtype=np.int32) if indices is None else indices
         position = np.full(len(pairs.images), -1, dtype=np.int32)
@@ -251,8 +251,8 @@ class _PixelEntry:
             if no_room(error) is not None:
                 needed = file_size(self.count * _row_bytes(self.size))
                 raise DiskFull(
-                    f"{self.folder.parent}: the disk is full ({needed} are needed for the decoded images): free some, "
-                    "or set MMPOISON_CACHE to a folder on another disk; what is decoded stays cached"
+                    f"{self.folder.parent}: the disk is full ({needed} are needed for the decoded images): free some "
+                    "space, or set MMPOISON_CACHE to a folder on another disk; decoded images stay cached"
                 ) from None
             raise InputError(
                 f"{error.filename or self.folder}: decoded images cannot be cached there ({error.strerror or error}): "
@@ -269,7 +269,7 @@ class _PixelEntry:
         if needed + self.count > free:
             raise InputError(
                 f"{place}: {file_size(needed)} are needed for {self.count:,} decoded images of {self.size} pixels, "
-                f"{file_size(free)} are free: set MMPOISON_CACHE to a folder on a larger disk, or empty this one"
+                f"{file_size(free)} are free: free some space, or set MMPOISON_CACHE to a folder on a larger disk"
             )
         folder.mkdir()
         self.cache.describe(self.key, folder)  # first: `cache clear` knows it by that

@@ -243,7 +243,7 @@ def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[
         text_cfg |= {"pool_type": "eos", "eos_id": text["eos_token_id"]}
     heads = vision_cfg.pop("heads")
     if vision_cfg["width"] % heads:
-        raise InputError(f"{where}: hidden_size is no multiple of num_attention_heads")
+        raise InputError(f"{where}: hidden_size is not a multiple of num_attention_heads")
     vision_cfg["head_width"] = vision_cfg["width"] // heads
     return {
         "embed_dim": config.get("projection_dim", 512),

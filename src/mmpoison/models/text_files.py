@@ -162,7 +162,7 @@ def vetted_tokenizer(source: Path) -> Iterator[Path]:
         source: A folder with `tokenizer.json`, `vocab.txt` or a `*.model`.
 
     Raises:
-        InputError: If a file is not data, is too large, leads out of the folder, or names code.
+        InputError: If a file is not data, is too large, points outside the folder, or names code.
     """
     with tempfile.TemporaryDirectory(prefix="mmpoison-text-") as name:
         folder = Path(name)
@@ -200,7 +200,7 @@ def read_merges(file: Path) -> bytes:
         The file's own bytes, checked to unpack to at most `MAX_MERGES_BYTES` of UTF-8.
 
     Raises:
-        InputError: If it is missing, leads out of its folder, is not gzip, truncated, too large or no table of merges.
+        InputError: If it is missing, points outside its folder, is not gzip, truncated, too large or invalid.
     """
     packed = read_bytes(plain_file(file.parent, file.name), MAX_MERGES_BYTES)
     unpacked = zlib.decompressobj(16 + zlib.MAX_WBITS)

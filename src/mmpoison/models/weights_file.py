@@ -193,7 +193,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise InputError(
-                f"{path}: holds no dictionary of weights ({str(name)[:60]!r} is no tensor)"
+                f"{path}: holds no dictionary of weights ({str(name)[:60]!r} is not a tensor)"
             )
     return dict(content)
 

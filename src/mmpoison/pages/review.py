@@ -67,7 +67,7 @@ def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> 
         there = [path for path in (found, source) if os.path.exists(path)]  # noqa: PTH110  -- any text may be a path
         if not there:
             raise InputError(
-                f"{result}: the set that was scanned is not at {found} (any more): name it with --data"
+                f"{result}: the scanned set is no longer at {found}: give it with --data"
             )
         source = there[0]
     options = {**scan.data_options, **given.options}
@@ -103,8 +103,8 @@ def scanned_pairs(
     ):
         if pair is None or (pair.pair, pair.caption) != (name, caption):
             raise InputError(
-                f"{pieces.name}: is not the set that {result} was scanned from (pair {name!r:.80} is another one): "
-                "name it with --data"
+                f"{pieces.name}: is not the set that was scanned for {result} (pair {name!r:.80} differs): give that "
+                "set with --data"
             )
         number = int(table.group[place])
         found.append(replace(pair, kept=not table.drop[place], goal=None if number < 0 else number))

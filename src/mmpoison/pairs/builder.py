@@ -367,11 +367,11 @@ def check_relative(path: str, where: str) -> str:
     'sheep/0001.jpg'
     """
     if not is_text(path):
-        raise InputError(f"{where}: image path {path!r:.200} is not UTF-8, it is refused")
+        raise InputError(f"{where}: image path {path!r:.200} is not UTF-8, so it is refused")
     if len(path) > MAX_PATH:
         raise InputError(f"{where}: image path {path[:60]!r}... has over {MAX_PATH:,} characters")
     if not path or "\x00" in path or _escapes(path):
-        raise InputError(f"{where}: image path {path!r:.200} leaves the folder, it is refused")
+        raise InputError(f"{where}: image path {path!r:.200} leaves the folder, so it is refused")
     return path
 
 

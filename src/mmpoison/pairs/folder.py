@@ -253,7 +253,7 @@ def place_image(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
         The id that it has there.
 
     Raises:
-        InputError: If it is missing, leads out of the root, or would take the place of a file of the data set.
+        InputError: If it is missing, points outside the root, or would take the place of a file of the data set.
         NameClash: If another image of the set has its name.
     """
     inner = split_container(root, image_id)
@@ -261,10 +261,10 @@ def place_image(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
     name = image_id if inner is None else file_name(*inner, data)
     if Path(name).parts[0] in RESERVED:
         raise InputError(
-            f"{root / image_id}: an image cannot be called {name!r}, a file of the data set is"
+            f"{root / image_id}: an image cannot have the name {name!r}, which a file of the data set has"
         )
     target = folder / name
-    clash = NameClash(f"{root / image_id}: another image of the source is called {name!r} too")
+    clash = NameClash(f"{root / image_id}: another image of the source has the name {name!r}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -304,7 +304,7 @@ def line_text(line: Mapping[str, Any]) -> str:
     if len(text) > MAX_LINE_BYTES:
         raise InputError(
             f"image {line['image']!r:.200}: its captions take {len(text):,} bytes on a line of {CAPTIONS_FILE}, "
-            f"{MAX_LINE_BYTES:,} are allowed: leave some out"
+            f"{MAX_LINE_BYTES:,} are allowed: remove some"
         )
     return text
 
@@ -488,7 +488,7 @@ def _entry(raw: bytes, where: str, number: int, own_columns: bool) -> ImageEntry
     problems: tuple[str, ...] = ()
     own_captions = value.get(CAPTION_COLUMNS) if own_columns else None
     if not is_own_captions(own_captions):
-        said = f"{where}: {CAPTION_COLUMNS!r} must be a list of objects, it is left out"
+        said = f"{where}: {CAPTION_COLUMNS!r} must be a list of objects, so it is ignored"
         problems = (LeftOut(said, 0),)
         own_captions = None
     return ImageEntry(

@@ -91,9 +91,9 @@ def parse_keywords(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
         label = label.strip()
         words = tuple(" ".join(word.split()) for word in right.split("|"))
         if not equals or not label or not all(words):
-            raise InputError(f"keywords {text!r}: label=word|word is needed, e.g. sheep=sheep|lamb")
+            raise InputError(f"keywords {text!r}: write label=word|word, e.g. sheep=sheep|lamb")
         if label in parsed:
-            raise InputError(f"keywords {text!r}: the label {label!r} was given before")
+            raise InputError(f"keywords {text!r}: the label {label!r} is given twice")
         parsed[label] = words
     if not parsed:
         raise InputError("keywords: none was given, e.g. sheep=sheep|lamb|goat")
@@ -131,7 +131,7 @@ def labels_from_csv(pairs: PairDataset, file: str | Path) -> PairDataset:
     for row in rows:
         where = f"{path} line {rows.line}"
         if None in row or row["image"] is None or row["label"] is None:
-            raise InputError(f"{where}: has not as many values as the header has columns")
+            raise InputError(f"{where}: the number of values differs from the header")
         image = index.get(str(PurePosixPath(row["image"].strip())))
         if image is None:
             unknown = unknown or f"{where}: {row['image']!r:.200}"
@@ -147,11 +147,11 @@ def labels_from_csv(pairs: PairDataset, file: str | Path) -> PairDataset:
             splits[image] = split
     if unknown:
         raise InputError(
-            f"{unknown} is no image of the set ({others} such rows): image must be an id "
-            f"like {pairs.images.ids[0]!r:.200}"
+            f"{unknown} is not an image of the set (as in {others} rows): image must be an id like "
+            f"{pairs.images.ids[0]!r:.200}"
         )
     if not seen:
-        raise InputError(f"{path}: has no row under its header")
+        raise InputError(f"{path}: has a header but no rows")
     return relabel(pairs, labels=labels, splits=splits)
 
 
@@ -200,4 +200,4 @@ def refuse_poisoned(pairs: PairDataset, what: str) -> None:
         InputError: If the set has a manifest.
     """
     if pairs.manifest is not None:
-        raise InputError(f"a poisoned set cannot be {what}: do it with the clean set, then poison")
+        raise InputError(f"a poisoned set cannot be {what}: start from the clean set")

@@ -135,7 +135,7 @@ def with_added_images(table: ImageTable, added: Mapping[str, AddedImage]) -> Ima
     for name, new in added.items():
         if added_digest(name) != new.pixels:
             raise InputError(
-                f"added image {name!r:.100} of the manifest: the id does not name its pixels, it is refused"
+                f"added image {name!r:.100} of the manifest: the id does not name its pixels, so it is refused"
             )
         if name in index:
             raise InputError(

@@ -57,7 +57,7 @@ def cap_captions(pairs: PairDataset, most: int, seed: int = 0) -> PairDataset:
     """
     refuse_poisoned(pairs, "cut to fewer captions")
     if most < 1:
-        raise InputError(f"captions an image: {most} is too few, at least 1 is needed")
+        raise InputError(f"captions per image: {most} is too few, give at least 1")
     bounds = np.searchsorted(pairs.image, np.arange(len(pairs.images) + 1))
     kept = np.ones(len(pairs), dtype=bool)
     for index in np.flatnonzero(np.diff(bounds) > most):
@@ -84,7 +84,7 @@ def subset_per_class(pairs: PairDataset, share: float, seed: int = 0) -> PairDat
     """
     refuse_poisoned(pairs, "cut to fewer images")
     if not 0 < share <= 1:
-        raise InputError(f"share {share} of the images: a number over 0 and at most 1 is needed")
+        raise InputError(f"share {share} of the images: give a number over 0 and at most 1")
     train = pairs.images.indices(split="train")
     kept = np.ones(len(pairs.images), dtype=bool)
     codes = pairs.images.class_codes[train]
@@ -108,13 +108,13 @@ def split_per_class(pairs: PairDataset, test: int, seed: int = 0) -> PairDataset
     """
     refuse_poisoned(pairs, "split")
     if test < 1:
-        raise InputError(f"test images of a class: {test} is too few, at least 1 is needed")
+        raise InputError(f"test images per class: {test} is too few, give at least 1")
     if not pairs.classes:
         raise InputError("the set has no labels, so it cannot be split by class: give labels first")
     for label, count in pairs.counts()["classes"].items():
         if count <= test:
             raise InputError(
-                f"class {label!r} has {count_of(count, 'image')}: {test} for the test leave none to train"
+                f"class {label!r} has {count_of(count, 'image')}: {test} for the test leave none for training"
             )
     splits = ["train"] * len(pairs.images)
     for label in pairs.classes:

@@ -321,7 +321,7 @@ class PairDataset:
         from mmpoison.images.thumbnails import PictureRow
 
         if count < 1:
-            raise InputError(f"show {count} pairs: at least 1 is needed")
+            raise InputError(f"show {count} pairs: give at least 1")
         return PictureRow(repr(self), self._pictures(count))
 
     def _repr_html_(self) -> str:
@@ -451,7 +451,7 @@ class PairDataset:
         keep = np.asarray(mask)
         if keep.dtype != np.bool_ or keep.shape != (len(self),):
             raise InputError(
-                f"a mask of {len(self)} booleans is needed, got {keep.dtype} {keep.shape}"
+                f"expected a mask of {len(self)} booleans, got {keep.dtype} {keep.shape}"
             )
         return replace(
             self,

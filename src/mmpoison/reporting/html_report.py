@@ -410,7 +410,7 @@ def write_html(runs: Sequence[Path], target: Path) -> Path:
         InputError: If one of the runs' files is broken, or `target` is a folder.
     """
     if target.is_dir():
-        raise InputError(f"{target}: is a folder, a file is needed, e.g. {target / 'report.html'}")
+        raise InputError(f"{target}: is a folder, not a file, e.g. {target / 'report.html'}")
     alone = one_run(runs)
     page = render_runs_html(runs) if alone is None else render_html(alone)
     with atomic_file(target) as temporary:

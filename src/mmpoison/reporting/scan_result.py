@@ -16,7 +16,7 @@ from mmpoison.reporting.figure import pictures_inside
 from mmpoison.reporting.text import percent, visible
 
 GROUPS_SHOWN = 3
-"""Groups whose pictures a notebook shows; the page has all of them."""
+"""Groups that a terminal and a notebook show; the page has all of them."""
 
 
 class ScanResult(DataScan):
@@ -84,15 +84,11 @@ class ScanResult(DataScan):
     def lines(self, kept: str | Path | None = None) -> list[str]:
         """Describe a scan, a line a fact: the verdict first."""
         lines = [f"{self.verdict.capitalize()}. {' '.join(self.summary)}"]
-        for number, group in enumerate(self._first(), 1):
+        shown = self._first()[:GROUPS_SHOWN]
+        for number, group in enumerate(shown, 1):
             lines.append(f"  {number}. {group.grade}: {group.sentence}")
-            if group.grade != "as in clean data":
-                lines += [
-                    f"     why: {group.why}",
-                    f"     what else could explain it: {'; '.join(group.other_explanations)}",
-                ]
-        if more := len(self.groups) - len(self._first()):
-            lines.append(f"  {count_of(more, 'more group')} as in clean data: on the page")
+        if more := len(self.groups) - len(shown):
+            lines.append(f"  {count_of(more, 'more group')}: see the page")
         lines += [f"note: {note}" for note in self.notes]
         lines.append(
             f"{visible(self.source)}: {self.format}, {count_of(self.pairs, 'pair')} in "
@@ -102,8 +98,8 @@ class ScanResult(DataScan):
         )
         if (known := self.known) is not None:
             lines.append(
-                f"by the manifest: {known.poisoned_caught} of {known.poisoned_total} poisoned pairs dropped, "
-                f"{known.clean_dropped} clean pairs dropped too"
+                f"by the manifest: {known.poisoned_caught} of {known.poisoned_total} poisoned pairs and "
+                f"{known.clean_dropped} clean pairs dropped"
                 + (
                     ""
                     if known.auroc is None
@@ -112,8 +108,8 @@ class ScanResult(DataScan):
             )
         lines += [f"next: {step}" for step in self.next_steps]
         if kept is not None:
-            lines.append(f"the pairs that stay: {kept}")
-        lines.append(f"the page: {self.folder / 'scan.html'}; lists of pairs: {self.folder}")
+            lines.append(f"remaining pairs: {kept}")
+        lines.append(f"details: {self.folder / 'scan.html'}; lists of pairs: {self.folder}")
         return lines
 
 

@@ -96,23 +96,20 @@ class CheckedModel:
         repair = f"repair the model with clean pairs: mmpoison sterilize {same} --out candidate"
         if self._taught:
             return [
-                "look at the groups that the trace names; then train on what it keeps, or repair the model"
+                "review the groups of the trace; then train on the pairs that it keeps, or repair the model"
             ]
         if not self.flagged and self.traced is not None:
             return [
-                "if the reference was trained on all pairs, train one on what a scan keeps (scan --kept DIR), and "
-                "trace again"
+                "if the reference was trained on all pairs, train one on the pairs that a scan keeps (scan --kept "
+                "DIR), and trace again"
             ]
         if not self.flagged:
             return [
-                "weak goals are not found here; measure one that you suspect, in place of A2B: "
-                f"mmpoison evaluate {same} --goal A2B"
+                f"this check misses weak goals; measure a suspected one in place of A2B: mmpoison evaluate {same} "
+                "--goal A2B"
             ]
         trace = ["mmpoison", "check", model, "--data", "PAIRS", "--reference", reference or "MODEL"]
-        taught = (
-            "if you have its training pairs (PAIRS), find those that taught it: "
-            f"{shlex.join(trace)} --trace traced"
-        )
+        taught = f"if you have its training pairs (PAIRS), find the false ones: {shlex.join(trace)} --trace traced"
         return [repair] if self.traced else [repair, taught]
 
     def to_pandas(self) -> Any:

@@ -222,7 +222,7 @@ def _check_defences(recipe: Recipe) -> None:
         )
         if repair.curve and "on_step" not in services_of(built):
             raise InputError(
-                f"{where}curve: defence {repair.method!r} cannot be measured during the repair: leave curve out"
+                f"{where}curve: defence {repair.method!r} cannot be measured during the repair: omit curve"
             )
 
 

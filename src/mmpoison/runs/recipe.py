@@ -61,7 +61,7 @@ def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) ->
                 attack.pop(option, None)
     if attack.setdefault("preset", name) != name:
         raise InputError(
-            f"{where}: preset is {name!r} and attack.preset {attack['preset']!r}: leave one out"
+            f"{where}: preset is {name!r} and attack.preset {attack['preset']!r}: remove one"
         )
     for key, stands_for in preset.training.items():
         if key not in training or (over and f"training.{key}" not in changed):
@@ -69,7 +69,7 @@ def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) ->
         elif training[key] != stands_for:
             raise InputError(
                 f"{where}: preset {name!r} means training.{key}={stands_for}, the recipe says {training[key]!r}: "
-                "leave one of the two out, or set attack.preset alone"
+                "remove one of the two, or set attack.preset alone"
             )
     for ours, theirs in preset.trainable.items():
         if training.get("trainable") == ours:
@@ -216,7 +216,7 @@ class AttackPart(BaseModel):
     def _goal_or_goals(cls, value: Any) -> Any:
         goals = value if isinstance(value, list) else [value]
         if not all(isinstance(goal, str) for goal in goals):
-            raise ValueError("A2B is needed, for example sheep2aeroplane, or a list of them")
+            raise ValueError("give A2B, e.g. sheep2aeroplane, or a list of goals")
         return value
 
     @property
@@ -263,7 +263,7 @@ class FilterPart(BaseModel):
     def _aligned_once(self) -> FilterPart:
         if self.align is not None and self.encoder == "pretrained":
             raise ValueError(
-                "align: encoder 'pretrained' is aligned by model.align; name another, or leave it out"
+                "align: encoder 'pretrained' is aligned by model.align; name another, or omit it"
             )
         return self
 
@@ -340,7 +340,7 @@ class SterilizePart(_MethodPart):
                 known = [*type(self).model_fields]
                 raise ValueError(unknown_name("key", next(iter(self.options)), known))
             if self.training is None:
-                raise ValueError("training: settings of the fine-tune are needed")
+                raise ValueError("training: give the settings of the fine-tune")
         return self
 
     @model_serializer(mode="wrap")
@@ -477,7 +477,7 @@ class Recipe(_Part):
     def _known_studies(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value or []
         if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
-            raise ValueError("a list of names is needed, or all")
+            raise ValueError("give a list of names, or all")
         return parse_studies(names)
 
     @field_validator("transfer", mode="before")
@@ -567,7 +567,7 @@ def parse_recipe(
     """Check a recipe; the first mistake is one line with the nearest right key."""
     others = {key: part for key, part in value.items() if key not in model.model_fields}
     if (section := experiment_of(others)) is not None:
-        raise InputError(f"{where}: has a {section}: `mmpoison run` runs it")
+        raise InputError(f"{where}: has a {section}: start it with `mmpoison run`")
     # null in the place of a section leaves it out
     left_out = {key for key in others if experiment_of({key: {}}) is not None}
     return _validate(model, {key: value[key] for key in value if key not in left_out}, where)

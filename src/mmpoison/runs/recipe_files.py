@@ -130,7 +130,7 @@ def recipe_on(recipe: str, data: str | None) -> str:
     known = _data_of(content, where)
     if data not in known:
         raise InputError(
-            f"--on {data!r}: {where} runs on {', '.join(known) or 'one data set, so leave --on out'}"
+            f"--on {data!r}: {where} runs on {', '.join(known) or 'one data set: omit --on'}"
         )
     if data == known[0]:
         return recipe
@@ -179,7 +179,7 @@ def _read_one(text: str) -> tuple[dict[str, Any], str]:
         parts = value.pop(ON_DATA)
         part = parts[on or known[0]] or {}
         if not isinstance(part, dict):
-            raise InputError(f"{where}: {ON_DATA}.{on or known[0]}: a mapping of keys is needed")
+            raise InputError(f"{where}: {ON_DATA}.{on or known[0]}: expected a mapping of keys")
         if on and on != known[0] and isinstance(value.get("name"), str):
             value["name"] += f"-{on}"
         value = merged(value, part)
@@ -207,7 +207,7 @@ def _data_of(content: Mapping[str, Any], where: str) -> list[str]:
     """List the data that a recipe has parts for."""
     parts = content.get(ON_DATA, {})
     if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts):
-        raise InputError(f"{where}: {ON_DATA}: a mapping of names is needed, e.g. openmoji: {{}}")
+        raise InputError(f"{where}: {ON_DATA}: expected a mapping of names, e.g. openmoji: {{}}")
     return list(parts)
 
 
@@ -255,7 +255,7 @@ def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
     layers = [dict(value)]
     while (name := layers[-1].pop(KEY, None)) is not None:
         if not isinstance(name, str):
-            raise InputError(f"{chain[-1]}: {KEY}: the name of one recipe is needed, not {name!r}")
+            raise InputError(f"{chain[-1]}: {KEY}: give the name of one recipe, not {name!r}")
         other, name_of_other = read(name)
         if name_of_other in chain or len(chain) == DEEPEST:
             raise InputError(f"{where}: recipes extend each other in a circle: {', '.join(chain)}")

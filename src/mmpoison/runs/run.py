@@ -82,7 +82,7 @@ def run_recipe(
     )
     if (metrics := _complete_run(out, stages, run_cache)) is not None:
         progress.say(
-            f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
+            f"{out}: is complete, with the same recipe, data, models and code; nothing to compute"
         )
         return metrics
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too

@@ -68,10 +68,10 @@ class ExperimentFolder:
         """
         refuse_special(self.out)
         if self.out.is_file():
-            raise InputError(f"{self.out}: is a file, a folder is needed: choose another --out")
+            raise InputError(f"{self.out}: is a file, not a folder: choose another --out")
         if occupied_by_others(self.out / EXPERIMENT_FILE):
             raise InputError(
-                f"{self.out}: holds something that is not an experiment: choose another --out"
+                f"{self.out}: contains something other than an experiment: choose another --out"
             )
         for run in experiment.runs:
             check_folder(self.run_folder(run.id), run.recipe)
@@ -104,7 +104,7 @@ def experiment_about(path: Path) -> dict[str, Any]:
     value = parse_yaml(experiment_text(path) or "{}", path / EXPERIMENT_FILE)
     if not isinstance(value, dict):
         raise InputError(
-            f"{path / EXPERIMENT_FILE}: is broken: delete it, the runs next to it stay"
+            f"{path / EXPERIMENT_FILE}: is broken: delete it; the runs next to it are kept"
         )
     return value
 

@@ -33,10 +33,10 @@ def check_folder(out: Path, recipe: Recipe) -> None:
     """
     refuse_special(out)
     if out.is_file():
-        raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
+        raise InputError(f"{out}: is a file, not a run folder: choose another --out")
     written = out / "recipe.yaml"
     if occupied_by_others(written):
-        raise InputError(f"{out}: holds something that is not a run: choose another --out")
+        raise InputError(f"{out}: contains something other than a run: choose another --out")
     if holds_another_run(out, recipe):
         raise InputError(f"{out}: holds a run of another recipe: choose another --out")
 
@@ -66,7 +66,7 @@ def held_folder(out: Path, recipe: Recipe) -> Iterator[None]:
     try:
         if lock(handle) == "alive":
             raise InputError(
-                f"{out}: another process runs in it at this moment: wait for it, or choose another --out"
+                f"{out}: another process is using it: wait for it, or choose another --out"
             )
         remove_all_dead(out)
         yield
@@ -99,7 +99,7 @@ def run_checkpoints(run: Path) -> dict[str, Path]:
         InputError: If it is no run folder, or has no checkpoints.
     """
     if not (run / "recipe.yaml").is_file():
-        raise InputError(f"{run}: no run folder (it has no recipe.yaml)")
+        raise InputError(f"{run}: not a run folder (it has no recipe.yaml)")
     folders = {name: run / "models" / name for name in MODELS}
     found = {name: folder for name, folder in folders.items() if folder.is_dir()}
     if not found:
@@ -139,7 +139,7 @@ def last_demo(runs: Path) -> Path:
             found.append((max(f.stat().st_mtime for f in (folder / "models").iterdir()), folder))
     if not found:
         raise InputError(
-            f"{runs}/ holds no demo run with checkpoints: `mmpoison demo` makes one, --run DIR names one elsewhere"
+            f"{runs}/ holds no demo run with checkpoints: run `mmpoison demo`, or give a run with --run DIR"
         )
     return max(found)[1]
 

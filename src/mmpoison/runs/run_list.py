@@ -130,7 +130,7 @@ def _refuse_too_many(part: SweepPart, where: str) -> None:
     count = math.prod(max(1, len(listed)) for listed in lists)
     if count > MOST_RUNS:
         raise InputError(
-            f"{where}: sweep: {count:,} runs are over the limit of {MOST_RUNS:,}: leave values, goals or seeds out"
+            f"{where}: sweep: {count:,} runs are over the limit of {MOST_RUNS:,}: remove some values, goals or seeds"
         )
 
 
@@ -198,7 +198,9 @@ def _goals(part: SweepPart, recipe: Recipe, classes: Classes) -> list[Any]:
             f"sweep.goals is all, and data {recipe.data.name!r} have {len(names):,} classes: list the goals"
         )
     if not goals:
-        raise InputError(f"sweep.goals is all, and data {recipe.data.name!r} have no two classes")
+        raise InputError(
+            f"sweep.goals is all, but data {recipe.data.name!r} have one class or none"
+        )
     return goals
 
 

@@ -378,7 +378,7 @@ def _listed(given: PairDataset, unlearn: Sequence[Path], method: str) -> ListedP
         require_clean(given)
         return None
     if method != DEFAULT_REPAIR:
-        raise InputError(f"method {method!r}: only {DEFAULT_REPAIR} takes pairs to unlearn")
+        raise InputError(f"method {method!r}: only {DEFAULT_REPAIR} can unlearn pairs")
     return listed_pairs(given, unlearn)
 
 

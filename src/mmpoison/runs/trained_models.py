@@ -79,7 +79,7 @@ def read_model(
     """
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or not isinstance(facts.get("looks"), list):
-        raise InputError(f"{folder / FACTS}: not what a training left")
+        raise InputError(f"{folder / FACTS}: not made by a training")
     try:
         changed = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError) as error:
@@ -89,12 +89,12 @@ def read_model(
     with torch.no_grad():
         for key, tensor in changed.items():
             if key not in state or state[key].shape != tensor.shape:
-                raise InputError(f"{folder / WEIGHTS}: {key} is not of this model")
+                raise InputError(f"{folder / WEIGHTS}: {key} does not belong to this model")
             state[key].copy_(tensor)
     try:
         result = TrainingResult(encoder=encoder, **facts["result"])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / FACTS}: not what a training left ({error!r:.200})") from None
+        raise InputError(f"{folder / FACTS}: not made by a training ({error!r:.200})") from None
     return result, [ProbeRecord.of(probe, folder / FACTS) for probe in facts["looks"]]
 
 

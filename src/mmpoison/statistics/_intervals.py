@@ -348,7 +348,7 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.9
     before, after = as_values(first, "first"), as_values(second, "second")
     if before.shape != after.shape:
         raise InputError(
-            f"{len(before)} and {len(after)} values cannot be paired: one of each setting a seed is needed"
+            f"{len(before)} and {len(after)} values cannot be paired: give one value per setting and seed"
         )
     difference = after - before
     summary = summarize(difference, confidence)

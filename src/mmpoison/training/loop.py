@@ -186,8 +186,8 @@ def finetune(
     chosen = objective or Objective()
     if processes.count > 1 and type(chosen) is not Objective:
         raise InputError(
-            f"{chosen.name} trains in one process, not in {processes.count}: leave out torchrun, and set chunk_size if "
-            "a batch is too large for the memory"
+            f"{chosen.name} trains in one process, not in {processes.count}: omit torchrun, and set chunk_size if a "
+            "batch does not fit into memory"
         )
     student = encoder.copy(name).to(processes.device)
     part = set_trainable(student, settings.trainable)
@@ -285,8 +285,8 @@ class _Training:
                 return
             if (part := self._part_of_a_batch()) and normalises_batches(self.student.module):
                 warnings.warn(
-                    f"{self.student.name} has batch normalisation, which sees {part} and not the whole batch: "
-                    "the gradient is not quite that of the whole batch",
+                    f"{self.student.name} has batch normalisation, which sees {part} and not the whole batch: its "
+                    "gradient only approximates that of the whole batch",
                     MmpoisonWarning,
                     stacklevel=3,
                 )
@@ -476,7 +476,7 @@ class _Training:
         advice = f"lower the learning rate ({rate:g})"
         state = self.states.latest() if self.states is not None else None
         if self.states is None or state is None:
-            return f"{advice}; no state was saved before"
+            return f"{advice}; no earlier state was saved"
         out = self.states.folder / LAST_GOOD
         if self.processes.is_main:
             restore(self.student.module, self.optimizer, state.tensors)

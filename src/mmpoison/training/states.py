@@ -172,7 +172,7 @@ class StateFolder:
             if here.get(key) != job.get(key):
                 raise InputError(
                     f"{path}: is of another training ({key} is {_short(job.get(key))} there and "
-                    f"{_short(here.get(key))} here): give the same again, choose another --out, or delete {self.folder}"
+                    f"{_short(here.get(key))} here): give the same one, choose another --out, or delete {self.folder}"
                 )
 
 
@@ -188,7 +188,7 @@ def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
         or not isinstance(values.get("job"), dict)
         or type(values.get("step")) is not int
     ):
-        raise InputError(f"{path}: not a state of a training")
+        raise InputError(f"{path}: not a training state")
     return values
 
 

@@ -35,5 +35,5 @@ def test_paths(tmp_path: Path) -> None:
     # whatever is left absolute or climbs is refused by the builder
     for path in (f"{tmp_path}/1.jpg", f"{tmp_path}/real/../1.jpg", "../1.jpg"):
         assert path_in_root(path, tmp_path / "real") == path
-    with pytest.raises(InputError, match="is an address, not a file"):
+    with pytest.raises(InputError, match="is a URL, not a file"):
         path_in_root("https://a/1.jpg", tmp_path)

@@ -165,13 +165,13 @@ def test_lines_are_counted_behind_an_open_quote(write: Write) -> None:
         ("image,caption,by,by \n1.jpg,x,y,z\n", "line 1: 2 columns are called 'by': give"),
         (
             "url,caption\nhttp://a/1.jpg,x\n",
-            "no column names files, addresses are in url: download them first",
+            "no column holds file names, URLs are in url: download the images first",
         ),
-        ("image,caption\n1.jpg,x\n".encode("utf-16"), "is UTF-16, save it as UTF-8"),
+        ("image,caption\n1.jpg,x\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "its first line is not text"),
         (
             "image,caption\n1.jpg,a\n2.jpg," + "x" * (5 << 20),
-            "line 3: longer than 4 MiB, it is refused",
+            "line 3: longer than 4 MiB, so it is refused",
         ),
     ],
     ids=[
@@ -195,7 +195,7 @@ def test_a_file_that_is_no_such_table(write: Write, content: str | bytes, messag
 def test_bad_options(write: Write, tmp_path: Path) -> None:
     file = write("image,caption\n1.jpg,x\n")
     assert "did you mean 'caption'" in refusal(load_pairs, file, caption="captoin")
-    assert "one character is needed" in refusal(load_pairs, file, separator="::")
+    assert "give one character" in refusal(load_pairs, file, separator="::")
     assert "has no option 'column'" in refusal(load_pairs, file, column="x")
     assert "are both 'image'" in refusal(load_pairs, file, image="image", caption="image")
     # what the option was called

@@ -117,5 +117,5 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     file = EVERY[name](tmp_path / "set", {"image": ["1.jpg"], "caption": ["x"]})
     file.rename(tmp_path / f"elsewhere{file.suffix}")
     file.symlink_to(tmp_path / f"elsewhere{file.suffix}")
-    with pytest.raises(InputError, match=f"{file.name}: leads out of .*, it is refused"):
+    with pytest.raises(InputError, match=f"{file.name}: points outside .*, so it is refused"):
         load_pairs(tmp_path / "set", format=name)

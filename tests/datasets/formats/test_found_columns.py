@@ -109,12 +109,12 @@ def test_the_users_choice_is_kept() -> None:
         ),
         (
             {"home": ["http://a.org/x"] * 3, "web": WEB, "y": SENTENCES},
-            "a.csv: no column names files, addresses are in home, web: download them first (img2dataset does), or say "
-            "which column holds images with --option image=NAME",
+            "a.csv: no column holds file names, URLs are in home, web: download the images first, e.g. with "
+            "img2dataset, or name the image column with --option image=NAME",
         ),
         (
             {"a/1.jpg": ["a/2.jpg"], "a sheep on a hill": ["a cow"]},
-            "a.csv: seems to hold a pair, not names of columns: add a first line such as image,caption",
+            "a.csv: seems to hold a pair, not column names: add a header line, e.g. image,caption",
         ),
         (
             {"image": PATHS, "text": SENTENCES, " text": SENTENCES},

@@ -106,7 +106,7 @@ def test_offsets_that_lead_astray(saved: Path) -> None:
     ("name", "text", "message"),
     [
         ("state.json", "{", "not valid JSON"),
-        ("state.json", "[]", "a JSON object is needed"),
+        ("state.json", "[]", "expected a JSON object"),
         ("state.json", "{}", "'_data_files' must be a list"),
         ("state.json", '{"_data_files": [{"file": "a.arrow"}]}', "'_data_files' must be a list"),
         ("state.json", '{"_data_files": "a.arrow"}', "'_data_files' must be a list"),
@@ -200,7 +200,7 @@ def test_what_the_hub_cannot_give(
 def test_what_is_no_name_of_the_hub(monkeypatch: pytest.MonkeyPatch, hub: str) -> None:
     library = _Hub({})
     monkeypatch.setitem(sys.modules, "datasets", library)
-    with pytest.raises(InputError, match="a name of the hub is needed, as hf:org/name"):
+    with pytest.raises(InputError, match="give a hub name, e.g. hf:org/name"):
         load_hub(hub)
     assert library.called == []
 

@@ -61,7 +61,7 @@ def test_splits(make: Make) -> None:
 
 
 def test_a_folder_beside_the_splits_is_named(make: Make) -> None:
-    with pytest.warns(MmpoisonWarning, match="extra: is no split, as the other"):
+    with pytest.warns(MmpoisonWarning, match="extra: is not a split, unlike the other"):
         assert len(load_pairs(make("train/cow/1.jpg", "extra/cow/1.jpg")).images) == 1
 
 
@@ -116,7 +116,7 @@ def test_a_link_to_a_folder_is_not_followed_within_a_class(make: Make, tmp_path:
     with pytest.warns(MmpoisonWarning):
         pairs = load_pairs(root)
     assert len(pairs.images) == 1
-    assert list(pairs.problems) == [f"{root}/cow/again: a link to a folder, it is not followed"]
+    assert list(pairs.problems) == [f"{root}/cow/again: a link to a folder, which is not followed"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_link_out_is_not_entered(make: Make, tmp_path: Path, split: str, link:
         pairs = load_pairs(root)
     assert [label for _, label, _ in images(pairs)] == ["cow"]
     # nothing of what lies there is named
-    assert list(pairs.problems) == [f"{root / link}: leads out of {root}, it is refused"]
+    assert list(pairs.problems) == [f"{root / link}: points outside {root}, so it is refused"]
 
 
 def test_no_such_folder(make: Make, tmp_path: Path) -> None:

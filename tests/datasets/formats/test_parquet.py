@@ -214,7 +214,7 @@ def test_two_columns_of_one_name_are_refused(write: Write, tmp_path: Path) -> No
 def test_bad_options(write: Write, tmp_path: Path) -> None:
     file = write(image=["1.jpg"], caption=["x"], number=[1])
     assert "did you mean 'caption'" in refusal(load_pairs, file, caption="captoin")
-    assert "paths or bytes are needed" in refusal(load_pairs, file, image="number")
+    assert "expected paths or bytes" in refusal(load_pairs, file, image="number")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no"):
         load_pairs(tmp_path / "empty", format="parquet")
@@ -273,7 +273,7 @@ def test_a_caption_said_again_and_again(tmp_path: Path, nested: bool) -> None:
     )
     count, _, problem = said.partition(" ")
     assert 1_000 < int(count) < 5_000
-    assert "bytes of text (a bomb?), the rest is not read" in problem
+    assert "bytes of text (a bomb?); the rest is not read" in problem
     assert most < 700
 
 

@@ -158,8 +158,8 @@ def test_classes_to_drop(published: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"test_per_class": 53}, "class 'zebra' has 52 images, which leaves none to train"),
-        ({"test_per_class": 52}, "class 'zebra' has 52 images, which leaves none to train"),
+        ({"test_per_class": 53}, "class 'zebra' has 52 images, which leaves none for training"),
+        ({"test_per_class": 52}, "class 'zebra' has 52 images, which leaves none for training"),
         ({"labels": "none"}, "splits=paper: takes images of each class, so it needs labels"),
     ],
 )

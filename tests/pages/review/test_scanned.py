@@ -136,7 +136,7 @@ def test_the_set_is_found_after_a_move(
     assert as_scanned(read_scan(out), out).data == str(moved / "sets" / "pairs")
     # the set was moved alone
     shutil.move(moved / "sets" / "pairs", tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"is not at .*sets/pairs \(any more\): name it with"):
+    with pytest.raises(InputError, match=r"is no longer at .*sets/pairs: give it with"):
         as_scanned(read_scan(out), out)
     # the result was moved alone, and the path as it was given is still right
     (tmp_path / "pairs").mkdir()
@@ -150,7 +150,7 @@ def test_another_set_is_refused(result: Path, own_square_folder: Path) -> None:
     file = own_square_folder / "captions.jsonl"
     lines = file.read_text().splitlines()
     file.write_text("\n".join(lines[5:] + lines[:5]) + "\n")
-    with pytest.raises(InputError, match=r"is not the set that .* was scanned from"):
+    with pytest.raises(InputError, match=r"is not the set that was scanned for"):
         scanned_pairs(result, PairPieces(own_square_folder), 30)
 
 

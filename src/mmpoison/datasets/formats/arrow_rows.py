@@ -231,8 +231,8 @@ def sort_tables(
         if copied < verdicts.rows(number):
             why = f" ({problems[0]})" if problems else ""
             raise InputError(
-                f"{file.name}: {verdicts.rows(number) - copied:,} rows cannot be written again, since other columns of "
-                f"them are broken{why}: leave these columns out of the file"
+                f"{file.name}: {verdicts.rows(number) - copied:,} rows cannot be rewritten, because their other "
+                f"columns are broken{why}: remove these columns from the file"
             )
 
 
@@ -339,18 +339,18 @@ def choose_columns(
     inside = holds_bytes(schema.field(image).type)
     if not inside and not is_text_type(schema.field(image).type):
         raise InputError(
-            f"{where}: column {image!r} holds {schema.field(image).type}, no images: paths or bytes are needed"
+            f"{where}: column {image!r} holds {schema.field(image).type}, not images: expected paths or bytes"
         )
     if inside and image != default and "/" in image:
         raise InputError(
-            f"{where}: a column of images cannot be called {image!r}, with a slash in it"
+            f"{where}: an image column cannot have a slash in its name, as {image!r} has"
         )
     if not (
         is_text_type(schema.field(captions).type) or is_list_of_text(schema.field(captions).type)
     ):
         raise InputError(
-            f"{where}: column {captions!r} holds {schema.field(captions).type}, no captions: "
-            "a string or a list of strings is needed"
+            f"{where}: column {captions!r} holds {schema.field(captions).type}, not captions: expected a string or a "
+            "list of strings"
         )
     categories = find_column(names, {}, "categories", where)
     if categories is not None and not is_list_of_text(schema.field(categories).type):
@@ -558,13 +558,13 @@ def bounded_batches(
                 total += sum(text_bytes(column) for column in piece.columns)
             except IndexError:
                 problems.append(
-                    f"{name} row {first + start}: broken (names a value that is not there), the rest is not read"
+                    f"{name} row {first + start}: broken (refers to a missing value); the rest is not read"
                 )
                 return
             if total > limit:
                 problems.append(
-                    f"{name} row {first + start}: unpacks to more than {limit:,} bytes of text (a bomb?), "
-                    "the rest is not read"
+                    f"{name} row {first + start}: unpacks to more than {limit:,} bytes of text (a bomb?); the rest is "
+                    "not read"
                 )
                 return
             yield first + start, piece

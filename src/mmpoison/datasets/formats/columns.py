@@ -169,7 +169,7 @@ def complete_columns(
     free = [option for option in by_name if known.get(option) is None]
     if free and None in by_name.values() and any(map(_is_image_path, names)):
         raise InputError(
-            f"{where}: seems to hold a pair, not names of columns: add a first line such as image,caption"
+            f"{where}: seems to hold a pair, not column names: add a header line, e.g. image,caption"
         )
     values = {
         name: filled
@@ -208,8 +208,8 @@ def _image_column(names: Sequence[str], values: Sample, root: Path, where: str) 
         )
     if usual is None and not found and (web := _columns(names, values, _is_address)):
         raise InputError(
-            f"{where}: no column names files, addresses are in {_listed(web)}: download them first (img2dataset does), "
-            "or say which column holds images with --option image=NAME"
+            f"{where}: no column holds file names, URLs are in {_listed(web)}: download the images first, e.g. with "
+            "img2dataset, or name the image column with --option image=NAME"
         )
     return usual or (found[0] if found else need_column(names, {}, "image", where))
 
@@ -381,7 +381,7 @@ def path_in_root(value: str, root: Path) -> str:
     """
     if "://" in value:
         raise InputError(
-            f"{value!r:.80} is an address, not a file: download it first (img2dataset does)"
+            f"{value!r:.80} is a URL, not a file: download it first, e.g. with img2dataset"
         )
     if value.startswith("/"):
         pure = PurePosixPath(value)

@@ -96,7 +96,7 @@ def _find(path: Path) -> Path:
     if len(files) != 1:
         names = ", ".join(file.name for file in files[:5]) or "none"
         raise InputError(
-            f"{path}: one .csv or .tsv file is needed, it has {names}: name the file, or another --format"
+            f"{path}: expected one .csv or .tsv file, found {names}: give the file, or another --format"
         )
     return files[0]
 
@@ -114,7 +114,7 @@ def _open(file: Path) -> tuple[IO[bytes], float]:
     with open_bytes(file) as raw:
         start = raw.read(4)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(f"{file}: is UTF-16, save it as UTF-8")
+        raise InputError(f"{file}: is UTF-16: save it as UTF-8")
     if start[:2] == b"\x1f\x8b":
         most = max(LEAST_UNPACKED, MAX_RATIO * file.stat().st_size)
         return cast("IO[bytes]", gzip.open(file)), most
@@ -150,14 +150,14 @@ class _Lines:
             except (EOFError, OSError, zlib.error) as error:
                 self.problems.append(
                     broken_file(
-                        f"{self.file}: broken after line {self.number} ({error}), the rest is not read"
+                        f"{self.file}: broken after line {self.number} ({error}); the rest is not read"
                     )
                 )
                 line = ""
             self._left -= len(line)
         if self._left < 0:
             raise InputError(
-                f"{self.file}: unpacks to more than {MAX_RATIO} times its size, it is refused"
+                f"{self.file}: unpacks to more than {MAX_RATIO} times its size, so it is refused"
             )
         if not line:
             self.ended = True
@@ -165,13 +165,13 @@ class _Lines:
         self.number += 1
         if len(line) > MAX_LINE_BYTES:
             raise InputError(
-                f"{self.file} line {self.number}: longer than {MAX_LINE_BYTES >> 20} MiB, it is refused"
+                f"{self.file} line {self.number}: longer than {MAX_LINE_BYTES >> 20} MiB, so it is refused"
             )
         self.record.append(line)
         self._held += len(line)
         if self._held > MAX_LINE_BYTES:
             raise csv.Error(
-                f"a record of over {MAX_LINE_BYTES:,} characters, a quote that is never closed?"
+                f"a record of over {MAX_LINE_BYTES:,} characters (a quote that is never closed?)"
             )
         return line
 
@@ -212,7 +212,7 @@ def _records(lines: _Lines, separator: str) -> Iterator[tuple[int, list[str]]]:
         except csv.Error as error:
             what = str(error)
             if "field larger" in what:
-                what = f"a field of over {csv.field_size_limit():,} characters, a quote that is never closed?"
+                what = f"a field of over {csv.field_size_limit():,} characters (a quote that is never closed?)"
             lines.problems.append(f"{lines.file} line {first}: {what}")
             rereads += 1
             if rereads <= MAX_REREADS:
@@ -418,7 +418,7 @@ def _unescape(separator: str) -> str:
     # a shell passes \t as two characters
     plain = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
     if len(plain) != 1 or plain in '"\r\n':
-        raise InputError(f"separator {separator!r}: one character is needed")
+        raise InputError(f"separator {separator!r}: give one character")
     return plain
 
 
@@ -433,8 +433,8 @@ def _recognise(path: Path) -> str | None:
 register_format(
     open_delimited,
     name="csv",
-    summary="a .csv or .tsv table (also .gz) of image paths and captions, one pair a row, as open_clip trains on",
-    where_from="a file of your own, its first line names the columns",
+    summary="a .csv or .tsv table (also .gz) of image paths and captions, one pair per row, as for open_clip",
+    where_from="your own file, with column names in the first line",
     recognise=_recognise,
     priority=1,
     streams=False,

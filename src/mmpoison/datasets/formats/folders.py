@@ -62,7 +62,7 @@ def _recognise_pairs(path: Path) -> str | None:
 register_format(
     open_pairs_folder,
     name="pairs-folder",
-    summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images; or such a .jsonl file",
+    summary=f"a folder with {CAPTIONS_FILE}, one image per line, and the images; or a .jsonl file alone",
     where_from="a folder written by `mmpoison data split --out`, or by hand (see the page on data formats)",
     recognise=_recognise_pairs,
     priority=3,
@@ -116,9 +116,9 @@ def _entries(root: Path, templates: Sequence[str]) -> Iterator[ImageEntry | str]
         return
     for folder, split in splits.items():
         if split not in SPLITS:
-            yield f"{folder}: is no split, as the other folders are, so it is left out"
+            yield f"{folder}: is not a split, unlike the other folders, so it is skipped"
         elif _leads_out(folder, root):
-            yield f"{folder}: leads out of {root}, it is refused"
+            yield f"{folder}: points outside {root}, so it is refused"
         else:
             yield from _classes(root, folder, str(split), templates)
 
@@ -128,9 +128,9 @@ def _check_templates(templates: Sequence[str] | str) -> tuple[str, ...]:
     made = tuple(str(t).strip() for t in listed if str(t).strip())
     for template in made:
         if template.count("{}") != 1 or template.replace("{}", "").count("{"):
-            raise InputError(f"template {template!r}: exactly one {{}} is needed, for the class")
+            raise InputError(f"template {template!r}: use exactly one {{}}, for the class")
     if not made:
-        raise InputError("templates: at least one is needed, as 'a photo of a {}.'")
+        raise InputError("templates: give at least one, e.g. 'a photo of a {}.'")
     return made
 
 
@@ -142,14 +142,14 @@ def _classes(
             yield f"{file}: is in no class folder"
     for place in _folders(folder):
         if _leads_out(place, root):
-            yield f"{place}: leads out of {root}, it is refused"
+            yield f"{place}: points outside {root}, so it is refused"
             continue
         captions = [caption_of(template, place.name) for template in templates]
         for file in _files(place):
             if KNOWN_FILES.fullmatch(file.name):
                 continue
             if file.is_dir():
-                yield f"{file}: a link to a folder, it is not followed"
+                yield f"{file}: a link to a folder, which is not followed"
             elif file.suffix.lower() not in EXTENSIONS and not _is_image(file):
                 yield f"{file}: not an image"
             else:
@@ -200,7 +200,7 @@ register_format(
     open_image_folder,
     name="image-folder",
     summary="a folder for each class, as torchvision reads it; captions are made from templates",
-    where_from="a folder of your own",
+    where_from="your own folder",
     recognise=_recognise,
     priority=0,
     streams=False,

@@ -153,14 +153,14 @@ def _part(root: Path, split: str) -> list[Part]:
 def _object(file: Path) -> dict[str, Any]:
     value = read_json(file)
     if not isinstance(value, dict):
-        raise InputError(f"{file}: a JSON object is needed")
+        raise InputError(f"{file}: expected a JSON object")
     return value
 
 
 def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
     datasets = require("datasets", "data sets of the hub need the datasets library")
     if not _HUB_NAME.fullmatch(hub):
-        raise InputError(f"hf:{hub}: a name of the hub is needed, as hf:org/name")
+        raise InputError(f"hf:{hub}: give a hub name, e.g. hf:org/name")
     if Path(hub).exists():
         # the library would take it for the data set
         raise InputError(
@@ -200,7 +200,7 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
 def _open(file: TableFile, problem: Callable[[str], None]) -> tuple[Any, BatchReader] | None:
     folder = file.path.parents[file.name.count("/")]
     if not file.path.resolve().is_relative_to(folder.resolve()):
-        problem(f"{file.path}: leads out of {folder}, it is refused")
+        problem(f"{file.path}: points outside {folder}, so it is refused")
         return None
     if not file.path.is_file():
         problem(f"{file.path}: no such file")
@@ -217,7 +217,7 @@ def _open(file: TableFile, problem: Callable[[str], None]) -> tuple[Any, BatchRe
                     _check_bounds(column)
                 except arrow_errors() as error:
                     problem(
-                        f"{file.path}: broken Arrow file ({short(error)}), its rest is not read"
+                        f"{file.path}: broken Arrow file ({short(error)}); the rest is not read"
                     )
                     return
             yield rows, part

@@ -95,7 +95,7 @@ def _tables(root: Path) -> tuple[Path, list[TableFile], list[LeftOut]]:
 def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[LeftOut]]:
     """Return the folder that ids start from, the files of a kind in it, and a line for each refused file.
 
-    Hidden files are left out; a link that leads out of the folder is refused.
+    Hidden files are left out; a link that points outside the folder is refused.
 
     Raises:
         InputError: If there are none.
@@ -117,7 +117,7 @@ def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path]
         if file.resolve().is_relative_to(whole):
             inside.append(file)
         else:
-            refused.append(broken_file(f"{file}: leads out of {path}, it is refused"))
+            refused.append(broken_file(f"{file}: points outside {path}, so it is refused"))
     return path, inside, refused
 
 
@@ -184,8 +184,8 @@ def _recognise(path: Path) -> str | None:
 register_format(
     open_parquet,
     name="parquet",
-    summary="Parquet files with images (paths or bytes) and captions, as Hugging Face's hub has them",
-    where_from="`to_parquet` of Hugging Face's `datasets`, or files of your own",
+    summary="Parquet files with images (paths or bytes) and captions, as on the Hugging Face hub",
+    where_from="`to_parquet` of Hugging Face's `datasets`, or your own files",
     recognise=_recognise,
     priority=1,
     sort_rows=sort_parquet,

@@ -226,7 +226,7 @@ def _json(raw: bytes | None, where: str, problems: list[str]) -> dict[str, Any]:
         return {}
     if isinstance(value, dict):
         return value
-    problems.append(LeftOut(f"{where}: .json is no object", 0))
+    problems.append(LeftOut(f"{where}: .json is not an object", 0))
     return {}
 
 
@@ -251,7 +251,7 @@ def _is_shard(file: Path) -> bool:
 register_format(
     open_webdataset,
     name="webdataset",
-    summary="tar shards of images and captions, as img2dataset and webdataset have them",
+    summary="tar shards of images and captions, as written by img2dataset and webdataset",
     where_from="img2dataset with output_format=webdataset, or `webdataset.ShardWriter`",
     recognise=_recognise,
     sort_rows=sort_webdataset,

@@ -76,7 +76,7 @@ def map_file(path: Path) -> memoryview:
         try:
             data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         except ValueError:
-            raise InputError(f"{path}: is empty, JSON is needed") from None
+            raise InputError(f"{path}: is empty, expected JSON") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     return data[len(_BOM) :] if data[: len(_BOM)] == _BOM else data
@@ -332,7 +332,7 @@ def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, s
         if test_per_class is not None and tested >= len(images):
             raise InputError(
                 f"data option test_per_class={tested}: class {label!r} has {count_of(len(images), 'image')}, which "
-                "leaves none to train"
+                "leaves none for training"
             )
         keys = [f"{label}/{entry.image_id.rpartition('/')[2]}" for entry in images]
         for position in hash_order(keys, seed, "split")[:tested]:

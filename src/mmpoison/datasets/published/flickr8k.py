@@ -108,7 +108,7 @@ def load_flickr8k(
     if root is not None and (root / CAPTIONS_FILE).is_file():
         if split is not None or held_out is not None:
             raise InputError(
-                f"{root}: is a pairs folder and has its own split: leave out the data options split and held_out"
+                f"{root}: is a pairs folder and has its own split: omit the data options split and held_out"
             )
         pairs = load_pairs_folder(root)
     else:

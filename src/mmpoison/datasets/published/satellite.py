@@ -65,7 +65,7 @@ def load_rsicd(
     source.into_folder(entries, RSICD_IMAGE_FOLDERS)
     if unknown:
         source.problem(
-            f"{file.name}: the class of {count_of(len(unknown), 'image')} is not known, no label is given (unpack "
+            f"{file.name}: the class of {count_of(len(unknown), 'image')} is unknown, so they get no label (unpack "
             f"{CLASS_FOLDERS[0]}/): {some_names(unknown)}"
         )
     return source.table(entries, file)
@@ -132,13 +132,13 @@ def load_ucm_captions(
     entries = read_karpathy(file, source.problem)
     if len(entries) == _SYDNEY:
         raise InputError(
-            f"{file}: has {_SYDNEY} images, which is Sydney-Captions and not UCM-Captions: its classes are others"
+            f"{file}: has {_SYDNEY} images, so it is Sydney-Captions, not UCM-Captions, which has other classes"
         )
     kept = []
     for entry in entries:
         entry.label = class_of(entry.image_id)
         if entry.label is None:
-            source.problem(f"{entry.where}: {entry.image_id!r} is no number from 1 to 2100")
+            source.problem(f"{entry.where}: {entry.image_id!r} is not a number from 1 to 2100")
             continue
         kept.append(entry)
     source.into_folder(kept, UCM_IMAGE_FOLDERS)

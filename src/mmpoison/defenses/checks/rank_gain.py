@@ -228,11 +228,11 @@ class RankGain:
     kind: ClassVar[DefenseKind] = "check"
     source: ClassVar[str] = "mmpoison, decision 0037"
     summary: ClassVar[str] = (
-        "reports captions that find images of another kind earlier than in clean fine-tunes"
+        "finds captions that rank images of another kind higher than clean fine-tunes do"
     )
     parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
-        "the model that the suspect was made from, and some clean fine-tunes of it; one embedding pass each"
+        "needs the suspect's start model and some clean fine-tunes of it; one embedding pass each"
     )
     needs_reference: ClassVar[bool] = True
     uses_clean_models: ClassVar[bool] = True

@@ -39,13 +39,13 @@ class CleanFinetune:
     summary: ClassVar[str] = "fine-tunes a suspect checkpoint on clean pairs"
     parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str] = (
-        "needs clean pairs and some steps of training; utility is lost where the clean pairs are of another kind"
+        "needs clean pairs and some training steps; loses utility where the clean pairs differ from the data"
     )
 
     settings: TrainingSettings = Field(
         kw_only=False,
-        description="how to fine-tune: a larger learning rate forgets more of the poison, and more of the rest (the "
-        "paper takes a small one, and sees the effect within 50 steps)",
+        description="training settings; a larger learning rate removes more of the poison and more of the "
+        "utility",
     )
 
     def objective(self) -> Objective | None:

@@ -28,9 +28,11 @@ from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
 CHOSEN_BY_RATE = (
-    "the highest learning rate that keeps the utility: it weakens most, and no goal has to be known"
+    "the highest learning rate that keeps the utility: it removes most, and needs no known goal"
 )
-CHOSEN_BY_CANARY = "of those that keep the utility, the one that leaves least of the known goals"
+CHOSEN_BY_CANARY = (
+    "the learning rate that leaves least of the known goals, among those that keep the utility"
+)
 PROBES_FILE = "probes.json"
 
 LEARNING_RATES = (1e-3, 1e-4, 1e-5)

@@ -113,7 +113,8 @@ def scan_embedded(
     source, passes = opened.source, work / PASSES
     if kept is not None and opened.pieces is None:
         raise InputError(
-            f"{source.root}: has embeddings and no images, so --kept has nothing to write: {out} lists what stays"
+            f"{source.root}: has embeddings but no images, so --kept has nothing to write: {out} lists the remaining "
+            "pairs"
         )
     states = file_states(source)
     placement = Placement(workers, "cpu", threads, ray=ray)

@@ -70,8 +70,8 @@ def refuse_changed(before: FileStates, now: FileStates) -> None:
     for file, state in now.items():
         if before.get(file) != state:
             raise InputError(
-                f"{file}: changed since the scan began, so its results would belong to neither version: stop "
-                "changing the source, delete the folder of unfinished work (.scanning) and scan again"
+                f"{file}: changed since the scan began: stop changing the source, delete the folder of unfinished work "
+                "(.scanning) and scan again"
             )
 
 
@@ -333,7 +333,7 @@ def _stop(failures: Mapping[str, Failure]) -> None:
     for failure in failures.values():
         if failure.stops:
             raise WorkStopped(
-                f"{failure.error} (at {one_line(failure.run)}); what is done stays, and the same command resumes "
+                f"{failure.error} (at {one_line(failure.run)}); finished shards are kept, and the same command resumes "
                 "(fewer --workers need less memory)"
             )
 

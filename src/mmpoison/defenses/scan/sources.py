@@ -114,10 +114,10 @@ def open_source(
         _refuse_memory(source.data)
         if _has_embeddings(source.data, source.format):
             if source.root is not None:
-                raise InputError(f"{source}: has embeddings, so leave out --data-root")
+                raise InputError(f"{source}: has embeddings: omit --data-root")
             if encoder is not None:
                 raise InputError(
-                    f"{source}: has embeddings, so leave out --encoder; to embed its pairs again name their --format"
+                    f"{source}: has embeddings: omit --encoder, or give the --format of the pairs to embed them again"
                 )
             return OpenedSource(
                 open_embedded(source.data, format=source.format, options=source.options)
@@ -192,8 +192,8 @@ def _refuse_memory(source: str | Path) -> None:
     """Refuse an address in the memory of this process: the workers are other processes, where it is empty."""
     if _IN_MEMORY.search(str(source)):
         raise InputError(
-            f"{one_line(str(source))}: lies in the memory of one process, and a scan works in others: copy it to a "
-            "folder or an object store"
+            f"{one_line(str(source))}: is in the memory of one process, and a scan uses several: copy it to a folder "
+            "or an object store"
         )
 
 

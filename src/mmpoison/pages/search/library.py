@@ -137,7 +137,7 @@ class Library:
         for collection in self.collections.values():
             if collection.key == key:
                 return collection
-        raise InputError(f"data set {key!r} is not loaded (any more): reload the page")
+        raise InputError(f"data set {key!r} is no longer loaded: reload the page")
 
     def indexed(
         self, collection: Collection, part: str, model: str, kind: SearchedKind
@@ -246,7 +246,7 @@ class Library:
         for other in self.collections.values():
             if other.key == collection.key:
                 raise InputError(
-                    f"data {other.name!r} and {collection.name!r} are the same images: leave one out"
+                    f"data {other.name!r} and {collection.name!r} are the same images: remove one"
                 )
         self.collections[source.name] = collection.check()
 

@@ -54,7 +54,7 @@ def test_a_link_out_of_the_folder_is_refused_and_one_within_is_not(tmp_path: Pat
     files = list_place(tmp_path / "set").files()
     assert files["in.npy"].bytes_between(0, 9) == b"12"
     for read in (files["out.npy"].size, files["out.npy"].open):
-        with pytest.raises(ShardError, match=r"out\.npy: leads out of its folder"):
+        with pytest.raises(ShardError, match=r"out\.npy: points outside its folder"):
             read()
 
 
@@ -67,7 +67,7 @@ def test_a_linked_folder_and_a_loop_of_links(tmp_path: Path) -> None:
         (tmp_path / "set" / name).symlink_to(target)
     place = list_place(tmp_path / "set")
     assert place.files("in")["a.npy"].bytes_between(0, 9) == b"12"
-    with pytest.raises(InputError, match="set/out: leads out of its folder"):
+    with pytest.raises(InputError, match="set/out: points outside its folder"):
         place.files("out")
     with pytest.raises(InputError, match="set/loop: "):
         place.files("loop")

@@ -256,20 +256,20 @@ def saved(array: Any) -> Callable[[Path], None]:
 
 
 TEXT, IMAGE, TABLE = "text_emb/*", "img_emb/*", "metadata/*"
-NO_ARRAY = "is no .npy array"
+NO_ARRAY = "is not a .npy array"
 FAULTS: list[tuple[str, str, Callable[[Path], Any], str]] = [
     (CLIP, TEXT, lambda f: cut(f, -10), "cut short, 10 bytes are missing"),
     (CLIP, IMAGE, lambda f: f.write_bytes(b"\x93NUMPY garbage"), NO_ARRAY),
     (CLIP, TEXT, lambda f: cut(f, 0), NO_ARRAY),
-    (CLIP, TEXT, saved(np.full((41, 16), None)), "holds object: float16 or float32"),
+    (CLIP, TEXT, saved(np.full((41, 16), None)), "holds object: expected float16 or float32"),
     (CLIP, TEXT, saved(np.zeros((41, 16), np.int32)), "holds int32"),
-    (CLIP, TEXT, saved(np.zeros(128, np.float16)), r"has the shape \(128,\)"),
+    (CLIP, TEXT, saved(np.zeros(128, np.float16)), r"has shape \(128,\)"),
     (CLIP, IMAGE, saved(np.zeros((42, 16), np.float16)), "has 42 rows, .* has 41"),
     (CLIP, TEXT, saved(np.zeros((41, 12), np.float16)), "has 12 numbers a row, .* have 16"),
     (CLIP, TABLE, lambda f: rewrite(f, shorter), "has 40 rows, .*text_emb_1.npy has 41"),
     (CLIP, IMAGE, Path.unlink, "no such file"),
     (CLIP, TABLE, lambda f: cut(f, -20), "broken Parquet file"),
-    (CLIP, TEXT, leads_out, "leads out of its folder"),
+    (CLIP, TEXT, leads_out, "points outside its folder"),
     ("datacomp", "*.npz", lambda f: cut(f, -9), r"broken \.npz file"),
     ("datacomp", "*.npz", claims_terabytes, "'l14_txt': cut short, 3,200,000,000,000 bytes"),
     ("datacomp", "*.parquet", Path.unlink, "no such file"),

@@ -102,7 +102,7 @@ def test_a_subset_file_is_mapped(tmp_path: Path) -> None:
         (saved(np.zeros((2, 2), "u8,u8")), "of shape"),
         (saved(np.array([None])), "holds object"),
         (subset_bytes(["f" * 32])[:-1], "cut short, 1 bytes are missing"),
-        (b"x", "is no .npy array"),
+        (b"x", "is not a .npy array"),
     ],
 )
 def test_a_file_that_is_no_subset(tmp_path: Path, content: bytes, says: str) -> None:

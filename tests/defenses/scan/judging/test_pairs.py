@@ -91,7 +91,7 @@ def test_what_a_spreadsheet_writes(tmp_path: Path) -> None:
     [
         ("", "line 1: the columns pair and verdict are needed, it has none"),
         ("image,verdict\n", "it has image, verdict"),
-        ("pair,verdict\na#0,bad\n", "line 2: verdict 'bad' is none of keep, drop, unsure"),
+        ("pair,verdict\na#0,bad\n", "line 2: verdict 'bad' must be keep, drop or unsure"),
         ("pair,verdict\n,keep\n", "line 2: names no pair"),
         ("pair,verdict\na#0,keep\na#0,drop\n", "line 3: pair 'a#0' has two verdicts"),
         ('pair,verdict\n"a#0,keep\n', "line 2: broken CSV"),

@@ -137,7 +137,7 @@ def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: Filter
     assert all(" sheep " in caption for caption in goal.captions)
     why = goal.to_json()
     assert re.match(
-        r"in its middle, \d+ of \d+ images conflict with the captions of similar images", why["why"]
+        r"at its centre, \d+ of \d+ images conflict with the captions of similar images", why["why"]
     )
     assert len(why["other_explanations"]) >= 2
     assert {"captions_about", "images_about", "pairs", "images", "false_alarms"} <= set(why)

@@ -206,6 +206,8 @@ def test_results_are_not_written_to_a_store(
     corpus: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"^s3://bucket/out: results are written to a folder"):
+    with pytest.raises(
+        InputError, match=r"^s3://bucket/out: results can only be written to a local folder"
+    ):
         mmpoison.scan(corpus[0], out="s3://bucket/out", progress=False)
     assert not list(tmp_path.iterdir())

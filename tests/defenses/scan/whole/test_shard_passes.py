@@ -102,7 +102,7 @@ def test_a_shard_that_fails_is_left_out_of_later_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: make room"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: free some space"),
         (MemoryError(), "MemoryError"),
     ],
 )

@@ -38,11 +38,7 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
             "poisoning likely",
             "1 group is stronger than in clean data: 9 pairs, 0.90% of all.",
         ),
-        (
-            ScanFinding(1000, [LIKELY]),
-            "poisoning likely",
-            "0.20% of ordinary clean sets have a group this strong, and 4.00% of sets with systematic mislabelling",
-        ),
+        (ScanFinding(1000, [LIKELY]), "poisoning likely", "Mislabelling can look like poison"),
         (ScanFinding(1000, [LOOK, CHANCE]), "look at these groups", "1 group deserves a look"),
         (ScanFinding(1000, [LOOK], level=0.07), "poisoning likely", "1 group is stronger"),
         (
@@ -50,13 +46,13 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
             "nothing stands out",
             "4 of 5 on 25 images",
         ),
-        (ScanFinding(1000, []), "cannot be decided", "did not measure"),
+        (ScanFinding(1000, []), "cannot be decided", "no test goals were planted"),
         (
             ScanFinding(1000, [CHANCE], traced=True),
             "cannot be decided",
             "which may carry the same poison",
         ),
-        (ScanFinding(1000, [], planted=[]), "cannot be decided", "No kind of images is large"),
+        (ScanFinding(1000, [], planted=[]), "cannot be decided", "No kind of image is common"),
         (ScanFinding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "0 of 5"),
         # a group that was found counts, whatever was planted
         (ScanFinding(1000, [LIKELY], planted=[BLIND]), "poisoning likely", "1 group is"),
@@ -65,7 +61,7 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
         (
             ScanFinding(1000, [LIKELY], out_of_order=True),
             "cannot be decided",
-            "not in the same order",
+            "in different orders",
         ),
     ],
 )
@@ -78,6 +74,9 @@ def test_the_verdict_says_what_was_found_and_how_sure(
 
 
 def test_a_group_has_the_grade_of_the_verdict_that_it_alone_would_give() -> None:
+    assert "(0.20% of ordinary clean sets have a group this strong, and 4.00% of sets" in str(
+        LIKELY
+    )
     for one in (LIKELY, LOOK, CHANCE):
         verdict, _ = verdict_of(ScanFinding(1000, [one], planted=[SEES]))
         grade = grade_of(one.group.false_alarms, 0.01)
@@ -91,21 +90,21 @@ def test_a_group_has_the_grade_of_the_verdict_that_it_alone_would_give() -> None
 @pytest.mark.parametrize(
     ("finding", "first", "not_said"),
     [
-        (ScanFinding(1000, [LIKELY]), "Look at the pairs of each group: LOOK", "no proof"),
-        (ScanFinding(1000, [LOOK]), "Look at the pairs of each group: LOOK", "no proof"),
+        (ScanFinding(1000, [LIKELY]), "Review the pairs of each group: LOOK", "no proof"),
+        (ScanFinding(1000, [LOOK]), "Review the pairs of each group: LOOK", "no proof"),
         (
             ScanFinding(1000, [], planted=[SEES]),
-            "Train on the pairs that 'my scan'/keep.npy",
+            "Train on the pairs listed in 'my scan'/keep.npy",
             "Look",
         ),
         (ScanFinding(1000, []), "Scan again without --no-planted.", "Train"),
         (ScanFinding(1000, [], planted=[BLIND]), "Scan again with another --encoder", "Train"),
-        (ScanFinding(100, []), "Look at all of the pairs yourself: LOOK", "Train"),
+        (ScanFinding(100, []), "Review all pairs yourself: LOOK", "Train"),
         (ScanFinding(1000, [], out_of_order=True), "Match captions and images by", "Train"),
-        (ScanFinding(1000, None), "Look at the most suspicious pairs: LOOK", "no proof"),
+        (ScanFinding(1000, None), "Review the most suspicious pairs: LOOK", "no proof"),
         (
             ScanFinding(1000, [LIKELY], traced=True),
-            "Look at the pairs of each group: LOOK",
+            "Review the pairs of each group: LOOK",
             "encoder",
         ),
         (
@@ -137,4 +136,4 @@ def test_every_verdict_ends_in_a_next_step(
     assert ("--lose 0.02" in text) <= (pictures or not singles)
     assert ("below" in text) is False
     if first.startswith("Train"):
-        assert "it leaves out 3 pairs" in text
+        assert "(3 pairs left out)" in text

@@ -52,12 +52,8 @@ class SuspiciousGroups(ScoreFilter):
     name: ClassVar[str] = "suspicious-groups"
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
-    summary: ClassVar[str] = (
-        "finds the goals that a data set is poisoned towards, without labels, and drops their pairs"
-    )
-    cost: ClassVar[str] = (
-        "each image and caption is embedded once; clean pairs of the same unusual kind are dropped too"
-    )
+    summary: ClassVar[str] = "finds poisoning goals without labels, and drops their pairs"
+    cost: ClassVar[str] = "one embedding pass; also drops clean pairs of the same unusual kind"
 
     joint = False
     finds_groups = True

@@ -69,7 +69,7 @@ def check_judge(found: Estimate | None, method: ScoreFilter, judge: str) -> None
         raise ResultError(
             f"judge {judge!r} cannot distinguish true from shuffled pairs: AUROC {auroc_text(found)} on {found.n:,} "
             f"pairs, where 0.5 is guessing and {method.name} needs {REFUSED_BELOW}: choose a model that is aligned on "
-            "such images (`mmpoison models list`), or a method that needs none (`--method suspicious-groups`); "
+            "similar images (`mmpoison models list`), or a method that needs none (`--method suspicious-groups`); "
             "--force (force=True) uses this model anyway"
         )
 
@@ -407,7 +407,9 @@ def filter_pairs(
         ```
     """
     if not isinstance(method, str) and parameters:
-        raise TypeError(f"{min(parameters)}: parameters need the name of a method")
+        raise TypeError(
+            f"{min(parameters)}: parameters can only be given with the name of a method"
+        )
     chosen = build_filter(method, parameters) if isinstance(method, str) else method
     pieces = PairPieces(pairs)
     whole = pieces.whole

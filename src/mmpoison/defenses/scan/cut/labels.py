@@ -190,7 +190,7 @@ def read_labels(file: Path) -> dict[str, ReviewVerdict]:
         if not name or not is_text(name):
             raise InputError(f"{where}: names no pair")
         if verdict not in VERDICTS:
-            raise InputError(f"{where}: verdict {verdict!r:.40} is none of keep, drop, unsure")
+            raise InputError(f"{where}: verdict {verdict!r:.40} must be keep, drop or unsure")
         if labels.get(name) and verdict and labels[name] != verdict:
             raise InputError(f"{where}: pair {name!r:.80} has two verdicts")
         labels[name] = verdict or labels.get(name, "")

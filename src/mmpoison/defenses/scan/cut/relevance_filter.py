@@ -24,12 +24,8 @@ class RelevanceFilter(ScoreFilter):
     name: ClassVar[str] = "relevance-filter"
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "Yang et al., ICML 2023, section 6.1"
-    summary: ClassVar[str] = (
-        "drops pairs whose image and caption are far apart under another encoder"
-    )
-    cost: ClassVar[str] = (
-        "each image and caption is embedded once by the judge; the most distant clean pairs are dropped"
-    )
+    summary: ClassVar[str] = "drops pairs whose image and caption are far apart in another encoder"
+    cost: ClassVar[str] = "one embedding pass of the judge; also drops the most distant clean pairs"
     needs_aligned_judge = True
     uses_trusted = True
     score_name = DISTANCE

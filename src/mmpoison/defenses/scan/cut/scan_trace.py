@@ -60,18 +60,18 @@ class ScanTrace:
     kind: ClassVar[DefenseKind] = "in-training"
     source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
     summary: ClassVar[str] = (
-        "scans, trains with and without what the scan drops, and drops what only the first model learned"
+        "scans, trains with and without the dropped pairs, and drops what only the first model learned"
     )
     parameters: ClassVar[Mapping[str, str]]
-    cost: ClassVar[str] = "two more trainings at least; loses the clean pairs that the scan drops"
+    cost: ClassVar[str] = "at least two more trainings; loses the clean pairs that the scan drops"
 
     lose: Annotated[
         float,
         Field(
             gt=0,
             lt=1,
-            description="share of the pairs that the scan drops: a larger one catches more of the poison at first, and "
-            "costs more clean pairs",
+            description="share of the pairs that the scan drops; a larger one catches more poison at first "
+            "and costs more clean pairs",
         ),
     ] = 0.02
     rounds: Annotated[
@@ -79,8 +79,8 @@ class ScanTrace:
         Field(
             ge=1,
             le=MOST_ROUNDS,
-            description="how often the models are compared, at most: more of them find what is left of the poison, but "
-            "each costs one more training",
+            description="maximum number of comparisons; each finds more of the remaining poison and costs "
+            "one more training",
         ),
     ] = 2
 

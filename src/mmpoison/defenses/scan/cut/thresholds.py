@@ -104,8 +104,8 @@ def label_threshold(
     note = ""
     if not bad.any():
         note = (
-            "no label is drop, so nothing shows how bad pairs score: "
-            f"the most distant {LOSS if loss is None else loss:.2%} are dropped"
+            "no pair is labelled drop, so the scores of bad pairs are unknown: the most distant "
+            f"{LOSS if loss is None else loss:.2%} are dropped"
         )
     return Threshold(value, "labels", _interval(cuts), lost, _interval(losses), note)
 

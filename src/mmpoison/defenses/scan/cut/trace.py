@@ -70,7 +70,7 @@ class Trace(ScoreFilter):
     kind: ClassVar[DefenseKind] = "pre-training"
     source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
     summary: ClassVar[str] = (
-        "finds the pairs that taught a model what a second model, trained without some of them, has not learned"
+        "finds the pairs that a model learned and a second model, trained without some of them, did not"
     )
     parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = "a second model, trained on what a scan keeps"

@@ -34,10 +34,10 @@ MOST_CAPTIONS = 2000
 Place = tuple[int, int]
 
 _MISTAKES = (
-    "images that show both things, described by one of them",
+    "images that show both things, described by only one",
     "two kinds that annotators confuse",
-    "images that the model confuses with others (then another model does not show the group)",
-    "captions that an error moved to other images, such as shifted rows",
+    "images that the encoder confuses (then another encoder does not show the group)",
+    "misplaced captions, for example after a shift of rows",
 )
 
 
@@ -67,20 +67,20 @@ class DescribedGroup:
         group = self.group
         if group.learned:
             return (
-                f"the model has learned to find {group.conflicting:,} of {group.counted:,} images with such captions, "
-                f"and the reference has not; of as many images of any kind it would be {group.expected:.0f}"
+                f"the model, unlike the reference, finds {group.conflicting:,} of {group.counted:,} images by these "
+                f"captions; for images of any kind, {group.expected:.0f} would be expected"
             )
         what = "captions on one image" if group.crowded else "images"
         return (
-            f"in its middle, {group.conflicting:,} of {group.counted:,} {what} conflict with the captions of similar "
-            f"images; from similar captions and images elsewhere in the data {group.expected:.0f} are expected"
+            f"at its centre, {group.conflicting:,} of {group.counted:,} {what} conflict with the captions of similar "
+            f"images; {group.expected:.0f} would be expected from similar captions and images elsewhere in the data"
         )
 
     @property
     def other_explanations(self) -> tuple[str, ...]:
         """What else than poison could explain it, the likeliest first."""
         if self.group.crowded:
-            return ("a placeholder image or a popular one, posted with many texts", _MISTAKES[-1])
+            return ("a placeholder or a popular image posted with many texts", _MISTAKES[-1])
         return _MISTAKES
 
     @property

@@ -122,8 +122,8 @@ class ArrayFile:
         size = (last - first) * row
         if size > MOST_BYTES:
             raise ShardError(
-                f"{self}: {size / 2**30:.1f} GiB are too many for memory: put smaller shards there, or copy it to this "
-                "machine without compression, where it can be mapped"
+                f"{self}: {size / 2**30:.1f} GiB do not fit into memory: use smaller shards, or copy it to this "
+                "machine uncompressed, to be memory-mapped"
             )
         stream.seek(header.start + first * row)
         raw = stream.read(size)
@@ -137,10 +137,10 @@ class ArrayFile:
         shape, fortran, dtype, start = read_header(stream, str(self))
         if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
             raise ShardError(
-                f"{self}: holds {one_line(str(dtype))[:40]}: float16 or float32 numbers are needed"
+                f"{self}: holds {one_line(str(dtype))[:40]}: expected float16 or float32 numbers"
             )
         if len(shape) != 2 or not (0 <= shape[0] <= MOST_ROWS and 1 <= shape[1] <= MOST_ROWS):
-            raise ShardError(f"{self}: has the shape {shape!s:.60}: (pairs, numbers) is needed")
+            raise ShardError(f"{self}: has shape {shape!s:.60}, expected (pairs, numbers)")
         header = Header(shape[0], shape[1], dtype, fortran, start)
         if (missing := start + header.bytes - length) > 0:
             raise ShardError(f"{self}: cut short, {missing:,} bytes are missing")
@@ -211,7 +211,7 @@ def read_header(stream: BinaryIO, where: str) -> tuple[tuple[int, ...], bool, np
         shape, fortran, dtype = readers[np.lib.format.read_magic(raw)](raw)
     except Exception:
         # a damaged header raises errors of ast, tokenize or numpy, or a MemoryError
-        raise ShardError(f"{where}: is no .npy array (its header cannot be read)") from None
+        raise ShardError(f"{where}: is not a .npy array (its header cannot be read)") from None
     return tuple(map(int, shape)), bool(fortran), dtype, raw.tell()
 
 
@@ -244,7 +244,7 @@ class ArrayShard(Shard):
         text, image = self.text.header(), self.image.header()
         if text.rows != image.rows:
             raise ShardError(
-                f"{self.image}: has {image.rows:,} rows, {self.text} has {text.rows:,}: they are not of the same pairs"
+                f"{self.image}: has {image.rows:,} rows, {self.text} has {text.rows:,}: they belong to different pairs"
             )
         for array, header in ((self.text, text), (self.image, image)):
             if header.columns != (self.dimension or text.columns):
@@ -255,7 +255,7 @@ class ArrayShard(Shard):
         rows = (text.rows if self.stop is None else min(self.stop, text.rows)) - self.start
         if self.own is not None and (own := self.own.rows()) != rows:
             raise ShardError(
-                f"{self.own.file}: has {own:,} rows, {self.text} has {rows:,}: they are not of the same pairs"
+                f"{self.own.file}: has {own:,} rows, {self.text} has {rows:,}: they belong to different pairs"
             )
 
 

@@ -161,11 +161,11 @@ class Listing:
             ending: What the names end with.
 
         Returns:
-            In the order of names; a link that leads out of the folder is there and refuses to be read. Empty if there
+            In the order of names; a link that points outside the folder is there and refuses to be read. Empty if there
             is no such folder.
 
         Raises:
-            InputError: If `below` is a link that leads out of the folder, or cannot be listed.
+            InputError: If `below` is a link that points outside the folder, or cannot be listed.
         """
         if below not in self._known:
             self._known[below] = dict(sorted(self._list(below)))

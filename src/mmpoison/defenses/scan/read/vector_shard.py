@@ -216,11 +216,11 @@ class VectorShard:
         for side, vectors in (("captions", self.text), ("images", self.image)):
             if vectors.ndim != 2 or not vectors.shape[1]:
                 raise InputError(
-                    f"{name}: vectors of {side} have shape {vectors.shape}, (pairs, dimensions) is needed"
+                    f"{name}: vectors of {side} have shape {vectors.shape}, expected (pairs, dimensions)"
                 )
             if vectors.dtype not in (np.float16, np.float32):
                 raise InputError(
-                    f"{name}: vectors of {side} are {vectors.dtype}, float16 or float32 is needed"
+                    f"{name}: vectors of {side} are {vectors.dtype}, expected float16 or float32"
                 )
         if len(self.text) != len(self.image):
             raise InputError(

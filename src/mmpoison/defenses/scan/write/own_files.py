@@ -88,7 +88,9 @@ def write_own_files(
     written = next(folder.glob("kept*"), None)  # a file with its own ending, or a folder of several
     if written is not None and pieces.manifest is not None:
         shutil.rmtree(written) if written.is_dir() else written.unlink()
-        return None, [f"no {written.name}: it would lack the manifest, which --kept DIR writes too"]
+        return None, [
+            f"{written.name} is not written, because it would lack the manifest: use --kept DIR"
+        ]
     if written is None and (folder / KEEP_FOLDER).exists():
         written = folder / KEEP_FOLDER
     return None if written is None else written.name, notes

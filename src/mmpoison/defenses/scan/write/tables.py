@@ -362,7 +362,7 @@ class ScoreTable:
         self._table = ParquetRows(DataFile(str(self.file)))
         if missing := {*NAMES, "score", "group", "drop"} - set(self._table.schema().names):
             raise InputError(
-                f"{self.file}: has no column {min(missing)!r}: a scan that embedded the pairs is needed"
+                f"{self.file}: has no column {min(missing)!r}: use a scan that embedded the pairs"
             )
         self.score = self._table.numbers("score").astype(np.float64)
         group = self._table.numbers("group")

@@ -61,8 +61,7 @@ def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
     """Return the verdict, and sentences on it: what was found, how sure that is, and what the scan would find."""
     if found.out_of_order:
         return "cannot be decided", [
-            "In some shards the embeddings of captions and of images are not in the same order, so no score means "
-            "anything."
+            "In some shards the captions and images are in different orders, so the scores are meaningless."
         ]
     if found.groups is None:
         return "cannot be decided", [
@@ -70,8 +69,7 @@ def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
         ]
     if found.pairs < FEWEST_PAIRS:
         return "cannot be decided", [
-            f"{count_phrase(found.pairs, 'pair')} too few to say whether a group is unusual: a scan needs "
-            f"{FEWEST_PAIRS}."
+            f"{count_phrase(found.pairs, 'pair')} too few to judge groups: a scan needs at least {FEWEST_PAIRS}."
         ]
     likely, look = found.rare(found.level), found.rare(max(LOOK, found.level))
     if look:
@@ -84,19 +82,19 @@ def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
         return verdict, [
             f"{count_of(len(groups), 'group')} {what}: {count_of(pairs, 'pair')}, {percent(pairs / found.pairs)} of "
             "all.",
-            f"The strongest: {groups[0].rarity}. Mislabelling can look like poison, so look at the pairs.",
+            "Mislabelling can look like poison, so review the pairs.",
         ]
     if found.traced:
         return "cannot be decided", [
-            "Nothing is traced: no difference from this reference, which may carry the same poison."
+            "No group found: the model does not differ from this reference, which may carry the same poison."
         ]
     if found.planted is None:
         return "cannot be decided", [
-            "No group stands out. This says little, because the scan did not measure which goals it would find."
+            "No group stands out. This says little, because no test goals were planted."
         ]
     if not any(size.found for size in found.planted):
         return "cannot be decided", [
-            "No group stands out. This says little, because the scan does not find goals here. "
+            "No group stands out. This says little, because the scan found no planted test goal. "
             f"{would_have_found(found)}"
         ]
     return "nothing stands out", [
@@ -113,12 +111,12 @@ def would_have_found(found: ScanFinding) -> str:
     '1 of 6 on 10 images (0% to 64%), 6 of 6 on 50 images (54% to 100%).'
     """
     if not found.planted:
-        return "No kind of images is large enough to plant a test goal."
+        return "No kind of image is common enough to plant a test goal."
     sizes = ", ".join(
         f"{one.found} of {one.planted} on {one.images} images ({one.interval[0]:.0%} to {one.interval[1]:.0%})"
         for one in found.planted
     )
-    return f"Of test goals planted into {found.sample:,} of these pairs it found: {sizes}."
+    return f"Test goals planted in {found.sample:,} of these pairs and found: {sizes}."
 
 
 @dataclass(frozen=True)
@@ -167,70 +165,65 @@ def next_steps(found: ScanFinding, verdict: ScanVerdict, written: ScanOutput) ->
     look = (
         f"mmpoison review {out} --labels {labels}" if written.pictures else f"open {out}/scan.html"
     )
-    dropped = f"; it leaves out {count_of(written.dropped, 'pair')}" if written.dropped else ""
+    dropped = f" ({count_of(written.dropped, 'pair')} left out)" if written.dropped else ""
     train = []
     if written.kept is not None:
-        train = [f"Train on {quote(str(written.kept))}, the pairs that stay."]
+        train = [f"Train on the remaining pairs: {quote(str(written.kept))}"]
     elif written.keep and written.keep.startswith("kept"):
-        root = "" if written.images is None else f" (images: {quote(str(written.images))})"
+        root = "" if written.images is None else f", images in {quote(str(written.images))}"
         train = [f"Train on {out}/{written.keep}, your table{root}{dropped}."]
     elif written.keep:
-        train = [f"Train on the pairs that {out}/{written.keep} lists{dropped}."]
+        train = [f"Train on the pairs listed in {out}/{written.keep}{dropped}."]
     elif written.dropped:
-        train = [f"Train on what stays{dropped}: add --kept DIR and another --out to this command."]
+        train = [
+            f"To train on the remaining pairs{dropped}, repeat this command with --kept DIR and a new --out."
+        ]
     singles = []
     if written.aligned and not written.singles:
-        singles = [
-            "To also drop single pairs whose image and caption do not match: "
-            + written.scan_again("--lose 0.02")
-        ]
+        singles = ["To also drop single mismatched pairs: " + written.scan_again("--lose 0.02")]
     elif not written.aligned and found.groups is not None:
         singles = [
-            "To find single false pairs too, scan "
+            "To also find single false pairs, scan "
             + (
-                "with --method relevance-filter --lose 0.02 and a CLIP as --encoder."
+                "with --method relevance-filter --lose 0.02 and a CLIP --encoder."
                 if written.pictures
-                else "embeddings of a CLIP."
+                else "CLIP embeddings."
             )
         ]
     if found.out_of_order:
-        return ["Match captions and images by their ids again, and scan again."]
+        return ["Match captions and images by their ids, then scan again."]
     if found.groups is None:
         return [
-            f"Look at the most suspicious pairs: {look}",
+            f"Review the most suspicious pairs: {look}",
             *train,
-            "To find out whether the data are poisoned towards a goal: "
-            + written.scan_again("--method suspicious-groups"),
+            "To look for poisoning goals: " + written.scan_again("--method suspicious-groups"),
         ]
     if found.pairs < FEWEST_PAIRS:
-        return [f"Look at all of the pairs yourself: {look}"]
+        return [f"Review all pairs yourself: {look}"]
     if found.traced:
         if found.rare(max(LOOK, found.level)):
             return [
-                f"Look at the pairs of each group: {look}",
-                "Train without these pairs and without those that the scan for the reference dropped. Trace again with "
-                "that model as the --reference, until nothing is found.",
-                "All of these steps in one (MODEL is the one that the suspect was made from): mmpoison train --model "
-                f"MODEL {written.data} --defense scan-trace --out retrained",
-                "To repair the model instead (SCAN is the result of the scan for the reference): mmpoison sterilize "
-                f"--model SUSPECT {written.data} --split train --unlearn {out} --unlearn SCAN --out repaired",
+                f"Review the pairs of each group: {look}",
+                "Train without these pairs and those dropped by the scan for the reference. Use that model as the "
+                "--reference of the next trace, until no group is found.",
+                "To do all of this in one command (MODEL: the suspect before training): mmpoison train --model MODEL "
+                f"{written.data} --defense scan-trace --out retrained",
+                "To repair the model instead (SCAN: the scan for the reference): mmpoison sterilize --model SUSPECT "
+                f"{written.data} --split train --unlearn {out} --unlearn SCAN --out repaired",
             ]
         return [
-            "If the reference was trained on all pairs, train one on what a scan keeps, and trace again: "
-            + written.scan_again("--kept", quote(f"{written.out}-kept")),
-            f"To measure a goal that you suspect: mmpoison evaluate --model SUSPECT {written.data} --goal A2B",
+            "If the reference was trained on all pairs, train one on the pairs that a scan keeps and trace "
+            "again: " + written.scan_again("--kept", quote(f"{written.out}-kept")),
+            f"To measure a suspected goal: mmpoison evaluate --model SUSPECT {written.data} --goal A2B",
         ]
     if verdict == "poisoning likely":
-        decide = [
-            "This model may confuse their images with others: try another --encoder. If honest pairs are among them, "
-            f"keep those on the page, then: {again}"
-        ]
+        decide = [f"If some pairs are honest, keep them there, then: {again}"]
         around = [
-            "Some false pairs may remain, and few are enough for an attack. To drop the most suspicious 2% of all "
-            f"pairs: {written.scan_again('--lose 0.02')}"
+            "A few false pairs may remain. To drop the most suspicious 2% of all pairs: "
+            f"{written.scan_again('--lose 0.02')}"
         ]
         return [
-            f"Look at the pairs of each group: {look}",
+            f"Review the pairs of each group: {look}",
             *(decide if written.pictures else []),
             *([] if written.aligned or written.singles else around),
             *train,
@@ -238,25 +231,25 @@ def next_steps(found: ScanFinding, verdict: ScanVerdict, written: ScanOutput) ->
         ]
     if verdict == "look at these groups":
         drop = (
-            f"If a group is false, drop it there with one key, then: {again}"
+            f"If a group is false, drop it there, then: {again}"
             if written.pictures
             else f"If they are false, drop them: {written.scan_again(f'--false-alarms {LOOK:g}')}"
         )
         return [
-            f"Look at the pairs of each group: {look}",
+            f"Review the pairs of each group: {look}",
             drop,
-            "If they are honest, train on all.",
+            "If they are honest, train on all pairs.",
             *train,
             *singles,
         ]
     if verdict == "nothing stands out":
         return [
             *train,
-            "This is no proof: a scan finds no captions that match their images, and no goals smaller than those "
+            "This is no proof: a scan cannot find captions that match their images, or goals smaller than those "
             "planted.",
             *singles,
         ]
     more = (
         "without --no-planted" if found.planted is None else "with another --encoder, or more pairs"
     )
-    return [f"Scan again {more}.", f"Look at the strongest groups anyway: {look}", *singles]
+    return [f"Scan again {more}.", f"Review the strongest groups anyway: {look}", *singles]
