@@ -375,7 +375,7 @@ class SterilizeFacts(Record):
 
 
 class ScanFacts(Record):
-    """A run's model check: method and options, and for each model whether it is flagged, the first finding, and p."""
+    """A run's model check: method and options; for each model the flagged goals, the first finding, and p."""
 
     method: str | None = None
     flagged: dict[str, list[str]] = {}
@@ -391,7 +391,7 @@ class RunFacts(Record):
         models: Names of the models by row, if no recipe defines them.
         row_names: Row names that replace the usual ones: a model of unknown history is not called poisoned.
         training: How each model was trained.
-        flags: What a reader must know before believing the numbers.
+        flags: Warnings to read before trusting the numbers.
         seconds: Time by stage.
         note: Reason for missing numbers, if the input was refused.
         carrier: Images that carry the poison: `existing`, `own` or `new images`.
