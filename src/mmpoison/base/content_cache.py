@@ -152,7 +152,7 @@ class ContentCache:
         self.folder = folder if folder is not None else cache_folder()
 
     def path(self, key: CacheKey) -> Path:
-        """The path of an entry, whether it exists or not."""
+        """Return the path of an entry, whether it exists or not."""
         return self.folder / key.kind / (key.address or key.digest)
 
     def __contains__(self, key: CacheKey) -> bool:

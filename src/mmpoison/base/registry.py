@@ -31,8 +31,7 @@ from mmpoison.errors import InputError, MmpoisonWarning
 T = TypeVar("T")
 
 LABORATORY = "mmpoison-lab"
-"""Name of the laboratory's package: the paper's tables and figures, the matrix, attacks and defences of other
-papers."""
+"""Name of the laboratory's package: paper tables and figures, the matrix, attacks and defences of other papers."""
 
 _REGISTERED: dict[str, str] = {}
 """What each module outside mmpoison has registered, for messages."""

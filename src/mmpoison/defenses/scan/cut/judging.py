@@ -392,7 +392,7 @@ def filter_pairs(
             captions with images refuses it.
         inputs: Prepared inputs for the judge, holding the set; by default they are prepared here.
         seed: Of what is random in a method.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
         **parameters: Of the method and of the cut (`mmpoison.defenses.cut.CutOptions`), where `method` is a name.
 
     Raises:

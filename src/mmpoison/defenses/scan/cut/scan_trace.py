@@ -181,7 +181,7 @@ def traced(
         pairs: The pairs that the suspect was trained on.
         inputs: Prepared inputs for the reference, holding the pairs.
         seed: Of everything random.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
 
     Returns:
         Which pairs are in groups that are called poisoning, shape `(N,)`; and what the groups are, in words.

@@ -129,7 +129,7 @@ class ReadPairs:
         runner: Runs passes over the shards.
         sample: A random sample of the pairs.
         seed: Of everything random.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
     """
 
     runner: PassRunner
@@ -208,7 +208,7 @@ def read_pairs(
         runner: Runs passes over the shards.
         compute: A `ReadPass`, or what gives its result and more.
         seed: Of everything random.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
 
     Raises:
         InputError: If no shard can be read, or their embeddings have different dimensions.
@@ -227,7 +227,7 @@ def read_memory(
     Args:
         shard: All pairs.
         seed: Of everything random.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
         sample: Pairs in the sample.
     """
     plan = SamplePlan(max(1, len(shard)), sample, seed)

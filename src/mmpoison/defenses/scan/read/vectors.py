@@ -47,7 +47,7 @@ def memory_shard(
         inputs: Prepared inputs for it, holding the pairs.
         pairs: The pairs.
         joint: Whether embeddings are compared across modalities.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
     """
     text, image = embed_pairs(encoder, inputs, pairs, joint=joint, progress=progress)
     owner = np.unique(pairs.image, return_inverse=True)[1]
@@ -72,7 +72,7 @@ def embed_pairs(
         pairs: The pairs.
         joint: Joint embeddings, unit vectors in float32; otherwise the outputs of the trunks, filled up with zeros to
             one length, unit vectors in float16.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
     """
     captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
     images, image_of = np.unique(pairs.image, return_inverse=True)
