@@ -68,7 +68,7 @@ class Kinds:
 
         Args:
             held_out: The held-out pairs; every image of the gallery has a caption.
-            embeddings: Of the suspect: same shape.
+            embeddings: Of the suspect.
             seed: Seed of the clustering.
 
         Raises:
@@ -282,7 +282,7 @@ def check_tables(
 
     Args:
         reference: `association` of the reference, shape `(A, B)`: mean of log2(1 + rank).
-        suspect: Of the suspect: same shape.
+        suspect: Of the suspect.
         clean: `association` of clean fine-tunes of the reference.
         kinds: The kinds.
 
@@ -361,8 +361,7 @@ def _standing_out(gain: Table, other: npt.NDArray[np.bool_]) -> Table:
 
 
 def _tail(usual: npt.NDArray[np.float64], z: Table) -> Table:
-    """Estimate the probability of a clean value of at least `z`: the share of such values, or an exponential tail for
-    the top 5%."""
+    """Estimate the probability of a clean value of at least `z`: empirical, with an exponential tail for the top 5%."""
     ordered = np.sort(usual)
     border = float(np.quantile(ordered, 1 - TAIL))
     beyond = ordered[ordered > border]

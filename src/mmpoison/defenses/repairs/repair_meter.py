@@ -78,8 +78,7 @@ def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, 
 
 
 def utility_k(images: int) -> int:
-    """Return the K of the utility guard's Hit@K: 10 as in the paper, less for small galleries, where all images are
-    hits.
+    """Return K for the utility guard's Hit@K: 10 as in the paper, less for galleries so small that all images are hits.
 
     >>> utility_k(20), utility_k(50), utility_k(99), utility_k(100)
     (1, 5, 5, 10)
