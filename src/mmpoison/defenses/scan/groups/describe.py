@@ -63,7 +63,7 @@ class DescribedGroup:
 
     @property
     def why(self) -> str:
-        """Return the reason for suspicion, as a clause."""
+        """The reason for suspicion, as a clause."""
         group = self.group
         if group.learned:
             return (
@@ -78,14 +78,14 @@ class DescribedGroup:
 
     @property
     def other_explanations(self) -> tuple[str, ...]:
-        """Return other possible explanations, the likeliest first."""
+        """Other possible explanations, the likeliest first."""
         if self.group.crowded:
             return ("a placeholder image or a popular one, posted with many texts", _MISTAKES[-1])
         return _MISTAKES
 
     @property
     def rarity(self) -> str:
-        """Return how often clean data contain a group as strong, as a clause."""
+        """How often clean data contain a group this strong, as a clause."""
         if self.group.hardest is None:
             return f"at most {percent(self.group.false_alarms)} of ordinary clean sets have a group this strong"
         return (
