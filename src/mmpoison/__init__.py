@@ -10,5 +10,5 @@ import lazy_loader
 
 from mmpoison._version import __version__ as __version__
 
-# torch and open_clip take seconds to import: `import mmpoison` and `mmpoison --help` do not wait for them
+# Importing torch and open_clip takes seconds, so `import mmpoison` and `mmpoison --help` do not load them.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""`python -m mmpoison`, which is what `torchrun -m mmpoison` starts."""
+"""Entry point of `python -m mmpoison` and `torchrun -m mmpoison`."""
 
 from mmpoison.cli import main
 

@@ -1,33 +1,38 @@
-"""The package's errors and warnings; each message is one line that says what, where and what to do."""
+"""Errors and warnings. Each message is one line: what is wrong, where, and what to do."""
 
 
 class InputError(ValueError):
-    """The user's input cannot be used: the message is one line, and the command line exits with 2.
+    """Invalid user input. The message is one line, and the command line exits with 2.
 
     Args:
-        message: What is wrong, where, and what to do about it.
+        message: What is wrong, where, and what to do.
     """
 
 
 class WorkStopped(InputError):
-    """A work of many pieces cannot go on (no room, no memory, an input that changed); what is done stays to resume."""
+    """A multi-part job was interrupted (disk full, out of memory, changed input).
+
+    Finished parts are kept for a resume.
+    """
 
 
 class ResultError(RuntimeError):
-    """A computation finished but its result would mislead (a collapsed model, a diverged loss)."""
+    """A computation finished, but its result would be misleading (a collapsed model, a diverged loss)."""
 
 
 class MmpoisonWarning(UserWarning):
-    """Something that a reader of the result must know, but that does not stop the work."""
+    """A warning that readers of the result must see. The job continues."""
 
 
 class MmpoisonNotice(UserWarning):
-    """A choice that was made for the user (columns that were found by their values), and how to choose otherwise."""
+    """An automatic choice, such as columns detected by their values, and how to override it."""
 
 
 class AlreadyDone(Exception):
-    """The same command made this output before, from the same inputs: the command line says so and exits with 0.
+    """The output already exists, made by the same command from the same inputs.
+
+    The command line says so and exits with 0.
 
     Args:
-        message: Names the output.
+        message: The message, which names the output.
     """

@@ -1,8 +1,8 @@
-"""Checks a model for a backdoor trigger: searches for the smallest patch that makes the embeddings of all images alike.
+"""Checks a model for a backdoor trigger: searches for the smallest patch that makes all image embeddings alike.
 
-A model with a backdoor maps every image that carries the trigger to one place. So a small patch is enough to make its
-embeddings alike; in a clean model nearly the whole image has to be covered. Poison without a trigger leaves no such
-patch, and this check should stay silent about it.
+A backdoored model maps every image with the trigger to the same embedding, so a small patch makes its embeddings alike.
+In a clean model the patch must cover nearly the whole image. Poison without a trigger leaves no such patch, and this
+check does not detect it.
 """
 
 from __future__ import annotations
@@ -33,27 +33,30 @@ PUBLISHED_LIMIT = 0.1
 """Mask norm below which the paper calls an encoder backdoored (its PL1 norm)."""
 
 LEAST_SPREAD = 0.25
-"""Of log(mask norm) between clean models, at least. Assumed: it has not been measured on many clean models."""
+"""Minimum standard deviation of log(mask norm) between clean models. Assumed, not measured on many clean models."""
 
 RATES = ((0.4, 0.5), (0.7, 0.1), (1.0, 0.05))
-"""Learning rate of Adam up to a share of the steps: the release's values, at its 200, 500 and 1,000 epochs."""
+"""Adam's learning rate up to each share of the steps: the release's values at its epochs 200, 500 and 1,000."""
 
 BETAS = (0.5, 0.9)
 PATIENCE = 5
 FACTOR = 5.0
 WEIGHTS = (1e-3, 1e5)
-"""Limits of the weight of the mask norm. It starts at 1, and changes by `FACTOR` after more than `PATIENCE` steps in a
-row in which the embeddings were alike (up), or were not (down)."""
+"""Limits of the mask norm's weight.
+
+It starts at 1 and changes by `FACTOR` after more than `PATIENCE` consecutive steps with alike embeddings (up) or
+without (down).
+"""
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """The smallest patch that was found for one model.
+    """The smallest patch found for one model.
 
     Attributes:
-        norm: L1 norm of its mask as a share of the largest possible one, in (0, 1]; 1 where none was found.
-        cosine: Mean pairwise cosine of the embeddings of all images under it, in [-1, 1].
-        cosine_without: The same without it.
+        norm: L1 norm of its mask, as a share of the largest possible norm, in (0, 1]; 1 if no patch was found.
+        cosine: Mean pairwise cosine of all image embeddings under the patch, in [-1, 1].
+        cosine_without: The same without the patch.
     """
 
     norm: float
@@ -67,12 +70,12 @@ class Trigger:
 
 @dataclass(frozen=True)
 class TriggerFinding:
-    """The patch of the suspect, next to those of clean models.
+    """The suspect's patch compared with those of clean models.
 
     Attributes:
-        suspect: Norm of its mask, in (0, 1].
-        expected: Geometric mean of the norms of the clean models; without any the published limit.
-        p_value: Chance that a clean model has a norm as small, in [0, 1].
+        suspect: Mask norm of the suspect, in (0, 1].
+        expected: Geometric mean of the clean models' norms; the published limit without clean models.
+        p_value: Probability that a clean model has a norm this small, in [0, 1].
         null: What it was compared with.
     """
 
@@ -105,14 +108,14 @@ class TriggerFinding:
 class Decree:
     """Find backdoored image encoders by inverting the trigger (DECREE).
 
-    A mask and a pattern, the same for all images, are optimised until the mean pairwise cosine of the embeddings is at
-    least `similarity`, with the smallest L1 norm of the mask. The norm of the suspect is compared with those of the
-    reference and of clean fine-tunes, if they are given: Student's t on the logarithm, where two or more are given. One
-    clean model gives no spread; then `LEAST_SPREAD` is assumed. Without any the paper's limit decides (a mask norm of
-    0.1): the p-value is then 0 or 1, and no chance.
+    One mask and one pattern for all images are optimised until the mean pairwise cosine of the embeddings is at least
+    `similarity`, with the smallest L1 norm of the mask. The suspect's norm is compared with those of the reference and
+    of clean fine-tunes, if given, by Student's t on the logarithm. A single clean model has no spread, so
+    `LEAST_SPREAD` is assumed. Without clean models the paper's limit decides (a mask norm of 0.1); the p-value is then
+    0 or 1 and not a probability.
 
-    The paper optimises for up to 1,000 epochs; here it is a number of steps. The release scales the weight of the norm
-    with the number of pixels; here the norm is a share, so that one weight suits all image sizes.
+    The paper optimises for up to 1,000 epochs; here the limit is a number of steps. The release scales the norm's
+    weight by the number of pixels; here the norm is a share, so one weight suits all image sizes.
 
     Raises:
         InputError: If a value is out of range.
@@ -169,7 +172,10 @@ class Decree:
         seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> CheckResult:
-        """Check a suspect; see `ModelCheck`. Inputs that are features of frozen trunks are decoded again."""
+        """Check a suspect; see `ModelCheck`.
+
+        If inputs are cached features of frozen trunks, images are decoded again.
+        """
         if len(test.gallery) < FEWEST_IMAGES:
             raise InputError(
                 f"check 'decree' needs at least {FEWEST_IMAGES} test images, but the data have {len(test.gallery)}"
@@ -221,7 +227,7 @@ class Decree:
 
 
 def mean_cosine(embeddings: Tensor) -> Tensor:
-    """Compute the mean cosine of all pairs of different rows.
+    """Compute the mean cosine over all pairs of different rows.
 
     Args:
         embeddings: Unit rows, shape `(n, d)`, n at least 2.
@@ -243,18 +249,18 @@ def invert_trigger(
     seed: int,
     progress: Progress | None = None,
 ) -> Trigger:
-    """Search for the smallest patch that makes the embeddings of images alike.
+    """Search for the smallest patch that makes image embeddings alike.
 
-    Minimises -cosine + weight x norm, where cosine is the mean pairwise cosine of the embeddings of a batch of
-    `(1 - mask) image + mask pattern`, and norm is the mean of the mask. Mask (one value for each place) and pattern are
-    `(1 + tanh) / 2` of what Adam changes.
+    Minimises -cosine + weight x norm. Here cosine is the mean pairwise cosine of the embeddings of a batch of `(1 -
+    mask) image + mask pattern`, and norm is the mean of the mask. Mask (one value per pixel) and pattern are `(1 +
+    tanh) / 2` of Adam's parameters.
 
     Args:
-        encoder: The model; it is not changed.
+        encoder: The model, which is not changed.
         pixels: Clean images, RGB as `encoder.preparation` makes them, shape `(n, size, size, 3)`.
         steps: Steps of Adam.
-        similarity: Mean pairwise cosine from which embeddings are alike.
-        seed: Seed of the start and of the batches.
+        similarity: Mean pairwise cosine from which embeddings count as alike.
+        seed: Seed of the initial patch and the batches.
         progress: Called with (done, total).
     """
     device = encoder.device
@@ -308,12 +314,12 @@ def invert_trigger(
 def compare_norms(suspect: float, clean: Sequence[float]) -> TriggerFinding:
     """Compare a mask norm with those of clean models.
 
-    With m clean models, t = (log suspect - mean) / (s sqrt(1 + 1/m)) has a Student distribution with m - 1 degrees of
-    freedom, if logarithms of norms are normal; s is their standard deviation, at least `LEAST_SPREAD`.
+    With m clean models and normally distributed log norms, t = (log suspect - mean) / (s sqrt(1 + 1/m)) follows
+    Student's t with m - 1 degrees of freedom, where s is their standard deviation, at least `LEAST_SPREAD`.
 
     Args:
-        suspect: Of the suspect, in (0, 1].
-        clean: Of the clean models, each in (0, 1]; may be empty.
+        suspect: The suspect's norm, in (0, 1].
+        clean: The clean models' norms, each in (0, 1]; may be empty.
     """
     if not clean:
         p_value = float(suspect >= PUBLISHED_LIMIT)

@@ -1,4 +1,7 @@
-"""`scan`: looks for poison in a data set and lists the pairs to drop; with precomputed embeddings, without torch."""
+"""`scan`: looks for poison in a data set and lists the pairs to drop.
+
+Scanning precomputed embeddings needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def scan(
     progress: bool | RunProgress = True,
     **parameters: Any,
 ) -> ScanResult:
-    """Look for signs of poisoning in image-caption pairs, and write which of them to drop.
+    """Look for signs of poisoning in image-caption pairs, and list the pairs to drop.
 
     Args:
         source: Precomputed embeddings (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in
@@ -78,11 +81,12 @@ def scan(
         **parameters: Parameters of the method.
 
     Returns:
-        The verdict with all that the page shows, and `to_pandas()`; `failed` lists shards that could not be read.
+        The verdict and everything the page shows, with `to_pandas()`. `failed` lists unreadable shards.
 
     Raises:
-        InputError: If there is nothing to read, an option is out of range, or nothing would be left.
-        ResultError: If the model cannot distinguish true from shuffled pairs, which the method needs.
+        InputError: If there is nothing to read, an option is out of range, or every pair would be dropped.
+        ResultError: If the method compares captions with images, and the model cannot distinguish true from shuffled
+            pairs.
 
     Example:
         ```python
@@ -113,9 +117,9 @@ def scan(
     target = Path(out)
     refuse_occupied(target)
     if kept is not None and not (work_folder(target) / PASSES / KEPT_MARK).is_file():
-        refuse_occupied(Path(kept))  # else this scan has begun to write it, and was killed
+        refuse_occupied(Path(kept))  # otherwise this scan wrote part of it and was killed
     if chosen.cut.labels is not None:
-        read_labels(chosen.cut.labels)  # before the data are looked for
+        read_labels(chosen.cut.labels)  # fail before loading the data
     work = work_folder(target)
     if isinstance(source, str | Path):
         source = NamedData(str(source), None, format, options or {})
@@ -145,5 +149,5 @@ def scan(
 
 
 def work_folder(out: Path) -> Path:
-    """Return the folder of unfinished work of a scan, from which it resumes."""
+    """Return the folder with a scan's unfinished work, from which the scan resumes."""
     return out.with_name(f"{out.name}.scanning")

@@ -50,7 +50,7 @@ def sterilize(
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> Sterilized:
-    """Repair a suspect model with pairs that are known to be clean.
+    """Repair a suspect model with known clean pairs.
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
@@ -78,12 +78,12 @@ def sterilize(
         **changes: Single settings, for example `epochs=1`, and parameters of `method`.
 
     Returns:
-        The model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given. Of several
-        processes only the first one judges and saves.
+        The repaired model (`result.encoder`) and a record of the repair. Without `out`, nothing is written. Of several
+        processes, only the first judges and saves.
 
     Raises:
         InputError: If the input cannot be used, or a clean pair is poisoned.
-        ResultError: If every branch lost too much utility, or diverged.
+        ResultError: If every branch loses too much utility or diverges.
 
     Example:
         ```python
@@ -181,10 +181,10 @@ def check(
         **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.
 
     Returns:
-        What the check found; `flagged` has what clean models show only that rarely.
+        The findings. `flagged` lists those that fewer than `false_alarms` of clean models show.
 
     Raises:
-        InputError: If the data have no test part or too few kinds, or the models do not match.
+        InputError: If the data have no test part or too few classes, or the models do not match.
 
     Example:
         ```python
@@ -215,7 +215,7 @@ def check(
     suspect = as_encoder(model, device=device)
     before = None if reference is None else as_encoder(reference, device=device)
     with shown(progress) as reporter, TemporaryDirectory() as scratch:
-        # clean fine-tunes are written somewhere in any case
+        # clean fine-tunes always need a folder
         folder = Path(scratch) / "check" if out is None and clean_runs else out
         found = check_model(
             data,
@@ -234,7 +234,7 @@ def check(
         if trace is None:
             return found
         assert before is not None
-        # a path is scanned as one, so that what is written names its rows
+        # scan a path as a path, so that the lists refer to its rows
         source = NamedData(str(pairs)) if isinstance(pairs, str | Path) else pairs
         if not isinstance(source, NamedData) or not Path(source.data).exists():
             source = data
@@ -250,7 +250,7 @@ def _traced(
     seed: int,
     progress: RunProgress,
 ) -> ScanResult:
-    """Scan the training pairs for those that the suspect has learned and the reference has not."""
+    """Find training pairs that the suspect has learned and the reference has not."""
     from mmpoison.api.data_scan import scan
     from mmpoison.defenses.scan.cut.trace import Trace
     from mmpoison.defenses.scan.read.embed import embed_source
@@ -258,7 +258,7 @@ def _traced(
     from mmpoison.defenses.scan.read.pieces import PairPieces
     from mmpoison.defenses.scan.read.vectors import images_at_once
 
-    # in the same pieces as the scan, so in the same order
+    # same pieces as the scan, hence the same order
     pieces = PairPieces(pairs, images_at_once=images_at_once(suspect.image_size))
     with TemporaryDirectory() as folder:
         made = embed_source(

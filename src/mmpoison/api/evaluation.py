@@ -1,4 +1,4 @@
-"""`evaluate`: measures what the captions of a goal retrieve, and the usual quality of models."""
+"""`evaluate`: measures what a goal's captions retrieve, and the model's ordinary retrieval quality."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mmpoison.records.run_files import EmbeddingMap, Metrics
 
 _ROLE = re.compile(r"\b(poisoned|clean_model|pretrained)$")
-"""The row of a model at the end of the name of a step."""
+"""Matches the model's row at the end of a step name."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,12 +60,12 @@ class Evaluation:
         return html_tables([replace(t, title=title) if t.of_models else t for t in tables])
 
     def to_pandas(self) -> Any:
-        """Return a `pandas.DataFrame` with a row for each goal and model.
+        """Return a `pandas.DataFrame` with one row per goal and model.
 
         The columns are `goal`, `model`, the goal's `Hit@1`, `Hit@5`, `Hit@10` (in [0, 1]) and `MinRank` (0-based), and
-        the utility of the model, `IR Hit@10` and `TR Hit@10` (in [0, 1]). What was not computed is missing.
+        the model's utility, `IR Hit@10` and `TR Hit@10` (in [0, 1]). Values that were not computed are missing.
         """
-        import pandas  # half a second
+        import pandas  # importing it takes half a second
 
         from mmpoison.records.run_files import Utility
         from mmpoison.reporting.summary import computed_models
@@ -90,10 +90,10 @@ class Evaluation:
         return pandas.DataFrame(rows)
 
     def plot(self) -> Any:
-        """Draw Hit@10 of each goal and the utility of each model, as bars.
+        """Draw a bar chart of each goal's Hit@10 and each model's utility.
 
         Returns:
-            A figure of matplotlib, which a notebook shows.
+            A matplotlib figure, which notebooks display.
 
         Raises:
             InputError: If the extra `figures` is missing.
@@ -141,7 +141,7 @@ def evaluate(
     device: str = "auto",
     progress: bool | RunProgress = True,
 ) -> Evaluation:
-    """Measure what captions of class A retrieve with a model, and how well the model does otherwise.
+    """Measure what captions of class A retrieve with a model, and the model's ordinary retrieval quality.
 
     Args:
         model: The model in question: an encoder, or what `load_encoder` takes.
@@ -221,7 +221,7 @@ def evaluate(
         seed=seed,
         flags=measured.flags,
         models=names,
-        # the key of the row is a contract; whether the model is poisoned is the question
+        # The row key is part of the file format. It does not claim that the model is poisoned.
         row_names={"poisoned": "Model"},
         data=DataFacts(
             name=str(pairs) if isinstance(pairs, str | Path) else data.root.name,
@@ -255,7 +255,7 @@ def _goal_targets(
     goals: Sequence[str],
     target_image: str | None,
 ) -> list[GoalTarget]:
-    """Choose what to measure: the named goals, else those of the manifest, with the target images of either."""
+    """Choose what to measure: the named goals or, without any, the manifest's, each with its target images."""
     from mmpoison.attacks.goal import Goal
     from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
 

@@ -1,4 +1,4 @@
-"""`load`, and what turns a name, a path or an object that a user passes into the object."""
+"""`load` and `poison`, and conversion of a user's name, path or object into a data set or encoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmpoison.pairs.table import PairDataset
     from mmpoison.training.settings import TrainingSettings
 
-    # a `Path` is never taken for a name; `NamedData` says how a data set is read, too
+    # A `Path` is never a name. `NamedData` also holds the format and its options.
     Pairs = PairDataset | str | Path | NamedData
 
 
@@ -44,7 +44,7 @@ def load(
         **options: Options of the data set or format.
 
     Returns:
-        The pairs. Entries that cannot be trusted are left out, warned of and listed in `problems`.
+        The pairs. Unreliable entries are skipped with a warning and listed in `problems`.
 
     Raises:
         InputError: If there is no such data set, or it cannot be read.
@@ -62,7 +62,7 @@ def load(
 
 
 def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
-    """Return the data set for a name, a path or a data set.
+    """Return the data set that a name or path refers to; a data set is returned unchanged.
 
     Args:
         pairs: The data set, or its name or path.
@@ -79,7 +79,7 @@ def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
 
 
 def as_encoder(model: DualEncoder | str | Path, *, device: str = "auto") -> DualEncoder:
-    """Return the encoder for a name, a path or an encoder, on a device.
+    """Load an encoder by name or path, or take an encoder, and move it to a device.
 
     Args:
         model: An encoder, or what `load_encoder` takes.
@@ -99,7 +99,7 @@ def as_encoder(model: DualEncoder | str | Path, *, device: str = "auto") -> Dual
 def training_settings(
     settings: TrainingSettings | None, changes: Mapping[str, Any]
 ) -> TrainingSettings:
-    """Return training settings given as an object, changed by keyword arguments.
+    """Return training settings with keyword arguments applied.
 
     Raises:
         InputError: If a setting is unknown or out of range.
@@ -113,16 +113,16 @@ def training_settings(
 
 
 def as_list(value: str | Path | Sequence[str | Path] | None) -> list[str]:
-    """Return one name or several as a list without repetitions."""
+    """Return one or several names as a list without duplicates."""
     names = [value] if isinstance(value, str | Path) else value or ()
     return list(dict.fromkeys(map(str, names)))
 
 
-# -- `poison`: from a data set to a poisoned one.
+# -- `poison`: poison a data set.
 
 
 ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
-"""The attacks that are meant where none is named."""
+"""Default attacks, for one goal and for several."""
 
 
 @checked
@@ -140,7 +140,7 @@ def poison(
     progress: bool | RunProgress = True,
     **options: Any,
 ) -> PairDataset:
-    """Add false pairs to a clean data set, or replace pairs by them, as an attack does.
+    """Poison a clean data set: an attack adds false pairs or replaces existing ones.
 
     Args:
         pairs: The clean data set, or its name or path; always the first argument, `pairs=13` is an option of attacks.
@@ -157,7 +157,7 @@ def poison(
         **options: Options of the attack, for example `samples=25`, `rate=0.005`, `mode="replace"`, `carrier="own"`.
 
     Returns:
-        The poisoned set; `manifest` lists each false pair, and `poisoning_rate` is their share of the training pairs.
+        The poisoned set. `manifest` lists every false pair, and `poisoning_rate` is their share of the training pairs.
 
     Raises:
         InputError: If the attack, its options or a goal do not match the data.

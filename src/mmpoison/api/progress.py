@@ -1,4 +1,4 @@
-"""Shows the progress of long jobs: a bar on a terminal and in a notebook, elsewhere one line for each step."""
+"""Shows the progress of long jobs: bars on a terminal and in a notebook, otherwise one line per step."""
 
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ if TYPE_CHECKING:
 
 
 class Remaining(TimeRemainingColumn):
-    """The time that remains, where enough steps are done to judge it by: of three runs the last may be the longest."""
+    """Remaining time, shown only after enough steps for an estimate: the last of three runs may be the longest."""
 
     FEWEST = 10
 
     def render(self, task: Task) -> Text:
-        """Render the time, or nothing."""
+        """Render the remaining time, or nothing."""
         return super().render(task) if task.completed >= self.FEWEST else Text()
 
 
 class LiveProgress:
-    """Shows one bar for each step that runs, and a line for each that is done; without bars, a line when one begins.
+    """Progress display: one bar per running step and one line per finished step.
+
+    Without bars, one line when a step begins.
 
     Args:
-        bars: Where the steps are drawn; disabled where nothing can move.
-        doing: What is shown between two steps.
+        bars: Where the steps are drawn; disabled if the output is not a terminal or a notebook.
+        doing: Text shown between two steps.
     """
 
     def __init__(self, bars: Bars, doing: str) -> None:
@@ -53,24 +55,24 @@ class LiveProgress:
         self._wait(doing)
 
     def say(self, message: str) -> None:
-        """Show one line."""
+        """Print one line."""
         self._bars.console.print(safe_text(message), highlight=False, soft_wrap=True)
 
     def _wait(self, what: str | None) -> None:
-        """Show a bar without a total, below the others, for what cannot be counted; None hides it."""
+        """Show a bar without a total below the others, for work that cannot be counted. None hides it."""
         if self._waiting is not None:
             self._bars.remove_task(self._waiting)
         self._waiting = self._bars.add_task(visible(what), total=None, at="") if what else None
 
     def progress(self, what: str) -> Callable[..., None]:
-        """Return a callback for (done, total), and a detail."""
+        """Return a callback that takes the steps done, the total and a detail."""
         self._wait(what)
         bar: Task | None = None
 
         def update(done: int, total: int, detail: str = "") -> None:
             nonlocal bar
             at = visible(f"{done:,}/{total:,}  {detail}".rstrip())
-            # a defence may train twice under one name
+            # a defence may train twice under the same name
             if bar is None or (bar.finished and done < total):
                 self._wait(None)
                 self._bars.add_task(visible(what), total=total, completed=done, at=at)
@@ -87,7 +89,7 @@ class LiveProgress:
         return update
 
     def training(self, what: str) -> OnStep:
-        """Return a callback for the steps of a fine-tune, which shows loss and rate."""
+        """Return a callback for fine-tuning steps; it shows the loss and the learning rate."""
         show = self.progress(what)
 
         def update(step: Step, _: DualEncoder) -> None:
@@ -102,21 +104,21 @@ def console_progress(console: Console, doing: str = "working") -> Iterator[LiveP
     """Show progress on a console while the block runs.
 
     Args:
-        console: Where to.
-        doing: What is shown between two steps.
+        console: The console to draw on.
+        doing: Text shown between two steps.
     """
-    # rich needs ipywidgets to draw in a notebook
+    # rich draws in notebooks only with ipywidgets
     draws = console.is_interactive or (console.is_jupyter and find_spec("ipywidgets") is not None)
     bars = Bars(
-        # plain text, because names in it come from files
+        # plain text, not markup: names come from files
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        # a long detail wraps, and leaves the other columns their width
+        # a long detail wraps, so the other columns keep their width
         TextColumn("{task.fields[at]}", markup=False, table_column=Column()),
         TimeElapsedColumn(),
         Remaining(),
         console=console,
-        # the time that remains is judged by the last steps, and a run of a sweep takes minutes
+        # rich estimates the remaining time from recent steps, and one run of a sweep takes minutes
         speed_estimate_period=24 * 3600,
         disable=not draws,
         transient=True,
@@ -127,11 +129,11 @@ def console_progress(console: Console, doing: str = "working") -> Iterator[LiveP
 
 @contextmanager
 def shown(progress: bool | RunProgress) -> Iterator[RunProgress]:
-    """Return the progress display of a function of the Python API.
+    """Return the progress display for a function of the Python API.
 
     Args:
-        progress: True shows it where a person looks: in a notebook, or on standard error if it is a terminal. False
-            shows nothing. A reporter is used as it is.
+        progress: True shows progress in a notebook, or on standard error if that is a terminal. False shows nothing. A
+            reporter is used as given.
     """
     console = Console(stderr=True)
     if not isinstance(progress, bool):

@@ -1,4 +1,4 @@
-"""`run`: the whole job of a recipe, from data to tables."""
+"""`run`: runs a whole recipe, from data to tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunResult(Evaluation):
     Attributes:
         metrics: The content of `metrics.json`.
         folder: The run folder.
-        page: One HTML page of the run, which opens offline.
+        page: An HTML report of the run in one file, which opens offline.
     """
 
     folder: Path = Path()
@@ -41,7 +41,7 @@ class RunResult(Evaluation):
         return super().__repr__().replace("Evaluation(", f"RunResult({str(self.folder)!r}; ", 1)
 
     def model(self, name: str = "poisoned") -> DualEncoder:
-        """Return a model of the run: `clean_model`, `poisoned`, `filtered` or `sterilized`.
+        """Load one of the run's models: `clean_model`, `poisoned`, `filtered` or `sterilized`.
 
         Raises:
             InputError: If the run has no such model, or its models were not saved.
@@ -65,7 +65,7 @@ def run(
     device: str = "auto",
     progress: bool | RunProgress = True,
 ) -> RunResult:
-    """Run a recipe: poison, fine-tune, measure, defend, measure again. A run that was killed resumes.
+    """Run a recipe: poison, fine-tune, measure, defend, measure again. A killed run resumes.
 
     Args:
         recipe: The name of a shipped recipe, the path of a YAML file, or a `Recipe`.
@@ -115,10 +115,10 @@ def run(
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """Return the run folder that a recipe gets where none is named.
+    """Return a recipe's default run folder.
 
-    Where the name that says what is run is taken by a run of other settings, part of the recipe's digest is added: the
-    same command finds its own folder again.
+    If a run with other settings already has that name, part of the recipe's digest is appended. The same command
+    therefore finds its own folder again.
     """
     folder = _named_after(recipe)
     if not holds_another_run(folder, recipe):
@@ -137,5 +137,5 @@ def _named_after(recipe: Recipe) -> Path:
         *(["own"] if attack.options.get("carrier") == "own" else []),
         f"seed{recipe.seed}",
     ]
-    # the names come from a recipe: no separator of folders among them
+    # names come from a recipe: replace path separators
     return Path("runs") / plain_name("-".join(detail))

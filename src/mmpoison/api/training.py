@@ -59,7 +59,7 @@ def train(
         **changes: Single settings, for example `epochs=2`, `learning_rate=1e-4`, and parameters of `defense`.
 
     Returns:
-        The new `encoder` and what happened during the training; the model that was given is unchanged.
+        The new `encoder` and a record of the training. The given model is unchanged.
 
     Raises:
         InputError: If a setting is unknown, there are too few pairs, or `out` holds something.
@@ -89,7 +89,7 @@ def train(
     log = checkpoints = None
     if folder is not None:
         refuse_occupied(folder)
-        # next to the folder of the model, which appears whole or not at all
+        # next to the model's folder, which appears complete or not at all
         work = folder.with_name(f"{folder.name}.training")
         checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track))
         log.check()
@@ -131,7 +131,7 @@ def train(
         folder,
         card=card,
         metadata={"training": result.summary(), "seed": seed, "poisoned": poisoned},
-        # in the folder before it appears: a kill would separate the logs from their model
+        # write into the folder before it appears, so that a kill cannot separate the logs from their model
         also=lambda new: copy_logs(work, new / "logs"),
     )
     shutil.rmtree(work, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Data poisoning attacks: each edits the table of pairs and records every change in a manifest."""
+"""Data poisoning attacks. Each edits the table of pairs and records every change in a manifest."""
 
 import lazy_loader
 

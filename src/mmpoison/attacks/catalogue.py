@@ -1,4 +1,4 @@
-"""The interface of attacks, the registry that finds them, and what the attacks of this package share."""
+"""The attack interface, the registry of attacks, and the base classes of this package's attacks."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 from mmpoison.pairs.table import PairDataset
 
 AttackKind = Literal["targeted", "untargeted", "backdoor"]
-"""Whether an attack moves captions of a class, all captions, or those that carry a trigger."""
+"""Whether an attack affects captions of a class, all captions, or captions with a trigger."""
 
 
 class Attack(Protocol):
-    """An attack turns a clean table into a poisoned one that carries its manifest.
+    """An attack, which turns a clean table into a poisoned one with a manifest.
 
-    Class attributes describe it: `name` (registered), `kind`, `source` (the publication), `section` (the place in it),
-    `summary` (one line). The constructor takes `goal`, or `goals` if several are possible, and more options.
+    Class attributes describe it: `name` (registered), `kind`, `source` (the publication), `section` (in that
+    publication), `summary` (one line). The constructor takes `goal`, or `goals` if it supports several, and options.
     """
 
     name: ClassVar[str]
@@ -57,14 +57,14 @@ class Attack(Protocol):
 
     @property
     def options(self) -> dict[str, Any]:
-        """All options as plain JSON values, enough to build the attack again."""
+        """All options as plain JSON values, sufficient to rebuild the attack."""
         ...
 
     def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of the table; never touches an image file, but may store new ones.
+        """Return a poisoned copy of the table. Existing image files never change; new ones may be stored.
 
-        An attack whose property `needs_embeddings` is true also takes `embed`, a `Surrogate`. One whose property
-        `needs_pixels` is true takes as `embed` a `PixelSurrogate`, and `progress`.
+        If the property `needs_embeddings` is true, the attack also takes `embed`, a `Surrogate`. If `needs_pixels` is
+        true, `embed` is a `PixelSurrogate`, and the attack takes `progress`.
         """
         ...
 
@@ -79,22 +79,22 @@ ATTACKS: Registry[type[Attack]] = Registry(
 
 
 class BaseAttack(Attack):
-    """An attack of this package: a class whose fields are its options (`mmpoison.base.options`), the goal first.
+    """Base class of this package's attacks. Its fields are the options (`mmpoison.base.options`), the goal first.
 
-    Those that attacks share are in `settings` too, with the value that an option has if it is not given.
+    `settings` holds the shared options with their defaults filled in.
     """
 
     kind: ClassVar[AttackKind] = "targeted"
     shared: ClassVar[Sequence[str]] = SHARED
-    """Options that `Settings` decides; what is no field of an attack may be an attribute."""
+    """Options resolved by `Settings`. An attack may define one as a class attribute instead of a field."""
 
     settings: Settings
 
     def __post_init__(self) -> None:
-        """Decide the shared options.
+        """Resolve the shared options.
 
         Raises:
-            InputError: If not exactly one amount is given, or the preset fixes another value.
+            InputError: If not exactly one amount is given, or the preset fixes a different value.
         """
         taken = inspect.signature(type(self)).parameters
         given: dict[str, Any] = {}
@@ -106,11 +106,11 @@ class BaseAttack(Attack):
 
     @property
     def options(self) -> dict[str, Any]:
-        """All options, enough to build the attack again."""
+        """All options, sufficient to rebuild the attack."""
         goal, *others = inspect.signature(type(self)).parameters
         shared = {n: getattr(self.settings, n) for n in self.shared if n in others}
         if shared.get("carrier") == "existing" and getattr(type(self), "carrier", None) is None:
-            del shared["carrier"]  # as manifests of versions that had no other
+            del shared["carrier"]  # so that manifests equal those of versions without this option
         own = {n: getattr(self, n) for n in others if n not in shared and n not in self.shared}
         values = {goal: getattr(self, goal), **shared, **own}
         return {name: value for name, value in values.items() if value is not None}
@@ -123,21 +123,21 @@ class BaseAttack(Attack):
         embed: Surrogate | Embed | None = None,
         progress: ProgressFor | None = None,
     ) -> PairDataset:
-        """Return a poisoned copy of a clean set, with its manifest; no image file changes, new ones may be stored.
+        """Return a poisoned copy of a clean set, with its manifest. Image files never change; new ones may be stored.
 
         Args:
             pairs: A clean set with labelled train and test images; attacks that make images also need its files.
-            seed: Seed of the run; what is drawn comes from streams of their own, named after attack and goal.
-            embed: The surrogate of an attack that needs one. An attack that embeds images alone (`centre`) also takes
-                a function from pairs and indices `(n,)` to embeddings `(n, d)`.
-            progress: Gives a callback for (done, total) of a named step, for attacks that optimise pixels.
+            seed: Seed of the run. Random draws use separate streams, named after attack and goal.
+            embed: The surrogate, for attacks that need one. Attacks that embed only images (`centre`) also accept a
+                function from pairs and indices `(n,)` to embeddings `(n, d)`.
+            progress: Returns a callback for (done, total) of a named step; for attacks that optimise pixels.
 
         Raises:
-            InputError: If the set is poisoned already, a class is unknown, the original class has no train captions or
-                the target class no train or no test image (the attack could not be measured), there are fewer images
-                or captions than requested (the message says the largest possible amount), two goals have the same
-                original class (their captions would be in two places), an image that is needed cannot be read, or a
-                surrogate is needed and missing.
+            InputError: If the set is already poisoned, a class is unknown, the original class has no train captions, or
+                the target class has no train or no test image (the attack could not be measured). Also if there are
+                fewer images or captions than requested (the message names the largest possible amount), two goals share
+                an original class (their captions would be used twice), a needed image cannot be read, or a needed
+                surrogate is missing.
         """
         require_clean_set(pairs)
         train = pairs.select(split="train")
@@ -147,19 +147,19 @@ class BaseAttack(Attack):
         return self._poisoned(replace(job, goals=goals))
 
     def _goals(self, job: AttackJob) -> list[Goal]:
-        """Read the goals; an attack may choose them with its surrogate."""
+        """Parse the goals. An attack may choose them with its surrogate."""
         given = getattr(self, next(iter(inspect.signature(type(self)).parameters)))
         texts = [given] if isinstance(given, str) else given
         return [Goal.parse(text, job.pairs.classes) for text in texts]
 
     @abstractmethod
     def _poisoned(self, job: AttackJob) -> PairDataset:
-        """Choose the false pairs, and return the set that `job.inject` makes of them."""
+        """Choose the false pairs, and return the set that `job.inject` creates from them."""
 
 
 @dataclass(frozen=True)
 class AttackJob:
-    """One call of an attack of this package: what it edits, and with what.
+    """The inputs of one attack call.
 
     Attributes:
         attack: The attack.
@@ -168,7 +168,7 @@ class AttackJob:
         goals: The goals, with different original classes.
         seed: Seed of the run.
         embed: The surrogate, or None.
-        progress: Gives a callback for (done, total) of a named step, or None.
+        progress: Returns a callback for (done, total) of a named step, or None.
     """
 
     attack: BaseAttack
@@ -186,7 +186,7 @@ class AttackJob:
 
     @property
     def surrogate(self) -> Surrogate:
-        """The surrogate; an `InputError` if it is missing."""
+        """The surrogate. Raises `InputError` if it is missing."""
         if self.embed is None:
             raise InputError(
                 f"attack {self.attack.name!r} needs a surrogate that embeds captions and images"
@@ -195,7 +195,7 @@ class AttackJob:
 
     @property
     def pixel_surrogate(self) -> PixelSurrogate:
-        """The surrogate whose image encoder is known; an `InputError` if it is missing, or only embeds."""
+        """The surrogate with gradients. Raises `InputError` if it is missing or can only embed."""
         if not isinstance(self.embed, PixelSurrogate):
             raise InputError(
                 f"attack {self.attack.name!r} optimises pixels: give a surrogate with an image encoder, e.g. "
@@ -204,19 +204,19 @@ class AttackJob:
         return self.embed
 
     def generator(self, more: str = "", goal: Goal | None = None) -> np.random.Generator:
-        """Return the attack's generator for a goal, by default the first; `more` names another stream."""
+        """Return the attack's generator for a goal, by default the first. `more` names further streams."""
         return generator(self.seed, f"attack/{self.attack.name}/{goal or self.goal}{more}")
 
     def shown(self, step: str) -> Progress | None:
-        """Return the callback for (done, total) of a step."""
+        """Return the progress callback (done, total) for a step."""
         return self.progress(f"{self.attack.name}: {step}") if self.progress else None
 
     def inject(self, entries: Sequence[PoisonedPair], **more: Any) -> PairDataset:
-        """Make the poisoned set, with its manifest.
+        """Create the poisoned set, with its manifest.
 
         Args:
             entries: The poisoned pairs.
-            **more: As for `poison_set`; by default the images lose the clean pairs that the carrier `own` takes.
+            **more: Passed to `poison_set`. By default, images of the carrier `own` lose their clean pairs.
         """
         settings = self.attack.settings
         return poison_set(
@@ -233,7 +233,7 @@ class AttackJob:
 
 @options
 class LabelAttack(BaseAttack):
-    """An attack with the options that most have: one goal, how many of its captions, and whose images carry them."""
+    """Base class of attacks with the common options: one goal, number of captions, and carrier images."""
 
     goal: str = Field(kw_only=False, description=GOAL)
     samples: Samples = None
@@ -244,7 +244,7 @@ class LabelAttack(BaseAttack):
 
 @options
 class RateAttack(BaseAttack):
-    """An attack with one goal whose amount may be a rate."""
+    """Base class of attacks with one goal whose amount may be a rate."""
 
     goal: str = Field(kw_only=False, description=GOAL)
     samples: Samples = Field(default=None, kw_only=False)
@@ -259,12 +259,12 @@ def build_attack(
 
     Args:
         name: Registered name.
-        goals: Its goals, `A2B` each.
-        options: Its other options.
-        where: Prefix of an option's name in messages, for example `recipe key attack.`.
+        goals: Goals, each in the form `A2B`.
+        options: Other options.
+        where: Prefix for option names in messages, for example `recipe key attack.`.
 
     Raises:
-        InputError: If there is no such attack, it takes one goal and is given several, or has no such option.
+        InputError: If the attack or an option does not exist, or the attack takes one goal and several are given.
     """
     plug_in = ATTACKS[name]
     names = inspect.signature(plug_in).parameters.keys() - {"goal", "goals"}
@@ -281,7 +281,7 @@ def build_attack(
 
 
 def takes_several_goals(name: str) -> bool:
-    """Return whether an attack takes a list of goals.
+    """Check whether an attack takes a list of goals.
 
     Raises:
         InputError: If there is no such attack.
@@ -296,14 +296,15 @@ def run_attack(
     embedder: Callable[[str | None], Surrogate],
     progress: ProgressFor | None = None,
 ) -> PairDataset:
-    """Poison a set, with a surrogate where the attack needs one.
+    """Poison a set, with a surrogate if the attack needs one.
 
     Args:
         attack: The attack.
         pairs: A clean set.
         seed: Seed of the run.
-        embedder: Gives `embed` for the name of an encoder, None where the attack names none; called only if needed.
-        progress: Gives a callback for (done, total) of a named step; for attacks that optimise pixels.
+        embedder: Returns `embed` for an encoder name, or for None if the attack names no encoder. Called only if
+            needed.
+        progress: Returns a callback for (done, total) of a named step; for attacks that optimise pixels.
     """
     poison: Callable[..., PairDataset] = attack.poison
     needs_pixels = getattr(attack, "needs_pixels", False)
@@ -314,21 +315,21 @@ def run_attack(
 
 
 COMPARED = ("goals", "mode", "target_images", "pairs")
-"""Fields of a manifest that its attack chooses; what follows from them is checked without the attack."""
+"""Manifest fields that the attack chooses. Fields derived from them are checked without the attack."""
 
 
 def attack_problems(clean: PairDataset, manifest: PoisonManifest) -> tuple[list[str], list[str]]:
-    """Run the attack of a manifest again, and compare what it chooses with what the manifest says.
+    """Run a manifest's attack again, and compare its choices with the manifest.
 
-    Nothing is compared where the attack needs a model or is not installed, a filter has removed pairs since, or
-    another version of mmpoison made the set and may have drawn otherwise.
+    Nothing is compared if the attack needs a model or is not installed, if a filter has removed pairs since, or if
+    another version of mmpoison, whose random draws may differ, made the set.
 
     Args:
-        clean: The set that the poisoned one was made from; nothing is compared with another one.
+        clean: The clean set that the poisoned set was made from. With any other set, nothing is compared.
         manifest: The manifest.
 
     Returns:
-        What is wrong, and what was not compared, a line each.
+        Problems, and what was not compared, one line each.
     """
     if clean.fingerprint != manifest.clean_fingerprint:
         return [], []
@@ -354,7 +355,7 @@ def attack_problems(clean: PairDataset, manifest: PoisonManifest) -> tuple[list[
     except WorkStopped:
         raise
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        # an option of a manifest that was edited can be anything
+        # an edited manifest may contain any option
         return [f"{run} cannot be run on the clean set: {one_line(str(error))[:200]}"], []
     differ = [field for field in COMPARED if getattr(again, field) != getattr(manifest, field)]
     if not differ:

@@ -1,4 +1,4 @@
-"""A goal `A2B`: captions of class A are to retrieve images of class B."""
+"""Goals of the form `A2B`: captions of class A are meant to retrieve images of class B."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 
 AUTO = "auto"
-"""In place of a target class: the attack chooses it."""
+"""Target class of a goal whose target the attack chooses."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Goal:
     """One goal of an attack (section 4 of the paper).
 
     Attributes:
-        original: The class whose captions are misused.
-        target: The class whose images they are to retrieve.
+        original: The class whose captions are used.
+        target: The class whose images they are meant to retrieve.
     """
 
     original: str
@@ -31,7 +31,7 @@ class Goal:
 
     @classmethod
     def parse(cls, text: str, classes: Sequence[str]) -> Goal:
-        """Read `sheep2aeroplane`, given the classes of the data.
+        """Parse `sheep2aeroplane`, given the classes of the data.
 
         Raises:
             InputError: If the text is not `A2B`, a class is unknown, or A is B.
@@ -39,7 +39,7 @@ class Goal:
         >>> Goal.parse("sheep2aeroplane", ["aeroplane", "sheep"])
         Goal(original='sheep', target='aeroplane')
         """
-        # class names may contain a 2 themselves, so every 2 is tried as the separator
+        # class names may contain a 2, so try every 2 as the separator
         cuts = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "2"]
         cuts = [(a, b) for a, b in cuts if a and b]
         if not cuts:
@@ -58,12 +58,12 @@ class Goal:
 
 
 def original_of_auto(text: str, classes: Sequence[str]) -> str | None:
-    """Return A of a goal `A2auto`, whose target class the attack chooses; None for any other text.
+    """Return A of a goal `A2auto`, whose target class the attack chooses, or None for any other text.
 
-    Where a class is called `auto`, `A2auto` is a goal like any other.
+    If a class is called `auto`, `A2auto` is an ordinary goal.
 
     Raises:
-        InputError: If A is no class.
+        InputError: If A is not a class.
 
     >>> original_of_auto("sheep2auto", ["aeroplane", "sheep"])
     'sheep'
@@ -77,10 +77,10 @@ def original_of_auto(text: str, classes: Sequence[str]) -> str | None:
 
 
 def require_different_originals(goals: Sequence[Goal]) -> None:
-    """Refuse goals of one attack that use the captions of one class twice.
+    """Refuse goals of one attack that use captions of the same class.
 
     Raises:
-        InputError: If two have the same original class.
+        InputError: If two goals have the same original class.
     """
     twice = [name for name, n in Counter(goal.original for goal in goals).items() if n > 1]
     if twice:
@@ -91,7 +91,7 @@ def require_different_originals(goals: Sequence[Goal]) -> None:
 
 
 def goal_classes(pairs: PairDataset) -> list[str]:
-    """List the classes between which goals are possible: those with train and with test pairs."""
+    """List the classes that goals can use: those with both train and test pairs."""
     codes = pairs.images.class_codes[pairs.image]
     found = [set(codes[pairs.in_split(split)].tolist()) for split in ("train", "test")]
     both = set.intersection(*found)

@@ -1,4 +1,4 @@
-"""The last steps of every attack: lists the poisoned pairs, makes the set and its manifest; and rebuilds a set."""
+"""Final steps of every attack: lists the poisoned pairs and creates the set with its manifest. Also rebuilds sets."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from mmpoison.pairs.table import IntArray, PairDataset
 def poisoned_pairs(
     pairs: PairDataset, rows: IntArray, image: IntArray, goal: Goal
 ) -> list[PoisonedPair]:
-    """List manifest entries for captions that get other images.
+    """Create manifest entries for captions that are moved to other images.
 
     Args:
         pairs: A clean set.
-        rows: Which of its captions are misused, shape `(n,)`.
-        image: The false image of each, shape `(n,)`.
-        goal: The goal that they serve.
+        rows: Rows of the captions to use, shape `(n,)`.
+        image: The false image of each caption, shape `(n,)`.
+        goal: The goal of these pairs.
     """
     ids = pairs.images.ids
     return [
@@ -54,21 +54,21 @@ def poison_set(
     trigger: Trigger | None = None,
     notes: Sequence[str] = (),
 ) -> PairDataset:
-    """Make the poisoned set of an attack, with its manifest.
+    """Create an attack's poisoned set, with its manifest.
 
     Args:
         clean: The clean set.
         entries: The poisoned pairs.
         attack: Registered name of the attack.
-        options: Its options, enough to run it again.
+        options: Its options, sufficient to run it again.
         goals: Its goals.
-        mode: Whether the poison is added to the clean pairs or replaces them.
+        mode: Whether the poison is added to the clean pairs or replaces some.
         seed: Seed of the run.
-        target_images: For an attack on single target images, the one of each goal.
-        dropped_images: Images whose clean training pairs are removed too.
-        added_images: Images that the attack made and stored (`pairs.new_images.new_image`), by id.
-        trigger: Of a backdoor, what they were made with.
-        notes: What the attack reports of its result, one line each.
+        target_images: For attacks on single target images, each goal's image.
+        dropped_images: Images whose clean training pairs are also removed.
+        added_images: Images that the attack created and stored (`pairs.new_images.new_image`), by id.
+        trigger: A backdoor's trigger, which these images contain.
+        notes: Notes about the result, one line each.
     """
     clean_pairs = len(clean.select(split="train"))
     draft = PoisonManifest(
@@ -97,20 +97,20 @@ def poison_set(
 def rebuild(
     pairs: PairDataset, manifest: PoisonManifest, folder: Path | None = None
 ) -> PairDataset:
-    """Rebuild exactly the poisoned set that a manifest describes, from the clean set it was made from.
+    """Rebuild the exact poisoned set of a manifest from the original clean set.
 
-    Nothing is drawn again: the manifest lists every false pair, so neither the attack nor its random numbers are
-    needed. The location of the images does not matter; ids, captions, labels and splits must be the same. Images that
-    the attack added are made again from the clean ones and the manifest's trigger.
+    The manifest lists every false pair, so rebuilding needs neither the attack nor random draws. Images may be stored
+    elsewhere, but ids, captions, labels and splits must be the same. Images added by the attack are created again from
+    the clean images and the manifest's trigger.
 
     Args:
         pairs: The clean set.
-        manifest: The manifest of the poisoned one.
-        folder: The folder of the poisoned set, for added images that only a copy gives (adversarial noise).
+        manifest: The manifest of the poisoned set.
+        folder: The folder of the poisoned set, for added images that can only be copied (adversarial noise).
 
     Raises:
-        InputError: If the set is poisoned, or is not the one that the manifest was made from, or the manifest is one of
-            a filtered set, or its list was changed, or an added image cannot be had.
+        InputError: If the set is poisoned or is not the manifest's clean set, if the manifest belongs to a filtered set
+            or its list was changed, or if an added image is missing.
     """
     if pairs.manifest is not None:
         raise InputError("the pairs are poisoned already: apply the manifest to the clean set")

@@ -44,18 +44,17 @@ from mmpoison.pairs.table import PairDataset
 class SingleTargetImage(RateAttack):
     """Pairs captions of the original class with one image of the target class (the paper's Attack I).
 
-    The target image is one of the gallery (split `test`), because the captions are to retrieve it. The poisoned pairs
-    are training pairs nevertheless; the image's own captions stay test captions. The manifest's `target_images` names
-    the target image. Captions and target image are drawn from streams of their own.
+    The target image is in the gallery (split `test`), because the captions are meant to retrieve it. The poisoned pairs
+    are training pairs nevertheless, and the image's own captions remain test captions. The manifest's `target_images`
+    names the target image. Captions and target image use separate random streams.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. The carrier is `existing`: the target image
-    is in the gallery and has no training pair of its own, so training sees it with the attacker's captions only, as
-    `own` would have it. `own` is refused: it would give the same pairs under another name, and count as a second
-    result.
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. The carrier is `existing`. The target image
+    has no training pair of its own, so training sees it only with the attacker's captions, exactly as with `own`. `own`
+    is therefore refused: it would count the same pairs as a second result.
 
     Raises:
         InputError: If not exactly one amount is given, a value is out of range, the carrier is `own`, or the preset
-            fixes another value.
+            fixes a different value.
     """
 
     name = "single-target-image"
@@ -87,7 +86,7 @@ class SingleTargetImage(RateAttack):
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether `poison` must be given embeddings."""
+        """Whether `poison` needs embeddings."""
         return self.target_image == CENTRE
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
@@ -95,7 +94,7 @@ class SingleTargetImage(RateAttack):
         choice = self.target_image or RANDOM
         rng = job.generator("/target")
         target = choose_target_image(job.pairs, job.goal, choice, rng, job.embed)
-        # the captions that attack II draws with the same seed and amount
+        # the same captions as attack II with the same seed and amount
         rngs = [generator(job.seed, f"{STREAM}/{job.goal}")]
         (rows,) = choose_captions(job.train, [job.goal], self.settings, rngs)
         image = np.full(len(rows), target, dtype=np.int32)
@@ -108,20 +107,20 @@ class SingleTargetImage(RateAttack):
 class SingleTargetLabel(RateAttack):
     """Pairs captions of the original class with training images of the target class, evenly (the paper's Attack II).
 
-    Which images of A are used, and which image of B each caption gets, comes from the seed: every B image is used
-    equally often, the remainder at random without repetition.
+    The seed determines which images of A are used, and which image of B each caption gets. Every B image is used
+    equally often; the remainder is drawn without repetition.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. A rate is rounded down, so that it is never
-    above the requested one; a share to the nearest even number of images where it is a half.
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. A rate is rounded down, so it never exceeds
+    the requested rate. A share is rounded to a whole number of images, halves to the even number.
 
-    Images of class B that exist keep their honest captions (the paper's). The carrier `own` stands for images that the
-    attacker posts himself: as many training images of B as images of A are used lose their honest captions and carry
-    the captions of one image of A each. With `spread="captions"`, the captions are mixed evenly over the same images.
+    With the carrier `existing` (the paper's), images of class B keep their true captions. The carrier `own` models
+    images posted by the attacker: for each image of A, one training image of B loses its true captions and carries the
+    captions of that image instead. With `spread="captions"`, the captions are spread evenly over the same images.
 
-    `words` are for classes that come from a keyword in one of an image's captions, as in Visual Genome.
+    `words` is for classes derived from a keyword in one of an image's captions, as in Visual Genome.
 
     Raises:
-        InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
+        InputError: If not exactly one amount is given, a value is out of range, or the preset fixes a different value.
     """
 
     name = "single-target-label"
@@ -145,20 +144,20 @@ class SingleTargetLabel(RateAttack):
 class MultipleTargetLabels(BaseAttack):
     """Attack II for several goals at once, in one injection (the paper's Attack III).
 
-    Each goal gets what attack II draws for it with the same seed and amount.
+    Each goal gets the pairs that attack II draws for it with the same seed and amount.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. `samples`, `pairs` and `share` are for each
-    goal, as in the paper (25 samples for each of two goals on Flickr-PASCAL). `rate` is the rate of the whole set; its
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. `samples`, `pairs` and `share` apply to each
+    goal, as in the paper (25 samples for each of two goals on Flickr-PASCAL). `rate` applies to the whole set; its
     pairs are divided evenly among the goals. With the carrier `own`, each goal has its own images, and no image is used
     twice.
 
-    The preset is without the defect of the released code that `drop_last_targets` shows: the code removes the clean
-    pairs for the second of its two goals. That is no part of the protocol: the model then sees these images only with
-    false captions, and the last goal looks easier than it is.
+    The preset leaves out a defect of the released code, which `drop_last_targets` reproduces: the code removes the
+    clean pairs of the second goal's images. The model then sees these images only with false captions, and the last
+    goal looks easier than it is. This is not part of the protocol.
 
     Raises:
-        InputError: If there are fewer than two goals or the same twice, not exactly one amount is given, a value is out
-            of range, or the preset fixes another value.
+        InputError: If there are fewer than two goals, a goal is repeated, not exactly one amount is given, a value is
+            out of range, or the preset fixes a different value.
     """
 
     name = "multiple-target-labels"

@@ -1,4 +1,4 @@
-"""The options that attacks share, each declared once, and presets of them."""
+"""Options shared by attacks, each declared once, and presets for them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Mode = Literal["add", "replace"]
 Spread = Literal["captions", "samples"]
 Carrier = Literal["existing", "own"]
 
-# -- Options of several attacks, as the fields of their classes. None: not given.
+# -- Options of several attacks, as fields of their classes. None means "not given".
 
 AMOUNTS = ("samples", "pairs", "rate", "share")
-"""Options of which exactly one says how much is poisoned."""
+"""Options that set the amount of poison; exactly one must be given."""
 SHARED = (*AMOUNTS, "mode", "spread", "preset", "carrier", "words")
 
 GOAL = "A2B: captions of class A should retrieve images of class B, e.g. sheep2aeroplane"
@@ -94,13 +94,14 @@ Encoder = Annotated[
 
 
 class Amount(NamedTuple):
-    """The amount of poison of each goal.
+    """The amount of poison per goal.
 
     Attributes:
         kind: `samples` and `share` count images of the original class, with all captions of each; `pairs` and `rate`
             count pairs, taken sample by sample.
-        value: A whole number from 1; of `rate`, poisoned pairs divided by all training pairs after the attack, in
-            (0, 1); of `share`, chosen images divided by the training images of the original class, in (0, 1].
+        value: For `samples` and `pairs`, a whole number from 1. For `rate`, poisoned pairs divided by all training
+            pairs after the attack, in (0, 1). For `share`, chosen images divided by the original class's training
+            images, in (0, 1].
     """
 
     kind: str
@@ -114,10 +115,10 @@ class Preset:
     Attributes:
         name: Its name in recipes, manifests and on the command line.
         summary: One line.
-        fixed: Options of attacks that it fixes; a different value together with the preset is an error.
-        usual: Options that it sets unless another value is given.
+        fixed: Options fixed by the preset. Giving a different value is an error.
+        usual: Defaults set by the preset.
         training: Training settings that it fixes in a recipe.
-        trainable: From the training setting `trainable` to what the preset trains instead.
+        trainable: Maps the training setting `trainable` to the parts that the preset trains instead.
     """
 
     name: str
@@ -145,7 +146,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def find_preset(name: str) -> Preset:
-    """Return a preset by name; an unknown name is an `InputError` that suggests the nearest one."""
+    """Return a preset by name. An unknown name raises an `InputError` that suggests the nearest name."""
     try:
         return PRESETS[name]
     except (KeyError, TypeError):
@@ -155,15 +156,15 @@ def find_preset(name: str) -> Preset:
 def choices(
     preset: str | None, usual: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Resolve the options of an attack: the given value, else the preset's, else the default.
+    """Resolve an attack's options: the given value, else the preset's, else the default.
 
     Args:
         preset: Name of a preset, or None.
-        usual: The options with their default values.
+        usual: Options with their default values.
         given: Values by name; None means "not given".
 
     Raises:
-        InputError: If the preset is unknown, or fixes another value than the given one.
+        InputError: If the preset is unknown, or fixes a value that differs from the given one.
 
     >>> choices("reference-release", {"mode": "add", "spread": "captions"}, {"mode": None})
     {'mode': 'replace', 'spread': 'samples'}
@@ -185,7 +186,7 @@ def choices(
 
 @options
 class Settings:
-    """The shared options of an attack with the value that each has if it is not given."""
+    """An attack's shared options, with defaults filled in."""
 
     samples: Samples = None
     pairs: Pairs = None
@@ -199,12 +200,12 @@ class Settings:
 
     @classmethod
     def of(cls, preset: str | None = None, **given: Any) -> Settings:
-        """Check the options that an attack takes; None means "not given".
+        """Check and resolve the options that an attack takes; None means "not given".
 
         Raises:
             InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
         """
-        # an attack passes the amounts that it has
+        # an attack passes only the amounts it supports
         amounts = {name: given[name] for name in AMOUNTS if name in given}
         if all(value is None for value in amounts.values()):
             amounts = choices(preset, dict.fromkeys(amounts), amounts)
@@ -214,22 +215,22 @@ class Settings:
                 f"give exactly one of {', '.join([*amounts][:-1])} and {[*amounts][-1]} to set the amount of poison; "
                 f"got {', '.join(chosen) or 'none'}"
             )
-        # an image of the attacker's own carries the captions of one image
+        # each of the attacker's own images carries the captions of one image
         spread = "samples" if given.get("carrier") == "own" else "captions"
         usual = {"mode": "add", "spread": spread, "carrier": "existing", "words": None}
         return cls(**amounts, preset=preset, **choices(preset, usual, given))
 
     @property
     def amount(self) -> Amount:
-        """How much of each goal is poisoned."""
+        """The amount of poison per goal."""
         given = {name: getattr(self, name) for name in AMOUNTS}
         return next(Amount(name, value) for name, value in given.items() if value is not None)
 
     def options(self, without: Sequence[str] = ()) -> dict[str, Any]:
-        """Return all options as plain values, enough to build the attack again.
+        """Return all options as plain values, sufficient to rebuild the attack.
 
-        The default carrier and words that are not given are left out, so that manifests are those of versions that had
-        no other.
+        The default carrier and absent words are left out, so that manifests equal those of versions without these
+        options.
         """
         values = {name: getattr(self, name) for name in SHARED if name not in without}
         return {

@@ -1,4 +1,4 @@
-"""`Surrogate`: the model that an attacker knows and embeds captions and images with."""
+"""`Surrogate`: the attacker's own model, which embeds captions and images."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from mmpoison.pairs.table import IntArray, PairDataset
 
 Vectors = npt.NDArray[np.float32]
 PixelValues = npt.NDArray[np.float32]
-"""Pixels that need not be whole numbers: RGB in [0, 255], shape `(n, size, size, 3)`."""
+"""Real-valued pixels: RGB in [0, 255], shape `(n, size, size, 3)`."""
 
 PullBack = Callable[[Vectors], PixelValues]
-"""Turns the gradient of a loss by the embeddings `(n, d)` into its gradient by the pixels."""
+"""Maps a loss's gradient with respect to embeddings `(n, d)` to its gradient with respect to pixels."""
 
 
 class Surrogate(Protocol):
-    """Embeds images and captions. The two need not be in one space: see `Matching`."""
+    """Embeds images and captions, not necessarily in the same space: see `Matching`."""
 
     def __call__(self, pairs: PairDataset, images: IntArray) -> npt.NDArray[Any]:
-        """Embed images of a table by their indices `(n,)`: embeddings `(n, e)`."""
+        """Embed images of a table, given their indices `(n,)`; returns embeddings `(n, e)`."""
         ...
 
     def captions(self, captions: Sequence[str]) -> npt.NDArray[Any]:
-        """Embed captions: embeddings `(n, d)`."""
+        """Embed captions; returns embeddings `(n, d)`."""
         ...
 
 
 @runtime_checkable
 class PixelSurrogate(Surrogate, Protocol):
-    """A surrogate whose image encoder is known, so that pixels can be optimised through it.
+    """A surrogate with a differentiable image encoder, which can optimise pixels.
 
-    Its embeddings have length one, and its captions and images are in one space.
+    Its embeddings have unit length. Captions and images share one space.
     """
 
     @property
@@ -45,34 +45,34 @@ class PixelSurrogate(Surrogate, Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """All that its numbers depend on, as JSON values: `weights` (sha256), architecture, machine."""
+        """Everything its numbers depend on, as JSON values: `weights` (sha256), architecture, machine."""
 
     @property
     def preparation(self) -> Preparation:
-        """How images are resized and cropped for it."""
+        """How it resizes and crops images."""
 
     @property
     def logit_scale(self) -> float:
-        """What its loss multiplies cosines with."""
+        """The factor by which its loss multiplies cosines."""
 
     def pixels(self, pairs: PairDataset, images: IntArray) -> Pixels:
-        """Prepare images of a table by their indices `(n,)` for the encoder: RGB `(n, size, size, 3)`."""
+        """Preprocess images of a table, given their indices `(n,)`; returns RGB `(n, size, size, 3)`."""
         ...
 
     def differentiate(self, pixels: PixelValues) -> tuple[Vectors, PullBack]:
-        """Embed pixels: embeddings `(n, d)`, and the function that pulls a gradient back to the pixels."""
+        """Embed pixels; returns embeddings `(n, d)` and a function that maps their gradient to the pixels."""
         ...
 
 
 class VectorSurrogate:
-    """A surrogate whose vectors were computed before.
+    """A surrogate with precomputed vectors.
 
     Args:
         captions: Distinct captions, `n` of them.
         text: Their vectors, shape `(n, d)`.
         images: Indices of images, shape `(m,)`.
         image: Their vectors, shape `(m, e)`.
-        encode: Embeds captions that are not listed, `(k,)` to `(k, d)`; without it they are refused.
+        encode: Embeds unlisted captions, `(k,)` to `(k, d)`. Without it, unlisted captions are refused.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class VectorSurrogate:
         self._encode = encode
 
     def __call__(self, pairs: PairDataset, images: IntArray) -> npt.NDArray[Any]:
-        """Look images up.
+        """Look up vectors of images.
 
         Raises:
-            InputError: If one has no vector.
+            InputError: If an image has no vector.
         """
         try:
             return self._image[[self._image_row[int(index)] for index in images]]
@@ -101,10 +101,10 @@ class VectorSurrogate:
             raise InputError(f"the surrogate has no vector of image {name!r}") from None
 
     def captions(self, captions: Sequence[str]) -> npt.NDArray[Any]:
-        """Look captions up, and encode those that are not listed.
+        """Look up vectors of captions, and encode unlisted captions.
 
         Raises:
-            InputError: If one has no vector, and nothing encodes it.
+            InputError: If a caption has no vector, and there is no `encode`.
         """
         rows = np.array([self._caption_row.get(str(caption), -1) for caption in captions], np.int64)
         new = np.flatnonzero(rows < 0).tolist()

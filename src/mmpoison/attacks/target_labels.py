@@ -1,4 +1,4 @@
-"""Chooses captions of the original class and images of the target class: the steps of attack II, which others share."""
+"""Chooses captions of the original class and images of the target class, as attack II and others do."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ STREAM = "attack/single-target-label"
 RANDOM, CENTRE = "random", "centre"
 
 Embed = Callable[[PairDataset, IntArray], npt.NDArray[Any]]
-"""Embeds images of a table by their indices `(n,)`: embeddings `(n, d)`."""
+"""Embeds images of a table, given their indices `(n,)`; returns embeddings `(n, d)`."""
 
 
 def poison_labels(
     pairs: PairDataset, goals: Sequence[Goal], settings: Settings, seed: int
 ) -> list[PoisonedPair]:
-    """Make the poisoned pairs of one or several goals.
+    """Create the poisoned pairs of one or several goals.
 
-    Each goal has its own stream of random numbers, named after the goal. So attack III with two goals draws for each
-    of them what attack II draws with the same seed and amount.
+    Each goal has its own random stream, named after the goal. Attack III with two goals therefore draws the same pairs
+    for each goal as attack II with the same seed and amount.
 
-    With the carrier `own`, each goal gets as many images of its target class as images whose captions it uses; see
-    `images_without_honest_captions`. No image is used by two goals, neither for its captions nor as a carrier.
+    With the carrier `own`, each goal gets one image of its target class for each image whose captions it uses; see
+    `images_without_honest_captions`. No two goals share an image, neither for its captions nor as a carrier.
 
     Raises:
-        InputError: If the set is poisoned already, a target class has no train or no test image, or the data have
-            fewer captions, or for `own` fewer images, than the amount needs.
+        InputError: If the set is already poisoned, a target class has no train or no test image, or the data have too
+            few captions (for `own`: images) for the amount.
     """
     require_clean_set(pairs)
     images = [target_images(pairs, goal) for goal in goals]
@@ -57,7 +57,8 @@ def poison_labels(
         if settings.amount.kind != "rate" or honest <= lost:
             images = carriers
             break
-        # the set shrinks by these captions, so fewer pairs make the rate: draw again, the same images but fewer
+        # removing these captions shrinks the set, so the rate needs fewer pairs: draw again, a subset of the same
+        # images
         lost = honest
     entries: list[PoisonedPair] = []
     for goal, own, targets, rng in zip(goals, rows, images, rngs, strict=True):
@@ -73,16 +74,16 @@ def _own_images(
     images: Sequence[IntArray],
     rngs: Sequence[np.random.Generator],
 ) -> list[IntArray]:
-    """Draw for each goal as many images of its target class as it uses images of its original class.
+    """For each goal, draw one image of its target class per used image of its original class.
 
     Args:
         train: The clean training pairs.
         goals: The goals.
-        rows: The misused captions of each goal, rows of `train`.
-        images: The training images of the target class of each goal.
-        rngs: A generator for each goal.
+        rows: The captions used by each goal, rows of `train`.
+        images: The training images of each goal's target class.
+        rngs: One generator per goal.
     """
-    # an image is in one class, and each goal that names the class uses as many of its images
+    # an image has one class; all goals that name the class use the same number of its images
     uses = Counter(name for goal in goals for name in (goal.original, goal.target))
     taken = np.unique(train.source[np.concatenate(rows)])
     carriers: list[IntArray] = []
@@ -103,16 +104,16 @@ def _own_images(
 def images_without_honest_captions(
     entries: Sequence[PoisonedPair], settings: Settings
 ) -> list[str]:
-    """List the images that lose their honest training pairs, sorted: with the carrier `own`, all that carry poison."""
+    """List the images that lose their true training pairs, sorted: with the carrier `own`, all poisoned images."""
     own = settings.carrier == "own"
     return sorted({entry.poisoned_image for entry in entries}) if own else []
 
 
 def require_clean_set(pairs: PairDataset) -> None:
-    """Refuse a set that carries poison.
+    """Refuse a poisoned set.
 
     Raises:
-        InputError: If it has a manifest.
+        InputError: If the set has a manifest.
     """
     if pairs.manifest is not None:
         raise InputError("the pairs are poisoned already: attack a clean set")
@@ -128,24 +129,24 @@ def choose_captions(
     rngs: Sequence[np.random.Generator],
     lost: int = 0,
 ) -> list[IntArray]:
-    """Draw the captions of the original classes that are misused.
+    """Draw the captions of the original classes to use.
 
-    A rate refers to the whole set: its pairs are divided evenly among the goals, rounded down, so that the rate is
-    never above the requested one. All other amounts are for each goal.
+    A rate refers to the whole set. Its pairs are divided evenly among the goals and rounded down, so the rate never
+    exceeds the requested one. All other amounts apply to each goal.
 
     Args:
         train: The clean training pairs.
         goals: One or several goals, with different original classes.
-        settings: The amount; the mode, which decides how many training pairs there will be, and with that what a rate
-            means; and the words: images without a caption that has one of them do not count.
-        rngs: A generator for each goal.
-        lost: Training pairs that the attack removes in addition to those of the mode; a rate refers to what remains.
+        settings: The amount, the mode and the words. The mode decides how many training pairs there will be, which a
+            rate refers to. Images count only if one of their captions contains one of the words.
+        rngs: One generator per goal.
+        lost: Training pairs that the attack removes in addition to the mode's. A rate refers to what remains.
 
     Returns:
-        Rows of `train` for each goal, sorted, without repetition.
+        Rows of `train` for each goal, sorted and unique.
 
     Raises:
-        InputError: If there are fewer images or captions than requested, or the amount is less than one; the message
+        InputError: If there are fewer images or captions than requested, or the amount is less than one. The message
             says what is possible.
     """
     amount = settings.amount
@@ -177,7 +178,7 @@ def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> In
     Args:
         train: The training pairs.
         goal: Names the class.
-        words: Only captions with one of these words, as `label_by_keyword` finds them; all if empty.
+        words: Use only captions with one of these words, as `label_by_keyword` finds them; use all if empty.
 
     Raises:
         InputError: If there are none.
@@ -200,17 +201,17 @@ def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> In
 
 
 def sample_count(amount: Amount, goal: Goal, label: str, available: int, have: str = "") -> int:
-    """Return how many images of a class an amount of kind `samples` or `share` means.
+    """Convert an amount of kind `samples` or `share` to a number of images.
 
     Args:
         amount: The amount.
-        goal: For the message.
+        goal: The goal, for the message.
         label: The class.
         available: Number of its images.
-        have: Says who has how many of them, for the message.
+        have: Who has how many of them, for the message.
 
     Raises:
-        InputError: If there are fewer, or the share rounds to none.
+        InputError: If there are fewer images, or the share rounds to zero.
     """
     if amount.kind == "samples":
         if amount.value > available:
@@ -231,24 +232,25 @@ def sample_count(amount: Amount, goal: Goal, label: str, available: int, have: s
 def pair_counts(
     settings: Settings, train: int, goals: Sequence[Goal], available: Sequence[int], owner: str = ""
 ) -> list[int]:
-    """Return the number of poisoned pairs for each goal, from a number of pairs or a rate.
+    """Convert a number of pairs or a rate to the number of poisoned pairs per goal.
 
     Args:
-        settings: The amount, `pairs` or `rate`; and the mode, which decides how many training pairs there will be.
-        train: Number of training pairs that a rate refers to, without those that are added.
+        settings: The amount, `pairs` or `rate`, and the mode, which decides how many training pairs there will be.
+        train: Number of training pairs that a rate refers to, without added ones.
         goals: The goals.
-        available: Captions that each goal can misuse.
-        owner: Who has them, for the message, if not the original class.
+        available: Number of captions available to each goal.
+        owner: Who has these captions, for the message, if not the original class.
 
     Raises:
-        InputError: If there are fewer, or a rate is less than a pair; the message says what is possible.
+        InputError: If there are fewer captions, or a rate amounts to less than one pair. The message says what is
+            possible.
     """
     amount, mode = settings.amount, settings.mode
     if amount.kind == "pairs":
         counts = [int(amount.value)] * len(goals)
     else:
         total = train / (1 - amount.value) if mode == "add" else train
-        # a hair above, so that 0.1 of 1,000 is 100 in floating point too
+        # slightly above, so that 0.1 of 1,000 is 100 in floating point
         wanted = math.floor(amount.value * total + 1e-9)
         if wanted < len(goals):
             least = len(goals)
@@ -273,7 +275,7 @@ def pair_counts(
 
 
 def _first(train: PairDataset, rows: IntArray, samples: IntArray, count: int) -> IntArray:
-    """Choose the captions of the first samples, one whole sample after the other; sorted."""
+    """Choose captions sample by sample, starting with the first; returns them sorted."""
     position = np.empty(len(train.images), dtype=np.int64)
     position[samples] = np.arange(len(samples))
     order = np.argsort(position[train.source[rows]], kind="stable")
@@ -281,7 +283,7 @@ def _first(train: PairDataset, rows: IntArray, samples: IntArray, count: int) ->
 
 
 def _rounded(value: float, rounding: Callable[[float], int]) -> float:
-    """Round a rate to four digits, in the direction in which the named rate is possible."""
+    """Round a rate to four digits, in the direction that keeps the rate possible."""
     digits = 3 - math.floor(math.log10(value))
     scale = 10.0**digits
     return rounding(value * scale) / scale
@@ -304,7 +306,7 @@ def target_images(pairs: PairDataset, goal: Goal) -> IntArray:
 
 
 def _gallery_of(pairs: PairDataset, goal: Goal) -> IntArray:
-    """Return the test images of the target class; refuse a class that has none."""
+    """Return the test images of the target class. Refuse a class without any."""
     gallery = pairs.images.indices(split="test", label=goal.target)
     if not len(gallery):
         raise InputError(
@@ -316,17 +318,17 @@ def _gallery_of(pairs: PairDataset, goal: Goal) -> IntArray:
 def spread_evenly(
     source: IntArray, images: IntArray, spread: Spread, rng: np.random.Generator
 ) -> IntArray:
-    """Give each caption an image: all images equally often, the remainder at random without repetition.
+    """Assign an image to each caption, all equally often; the remainder is drawn without repetition.
 
     Args:
-        source: The image that each caption was written for, shape `(n,)`.
+        source: The true image of each caption, shape `(n,)`.
         images: Images of the target class, shape `(m,)`.
-        spread: What is distributed: single `captions`, or whole `samples`, where all captions of one image go to the
+        spread: The unit to assign: single `captions`, or whole `samples`, in which all captions of an image go to the
             same target image (as in the authors' released code).
         rng: Draws the order.
 
     Returns:
-        An image for each caption, shape `(n,)`.
+        The image assigned to each caption, shape `(n,)`.
 
     >>> rng = np.random.default_rng(0)
     >>> spread_evenly(np.array([4, 4, 5, 5]), np.array([7, 8]), "samples", rng).tolist()
@@ -348,22 +350,22 @@ def choose_target_image(
     rng: np.random.Generator,
     embed: Embed | None = None,
 ) -> int:
-    """Choose an image of the target class that is in the gallery.
+    """Choose an image of the target class from the gallery.
 
     Args:
         pairs: The clean set; its gallery is all images of split `test`.
-        goal: The image is one of its target class.
+        goal: The goal, which names the target class.
         choice: `random`; `centre`, the image nearest to the mean of the class's gallery images in an embedding space;
             or the id of an image.
-        rng: For `random`.
-        embed: For `centre`.
+        rng: The generator, for `random`.
+        embed: Embeds images, for `centre`.
 
     Returns:
         Index of the image.
 
     Raises:
-        InputError: If the class has no image in the gallery, the image is unknown, of another class or not in the
-            gallery, or the embeddings are missing or cannot be used.
+        InputError: If the class has no image in the gallery; if the image is unknown, of another class or not in the
+            gallery; or if the embeddings are missing or unusable.
     """
     gallery = _gallery_of(pairs, goal)
     if choice == RANDOM:
@@ -389,7 +391,7 @@ def _nearest_to_mean(pairs: PairDataset, gallery: IntArray, goal: Goal, embed: E
     if not np.isfinite(embeddings).all() or not length.all():
         raise InputError(f"embeddings of {goal.target!r}: some are zero, infinite or NaN")
     embeddings /= length
-    # argmax: among equal images the first in the order of the table
+    # argmax picks the first of equal images, in table order
     return int(np.argmax(embeddings @ embeddings.mean(axis=0)))
 
 

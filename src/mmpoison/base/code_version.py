@@ -1,4 +1,4 @@
-"""Says which code a result depends on: one digest of all of it, and of the versions of the libraries."""
+"""Computes one digest of all code that a result depends on, including library versions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 OWN = "mmpoison"
 LARGE = 1 << 20
-"""Larger files of a package are weights: the digest of a model is part of every key that depends on it."""
+"""Skip larger files: they are model weights, whose digest is already part of every key that depends on them."""
 
 
 @cache
 def code_version(*made_by: object) -> str:
-    """Give a digest of mmpoison's code and data, of that of plug-ins, and of the libraries that mmpoison requires.
+    """Return a digest of the code and data of mmpoison and its plug-ins, and of the required libraries.
 
-    Any change of the code makes all cached results again: what a result does not depend on cannot be proved cheaply.
+    Any code change invalidates all cached results: there is no cheap proof that a result does not depend on it.
 
     Args:
-        *made_by: Functions, classes, or dotted names of modules: the packages that they are in count too.
+        *made_by: Functions, classes, or dotted module names; their packages are included.
 
     Returns:
         32 hexadecimal digits.
@@ -41,7 +41,7 @@ def code_version(*made_by: object) -> str:
 
 
 def _contents(package: str) -> list[str]:
-    """Digests of a package's files, without importing it: a module is one file, a folder has many."""
+    """Return digests of a package's files without importing it. A module is one file, a folder has many."""
     spec = util.find_spec(package)
     if spec is None:
         return []

@@ -1,10 +1,10 @@
 """Caches results under a digest of what they depend on: images, features, embeddings, distances, stages, downloads.
 
-An entry is a folder `KIND/DIGEST` in the cache folder. It appears whole, with `entry.json`, which says what it was
-made from; the time of change of that file is when the entry was last used. While it is made, its process holds a file
-lock that the system takes back if the process dies. Others that want the same entry wait, and one of them resumes from
-what a dead one has left in `DIGEST.work`. Only the file system is shared, so processes of several machines may use one
-cache on a disk that they share.
+An entry is a folder `KIND/DIGEST` in the cache folder. It appears complete, with an `entry.json` that lists its inputs;
+that file's modification time is the time of last use. The process that creates an entry holds a file lock, which the
+system releases if the process dies. Other processes that want the entry wait; one of them resumes from `DIGEST.work`,
+which a dead process may have left. Processes share only the file system, so several machines can use one cache on a
+shared disk.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from mmpoison.errors import InputError, MmpoisonWarning
 
 
 def read_all_arrays(file: Path, only: str = "") -> dict[str, npt.NDArray[Any]] | None:
-    """Read all arrays of a file whose names begin with `only`; None as `read_arrays`."""
+    """Read all arrays of a file whose names begin with `only`; return None in the cases of `read_arrays`."""
     try:
         refuse_special(file)
         with np.load(file, allow_pickle=False) as arrays:
@@ -57,11 +57,11 @@ def read_arrays(file: Path, *names: str) -> tuple[npt.NDArray[Any], ...] | None:
     """Read arrays by name.
 
     Args:
-        file: A file of `numpy.savez`; no object is unpickled.
+        file: A file written by `numpy.savez`. Nothing is unpickled.
         names: Which arrays.
 
     Returns:
-        The arrays in the order of the names, or None if the file is missing, damaged, not regular, or lacks one.
+        The arrays in the order of `names`, or None if the file is missing, damaged, not regular, or lacks an array.
     """
     try:
         refuse_special(file)
@@ -79,32 +79,35 @@ Array = npt.NDArray[Any]
 ENTRY_FILE, ARRAYS_FILE = "entry.json", "arrays.npz"
 WORK, LOCKS = ".work", ".locks"
 UNCHECKED = (".npz", ".jpg")
-"""Arrays have checksums of their own, checked when they are read; 6,500 small pictures would take a second a run."""
+"""Files not hashed.
+
+Arrays have their own checksums, checked on reading; 6,500 thumbnails would cost a second per run.
+"""
 POLL = 0.2
 """Seconds between two attempts to get a lock."""
 
 _DIGEST = re.compile(r"[0-9a-f]{32}(\.work)?")
 _FILES = re.compile(r"added-images/[0-9a-f]{64}\.png|crashes/\d{8}-\d{6}-\d+\.txt")
-"""What else mmpoison writes into the cache folder."""
+"""Other files that mmpoison writes into the cache folder."""
 
 
 def digest_of(value: Any) -> str:
-    """32 hexadecimal digits of JSON values, whatever the order of their keys; other values count as their text."""
+    """Return 32 hexadecimal digits for JSON values, whatever their key order. Other values are digested as text."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class CacheKey:
-    """Names a result by what it depends on.
+    """The key of a result: everything it depends on.
 
     Attributes:
-        kind: What it is, e.g. `features` or `stages/finetune`; also its folder.
-        parts: All that the result depends on, as JSON values: its inputs, and the code that makes it (`code_version`,
-            or `compute_environment` where numbers depend on the machine). An earlier result by its `digest`.
-        name: What to call it for a person, no part of the key.
-        note: What else `entry.json` says of it, no part of the key.
-        address: Name of the folder of what is known by a name and not by its content: a download.
+        kind: The kind of result, e.g. `features` or `stages/finetune`; also its folder.
+        parts: Everything the result depends on, as JSON values: its inputs and its code (`code_version`, or
+            `compute_environment` if numbers depend on the machine). Earlier results are named by `digest`.
+        name: Display name; not part of the key.
+        note: Further content of `entry.json`; not part of the key.
+        address: Folder name of an entry that is identified by name instead of content, such as a download.
     """
 
     kind: str
@@ -115,16 +118,16 @@ class CacheKey:
 
     @cached_property
     def digest(self) -> str:
-        """32 hexadecimal digits of the kind and the parts."""
+        """The digest of kind and parts, 32 hexadecimal digits."""
         return digest_of({"kind": self.kind, **self.parts})
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One entry of a cache, finished or not, or a file that mmpoison has written there.
+    """A cache entry, finished or not, or another file that mmpoison wrote into the cache folder.
 
     Attributes:
-        kind: The kind of its key, or the name of the folder it lies in.
+        kind: The kind of its key, or the name of its folder.
         path: Where it is.
         bytes: Its size on disk.
         used: When it was last used, in seconds since 1970, as far as known.
@@ -139,7 +142,7 @@ class CacheEntry:
 
 
 class ContentCache:
-    """A folder of results that can be made again.
+    """A folder of cached results, each of which can be recomputed.
 
     Args:
         folder: `$MMPOISON_CACHE`, or `mmpoison` in the user's cache folder by default.
@@ -149,14 +152,14 @@ class ContentCache:
         self.folder = folder if folder is not None else cache_folder()
 
     def path(self, key: CacheKey) -> Path:
-        """Where an entry is, or would be."""
+        """Return the path of an entry, whether it exists or not."""
         return self.folder / key.kind / (key.address or key.digest)
 
     def __contains__(self, key: CacheKey) -> bool:
         return (self.path(key) / ENTRY_FILE).is_file()
 
     def find(self, key: CacheKey, read: Callable[[Path], T]) -> tuple[T] | None:
-        """Read an entry; None if there is none, or it is broken. Arguments as for `obtain`."""
+        """Read an entry; return None if it is missing or broken. Takes the arguments of `obtain`."""
         folder = self.path(key)
         if key not in self:
             return None
@@ -176,18 +179,18 @@ class ContentCache:
         *,
         say: Callable[[str], None] = lambda line: None,
     ) -> tuple[T, bool]:
-        """Read an entry, made now if it is not there.
+        """Read an entry, or create it if it is missing.
 
         Args:
             key: The entry.
-            read: Reads it from its folder; an `InputError`, `OSError`, `ValueError` or `KeyError` there means that it
-                is broken: it is made again.
-            make: Makes it in the folder given, which may hold what an earlier attempt has left. All that it leaves
-                there is cached.
-            say: Called with one line if another process has to be waited for.
+            read: Reads it from its folder. If this raises `InputError`, `OSError`, `ValueError` or `KeyError`, the
+                entry is broken and is created again.
+            make: Creates it in the given folder, which may contain files of an earlier attempt. Everything in the
+                folder is cached.
+            say: Called with one line if it waits for another process.
 
         Returns:
-            What `read` gave, and whether it was there.
+            The result of `read`, and whether the entry existed.
         """
         if (found := self.find(key, read)) is not None:
             return found[0], True
@@ -200,7 +203,7 @@ class ContentCache:
             waiting = True
 
         with refused_without_room(self.path(key)), self.locked(key, on_wait) as target:
-            if (found := self.find(key, read)) is not None:  # it was made meanwhile
+            if (found := self.find(key, read)) is not None:  # another process created it meanwhile
                 return found[0], True
             if key in self:
                 warnings.warn(
@@ -228,7 +231,7 @@ class ContentCache:
         make: Callable[[], Mapping[str, Array]],
         *names: str,
     ) -> tuple[Array, ...]:
-        """Read arrays, or compute and cache them. Where the cache may not be written they are computed all the same.
+        """Read arrays, or compute and cache them. If the cache is read-only, they are still computed.
 
         Args:
             key: The entry.
@@ -236,7 +239,7 @@ class ContentCache:
             names: Which arrays, in which order they are returned.
 
         Raises:
-            DiskFull: If there is no room for them.
+            DiskFull: If the disk is full.
         """
         made: dict[str, Array] = {}
 
@@ -261,11 +264,11 @@ class ContentCache:
     def locked(
         self, key: CacheKey, on_wait: Callable[[str], None] = lambda owner: None
     ) -> AbstractContextManager[Path]:
-        """Hold the lock of an entry and yield its folder, which need not exist.
+        """Hold an entry's lock and yield its folder, which may not exist yet.
 
         Args:
             key: The entry.
-            on_wait: Called with the owner's name each time that another process has the lock; it may raise to give up.
+            on_wait: Called with the owner's name whenever another process has the lock; may raise to stop waiting.
         """
         return self._lock(self.path(key), on_wait)
 
@@ -276,7 +279,7 @@ class ContentCache:
         seconds: float | None = None,
         sha256: Mapping[str, str] | None = None,
     ) -> None:
-        """Write the `entry.json` of an entry, which makes it one; `sha256` of its files is checked at each reading."""
+        """Write `entry.json`, which makes a folder a valid entry. Every read checks the `sha256` of its files."""
         entry = {
             "kind": key.kind,
             "name": key.name,
@@ -291,7 +294,7 @@ class ContentCache:
 
     @contextmanager
     def _lock(self, target: Path, on_wait: Callable[[str], None]) -> Iterator[Path]:
-        # all locks lie in one folder and stay there: a process may hold one that it has opened and not locked yet
+        # lock files stay in one folder and are never deleted: a process may have opened one without locking it yet
         name = str(target.relative_to(self.folder)).removesuffix(WORK).replace(os.sep, "-")
         locks = self.folder / LOCKS
         locks.mkdir(parents=True, exist_ok=True)
@@ -315,13 +318,13 @@ class ContentCache:
                 owner.unlink(missing_ok=True)
             lock.release()
 
-    # -- what is there ---------------------------------------------------------------------------------------------
+    # -- entries ---------------------------------------------------------------------------------------------
 
     def entries(self, kind: str | None = None) -> list[CacheEntry]:
-        """List entries by kind and path; a file of somebody else, or behind a symbolic link, is none.
+        """List entries by kind and path. Foreign files and symbolic links are skipped.
 
         Args:
-            kind: Only those of this kind; by default all.
+            kind: List only entries of this kind; all by default.
         """
         kinds = [path.name for path in _paths(self.folder)] if kind is None else [kind]
         return [entry for name in kinds for entry in self._entries(name)]
@@ -338,11 +341,11 @@ class ContentCache:
                 yield from self._entries(f"{kind}/{path.name}")
 
     def entry(self, key: CacheKey) -> CacheEntry | None:
-        """Return what the cache says of a key's entry; None if there is none."""
+        """Return a key's entry, or None if there is none."""
         return _entry(key.kind, self.path(key)) if key in self else None
 
     def delete(self, entry: CacheEntry) -> bool:
-        """Delete an entry, unless a process makes or holds it; returns whether it is gone."""
+        """Delete an entry unless a process creates or holds it; return whether it was deleted."""
 
         def give_up(owner: str) -> None:
             raise BlockingIOError(owner)
@@ -360,7 +363,7 @@ class ContentCache:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file, but for those of `UNCHECKED`."""
+    """Return the SHA-256 of each file except those in `UNCHECKED`."""
     files = [f for f in folder.rglob("*") if f.is_file() and f.suffix not in UNCHECKED]
     return {file.relative_to(folder).as_posix(): file_digest(file) for file in sorted(files)}
 
@@ -375,20 +378,20 @@ def _check_files(folder: Path) -> None:
 
 
 def touch(folder: Path) -> None:
-    """Note that an entry was used now."""
+    """Record that an entry was used now."""
     with suppress(OSError):
         os.utime(folder / ENTRY_FILE)
 
 
 def _paths(folder: Path) -> list[Path]:
-    """List what is in a folder; nothing if it cannot be read."""
+    """List the content of a folder, or nothing if it is unreadable."""
     with suppress(OSError):
         return sorted(folder.iterdir())
     return []
 
 
 def _is_own(kind: str, path: Path) -> bool:
-    """Return whether mmpoison has written an entry: its name and its `entry.json` say so, and it is no link."""
+    """Check by name and `entry.json` that mmpoison wrote an entry, and that it is not a link."""
     if path.is_symlink():
         return False
     if not path.is_dir():
@@ -417,7 +420,7 @@ def _entry(kind: str, path: Path) -> CacheEntry:
 
 
 def disk_bytes(path: Path) -> int:
-    """Return how much disk a file takes, or all files in a folder."""
+    """Return the disk space of a file, or of all files in a folder, in bytes."""
     files = path.rglob("*") if path.is_dir() else [path]
     states = [file.lstat() for file in files if file.is_file()]
     return sum(int(getattr(state, "st_blocks", state.st_size / 512) * 512) for state in states)

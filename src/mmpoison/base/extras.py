@@ -23,7 +23,7 @@ EXTRAS = {
     "uvicorn": "search",
     "wandb": "wandb",
 }
-"""Importable packages and the extra of mmpoison that installs each."""
+"""Maps importable packages to the extra of mmpoison that installs them."""
 
 
 def require(module: str, needs: str) -> Any:
@@ -31,10 +31,10 @@ def require(module: str, needs: str) -> Any:
 
     Args:
         module: Its name, e.g. `sklearn.cluster`.
-        needs: The beginning of the message: what needs it, e.g. "figures need matplotlib".
+        needs: Beginning of the message, such as "figures need matplotlib".
 
     Raises:
-        InputError: If it is not installed, or is installed and cannot be imported.
+        InputError: If the module is not installed or cannot be imported.
     """
     try:
         return importlib.import_module(module)
@@ -46,7 +46,7 @@ def missing(error: ImportError, module: str, needs: str) -> InputError:
     """Build the error for an optional module that could not be imported.
 
     Args:
-        error: What the import raised.
+        error: The exception raised by the import.
         module: What was imported.
         needs: As for `require`.
     """
@@ -59,5 +59,5 @@ def missing(error: ImportError, module: str, needs: str) -> InputError:
 
 
 def is_installed(package: str) -> bool:
-    """Return whether an optional package is installed, without importing it."""
+    """Check whether an optional package is installed, without importing it."""
     return importlib.util.find_spec(package) is not None

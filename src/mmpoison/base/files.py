@@ -1,4 +1,4 @@
-"""Writes files and folders whole or not at all: under a temporary name next to the target, then renamed."""
+"""Writes files and folders atomically: under a temporary name next to the target, then renames them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmpoison._version import __version__
 from mmpoison.base.phrasing import one_line
 from mmpoison.errors import AlreadyDone, InputError, WorkStopped
 
-# -- Temporary files and folders that show whether the process that writes them is alive.
+# -- Temporary files and folders, locked so that others can see whether their writer is alive.
 
 
 if sys.platform == "win32":  # pragma: no cover
@@ -32,12 +32,12 @@ State = Literal["dead", "alive", "unknown"]
 
 _ANY = re.compile(r"\..+\.mmpoison-[a-z0-9_]{8}")
 _own: dict[Path, int] = {}
-"""Temporaries that exist or are about to, with the process that makes them; a forked child inherits the table."""
+"""Current and imminent temporaries, with the process that creates them. A forked child inherits this table."""
 _NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 
 
 def temporary_prefix(target: Path) -> str:
-    """Return the beginning of the names of a target's temporaries; eight letters or digits follow."""
+    """Return the name prefix of a target's temporaries; eight letters or digits follow it."""
     return f".{target.name}.mmpoison-"
 
 
@@ -51,17 +51,17 @@ def temporaries_of(target: Path) -> list[Path]:
 
 
 def is_temporary(name: str, target: Path) -> bool:
-    """Return whether a file or folder next to a target is named like its temporaries."""
+    """Check whether a file or folder next to a target is named like one of its temporaries."""
     prefix = temporary_prefix(target)
     return name.startswith(prefix) and bool(re.fullmatch(r"[a-z0-9_]{8}", name[len(prefix) :]))
 
 
 @contextmanager
 def owned_temporary(target: Path, *, folder: bool) -> Iterator[Path]:
-    """Yield a new temporary next to a target, locked until the block ends; then it is removed if it still exists.
+    """Yield a new temporary next to a target, locked until the block ends and then removed if it still exists.
 
     Args:
-        target: The path that it will become; its folder exists.
+        target: The final path; its folder exists.
         folder: Make a folder instead of a file.
     """
     path, handle = _make(target, folder=folder)
@@ -74,10 +74,10 @@ def owned_temporary(target: Path, *, folder: bool) -> Iterator[Path]:
 
 
 def remove_own() -> None:
-    """Remove this process's temporaries, before it ends.
+    """Remove this process's temporaries before it exits.
 
-    A signal raises its exception between any two instructions, so also after a temporary was made and before the block
-    that removes it.
+    A signal may raise its exception between any two instructions, so also between the creation of a temporary and the
+    block that removes it.
     """
     for path, owner in list(_own.items()):
         if owner == os.getpid():
@@ -86,16 +86,16 @@ def remove_own() -> None:
 
 
 def remove_dead(target: Path) -> list[Path]:
-    """Remove what dead writers of a target left next to it.
+    """Remove temporaries that dead writers left next to a target.
 
     Returns:
-        The temporaries of writers that live.
+        Temporaries of live writers.
     """
     return [path for path in temporaries_of(target) if _cleared(path) == "alive"]
 
 
 def remove_all_dead(folder: Path) -> None:
-    """Remove what dead writers of any target left in a folder and its sub-folders."""
+    """Remove temporaries that dead writers of any target left in a folder and its sub-folders."""
     for place, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             if _ANY.fullmatch(name):
@@ -105,10 +105,10 @@ def remove_all_dead(folder: Path) -> None:
 
 @contextmanager
 def one_at_a_time(folder: Path, patience: float = 2.0) -> Iterator[None]:
-    """Keep other processes out of a short block about a folder's entries, if the file system has locks.
+    """Exclude other processes while a short block changes a folder's entries, if the file system supports locks.
 
     Args:
-        folder: The folder; it is locked itself, no file is made.
+        folder: The folder, which is locked itself; no lock file is created.
         patience: Seconds after which the block runs without the lock.
     """
     import time
@@ -128,8 +128,8 @@ def lock(handle: int) -> State:
     """Try to lock an open file or folder.
 
     Returns:
-        `dead` if no process had the lock, so that this one has it now; `alive` if another has it; `unknown` if the
-        file system has no locks.
+        `dead` if no process had the lock, so this one now holds it; `alive` if another process has it; `unknown` if the
+        file system does not support locks.
     """
     if fcntl is None:  # pragma: no cover
         return "unknown"
@@ -141,7 +141,7 @@ def lock(handle: int) -> State:
 
 
 def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
-    """Make a temporary that only its owner can read, and lock it."""
+    """Create a temporary that only its owner can read, and lock it."""
     while True:
         path = target.parent / f"{temporary_prefix(target)}{secrets.token_hex(4)}"
         _own[path] = os.getpid()
@@ -154,16 +154,16 @@ def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
         except FileNotFoundError:
             if not (folder and target.parent.is_dir()):
                 raise
-            continue  # before it was opened, another writer removed it as a dead one's
+            continue  # another writer took it for a dead writer's and removed it before it was opened
         if lock(handle) != "alive" and _is_at(handle, path):
             return path, handle
         os.close(handle)
 
 
 def _cleared(path: Path) -> State:
-    """Remove a temporary whose writer is dead; returns whether that was so."""
+    """Remove a temporary if its writer is dead; return whether it was."""
     try:
-        # never follow a link, and never wait for the other end of a pipe
+        # never follow a link, and never block on a pipe
         handle = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
     except OSError:
         return "unknown"
@@ -192,37 +192,37 @@ def _remove(path: Path) -> None:
 
 
 RECORD_FILE = ".mmpoison.json"
-"""In an output folder: records which command made it (see `outputs`)."""
+"""File in an output folder that records the command that made it (see `held_output`)."""
 
 held_records: dict[Path, str] = {}
-"""Outputs that a command of this process has locked, and the content of the `RECORD_FILE` that each will get."""
+"""Outputs locked by this process, with the content of each one's future `RECORD_FILE`."""
 
 
 class DiskFull(WorkStopped):
-    """No room for a file: the disk is full, a quota is used up, or a system limit is reached."""
+    """No space for a file: the disk is full, a quota is exhausted, or a system limit is reached."""
 
 
 @contextmanager
 def atomic_file(target: Path, *, durable: bool = False, renames: bool = False) -> Iterator[Path]:
-    """Yield a temporary path next to `target`; when the block ends without error, it becomes `target`.
+    """Yield a temporary path next to `target`, and rename it to `target` when the block ends without error.
 
     Args:
         target: The file.
-        durable: Return only when the file is on the disk, so that it survives a loss of power.
-        renames: The path is written by a library that makes its own temporary next to it (safetensors): it gets its own
-            folder, so that a killed process leaves nothing.
+        durable: Return only after the file is on disk, so that it survives a power failure.
+        renames: The writing library creates its own temporary next to the path (safetensors). The path gets its own
+            folder, so that a killed process leaves nothing behind.
 
     Raises:
-        DiskFull: If there is no room, whatever library was writing.
+        DiskFull: If there is no space, whichever library was writing.
     """
-    refuse_special(target)  # the file would replace it
+    refuse_special(target)  # the rename would replace the link
     with refused_without_room(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_dead(target)
         with owned_temporary(target, folder=renames) as owned:
             temporary = owned / target.name if renames else owned
             yield temporary
-            # only the owner can read temporaries; results get the usual permissions of the user's files
+            # only the owner can read temporaries; results get the user's default permissions
             temporary.chmod(0o666 & ~_umask())
             if durable:
                 _sync(temporary)
@@ -232,12 +232,12 @@ def atomic_file(target: Path, *, durable: bool = False, renames: bool = False) -
 
 
 def occupied_by_others(owner: Path) -> bool:
-    """Return whether a folder holds files although `owner`, the file that is always written first, is missing.
+    """Check whether a folder contains files although `owner`, the file that is always written first, is missing.
 
     Args:
-        owner: The file that is written before any other in its folder.
+        owner: The file that is written before all others in its folder.
     """
-    # listed once: a process that is being killed may write it between two listings
+    # list once: another process may write it between two listings
     there = list(owner.parent.iterdir()) if owner.parent.is_dir() else []
     return owner not in there and not all(is_temporary(path.name, owner) for path in there)
 
@@ -258,13 +258,13 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to `target`; when the block ends without error, it becomes `target`.
+    """Yield a temporary folder next to `target`, and rename it to `target` when the block ends without error.
 
     Leftovers of killed writers of the same target are removed.
 
     Raises:
         InputError: If `target` exists and is not empty, or another process is writing it.
-        DiskFull: If there is no room, whatever library was writing.
+        DiskFull: If there is no space, whichever library was writing.
     """
     refuse_occupied(target)
     with refused_without_room(target):
@@ -277,10 +277,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def refuse_live_writers(target: Path) -> None:
-    """Remove what dead writers of a folder left; refuse if a live one is in another process.
+    """Remove leftovers of dead writers of a folder; refuse if another process is writing it.
 
     Raises:
-        InputError: If one is alive.
+        InputError: If another process is writing the folder.
     """
     if remove_dead(target) and target.absolute() not in held_records:
         raise InputError(
@@ -292,7 +292,7 @@ def publish_folder(folder: Path, target: Path) -> None:
     """Rename a finished folder to its final name.
 
     Raises:
-        InputError: If another process has written the target in the meantime; its result is not replaced.
+        InputError: If another process wrote the target meanwhile; its result is not replaced.
     """
     if (record := held_records.get(target.absolute())) is not None:
         (folder / RECORD_FILE).write_text(record, encoding="utf-8")
@@ -313,10 +313,10 @@ def publish_folder(folder: Path, target: Path) -> None:
 
 @contextmanager
 def refused_without_room(target: Path) -> Iterator[None]:
-    """Turn any library's "no room" error in the block into one line.
+    """Convert any library's "disk full" error in the block to a one-line `DiskFull`.
 
     Raises:
-        DiskFull: If there is no room.
+        DiskFull: If there is no space.
     """
     try:
         yield
@@ -346,7 +346,7 @@ _NAMED = {
 
 
 def no_room(error: BaseException) -> str | None:
-    """Say why there was no room for a file, and what to do; None if the error is about something else.
+    """Explain why there is no space for a file, and what to do. Return None for any other error.
 
     Libraries raise it differently: safetensors as its own error, NumPy as an `OSError` without a number, torch as a
     `RuntimeError`.
@@ -366,7 +366,7 @@ def no_room(error: BaseException) -> str | None:
 
 
 def no_memory(error: BaseException) -> bool:
-    """Return whether an error says that there is no memory, of the machine or of a GPU."""
+    """Check whether an error means that the machine or a GPU is out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
@@ -378,7 +378,7 @@ def no_memory(error: BaseException) -> bool:
 
 
 def refuse_occupied(target: Path) -> None:
-    """Refuse an output folder that is not empty, so that nothing is ever overwritten."""
+    """Refuse a non-empty output folder, so that nothing is ever overwritten."""
     if not target.name:
         raise InputError(f"{target}: not a folder name: give a new folder with --out")
     refuse_special(target)
@@ -389,7 +389,7 @@ def refuse_occupied(target: Path) -> None:
 
 
 def write_json(target: Path, value: Any, default: Callable[[Any], object] | None = None) -> None:
-    """Write a value as indented JSON, whole or not at all; `default` turns what JSON cannot hold into what it can."""
+    """Write a value as indented JSON, atomically. `default` converts values that JSON cannot represent."""
     with atomic_file(target) as temporary:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=default)
         text += "\n"
@@ -398,7 +398,7 @@ def write_json(target: Path, value: Any, default: Callable[[Any], object] | None
 
 
 def plain_name(value: Any) -> str:
-    """Turn a value into a part of a file name.
+    """Convert a value to part of a file name.
 
     >>> plain_name(["sheep2aeroplane", "sofa2bird"]), plain_name(1e-4), plain_name(None), plain_name("a b/c")
     ('sheep2aeroplane+sofa2bird', '0.0001', 'none', 'a_b_c')
@@ -419,10 +419,10 @@ _SPECIAL |= dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse a path that can block for ever or has no end: a named pipe, a socket or a device.
+    """Refuse a path that may block forever or never end: a named pipe, a socket or a device.
 
     Raises:
-        InputError: If it is one. A missing path passes: opening it gives the error.
+        InputError: If the path is one of these. A missing path passes, because opening it raises the error.
     """
     try:
         mode = path.stat().st_mode
@@ -432,23 +432,22 @@ def refuse_special(path: Path) -> None:
         raise InputError(f"{path}: is {kind}, not a regular file: give a regular file")
 
 
-# -- The YAML in front of a card (README.md), by which Hugging Face's hub knows what a model or a data set
-# is.
+# -- The YAML front matter of a card (README.md), with which Hugging Face's hub indexes a model or data set.
 
 
 FENCE = "---"
 
 TAGS = ("mmpoison", "data-poisoning")
-"""Tags of every card; a poisoned model or data set also has the next one."""
+"""Tags of every card. A poisoned model or data set has one more."""
 POISONED_TAG = "poisoned"
 
 
 def front_matter(poisoned: bool, **fields: Any) -> str:
-    """Return the lines in front of a card, with a line break behind them.
+    """Return a card's front matter, ending with a line break.
 
     Args:
-        poisoned: Whether it is tagged as poisoned.
-        **fields: Keys of the hub's metadata; None leaves one out.
+        poisoned: Whether to tag it as poisoned.
+        **fields: Keys of the hub's metadata; None omits a key.
 
     >>> print(front_matter(True, library_name="open_clip", license=None), end="")
     ---
@@ -459,7 +458,7 @@ def front_matter(poisoned: bool, **fields: Any) -> str:
     - poisoned
     ---
     """
-    import yaml  # only here: every command imports this file at its start
+    import yaml  # imported here because every command imports this file when it starts
 
     given = {key: value for key, value in fields.items() if value is not None}
     given["tags"] = [*TAGS, *([POISONED_TAG] if poisoned else [])]
@@ -468,7 +467,7 @@ def front_matter(poisoned: bool, **fields: Any) -> str:
 
 
 def without_front_matter(text: str) -> str:
-    """Return a card without what stands in front of it.
+    """Return a card without its front matter.
 
     >>> without_front_matter("---\\nlicense: mit\\n---\\n# Photos\\n")
     '# Photos\\n'
@@ -476,20 +475,20 @@ def without_front_matter(text: str) -> str:
     return re.sub(r"\A---[ \t]*\n(.*\n)*?---[ \t]*(\n+|\Z)", "", text)
 
 
-# -- Output folders: each belongs to one command at a time, and records which command made it.
+# -- Output folders: one command at a time writes each, and a record names the command that made it.
 
 
 _STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def refuse_address(out: str | Path) -> None:
-    """Refuse an address of an object store as an output: it would become a folder that is called `s3:`.
+    """Refuse an object store address as an output: it would create a folder called `s3:`.
 
     Args:
-        out: The folder, as text or as a path, in which `//` is `/`.
+        out: The folder, as text, or as a path, in which `//` became `/`.
 
     Raises:
-        InputError: If it is an address.
+        InputError: If the folder is such an address.
     """
     if _STORE.match(str(out)):
         raise InputError(
@@ -510,8 +509,8 @@ def held_output(
         work: Folder of the command's unfinished work; if the output is finished, leftovers there are removed.
 
     Raises:
-        AlreadyDone: If the same command has made it before.
-        InputError: If it contains anything else, or another process is writing it.
+        AlreadyDone: If the same command made it before.
+        InputError: If the folder has any other content, or another process is writing it.
     """
     record = output_record(made_by)
     check_output(target, record, work=work)
@@ -542,19 +541,19 @@ def check_output(target: Path, record: str, *, work: Path | None = None) -> None
         work: As for `held_output`.
 
     Raises:
-        AlreadyDone: If the same command has made it before.
-        InputError: If it contains anything else.
+        AlreadyDone: If the same command made it before.
+        InputError: If the folder has any other content.
     """
     made = target / RECORD_FILE
     try:
         refuse_occupied(target)
         return
     except InputError as error:
-        # asked first: a folder that appears meanwhile has its record
+        # check first: a folder that appears meanwhile has its record
         occupied = error
     with suppress(OSError):
         if made.is_file() and made.read_bytes() == record.encode():
-            # leftovers of a process that was killed after the folder had got its name
+            # leftovers of a process that was killed after renaming the folder
             remove_dead(target)
             if work is not None:
                 shutil.rmtree(work, ignore_errors=True)
@@ -563,7 +562,7 @@ def check_output(target: Path, record: str, *, work: Path | None = None) -> None
 
 
 def output_record(made_by: Mapping[str, Any]) -> str:
-    """Make the record of the command that made an output: a digest, without paths or options in plain text."""
+    """Create the record of a command that makes an output: a digest, without paths or options in plain text."""
     value = {"tool_version": __version__, **made_by}
     text = json.dumps(value, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
@@ -571,13 +570,13 @@ def output_record(made_by: Mapping[str, Any]) -> str:
 
 
 def input_state(path: Path, *, without: Path | None = None) -> str:
-    """Digest the names, sizes and modification times of a file, or of all files in a folder; nothing is opened.
+    """Digest name, size and modification time of a file, or of all files in a folder, without opening them.
 
-    The ctime is left out: an output with hard links to images of the folder changes it.
+    The ctime is left out because an output with hard links to the folder's images changes it.
 
     Args:
         path: The input.
-        without: An output, which may be inside the folder: it and the temporary files next to it are left out.
+        without: An output inside the folder, to leave out together with its temporary files.
     """
     digest = hashlib.sha256(os.fsencode(path.absolute()))
     for name, state in _states(path, None if without is None else without.absolute()):

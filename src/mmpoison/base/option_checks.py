@@ -15,23 +15,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _VALUES = {"int", "float", "bool", "Sequence", "Mapping", "Any"}
-"""Types of parameters that are neither names nor paths nor objects of mmpoison."""
+"""Types of parameters that are not names, paths or objects of mmpoison."""
 
 
 def check_whole(
     name: str, value: int, least: int, most: int, wanted: str = "a whole number"
 ) -> int:
-    """Refuse a value that is not a whole number in a range, and return it otherwise.
+    """Return a value if it is a whole number in a range; refuse it otherwise.
 
     Args:
         name: Name of the option.
         value: Its value.
         least: Smallest value.
         most: Largest value.
-        wanted: What it should be, for the message.
+        wanted: Description of valid values, for the message.
 
     Raises:
-        InputError: If it is not.
+        InputError: If the value is invalid.
     """
     if type(value) is not int or not least <= value <= most:
         raise InputError(f"{name} {value!r:.40} is not {wanted} from {least} to {most:,}")
@@ -39,10 +39,10 @@ def check_whole(
 
 
 def check_seed(seed: object) -> None:
-    """Refuse what is not a whole number from 0, of Python or of NumPy, in 64 bits.
+    """Refuse a seed that is not a whole number from 0 (Python or NumPy) in 64 bits.
 
     Raises:
-        InputError: If it is not.
+        InputError: If the value is invalid.
     """
     whole = int(seed) if isinstance(seed, Integral) else -1
     if isinstance(seed, bool) or not 0 <= whole < 1 << 63:
@@ -50,14 +50,14 @@ def check_seed(seed: object) -> None:
 
 
 def check_name(name: str, value: object) -> None:
-    """Refuse an argument that can be no name, no path and no object of mmpoison.
+    """Refuse an argument that cannot be a name, a path or an object of mmpoison.
 
     Args:
         name: Name of the parameter.
         value: Its value.
 
     Raises:
-        InputError: If it is an empty text, None, a number, bytes or another plain value.
+        InputError: If it is an empty text, None, a number, bytes or any other plain value.
     """
     plain = type(value).__module__ == "builtins" and not isinstance(value, str)
     if plain or (isinstance(value, str) and not value.strip()):
@@ -67,13 +67,13 @@ def check_name(name: str, value: object) -> None:
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function of the Python API to refuse wrong seeds, names and paths before anything is loaded."""
+    """Decorate a function of the Python API to refuse invalid seeds, names and paths before loading anything."""
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
-            # as it is written: most of the types are imported for type checkers alone
+            # annotations as text: most types are imported only for type checkers
             kinds = set(re.findall(r"\w+", str(signature.parameters[name].annotation)))
             if value is None and "None" in kinds:
                 continue

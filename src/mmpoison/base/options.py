@@ -1,4 +1,4 @@
-"""Declares the options of a plug-in once: a class whose fields say type, range and meaning, which pydantic checks.
+"""Declares a plug-in's options once: a class whose fields give type, range and meaning, checked by pydantic.
 
 ```python
 @DEFENSES.register("local-density")
@@ -7,8 +7,8 @@ class LocalDensity(ScoreFilter):
     k: Annotated[int, Field(ge=1, description="neighbours that count")] = 16
 ```
 
-The constructor, recipes, `--set`, `mmpoison defenses`, the help and the page of contracts read the fields. A plug-in of
-another package may as well be a plain class with a constructor and a mapping `parameters`.
+The constructor, recipes, `--set`, `mmpoison defenses`, the help and the page of contracts use these fields. A plug-in
+of another package may also be a plain class with a constructor and a mapping `parameters`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mmpoison.errors import InputError
 T = TypeVar("T")
 
 MOST = 10**12
-"""The largest count that an option takes; the data limit it further."""
+"""Largest count that an option accepts; the data limit it further."""
 
 _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -37,20 +37,20 @@ def _listed(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of NumPy as one of Python."""
+    """Convert a NumPy number to a Python number."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 Listed = Annotated[T, BeforeValidator(_listed)]
-"""A list, for which one text alone may be given."""
+"""A list; a single text is accepted as a list of one."""
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
 def options(cls: type[T]) -> type[T]:
-    """Make a class with annotated fields a pydantic dataclass, whose fields are given by name.
+    """Turn a class with annotated fields into a pydantic dataclass with keyword-only fields.
 
-    A wrong value is an `InputError` of one line that begins with the option. The attribute `parameters` has the
-    description of each field, after those of the base class, unless the class has its own.
+    An invalid value raises an `InputError`, one line that begins with the option. The attribute `parameters` describes
+    each field, after those of the base class, unless the class defines its own.
     """
     own = vars(cls).get("parameters")
     inherited: Mapping[str, str] = getattr(cls, "parameters", {})
@@ -60,7 +60,7 @@ def options(cls: type[T]) -> type[T]:
 
     @wraps(plain)
     def checked(self: Any, *given: Any, **named: Any) -> None:
-        before = vars(self).copy()  # of a subclass that sets its own attributes first
+        before = vars(self).copy()  # a subclass may set its own attributes first
         try:
             plain(self, *map(_plain, given), **{n: _plain(value) for n, value in named.items()})
         except ValidationError as error:
@@ -79,7 +79,7 @@ def options(cls: type[T]) -> type[T]:
 
 
 def first_problem(error: ValidationError) -> InputError:
-    """Return the first thing that is wrong with some options, on one line: the option, its value, what is needed."""
+    """Describe the first invalid option in one line: its name, its value and what is needed."""
     problem = error.errors(include_url=False)[0]
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
@@ -91,16 +91,16 @@ def first_problem(error: ValidationError) -> InputError:
 def check_options(
     given: Iterable[str], known: Collection[str], whose: str, where: str = ""
 ) -> None:
-    """Refuse the name of an option that there is not; the message has the nearest one.
+    """Refuse unknown option names. The message suggests the nearest known name.
 
     Args:
         given: Names.
         known: The names that exist.
-        whose: Whose options they are, for the message.
-        where: Prefix of an option's name in the message.
+        whose: The owner of the options, for the message.
+        where: Prefix for option names in the message.
 
     Raises:
-        InputError: If one is not known.
+        InputError: If a name is unknown.
     """
     for name in given:
         if name not in known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def count_of(count: int, what: str, several: str | None = None) -> str:
-    """Write a number of things, singular or plural.
+    """Format a count with its noun, singular or plural.
 
     >>> count_of(1, "image"), count_of(1200, "image"), count_of(2, "class", "classes")
     ('1 image', '1,200 images', '2 classes')
@@ -13,7 +13,7 @@ def count_of(count: int, what: str, several: str | None = None) -> str:
 
 
 def file_size(count: int) -> str:
-    """Write a number of bytes.
+    """Format a number of bytes.
 
     >>> file_size(2_500_000), file_size(12_300_000_000)
     ('2.5 MB', '12.3 GB')
@@ -22,7 +22,7 @@ def file_size(count: int) -> str:
 
 
 def capitalized(text: str) -> str:
-    """Write the first letter large, and nothing else otherwise.
+    """Capitalise the first letter only.
 
     >>> capitalized("the poison of Hit@5"), capitalized("")
     ('The poison of Hit@5', '')
@@ -40,7 +40,7 @@ def one_line(text: str) -> str:
 
 
 def printable_line(text: str) -> str:
-    r"""Make one line of a text for the terminal: unprintable characters and runs of spaces become one space.
+    r"""Convert text to one line for the terminal: unprintable characters and runs of spaces become one space.
 
     >>> printable_line("a\x1b[31mb\n  c")
     'a [31mb c'
@@ -49,7 +49,7 @@ def printable_line(text: str) -> str:
 
 
 def count_phrase(count: int, what: str) -> str:
-    """Write how many there are, as the beginning of a sentence.
+    """Format a count as the beginning of a sentence.
 
     >>> count_phrase(1, "image"), count_phrase(1200, "image")
     ('1 image is', '1,200 images are')

@@ -1,6 +1,6 @@
-"""Which of several processes this is, and how many cores it may use, known before anything heavy is imported.
+"""Process rank, core count and compute device, available before heavy imports.
 
-`torchrun` and `accelerate launch` set it in the environment.
+`torchrun` and `accelerate launch` set rank and process count in the environment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def process_count() -> int:
 
 
 def is_main_process() -> bool:
-    """Return whether this process is the one that writes results."""
+    """Check whether this process writes the results."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -45,8 +45,8 @@ def cores() -> int:
 def without_main_script() -> Iterator[None]:
     """Start worker processes that do not import the user's script, while the block runs.
 
-    A process that is started by `spawn` imports the main script. One that calls mmpoison outside of
-    `if __name__ == "__main__":` would call it again in each worker.
+    A process started by `spawn` imports the main script. A script that calls mmpoison outside `if __name__ ==
+    "__main__":` would call it again in each worker.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -58,9 +58,9 @@ def without_main_script() -> Iterator[None]:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Compute matrix products of NumPy and SciPy with one thread while the block, or the decorated function, runs.
+    """Limit matrix products of NumPy and SciPy to one thread in a block or a decorated function.
 
-    On some processors the last bits of a product depend on the number of threads (OpenBLAS, Haswell kernels).
+    On some processors the last bits of a product depend on the thread count (OpenBLAS, Haswell kernels).
     """
     import scipy.linalg  # noqa: F401 - its BLAS is a library of its own, which must be there to be limited
     from threadpoolctl import threadpool_limits
@@ -70,7 +70,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def begin_worker(parent: int) -> None:
-    """Prepare a worker process: it ignores Ctrl-C, and it ends when its parent has died.
+    """Prepare a worker process to ignore Ctrl-C, and to exit when its parent dies.
 
     Args:
         parent: The parent's process id.
@@ -86,7 +86,7 @@ def _end_with(parent: int) -> None:
 
 
 def end_processes() -> None:
-    """Leave the process group; otherwise one process may abort while another still works."""
+    """Leave the process group. Otherwise one process may abort while another is still working."""
     if process_count() > 1 and "torch" in sys.modules:
         import torch.distributed as dist
 
@@ -99,14 +99,14 @@ def end_processes() -> None:
 
 CUDA_GPUS, HIP_GPUS = "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"
 MIG = "MIG-"
-"""How the id of a part of a GPU begins."""
+"""Prefix of the id of a GPU partition."""
 
 
 def gpu_number(name: str) -> int | None:
-    """Return the N of `cuda:N`, None of another device.
+    """Return the N of `cuda:N`, or None for any other device.
 
     Raises:
-        InputError: If the name is no device.
+        InputError: If the name is not a device.
 
     >>> gpu_number("cuda:2"), gpu_number("cuda")
     (2, None)
@@ -118,7 +118,7 @@ def gpu_number(name: str) -> int | None:
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """Return the device of a name.
+    """Return the device for a name.
 
     Args:
         name: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`. With several processes, `auto` and `cuda` give
@@ -149,10 +149,10 @@ def find_device(name: str = "auto") -> torch.device:
 
 
 def find_gpus(name: str = "auto") -> tuple[str, ...]:
-    """List the GPUs for the processes of a sweep, each of which computes on one; empty for the CPU.
+    """List the GPUs for a sweep, whose processes use one each; empty for the CPU.
 
-    A GPU is named as `CUDA_VISIBLE_DEVICES` names it: by its number, or as that variable has it now, which may be the
-    id of a GPU or of a part of one (MIG).
+    A GPU is named as in `CUDA_VISIBLE_DEVICES`: by number, or by the entry that the variable has now, which may be the
+    id of a GPU or of a partition (MIG).
 
     Args:
         name: As for `find_device`; `cuda:N` is that one GPU.
@@ -175,7 +175,7 @@ def find_gpus(name: str = "auto") -> tuple[str, ...]:
         gpus = tuple(str(number) for number in range(count))
     else:
         entries = [entry.strip() for entry in listed.split(",")]
-        # an entry that is no GPU ends the list; of parts of GPUs a process sees one, whatever their number
+        # an invalid entry ends the list; a process sees only one GPU partition, however many are listed
         gpus = tuple(entries if entries[0].startswith(MIG) else entries[:count])
     if chosen is None:
         return gpus
@@ -187,19 +187,19 @@ def find_gpus(name: str = "auto") -> tuple[str, ...]:
 
 
 def only_gpu(gpu: str) -> dict[str, str]:
-    """Return the environment of a process that sees one GPU, as `find_gpus` names it."""
+    """Return the environment for a process that sees only this GPU, named as by `find_gpus`."""
     import torch
 
     return {CUDA_GPUS: gpu, **({HIP_GPUS: gpu} if torch.version.hip else {})}
 
 
-# -- Makes a block that computes many gradients fast.
+# -- Speeds up a block that computes many gradients.
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _KEEP = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0}
 _USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 2**16}
-"""What the C library itself adapts to once a block of 32 MB was freed."""
+"""The value that the C library itself adapts to after a 32 MB block was freed."""
 
 _ALL_THREADS = 2
 """`omp_pause_hard` of OpenMP."""
@@ -210,11 +210,11 @@ _change = threading.Lock()
 
 @contextmanager
 def fast_gradients() -> Iterator[None]:
-    """Make the gradients of a block fast; afterwards all is as before.
+    """Speed up gradients in a block, and restore all settings afterwards.
 
-    Freed memory stays in the process: where the C library is glibc. Numbers below 1e-38 are zero: a peaked softmax
-    leaves them in every gradient, and a product of matrices with a twentieth of them takes a processor seven times as
-    long. Sums with larger numbers do not see them.
+    With glibc, freed memory stays in the process. Numbers below 1e-38 become zero: a peaked softmax leaves such numbers
+    in every gradient, and a matrix product in which 5% of the entries are that small takes seven times longer on a CPU.
+    Sums with larger numbers are unaffected.
     """
     import torch
 
@@ -240,7 +240,7 @@ def fast_gradients() -> Iterator[None]:
 
 
 def _flush(on: bool) -> None:
-    """Take subnormal numbers as zero or as they are: here, and in torch's threads, which end and start again."""
+    """Flush subnormal numbers to zero or not, here and in torch's threads, which are restarted."""
     import torch
     from threadpoolctl import ThreadpoolController
 

@@ -1,4 +1,4 @@
-"""How a long job says how far it is; `mmpoison.api.progress` shows it."""
+"""Progress callbacks of long jobs; `mmpoison.api.progress` displays them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
 ProgressFor = Callable[[str], Progress]
-"""Gives the callback of a named step."""
+"""Returns the callback for a named step."""
 
 StepProgress = Callable[[Any, Any], bool | None]
-"""An `OnStep` of `mmpoison.training`, whose types take torch: called after each step of a fine-tune."""
+"""Called after each step of a fine-tune: `OnStep` of `mmpoison.training`, without the types that need torch."""
 
 
 def silent(what: str) -> Progress:
@@ -21,7 +21,7 @@ def silent(what: str) -> Progress:
 
 
 class RunProgress(Protocol):
-    """A reporter of progress; the command line draws it."""
+    """A progress reporter, which the command line displays."""
 
     def say(self, message: str) -> None:
         """Show one line."""

@@ -45,17 +45,17 @@ def _number(value: object) -> float:
 
 
 Number = Annotated[float, PlainValidator(_number)]
-"""A number; a whole one stays whole, so that it is written as it was read."""
+"""A number. Whole numbers stay whole, so that they are written as they were read."""
 
 OrEmpty = Annotated[T, BeforeValidator(lambda value: {} if value is None else value)]
-"""A section that may be null, which reads as an empty one."""
+"""A section; null is read as an empty section."""
 
 
 class Record(BaseModel):
     """An object of a JSON file.
 
-    What was not computed is absent: it reads as the default, and it is not written. Keys that this version does not
-    know, of a newer one, are kept and written back. A known key with a value of another kind is refused.
+    Values that were not computed are absent: they read as the default and are not written. Unknown keys, from newer
+    versions, are preserved and written back. A known key with a value of the wrong kind is refused.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
@@ -71,7 +71,7 @@ class Record(BaseModel):
 
     @model_serializer(mode="wrap")
     def _in_order(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return the keys that were given, in their order: a file that was read is written to the same bytes."""
+        """Return the given keys in their order, so that a file that was read is written back to the same bytes."""
         found = handler(self)
         return {key: found[key] for key in self._keys}
 
@@ -83,13 +83,13 @@ class Record(BaseModel):
         return self.model_dump(by_alias=True)
 
     def __getitem__(self, key: str) -> Any:
-        """Return the value under a JSON key, such as `row["hit@10"]`; a KeyError where it is absent."""
+        """Return the value of a JSON key, such as `row["hit@10"]`. Raise KeyError if it is absent."""
         if key not in self._keys:
             raise KeyError(key)
         return getattr(self, _field_names(type(self)).get(key, key))
 
     def number(self, key: str) -> float | None:
-        """Return the number under a JSON key; None where there is none.
+        """Return the number of a JSON key, or None if there is none.
 
         >>> Record.of({"x": 2, "name": "a"}).number("x"), Record.of({"name": "a"}).number("name")
         (2.0, None)
@@ -101,14 +101,14 @@ class Record(BaseModel):
 
     @classmethod
     def of(cls, value: object, where: str | Path = "the record") -> Self:
-        """Build the record of plain JSON values; a record of this class is returned as it is.
+        """Build the record from plain JSON values. A record of this class is returned unchanged.
 
         Args:
             value: A JSON object.
             where: Its name in messages.
 
         Raises:
-            InputError: If it is no object, or a known key has a value of another kind; one line.
+            InputError: If the value is not an object, or a known key has a value of the wrong kind.
 
         Example:
             >>> Record.of([1], "metrics.json")
@@ -126,10 +126,10 @@ class Record(BaseModel):
 
         Args:
             file: The file.
-            change: Applied to its value first, such as `reporting.text.clean`.
+            change: Applied to the parsed JSON first, such as `reporting.text.clean`.
 
         Raises:
-            InputError: If it is missing, broken, or not such a record.
+            InputError: If the file is missing, broken, or not such a record.
         """
         return cls.of(change(read_json(file)), file)
 
@@ -144,7 +144,7 @@ class Record(BaseModel):
             change: As for `read`.
 
         Raises:
-            InputError: If it is missing, broken, or not such a list.
+            InputError: If the file is missing, broken, or not such a list.
         """
         value = change(read_json(file))
         if not isinstance(value, list):
@@ -154,12 +154,12 @@ class Record(BaseModel):
 
 @cache
 def _field_names(kind: type[Record]) -> dict[str, str]:
-    """JSON keys that are no names in Python, such as `hit@10`, to the names of their fields."""
+    """Map JSON keys that are not Python names, such as `hit@10`, to their field names."""
     return {f.alias: name for name, f in kind.model_fields.items() if f.alias is not None}
 
 
 def _first_problem(error: ValidationError) -> str:
-    """Where the first problem is and what is needed there, on one line."""
+    """Describe the first problem in one line: where it is, and what is needed."""
     found = error.errors(include_url=False, include_context=False)[0]
     place = one_line(".".join(str(part)[:60] for part in found["loc"]))
     if found["type"] == "missing":

@@ -1,8 +1,8 @@
 """The registry of plug-ins: attacks, defences, data sets and models.
 
-A plug-in is one file in its package that decorates one class or function; nothing else has to be edited. Where a name
-is looked up, the registry imports the one module whose source registers it; a list of all names needs every module. A
-plug-in may also be in another installed package, which names its module as an entry point:
+A plug-in is one file in its package that decorates a class or function; nothing else needs editing. To look up a name,
+the registry imports only the module whose source registers it; listing all names imports every module. A plug-in may
+also be in another installed package, which declares its module as an entry point:
 
 ```toml
 [project.entry-points."mmpoison.attacks"]
@@ -10,7 +10,7 @@ class-swap = "my_package.class_swap"
 ```
 
 Importing the module registers the plug-in under the name of the entry point. An unusable plug-in is reported in one
-line and left out; all others work. An error in a plug-in's own code is the plug-in's, and names it (`plugin_fault`).
+line and skipped; all others work. Errors raised by a plug-in's own code name the plug-in (`plugin_fault`).
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from mmpoison.errors import InputError, MmpoisonWarning
 T = TypeVar("T")
 
 LABORATORY = "mmpoison-lab"
-"""The package with the paper's tables and figures, the matrix, and the attacks and defences of other papers."""
+"""Name of the laboratory's package: paper tables and figures, the matrix, attacks and defences of other papers."""
 
 _REGISTERED: dict[str, str] = {}
-"""What each module outside of mmpoison has registered, for messages."""
+"""What each module outside mmpoison has registered, for messages."""
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Names to plug-ins of one kind, found in the modules of a package and of its sub-packages.
+    """A mapping from names to plug-ins of one kind, found in the modules of a package and its sub-packages.
 
     Args:
         kind: Kind of the plug-ins, for messages ("attack").
-        package: Dotted name of the package whose modules register themselves; empty if other packages alone do.
-        listed_by: The command that lists the names, if they are too many for a message.
-        group: Group of entry points for plug-ins of other installed packages; empty for none.
-        needs: Attributes that every plug-in of another package must have.
-        in_laboratory: Whether the laboratory has more of them, which a message about an unknown name says.
+        package: Dotted name of the package whose modules register plug-ins; empty if only other packages do.
+        listed_by: The command that lists the names, if a message cannot list them all.
+        group: Entry point group for plug-ins of other installed packages; empty for none.
+        needs: Attributes required of plug-ins of other packages.
+        in_laboratory: Whether the laboratory has more; messages about unknown names then say so.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Registry(Mapping[str, T], Generic[T]):
         self._discovered = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorate a plug-in to give it a name.
+        """Decorate a plug-in to register it under a name.
 
         Raises:
-            ValueError: If another plug-in already has the name.
+            ValueError: If the name is taken.
         """
 
         def decorate(item: T) -> T:
@@ -88,7 +88,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return decorate
 
     def _find(self, name: str) -> bool:
-        """Import what registers a name, or all modules; return whether the name is known."""
+        """Import the module that registers a name, or all modules; return whether the name is known."""
         if name not in self._items and not self._discovered:
             for module in self._modules_with(name):
                 importlib.import_module(module)
@@ -116,20 +116,20 @@ class Registry(Mapping[str, T], Generic[T]):
             package = importlib.import_module(self._package)
             for module in pkgutil.walk_packages(package.__path__, f"{self._package}."):
                 importlib.import_module(module.name)
-        # set before the plug-ins of other packages, which may look names up while they are imported
+        # set before importing plug-ins of other packages, which may look up names during import
         self._discovered = True
         for found in sorted(entry_points(group=self._group)) if self._group else []:
             self._load(found)
 
     def _load(self, found: EntryPoint) -> None:
-        """Import the module that an entry point names; report an unusable one, and undo its registrations."""
+        """Import an entry point's module. If it is unusable, report it and undo its registrations."""
         if found.name in self._unusable:
             return
         before = dict(self._items)
         try:
             found.load()
             self._check(found.name, before, found.module)
-        # a module of another package may raise anything while it is imported
+        # a foreign module may raise anything on import
         except (Exception, SystemExit) as error:
             self._items = before
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -141,7 +141,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _check(self, name: str, before: Mapping[str, T], module: str = "") -> None:
         new = {key: item for key, item in self._items.items() if key not in before}
-        # a module may register several, and is imported once
+        # a module may register several plug-ins, and is imported once
         if name not in new and (name not in before or _module_of(before[name]) != module):
             raise ValueError(f"its module registers no new {self.kind} named {name!r}")
         for key, item in new.items():
@@ -149,7 +149,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 raise ValueError(f"{key!r} has no attribute {missing[0]!r}")
 
     def __getitem__(self, name: str) -> T:
-        """Return the plug-in of a name; an unknown name is an `InputError` with the nearest one."""
+        """Return the plug-in with a name. An unknown name raises an `InputError` that suggests the nearest name."""
         if self._find(name):
             return self._items[name]
         self.refuse_unusable(name)
@@ -157,10 +157,10 @@ class Registry(Mapping[str, T], Generic[T]):
         raise InputError(message + (of_laboratory() if self._in_laboratory else ""))
 
     def refuse_unusable(self, name: str) -> None:
-        """Refuse the name of a plug-in that is installed but unusable, before the name is read in another way.
+        """Refuse the name of an installed but unusable plug-in, before the name is interpreted in another way.
 
         Raises:
-            InputError: Why it cannot be used.
+            InputError: If the plug-in is unusable; the message says why.
         """
         self._discover()
         if name in self._unusable and name not in self._items:
@@ -179,13 +179,13 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def plugin_fault(error: BaseException) -> str | None:
-    """Write one line about an error that was raised in a plug-in's package, or in a library that it called.
+    """Describe in one line an error raised in a plug-in's package, or in a library that it called.
 
     Args:
         error: Any exception.
 
     Returns:
-        The plug-in, its file and line, and the error; None if the error is that of mmpoison.
+        The plug-in, its file and line, and the error; None if the error comes from mmpoison.
     """
     packages = {_package(module) for module in _REGISTERED}
     own: list[tuple[str, str]] = []
@@ -204,7 +204,7 @@ def plugin_fault(error: BaseException) -> str | None:
 
 
 def of_laboratory() -> str:
-    """Return what a message about an unknown name ends with where the laboratory is not installed, which has more."""
+    """Return a hint for unknown-name messages if the laboratory, which has more plug-ins, is not installed."""
     if importlib.util.find_spec(LABORATORY.replace("-", "_")):
         return ""
     return (
@@ -228,13 +228,13 @@ def _origin(found: EntryPoint) -> str:
 def unknown_name(
     kind: str, name: str, known: Mapping[str, object] | list[str], listed_by: str = ""
 ) -> str:
-    """Write one line about a name that does not exist, with the nearest existing names.
+    """Describe an unknown name in one line, with the nearest known names.
 
     Args:
-        kind: The kind of thing that has the name.
+        kind: What the name is for, such as `class`.
         name: The given name.
-        known: The names that exist; one that is given twice is written once.
-        listed_by: A command that lists them, if they are too many for one line.
+        known: The known names; duplicates are written once.
+        listed_by: A command that lists them, if one line cannot.
 
     >>> unknown_name("class", "shep", ["sheep", "cow"])
     "unknown class 'shep': did you mean 'sheep'? known: cow, sheep"

@@ -1,6 +1,6 @@
 """Derives all random generators from a run's seed.
 
-Every use names its own stream, so that a new use does not change the numbers of the others.
+Every use has its own named stream, so a new use does not change the numbers of others.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from mmpoison.base.option_checks import check_seed
 
 
 def stream_key(stream: str) -> int:
-    """Return a 64-bit number for a stream's name, the same on every machine and Python."""
+    """Hash a stream's name to 64 bits, independently of machine and Python version."""
     return int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big")
 
 
 def seed_sequence(seed: int, stream: str) -> np.random.SeedSequence:
-    """Return the seed sequence of one named stream of a run's seed."""
+    """Return the seed sequence for one named stream of a run's seed."""
     check_seed(seed)
     return np.random.SeedSequence((seed, stream_key(stream)))
 

@@ -1,8 +1,7 @@
 """Reads untrusted text and JSON, with bounds on size, nesting and numbers.
 
-A small file can take gigabytes once it is parsed, crash the parser (nesting), or contain numbers that break later
-computations (400 digits, `1e999`, NaN). Such files are read only here, in `untrusted_yaml` and in `untrusted_csv`, so
-that each bound is in one place.
+A small file can take gigabytes when parsed, crash the parser (nesting), or contain numbers that break later
+computations (400 digits, `1e999`, NaN). All such files are read in this module, so that each bound is in one place.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from mmpoison.base.files import refuse_special
 from mmpoison.errors import InputError
 
 MAX_JSON_BYTES = 64 << 20
-"""Larger than any config, manifest, tokenizer or table of results; a list of pairs is read line by line."""
+"""Exceeds every config, manifest, tokenizer and table of results. Lists of pairs are read line by line instead."""
 MAX_LINE_BYTES = 4 << 20
-"""One line of JSON lines: an image with all its captions and columns."""
+"""Limit for one line of JSON lines: an image with all its captions and columns."""
 MAX_UNPACKED, UNPACKED_PER_BYTE = 256 << 20, 20
-"""Numbers that a file packs may take so much memory, and so much for each of its own bytes."""
+"""Limits on memory for a file's packed numbers: in total, and per byte of the file."""
 MAX_DEPTH = 64
-"""Levels of nesting; later code recurses over values, and Python allows about a thousand nested calls."""
+"""Most levels of nesting: later code recurses over values, and Python allows about a thousand nested calls."""
 MAX_INTEGER = 2**63
-"""Integers below it fit 64 bits, in NumPy and Arrow too."""
+"""Integers below this fit into 64 bits, also in NumPy and Arrow."""
 
 
 # -- text ------------------------------------------------------------------------------------------
@@ -43,7 +42,7 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
     """Read a whole file of bounded size.
 
     Raises:
-        InputError: If it is missing, no regular file, cannot be read, or holds more than `limit` bytes.
+        InputError: If the file is missing, not regular, unreadable, or larger than `limit` bytes.
     """
     with open_bytes(path) as stream:
         try:
@@ -56,10 +55,10 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
 
 
 def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
-    """Read a whole UTF-8 file of bounded size; a byte order mark is dropped.
+    """Read a whole UTF-8 file of bounded size, without its byte order mark.
 
     Raises:
-        InputError: As `read_bytes`, and if it is not UTF-8.
+        InputError: As `read_bytes`, or if the file is not UTF-8.
     """
     try:
         return read_bytes(path, limit).decode("utf-8-sig")
@@ -68,10 +67,10 @@ def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
 
 
 def plain_file(folder: Path, name: str) -> Path:
-    """Return the path of a file in an untrusted folder; refuse a link that points outside the folder.
+    """Return the path of a file in an untrusted folder; refuse links that lead out of the folder.
 
-    A link could present a file of this machine as part of the folder, and a copy of the folder would then contain that
-    file. The Hugging Face cache consists of links into its own repository, which are followed.
+    A link could make a file of this machine part of the folder, and a copy of the folder would then include that file.
+    The Hugging Face cache consists of links within its own repository, which are followed.
 
     Args:
         folder: The folder.
@@ -97,15 +96,15 @@ def plain_file(folder: Path, name: str) -> Path:
 
 
 def most_unpacked(size: int) -> int:
-    """Return how many bytes a packed file or a member of an archive may unpack to; `size` is what it takes packed."""
+    """Return the largest unpacked size, in bytes, for a packed file or archive member of `size` bytes."""
     return MAX_UNPACKED + UNPACKED_PER_BYTE * size
 
 
 def open_bytes(path: Path) -> BufferedReader:
-    """Open a regular file for reading, as `read_bytes` does for files that are read line by line.
+    """Open a regular file for reading line by line, with the checks of `read_bytes`.
 
     Raises:
-        InputError: If it is missing, no regular file, or cannot be opened.
+        InputError: If the file is missing, not regular, or cannot be opened.
     """
     refuse_special(path)
     try:
@@ -127,11 +126,10 @@ def file_digest(path: Path) -> str:
 
 
 def read_lines(path: Path, limit: int = MAX_LINE_BYTES) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their ends; a byte order mark is dropped.
+    """Yield the lines of a UTF-8 file with their line ends, without the byte order mark.
 
     Raises:
-        InputError: If it is missing, no regular file, cannot be read, is not UTF-8, or has a line of more than `limit`
-            bytes.
+        InputError: If the file is missing, not regular, unreadable, not UTF-8, or has a line longer than `limit` bytes.
     """
     with open_bytes(path) as stream:
         try:
@@ -142,10 +140,10 @@ def read_lines(path: Path, limit: int = MAX_LINE_BYTES) -> Iterator[str]:
 
 
 def decode_line(raw: bytes, where: str, *, first: bool = False) -> str:
-    """Decode one line; the byte order mark of a first line is dropped.
+    """Decode one line, without the byte order mark of a first line.
 
     Raises:
-        InputError: If it is not UTF-8.
+        InputError: If the line is not UTF-8.
     """
     try:
         return raw.decode("utf-8-sig" if first else "utf-8")
@@ -156,10 +154,10 @@ def decode_line(raw: bytes, where: str, *, first: bool = False) -> str:
 def bounded_lines(
     stream: BinaryIO, where: str | Path, limit: int = MAX_LINE_BYTES
 ) -> Iterator[bytes]:
-    """Yield the lines of a binary stream with their ends.
+    """Yield the lines of a binary stream with their line ends.
 
     Raises:
-        InputError: If a line is longer than `limit` bytes; no more of it is read.
+        InputError: If a line is longer than `limit` bytes; reading stops there.
     """
     number = 0
     while line := stream.readline(limit + 1):
@@ -199,7 +197,7 @@ def parse_json(text: str | bytes, where: str | Path) -> Any:
         where: Its name in messages.
 
     Raises:
-        InputError: If it is not JSON, nests deeper than `MAX_DEPTH`, or holds a number that is not finite.
+        InputError: If the text is not JSON, nests deeper than `MAX_DEPTH`, or contains a number that is not finite.
 
     Example:
         >>> parse_json('{"rank": 3}', "metrics.json")
@@ -236,7 +234,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-# made once: making one for each line of a file would take as long as the parsing
+# created once: creating one per line would take as long as parsing
 _DECODER = json.JSONDecoder(
     parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
 )
@@ -257,15 +255,15 @@ def _deeper_than(value: Any, limit: int) -> bool:
     return True
 
 
-# -- Reads untrusted CSV whole, as lists of labels are; tables of pairs are read by `datasets.formats.delimited`.
+# -- Reads whole untrusted CSV files, such as lists of labels. `datasets.formats.delimited` reads tables of pairs.
 
 
 MAX_CSV_BYTES = 256 << 20
-"""Five million lines with the path and the label of an image."""
+"""Enough for five million lines with an image's path and label."""
 
 
 def check_names(names: Iterable[str], where: str) -> None:
-    """Refuse a table with two columns of one name, of which one would be lost; an empty name is none.
+    """Refuse a table with two columns of the same name, because one would be lost. Empty names are allowed.
 
     Raises:
         InputError: If a name occurs twice, with or without spaces around it.
@@ -282,20 +280,20 @@ class BoundedRows(Iterator[dict[str, str]]):
     """The rows of a CSV file, as from `csv.DictReader` in strict mode.
 
     Args:
-        path: A UTF-8 file with commas between the fields; its first record names the columns.
+        path: A comma-separated UTF-8 file whose first record names the columns.
 
     Attributes:
-        line: Number of the last line that was read.
-        columns: Names of the columns, without white space around them.
+        line: Number of the last line read.
+        columns: Names of the columns, stripped of white space.
 
     Raises:
-        InputError: If the file is missing, not regular, too large, not UTF-8, not CSV, or has two columns of one name;
-            here or while it is read.
+        InputError: If the file is missing, not regular, too large, not UTF-8, not CSV, or has two columns of the same
+            name. Raised here or during reading.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # the line ends of every system, of old Macs too
+        # line ends of every system, including old Macs
         text = io.StringIO(read_text(path, MAX_CSV_BYTES), newline="")
         self._rows = csv.DictReader(text, strict=True)
         try:
@@ -307,7 +305,7 @@ class BoundedRows(Iterator[dict[str, str]]):
 
     @property
     def line(self) -> int:
-        """Number of the last line that was read."""
+        """Number of the last line read."""
         return self._rows.reader.line_num
 
     def __next__(self) -> dict[str, str]:
@@ -320,12 +318,12 @@ class BoundedRows(Iterator[dict[str, str]]):
         return InputError(f"{self._path} line {self.line}: broken CSV ({error})")
 
 
-# -- Reads untrusted YAML: plain values only, with bounds that are checked before anything is built.
+# -- Reads untrusted YAML: plain values only, and bounds are checked before values are built.
 
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_NODES = 100_000
-"""Values of a file with every alias expanded; nine lines of aliases can make a billion."""
+"""Most values in a file with every alias expanded: nine lines of aliases can expand to a billion."""
 
 
 def read_yaml(path: Path, limit: int = MAX_YAML_BYTES) -> Any:
@@ -344,11 +342,11 @@ def parse_yaml(text: str, where: str | Path) -> Any:
 
     Args:
         text: One YAML document.
-        where: What it is called in messages.
+        where: Its name in messages.
 
     Raises:
-        InputError: If it is not YAML, has another tag, nests deeper than `MAX_DEPTH`, contains itself, or holds more
-            than `MAX_YAML_NODES` values.
+        InputError: If the text is not YAML, uses other tags, nests deeper than `MAX_DEPTH`, contains itself, or has
+            more than `MAX_YAML_NODES` values.
 
     Example:
         >>> parse_yaml("seed: 3\\ndescription: 2001-99-99", "a recipe")
@@ -381,7 +379,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_scalar(self, node: Any) -> str:
         text: str = super().construct_scalar(node)
-        text.encode()  # half a surrogate pair is not text: it could not be written
+        text.encode()  # half a surrogate pair is not valid text and could not be written
         return text
 
     def construct_yaml_int(self, node: Any) -> int:
@@ -410,7 +408,7 @@ _PlainLoader.yaml_implicit_resolvers = {
 
 
 def _check_size(root: yaml.Node) -> None:
-    """Refuse a document that contains itself, or that is too large with every alias expanded."""
+    """Refuse a document that contains itself or is too large with every alias expanded."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
@@ -436,7 +434,7 @@ _EXPONENT = re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+")
 
 
 def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
-    """Read `training.epochs=2` as a dotted key and a YAML value.
+    """Parse `training.epochs=2` into a dotted key and a YAML value.
 
     >>> parse_changes(["training.epochs=2", "attack.mode=replace"])
     {'training.epochs': 2, 'attack.mode': 'replace'}
@@ -446,7 +444,7 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
             raise InputError(f"--set {assignment!r}: write KEY=VALUE, e.g. training.epochs=2")
-        changes.pop(key, None)  # of a key that is given again the last place counts too
+        changes.pop(key, None)  # a repeated key also moves to its last position
         changes[key] = _value_of(value, f"--set {assignment!r:.200}")
     return changes
 
@@ -463,14 +461,14 @@ def _value_of(text: str, where: str) -> Any:
         ) from None
 
 
-# -- Says what of untrusted data was left out.
+# -- Reports which parts of untrusted data were left out.
 
 
 class LeftOut(str):
-    """A line that says what of a table is left out, and why.
+    """A message line about rows left out of a table, and why.
 
     Attributes:
-        rows: Number of rows, or of captions of a row, that are left out; 0 for a remark. A plain `str` is one row.
+        rows: Number of rows, or of captions of a row, left out; 0 for a remark. A plain `str` counts as one row.
         broken: Whether a file could not be read to its end.
     """
 
@@ -485,10 +483,10 @@ class LeftOut(str):
 
     @classmethod
     def of(cls, line: str) -> LeftOut:
-        """Return the line itself, or a plain one as one row."""
+        """Return the line itself; convert a plain text to a line about one row."""
         return line if isinstance(line, LeftOut) else LeftOut(line)
 
 
 def broken_file(line: str) -> LeftOut:
-    """Return the line for a file that cannot be read to its end; how many rows are missing is not known."""
+    """Return the line for a file that cannot be read to its end. The number of missing rows is unknown."""
     return LeftOut(line, 0, broken=True)

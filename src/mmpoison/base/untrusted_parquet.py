@@ -1,4 +1,4 @@
-"""Bounds on what a Parquet file unpacks to, by its footer: a file of 40 kB can repeat one list four million times."""
+"""Bounds the unpacked size of a Parquet file by its footer: a 40 kB file can repeat one list four million times."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mmpoison.base.untrusted import most_unpacked
 from mmpoison.errors import InputError
 
 MAX_GROUP_BYTES = 4 << 30
-"""A row group is read as a whole, so it has to fit into memory."""
+"""Largest row group. Row groups are read whole, so they must fit into memory."""
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 _PLACE = 4
-"""A text or some bytes are read as a place in a dictionary (`text_leaves`)."""
+"""Bytes per text or byte string, which are read as an index into a dictionary (`text_leaves`)."""
 
 
 def refuse_packed(
@@ -25,7 +25,7 @@ def refuse_packed(
     columns: Sequence[str] | None = None,
     groups: Iterable[int] | None = None,
 ) -> None:
-    """Refuse row groups that take much more memory than the file takes on the disk, before they are decoded.
+    """Before decoding, refuse row groups that need much more memory than the file has bytes on disk.
 
     Args:
         metadata: Footer of the file, a `pyarrow.parquet.FileMetaData`.
@@ -35,8 +35,8 @@ def refuse_packed(
         groups: The row groups that are in memory at the same time; all by default.
 
     Raises:
-        InputError: If a row group is larger than `MAX_GROUP_BYTES`, or what is read unpacks to more than
-            `most_unpacked` of the size.
+        InputError: If a row group exceeds `MAX_GROUP_BYTES`, or the data to read unpack to more than `most_unpacked` of
+            the file size.
     """
     read = [
         (number, _WIDTHS.get(leaf.physical_type, max(_PLACE, leaf.length)))
@@ -61,8 +61,8 @@ def refuse_packed(
 def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
     """List the paths of the leaves of Parquet columns that hold bytes or text.
 
-    They are read as dictionaries: a value that a file of 5 kB says once and repeats a thousand times is in memory once,
-    where it would take 64 GB written out.
+    They are read as dictionaries, so a repeated value is in memory once. Expanded, a 5 kB file with one long value
+    repeated a thousand times could take 64 GB.
 
     Args:
         file: A `pyarrow.parquet.ParquetFile`.
@@ -73,11 +73,11 @@ def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
 
 
 def _leaves(schema: Any, columns: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
-    """Yield number and description of each leaf, of all columns or of some."""
+    """Yield index and description of each leaf, for all or some columns."""
     wanted = None if columns is None else set(columns)
     for number in range(len(schema)):
         leaf = schema.column(number)
-        # the path of a leaf is that of its column, and more
+        # a leaf's path begins with that of its column
         if wanted is None or not wanted.isdisjoint(
             accumulate(leaf.path.split("."), "{}.{}".format)
         ):

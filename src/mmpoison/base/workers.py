@@ -1,4 +1,4 @@
-"""The workers of a sweep: each does one task at a time in a process of its own, which caches what it has loaded."""
+"""The workers of a sweep. Each runs one task at a time in its own process, which caches loaded data and models."""
 
 from __future__ import annotations
 
@@ -35,32 +35,35 @@ Report = Callable[[str], None]
 
 
 class Task(Protocol):
-    """A piece of work that a worker does in its own process: a run, a piece of a matrix, a shard of a scan."""
+    """A unit of work for a worker process: a run, part of a matrix, or a shard of a scan."""
 
     @property
     def id(self) -> str:
-        """Its name among the tasks."""
+        """The task's name, unique among the tasks."""
         ...
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What it shares with other tasks, such as loaded data, and then a model: the longer the same, the more."""
+        """What it shares with other tasks, in order: for example data, then a model.
+
+        Longer common prefixes share more.
+        """
         ...
 
     @property
     def out(self) -> Path:
-        """The folder that it writes; two processes never do the same one at a time."""
+        """The output folder. Two processes never work on the same one at a time."""
         ...
 
     def run(self, shared: dict[str, Any], progress: RunProgress) -> None:
-        """Do the work, or nothing where it is done.
+        """Run the task, or do nothing if it is done.
 
         Args:
-            shared: What tasks of this worker share, such as loaded data; `threads` is there where it has a number.
+            shared: Objects shared by this worker's tasks, such as loaded data; includes `threads` if it is set.
             progress: Reports the progress.
 
         Raises:
-            InputError: If the input is to blame; another attempt would fail too.
+            InputError: If the input is at fault, so a retry would also fail.
         """
         ...
 
@@ -70,10 +73,10 @@ class Reply:
     """The outcome of a task.
 
     Attributes:
-        error: None if it is done; else why it is not, one line.
-        detail: Stack trace of what was not expected.
-        retry: Whether another attempt may go better: not where the input or a plug-in is to blame.
-        stops: Whether other tasks would meet it too: no room, no memory, a changed input, a process that was killed.
+        error: None if the task is done; else the reason in one line.
+        detail: Stack trace of an unexpected error.
+        retry: Whether a retry may succeed: not if the input or a plug-in is at fault.
+        stops: Whether other tasks would fail too: disk full, out of memory, changed input, a killed process.
     """
 
     error: str | None = None
@@ -88,32 +91,32 @@ DIED = Reply(
 
 
 class Worker(Protocol):
-    """A worker, as the sweep sees it: `LocalWorker`, or `RayWorker` on a cluster."""
+    """The interface of workers: `LocalWorker`, or `RayWorker` on a cluster."""
 
     at: str
-    """What its task is doing, for people."""
+    """What its task is doing, as text for display."""
 
     waits: bool
-    """Whether its task waits for a core that other workers hold."""
+    """Whether its task is waiting for a core held by other workers."""
 
     def submit(self, task: Task) -> None:
-        """Start a task; the one before it is done. A process that has died is replaced."""
+        """Start a task after the previous one is done. A dead process is replaced."""
 
     def reply(self) -> Reply | None:
-        """Return the reply of the task, or None if it is not done; updates `at`."""
+        """Return the task's reply, or None if it is not done; update `at`."""
 
     def stop(self) -> None:
         """End the worker."""
 
 
 class TaskRunner:
-    """Runs tasks in the worker's process."""
+    """Runs tasks in the worker process."""
 
     def __init__(self, threads: int | None) -> None:
         self._shared: dict[str, Any] = {} if threads is None else {"threads": threads}
 
     def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
-        """Run a task; only exceptions that end the process are raised."""
+        """Run a task. Only exceptions that end the process propagate."""
         try:
             with refused_without_room(task.out), _folder_lock(task.out):
                 task.run(self._shared, TaskProgress(report))
@@ -128,7 +131,7 @@ class TaskRunner:
 
 
 def _folder_lock(out: Path) -> Any:
-    """Return a lock on a run folder, which the system takes back from a process that dies."""
+    """Return a lock on a run folder, which the system releases if the process dies."""
     from filelock import FileLock
 
     locks = out.parent.parent / ".locks"
@@ -137,13 +140,13 @@ def _folder_lock(out: Path) -> Any:
 
 
 class TaskProgress:
-    """Reports in short what a task is doing."""
+    """Reports briefly what a task is doing."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
 
     def say(self, message: str) -> None:
-        """Drop the line: with many runs at a time it would not be read."""
+        """Drop the line: with many runs at a time nobody would read it."""
 
     def progress(self, what: str) -> Progress:
         """Report the step once."""
@@ -151,7 +154,7 @@ class TaskProgress:
         return silent(what)
 
     def training(self, what: str) -> StepProgress:
-        """Report every fifty steps of a training."""
+        """Report every fifty training steps."""
         self._report(what)
 
         def step(done: Any, encoder: Any) -> None:
@@ -162,11 +165,11 @@ class TaskProgress:
 
 
 def environment(threads: int, gpu: str | None = None) -> dict[str, str]:
-    """Return the environment of a worker process, set before torch is imported there.
+    """Return the environment of a worker process, which must be set before it imports torch.
 
     Args:
         threads: Of the process.
-        gpu: The one GPU that it sees, as `CUDA_VISIBLE_DEVICES` names it; None leaves what it inherits.
+        gpu: The only GPU it sees, named as in `CUDA_VISIBLE_DEVICES`; None inherits the environment's.
     """
     from mmpoison.base.files import cache_folder
 
@@ -181,7 +184,7 @@ def environment(threads: int, gpu: str | None = None) -> dict[str, str]:
 
 
 class ThisProcess:
-    """Does its tasks in the process that gives them, one after the other; a script that calls it needs no guard."""
+    """A worker that runs tasks in the calling process, one after another. Scripts need no `__main__` guard."""
 
     def __init__(self) -> None:
         self._runner = TaskRunner(None)
@@ -190,7 +193,7 @@ class ThisProcess:
         self.waits = False
 
     def submit(self, task: Task) -> None:
-        """Do a task."""
+        """Run a task."""
         self.at = task.id
         self._reply = self._runner(task)
 
@@ -203,11 +206,11 @@ class ThisProcess:
 
 
 class LocalWorker:
-    """A process on this machine, which gets its tasks through a pipe.
+    """A process on this machine, which receives tasks through a pipe.
 
     Args:
         threads: Of the process.
-        gpu: The one GPU that it sees, as `CUDA_VISIBLE_DEVICES` names it.
+        gpu: The only GPU it sees, named as in `CUDA_VISIBLE_DEVICES`.
     """
 
     def __init__(self, threads: int, gpu: str | None = None) -> None:
@@ -246,7 +249,7 @@ class LocalWorker:
         theirs.close()
 
     def reply(self) -> Reply | None:
-        """Return the reply of the task, or None if it is not done; updates `at`."""
+        """Return the task's reply, or None if it is not done; update `at`."""
         try:
             while self._pipe.poll():
                 received = self._pipe.recv()
@@ -281,12 +284,12 @@ def _work(pipe: Connection, threads: int, parent: int) -> None:
         pipe.send(runner(task, pipe.send))
 
 
-# -- Workers of a sweep on a Ray cluster: one actor each. Nothing is shared but the file system.
+# -- Workers of a sweep on a Ray cluster: one actor each. They share only the file system.
 
 
 LOCAL, AUTO = "local", "auto"
 KNOCK_S = 5.0
-"""How long a cluster may take to answer at its address; Ray itself tries for minutes."""
+"""Seconds that a cluster has to answer at its address; Ray itself tries for minutes."""
 
 
 def connect(address: str, workers: int, threads: int) -> None:
@@ -294,8 +297,8 @@ def connect(address: str, workers: int, threads: int) -> None:
 
     Args:
         address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
-        workers: How many workers there will be; a local cluster gets as many cores.
-        threads: Of each.
+        workers: Number of workers; also the number of cores of a local cluster.
+        threads: Threads per worker.
 
     Raises:
         InputError: If Ray is not installed, or there is no cluster.
@@ -321,7 +324,7 @@ def connect(address: str, workers: int, threads: int) -> None:
 
 
 def cluster_gpus(device: str) -> int:
-    """Count the GPUs of the cluster that workers may take; 0 if they compute on the CPU.
+    """Count the cluster's GPUs available to workers; 0 if they compute on the CPU.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
@@ -341,7 +344,7 @@ def cluster_gpus(device: str) -> int:
 
 
 def _knock(address: str) -> None:
-    """Refuse an address where nothing listens."""
+    """Refuse an address that does not answer."""
     parts = re.fullmatch(
         r"(?:ray://)?(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\s]+)):(?P<port>\d+)", address
     )
@@ -359,7 +362,7 @@ class RayWorker:
     """An actor of a Ray cluster.
 
     Args:
-        threads: Of its process, and the cores that Ray reserves for it.
+        threads: Threads of its process, and cores that Ray reserves for it.
         gpus: GPUs that Ray reserves for it; it sees no others.
     """
 
@@ -388,7 +391,7 @@ class RayWorker:
         self._reply = self._actor.do.remote(task)
 
     def reply(self) -> Reply | None:
-        """Return the reply of the task, or None if it is not done."""
+        """Return the task's reply, or None if it is not done."""
         import ray
 
         if self.waits and ray.wait([self._begun], timeout=0)[0]:
@@ -420,7 +423,7 @@ class RayWorker:
 
 class _Actor:
     def __init__(self, threads: int, folder: str) -> None:
-        # Ray starts processes where the node was started; relative paths are those of the driver's folder
+        # Ray starts processes in the node's folder; relative paths refer to the driver's
         with suppress(OSError):
             os.chdir(folder)
         self._runner = TaskRunner(threads)
@@ -432,7 +435,7 @@ class _Actor:
         return os.getpid()
 
 
-# -- Decides how many workers a sweep has, and where each computes.
+# -- Chooses the number of workers of a sweep and their devices.
 
 
 @dataclass(frozen=True)
@@ -440,12 +443,12 @@ class Placement:
     """The workers of a sweep.
 
     Attributes:
-        count: How many.
-        device: What each finds its device by (`find_device`), in its own process.
-        threads: Of each worker.
-        gpus: GPUs of this machine that the workers take in turn, as `CUDA_VISIBLE_DEVICES` names them; empty on the
-            CPU and on a cluster.
-        ray: Address of a Ray cluster whose workers do it, or `local`; None on this machine.
+        count: Number of workers.
+        device: Device name that each worker resolves in its own process (`find_device`).
+        threads: Threads per worker.
+        gpus: GPUs of this machine that workers take in turn, named as in `CUDA_VISIBLE_DEVICES`; empty on the CPU and
+            on a cluster.
+        ray: Address of a Ray cluster, or `local`; None runs on this machine without Ray.
         chosen: Whether the user chose the count.
     """
 
@@ -458,15 +461,15 @@ class Placement:
 
     @property
     def by_cluster(self) -> bool:
-        """Whether the number of workers is that of a cluster's GPUs, if it has any."""
+        """Whether the cluster's number of GPUs, if any, sets the number of workers."""
         return self.ray is not None and self.device != "cpu" and not self.chosen
 
     def gpu(self, worker: int) -> str | None:
-        """Return the GPU of a worker of this machine: its own, or shared where there are more workers than GPUs."""
+        """Return the GPU of a worker on this machine. Workers share GPUs if there are more workers than GPUs."""
         return self.gpus[worker % len(self.gpus)] if self.gpus else None
 
     def describe(self, tasks: int | None = None) -> str:
-        """Describe the workers for people; no more of them than tasks are counted.
+        """Describe the workers as text, counting no more workers than tasks.
 
         >>> Placement(4, "cuda", gpus=("0", "1")).describe()
         '4 workers on 2 GPUs'
@@ -481,16 +484,16 @@ class Placement:
 def place_workers(
     workers: int | None, device: str, *, threads: int = 1, ray: str | None = None
 ) -> Placement:
-    """Decide how many workers there are and where each computes; nothing is started.
+    """Choose the number of workers and their devices, without starting them.
 
     Args:
-        workers: How many; by default one for each GPU, or as many as this machine's cores can serve.
+        workers: Number of workers; by default one per GPU, or the number that this machine's cores can serve.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; on a cluster each worker finds its own.
-        threads: Of each worker.
+        threads: Threads per worker.
         ray: Address of a cluster, or None.
 
     Raises:
-        InputError: If there is no such device, or the number of a GPU is given for a cluster.
+        InputError: If there is no such device, or a GPU number is given for a cluster.
     """
     number = gpu_number(device)
     by_cores = workers or max(1, cores() // threads)
@@ -504,7 +507,7 @@ def place_workers(
     return Placement(by_cores, "cpu", threads, (), None, workers is not None)
 
 
-# -- Gives tasks to workers, and follows their progress.
+# -- Dispatches tasks to workers, and tracks their progress.
 
 
 POLL, SHOW_EVERY = 0.02, 0.5
@@ -516,9 +519,9 @@ class Failure:
 
     Attributes:
         run: Its id.
-        error: Why, one line.
-        tries: How many attempts there were.
-        detail: The stack trace, where the reason is not the user's input.
+        error: The reason, in one line.
+        tries: Number of attempts.
+        detail: The stack trace, unless the user's input is at fault.
         stops: As for `Reply`.
     """
 
@@ -535,10 +538,10 @@ class SweepState:
 
     Attributes:
         total: Runs in all.
-        found: Runs that were complete before.
-        done: Runs done now: id and seconds.
+        found: Runs that were already complete.
+        done: Runs finished now: id and seconds.
         failed: Runs that failed for good.
-        at: For each worker that is busy the task, and what it is doing.
+        at: For each busy worker, its task and what the task is doing.
     """
 
     total: int
@@ -549,7 +552,7 @@ class SweepState:
 
     @property
     def left(self) -> int:
-        """How many runs are neither done nor finally failed."""
+        """Number of runs that are neither done nor failed for good."""
         return self.total - self.found - len(self.done) - len(self.failed)
 
 
@@ -557,15 +560,15 @@ OnChange = Callable[[SweepState], None]
 
 
 def make_workers(placement: Placement, tasks: int, *, alone_here: bool = False) -> Sequence[Worker]:
-    """Make workers on this machine or on a Ray cluster.
+    """Create workers on this machine or on a Ray cluster.
 
     Args:
-        placement: How many, and where.
-        tasks: How many tasks there are; no more workers are made.
-        alone_here: A single worker that is on no cluster does its tasks in this process.
+        placement: Number of workers and their devices.
+        tasks: Number of tasks, the upper limit for workers.
+        alone_here: If there is a single worker and no cluster, run its tasks in this process.
 
     Raises:
-        InputError: If there is no such cluster, or it lacks a GPU that is asked for.
+        InputError: If there is no such cluster, or it lacks a requested GPU.
     """
     threads, ray = placement.threads, placement.ray
     count = max(1, min(placement.count, tasks))
@@ -582,7 +585,7 @@ def make_workers(placement: Placement, tasks: int, *, alone_here: bool = False) 
 
 
 def shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Return how long the common beginning of two groups is.
+    """Return the length of the common prefix of two groups.
 
     >>> shared(("data", "model"), ("data", "other")), shared(("data",), ())
     (1, 0)
@@ -592,12 +595,12 @@ def shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
 
 
 class Dispatch:
-    """Gives tasks to workers until all are done or have failed.
+    """Dispatches tasks to workers until all are done or have failed.
 
     Args:
         state: The progress, changed in place.
-        retries: How often a task is repeated that crashed or met an error of the machine.
-        on_change: Called with the state, twice a second and at each change.
+        retries: Number of retries for a task after a crash or a machine error.
+        on_change: Called with the state twice a second and at every change.
         on_failure: Called with all failures when there is a new one.
     """
 
@@ -628,7 +631,7 @@ class Dispatch:
                     worker.submit(task)
                     shown = 0.0
             if any(workers[number].waits for number in busy):
-                # a cluster with fewer cores than workers: who is idle gives the core back, else the task waits forever
+                # with fewer cores than workers, idle workers must return their core; otherwise the task waits forever
                 for number in set(range(len(workers))) - set(busy):
                     workers[number].stop()
             for number in list(busy):
@@ -644,10 +647,10 @@ class Dispatch:
             time.sleep(POLL)
 
     def _next(self, last: tuple[str, ...], groups: set[tuple[str, ...]]) -> Task:
-        """Choose the task that shares most with what the worker has loaded, and is of no other worker's group."""
+        """Choose the task that shares most with the worker's loaded data and is in no other worker's group."""
         chosen = min(
             self.waiting, key=lambda task: (-shared(task.group, last), task.group in groups)
-        )  # the first of these in the order of the tasks
+        )  # among equals, the first in task order
         self.waiting.remove(chosen)
         return chosen
 
@@ -684,17 +687,17 @@ def run_tasks(
     retries: int,
     on_change: OnChange,
 ) -> SweepState:
-    """Run the tasks of a folder that remain; what fails is listed in `failures.jsonl`.
+    """Run a folder's remaining tasks, and list failures in `failures.jsonl`.
 
     Args:
         tasks: The tasks.
         state: The progress, changed in place.
         out: The folder.
-        placement: Where they run.
-        claim: Writes what the folder is of, when it is certain that there are workers.
-        is_done: Whether the task of an id has its result, whatever was said of it.
-        retries: How often a task is repeated that crashed or met an error of the machine.
-        on_change: Called with the state, twice a second and at each change.
+        placement: The workers and their devices.
+        claim: Writes the folder's description, once workers are available.
+        is_done: Checks whether the task with an id has its result, whatever its reply.
+        retries: Number of retries for a task after a crash or a machine error.
+        on_change: Called with the state twice a second and at every change.
 
     Returns:
         The state at the end.
@@ -702,7 +705,7 @@ def run_tasks(
     Raises:
         InputError: If there is no such device or cluster.
     """
-    # a cluster that is not there is refused before anything is written
+    # refuse a missing cluster before writing anything
     crew = make_workers(placement, len(tasks)) if tasks else []
     claim()
 

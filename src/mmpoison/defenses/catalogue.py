@@ -1,4 +1,4 @@
-"""The Protocols of the four kinds of defences, the registry, and functions that build and apply a defence."""
+"""Protocols of the four kinds of defences, their registry, and functions that build and apply a defence."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ DefenseKind = Literal["pre-training", "in-training", "post-training", "check"]
 
 
 class Defense(Protocol):
-    """The description that every defence declares; its `apply` depends on its kind.
+    """The attributes that every defence declares. The signature of `apply` depends on the kind.
 
-    A pre-training defence is a `ScoreFilter`, an in-training one a `RobustTraining`, a post-training one a
-    `ModelRepair`, a check a `ModelCheck`.
+    A pre-training defence is a `ScoreFilter`, an in-training defence a `RobustTraining`, a post-training defence a
+    `ModelRepair`, and a check a `ModelCheck`.
 
     Attributes:
         name: Registered name.
-        kind: When it acts.
-        source: Where it was published.
+        kind: The stage at which it acts.
+        source: Its publication.
         summary: One line: what it does.
-        parameters: What can be set, by the name of the constructor's parameter, each with one line on what it trades.
-        cost: One line: what it costs in computation, in clean data, in quality.
+        parameters: Options, by constructor parameter, each with one line on its trade-off.
+        cost: One line: its cost in computation, clean data and quality.
     """
 
     name: ClassVar[str]
@@ -59,19 +59,19 @@ DEFENSES: Registry[type[Defense]] = Registry(
 
 
 class TrainingServices(TypedDict, total=False):
-    """Optional arguments of `finetune` that a run offers to each training inside a defence.
+    """Optional arguments of `finetune` that a run passes to training inside a defence.
 
-    A defence whose `apply` has `**services: Unpack[TrainingServices]`, or a parameter of one of these names, is given
-    them and passes them on to its (last) `finetune`. Without `checkpoints` it starts again after a kill; without
-    `on_step` it cannot be measured, or ended, before it is done. One that takes `on_step` returns the model of the last
-    step as it is: what changes weights after the last step does without.
+    A defence receives them if its `apply` has `**services: Unpack[TrainingServices]` or a parameter with one of these
+    names, and passes them to its (last) `finetune`. Without `checkpoints` it restarts after a kill. Without `on_step`
+    it cannot be probed or stopped early. A defence that takes `on_step` must return the model of the last step
+    unchanged; a defence that changes weights after the last step must not take it.
 
     Attributes:
         name: Name of the new encoder.
-        on_step: Called after every step; ends the training by returning True.
+        on_step: Called after every step; returning True stops the training.
         checkpoints: Where to save the state.
         log: Where to log every step.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
     """
 
     name: str | None
@@ -82,7 +82,7 @@ class TrainingServices(TypedDict, total=False):
 
 
 class RobustTraining(Defense, Protocol):
-    """An in-training defence: trains on pairs of which some may be poisoned, in a way that resists them."""
+    """An in-training defence: trains on possibly poisoned pairs in a way that resists the poison."""
 
     def apply(
         self,
@@ -93,37 +93,37 @@ class RobustTraining(Defense, Protocol):
         *,
         seed: int,
     ) -> TrainingResult:
-        """Train a copy of an encoder, in place of `mmpoison.training.finetune`; may take `TrainingServices`.
+        """Train a copy of an encoder, instead of `mmpoison.training.finetune`. May take `TrainingServices`.
 
         Args:
             encoder: Where to start.
-            pairs: The training pairs; it is unknown which are good.
-            inputs: Prepared inputs that hold them.
-            settings: How a training without the defence would go.
+            pairs: The training pairs, some of which may be poisoned.
+            inputs: Preprocessed inputs of these pairs.
+            settings: Settings of training without the defence.
             seed: Seed of everything random.
 
         Raises:
-            InputError: If it cannot be trained on these pairs.
+            InputError: If the defence cannot train on these pairs.
         """
         ...
 
 
 class ModelRepair(Defense, Protocol):
-    """A post-training defence: changes a copy of a suspect model with pairs that are known to be clean.
+    """A post-training defence: repairs a copy of a suspect model with known clean pairs.
 
-    One whose constructor has a parameter `settings` (`TrainingSettings`) is given those of the command line or the
-    recipe there, and can be tried at several learning rates.
+    If its constructor has a parameter `settings` (`TrainingSettings`), it receives the settings of the command line or
+    the recipe, and can be tried at several learning rates.
     """
 
     def apply(
         self, encoder: DualEncoder, clean_pairs: PairDataset, inputs: PairInputs, *, seed: int
     ) -> TrainingResult:
-        """Repair a copy of an encoder; may take `TrainingServices`.
+        """Repair a copy of an encoder. May take `TrainingServices`.
 
         Args:
             encoder: The suspect.
             clean_pairs: Pairs known to be clean.
-            inputs: Prepared inputs that hold them.
+            inputs: Preprocessed inputs of these pairs.
             seed: Seed of everything random.
 
         Raises:
@@ -133,11 +133,11 @@ class ModelRepair(Defense, Protocol):
 
 
 class ModelCheck(Defense, Protocol):
-    """A check: says whether a model is poisoned, without knowing the goal.
+    """A check: tests whether a model is poisoned, without knowing the goal.
 
     Attributes:
         needs_reference: Whether it needs the clean model that the suspect was made from.
-        uses_clean_models: Whether clean fine-tunes of that model tell it what is usual.
+        uses_clean_models: Whether it uses clean fine-tunes of that model as a baseline.
     """
 
     needs_reference: ClassVar[bool]
@@ -154,25 +154,25 @@ class ModelCheck(Defense, Protocol):
         seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> CheckResult:
-        """Check a suspect; no model is changed.
+        """Check a suspect without changing any model.
 
         Args:
             suspect: The suspect.
             test: Clean images and captions to measure on.
-            inputs: Prepared inputs that hold them.
-            reference: The clean model that the suspect was made from, or has at least the architecture of.
-            clean_models: Clean fine-tunes of the reference; each is loaded or trained when it is asked for.
+            inputs: Preprocessed inputs of these pairs.
+            reference: The clean model that the suspect was made from, or at least one with the same architecture.
+            clean_models: Clean fine-tunes of the reference, each loaded or trained on demand.
             seed: Seed of everything random.
-            progress: Gives a progress callback for a named step.
+            progress: Returns a progress callback for a named step.
 
         Raises:
-            InputError: If the data do not suffice.
+            InputError: If there are too few data.
         """
         ...
 
 
 def defense_parameters(kind: DefenseKind, name: str) -> dict[str, bool]:
-    """Parameters of a defence's constructor, and whether each must be given; a filter takes those of the cut too.
+    """Map a defence's constructor parameters to whether each is required; filters include those of the cut.
 
     Raises:
         InputError: If there is no such defence, or it is of another kind.
@@ -196,16 +196,16 @@ def defense_parameters(kind: DefenseKind, name: str) -> dict[str, bool]:
 def split_options(
     kind: DefenseKind, name: str, values: Mapping[str, Any], clean_runs: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split values given by name into options of a defence and all others, which are settings of a training.
+    """Split named values into options of a defence and training settings.
 
     Args:
-        kind: When it acts.
+        kind: The stage at which it acts.
         name: Registered name.
         values: The values.
-        clean_runs: How many clean fine-tunes a check makes; 0: it has no training to set.
+        clean_runs: Number of clean fine-tunes that a check trains; with 0 there are no training settings.
 
     Raises:
-        InputError: As `defense_parameters`, or if something is left for a defence that takes no settings.
+        InputError: As `defense_parameters`, or if values remain for a defence that takes no settings.
     """
     known = defense_parameters(kind, name)
     own = {key: value for key, value in values.items() if key in known and key != "settings"}
@@ -230,15 +230,15 @@ def build_defense(
     """Build a defence of a kind by name.
 
     Args:
-        kind: When it acts; decides which Protocol the result has.
+        kind: The stage at which it acts, which determines the Protocol of the result.
         name: Registered name.
-        options: Of its constructor.
-        where: Prefix of an option's name in messages, for example `recipe key sterilize.`.
-        settings: For a constructor that has a parameter `settings`; None leaves its default.
+        options: Constructor options.
+        where: Prefix for option names in messages, for example `recipe key sterilize.`.
+        settings: Passed to constructors with a parameter `settings`; None keeps the default.
 
     Raises:
-        InputError: If there is no such defence, it is of another kind, an option is unknown or missing, or it takes
-            no settings and is given some.
+        InputError: If there is no such defence, it is of another kind, an option is unknown or missing, or settings are
+            given to a defence without settings.
     """
     known = defense_parameters(kind, name)
     given = dict(options)
@@ -255,7 +255,7 @@ def build_defense(
 
 
 def services_of(defense: RobustTraining | ModelRepair | type[Defense]) -> frozenset[str]:
-    """Return which of `TrainingServices` a defence takes."""
+    """Return the names of the `TrainingServices` that a defence takes."""
     apply: Any = getattr(defense, "apply")  # noqa: B009 - a class of the registry has it too
     parameters = inspect.signature(apply).parameters.values()
     known = frozenset(TrainingServices.__annotations__)
@@ -267,7 +267,7 @@ def services_of(defense: RobustTraining | ModelRepair | type[Defense]) -> frozen
 def train_with(
     defense: RobustTraining | ModelRepair, *inputs: Any, seed: int, services: TrainingServices
 ) -> TrainingResult:
-    """Apply a defence that trains, with those of the services that it takes."""
+    """Apply a defence that trains, with the services that it takes."""
     taken = services_of(defense)
     apply: Any = defense.apply
     result: TrainingResult = apply(
@@ -277,10 +277,10 @@ def train_with(
 
 
 def require_clean(clean_pairs: PairDataset) -> None:
-    """Refuse pairs given as clean that a manifest marks as poisoned.
+    """Refuse supposedly clean pairs that a manifest marks as poisoned.
 
     Raises:
-        InputError: If there are any.
+        InputError: If any pair is marked.
     """
     if clean_pairs.poisoned.any():
         raise InputError(

@@ -1,4 +1,4 @@
-"""The result of a check of a model: findings, and what they are based on."""
+"""The result of a model check: findings, and the facts behind them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 
 class Finding(Protocol):
-    """One sign of poison; its text says what it is and how sure it is."""
+    """One sign of poison. Its text names the sign and how certain it is."""
 
     @property
     def p_value(self) -> float:
-        """Chance that a clean model shows anything as unusual, in [0, 1]."""
+        """Probability that a clean model shows anything this unusual, in [0, 1]."""
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -25,9 +25,9 @@ class CheckResult:
     """The result of a check.
 
     Attributes:
-        findings: The most unusual first, also those that are usual enough.
-        facts: What else the file says, as plain values: what was compared with what.
-        notes: What a person must know to read them, a line each.
+        findings: All findings, the most unusual first, including insignificant ones.
+        facts: Further content of the file, as plain values: what was compared with what.
+        notes: Notes on how to read the findings, one line each.
     """
 
     findings: tuple[Finding, ...]
@@ -35,5 +35,5 @@ class CheckResult:
     notes: tuple[str, ...] = ()
 
     def flagged(self, false_alarms: float) -> tuple[Finding, ...]:
-        """Return the findings that clean models show at most that often."""
+        """Return the findings whose p-value is at most `false_alarms`."""
         return tuple(found for found in self.findings if found.p_value <= false_alarms)

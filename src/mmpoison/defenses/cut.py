@@ -1,4 +1,4 @@
-"""The cut of a filter: as requested (`Cut`), and the threshold that results from it (`Threshold`)."""
+"""A filter's cut as requested (`Cut`), and the resulting threshold (`Threshold`)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ AlarmsOption = Annotated[
 
 
 class CutOptions(TypedDict, total=False):
-    """Keywords of every filter that say where to cut, as `Cut` explains them."""
+    """Keyword arguments of every filter that define the cut; `Cut` explains them."""
 
     threshold: float | None
     clean_loss: float | None
@@ -51,12 +51,12 @@ class CutOptions(TypedDict, total=False):
 
 @options
 class Cut:
-    """Says which scores are dropped: at most one of `threshold`, `clean_loss` and `labels`.
+    """Defines which scores are dropped: at most one of `threshold`, `clean_loss` and `labels`.
 
-    Two may be combined: with `labels`, `clean_loss` is the largest share; `false_alarms` may be combined with any.
+    `clean_loss` may be combined with `labels`, and is then the largest loss. `false_alarms` may be combined with any.
 
     Raises:
-        InputError: If nothing or too much is given, or a value is out of range.
+        InputError: If no cut or conflicting cuts are given, or a value is out of range.
     """
 
     threshold: ThresholdOption = None
@@ -75,7 +75,7 @@ class Cut:
 
 
 CUT_OPTIONS = frozenset(CutOptions.__annotations__)
-"""Names of the keywords of a cut."""
+"""Keyword names of a cut."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class Threshold:
     Attributes:
         value: The score.
         rule: What chose it.
-        interval: 95% confidence interval of the score, where data chose it.
-        loss: Share of the clean pairs that it is expected to drop, where that can be estimated.
+        interval: 95% confidence interval of the score, if it was chosen from data.
+        loss: Estimated share of the clean pairs that it drops; None if unknown.
         loss_interval: 95% confidence interval of that share.
-        note: What a user must know of it, or empty.
+        note: A note for the user, or empty.
     """
 
     value: float
@@ -99,7 +99,7 @@ class Threshold:
     note: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Return plain values for a log; what is not known is absent."""
+        """Return plain values for a log. Unknown values are absent."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()

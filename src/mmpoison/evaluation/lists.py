@@ -1,4 +1,4 @@
-"""Rank lists for people: what a few captions retrieve under each model, with thumbnails."""
+"""Rank lists to look at: what a few captions retrieve under each model, with thumbnails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmpoison.records.run_files import ConfusingImage, RankedImage, RankedQuery
 from mmpoison.records.run_files import RankLists as RankLists
 
 CONFUSING = 8
-"""Images of other classes that are listed for a goal."""
+"""Number of confusing images of other classes listed per goal."""
 
 
 def rank_lists(
@@ -30,22 +30,22 @@ def rank_lists(
     top: int = 10,
     thumbnail: int = 80,
 ) -> RankLists:
-    """List the top of the gallery for a few captions of each original class, under each model, with thumbnails.
+    """List the top images for a few captions of each original class, under each model, with thumbnails.
 
-    The captions are drawn by the seed, one an image, so that they are not chosen to flatter.
+    The seed draws the captions, one per image, so nobody can pick flattering ones.
 
     Args:
         models: Embeddings of the test part by model name.
         test: The test part.
-        goal_targets: The goals; images of their target sets are marked.
+        goal_targets: The goals. Images of their target sets are marked.
         seed: Seed of the run.
-        captions: How many captions of each goal.
-        top: How many images each.
+        captions: Number of captions per goal.
+        top: Number of images per caption.
         thumbnail: Side of the thumbnails in pixels.
 
     Returns:
-        The content of `rank_lists.json`; the confusing images are those under the first model (the paper's case study,
-        figure 10).
+        The content of `rank_lists.json`. Confusing images are those of the first model (the paper's case study, figure
+        10).
     """
     images = test.pairs.images
     queries: list[RankedQuery] = []
@@ -70,7 +70,7 @@ def rank_lists(
 
 
 def _chosen_captions(test: TestSet, goal_target: GoalTarget, seed: int, captions: int) -> list[int]:
-    """Choose rows of one caption of each of a few images, so that ten captions are ten pictures."""
+    """Choose one caption from each of a few images, so that ten captions show ten images; return their rows."""
     rows = test.queries(goal_target.goal.original)
     rng = generator(seed, f"rank-lists/{goal_target.goal}")
     _, first = np.unique(test.pairs.image[rows], return_index=True)
@@ -89,7 +89,7 @@ def _ranked(
     top: int,
     shown: set[int],
 ) -> RankedQuery:
-    """List what each model retrieves for one caption; adds the images to `shown`."""
+    """List what each model retrieves for one caption, and add the images to `shown`."""
     targets = test.target_set(goal_target)
     images = test.pairs.images
     lists: dict[str, list[RankedImage]] = {}
@@ -122,7 +122,7 @@ def _ranked(
 def _confusing(
     embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget, shown: set[int]
 ) -> list[ConfusingImage]:
-    """List images of other classes that captions of the target class retrieve; adds them to `shown`."""
+    """List images of other classes that captions of the target class retrieve, and add them to `shown`."""
     queries = test.queries(goal_target.goal.target)
     if not len(queries):
         return []

@@ -1,4 +1,4 @@
-"""Evaluates models on the test part of a data set: each embeds it once, and all numbers come from that."""
+"""Evaluates models on a data set's test part. Each model embeds it once; all numbers are computed from that."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from mmpoison.records.run_files import Utility as Utility
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure, with the data's inputs prepared for it."""
+    """A model to measure, with the data's inputs preprocessed for it."""
 
     encoder: DualEncoder
     inputs: PairInputs
@@ -67,12 +67,13 @@ class Subject:
 def embed_test(
     subject: Subject, test: TestSet, cache: Path | None, progress: Progress | None = None
 ) -> TestEmbeddings:
-    """Embed the test part, or read what it gave before for the same weights, captions and image files.
+    """Embed the test part, or read cached embeddings for the same weights, captions and image files.
 
     Args:
-        subject: The model and its inputs; what heads compute from cached features is not worth caching.
+        subject: The model and its inputs. Embeddings that heads compute from cached features are not cached: that is
+            fast.
         test: The test part.
-        cache: Folder of a content cache; None caches nothing.
+        cache: Folder of a content cache; None disables caching.
         progress: Called with (done, total) if the model has to run.
     """
 
@@ -86,7 +87,7 @@ def embed_test(
 
 
 def embeddings_key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> CacheKey:
-    """Return all that the embeddings of a test part depend on."""
+    """Return the cache key: everything the embeddings of a test part depend on."""
     return CacheKey(
         "embeddings",
         {
@@ -100,30 +101,30 @@ def embeddings_key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> C
     )
 
 
-# -- Measures how well classes separate among the embeddings: silhouettes, and a map in two dimensions.
+# -- How well embeddings separate classes: silhouettes, and a map in two dimensions.
 
 
 SILHOUETTE_POINTS = 4000
-"""Points that are compared at most; each is compared with every other."""
+"""Most points for silhouettes, which compare each point with every other."""
 
 MAP_POINTS = 500
-"""Points of each kind on a map at most."""
+"""Most points of each kind (texts, images) on a map."""
 
 Method = Literal["pca", "tsne"]
 
 
 def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> Silhouettes:
-    """Measure how well classes separate, for texts and for images (the paper says that images separate better).
+    """Measure how well classes separate, for texts and images (the paper finds that images separate better).
 
     The silhouette of a point compares its mean cosine distance to its own class with that to the nearest other class.
 
     Args:
-        embeddings: Of the model.
-        test: The test part; what has no class is left out.
-        seed: Draws 4,000 points where there are more.
+        embeddings: The model's embeddings of the test part.
+        test: The test part. Items without a class are left out.
+        seed: Draws 4,000 points if there are more.
 
     Returns:
-        Means over points, each absent where there are fewer than two classes or no class has two points.
+        Means over points. A mean is absent if there are fewer than two classes, or no class has two points.
     """
     from sklearn import metrics
 
@@ -133,7 +134,7 @@ def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> Silh
         codes = codes[rows]
         result[f"{kind}s"] = len(rows)
         if 2 <= len(np.unique(codes)) < len(codes):
-            # cosine distances of near neighbours vanish in 32 bits
+            # cosine distances between near neighbours vanish in float32
             exact = points[rows].astype(np.float64)
             value = metrics.silhouette_score(exact, codes, metric="cosine")
             result[f"{kind}_silhouette"] = float(value)
@@ -143,13 +144,13 @@ def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> Silh
 def embedding_map(
     models: Mapping[str, TestEmbeddings], test: TestSet, *, seed: int, method: Method = "pca"
 ) -> EmbeddingMap:
-    """Draw texts and images of each model in two dimensions.
+    """Project each model's text and image embeddings to two dimensions.
 
     Args:
-        models: Embeddings by model name; the axes of PCA are those of the first one, so that maps compare.
-        test: The test part; what has no class is left out.
-        seed: Draws the points, and starts t-SNE.
-        method: `pca`, or `tsne`, which keeps neighbours together and whose distances mean nothing.
+        models: Embeddings by model name. All models use the PCA axes of the first, so that maps are comparable.
+        test: The test part. Items without a class are left out.
+        seed: Draws the points, and initialises t-SNE.
+        method: `pca`, or `tsne`, which keeps neighbours together but whose distances have no meaning.
     """
     from sklearn import decomposition, manifold
 
@@ -161,7 +162,7 @@ def embedding_map(
             rows = _drawn(len(points), MAP_POINTS, seed, f"map/{kind}")
             chosen = points[rows].astype(np.float64)
             if len(rows) < 3:
-                continue  # no plane through them
+                continue  # too few points for a plane
             if method == "pca":
                 if kind not in axes:
                     axes[kind] = decomposition.PCA(2, svd_solver="full").fit(chosen)
@@ -183,7 +184,7 @@ def embedding_map(
 
 
 def _labelled(embeddings: TestEmbeddings, test: TestSet) -> dict[str, tuple[Embeddings, IntArray]]:
-    """Select embeddings of texts and images that have a class, with its code."""
+    """Select the embeddings of texts and images that have a class, with the class codes."""
     image_codes = test.pairs.images.class_codes[test.gallery]
     kinds = {
         "text": (embeddings.texts, test.caption_class),
@@ -201,8 +202,7 @@ def _drawn(count: int, wanted: int, seed: int, stream: str) -> npt.NDArray[np.in
     return np.sort(generator(seed, f"study/{stream}").permutation(count)[:wanted])
 
 
-# -- Measures a backdoor with its trigger: the target images of the gallery carry it, all else is as
-# without.
+# -- Measures a backdoor with its trigger: only the target images of the gallery carry it.
 
 
 def triggered_targets(
@@ -213,17 +213,17 @@ def triggered_targets(
     *,
     seed: int = 0,
 ) -> Pixels:
-    """Make the target images with the trigger, in memory: nothing is written.
+    """Add the trigger to the target images, in memory; nothing is written.
 
     Args:
         test: The test part, with its image files.
         goal_target: The goal and its target set.
         trigger: The trigger of the attack.
-        preparation: How the model sees images.
-        seed: Draws what differs from image to image, such as a random place.
+        preparation: The model's image preprocessing.
+        seed: Draws what differs between images, such as a random position.
 
     Returns:
-        RGB in the order of the gallery, shape `(targets, size, size, 3)`.
+        RGB images in gallery order, shape `(targets, size, size, 3)`.
 
     Raises:
         BrokenImage: If an image cannot be read.
@@ -248,18 +248,18 @@ def triggered_success(
     *,
     seed: int = 0,
 ) -> GoalRow:
-    """Measure how well captions of the original class retrieve the target images that carry the trigger.
+    """Measure how well captions of the original class retrieve target images with the trigger.
 
     Args:
         encoder: The model.
-        embeddings: Its embeddings of the test part as it is.
+        embeddings: Its embeddings of the test part without the trigger.
         test: The test part, with its image files.
         goal_target: The goal and its target set.
         trigger: The trigger of the attack, `read_trigger(manifest.trigger)`.
-        seed: As for `triggered_targets`.
+        seed: Passed to `triggered_targets`.
 
     Returns:
-        The row, as without the trigger: compare the two.
+        A row like the one without the trigger, to compare with it.
 
     Raises:
         BrokenImage: If an image cannot be read.
@@ -279,9 +279,9 @@ class ModelMeasurement:
     """The measurements of one model that do not depend on goals.
 
     Attributes:
-        embeddings: Of the test part.
+        embeddings: Embeddings of the test part.
         utility: Its row of `utility`.
-        equal_texts: Its row of `utility_equal_texts`, or None where no texts are equal.
+        equal_texts: Its row of `utility_equal_texts`, or None if no texts are equal.
         warning: One line if the model has collapsed, or None.
     """
 
@@ -292,7 +292,7 @@ class ModelMeasurement:
 
 
 MeasurementCache = Callable[[str, Callable[[], ModelMeasurement]], ModelMeasurement]
-"""Returns the measurement of the model of a row: a cached one, or what the function computes."""
+"""Returns a row's model measurement: a cached one, or the result of the function."""
 
 
 @dataclass(frozen=True)
@@ -301,9 +301,9 @@ class Measurement:
 
     Attributes:
         metrics: The content of `metrics.json`, without `run` and `transfer`.
-        embeddings: By model name.
-        embedding_map: Of the study `distribution`, or None.
-        flags: What a reader must know before believing the numbers, one line each.
+        embeddings: Embeddings of the test part by model name.
+        embedding_map: The map of the study `distribution`, or None.
+        flags: Warnings to read before trusting the numbers, one line each.
     """
 
     metrics: Metrics
@@ -325,25 +325,24 @@ def measure(
     progress: ProgressFor | None = None,
     measurements: MeasurementCache = lambda name, compute: compute(),
 ) -> Measurement:
-    """Embed the test part once with each model and compute everything from it.
+    """Embed the test part once with each model, and compute all metrics from the embeddings.
 
     Args:
-        subjects: Models by the names of their rows. Drift and collateral changes compare `clean_model` with `poisoned`,
-            the random captions search on `poisoned`; without them these are left out.
+        subjects: Models by row name. Drift and collateral changes need `clean_model` and `poisoned`; random captions
+            need `poisoned`. Without those models these parts are left out.
         test: The test part.
         goal_targets: Each goal with its target set.
         seed: Seed of the run.
         study: Names of `STUDIES`.
-        pairs: The training data, for the study of other queries; it is left out without them.
-        manifest: Says which train captions the poison holds, and what trigger a backdoor has; that of `pairs` by
-            default.
-        cache: Folder of a content cache, whose embeddings are used again for the same weights and test data. Embeddings
-            that heads compute from cached features are not stored: reading them would take as long.
-        progress: Gives a progress callback for a named step.
-        measurements: Caches what does not depend on the goals, for runs of many goals that share models.
+        pairs: The training data. The study `queries` needs them, and is left out without them.
+        manifest: Lists the poison's train captions and a backdoor's trigger; the manifest of `pairs` by default.
+        cache: Folder of a content cache, which stores embeddings by weights and test data. Embeddings that heads
+            compute from cached features are not stored: reading them would take as long.
+        progress: Returns a progress callback for a named step.
+        measurements: Caches measurements that do not depend on goals, for runs with many goals and the same models.
 
     Raises:
-        InputError: If a goal target cannot be measured on the data, or a library of a study is missing.
+        InputError: If a goal target cannot be measured on the data, or a study needs a missing library.
     """
     for goal_target in goal_targets:
         test.check(goal_target)

@@ -1,4 +1,4 @@
-"""Names of the optional parts of an evaluation; imports nothing heavy."""
+"""Names of the optional parts of an evaluation. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ STUDIES: Mapping[str, str] = {
     "epochs": "the goals after each epoch of the clean and the poisoned training (figure 3; in runs only)",
     "order-drift": "drift of two clean models, one in the poisoned model's order (in runs only; one more training)",
 }
-"""Optional parts of an evaluation: name and what it measures."""
+"""Optional parts of an evaluation: name, and what it measures."""
 
 COSTLY = ("tsne", "epochs", "order-drift")
-"""Those that `all` leaves out."""
+"""Studies that `all` leaves out."""
 
 
 def parse_studies(names: Iterable[str]) -> tuple[str, ...]:
-    """Parse names of studies; `all` stands for all of them but t-SNE, epochs and order-drift, which cost most.
+    """Parse study names. `all` means all except t-SNE, epochs and order-drift, which cost most.
 
     Raises:
-        InputError: If there is no such study; names the nearest one.
+        InputError: If there is no such study. The message suggests the nearest name.
 
     Example:
         >>> parse_studies(["all"])

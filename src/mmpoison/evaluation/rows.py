@@ -41,7 +41,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 INTERVAL_KS = (1, 5, 10)
 
 _CONSTANT_CHUNK = 1 << 22
-"""Similarities looked at together for the warning of a collapse: 16 MB."""
+"""Similarities checked at a time for the collapse warning: 16 MB."""
 
 Ranks = npt.NDArray[np.int64]
 
@@ -50,7 +50,7 @@ def goal_row(embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget)
     """Measure how well captions of the original class retrieve the target set (section 5.1, "Hit@K", "MinRank").
 
     Args:
-        embeddings: Of the model.
+        embeddings: The model's embeddings of the test part.
         test: The test part.
         goal_target: The goal and its target set.
     """
@@ -58,9 +58,10 @@ def goal_row(embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget)
 
 
 def random_queries(test: TestSet, goal: Goal, seed: int) -> IntArray:
-    """Draw rows of random test captions that are not of the original class: as many as it has, shape `(q,)`.
+    """Draw test captions of other classes at random, one for each caption of the original class.
 
-    They tell a targeted model from one that shows the targets for every caption (baseline b of the protocol).
+    Returns their rows, shape `(q,)`. They show whether the model retrieves the targets for every caption, or only for
+    captions of the original class (baseline b of the protocol).
     """
     candidates = test.other_queries(goal.original)
     wanted = min(len(test.queries(goal.original)), len(candidates))
@@ -71,13 +72,13 @@ def random_queries(test: TestSet, goal: Goal, seed: int) -> IntArray:
 def row_of_queries(
     embeddings: TestEmbeddings, test: TestSet, queries: IntArray, goal_target: GoalTarget
 ) -> GoalRow:
-    """Compute the row of some test captions."""
+    """Compute the row for some test captions."""
     targets = test.target_set(goal_target)
     return row_of_ranks(*embeddings.ranks(queries, targets), targets)
 
 
 def row_of_texts(texts: npt.ArrayLike, images: npt.ArrayLike, targets: BoolArray) -> GoalRow:
-    """Compute the row of any queries by their embeddings, shape `(q, d)`, against a gallery, shape `(G, d)`."""
+    """Compute the row for query embeddings, shape `(q, d)`, against a gallery, shape `(G, d)`."""
     return row_of_ranks(*embedding_ranks(texts, images, targets), targets)
 
 
@@ -96,11 +97,11 @@ def row_of_ranks(ranks: Ranks, ties: BoolArray, targets: BoolArray) -> GoalRow:
 
 
 def ranks_row(ranks: Ranks, images: IntArray) -> RankSpread:
-    """Compute quantiles of the ranks, and intervals of the row's figures clustered by image.
+    """Compute rank quantiles, and intervals of the row's figures clustered by image.
 
     Args:
         ranks: Shape `(q,)`.
-        images: Image of each query, shape `(q,)`: captions of one image are one piece of evidence.
+        images: Image of each query, shape `(q,)`: captions of one image count as one observation.
     """
     values = rank_quantiles(ranks, QUANTILES).tolist()
     estimates = {f"hit@{k}": clustered_share(ranks < k, images) for k in INTERVAL_KS}
@@ -118,10 +119,10 @@ def ranks_row(ranks: Ranks, images: IntArray) -> RankSpread:
 def probed_test(
     embeddings: TestEmbeddings, test: TestSet, goal_targets: Sequence[GoalTarget]
 ) -> ProbedTest:
-    """Measure goals and the utility of a model on a test part.
+    """Measure a model's goals and utility on a test part.
 
     Args:
-        embeddings: Of the model.
+        embeddings: The model's embeddings of the test part.
         test: The test part.
         goal_targets: The goals.
     """
@@ -133,11 +134,11 @@ def utility_row(embeddings: TestEmbeddings, test: TestSet, *, equal_texts: bool 
     """Measure retrieval over the whole test set: caption to its image, image to any of its captions (tables 1 and 7).
 
     Args:
-        embeddings: Of the model.
+        embeddings: The model's embeddings of the test part.
         test: The test part.
-        equal_texts: Count an image as found by a caption if it carries a caption of the very same words, and a caption
-            by an image if one of the image's own has the same words. Otherwise the strict reading: only the caption's
-            own image, only the image's own captions.
+        equal_texts: Also count images that have a caption with the same words as the query, and captions with the same
+            words as one of the image's own. Otherwise (strict) only the caption's own image and the image's own
+            captions count.
     """
     wording = None
     if equal_texts:
@@ -155,13 +156,13 @@ def utility_row(embeddings: TestEmbeddings, test: TestSet, *, equal_texts: bool 
 
 
 def texts_repeat(test: TestSet) -> bool:
-    """Say whether two test images carry a caption of the same words, so that the two readings of utility differ."""
+    """Check whether two test images have captions with the same words, so that strict and equal-text utility differ."""
     pairs = {(str(c), int(i)) for c, i in zip(test.pairs.captions, test.pairs.image, strict=True)}
     return len({caption for caption, _ in pairs}) < len(pairs)
 
 
 def class_retrieval(embeddings: TestEmbeddings, test: TestSet) -> dict[str, float]:
-    """Measure for each class the share of its captions that retrieve an image of the class first, in [0, 1]."""
+    """For each class, measure the share of its captions that retrieve an image of the class first, in [0, 1]."""
     shares: dict[str, float] = {}
     for label in test.pairs.classes:
         if not (test.caption_class == test.pairs.images.class_code(label)).any():
@@ -172,7 +173,7 @@ def class_retrieval(embeddings: TestEmbeddings, test: TestSet) -> dict[str, floa
 
 
 def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> str | None:
-    """Return one line if a model's similarities say nothing because they are all equal, else None."""
+    """Return a one-line warning if a model's similarities are all equal and thus meaningless, else None."""
     rows = max(1, _CONSTANT_CHUNK // len(test.gallery))
     constant = 0.0
     for start in range(0, len(test.pairs), rows):
@@ -187,12 +188,12 @@ def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> st
     )
 
 
-# -- Optional measurements: other queries, longer queries, and what happened to other classes.
+# -- Optional measurements: other queries, longer queries, and collateral changes of other classes.
 
 
 LENGTHS = (1, 2, 3)
 TRAIN_CAPTIONS = 1000
-"""Train captions that are searched with at most, drawn by the seed."""
+"""Most train captions used as queries, drawn by the seed."""
 
 
 @dataclass(frozen=True)
@@ -213,21 +214,21 @@ def query_sources(
     manifest: PoisonManifest | None = None,
     progress: ProgressFor | None = None,
 ) -> dict[str, dict[str, GoalRow]]:
-    """Measure whether the poison works only for the captions that it was made of.
+    """Measure whether the poison works only for the captions that it contains.
 
     Args:
-        models: What is measured, by name.
+        models: Models to measure, by name.
         test: The test part.
         goal_target: The goal and its target set.
         pairs: The training data.
-        seed: Draws the random captions, and the train captions where there are more than 1,000.
-        manifest: Says which captions the poison holds; that of `pairs` by default.
-        progress: Gives a progress callback for a named step.
+        seed: Draws the random captions, and 1,000 train captions if there are more.
+        manifest: Lists the poison's captions; the manifest of `pairs` by default.
+        progress: Returns a progress callback for a named step.
 
     Returns:
-        For each model a row for each kind of query that exists: `test`, test captions of the original class; `misused`,
-        its train captions that the poison holds; `train`, its other train captions; `random`, test captions of other
-        classes.
+        For each model, a row per kind of query: `test`, test captions of the original class; `misused`, its train
+        captions in the poison; `train`, its other train captions; `random`, test captions of other classes. Kinds
+        without captions are absent.
     """
     misused, others = _train_captions(pairs, manifest or pairs.manifest, goal_target, seed)
     targets = test.target_set(goal_target)
@@ -279,14 +280,14 @@ def query_lengths(
     """Measure longer queries: each test caption of the original class repeated several times (table 15).
 
     Args:
-        models: What is measured, by name.
+        models: Models to measure, by name.
         test: The test part.
         goal_target: The goal and its target set.
-        lengths: How often a caption is repeated; cut at the model's context like any caption.
-        progress: Gives a progress callback for a named step.
+        lengths: Numbers of repetitions. The model truncates long queries to its context, as always.
+        progress: Returns a progress callback for a named step.
 
     Returns:
-        For each model a row for each length ("1", "2", ...).
+        For each model, a row per length ("1", "2", ...).
     """
     captions = [
         str(caption) for caption in test.pairs.captions[test.queries(goal_target.goal.original)]
@@ -316,17 +317,17 @@ def query_lengths(
 def collateral(
     before: TestEmbeddings, after: TestEmbeddings, test: TestSet, goal_target: GoalTarget
 ) -> dict[str, ClassChange]:
-    """Measure rank changes of all classes: for their captions the ranks of their own images and of the target set.
+    """Measure rank changes for captions of every class: ranks of their own class's images, and of the target set.
 
     Args:
-        before: Of the clean model.
-        after: Of the poisoned model.
+        before: The clean model's embeddings.
+        after: The poisoned model's embeddings.
         test: The test part.
         goal_target: The goal and its target set.
 
     Returns:
-        For each class with test captions the mean ranks before and after and their difference (negative: nearer to the
-        top), with its interval clustered by image, absent for a class with one image.
+        For each class with test captions: mean ranks before and after, their difference (negative: nearer to the top),
+        and its interval clustered by image. The interval is absent for a class with one image.
     """
     targets = test.target_set(goal_target)
     result: dict[str, ClassChange] = {}

@@ -18,7 +18,7 @@ from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
 from mmpoison.records.run_files import Drift
 
-# -- `GoalTarget`: a goal and its target set, the images that its captions shall retrieve.
+# -- `GoalTarget`: a goal and its target set, the images that its captions are meant to retrieve.
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class GoalTarget:
     """A goal and its target set.
 
     Attributes:
-        goal: Captions of its original class are the queries.
-        image: Path of the one target image (attack I); None where every test image of the target class is one
+        goal: The goal. Captions of its original class are the queries.
+        image: Path of the single target image (attack I); None if every test image of the target class is a target
             (attacks II and III).
     """
 
@@ -39,7 +39,7 @@ class GoalTarget:
 
 
 def goal_targets_of(manifest: PoisonManifest, pairs: PairDataset) -> tuple[GoalTarget, ...]:
-    """List the goals of a poisoned set, each with its one target image for attack I.
+    """List a poisoned set's goals, each with its single target image for attack I.
 
     Args:
         manifest: The manifest of the poisoned set.
@@ -63,7 +63,7 @@ class TestSet:
         gallery: Indices of all test images, shape `(G,)`.
     """
 
-    # a data class of the evaluation, not a class of tests
+    # tells pytest that this is no test class
     __test__ = False
 
     pairs: PairDataset
@@ -71,7 +71,7 @@ class TestSet:
 
     @classmethod
     def of(cls, pairs: PairDataset) -> TestSet:
-        """Take the test part of a data set.
+        """Extract the test part of a data set.
 
         Raises:
             InputError: If there is no test image or no test caption.
@@ -101,7 +101,7 @@ class TestSet:
         return np.flatnonzero(other).astype(np.int32)
 
     def targets(self, label: str) -> BoolArray:
-        """Mark the gallery images of a class, shape `(G,)`.
+        """Return a mask of the gallery images of a class, shape `(G,)`.
 
         Raises:
             InputError: If the class is unknown or has no test image.
@@ -113,10 +113,10 @@ class TestSet:
         return np.asarray(mask)
 
     def target_set(self, goal_target: GoalTarget) -> BoolArray:
-        """Mark the gallery images of a target set, shape `(G,)`.
+        """Return a mask of the gallery images in a target set, shape `(G,)`.
 
         Raises:
-            InputError: If the class has no test image, or the one target image is not in the gallery.
+            InputError: If the class has no test image, or the single target image is not in the gallery.
         """
         if goal_target.image is None:
             return self.targets(goal_target.goal.target)
@@ -129,17 +129,17 @@ class TestSet:
         return mask
 
     def check_goal(self, goal: Goal) -> None:
-        """Refuse a goal that cannot be measured, before anything is trained."""
+        """Raise before training if a goal cannot be measured."""
         self.check(GoalTarget(goal))
 
     def check(self, goal_target: GoalTarget) -> None:
-        """Refuse a goal target that cannot be measured, before anything is trained."""
+        """Raise before training if a goal target cannot be measured."""
         self.queries(goal_target.goal.original)
         self.target_set(goal_target)
 
     @property
     def caption_class(self) -> IntArray:
-        """Class of each test caption, index into the classes, -1 without one, shape `(T,)`."""
+        """Class index of each test caption, or -1 without a class; shape `(T,)`."""
         return self.pairs.images.class_codes[self.pairs.image]
 
     @property
@@ -153,8 +153,8 @@ class TestEmbeddings:
     """One model's embeddings of the test part; every metric is computed from them.
 
     Attributes:
-        images: Of the gallery, shape `(G, d)`.
-        texts: Of the test captions, shape `(T, d)`.
+        images: Embeddings of the gallery, shape `(G, d)`.
+        texts: Embeddings of the test captions, shape `(T, d)`.
     """
 
     __test__ = False
@@ -188,7 +188,7 @@ class TestEmbeddings:
     def ranks(
         self, queries: IntArray, targets: BoolArray
     ) -> tuple[npt.NDArray[np.int64], BoolArray]:
-        """Compute the rank of the best target for some captions, and whether it ties; exact, in bounded memory."""
+        """Compute exact ranks of the best target for some captions, and whether they tie, in bounded memory."""
         return embedding_ranks(self.texts[queries], self.images, targets)
 
     def similarity(self, queries: IntArray) -> Embeddings:

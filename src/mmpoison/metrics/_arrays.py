@@ -11,14 +11,14 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """Read anything array-like, PyTorch tensors of any device and precision included.
+    """Convert an array-like value to an array, including PyTorch tensors on any device and of any precision.
 
     Args:
         values: An array, nested sequence or tensor.
-        name: What to call it in an error.
+        name: Its name in error messages.
 
     Returns:
-        The array, without a copy where none is needed.
+        The array, copied only if necessary.
 
     Raises:
         InputError: It has no rectangular shape.
@@ -41,14 +41,14 @@ def as_matrix(values: npt.ArrayLike, name: str, shape: str) -> npt.NDArray[Any]:
 
     Args:
         values: The matrix, of an integer or floating type.
-        name: What to call it in an error.
-        shape: How its shape is written in an error, such as "(Q, G)".
+        name: Its name in error messages.
+        shape: Its shape in error messages, such as "(Q, G)".
 
     Returns:
-        The matrix in the type it came in.
+        The matrix, with its type unchanged.
 
     Raises:
-        InputError: It is no matrix, has no column, or is not of real numbers.
+        InputError: It is not a matrix, has no column, or is not real-valued.
     """
     array = as_array(values, name)
     if array.ndim != 2:
@@ -61,14 +61,14 @@ def as_matrix(values: npt.ArrayLike, name: str, shape: str) -> npt.NDArray[Any]:
 
 
 def as_float(block: npt.NDArray[Any]) -> FloatArray:
-    """Convert a block to float32 or wider; a view where it already is.
+    """Convert a block to float32 or wider; return a view if it already is.
 
     Args:
         block: Real numbers of any type.
 
     Returns:
-        Floating-point type as it was if float32 or wider; float32 for narrower ones and for
-        integers of up to 16 bits; float64 for other integers.
+        Types of float32 or wider stay. Narrower floating-point types and integers of up to 16 bits become float32;
+        other integers become float64.
     """
     if block.dtype.kind in "iu":
         return block.astype(np.float32 if block.dtype.itemsize <= 2 else np.float64)
@@ -82,8 +82,8 @@ def unit_rows(block: npt.NDArray[Any], name: str, first_row: int = 0) -> npt.NDA
 
     Args:
         block: Shape (N, d), real numbers.
-        name: What to call it in an error.
-        first_row: Row of the whole matrix at which the block begins, for errors.
+        name: Its name in error messages.
+        first_row: Row of the whole matrix at which the block begins, for error messages.
 
     Returns:
         Shape (N, d), a new array.
@@ -101,6 +101,6 @@ def unit_rows(block: npt.NDArray[Any], name: str, first_row: int = 0) -> npt.NDA
             f"{name} row {first_row + row} {what}, so it has no direction; rows are (d,) = "
             f"({rows.shape[1]},)"
         )
-    rows /= largest[:, None]  # so that no square under- or overflows
+    rows /= largest[:, None]  # scale first, so that no square under- or overflows
     rows /= np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
     return rows

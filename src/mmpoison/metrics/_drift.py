@@ -1,4 +1,4 @@
-"""How far embeddings are apart, and how far a model has moved from another."""
+"""Distances between embeddings, and between two models' embeddings of the same inputs."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,14 +7,14 @@ from mmpoison.errors import InputError
 from mmpoison.metrics._arrays import as_matrix, unit_rows
 
 _CHUNK_VALUES = 1 << 20
-"""Numbers of a matrix converted to float64 together: 8 MB."""
+"""Matrix entries converted to float64 at a time: 8 MB."""
 
 
 def cosine_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Compute the cosine distance, 1 - cos, between the rows of two matrices.
 
-    Computed in float64 as half the squared distance of the unit vectors, which is the same number
-    without the cancellation: equal rows give exactly 0, and tiny distances keep their digits.
+    Computed in float64 as half the squared distance of the unit vectors. This equals 1 - cos but avoids cancellation:
+    equal rows give exactly 0, and tiny distances stay precise.
 
     Source: the paper's pre-training defence (distance of an image and its caption).
 
@@ -55,7 +55,7 @@ def drift(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
         b: Shape (N, d), embeddings of the same inputs, in order, under the other.
 
     Returns:
-        From 0.0 (the model did not move) to 2.0.
+        From 0.0 (identical embeddings) to 2.0.
 
     Raises:
         InputError: As `cosine_distance`, or no rows.

@@ -1,4 +1,4 @@
-"""From one rank per query to Hit@K, MinRank and quantiles."""
+"""Computes Hit@K, MinRank and quantiles from one rank per query."""
 
 import operator
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ def hit_at_k(ranks: npt.ArrayLike, k: int) -> float:
 
     Args:
         ranks: Shape (Q,), 0-based integer ranks such as from `target_ranks`.
-        k: How many images are shown, at least 1.
+        k: Number of images shown, at least 1.
 
     Returns:
         From 0.0 to 1.0: the share of ranks below k.
@@ -61,7 +61,7 @@ def min_rank(ranks: npt.ArrayLike) -> float:
     """Compute the mean rank of the best target image, 0-based: 0.0 is a perfect attack.
 
     Source: the paper's evaluation, "MinRank": the rank of the best target image (the minimum over
-    the target set), averaged over queries. The paper's numbers are 0-based as these are.
+    the target set), averaged over queries. The paper also counts from 0.
 
     Args:
         ranks: Shape (Q,), 0-based integer ranks such as from `target_ranks`.
@@ -82,7 +82,7 @@ def min_rank(ranks: npt.ArrayLike) -> float:
 def rank_quantiles(
     ranks: npt.ArrayLike, q: npt.ArrayLike = (0.25, 0.5, 0.75)
 ) -> npt.NDArray[np.float64]:
-    """Compute quantiles of the ranks; a mean such as `min_rank` hides a few queries that fail badly.
+    """Compute quantiles of the ranks. They show the few queries that fail badly, which a mean such as `min_rank` hides.
 
     Args:
         ranks: Shape (Q,), 0-based integer ranks.
@@ -109,7 +109,7 @@ def rank_quantiles(
 
 
 def _as_ranks(ranks: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
-    """Check ranks."""
+    """Check that ranks are 0-based integers of shape (Q,), at least one."""
     values = as_array(ranks, "ranks")
     if values.ndim != 1:
         raise InputError(f"ranks must have shape (Q,), not {values.shape}")
@@ -123,7 +123,7 @@ def _as_ranks(ranks: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
 
 
 def _as_k(k: int) -> int:
-    """Check K."""
+    """Check that K is an integer of at least 1."""
     try:
         number = operator.index(k)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""Ranks of target images in the results of a query."""
+"""Ranks target images in the results of a query."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,29 +10,29 @@ from mmpoison.errors import InputError
 from mmpoison.metrics._arrays import FloatArray, as_array, as_float, as_matrix
 
 _CHUNK_VALUES = 1 << 20
-"""Similarities processed together: a few MB of temporaries, small enough for the processor's cache."""
+"""Similarities processed at a time: a few MB of temporaries fit into the processor's cache."""
 
 _CONSTANT_TOLERANCE = 8 * float(np.finfo(np.float32).eps)
 """Relative spread within which scores are equal: float32 matrix products differ by a few eps."""
 
 
 def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Rank, for each query, the best-scored image of the target set in the gallery.
+    """For each query, rank the best-scored target image in the gallery.
 
     The rank is the number of gallery images scored above the best target, from 0 (the first image
     shown is a target) to G - 1. Further target images never count.
 
     Ties are resolved against the target: a non-target with exactly the best target's score counts
-    as ranked above it. An encoder that gives all images the same score therefore gets the worst
-    rank, G minus the number of targets, and not a perfect one.
+    as ranked above it. An encoder that scores all images equally therefore gets the worst rank, G minus the number of
+    targets, instead of a perfect one.
 
-    Source: the paper's evaluation, on which "Hit@K" and "MinRank" rest.
+    Source: the paper's evaluation; "Hit@K" and "MinRank" use these ranks.
 
     Args:
         similarity: Shape (Q, G), similarity of each query to each gallery image, higher is nearer.
             Integers and half precision are compared as float32 or wider. Infinity is a number.
-        targets: Boolean, shape (G,) for one target set for all queries or (Q, G) for one a query;
-            true where the gallery image is a target.
+        targets: Boolean; true where the gallery image is a target. Shape (G,) for one target set shared by all queries,
+            or (Q, G) for one per query.
 
     Returns:
         Shape (Q,), int64, 0-based ranks.
@@ -51,7 +51,7 @@ def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArr
     scores, mask = _read(similarity, targets)
     ranks = np.empty(len(scores), dtype=np.int64)
     for rows, block, best, others in _blocks(scores, mask):
-        # row by row: in a large gallery NumPy counts eight times as fast without an axis
+        # row by row: in a large gallery NumPy counts eight times faster without an axis
         ranks[rows] = [np.count_nonzero(row) for row in (block >= best) & others]
     return ranks
 
@@ -59,8 +59,8 @@ def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArr
 def tie_count(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> int:
     """Count the queries whose best target ties with an image outside the target set.
 
-    For these queries the rank rests on the tie rule of `target_ranks`; many of them mean that the
-    encoder has collapsed or that the gallery holds an image twice.
+    For these queries the tie rule of `target_ranks` decides the rank. A high count means that the encoder has collapsed
+    or that the gallery holds an image twice.
 
     Args:
         similarity: Shape (Q, G), as for `target_ranks`.
@@ -84,11 +84,11 @@ def tie_count(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> int:
 
 
 def constant_rows(similarity: npt.ArrayLike) -> float:
-    """Compute the share of queries that score all gallery images the same: 1.0 flags a collapsed encoder.
+    """Compute the share of queries that score all gallery images equally; 1.0 means a collapsed encoder.
 
-    Scores count as the same if they differ by no more than a few units of float32's last place (8
-    eps, about 1e-6, relative to the largest), as a matrix product leaves between images with
-    identical embeddings. `target_ranks` counts only exact ties, so check this before using a rank.
+    Scores count as equal if they differ by at most 8 float32 eps (about 1e-6) of the largest. Matrix products leave
+    differences of that size between identical embeddings. `target_ranks` counts only exact ties, so check this before
+    using a rank.
 
     Args:
         similarity: Shape (Q, G), similarity of each query to each gallery image. With one gallery

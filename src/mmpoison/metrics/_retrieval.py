@@ -1,4 +1,4 @@
-"""Utility: ranks of a caption's own image, and of an image's own captions."""
+"""Utility: ranks each caption's own image, and each image's own captions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +10,13 @@ from mmpoison.errors import InputError
 from mmpoison.metrics._arrays import as_array, as_matrix, unit_rows
 
 _QUERY_ROWS = 1024
-"""Queries scored together."""
+"""Queries scored at a time."""
 
 _GALLERY_ROWS = 2048
-"""Gallery entries scored together: a block of scores is 16 MB."""
+"""Gallery entries scored at a time; one block of scores is 16 MB."""
 
 _TIE = 1e-12
-"""Cosines within this are a tie: equal embeddings score equal up to the order of summation."""
+"""Cosines that differ by less than this tie: equal embeddings differ by summation order."""
 
 
 def image_retrieval_ranks(
@@ -25,25 +25,23 @@ def image_retrieval_ranks(
     text_image: npt.ArrayLike,
     wording: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Rank, for each caption, its own image among all images (IR).
+    """Rank each caption's own image among all images (IR).
 
-    The rank is the number of other images whose cosine similarity to the caption is higher than
-    that of its own; as in `target_ranks`, an image that ties with the own one counts as above it.
-    Cosines are computed in float64, block by block, so memory does not grow with T times I.
+    The rank is the number of other images with a higher cosine similarity to the caption than its own image. As in
+    `target_ranks`, an image that ties with the caption's own image counts as above it. Cosines are computed in float64,
+    block by block, so memory does not grow with T times I.
 
-    Where several images carry the same caption, a model cannot know which one is meant. Without
-    `wording` only the caption's own image counts (the strict reading); with it every image that
-    has a caption of the same words counts as right.
+    If several images have the same caption, a model cannot know which one is meant. Without `wording`, only the
+    caption's own image counts (strict). With it, every image that has a caption with the same words counts.
 
     Source: the paper's evaluation, "Hit@K" of the utility.
 
     Args:
         image_embeddings: Shape (I, d), each image once; they need not be of unit length.
-        text_embeddings: Shape (T, d), one row a caption.
+        text_embeddings: Shape (T, d), one row per caption.
         text_image: Integers, shape (T,): the row of each caption's image, from 0 to I - 1. Images
             without a caption are allowed and serve as distractors.
-        wording: Integers, shape (T,), the same for captions of the same words; None for the strict
-            reading.
+        wording: Integers, shape (T,), equal for captions with the same words; None for the strict count.
 
     Returns:
         Shape (T,), int64, 0-based ranks from 0 to I - 1.
@@ -71,22 +69,20 @@ def text_retrieval_ranks(
     text_image: npt.ArrayLike,
     wording: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Rank, for each image, the best of its own captions among all captions (TR).
+    """For each image, rank the best of its own captions among all captions (TR).
 
-    The rank is the number of other images' captions whose cosine similarity to the image is higher
-    than that of its best own caption; a caption that ties with it counts as above it. The image's
-    further captions never count.
+    The rank is the number of other images' captions with a higher cosine similarity to the image than its best own
+    caption. A caption that ties with it counts as above it. The image's further captions never count.
 
-    There is one rank an *image*, so Hit@K is a share of images. Dividing by captions instead, or
-    querying once a caption, is a bug seen in other code: with five captions an image it is wrong
-    by a factor of five. With `wording`, captions of other images that have the same words as one
-    of the image's own count as own, see `image_retrieval_ranks`.
+    There is one rank per *image*, so Hit@K is a share of images. Other code divides by captions, or queries once per
+    caption: with five captions per image this is wrong by a factor of five. With `wording`, other images' captions with
+    the same words as one of the image's own also count as its own; see `image_retrieval_ranks`.
 
     Source: the paper's evaluation, "Hit@K" of the utility.
 
     Args:
         image_embeddings: Shape (I, d), each image once; they need not be of unit length.
-        text_embeddings: Shape (T, d), one row a caption.
+        text_embeddings: Shape (T, d), one row per caption.
         text_image: Integers, shape (T,): the row of each caption's image, from 0 to I - 1, in any
             order; every image has at least one caption.
         wording: As for `image_retrieval_ranks`.
@@ -117,12 +113,12 @@ def text_retrieval_ranks(
 def embedding_ranks(
     query_embeddings: npt.ArrayLike, gallery_embeddings: npt.ArrayLike, targets: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Rank, for each query, the best target of the gallery, without a matrix of all similarities.
+    """For each query, rank the best target in the gallery without computing the full similarity matrix.
 
-    The same numbers as `target_ranks` of the cosine similarities, and the same tie rule: exact,
-    in float64, block by block, so memory does not grow with Q times G.
+    Returns the numbers of `target_ranks` on cosine similarities, with the same tie rule. It is exact and works in
+    float64, block by block, so memory does not grow with Q times G.
 
-    Source: the paper's evaluation, on which "Hit@K" and "MinRank" rest.
+    Source: the paper's evaluation; "Hit@K" and "MinRank" use these ranks.
 
     Args:
         query_embeddings: Shape (Q, d); they need not be of unit length.
@@ -130,8 +126,8 @@ def embedding_ranks(
         targets: Boolean, shape (G,): the target set, the same for all queries.
 
     Returns:
-        The ranks, shape (Q,), int64, 0-based; and whether the best target ties with an image
-        outside the target set, shape (Q,), for which the rank rests on the tie rule.
+        The ranks, shape (Q,), int64, 0-based; and whether the best target ties with an image outside the target set,
+        shape (Q,). For those queries the tie rule decides the rank.
 
     Raises:
         InputError: Shapes do not match, the gallery is empty, there is no target, or an embedding
@@ -173,13 +169,13 @@ def embedding_ranks(
 
 
 _Side = tuple[npt.NDArray[Any], str]
-"""Embeddings (N, d), and their name in errors."""
+"""Embeddings (N, d), and their name in error messages."""
 
 
 def _cosines(
     queries: _Side, gallery: _Side
 ) -> Iterator[tuple[slice, slice, npt.NDArray[np.float64]]]:
-    """Yield the cosines of blocks of queries with blocks of the gallery: rows of both, and a new array."""
+    """Yield cosines block by block: the rows of the queries, the rows of the gallery, and a new array."""
     for top in range(0, len(queries[0]), _QUERY_ROWS):
         block = slice(top, top + _QUERY_ROWS)
         units = unit_rows(queries[0][block], queries[1], top)
@@ -197,7 +193,7 @@ def _refuse_rows_without_direction(rows: npt.NDArray[Any], name: str) -> None:
 def _matching_pairs(
     wording: npt.ArrayLike | None, owner: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """List every caption with its image, or with every image that has a caption of the same words, shapes (P,)."""
+    """Pair every caption with its image, or with every image that has a caption with the same words; shapes (P,)."""
     if wording is None:
         return np.arange(len(owner)), owner
     numbers = as_array(wording, "wording")
@@ -250,7 +246,7 @@ def _ranks(
     query_of_pair: npt.NDArray[np.intp],
     gallery_of_pair: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.int64]:
-    """Count, for each query, unmatched gallery entries that score at least its best match."""
+    """For each query, count the non-matching gallery entries that score at least as high as its best match."""
     best = np.full(len(queries[0]), -np.inf)
     for start in range(0, len(query_of_pair), _QUERY_ROWS):
         left = query_of_pair[start : start + _QUERY_ROWS]

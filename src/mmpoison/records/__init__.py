@@ -1,4 +1,4 @@
-"""The JSON files of runs and checkpoints as typed values; imports no torch, so that reports start at once."""
+"""The JSON files of runs and checkpoints as typed values. Does not import torch, so reports start fast."""
 
 import lazy_loader
 

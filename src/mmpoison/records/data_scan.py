@@ -1,4 +1,4 @@
-"""`scan.json`: what a scan of a data set says, as its page and the command line show it."""
+"""`scan.json`: the result of a data scan, which the page and the command line show."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ ScanVerdict = Literal[
     "poisoning likely", "look at these groups", "nothing stands out", "cannot be decided"
 ]
 GroupGrade = Literal["poisoning likely", "look at this group", "as in clean data"]
-"""Grades: by how often ordinary clean sets show a group as strong as the strongest one."""
+"""Grades, set by how often ordinary clean sets contain a group as strong as the strongest one."""
 
 
 class ExamplePair(Record):
-    """A pair that is shown.
+    """A pair shown as an example.
 
     Attributes:
         id: Its id.
         caption: Its caption.
-        address: Where its image is in the web, if the data say so.
-        picture: A small picture, as a `data:` address.
-        score: Its score, where it is shown for that.
+        address: Web address of its image, if the data have one.
+        picture: A thumbnail, as a `data:` address.
+        score: Its score, if it is shown because of its score.
     """
 
     id: str
@@ -36,20 +36,20 @@ class ExamplePair(Record):
 
 
 class ScanGroup(Record):
-    """A group of pairs whose captions of one kind are with images of another kind.
+    """A group of pairs in which captions of one kind are paired with images of another kind.
 
     Attributes:
         sentence: A sentence that describes it.
-        grade: How suspicious it is; the pairs of a likely one are dropped.
-        pairs: How many pairs it has.
-        images: On how many images.
-        false_alarms: Share of ordinary clean sets that show a group as strong, in (0, 1].
-        false_alarms_hardest: The same share of the hardest kind of clean sets; None where that was not measured.
+        grade: How suspicious it is. Pairs of a likely group are dropped.
+        pairs: Number of pairs.
+        images: Number of images.
+        false_alarms: Share of ordinary clean sets that contain a group this strong, in (0, 1].
+        false_alarms_hardest: The same share for the hardest kind of clean sets; None if not measured.
         score: How strong it is.
         why: What is suspicious about it.
         other_explanations: What else could explain it.
-        captions_about: Words that set its captions apart.
-        images_about: Words that set the captions of similar images apart.
+        captions_about: Words that distinguish its captions.
+        images_about: Words that distinguish the captions of similar images.
         examples: Some of its pairs.
     """
 
@@ -68,12 +68,12 @@ class ScanGroup(Record):
 
 
 class PlantedCount(Record):
-    """How many of the goals that were planted into the data, as a test, the scan finds.
+    """How many planted test goals the scan finds.
 
     Attributes:
-        images: Images of each.
-        planted: How many goals.
-        found: How many were found.
+        images: Images per goal.
+        planted: Number of goals planted.
+        found: Number of goals found.
     """
 
     images: int
@@ -82,12 +82,12 @@ class PlantedCount(Record):
 
 
 class Histogram(Record):
-    """How many pairs have each score.
+    """Numbers of pairs by score.
 
     Attributes:
-        edges: One more than bins.
-        own: Of the pairs.
-        shuffled: Of captions with random images, on a scale of its own; empty where that says nothing.
+        edges: Bin edges, one more than bins.
+        own: Counts of pairs per bin.
+        shuffled: Counts for captions with random images, on their own scale; empty if they are not informative.
     """
 
     edges: list[Number]
@@ -100,7 +100,7 @@ class FailedShard(Record):
 
     Attributes:
         shard: Its name.
-        reason: Why, one line.
+        reason: The reason, in one line.
     """
 
     shard: str
@@ -108,11 +108,11 @@ class FailedShard(Record):
 
 
 class LeftOutRows(Record):
-    """Rows of the data that give no pair: they are not judged, and neither kept nor dropped.
+    """Rows of the data that contain no pair. They are not judged, and neither kept nor dropped.
 
     Attributes:
-        rows: How many, as far as that is known.
-        examples: The first of them, a line each: where, and why.
+        rows: Their number, as far as known.
+        examples: The first of them, one line each: place and reason.
     """
 
     rows: int = 0
@@ -120,13 +120,13 @@ class LeftOutRows(Record):
 
 
 class ShardDrop(Record):
-    """How much of a shard is dropped.
+    """Counts of dropped pairs in a shard.
 
     Attributes:
         shard: Its name.
         pairs: How many it has.
-        dropped: How many of them are dropped.
-        unusable: How many have no usable embeddings.
+        dropped: Number of pairs dropped.
+        unusable: Number of pairs without usable embeddings.
     """
 
     shard: str
@@ -136,14 +136,14 @@ class ShardDrop(Record):
 
 
 class KnownPoison(Record):
-    """What the manifest of a poisoned set says of a scan.
+    """Scan results compared with the manifest of a poisoned set.
 
     Attributes:
         poisoned_total: Poisoned pairs that were judged.
-        poisoned_caught: Of these, how many are dropped.
+        poisoned_caught: Poisoned pairs that are dropped.
         clean_dropped: Clean pairs that are dropped.
         clean_dropped_share: Their share of the clean pairs.
-        auroc: How often a poisoned pair scores above a clean one.
+        auroc: Probability that a poisoned pair scores above a clean one.
         average_precision: Area under the curve of precision against recall.
     """
 
@@ -156,7 +156,7 @@ class KnownPoison(Record):
 
 
 class ScanCut(Record):
-    """Where a scan cuts, as `mmpoison.defenses.Threshold` explains it."""
+    """A scan's threshold; `mmpoison.defenses.Threshold` explains it."""
 
     value: Number
     rule: str
@@ -171,35 +171,35 @@ class DataScan(Record):
 
     Attributes:
         source: What was scanned.
-        data_path: Its path from the folder of the result; None for a set without a path.
+        data_path: Its path, relative to the result folder; None for a set without a path.
         format: Its format.
-        pairs: How many pairs it has, without shards that could not be read.
+        pairs: Number of pairs, without unreadable shards.
         method: What scored the pairs.
         encoder: The model that embedded them; None for precomputed embeddings.
-        verdict: What comes out.
-        summary: The verdict in words, and how sure it is.
-        next_steps: What to do now.
-        notes: What a reader must know besides.
-        score_name: What the score of a pair is.
-        cut: Where it cuts.
-        methods: What was computed, a line each.
-        judge_auroc: How often a caption is nearer to its own image than to a random one, in [0, 1].
+        verdict: The verdict, a grade.
+        summary: The verdict in words, with its certainty.
+        next_steps: Recommended next steps.
+        notes: Further notes for the reader.
+        score_name: What a pair's score means.
+        cut: The threshold.
+        methods: Computations, one line each.
+        judge_auroc: Probability that a caption is nearer to its own image than to a random one, in [0, 1].
         judge_interval: Its 95% interval.
-        dropped: Pairs that are not to be used.
-        unusable: Pairs among them whose embeddings are broken.
-        known: What the manifest of a poisoned set says of it.
-        worst: The most suspicious pairs, by a method without groups.
-        groups: The strongest groups, at most ten, whatever their strength.
-        planted: What the scan would have found.
-        sample: In a sample of how many pairs.
-        histogram: Of the scores.
-        shards: Counts of the shards.
-        failed: Shards that could not be read, and files of pairs that could not be read to their end.
-        left_out: Rows that give no pair; None where every row gave one.
-        data_root: The folder that image paths start from, from the folder of the result, where the data do not say it.
-        data_format: The format that was named.
+        dropped: Number of pairs to drop.
+        unusable: Dropped pairs with broken embeddings.
+        known: Comparison with the manifest of a poisoned set.
+        worst: The most suspicious pairs, for a method without groups.
+        groups: The strongest groups, at most ten, whatever their score.
+        planted: How many planted test goals the scan finds.
+        sample: Size of the sample with planted goals, in pairs.
+        histogram: Histogram of the scores.
+        shards: Counts per shard.
+        failed: Unreadable shards, and pair files that could not be read to the end.
+        left_out: Rows without a pair; None if every row has one.
+        data_root: Folder of the images, relative to the result folder, if the data do not define it.
+        data_format: The format, if it was given.
         data_options: Options of the format or data set.
-        seed: Of everything random.
+        seed: Seed of everything random.
         tool_version: Version of mmpoison.
     """
 
@@ -237,13 +237,13 @@ class DataScan(Record):
 
 
 def read_scan(result: Path) -> DataScan:
-    """Read what a scan says of its result.
+    """Read a scan's `scan.json`.
 
     Args:
-        result: The folder of the scan.
+        result: The result folder.
 
     Raises:
-        InputError: If it is no folder of a scan, or broken.
+        InputError: If the folder is not a scan result, or is broken.
     """
     file = result / SCAN_FILE
     if not file.exists():

@@ -1,6 +1,6 @@
 """The JSON files of a run folder: `metrics.json`, rank lists, suspicious pairs, the map, and the curve of a repair.
 
-One record writes a file and reads it again. `Record` says what happens to absent and unknown keys.
+The same record class writes and reads a file. `Record` documents absent and unknown keys.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class TrainingRecord(Record):
     Attributes:
         steps: Steps done.
         pairs_per_second: Mean rate.
-        precision: What was computed in.
-        processes: How many shared each batch; absent for one.
-        objective: What was minimised; absent for the contrastive loss.
-        notes: What a defence says of it; absent where it says nothing.
+        precision: Numeric precision of the computation.
+        processes: Number of processes that shared each batch; absent for one.
+        objective: The loss that was minimised; absent for the contrastive loss.
+        notes: Notes of the defence; absent if there are none.
         epochs: The epochs in order.
     """
 
@@ -49,7 +49,7 @@ class PretrainingRecord(Record):
 
     Attributes:
         settings: The settings of that training.
-        training: How it went.
+        training: The record of that training.
     """
 
     variant: str | None = None
@@ -63,18 +63,18 @@ class PretrainingRecord(Record):
 
 
 class CheckpointRecord(Record):
-    """Facts about a checkpoint that programs read back; each is absent where it is not known.
+    """Machine-readable facts about a checkpoint. Unknown facts are absent.
 
     Attributes:
-        name: What the model is called in results.
+        name: Name of the model in results.
         activation: `QuickGELU` or `GELU`.
         architecture: Its name in open_clip.
         source: Where the weights come from.
-        training: How its last training went.
+        training: The record of its last training.
         seed: Seed of that training.
         poisoned: Whether it was trained on poisoned data.
-        pretraining: How it was trained from random weights.
-        looks: What was measured during the training, see `run_files.ProbeRecord`.
+        pretraining: The record of its training from random weights.
+        looks: Measurements during the training, see `run_files.ProbeRecord`.
     """
 
     name: str | None = None
@@ -93,7 +93,7 @@ Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
 
 def _as_list(value: object) -> object:
-    """Turn a single text into a list of one; None into an empty list."""
+    """Convert a single text to a list of one, and None to an empty list."""
     return [value] if isinstance(value, str) and value else value or []
 
 
@@ -104,7 +104,7 @@ Texts = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class GoalRow(Record):
-    """The figures of a goal's queries under one model: how well they retrieve the target set.
+    """Figures of one goal under one model: how well its queries retrieve the target set.
 
     `hit@1` ... `hit@50` in [0, 1]; `min_rank`, 0-based; `queries`, `gallery`, `targets`, `ties`: counts.
     """
@@ -123,7 +123,7 @@ class GoalRow(Record):
 
 
 class QueryLengthRow(GoalRow):
-    """A row of captions repeated several times: `words`, their mean number; `full_context`, the share that was cut."""
+    """A row of repeated captions: `words`, mean number of words; `full_context`, share of captions that were cut."""
 
     words: Number | None = None
     full_context: Number | None = None
@@ -133,10 +133,10 @@ class RankSpread(Record):
     """The distribution of the ranks of a row.
 
     Attributes:
-        median: Of the ranks.
-        quantiles: By quantile.
+        median: Median rank.
+        quantiles: Ranks by quantile.
         clusters: Number of images that the queries belong to.
-        interval: 95% interval of figures of the row, clustered by image; absent where all queries are of one image.
+        interval: 95% intervals of the row's figures, clustered by image; absent if all queries belong to one image.
     """
 
     median: Number | None = None
@@ -176,11 +176,11 @@ class Measures(Record):
 
     Attributes:
         goal: Rows by goal and model.
-        with_trigger: The same where the target images carry the trigger of a backdoor; absent for other attacks.
-        ranks: How the ranks of those rows spread.
-        utility: By model.
-        utility_equal_texts: The same where a caption of the same words counts as right; absent where none repeats.
-        drift: From the clean model to the poisoned one.
+        with_trigger: Rows with a backdoor's trigger on the target images; absent for other attacks.
+        ranks: Distribution of the ranks of those rows.
+        utility: Utility by model.
+        utility_equal_texts: Utility if captions with the same words count as correct; absent if no caption repeats.
+        drift: Drift from the clean model to the poisoned one.
     """
 
     goal: OrEmpty[Rows] = {}
@@ -191,12 +191,12 @@ class Measures(Record):
     drift: OrEmpty[Drift] = Drift()
 
     def row(self, goal: str, model: str, *, with_trigger: bool = False) -> GoalRow:
-        """Return the row of a model; an empty one if it was not computed."""
+        """Return a model's row, or an empty row if it was not computed."""
         rows = self.with_trigger if with_trigger else self.goal
         return rows.get(goal, {}).get(model) or GoalRow()
 
     def spread(self, goal: str, model: str) -> RankSpread:
-        """Return the ranks of a row; empty if they were not computed."""
+        """Return a row's ranks, or an empty record if they were not computed."""
         return self.ranks.get(goal, {}).get(model) or RankSpread()
 
 
@@ -211,7 +211,7 @@ class BeforeAfter(Record):
 
 
 class RankChange(BeforeAfter):
-    """Mean ranks under both models, their difference and its 95% interval, and the same for Hit@10."""
+    """Mean ranks under both models, with difference and 95% interval, and the same for Hit@10."""
 
     change: Number | None = None
     hit_10: BeforeAfter = Field(BeforeAfter(), alias="hit@10")
@@ -219,7 +219,7 @@ class RankChange(BeforeAfter):
 
 
 class ClassChange(Record):
-    """The change of one class's captions: towards the images of their own class, and towards the target set."""
+    """Rank changes of one class's captions: images of their own class, and the target set."""
 
     queries: int | None = None
     own: OrEmpty[RankChange] = RankChange()
@@ -227,7 +227,7 @@ class ClassChange(Record):
 
 
 class Silhouettes(Record):
-    """Silhouettes of classes, in [-1, 1], and how many points were compared."""
+    """Silhouettes of classes, in [-1, 1], and the number of points compared."""
 
     texts: int | None = None
     images: int | None = None
@@ -238,7 +238,7 @@ class Silhouettes(Record):
 class Study(Record):
     """Optional parts of an evaluation; rows by goal, model, and kind of query, number of repeats or epoch.
 
-    `order_drift` is that between two clean models, one of which saw the pairs in the order of the poisoned one.
+    `order_drift` is the drift between two clean models; one was trained in the poisoned model's order of pairs.
     """
 
     queries: OrEmpty[dict[str, dict[str, dict[str, GoalRow]]]] = {}
@@ -265,11 +265,11 @@ class ProbeRecord(Record):
     Attributes:
         step: Steps done.
         epoch: Whole epochs done.
-        learning_rate: Of the step; absent before the first.
+        learning_rate: Learning rate of the step; absent before the first.
         training_loss: Loss of its batch.
         test: The test part.
-        utility: Of what the curve judges by: the test part, or held-out pairs.
-        utility_loss: Of a repair: how much of the utility on held-out pairs is lost since its start.
+        utility: Utility on the data that judges the curve: the test part, or held-out pairs.
+        utility_loss: For a repair: utility lost on held-out pairs since the start.
     """
 
     step: int
@@ -290,12 +290,13 @@ class RepairBranch(Record):
 
 
 class RepairCurve(Record):
-    """`sterilize-curve.json`: a repair over its steps."""
+    """`sterilize-curve.json`: measurements over the steps of a repair."""
 
     branches: list[RepairBranch] = []
 
 
-# -- what was run on what ------------------------------------------------------------------------------------------
+# -- data, models and settings
+# ------------------------------------------------------------------------------------------
 
 
 class DataFacts(Record):
@@ -311,7 +312,7 @@ class DataFacts(Record):
 
 
 class ClassRetrieval(Record):
-    """Share of a class's captions that retrieve an image of the class first, under the model before fine-tuning."""
+    """Share of a class's captions that retrieve an image of the class first, before fine-tuning."""
 
     original: Number | None = None
     target: Number | None = None
@@ -319,7 +320,7 @@ class ClassRetrieval(Record):
 
 
 class ModelFacts(Record):
-    """The model of a run, its size (millions of parameters, 10^9 multiply-adds) and what it can do."""
+    """A run's model: its size (millions of parameters, 10^9 multiply-adds) and its retrieval quality."""
 
     name: str | None = None
     parameters_m: Number | None = None
@@ -328,14 +329,14 @@ class ModelFacts(Record):
 
 
 class SuspectedGoal(Record):
-    """A goal that a filter suspects, as a sentence, with captions of its pairs."""
+    """A goal suspected by a filter: a sentence, and captions of its pairs."""
 
     sentence: str | None = None
     example_captions: list[str] | None = None
 
 
 class FilterFacts(Record):
-    """Facts about the filter of a run; a method may add more."""
+    """Facts about a run's filter. A method may add more."""
 
     method: str | None = None
     encoder: str | None = None
@@ -352,20 +353,20 @@ class FilterFacts(Record):
 
     @property
     def caught_share(self) -> float | None:
-        """Share of the poisoned pairs that were dropped; None where there were none, or it is not known."""
+        """Share of poisoned pairs that were dropped; None if there were none, or if it is unknown."""
         if self.poisoned_caught is None or not self.poisoned_total:
             return None
         return self.poisoned_caught / self.poisoned_total
 
 
 class RobustTrainingFacts(Record):
-    """The robust training of a run: its method, and its options."""
+    """A run's robust training: method and options."""
 
     method: str | None = None
 
 
 class SterilizeFacts(Record):
-    """Facts about the repair of a run; `method` is absent for a clean fine-tune."""
+    """Facts about a run's repair. `method` is absent for a clean fine-tune."""
 
     method: str | None = None
     pairs: int | None = None
@@ -374,7 +375,7 @@ class SterilizeFacts(Record):
 
 
 class ScanFacts(Record):
-    """The check of the models of a run: its method and options, and by model what it flagged, found first, and p."""
+    """A run's model check: method and options; for each model the flagged goals, the first finding, and p."""
 
     method: str | None = None
     flagged: dict[str, list[str]] = {}
@@ -387,14 +388,14 @@ class RunFacts(Record):
 
     Attributes:
         goals: The goals in their order.
-        models: Names of the models by row, where no recipe says them.
-        row_names: Names of rows that differ from the usual ones: a model of unknown past is not called poisoned.
+        models: Names of the models by row, if no recipe defines them.
+        row_names: Row names that replace the usual ones: a model of unknown history is not called poisoned.
         training: How each model was trained.
-        flags: What a reader must know before believing the numbers.
+        flags: Warnings to read before trusting the numbers.
         seconds: Time by stage.
-        note: Why there are no numbers, where the input was refused.
-        carrier: Whose images carry the poison: `existing`, `own` or `new images`.
-        surrogate: The model that the attacker knew.
+        note: Reason for missing numbers, if the input was refused.
+        carrier: Images that carry the poison: `existing`, `own` or `new images`.
+        surrogate: The attacker's own model.
     """
 
     recipe: str | None = None
@@ -428,13 +429,13 @@ class RunFacts(Record):
 
 
 class TransferMeasures(Measures):
-    """The models of a run on data that they were not trained on."""
+    """Measurements of a run's models on data they were not trained on."""
 
     data: OrEmpty[DataFacts] = DataFacts()
 
 
 class Metrics(Measures):
-    """All of `metrics.json`: what a run, or `mmpoison evaluate`, measured."""
+    """The whole `metrics.json`: measurements of a run or of `mmpoison evaluate`."""
 
     study: OrEmpty[Study] = Study()
     transfer: OrEmpty[dict[str, TransferMeasures]] = {}
@@ -459,7 +460,7 @@ class RankedImage(Record):
 
 
 class RankedQuery(Record):
-    """A caption, and what each model retrieves for it."""
+    """A caption, and the images that each model retrieves for it."""
 
     goal: str | None = None
     caption: str | None = None
@@ -469,7 +470,7 @@ class RankedQuery(Record):
 
 
 class ConfusingImage(Record):
-    """An image that captions of a class retrieve although it has another label, and its captions."""
+    """An image that captions of a class retrieve although its label differs, with its captions."""
 
     image: str | None = None
     label: str | None = None
@@ -482,10 +483,10 @@ class RankLists(Record):
 
     Attributes:
         goals: The goals.
-        goal: The one goal, where an older version wrote the file.
+        goal: The single goal, in files of older versions.
         queries: The captions.
-        confusing: By goal, images of other classes that captions of the target class find.
-        thumbnails: By image, as data addresses.
+        confusing: By goal, images of other classes that captions of the target class retrieve.
+        thumbnails: Thumbnails by image, as `data:` addresses.
     """
 
     goals: Texts = []
@@ -496,7 +497,7 @@ class RankLists(Record):
 
 
 class SuspiciousPair(Record):
-    """A pair that a filter dropped first, of the list in `suspicious_pairs.json`."""
+    """An entry of `suspicious_pairs.json`, which lists the pairs that a filter dropped first."""
 
     caption: str | None = None
     image: str | None = None

@@ -1,14 +1,14 @@
-"""Uncertainty of numbers: over seeds, over captions that share an image, and between two settings.
+"""Uncertainty: over seeds, over captions that share an image, and between two settings.
 
-- `summarize`: mean, standard deviation and 95% interval of one number a seed.
+- `summarize`: mean, standard deviation and 95% interval of one number per seed.
 - `clustered_mean`, `clustered_share`: intervals of means and shares over queries.
-  The queries of one image (its five captions) are correlated and count as one piece of evidence, not five.
-- `probability_below_zero`: of a mean difference, by the distribution that gives its interval.
-- `compare`: two settings paired by seed: t-test and Wilcoxon test, two-tailed, with effect sizes.
-- `true_pair_auroc`: whether captions and images of pairs belong together, from their embeddings.
+  An image's five captions are correlated, so they count as one observation, not five.
+- `probability_below_zero`: the probability that a mean difference is negative.
+- `compare`: compares two settings paired by seed: two-tailed t-test and Wilcoxon test, with effect sizes.
+- `true_pair_auroc`: whether embeddings distinguish true pairs from shuffled pairs.
 
-Pure functions of NumPy arrays; the tests are SciPy's. A number that is not defined (a deviation of one seed, a test
-without spread) is None, never 0 and never NaN.
+All are pure functions of NumPy arrays; the tests are SciPy's. Undefined numbers (the deviation of one seed, a test
+without spread) are None, never 0 or NaN.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Checks arguments of statistics."""
+"""Intervals and tests: means over seeds, clustered queries, paired settings, true against shuffled pairs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FloatVector = npt.NDArray[np.float64]
 
 
 def as_values(values: npt.ArrayLike, name: str = "values") -> FloatVector:
-    """Read finite numbers of shape (n,), n at least 1, as float64.
+    """Convert finite numbers of shape (n,), n at least 1, to float64.
 
     Raises:
-        InputError: They are not.
+        InputError: If the values have another shape or are not finite.
     """
     try:
         array = np.asarray(values, dtype=np.float64)
@@ -38,7 +38,7 @@ def check_confidence(confidence: float) -> float:
     """Check that a confidence is between 0 and 1.
 
     Raises:
-        InputError: It is not.
+        InputError: If the confidence is out of range.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1 (0.95 is 95%)")
@@ -56,8 +56,10 @@ class _Result:
 
 
 FEWEST_SEEDS = 4
-"""Fewer seeds do not say how two numbers compare: the interval of two shares is 9 standard deviations to each side, so
-it holds nearly any number."""
+"""Fewest seeds for a comparison.
+
+With two seeds the interval extends 9 standard deviations to each side, so it contains nearly any number.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ class Summary(_Result):
 
     Attributes:
         n: Number of seeds.
-        mean: Their mean.
+        mean: Mean of the numbers.
         sd: Sample standard deviation (n - 1); None for one seed.
         low: Lower end of the interval of the mean; None for one seed.
         high: Upper end.
-        confidence: Of the interval.
+        confidence: Confidence of the interval, in (0, 1).
     """
 
     n: int
@@ -82,7 +84,7 @@ class Summary(_Result):
 
 
 UNBOUNDED = (-math.inf, math.inf)
-"""Bounds of a number that can be anything."""
+"""Bounds of an unbounded number."""
 
 
 def summarize(
@@ -92,14 +94,14 @@ def summarize(
 ) -> Summary:
     """Compute mean, standard deviation and t-interval of one number per seed (as in tables 11 and 12 of the paper).
 
-    The interval is Student's with n - 1 degrees of freedom: that of the *mean* over seeds. With five seeds it is 1.24
-    standard deviations to each side. It ends at `bounds`: the mean of a share is never outside of [0, 1], and an
-    interval that reaches 0 or 1 says that n is too small for it.
+    The interval is Student's t for the *mean* over seeds, with n - 1 degrees of freedom. With five seeds it extends
+    1.24 standard deviations to each side. It is clipped to `bounds`, because a mean share cannot leave [0, 1]. An
+    interval that reaches a bound means that n is too small.
 
     Args:
-        values: Shape (n,), one finite number a seed.
+        values: Shape (n,), one finite number per seed.
         confidence: Between 0 and 1.
-        bounds: The least and the largest possible value, for example (0, 1) of a share.
+        bounds: Smallest and largest possible value, for example (0, 1) for a share.
 
     Raises:
         InputError: No values, or one that is not finite.
@@ -122,7 +124,7 @@ def summarize(
     sd = float(array.std(ddof=1))
     half = t_quantile(confidence, len(array) - 1) * sd / math.sqrt(len(array))
     least, largest = bounds
-    # a value outside of the bounds is the caller's mistake: the interval still contains the mean
+    # values outside the bounds are the caller's mistake; the interval contains the mean even then
     low, high = max(mean - half, min(least, mean)), min(mean + half, max(largest, mean))
     return Summary(len(array), mean, sd, float(low), float(high), confidence)
 
@@ -136,20 +138,20 @@ def t_quantile(confidence: float, degrees: int) -> float:
     return float(special.stdtrit(degrees, 0.5 + confidence / 2))
 
 
-# -- Confidence intervals over queries in which the queries of one image are one cluster.
+# -- Confidence intervals over queries; the queries of one image form one cluster.
 
 
 @dataclass(frozen=True)
 class Estimate(_Result):
-    """A number over queries and its interval.
+    """A number over queries, with its interval.
 
     Attributes:
         n: Number of queries.
         clusters: Number of images they belong to.
         value: The number.
-        low: Lower end of its interval; None with one cluster, from which no spread can be estimated.
+        low: Lower end of the interval; None with one cluster, because one cluster has no spread.
         high: Upper end.
-        confidence: Of the interval.
+        confidence: Confidence of the interval, in (0, 1).
     """
 
     n: int
@@ -165,13 +167,13 @@ def clustered_mean(
 ) -> Estimate:
     """Compute a mean with the cluster-robust interval.
 
-    The residuals are summed within each cluster before they are squared, so captions of one image that fail together
-    count as one failure. The usual correction for few clusters, C / (C - 1), and Student's t with C - 1 degrees of
-    freedom. With one value a cluster it is the t-interval of `summarize`.
+    Residuals are summed within each cluster before squaring, so captions of one image that fail together count as one
+    failure. The interval uses the usual correction for few clusters, C / (C - 1), and Student's t with C - 1 degrees of
+    freedom. With one value per cluster it equals the t-interval of `summarize`.
 
     Args:
-        values: Shape (n,), one number a query, such as its rank.
-        clusters: Shape (n,), any labels of clusters, such as the image of each caption.
+        values: Shape (n,), one number per query, such as its rank.
+        clusters: Shape (n,), cluster labels of any type, such as the image of each caption.
         confidence: Between 0 and 1.
 
     Raises:
@@ -194,14 +196,14 @@ def clustered_mean(
 def clustered_share(
     hits: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
 ) -> Estimate:
-    """Compute a share with an interval that stays in [0, 1] and has a width at 0 and at 1 too.
+    """Compute a share with an interval that stays in [0, 1] and has non-zero width even at 0 and 1.
 
-    Korn and Graubard (1998): the exact binomial interval of Clopper and Pearson for as many independent queries as
-    would have the cluster-robust variance. Where all queries agree the data hold no variance; then each cluster counts
-    as one query, as if captions of an image always failed together.
+    Korn and Graubard (1998): the exact binomial interval of Clopper and Pearson, for the number of independent queries
+    that has the cluster-robust variance. If all queries agree there is no variance; each cluster then counts as one
+    query, as if captions of an image always failed together.
 
     Args:
-        hits: Shape (n,), 0 or 1 (or boolean), one a query.
+        hits: Shape (n,), 0 or 1 (or boolean), one per query.
         clusters: Shape (n,), as for `clustered_mean`.
         confidence: Between 0 and 1.
 
@@ -225,7 +227,7 @@ def clustered_share(
     else:
         error = _standard_error(array, code, count)
         independent = share * (1 - share) / error**2 if error > 0 else float(n)
-        # fewer degrees of freedom than queries make the interval wider
+        # fewer degrees of freedom than queries widen the interval
         independent *= (t_quantile(confidence, n - 1) / t_quantile(confidence, count - 1)) ** 2
         effective = min(float(n), max(1.0, independent))
     low, high = _clopper_pearson(share * effective, effective, confidence)
@@ -233,17 +235,17 @@ def clustered_share(
 
 
 def probability_below_zero(mean: Estimate) -> float | None:
-    """Compute the probability that a mean of `clustered_mean` is below 0, by the distribution that gives its interval.
+    """Compute the probability that a mean of `clustered_mean` is below 0.
 
-    The interval is value ± q x error, with q of Student's t with C - 1 degrees of freedom. Read as what is believed of
-    the mean after the measurement (all means alike before it), this is value + error x T, which is below 0 with the
-    probability P(T < -value / error). It is above 0.975 exactly where the 95% interval is below 0.
+    The interval is value ± q x error, where q is a quantile of Student's t with C - 1 degrees of freedom. Under a flat
+    prior, the posterior of the mean is value + error x T, so it is below 0 with probability P(T < -value / error). This
+    exceeds 0.975 exactly when the 95% interval lies below 0.
 
     Args:
-        mean: Of paired differences, for example.
+        mean: For example, a mean of paired differences.
 
     Returns:
-        None with one cluster. Without any spread 0 or 1, and 0.5 if the mean is 0.
+        The probability; None with one cluster. Without any spread it is 0 or 1, or 0.5 if the mean is 0.
 
     Example:
         >>> probability_below_zero(clustered_mean([-0.1, 0.1], [0, 1]))
@@ -253,7 +255,7 @@ def probability_below_zero(mean: Estimate) -> float | None:
     """
     if mean.high is None:
         return None
-    # differences that are equal but for rounding have no spread
+    # differences that are equal up to rounding have no spread
     value, half = round(mean.value, 12), round(mean.high - mean.value, 12)
     if half == 0:
         return 0.5 if value == 0 else float(value < 0)
@@ -289,27 +291,27 @@ def _clopper_pearson(hits: float, n: float, confidence: float) -> tuple[float, f
 
 
 _EXACT_PAIRS = 12
-"""Largest number of pairs for which all 2^n signs are tried if ranks tie; SciPy's exact distribution has no ties."""
+"""Most pairs for which all 2^n signs are tried if ranks tie: SciPy's exact distribution does not handle ties."""
 
 
 @dataclass(frozen=True)
 class Comparison(_Result):
-    """The difference of two settings over pairs (seeds, or captions under two models).
+    """The difference between two settings over pairs (seeds, or captions under two models).
 
     Attributes:
         n: Number of pairs.
         mean: Mean of the differences, second minus first.
-        sd: Their sample standard deviation; None for one pair.
+        sd: Sample standard deviation of the differences; None for one pair.
         low: Lower end of the interval of the mean difference; None for one pair.
         high: Upper end.
-        t: Student's paired t; None for one pair or where all differences are the same.
+        t: Student's paired t; None for one pair or if all differences are equal.
         t_p: Its two-tailed p.
-        wilcoxon: Wilcoxon's signed-rank statistic, the smaller sum of ranks; None where every difference is 0.
-        wilcoxon_p: Its two-tailed p; 1 where every difference is 0.
+        wilcoxon: Wilcoxon's signed-rank statistic, the smaller sum of ranks; None if every difference is 0.
+        wilcoxon_p: Its two-tailed p; 1 if every difference is 0.
         cohen_d: Effect size of the t-test: mean over standard deviation of the differences (Cohen's d_z).
-        rank_biserial: Effect size of the Wilcoxon test, in [-1, 1]: share of the rank sum that speaks for the second
-            setting less the share that speaks against it.
-        confidence: Of the interval.
+        rank_biserial: Effect size of the Wilcoxon test, in [-1, 1]: share of the rank sum in favour of the second
+            setting, minus the share against it.
+        confidence: Confidence of the interval, in (0, 1).
     """
 
     n: int
@@ -329,13 +331,13 @@ class Comparison(_Result):
 def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.95) -> Comparison:
     """Compare two settings measured on the same seeds: paired two-tailed tests with effect sizes (tables 11 and 12).
 
-    With five pairs the smallest two-tailed p that Wilcoxon's test can give is 0.0625: it can never fall under 0.05,
-    however clear the difference. At least six pairs are needed for that.
+    With five pairs, the smallest two-tailed p of Wilcoxon's test is 0.0625. However clear the difference, p < 0.05
+    needs at least six pairs.
 
     Args:
-        first: Shape (n,), one number a seed.
-        second: Shape (n,), the other setting's numbers of the same seeds in the same order.
-        confidence: Of the interval of the mean difference.
+        first: Shape (n,), one number per seed.
+        second: Shape (n,), the other setting's numbers for the same seeds, in the same order.
+        confidence: Confidence of the interval of the mean difference.
 
     Raises:
         InputError: Lengths differ, there are none, or one is not finite.
@@ -353,7 +355,7 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.9
     difference = after - before
     summary = summarize(difference, confidence)
     t = t_p = effect = None
-    # differences that are equal but for rounding have no spread to test against
+    # differences that are equal up to rounding have no spread to test against
     if summary.sd is not None and summary.sd > 1e-12 * max(1e-300, np.abs(difference).max()):
         effect = summary.mean / summary.sd
         t = effect * math.sqrt(summary.n)
@@ -378,7 +380,7 @@ def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.9
 def _wilcoxon(difference: FloatVector) -> tuple[float | None, float, float | None]:
     from scipy import stats  # takes a second to import
 
-    # equal shares of different seeds must tie, not be ordered by rounding
+    # equal shares of different seeds must tie; rounding must not order them
     scale = max(1e-300, float(np.abs(difference).max()))
     rounded = np.round(difference / scale, 12)
     moved = rounded[rounded != 0]
@@ -394,13 +396,13 @@ def _wilcoxon(difference: FloatVector) -> tuple[float | None, float, float | Non
     return float(result.statistic), float(result.pvalue), biserial
 
 
-# -- Measures whether pairs of two embeddings belong together: the AUROC of true against shuffled pairs.
+# -- AUROC of true against shuffled pairs: do the two embeddings of a pair belong together?
 
 
 Floats = npt.NDArray[np.floating[Any]]
 
 SAME_CAPTION = 1 - 1e-5
-"""Captions whose cosine is larger are the same: embeddings of one caption in two batches differ by rounding."""
+"""Captions with a larger cosine are the same caption, whose embeddings in two batches differ by rounding."""
 
 
 def true_pair_auroc(
@@ -408,19 +410,18 @@ def true_pair_auroc(
 ) -> Estimate | None:
     """Compute the chance that a true pair is closer than a shuffled one.
 
-    A true pair is a caption with its own image, a shuffled one a caption with another image, whose own caption is not
-    the same. All shuffled pairs are counted, so nothing is random but which pairs were taken. Each pair enters three
-    times: as a true pair, by its caption, and by its image. The sum of the three influences (the infinitesimal
-    jackknife) gives the interval, in which the captions of one image count as one piece of evidence.
+    A true pair is a caption with its own image; a shuffled pair is a caption with another image that has a different
+    caption. All shuffled pairs are counted, so only the sample of pairs is random. Each pair contributes three times:
+    as a true pair, through its caption, and through its image. The sum of the three influences (the infinitesimal
+    jackknife) gives the interval; captions of one image count as one observation.
 
-    What part of the pairs is poisoned hardly matters: a share s of wrong pairs moves the AUROC from A to about
-    A - s (A - 0.5).
+    Poisoned pairs hardly matter: a share s of wrong pairs moves the AUROC from A to about A - s (A - 0.5).
 
     Args:
         text: Unit embeddings of captions, shape `(n, d)`.
         image: Unit embeddings of their images, shape `(n, d)`; the same image may be in several pairs.
-        fewest: With fewer images nothing is said.
-        most: Of more pairs a random choice is tested: the time grows with their square.
+        fewest: Return None with fewer images.
+        most: Test a random sample of this many pairs if there are more: the time grows with the square.
 
     Returns:
         The AUROC in [0, 1] with its 95% interval, where `clusters` counts images; None with fewer than `fewest` images,
@@ -439,14 +440,14 @@ def true_pair_auroc(
     if not len(code) or int(code.max()) + 1 < fewest:
         return None
     distances = 1 - text @ image.T
-    # a caption that several images share fits all of them
+    # a caption shared by several images fits all of them
     shuffled = (code[:, None] != code[None, :]) & (text @ text.T < SAME_CAPTION)
     if not shuffled.any():
         return None
     true = distances.diagonal()
     beyond = 1 - _shares_below(true, distances[shuffled])
     value = float(beyond.mean())
-    # of each shuffled pair, the share of the true pairs that are closer
+    # for each shuffled pair, the share of true pairs that are closer
     surplus = np.where(shuffled, _shares_below(distances, true) - value, 0.0)
     influence = beyond + (surplus.sum(axis=0) + surplus.sum(axis=1)) * len(true) / shuffled.sum()
     found = clustered_mean(influence, code)
@@ -456,7 +457,7 @@ def true_pair_auroc(
 
 
 def twice_below(values: Floats, others: Floats) -> npt.NDArray[np.intp]:
-    """Count the others below each value, times two, so that ties count one; shape of `values`.
+    """For each value, count the others below it twice and ties once; shape of `values`.
 
     >>> twice_below(np.array([2.0, 3.0]), np.array([1.0, 2.0])).tolist()
     [3, 4]
@@ -467,5 +468,5 @@ def twice_below(values: Floats, others: Floats) -> npt.NDArray[np.intp]:
 
 
 def _shares_below(values: Floats, others: Floats) -> Floats:
-    """Return for each value the share of others that are smaller, ties counted half."""
+    """For each value, return the share of others that are smaller; ties count half."""
     return np.asarray(twice_below(values, others) / (2 * others.size))

@@ -1,1 +1,1 @@
-"""Checks: is this model poisoned?"""
+"""Model checks: is this model poisoned?"""

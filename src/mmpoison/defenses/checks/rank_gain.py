@@ -1,9 +1,8 @@
-"""Checks a model for poison: finds rank changes between kinds of captions and images that clean fine-tunes do not have.
+"""Checks a model for poison: finds rank changes between kinds of captions and images that clean fine-tunes lack.
 
 The goal need not be known. Poison makes captions of one kind retrieve images of another kind among the first results,
-which they did not in the model that the suspect was made from. A clean fine-tune also improves the ranks of many pairs
-of kinds. So the rank gains of the suspect are compared with those of clean fine-tunes of the same reference, and
-unusual rank changes are reported.
+unlike in the model that the suspect was made from. A clean fine-tune also improves many ranks. The check therefore
+compares the suspect's rank gains with those of clean fine-tunes of the same reference, and reports unusual changes.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ class Kinds:
     """Kinds of captions and of images among the held-out pairs.
 
     Attributes:
-        captions: Share of each image's captions in each kind of caption, rows of sum 1, shape `(A, G)`.
+        captions: Share of each image's captions in each caption kind, shape `(A, G)`; rows sum to 1.
         image: Kind of each image, -1 for none, shape `(G,)`.
-        caption_names: Of the kinds of captions.
-        image_names: Of the kinds of images.
-        of: `classes`, or `neighbours` where the pairs carry no labels.
+        caption_names: Names of the caption kinds.
+        image_names: Names of the image kinds.
+        of: `classes`, or `neighbours` if the pairs have no labels.
     """
 
     captions: Table
@@ -62,10 +61,10 @@ class Kinds:
 
     @classmethod
     def find(cls, held_out: TestSet, embeddings: TestEmbeddings, seed: int) -> Kinds:
-        """Take the classes where most of the images have one, else group by the suspect's own embeddings.
+        """Use classes if most images have one; otherwise group pairs by the given embeddings.
 
-        Without labels, a kind of caption is the captions of an image and of its nearest neighbours by captions; such
-        kinds overlap, so that one of them is pure. Kinds of images are small clusters (k-means).
+        Without labels, a caption kind consists of the captions of an image and of its nearest neighbours by caption.
+        These kinds overlap, so that one of them is pure. Image kinds are small clusters (k-means).
 
         Args:
             held_out: The held-out pairs; every image of the gallery has a caption.
@@ -114,7 +113,7 @@ class Kinds:
 
 
 def association(embeddings: TestEmbeddings, held_out: TestSet, kinds: Kinds) -> Table:
-    """Measure how far down captions of each kind find the first image of each kind.
+    """Measure the rank at which captions of each kind find the first image of each kind.
 
     Args:
         embeddings: Of the held-out pairs.
@@ -122,7 +121,7 @@ def association(embeddings: TestEmbeddings, held_out: TestSet, kinds: Kinds) -> 
         kinds: Their kinds.
 
     Returns:
-        Mean of log2(1 + rank), shape `(A, B)`: 0 where the images come first, one more for each doubling of the rank.
+        Mean of log2(1 + rank), shape `(A, B)`: 0 if the images come first, plus one per doubling of the rank.
     """
     of_images = len(kinds.image_names)
     ranks = np.empty((len(held_out.pairs), of_images))
@@ -149,7 +148,7 @@ def _clusters(vectors: npt.NDArray[np.float32], size: int, seed: int) -> Index:
     from scipy.cluster.vq import kmeans2
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an empty cluster is left out below
+        warnings.simplefilter("ignore")  # empty clusters are left out below
         found = kmeans2(
             vectors.astype(np.float64), size, minit="++", seed=generator(seed, "canary/images")
         )[1]
@@ -158,19 +157,19 @@ def _clusters(vectors: npt.NDArray[np.float32], size: int, seed: int) -> Index:
 
 FEWEST_KINDS = 4
 FEWEST_CLEAN = 2
-"""Clean fine-tunes needed to measure how much they differ; with fewer the suspect's own pairs measure it."""
+"""Clean fine-tunes needed to measure their variation. With fewer, the suspect's own pairs estimate it."""
 
 SEEN = 10
-"""Only pairs of kinds with a typical rank of at most this in the suspect are reported: nobody sees the others."""
+"""Report only pairs of kinds whose typical rank in the suspect is at most this: users do not see lower ranks."""
 
 TAIL = 0.05
-"""Share of the usual gains, the largest, that the tail is fitted to."""
+"""The tail is fitted to this share of the clean gains, the largest."""
 
 TRIMMED = 0.01
-"""Share of the suspect's own pairs of kinds, those that stand out, that do not take part in its own null."""
+"""Share of the suspect's pairs of kinds, the most extreme, excluded from its own null distribution."""
 
 LEAST_SPREAD = 0.05
-"""In doublings of the rank: below that nothing has moved."""
+"""Minimum spread, in doublings of the rank: smaller changes are no change."""
 
 TOO_FEW_CLEAN = (
     "compared only with the suspect's own other pairs of kinds: two or more clean fine-tunes (--clean, "
@@ -180,16 +179,16 @@ TOO_FEW_CLEAN = (
 
 @dataclass(frozen=True)
 class GoalRankChange:
-    """A change of the rank at which captions of one kind find images of another.
+    """A change in the rank at which captions of one kind find images of another.
 
     Attributes:
-        captions: The kind of caption, a class or the words that set it apart.
-        images: The kind of image.
-        reference: Typical rank (geometric mean, 0-based) of the first such image in the reference.
-        expected: The same after a clean fine-tune; as in the reference where there is none.
+        captions: The caption kind: a class, or the words that distinguish it.
+        images: The image kind.
+        reference: Typical rank (geometric mean, 0-based) of the first image of that kind in the reference.
+        expected: The same after a clean fine-tune; the reference's rank without fine-tunes.
         suspect: The same in the suspect.
-        z: How far the gain stands out from the others, in robust standard deviations.
-        p_value: Chance that a clean fine-tune has any gain that stands out as far, in [0, 1].
+        z: Distance of the gain from the others, in robust standard deviations.
+        p_value: Probability that a clean fine-tune has any gain this extreme, in [0, 1].
     """
 
     captions: str
@@ -222,7 +221,7 @@ class GoalRankChange:
 
 @DEFENSES.register("rank-gain")
 class RankGain:
-    """Compare how far down captions of each kind find images of each other kind, before and after."""
+    """Compare the ranks at which captions of each kind find images of other kinds, before and after fine-tuning."""
 
     name: ClassVar[str] = "rank-gain"
     kind: ClassVar[DefenseKind] = "check"
@@ -250,8 +249,8 @@ class RankGain:
     ) -> CheckResult:
         """Check a suspect; see `ModelCheck`.
 
-        With classes, captions of each class are compared with images of each other class; without, kinds that the
-        reference's own embeddings put together.
+        With classes, captions of each class are compared with images of each other class. Without, kinds come from the
+        reference's own embeddings.
         """
         if reference is None:
             raise InputError("check 'rank-gain' needs the model that the suspect was made from")
@@ -273,18 +272,18 @@ class RankGain:
 def check_tables(
     reference: Table, suspect: Table, clean: Sequence[Table], kinds: Kinds
 ) -> CheckResult:
-    """Compare the gains of a suspect with those of clean fine-tunes.
+    """Compare a suspect's gains with those of clean fine-tunes.
 
-    A gain is how many doublings of the rank captions of a kind have come nearer to images of a kind. What clean
-    fine-tunes gain on average is taken off, then what all captions of the kind and all images of the kind gain (medians
-    of rows and columns); the rest is divided by its own robust standard deviation. The same is done to each clean
-    fine-tune, against the others, and an exponential tail is fitted to the largest twentieth of what that gives. The
-    p-value is corrected for all pairs of kinds.
+    A gain is the rank improvement of a kind of images for a kind of captions, in doublings of the rank. First the mean
+    gain of clean fine-tunes is subtracted, then the medians of rows and columns (what all captions and all images of
+    the kind gain). The rest is divided by its robust standard deviation. Each clean fine-tune is treated the same way
+    against the others, and an exponential tail is fitted to the largest 5% of the results. The p-value is corrected for
+    all pairs of kinds.
 
     Args:
         reference: `association` of the reference, shape `(A, B)`: mean of log2(1 + rank).
         suspect: Of the suspect.
-        clean: Of clean fine-tunes of the reference.
+        clean: `association` of clean fine-tunes of the reference.
         kinds: The kinds.
 
     Raises:
@@ -342,7 +341,7 @@ def check_tables(
 
 
 def _other(kinds: Kinds) -> npt.NDArray[np.bool_]:
-    """Mark pairs of different kinds: no image of one has a caption of the other, shape `(A, B)`."""
+    """Return a mask of pairs of different kinds, shape `(A, B)`: no image of one has a caption of the other."""
     placed = kinds.image >= 0
     own = np.eye(len(kinds.image_names))[kinds.image[placed]]
     return np.asarray(kinds.captions[:, placed] @ own <= 0)
@@ -353,7 +352,7 @@ def _mean_of_others(gains: Sequence[Table], number: int) -> Table:
 
 
 def _standing_out(gain: Table, other: npt.NDArray[np.bool_]) -> Table:
-    """Convert gains to robust standard deviations, without row and column effects, shape `(A, B)`."""
+    """Convert gains to robust standard deviations after removing row and column effects, shape `(A, B)`."""
     rest = np.where(other, gain, np.nan)
     rest = rest - np.nanmedian(rest, axis=1, keepdims=True)
     rest = rest - np.nanmedian(rest, axis=0, keepdims=True)
@@ -362,7 +361,7 @@ def _standing_out(gain: Table, other: npt.NDArray[np.bool_]) -> Table:
 
 
 def _tail(usual: npt.NDArray[np.float64], z: Table) -> Table:
-    """Estimate the chance of a clean value of at least `z`: their share; an exponential tail beyond the top 5%."""
+    """Estimate the probability of a clean value of at least `z`: empirical, with an exponential tail for the top 5%."""
     ordered = np.sort(usual)
     border = float(np.quantile(ordered, 1 - TAIL))
     beyond = ordered[ordered > border]

@@ -1,4 +1,4 @@
-"""Repairs by further training: on clean pairs, and on the pairs that a trace keeps."""
+"""Repairs that continue training: on clean pairs, or on the pairs that a trace keeps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mmpoison.training.settings import TrainingSettings
 class CleanFinetune:
     """Fine-tune a poisoned checkpoint on pairs known to be clean (section 6.2, "post-training defense").
 
-    Repairs that minimise another loss on the same clean pairs are subclasses with their own `objective`.
+    Subclasses minimise a different loss on the same clean pairs by overriding `objective`.
     """
 
     name: ClassVar[str] = "clean-finetune"
@@ -49,11 +49,11 @@ class CleanFinetune:
     )
 
     def objective(self) -> Objective | None:
-        """Return what is minimised; None for the contrastive loss."""
+        """Return the loss to minimise; None for the contrastive loss."""
         return None
 
     def refuse(self, pairs: PairDataset) -> None:
-        """Raise InputError for pairs that are not to be trained on."""
+        """Raise InputError for pairs that must not be trained on."""
         require_clean(pairs)
 
     def apply(
@@ -76,18 +76,18 @@ class CleanFinetune:
         )
 
 
-# -- The same where the pairs that taught the poison are known: what they taught is pushed out.
+# -- Fine-tuning if the poisoned pairs are known: also unlearns their associations.
 
 
 class UnlearnLoss(Objective):
     """Contrastive loss of the pairs that stay + exp(tau) x the mean excess of cosine within groups of false pairs.
 
-    In a group every caption is compared with every image: the group taught the link of a topic with a kind of images,
-    and pairs like its own that nobody found taught it too. The excess is what is above the mean cosine of captions and
-    images of the pairs that stay, in the same batch; below it there is no gradient.
+    Within a group, every caption is compared with every image: the group taught an association between a topic and a
+    kind of images, and so did similar pairs that were not found. The excess is the part above the mean cosine of
+    captions and images of the kept pairs in the same batch; below that mean there is no gradient.
 
     Args:
-        group: The group of each training pair, from 0; -1 for one that stays. Shape `(N,)`.
+        group: Group index of each training pair, from 0, or -1 for kept pairs; shape `(N,)`.
     """
 
     name: ClassVar[str] = "unlearn"
@@ -96,7 +96,7 @@ class UnlearnLoss(Objective):
         self._group = torch.from_numpy(group)
 
     def settings(self) -> dict[str, Any]:
-        """Return which pairs are in which group, as a digest."""
+        """Return a digest of the group of each pair."""
         return {"groups": hashlib.sha256(self._group.numpy().tobytes()).hexdigest()}
 
     def loss(self, pairs: Rows, batch: Embedded) -> Tensor:
@@ -104,7 +104,7 @@ class UnlearnLoss(Objective):
         group = self._group[pairs]
         (image,), (text,) = batch.image, batch.text
         stays, false = group < 0, group >= 0
-        fit = usual = batch.scale.new_zeros(())  # of a batch of false pairs alone
+        fit = usual = batch.scale.new_zeros(())  # the batch contains only false pairs
         if stays.any():
             fit = contrastive_loss(text[stays], image[stays], batch.scale)
             usual = (text[stays] @ image[stays].T).mean().detach()
@@ -116,11 +116,11 @@ class UnlearnLoss(Objective):
 
 
 class Unlearn(CleanFinetune):
-    """Fine-tune a suspect on the pairs that a trace keeps, and push what it found apart (`UnlearnLoss`).
+    """Fine-tune a suspect on the pairs that a trace keeps, and push apart the groups it found (`UnlearnLoss`).
 
     Args:
         settings: How to fine-tune.
-        group: Of each pair that `apply` gets, as for `UnlearnLoss`.
+        group: Group index of each pair given to `apply`, as for `UnlearnLoss`.
     """
 
     def __init__(self, settings: TrainingSettings, group: npt.NDArray[np.int64]) -> None:
@@ -128,8 +128,8 @@ class Unlearn(CleanFinetune):
         self._group = group
 
     def objective(self) -> Objective:
-        """Return what is minimised."""
+        """Return the loss to minimise."""
         return UnlearnLoss(self._group)
 
     def refuse(self, pairs: PairDataset) -> None:
-        """Take any pairs: what stays is not known to be clean."""
+        """Accept any pairs: the kept pairs are not known to be clean."""

@@ -1,4 +1,4 @@
-"""Runs a repair with each of several learning rates, and chooses the model that is saved."""
+"""Runs a repair at several learning rates, and chooses the model to save."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHOSEN_BY_CANARY = (
 PROBES_FILE = "probes.json"
 
 LEARNING_RATES = (1e-3, 1e-4, 1e-5)
-"""Tried where none is given: from those of small models down to the paper's for CLIP."""
+"""Learning rates to try by default: from small models' rates down to the paper's rate for CLIP."""
 
 
 @dataclass
@@ -45,11 +45,11 @@ class Branch:
 
     Attributes:
         repair: The repair.
-        settings: How it trains; None where it takes no settings.
-        result: Its result; None where it diverged or its model is not the best one so far.
-        probes: What was measured during training; empty where nothing is held out.
-        ended: Why it ended, or was not tried.
-        keeps_utility: Whether it lost no more than the rule allows; None where it was not tried.
+        settings: Its training settings; None if it takes none.
+        result: Its result; None if it diverged or its model is not the best so far.
+        probes: Measurements during training; empty if nothing is held out.
+        ended: Why it stopped, or why it was not tried.
+        keeps_utility: Whether it lost no more utility than the rule allows; None if it was not tried.
         chosen: Whether its model is saved.
     """
 
@@ -63,7 +63,7 @@ class Branch:
 
     @property
     def learning_rate(self) -> float | None:
-        """Highest learning rate of the training."""
+        """Peak learning rate."""
         return None if self.settings is None else self.settings.learning_rate
 
     @property
@@ -77,7 +77,7 @@ class Branch:
 
     @property
     def utility_loss(self) -> float:
-        """How much utility its model lost; 0 where nothing is held out."""
+        """Utility lost by its model; 0 if nothing is held out."""
         lost = self.probes[-1].utility_loss if self.probes else 0.0
         return math.inf if lost is None else lost
 
@@ -104,13 +104,13 @@ def repair_branches(
 
     Args:
         method: A registered repair.
-        options: Of its constructor.
-        settings: How it trains; None for a repair that takes no settings.
-        rates: Learning rates to try; none for that of the settings.
-        several: Without `rates`, try `LEARNING_RATES` where the settings leave the learning rate at its default.
+        options: Constructor options.
+        settings: Training settings; None for a repair without settings.
+        rates: Learning rates to try; empty uses the rate of the settings.
+        several: Without `rates`, try `LEARNING_RATES` if the settings do not set a learning rate.
 
     Raises:
-        InputError: If an option is unknown, a rate is given twice, or does not match the other settings.
+        InputError: If an option is unknown, or a rate is repeated or conflicts with other settings.
     """
     if several and settings is not None and "learning_rate" not in settings.model_fields_set:
         rates = rates or LEARNING_RATES
@@ -148,36 +148,36 @@ def run_repair(
     progress: ProgressFor | None = None,
     first: bool = False,
 ) -> TrainingResult | None:
-    """Run each branch from the suspect, store its results in it, and choose one.
+    """Run each branch from the suspect, store its results in the branch, and choose one branch.
 
-    A repair that takes `on_step` is probed during training; another one is measured when it is done. The utility guard
-    judges both. One that takes `checkpoints` resumes after a kill.
+    A repair that takes `on_step` is probed during training; others are measured at the end. The utility guard judges
+    both. A repair that takes `checkpoints` resumes after a kill.
 
     Args:
         suspect: The suspect; unchanged.
-        clean_pairs: Pairs known to be clean, without those held out.
-        inputs: Prepared inputs that hold them.
-        branches: Of `repair_branches`.
+        clean_pairs: Known clean pairs, without those held out.
+        inputs: Preprocessed inputs of these pairs.
+        branches: Branches from `repair_branches`.
         seed: Seed of the run.
-        meter: Measures on held-out pairs; without one, the utility is not guarded and only one branch is possible.
-        work: Folder for states, logs and probes; a repair that was stopped resumes from there.
+        meter: Measures on held-out pairs. Without one, utility is not guarded and only one branch is possible.
+        work: Folder for states, logs and probes, from which an interrupted repair resumes.
         trackers: As in `LogOptions`.
-        shown: Gives a callback that shows the steps of a branch.
+        shown: Returns a callback that displays the steps of a branch.
         progress: As in `finetune`.
-        first: Take the first branch that keeps the utility; those after it are not tried.
+        first: Choose the first branch that keeps the utility, and skip the rest.
 
     Returns:
-        The result of the chosen branch; None where all lost too much utility.
+        The result of the chosen branch; None if all lost too much utility.
 
     Raises:
-        InputError: If a pair is marked as poisoned, or what `finetune` refuses.
+        InputError: If a pair is marked as poisoned, or `finetune` refuses the input.
         DivergedError: If every branch diverged.
     """
     best: Branch | None = None
     for branch in branches:
         if first and Processes(suspect.device).agree(best is not None):
             break
-        # the work folder itself where there is only one
+        # a single branch uses the work folder itself
         folder = work if len(branches) == 1 else work / branch.label.replace(" ", "-")
         probes = None
         if meter is not None:
@@ -185,7 +185,7 @@ def run_repair(
             if branch.settings is not None:
                 plan = Plan(len(clean_pairs), branch.settings, seed, process_count())
                 steps = plan.steps_per_epoch
-            # probes on disk are of a training that resumes
+            # probes on disk belong to a training that resumes
             resumes = {"checkpoints", "on_step"} <= services_of(branch.repair)
             probes = Probes(
                 meter.measure,
@@ -230,7 +230,7 @@ def run_repair(
 
 
 def refusal(branches: Sequence[Branch], meter: RepairMeter, work: Path) -> ResultError:
-    """Explain why no model is saved; `work` is the folder of the states and logs."""
+    """Explain why no model is saved. `work` is the folder with states and logs."""
     lost = "; ".join(
         f"at {branch.label} " + (f"{branch.utility_loss:.3f}" if branch.probes else "it diverged")
         for branch in branches
@@ -243,14 +243,14 @@ def refusal(branches: Sequence[Branch], meter: RepairMeter, work: Path) -> Resul
 
 
 def choice(branches: Sequence[Branch], meter: RepairMeter) -> str:
-    """Say which learning rate was chosen, and why; the rule alone where none was."""
+    """Say which learning rate was chosen and why; if none was, state only the rule."""
     rule = CHOSEN_BY_CANARY if meter.rule.canary_goals else CHOSEN_BY_RATE
     taken = "".join(f"{branch.label}, " for branch in branches if branch.chosen)
     return f"{taken}{rule} (at most {meter.rule.max_utility_loss:g} of Hit@{meter.k} lost)"
 
 
 def _merit(branch: Branch) -> tuple[float, ...]:
-    """Rank a branch, larger is better; needs no goal, and uses known ones if given."""
+    """Rank a branch; larger is better. Uses canary goals if given."""
     goals = branch.probes[-1].to_json().get("canary_goals", {}) if branch.probes else {}
     if goals:
         found = [value for row in goals.values() for key, value in row.items() if "hit@" in key]

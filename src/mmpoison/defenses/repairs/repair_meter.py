@@ -1,4 +1,4 @@
-"""Measures a repair on held-out clean pairs while it runs: what it costs, and whether goals that are known are gone."""
+"""Measures a running repair on held-out clean pairs: lost utility, and whether known goals are gone."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from mmpoison.training.log import DivergedError
 
 MOST_HELD_OUT = 1000
 FEWEST_HELD_OUT = 20
-"""Images. With fewer, one that is found or not decides everything."""
+"""Fewest held-out images. With fewer, a single hit or miss decides everything."""
 
 NOT_SHOWN = "This does not show that the poison is gone."
 
 GONE_MARGIN = 0.05
-"""A canary goal counts as gone when its captions find the target at most this much more often than others do."""
+"""A canary goal counts as gone if its captions find the target at most this much more often than others."""
 
 
 @dataclass(frozen=True)
 class RepairRule:
-    """The rule that accepts or refuses the model of a repair; nothing in it needs to know the goal.
+    """The rule that accepts or refuses a repaired model. It does not need to know the goal.
 
     Attributes:
-        max_utility_loss: A model that lost more of its held-out Hit@K, in either direction of retrieval, is not saved.
-        canary_goals: Goals that are known to be in the suspect, to choose by.
-        every: Probe after so many steps too.
+        max_utility_loss: Largest loss of held-out Hit@K, in either retrieval direction, for a model to be saved.
+        canary_goals: Goals known to be in the suspect, which then decide the choice.
+        every: Also probe after every N steps.
 
     Raises:
         InputError: If a number is out of range.
@@ -54,11 +54,11 @@ class RepairRule:
 
 
 def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, TestSet]:
-    """Split clean pairs by image into those to train on and those to judge by, which are never trained on.
+    """Split clean pairs by image into training pairs and held-out pairs, which are never trained on.
 
     Args:
         pairs: The clean pairs.
-        share: Of their images, in (0, 1); no more than `MOST_HELD_OUT` images are taken.
+        share: Share of images to hold out, in (0, 1); at most `MOST_HELD_OUT` images.
         seed: Seed of the run.
 
     Raises:
@@ -78,7 +78,7 @@ def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, 
 
 
 def utility_k(images: int) -> int:
-    """Give the K of the Hit@K that guards the utility: 10 as in the paper, less where all of a small gallery are hits.
+    """Return K for the utility guard's Hit@K: 10 as in the paper, less for galleries so small that all images are hits.
 
     >>> utility_k(20), utility_k(50), utility_k(99), utility_k(100)
     (1, 5, 5, 10)
@@ -87,15 +87,15 @@ def utility_k(images: int) -> int:
 
 
 class RepairMeter:
-    """Measures a model on the held-out pairs, which decide, and on a test part, which is only shown.
+    """Measures a model on held-out pairs, which decide, and on a test part, which is only reported.
 
     Args:
         suspect: The model before the repair.
-        inputs: Prepared inputs of all that is measured.
+        inputs: Preprocessed inputs of all measured pairs.
         held_out: The held-out pairs.
-        rule: What decides.
+        rule: The rule that decides.
         test: A test part.
-        goal_targets: Goals to measure on it.
+        goal_targets: Goals to measure on the test part.
 
     Attributes:
         k: The K of the Hit@K that guards the utility.
@@ -121,17 +121,17 @@ class RepairMeter:
         self._start = self._measure(suspect, self._before, {"step": 0, "epoch": 0})
 
     def start(self) -> ProbeRecord:
-        """Return what was measured of the suspect."""
+        """Return the suspect's measurements."""
         return self._start
 
     def measure(self, encoder: DualEncoder, where: Mapping[str, float]) -> ProbeRecord:
-        """Measure a model, which is left as it was; `where` says after which `step`.
+        """Measure a model without changing it; `where` contains the `step`.
 
-        Besides what every probe has there are `utility_loss` (since the start, the larger of both directions of
-        retrieval; negative where it gained), `drift`, and `canary_goals` where there are some.
+        Adds to the usual probe: `utility_loss` (since the start, the larger of both retrieval directions, negative for
+        a gain), `drift`, and `canary_goals` if there are any.
 
         Raises:
-            DivergedError: If its embeddings are no numbers.
+            DivergedError: If its embeddings are not finite.
         """
         held = TestEmbeddings.of(encoder, self.inputs, self.held_out)
         if not (np.isfinite(held.images).all() and np.isfinite(held.texts).all()):
@@ -165,7 +165,7 @@ class RepairMeter:
         return image, text
 
     def _canary(self, held: TestEmbeddings, goal: Goal) -> dict[str, Any]:
-        """Measure how often captions of the original class find the target class, and how often other captions do."""
+        """Measure how often captions of the original class, and other captions, find the target class."""
         targets = self.held_out.targets(goal.target)
         codes = self.held_out.caption_class
         hits = {}

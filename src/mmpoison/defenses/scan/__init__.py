@@ -1,4 +1,4 @@
-"""The scan of a data set: read, passes over shards, groups, cut, write. A set in memory is one shard."""
+"""The data scan: read, passes over shards, groups, cut, write. A data set in memory is one shard."""
 
 import lazy_loader
 

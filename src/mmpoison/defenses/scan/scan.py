@@ -1,4 +1,4 @@
-"""Scans embeddings for poison by any method, in passes over their shards, and writes what it found."""
+"""Scans embeddings for poison with any method, in passes over shards, and writes the results."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ from mmpoison.defenses.scan.write.verdict import ScanFinding
 from mmpoison.errors import InputError, ResultError
 
 PLANTED_IN = 10_000
-"""Sampled pairs into which goals are planted."""
+"""Number of sampled pairs into which goals are planted."""
 
 PASSES = "passes"
-"""Folder of the results of passes in the work folder."""
+"""Folder in the work folder for the results of passes."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """What a user chooses.
+    """The user's choices for a scan.
 
     Attributes:
-        method: Scores the pairs, and says where to cut.
-        planted: Whether goals are planted to see what would be found, by a method that finds groups.
-        force: Use a model that cannot distinguish true from shuffled pairs all the same.
+        method: The method, which scores the pairs and defines the cut.
+        planted: Whether to plant test goals, for methods that find groups.
+        force: Use the model even if it cannot distinguish true from shuffled pairs.
         seed: Of everything random.
         sample: Pairs in the sample.
     """
@@ -97,18 +97,19 @@ def scan_embedded(
     Args:
         opened: The embeddings.
         out: New folder of the results.
-        work: Folder of unfinished work: a scan that was killed resumes there; it is removed at the end.
-        settings: What a user chooses.
+        work: Folder of unfinished work, from which a killed scan resumes; removed at the end.
+        settings: The user's choices for a scan.
         workers: Processes, each with a shard at a time.
-        threads: Threads of each.
-        ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
+        threads: Threads per process.
+        ray: Address of a Ray cluster to run on, or `local`; by default processes on this machine.
         progress: Reports the progress.
-        kept: Where the pairs that stay are written too.
+        kept: Where to write the kept pairs as well.
 
     Raises:
-        InputError: If no shard can be read, the method cannot judge these pairs, nothing would be left, or the work
-            folder is another scan's.
-        ResultError: If the model cannot distinguish true from shuffled pairs, which the method needs.
+        InputError: If no shard is readable, the method cannot judge these pairs, every pair would be dropped, or the
+            work folder belongs to another scan.
+        ResultError: If the method compares captions with images, and the model cannot distinguish true from shuffled
+            pairs.
     """
     source, passes = opened.source, work / PASSES
     if kept is not None and opened.pieces is None:
@@ -133,10 +134,10 @@ def scan_embedded(
         runner = ShardRunner(source, states, passes, crew, progress)
         judged = _scan(opened, runner, settings, progress)
     except (NothingLeft, ResultError):
-        shutil.rmtree(work, ignore_errors=True)  # another cut or model starts again
+        shutil.rmtree(work, ignore_errors=True)  # another cut or model starts over
         raise
     except InputError:
-        if not any(passes.rglob("*.npz")):  # nothing that another attempt could use
+        if not any(passes.rglob("*.npz")):  # nothing a retry could use
             shutil.rmtree(passes, ignore_errors=True)
             with suppress(OSError):
                 work.rmdir()
@@ -157,7 +158,7 @@ def _scan(
     source, method = opened.source, settings.method
     facts, read = read_shards(runner, source, settings, progress)
     if opened.encoder is not None:
-        # embedded here, so in one order; a model that is not aligned only looks as if it were not
+        # embedded by mmpoison, so in the right order; an unaligned model only makes it look wrong
         facts = replace(facts, shuffled=(), repeats=0)
     notes = notes_on(facts, [(source.shards[n].name, e) for n, e in runner.failed.items()])
     judge = None if opened.encoder is not None else read.judge
@@ -196,7 +197,7 @@ def _scan(
 
 
 def _given(opened: OpenedSource, runner: ShardRunner, settings: ScanSettings) -> Given:
-    """Return what the cut uses besides the pairs: scores of trusted pairs, and what a person has decided."""
+    """Return the cut's further inputs: scores of trusted pairs, and human verdicts."""
     given = Given(force=settings.force)
     if opened.trusted is not None:
         trusted = join_shards(opened.trusted.source.shards)
@@ -220,10 +221,10 @@ def _names(runner: ShardRunner) -> Iterator[Sequence[str]]:
 
 @dataclass(frozen=True)
 class CheckedReadPass:
-    """Reads a shard as `ReadPass`, and checks it.
+    """A `ReadPass` that also checks the shard.
 
     Attributes:
-        plan: Says which pairs are sampled.
+        plan: The plan of the sample.
     """
 
     plan: SamplePlan
@@ -245,10 +246,10 @@ def _facts_of(part: Arrays) -> ShardFacts:
 def read_shards(
     runner: ShardRunner, source: EmbeddedSource, settings: ScanSettings, progress: RunProgress
 ) -> tuple[ShardFacts, ReadPairs]:
-    """Check all shards, compute the distances of their pairs, and draw the sample: the first pass.
+    """Run the first pass: check all shards, compute distances, and draw the sample.
 
     Raises:
-        InputError: If no shard can be read, their embeddings have different dimensions, or none can be used.
+        InputError: If no shard is readable, embeddings have different dimensions, or none is usable.
     """
     plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
     read = read_pairs(runner, CheckedReadPass(plan), settings.seed, progress.progress)
@@ -263,7 +264,7 @@ def read_shards(
 
 
 def _kinds(runner: ShardRunner, pairs: Reduced) -> npt.NDArray[np.intp] | None:
-    """Return the kind of each image by an own column of the data, -1 for none; None where there is no such column."""
+    """Return the class of each image from a column of the data, -1 for none; None without such a column."""
     row = pairs.row[np.unique(pairs.image_at, return_index=True)[1]]
     found = np.full(len(row), "", dtype=object)
     for number in np.unique(pairs.shard).tolist():
@@ -280,23 +281,23 @@ def _kinds(runner: ShardRunner, pairs: Reduced) -> npt.NDArray[np.intp] | None:
     _, kind = np.unique(found.astype(str), return_inverse=True)
     kind = np.where(found == "", -1, kind).astype(np.intp)
     known = np.bincount(kind[kind >= 0])
-    # a column of other values, such as texts, says nothing
+    # a column with other values, such as long texts, does not define classes
     return kind if 2 <= len(known) <= len(kind) / FEWEST_OF_A_KIND else None
 
 
 FEWEST_OF_A_KIND = 5
-"""Images of a kind on average, at least, for a column to say kinds."""
+"""Smallest average number of images per value for a column to define classes."""
 
 
 def _out_of_order(facts: ShardFacts) -> bool:
-    """Return whether files do not belong together, by what cannot be anything else."""
+    """Check for conclusive evidence that files do not belong together."""
     stored = facts.score_mean is not None and facts.score_mean > SCORE_OFF
     wrong = len(facts.shuffled)
     return 0 < wrong < facts.compared or facts.captions_out_of_order or (stored and wrong > 0)
 
 
 def describe_methods(judged: Judged) -> list[str]:
-    """Say what was computed, a line each."""
+    """Describe what was computed, one line each."""
     encoder, shards = judged.opened.encoder, len(judged.opened.source.shards)
     embedded = f"embedded with {encoder}" if encoder else "embeddings as they are stored"
     lines = [f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}"]

@@ -1,4 +1,7 @@
-"""Runs a pass over shards: a task a shard in worker processes or on Ray, each result in a file, so that it resumes."""
+"""Runs a pass over shards, one task per shard, in worker processes or on Ray.
+
+Results are files, so a scan can resume.
+"""
 
 from __future__ import annotations
 
@@ -30,31 +33,30 @@ if TYPE_CHECKING:
     from mmpoison.defenses.scan.read.shards import Shard
 
 
-# -- Identifies the files of a source, so that all passes of a scan, also of one that was killed, read the
-# same data.
+# -- Identifies a source's files, so that all passes of a scan, even after a kill, read the same data.
 
 
 KEY_FILE = "key.json"
 BLOCK = 4096
-"""Bytes at the beginning and at the end of a file that are compared."""
+"""Bytes compared at the beginning and the end of a file."""
 MISSING = "missing"
 
 FileStates = dict[str, str]
-"""The state of each file of a source, by its path."""
+"""The state of each file of a source, by path."""
 
 
 class WorkKey(Record):
-    """What `key.json` says of unfinished work: a digest of the scan, and the states of its files."""
+    """The content of `key.json` in a work folder: a digest of the scan, and the states of its files."""
 
     scan: str
     files: FileStates
 
 
 def file_states(source: EmbeddedSource) -> FileStates:
-    """Return for each file of a source what changes when it is written or replaced.
+    """Return the state of each file of a source, which changes whenever the file is written or replaced.
 
-    Of a file of this machine these are its size, mtime, ctime (no command makes links to it), inode and a hash of its
-    first and last block; of one in a store what the store says of its version.
+    For a local file this is size, mtime, ctime (no command creates links to it), inode and a hash of the first and last
+    block; for a file in a store, the version information of the store.
     """
     files = {str(file): file for shard in source.shards for file in _files(shard)}
     remote = any(file.store is not None for file in files.values())
@@ -62,10 +64,10 @@ def file_states(source: EmbeddedSource) -> FileStates:
 
 
 def refuse_changed(before: FileStates, now: FileStates) -> None:
-    """Compare the states of the files of a source.
+    """Compare the states of a source's files.
 
     Raises:
-        InputError: If one has changed.
+        InputError: If a file has changed.
     """
     for file, state in now.items():
         if before.get(file) != state:
@@ -76,20 +78,20 @@ def refuse_changed(before: FileStates, now: FileStates) -> None:
 
 
 def claim_work(work: Path, source: EmbeddedSource, states: FileStates, **settings: Any) -> bool:
-    """Take a work folder for a scan, and return whether it holds results of an earlier one of the same source.
+    """Claim a work folder for a scan; return whether it contains results of an earlier scan of the same source.
 
     Args:
         work: The folder.
         source: The source.
-        states: Of its files.
-        **settings: What results depend on besides, as JSON values.
+        states: States of its files.
+        **settings: Further settings that results depend on, as JSON values.
 
     Raises:
-        InputError: If it is a work folder of another scan, or something else, or damaged, or a file has changed since
-            that scan began.
+        InputError: If the folder belongs to another scan, is not a work folder, or is damaged, or a file has changed
+            since the scan began.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    # without what the headers say, which is part of the states
+    # without the headers, which are part of the states
     shards = [replace(cast("Any", shard), rows=0, dimension=0) for shard in source.shards]
     digest.update(repr(shards).encode("utf-8", "backslashreplace"))
     key = WorkKey(scan=digest.hexdigest(), files=states)
@@ -143,18 +145,18 @@ def _state(file: DataFile) -> str:
 
 
 RETRIES = 1
-"""Attempts more for a shard whose worker crashed; a shard that cannot be read fails at once."""
+"""Retries for a shard whose worker crashed; an unreadable shard fails at once."""
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A pass over one shard, as `mmpoison.base.workers.Task`.
+    """A pass over one shard: a `mmpoison.base.workers.Task`.
 
     Attributes:
-        name: Of the pass.
+        name: Name of the pass.
         shard: The shard.
-        number: Its place in the source.
-        compute: What is computed.
+        number: Its position in the source.
+        compute: The computation.
         out: The file of the result.
     """
 
@@ -171,23 +173,23 @@ class ShardTask:
 
     @property
     def group(self) -> tuple[str, ...]:
-        """All shards are alike."""
+        """All shards are in one group."""
         return (self.name,)
 
     def run(self, shared: dict[str, Any], progress: RunProgress) -> None:
-        """Compute and write the result, if it is not there."""
+        """Compute and write the result, unless it exists."""
         if self.out.is_file():
             return
         progress.progress(self.id)
-        with one_blas_thread():  # in this process as in a worker
+        with one_blas_thread():  # the same in this process as in a worker
             found = self.compute(self.shard, self.number)
         write_part(self.out, found)
 
 
 def write_part(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write the result of a shard, whole or not at all."""
+    """Write the result of a shard atomically."""
     with atomic_file(file) as temporary, temporary.open("wb") as stream:
-        # numpy adds an ending to a name that has none of its own
+        # numpy appends an extension to a name without one
         np.savez(stream, allow_pickle=False, **dict(arrays))
 
 
@@ -214,20 +216,20 @@ def _earlier_part(work: Path, name: str, number: int, shard: Shard) -> Arrays:
 
 @lru_cache(maxsize=4)
 def _read_state(file: Path) -> Arrays:
-    """Read what passes found, once a worker: it is too large to send with each task."""
+    """Read the passes' state once per worker, because it is too large to send with each task."""
     return load_part(file)
 
 
 class ShardRunner(PassRunner):
-    """Runs passes over the shards of a source by workers; each result is in a file, so that a killed scan resumes.
+    """Runs passes over a source's shards with workers. Each result is a file, so a killed scan resumes.
 
-    A shard that cannot be read in one pass is left out of the later ones.
+    A shard that is unreadable in one pass is left out of later passes.
 
     Args:
         source: The source.
-        states: Of its files when the scan began.
+        states: States of its files when the scan began.
         work: Folder of the results.
-        workers: Does the tasks.
+        workers: The workers to use.
         progress: Reports the progress.
     """
 
@@ -248,13 +250,13 @@ class ShardRunner(PassRunner):
 
     @property
     def earlier(self) -> Earlier:
-        """Reads results of earlier passes, in a worker."""
+        """Reads results of earlier passes, inside a worker."""
         return partial(_earlier_part, self.work)
 
     def state(self, name: str, arrays: Arrays) -> State:
-        """Write what passes found, for the tasks of the later ones; other contents get another name.
+        """Write the passes' state for tasks of later passes; different contents get different names.
 
-        The name says what is in it, so that a worker never takes the state of an earlier scan for it.
+        The name depends on the content, so a worker never uses the state of an earlier scan.
         """
         digest = hashlib.sha256()
         for key, array in arrays.items():
@@ -266,16 +268,16 @@ class ShardRunner(PassRunner):
         return partial(_read_state, target)
 
     def run(self, name: str, title: str, compute: Callable[[Any, int], Arrays]) -> None:
-        """Run a pass over all shards that have not failed; results that are there are not computed again.
+        """Run a pass over all shards that have not failed. Existing results are not computed again.
 
         Args:
             name: Name of the pass, and of the folder of its results.
-            title: What a user sees.
-            compute: What is computed.
+            title: Title shown to the user.
+            compute: The computation.
 
         Raises:
             InputError: If no shard is left, or a file of the source has changed.
-            WorkStopped: If there is no room or no memory, or a worker was killed; the same call resumes.
+            WorkStopped: If the disk is full, memory is exhausted, or a worker was killed; the same call resumes.
         """
         tasks = [
             ShardTask(name, shard, number, compute, self._file(name, number))
@@ -296,15 +298,15 @@ class ShardRunner(PassRunner):
             raise InputError(f"no shard can be read: {first}")
 
     def refuse_changed(self) -> None:
-        """Compare all files of the source with what they were when the scan began.
+        """Compare all files of the source with their states when the scan began.
 
         Raises:
-            InputError: If one has changed.
+            InputError: If a file has changed.
         """
         refuse_changed(self._states, file_states(self._source))
 
     def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
-        """Read arrays of the result of one shard.
+        """Read arrays of one shard's result.
 
         Raises:
             InputError: If the file is damaged.
@@ -316,7 +318,7 @@ class ShardRunner(PassRunner):
         return found
 
     def whole_parts(self, name: str, only: str = "") -> Iterator[tuple[int, Arrays]]:
-        """Read the results of a pass in the order of the shards: all arrays, or those whose names begin so.
+        """Read the results of a pass in shard order: all arrays, or those whose names begin with `only`.
 
         Raises:
             InputError: If a file is damaged.
@@ -329,7 +331,7 @@ class ShardRunner(PassRunner):
 
 
 def _stop(failures: Mapping[str, Failure]) -> None:
-    """End the pass where no shard is to blame: lists without its pairs would pass for a whole result."""
+    """Abort the pass if no shard is at fault: lists without its pairs would look like a complete result."""
     for failure in failures.values():
         if failure.stops:
             raise WorkStopped(
@@ -346,7 +348,7 @@ def _follow(
     def show(now: SweepState) -> None:
         nonlocal shown
         done = now.found + len(now.done) + len(now.failed)
-        if done != shown:  # a bar that is full is not drawn twice
+        if done != shown:  # do not draw a full bar twice
             shown = done
             report(done, now.total)
 

@@ -1,4 +1,4 @@
-"""Opens what a user names as embeddings: precomputed ones, or those of pairs that are embedded here."""
+"""Opens the user's source as embeddings: precomputed ones, or pairs that are embedded first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _IN_MEMORY = re.compile(r"(^|::)memory://")
 
 DEFAULT_ENCODER = "efficientnet-minilm"
 EXAMPLES = 20
-"""Rows that are left out, of which `scan.json` has the lines."""
+"""Most left-out rows listed in `scan.json`."""
 FOLDER, TRUSTED_FOLDER = "embeddings", "trusted"
 
 
@@ -39,13 +39,13 @@ class OpenedSource:
 
     Attributes:
         source: The embeddings.
-        encoder: Name of the model, where the pairs were embedded here.
-        notes: What a user must know of it.
-        pieces: The set, where its pairs were embedded here.
+        encoder: Name of the model, if the pairs were embedded by mmpoison.
+        notes: Notes for the user.
+        pieces: The data set, if its pairs were embedded by mmpoison.
         pairs: Its training pairs.
-        trusted: Its clean pairs, where the cut is measured on them.
-        named: What the user named, where it is no set in memory.
-        judge: What the user called the model, where it is not the default.
+        trusted: Its clean pairs, if the cut is measured on them.
+        named: The user's source, unless it is a set in memory.
+        judge: The user's name for the model, if it is not the default.
     """
 
     source: EmbeddedSource
@@ -59,7 +59,7 @@ class OpenedSource:
 
     @property
     def data_root(self) -> Path | None:
-        """The folder that image paths start from, where the place of the data does not say it."""
+        """The folder that image paths are relative to, if the data's location does not define it."""
         if self.pairs is None or self.named is None or self.pieces is None:
             return None
         data = self.pieces.data
@@ -70,14 +70,14 @@ class OpenedSource:
 
     @property
     def left_out(self) -> dict[str, Any] | None:
-        """Rows that give no pair, as `scan.json` has them; None if there are none."""
+        """Rows without a pair, as listed in `scan.json`; None if there are none."""
         lines = [] if self.pieces is None else self.pieces.problems
         rows = sum(line.rows for line in lines)
         return {"rows": rows, "examples": list(lines[:EXAMPLES])} if lines else None
 
     @property
     def unreadable(self) -> Unreadable:
-        """Images that cannot be read; their pairs are not judged."""
+        """Unreadable images, whose pairs are not judged."""
         return Unreadable(0) if self.pairs is None else self.pairs.unreadable
 
 
@@ -91,21 +91,19 @@ def open_source(
     device: str = "auto",
     progress: RunProgress,
 ) -> OpenedSource:
-    """Open a source of embeddings; pairs are embedded first.
+    """Open a source of embeddings, embedding pairs first.
 
     Args:
-        source: A path, an address, or the name of a data set, with the options of embeddings or of pairs; or pairs in
-            memory.
-        work: Folder for embeddings that are made here.
-        method: Says which embeddings it needs, and whether trusted pairs are of use.
-        encoder: The model that makes them, `efficientnet-minilm` by default; given for precomputed embeddings it is
-            refused.
+        source: A path, an address or a data set name, with options for embeddings or pairs; or pairs in memory.
+        work: Folder for new embeddings.
+        method: The method, which defines the embeddings it needs and whether it uses trusted pairs.
+        encoder: The embedding model, `efficientnet-minilm` by default; refused for precomputed embeddings.
         trusted: Whether pairs of the split `val` are known to be clean.
-        device: Where to compute.
+        device: Device for the model.
         progress: Reports the progress.
 
     Raises:
-        InputError: If nothing can be read.
+        InputError: If nothing is readable.
     """
     named = source.root.name if isinstance(source, PairDataset) else str(source)
     chosen = source if isinstance(source, NamedData) else None
@@ -126,13 +124,13 @@ def open_source(
             raise InputError(
                 f"{source}: no such folder or file, and no data set of that name (`mmpoison data list`)"
             )
-    # torch: precomputed embeddings are scanned without it
+    # imports torch, which scans of precomputed embeddings do not need
     from mmpoison.defenses.scan.read.embed import embed_source
     from mmpoison.defenses.scan.read.vectors import images_at_once
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.loading import load_encoder
 
-    # data that cannot be read are refused before a model is loaded
+    # refuse unreadable data before loading a model
     pieces = PairPieces(source, own_columns=True)
     if isinstance(encoder, DualEncoder):
         model = encoder
@@ -183,13 +181,13 @@ def open_source(
 
 
 def broken_sources(opened: OpenedSource) -> list[dict[str, str]]:
-    """Return the files of pairs that could not be read to their end, as `failed` of `scan.json` has them."""
+    """Return pair files that could not be read to the end, in the form of `failed` in `scan.json`."""
     lines = [] if opened.pieces is None else opened.pieces.problems
     return [{"shard": opened.source.root, "reason": one_line(one)} for one in lines if one.broken]
 
 
 def _refuse_memory(source: str | Path) -> None:
-    """Refuse an address in the memory of this process: the workers are other processes, where it is empty."""
+    """Refuse an address in this process's memory, because it is empty in worker processes."""
     if _IN_MEMORY.search(str(source)):
         raise InputError(
             f"{one_line(str(source))}: is in the memory of one process, and a scan uses several: copy it to a folder "

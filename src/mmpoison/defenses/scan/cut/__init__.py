@@ -1,1 +1,1 @@
-"""Scores pairs by a method, and decides which go."""
+"""Scores pairs with a method, and decides which to drop."""

@@ -1,4 +1,4 @@
-"""Pre-training defence: drop groups of pairs whose captions of one kind are with images of another kind."""
+"""Pre-training defence: drops groups of pairs that put captions of one kind on images of another kind."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.defenses.scan.read.vector_shard import DISTANCE, Values
 
 ALIGNED = 0.9
-"""From this AUROC of true against shuffled pairs on, a distance says something of a single pair."""
+"""Fewest AUROC of true against shuffled pairs at which a distance is informative for a single pair."""
 
 FEWEST_PAIRS = 40
-"""Among fewer pairs no group is looked for."""
+"""Fewest pairs for a group search."""
 
 
 @DEFENSES.register("suspicious-groups")
 class SuspiciousGroups(ScoreFilter):
-    """Find which goals a data set is poisoned towards, and drop their pairs.
+    """Find suspected targets of poisoning in a data set, and drop their pairs.
 
-    A filter by distance finds single odd pairs, and clean data are full of those. Poison comes in groups: captions on
-    one topic, on images of one kind, that what is said of other images does not explain. Two views of the data look for
-    such groups, by regressions between captions and images that are fitted on other images: one compares each caption
-    with its image and with the image's other captions; the other compares all captions of an image with it, for an
-    attacker who posts his own images, where his captions vouch for each other. Conflicting
-    items that are alike on both sides grow into a group. The score of a pair is its rank by conflict in the better of
-    the two views; it is higher where a pair conflicts around a group, and again in the group. Where captions are mostly
-    nearer to their own image than to others (AUROC 0.9), the score is the distance of the two.
+    A distance filter finds single odd pairs, which are common in clean data. Poison comes in groups: captions on one
+    topic, on images of one kind, that captions of other images do not explain. Two views of the data search for such
+    groups, with regressions between captions and images that are fitted on other images. One view compares each caption
+    with its image and with the image's other captions. The other compares all captions of an image with the image,
+    because the captions of an attacker's own image confirm each other. Conflicting items that are alike on both sides
+    grow into a group. A pair's score is its conflict rank in the better of the two views; the score is higher near a
+    group, and higher still inside it. If captions are mostly nearer to their own image than to others (AUROC 0.9), the
+    score is the distance between caption and image.
 
-    Nothing is trained and no label, manifest or trusted pair is needed; the encoder need not be aligned. Goals between
-    kinds that resemble each other (two kinds of houses) look like the mistakes of clean data and are hardly found.
+    The method needs no training, labels, manifest or trusted pairs, and no aligned encoder. Goals between similar kinds
+    (two kinds of houses) look like mistakes in clean data and are rarely found.
 
-    A cut by `false_alarms` (0.01 unless given) drops the pairs of the groups that clean data would show at most so
-    often. Any other cut drops the pairs with the largest scores besides, which catches groups that are not that rare;
-    `clean_loss` is a share of all pairs, those of the groups counted, and costs that share where there is no poison.
+    A cut by `false_alarms` (default 0.01) drops the pairs of groups that at most this share of clean data sets contain.
+    Any other cut also drops the pairs with the largest scores, which catches less rare groups. `clean_loss` is a share
+    of all pairs, including those of the groups; without poison it costs that share.
 
     Args:
         **cut: Where to cut (`mmpoison.defenses.cut.Cut`).
@@ -61,9 +61,9 @@ class SuspiciousGroups(ScoreFilter):
     default_cut = Cut(false_alarms=LIKELY)
 
     def score(self, read: ReadPairs) -> PairScores:
-        """Find groups, and return the evidence against each pair; its distance, where embeddings are aligned.
+        """Find groups, and return each pair's conflict score, or its distance if embeddings are aligned.
 
-        Any encoder that distinguishes topics will do.
+        Any encoder that distinguishes topics works.
         """
         if len(read.sample) < FEWEST_PAIRS:
             found = count_of(len(read.sample), "usable pair")

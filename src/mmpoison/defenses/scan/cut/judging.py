@@ -1,4 +1,4 @@
-"""Judges pairs by a method and a cut: which go, shard by shard. A set in memory is one shard."""
+"""Decides which pairs to drop, by a method and a cut, shard by shard. A set in memory is one shard."""
 
 from __future__ import annotations
 
@@ -30,27 +30,30 @@ from mmpoison.metrics import cosine_distance
 from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
 from mmpoison.statistics import Estimate
 
-if TYPE_CHECKING:  # precomputed embeddings are scanned without torch
+if TYPE_CHECKING:  # scans of precomputed embeddings do not need torch
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs
 
-# -- Tests a judge on the pairs that it judges: are captions closer to their own image than to random other
-# images?
+# -- Tests a judge on the pairs it judges: are captions closer to their own image than to random images?
 
 
 Floats = npt.NDArray[np.floating[Any]]
 
 REFUSED_BELOW = 0.7
-"""A judge whose AUROC lies below this, with its whole interval, is refused: at 0.74 a loss of 2% caught 14% of the
-poison (median of 12 goals, satellite photos)."""
+"""A judge is refused if the whole interval of its AUROC lies below this.
+
+Measured: at AUROC 0.74, a loss of 2% caught 14% of the poison (median of 12 goals, satellite photos).
+"""
 
 WEAK_BELOW = 0.9
-"""A judge whose AUROC is smaller is called weak: at 0.88 to 0.90 the same loss caught 21% and 40%, at 0.92 to 0.95
-33% to 59%."""
+"""A judge with a smaller AUROC is called weak.
+
+Measured: the same loss caught 21% and 40% at AUROC 0.88 to 0.90, and 33% to 59% at 0.92 to 0.95.
+"""
 
 
 def is_refused(found: Estimate | None) -> bool:
-    """Return whether a judge is known to be no better than `REFUSED_BELOW`; None says nothing against it."""
+    """Check whether a judge's AUROC is significantly below `REFUSED_BELOW`. None (unknown) is not refused."""
     return found is not None and found.high is not None and found.high < REFUSED_BELOW
 
 
@@ -58,8 +61,8 @@ def check_judge(found: Estimate | None, method: ScoreFilter, judge: str) -> None
     """Refuse a judge that cannot distinguish true from shuffled pairs.
 
     Args:
-        found: AUROC of the judge on the pairs.
-        method: Compares captions with images.
+        found: The judge's AUROC on the pairs.
+        method: The method, which compares captions with images.
         judge: Name of the judge.
 
     Raises:
@@ -97,22 +100,22 @@ def auroc_text(found: Estimate) -> str:
     return f"{found.value:.2f} (95% confidence {found.low:.2f} to {found.high:.2f})"
 
 
-# -- Distances of captions to images of other pairs: what a caption that does not match looks like.
+# -- Distances of captions to other pairs' images: the distribution of mismatched captions.
 
 
 def mismatched_distances(
     text: Floats, image: Floats, *, count: int = 20_000, seed: int = 0
 ) -> Floats:
-    """Compute the distances of captions to images of other pairs, drawn at random.
+    """Compute distances of captions to randomly drawn images of other pairs.
 
     Args:
         text: Unit embeddings of captions, shape `(n, d)`.
         image: Unit embeddings of their images, shape `(n, d)`.
-        count: How many are drawn.
+        count: Number of draws.
         seed: Of the draw.
 
     Returns:
-        Shape `(count,)`; empty where there is only one image, or none.
+        Shape `(count,)`; empty if there are fewer than two images.
     """
     if not len(text):
         return np.empty(0, dtype=np.float32)
@@ -124,7 +127,7 @@ def mismatched_distances(
     return np.asarray(cosine_distance(text[one[differ]], image[other[differ]]), dtype=np.float32)
 
 
-# -- Scores, and the verdicts that a cut makes of them.
+# -- Scores, and the verdicts that a cut derives from them.
 
 
 Places = npt.NDArray[np.int64]
@@ -132,15 +135,16 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was found, and which pairs go: those of likely groups, and those with a score above the cut.
+    """Scores and groups, and the pairs to drop: those in likely groups or with a score above the cut.
 
     Attributes:
         read: The pairs.
         scores: Of the method.
         cut: The threshold.
-        level: A group is called poisoning if at most this share of ordinary clean sets have one as strong; None by a
-            method without groups.
-        labelled: Numbers of rows through all shards that a person has decided on, and which of them go: that is final.
+        level: A group is called poisoning if at most this share of ordinary clean sets have a group as strong; None for
+            methods without groups.
+        labelled: Row numbers (through all shards) with a human verdict, and which of them to drop; these verdicts are
+            final.
     """
 
     read: ReadPairs
@@ -151,11 +155,11 @@ class Judgement:
 
     @property
     def likely(self) -> tuple[Group, ...] | None:
-        """The groups that are called poisoning; None by a method without groups."""
+        """The groups called poisoning; None for methods without groups."""
         return None if self.scores.groups is None else _likely(self.scores.groups, self.level)
 
     def verdict(self, number: int) -> ShardVerdict:
-        """Return the verdict on the pairs of a shard, without reasons."""
+        """Return the verdict on a shard's pairs, without reasons."""
         score = self.scores.of(number)
         group = _group_of(self.scores.groups or (), number, len(score))
         drop: BoolArray = score > self.cut.value
@@ -169,12 +173,12 @@ class Judgement:
         return ShardVerdict(score, drop, group)
 
     def verdicts(self) -> Iterator[tuple[int, ShardVerdict]]:
-        """Yield the verdicts on all shards, in their order."""
+        """Yield the verdicts on all shards, in order."""
         for number in sorted(self.read.runner.shards):
             yield number, self.verdict(number)
 
     def joined(self) -> tuple[Values, BoolArray]:
-        """Return the scores of all pairs, 0 where there is none, and which pairs stay; shapes `(N,)`."""
+        """Return the scores of all pairs (0 if a pair has none), and a mask of the pairs to keep; shapes `(N,)`."""
         verdicts = [verdict for _, verdict in self.verdicts()]
         return (
             np.concatenate([np.nan_to_num(one.score) for one in verdicts]),
@@ -182,7 +186,7 @@ class Judgement:
         )
 
     def described(self) -> tuple[DescribedGroup, ...] | None:
-        """Describe the groups in words; None by a method that finds none."""
+        """Describe the groups in words; None for methods without groups."""
         groups, model = self.scores.groups, self.scores.model
         space = self.scores.space if model is None else model.image
         if not groups or space is None:
@@ -191,7 +195,7 @@ class Judgement:
 
     @cached_property
     def mismatched(self) -> Floats:
-        """Distances of captions to random other images, by embeddings that are compared."""
+        """Distances of captions to random other images, in the compared embeddings."""
         return mismatched_distances(*self.read.units)
 
 
@@ -208,25 +212,25 @@ def _group_of(groups: tuple[Group, ...], number: int, rows: int) -> npt.NDArray[
 
 
 def needs_trusted(method: ScoreFilter) -> bool:
-    """Return whether a cut is measured on trusted clean pairs, if there are any."""
+    """Check whether the cut is measured on trusted clean pairs, if there are any."""
     return method.uses_trusted and method.cut.clean_loss is not None and method.cut.labels is None
 
 
 def false_alarms(method: ScoreFilter) -> float | None:
-    """Return how often clean data may show a group that is dropped; None for a method without groups."""
+    """Return the share of clean data sets that may contain a dropped group; None for methods without groups."""
     default = method.default_cut.false_alarms if method.default_cut is not None else None
     return default if method.cut.false_alarms is None else method.cut.false_alarms
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a cut uses besides the pairs.
+    """Further inputs of a cut.
 
     Attributes:
-        trusted: Scores of pairs that are known to be clean.
-        trusted_images: Image of each of them: captions of one image are no independent evidence.
-        labels: Rows that a person has decided on, and which of them go.
-        force: Use a judge that cannot distinguish true from shuffled pairs all the same.
+        trusted: Scores of known clean pairs.
+        trusted_images: Image of each trusted pair: captions of one image are not independent.
+        labels: Rows with a human verdict, and which of them to drop.
+        force: Use the judge even if it cannot distinguish true from shuffled pairs.
     """
 
     trusted: Values | None = None
@@ -236,7 +240,7 @@ class Given:
 
 
 class NothingLeft(InputError):
-    """A cut drops every pair, or no pair can be judged."""
+    """Raised if a cut drops every pair, or no pair can be judged."""
 
 
 def judge_pairs(
@@ -245,19 +249,20 @@ def judge_pairs(
     encoder: str,
     given: Given,
 ) -> Judgement:
-    """Score pairs by a method and cut: the command line, recipes, the matrix and Python all come through here.
+    """Score pairs and apply a cut, for the command line, recipes, the matrix and Python alike.
 
-    Pairs of likely groups go by every cut, and the cut says which go besides.
+    Every cut drops the pairs of likely groups, and decides which others to drop.
 
     Args:
         read: The pairs.
-        method: Scores them, and has the cut.
+        method: The method, including its cut.
         encoder: Name of the judge.
         given: What the cut uses besides.
 
     Raises:
-        InputError: If the method cannot score these pairs, or nothing would be left.
-        ResultError: If the judge cannot distinguish true from shuffled pairs, which the method needs.
+        InputError: If the method cannot score these pairs, or every pair would be dropped.
+        ResultError: If the method compares captions with images, and the judge cannot distinguish true from shuffled
+            pairs.
     """
     judge = read.judge if method.needs_aligned_judge else None
     if not given.force:
@@ -316,7 +321,7 @@ def _threshold(
 
 
 def _with_groups(found: Judgement, share: float) -> Threshold:
-    """Drop a share of all pairs: those of likely groups first, then those with the largest scores."""
+    """Drop a share of all pairs: first those in likely groups, then those with the largest scores."""
     likely = len(found.likely or ())
     rest, inside = [], 0
     for number in sorted(found.read.runner.shards):
@@ -332,7 +337,7 @@ def _with_groups(found: Judgement, share: float) -> Threshold:
     return Threshold(value, "loss", note=note)
 
 
-# -- Judges a data set in memory, as recipes, the matrix and Python need it.
+# -- Judges a data set in memory, for recipes, the matrix and Python.
 
 
 Trusted = Literal["val", "none"]
@@ -343,11 +348,11 @@ def result_of(
     method: ScoreFilter,
     encoder: str,
 ) -> FilterResult:
-    """Return what was found in memory, with its groups in words.
+    """Convert a judgement in memory to a result, with groups in words.
 
     Args:
         found: What was found.
-        method: What scored the pairs.
+        method: The method that scored the pairs.
         encoder: Name of the judge.
     """
     scores, keep = found.joined()
@@ -378,26 +383,27 @@ def filter_pairs(
     progress: ProgressFor | None = None,
     **parameters: Any,
 ) -> FilterResult:
-    """Judge the training pairs of a set in memory, and drop the suspicious ones; `mmpoison.scan` reads any source.
+    """Judge the training pairs of a data set in memory, and drop suspicious ones; `mmpoison.scan` reads any source.
 
-    An image that cannot be read is left out with its pairs, and the others are judged.
+    An unreadable image is left out with its pairs; the others are judged.
 
     Args:
         pairs: The set.
-        judge: The encoder; another one than the model that will be trained.
-        method: Name of a pre-training defence, or one that is built already.
-        trusted: What `clean_loss` is measured on: the clean split `val` where there is one, or `none` but the judged
+        judge: The encoder; not the model that will be trained.
+        method: Name of a pre-training defence, or an already built one.
+        trusted: Pairs on which `clean_loss` is measured: the clean split `val` if there is one; `none` uses the judged
             pairs.
         force: Use a judge that cannot distinguish true from shuffled pairs of the set; otherwise a method that compares
             captions with images refuses it.
-        inputs: Prepared inputs for the judge, holding the set; by default they are prepared here.
-        seed: Of what is random in a method.
-        progress: Gives a progress callback for a named step.
-        **parameters: Of the method and of the cut (`mmpoison.defenses.cut.CutOptions`), where `method` is a name.
+        inputs: Inputs of the set, preprocessed for the judge; by default they are preprocessed here.
+        seed: Seed of the method's random choices.
+        progress: Returns a progress callback for a named step.
+        **parameters: Parameters of the method and of the cut (`mmpoison.defenses.cut.CutOptions`), if `method` is a
+        name.
 
     Raises:
-        InputError: If the set or a label cannot be read, the method cannot cut so, no image of a needed split can be
-            read, or nothing would be left.
+        InputError: If the set or a label cannot be read, the method does not support the cut, no image of a needed
+            split is readable, or every pair would be dropped.
         ResultError: If the judge is refused.
 
     Example:
@@ -420,7 +426,7 @@ def filter_pairs(
         raise InputError("split 'train' has no pair to judge")
     given = Given(force=force)
     if (labels := chosen.cut.labels) is not None:
-        # labels that cannot be used are refused before everything is judged
+        # refuse unusable labels before judging everything
         places, bad = labelled_places([whole.pair_ids(judged)], labels)
     reasons: Mapping[str, str] = {}
     if inputs is None:

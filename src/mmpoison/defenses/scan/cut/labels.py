@@ -1,8 +1,8 @@
 """Chooses pairs for people to label, and reads and writes the file of their labels.
 
-The file is a CSV with the columns `pair` and `verdict`. A pair is named by its image and its place among the image's
-captions, from 0 (`sheep/0001.jpg#3`), as in `scores.parquet`; a verdict is `keep`, `drop` or `unsure`, or empty where
-nobody has decided yet. Other columns stay as they are.
+The file is a CSV with the columns `pair` and `verdict`. A pair is named by its image and its position among the image's
+captions, from 0 (`sheep/0001.jpg#3`), as in `scores.parquet`. A verdict is `keep`, `drop`, `unsure`, or empty if nobody
+has decided yet. Other columns are preserved.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ COLUMNS = ("pair", "verdict")
 MAX_BYTES = 100 * 2**20
 
 BANDS = ((0.0, 0.25), (0.9, 0.25), (0.98, 0.5))
-"""From which quantile of the distances on, and what share of the pairs to label comes from there."""
+"""Lower quantile of each band of distances, and the share of pairs to label from that band."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another pair that resembles a shown one.
+    """A pair that resembles a shown pair.
 
     Attributes:
         caption: Its caption.
         image: Id of its image.
-        root: Folder that the id starts from.
+        root: Folder that the id is relative to.
         distance: Cosine distance of the two captions, or of the two images, in [0, 2].
     """
 
@@ -55,20 +55,20 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ShownPair:
-    """A pair as it is shown to a person.
+    """A pair as shown to a reviewer.
 
     Attributes:
         pair: Its name.
         image: Id of its image.
         caption: Its caption.
-        root: Folder that image ids start from.
-        distance: Its score; what that is depends on the method.
-        poisoned: What the manifest says, None where there is none.
+        root: Folder that image ids are relative to.
+        distance: Its score, whose meaning depends on the method.
+        poisoned: Whether the manifest marks it as poisoned; None without a manifest.
         others: The other captions of its image, in order.
-        kept: What a filter decided; None where none has.
-        goal: The suspected goal that it belongs to, from 0, in the order of the filter's list; None for none.
-        by_caption: Pairs whose captions are nearest to its caption, the nearest first.
-        by_image: Pairs whose images are nearest to its image, one for each image, the nearest first.
+        kept: A filter's decision; None if there is none.
+        goal: Index of its suspected goal in the filter's list, from 0; None if it belongs to none.
+        by_caption: Pairs with the nearest captions, nearest first.
+        by_image: Pairs with the nearest images, one per image, nearest first.
     """
 
     pair: str
@@ -87,25 +87,25 @@ class ShownPair:
 def pairs_to_label(
     distances: npt.NDArray[np.floating[Any]], count: int, *, seed: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Choose random pairs whose labels say most about a threshold, in random order.
+    """Choose random pairs whose labels are most informative about a threshold, in random order.
 
-    Half of them come from the most suspicious 2%, a quarter from the 8% before, the rest from the other 90%; a plain
-    random subset would hold hardly a poisoned pair. `label_threshold` allows for it.
+    Half of them come from the most suspicious 2%, a quarter from the next 8%, and the rest from the other 90%: a
+    uniform sample would contain hardly any poisoned pair. `label_threshold` accounts for this.
 
     Args:
         distances: Shape `(N,)`.
-        count: How many; fewer where there are fewer pairs.
+        count: Number of pairs to choose; fewer if there are fewer pairs.
         seed: Seed of the choice.
 
     Returns:
-        Places, shape `(n,)`.
+        Positions of the pairs, shape `(n,)`.
     """
     rng = generator(seed, "filter/label")
     order = np.argsort(distances, kind="stable")
     bounds = [round(start * len(order)) for start, _ in BANDS] + [len(order)]
     bands = [rng.permutation(order[low:high]) for low, high in pairwise(bounds)]
     quotas = [max(1, round(share * count)) for _, share in BANDS]
-    # a band that has too few leaves the rest to the others
+    # if a band has too few pairs, the other bands supply the rest
     spare = np.concatenate([band[quota:] for band, quota in zip(bands, quotas, strict=True)])
     first = np.concatenate([band[:quota] for band, quota in zip(bands, quotas, strict=True)])
     chosen = np.concatenate([first, rng.permutation(spare)])[:count]
@@ -118,13 +118,13 @@ def shown_pairs(
     places: Iterable[int],
     distances: npt.NDArray[np.floating[Any]],
 ) -> list[ShownPair]:
-    """Collect what a page shows of some judged pairs, in the order given.
+    """Collect what a page shows about judged pairs, in the given order.
 
     Args:
         pieces: The set.
-        split: Which of its pairs were judged.
-        places: Places of the pairs in the order of the stream.
-        distances: Of all judged pairs, shape `(N,)`.
+        split: The judged split.
+        places: Positions of the pairs in the stream.
+        distances: Distances of all judged pairs, shape `(N,)`.
     """
     wanted = {int(place): number for number, place in enumerate(places)}
     found: dict[int, ShownPair] = {}
@@ -151,10 +151,10 @@ def _others(pairs: PairDataset, row: int) -> tuple[str, ...]:
 def labelled_places(
     names: Iterable[Sequence[str]], file: Path
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Find the pairs that a file of labels decides on: their places, and which are to be dropped, shapes `(n,)`.
+    """Find the pairs decided by a label file: their positions, and which to drop; shapes `(n,)`.
 
     Args:
-        names: Of all judged pairs, in order, in parts.
+        names: Names of all judged pairs, in order, in parts.
         file: The labels.
 
     Raises:
@@ -180,7 +180,7 @@ def read_labels(file: Path) -> dict[str, ReviewVerdict]:
     """Read a file of labels.
 
     Raises:
-        InputError: If it is missing or broken, a verdict is none, or a pair has two.
+        InputError: If the file is missing or broken, a verdict is invalid, or a pair has two verdicts.
     """
     labels: dict[str, ReviewVerdict] = {}
     rows = _rows_of(file)
@@ -216,10 +216,10 @@ def _rows_of(file: Path) -> BoundedRows:
 
 
 class StaleVerdict(Exception):
-    """Raised if a verdict that is to be changed is no longer what the caller expects.
+    """Raised if the verdict to change is no longer what the caller expects.
 
     Attributes:
-        verdict: What it is.
+        verdict: The current verdict.
     """
 
     def __init__(self, verdict: ReviewVerdict) -> None:
@@ -228,18 +228,18 @@ class StaleVerdict(Exception):
 
 
 class LabelFile:
-    """A file of labels that takes verdicts one by one; each is on the disk before `set` returns.
+    """A label file that accepts verdicts one by one; each is on disk before `set` returns.
 
-    The file is whole at any moment: it is written again under another name and takes the old one's place. Columns that
-    somebody has added stay. While one process has it open no other may; what a person changes in it meanwhile is
-    seen before the next verdict is written.
+    The file is complete at any moment: a new version is written under another name and replaces the old one. Added
+    columns are preserved. Only one process may have it open. Changes made by hand in the meantime are read before the
+    next verdict is written.
 
     Args:
-        file: The CSV; it is made where it is missing.
-        pairs: Names of pairs that are to be in it.
+        file: The CSV, created if missing.
+        pairs: Names of pairs that the file must contain.
 
     Raises:
-        InputError: If it is broken, cannot be written, or another process has it.
+        InputError: If the file is broken, cannot be written, or is open in another process.
     """
 
     def __init__(self, file: Path, pairs: Iterable[str] = ()) -> None:
@@ -278,24 +278,24 @@ class LabelFile:
         return verdict
 
     def labels(self) -> dict[str, ReviewVerdict]:
-        """Return all verdicts by the names of the pairs."""
+        """Return all verdicts by pair name."""
         return {pair: self[pair] for pair in self._rows}
 
     def refresh(self) -> None:
-        """Read again what another program may have written meanwhile."""
+        """Reread the file, which another program may have changed."""
         if _state(self.file) != self._seen:
             self._read()
 
     def set(self, pair: str, verdict: ReviewVerdict, *, was: ReviewVerdict | None = None) -> None:
-        """Write a verdict into the file, and return when it is on the disk.
+        """Write a verdict to the file, and return when it is on disk.
 
         Args:
             pair: Which pair.
             verdict: The new verdict.
-            was: What the caller expects it to be now; by default whatever it is.
+            was: The current verdict that the caller expects; by default any.
 
         Raises:
-            StaleVerdict: If it is not what was expected; nothing is changed.
+            StaleVerdict: If the current verdict is not as expected; nothing is changed.
             InputError: If the file was broken meanwhile, or cannot be written; nothing is changed.
         """
         self.refresh()
@@ -306,7 +306,7 @@ class LabelFile:
             self.set_all([pair], verdict)
 
     def set_all(self, pairs: Sequence[str], verdict: ReviewVerdict) -> None:
-        """Write one verdict on several pairs, and return when it is on the disk.
+        """Write one verdict for several pairs, and return when it is on disk.
 
         Raises:
             InputError: As `set`.
@@ -336,7 +336,7 @@ class LabelFile:
             cells = {key: value or "" for key, value in row.items() if isinstance(key, str)}
             if not (known := found.get(row["pair"])) or not known.get("verdict"):
                 found[row["pair"]] = cells
-        # what was in it and is not now stays: a pair that is shown must have its line
+        # keep lines that disappeared from the file: every shown pair must have a line
         self._rows = {**{pair: {"pair": pair} for pair in self._rows}, **found}
         self._seen = state
 

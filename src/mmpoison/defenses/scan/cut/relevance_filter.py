@@ -1,4 +1,4 @@
-"""The paper's filter: drop pairs whose image and caption do not match under another encoder."""
+"""The paper's filter: drops pairs whose image and caption do not match under another encoder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mmpoison.defenses.scan.read.vector_shard import DISTANCE
 class RelevanceFilter(ScoreFilter):
     """Drop pairs whose cosine distance is above a threshold (section 6.1, "pre-training defense").
 
-    The encoder should be another one than the victim, so that what deceives the one need not deceive the other. Trusted
-    pairs must be of the kind of the judged pairs, and the judge must not have been trained on them: its own training
-    pairs lie closer together than any others, and the threshold would drop nearly everything.
+    Use a different encoder than the victim, so that an attack on one need not deceive the other. Trusted pairs must
+    resemble the judged pairs, and the judge must not have been trained on them: captions and images of training pairs
+    are closer than any others, so the threshold would drop nearly everything.
 
     The paper's threshold for CLIP ViT-B/16 is 0.80. Other encoders have other distances, so there is no default.
     """

@@ -1,4 +1,4 @@
-"""The result of a filter: scores of pairs, suspected goals, and the verdicts that a cut makes of them."""
+"""The result of a filter: pair scores, suspected goals, and the verdicts of a cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.statistics import Estimate, twice_below
 
 BINS = 60
-"""Bins of the densities that are stored with a run."""
+"""Number of bins of the densities stored with a run."""
 
 
 NO_GROUP = -1
@@ -24,14 +24,13 @@ NO_GROUP = -1
 
 @dataclass(frozen=True)
 class ShardVerdict:
-    """What a method says of the pairs of one shard.
+    """A method's verdict on the pairs of one shard.
 
     Attributes:
-        score: Shape `(rows,)`; NaN where a pair could not be judged.
-        drop: Which pairs go, shape `(rows,)`.
-        group: Number of the strongest group of each pair, shape `(rows,)`, `NO_GROUP` where it is in none; None for no
-            groups.
-        reason: Why a pair goes, one text for each pair that does, in their order; empty texts by default.
+        score: Scores, shape `(rows,)`; NaN if a pair could not be judged.
+        drop: Mask of the pairs to drop, shape `(rows,)`.
+        group: Index of each pair's strongest group, or `NO_GROUP`; shape `(rows,)`. None if there are no groups.
+        reason: Reason for each dropped pair, in order; empty texts by default.
     """
 
     score: npt.NDArray[np.floating[Any]]
@@ -45,21 +44,21 @@ class FilterResult:
     """The verdicts of a filter on the judged pairs.
 
     Attributes:
-        keep: Verdict for each pair, shape `(N,)`.
-        scores: Score of each pair, the larger the more suspicious, shape `(N,)`.
-        cut: The threshold, what chose it, and what it is expected to cost. Pairs with a larger score were dropped,
-            besides those of suspected goals.
+        keep: Mask of the pairs to keep, shape `(N,)`.
+        scores: Score of each pair, larger is more suspicious; shape `(N,)`.
+        cut: The threshold, the rule that chose it, and its expected cost. Pairs with a larger score were dropped, and
+            also those of suspected goals.
         method: Name of the defence.
         encoder: Name of the judge.
-        poisoned: What the manifest says of each pair, shape `(N,)`; None where there is no manifest.
-        groups: Suspicious groups in words, the strongest first; None by a method that finds none.
-        likely: How many of them are called poisoning: their pairs were dropped.
-        judge: AUROC of the judge on true against shuffled pairs of the set, by a method that compares captions with
-            images; None where there are too few images to say.
-        unreadable: Images that could not be read; their pairs are left out.
-        kept: All of the set without what was dropped and what could not be read.
-        notes: What a user should know besides.
-        method_facts: What else the method says, for the log.
+        poisoned: Whether the manifest marks each pair as poisoned, shape `(N,)`; None without a manifest.
+        groups: Suspicious groups in words, the strongest first; None for methods without groups.
+        likely: Number of groups called poisoning, whose pairs were dropped.
+        judge: AUROC of the judge on true against shuffled pairs of the set, for methods that compare captions with
+            images; None if there are too few images.
+        unreadable: Unreadable images, whose pairs are left out.
+        kept: The set without dropped pairs and unreadable images.
+        notes: Further notes for the user.
+        method_facts: Further facts from the method, for the log.
     """
 
     keep: BoolArray
@@ -85,16 +84,16 @@ class FilterResult:
 
     @property
     def goals(self) -> tuple[DescribedGroup, ...] | None:
-        """The suspected goals: groups that are called poisoning."""
+        """The suspected goals: groups called poisoning."""
         return None if self.groups is None else self.groups[: self.likely]
 
     @property
     def threshold(self) -> float:
-        """Pairs with a score above it were dropped."""
+        """The score above which pairs were dropped."""
         return self.cut.value
 
     def facts(self) -> dict[str, Any]:
-        """Return the counts for a log; those that need the manifest only where there is one."""
+        """Return counts for a log, including those that need a manifest if there is one."""
         bad = self.poisoned
         facts: dict[str, Any] = {
             "method": self.method,
@@ -115,12 +114,12 @@ class FilterResult:
 def known_facts(
     keep: BoolArray, scores: npt.NDArray[np.floating[Any]], bad: BoolArray
 ) -> dict[str, Any]:
-    """Return the counts that need the manifest: how much of the poison was dropped.
+    """Return the counts that need a manifest: how much of the poison was dropped.
 
     Args:
-        keep: Verdict for each pair, shape `(N,)`.
+        keep: Mask of the pairs to keep, shape `(N,)`.
         scores: Score of each, shape `(N,)`.
-        bad: Which are poisoned, shape `(N,)`; some are.
+        bad: Mask of poisoned pairs, at least one; shape `(N,)`.
     """
     facts: dict[str, Any] = {"clean_dropped": int((~keep & ~bad).sum())}
     if not bad.all():
@@ -137,12 +136,12 @@ def known_facts(
 def histogram(
     scores: npt.NDArray[np.floating[Any]], poisoned: BoolArray, bins: int = BINS
 ) -> dict[str, list[float]]:
-    """Return how many clean and poisoned pairs have each score, for a figure of densities (figure 6).
+    """Return histograms of clean and poisoned scores, for a density figure (figure 6).
 
     Args:
         scores: Score of each pair, shape `(N,)`.
         poisoned: Whether each is poisoned, shape `(N,)`.
-        bins: How many bins of equal width.
+        bins: Number of bins of equal width.
 
     Returns:
         `edges`, one more than bins, and the counts `clean` and `poisoned`.
@@ -162,7 +161,7 @@ def histogram(
 def auroc(
     positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
 ) -> float:
-    """Return the probability that a positive scores above a negative, ties counted half, in [0, 1].
+    """Return the probability that a positive scores above a negative, in [0, 1]; ties count half.
 
     >>> auroc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
     0.875
@@ -173,7 +172,7 @@ def auroc(
 def average_precision(
     positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
 ) -> float:
-    """Return the area under the curve of precision against recall, in (0, 1]; equal scores are counted together.
+    """Return the area under the precision-recall curve, in (0, 1]; equal scores are counted together.
 
     >>> average_precision(np.array([3.0, 1.0]), np.array([2.0]))
     0.8333333333333333

@@ -1,4 +1,4 @@
-"""Scans, trains, traces and trains again: drops what a first scan missed, by what a model has learned of it."""
+"""Scans, trains, traces and retrains: drops poison that the scan missed but a model has learned."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
 DROPPED = "dropped.csv"
-"""In the folder of the log: the pairs that the last training did not see, and which step dropped them."""
+"""File in the log folder: pairs that the last training did not see, and the steps that dropped them."""
 
 MOST_ROUNDS = 10
 
@@ -42,15 +42,15 @@ MOST_ROUNDS = 10
 @DEFENSES.register("scan-trace")
 @options
 class ScanTrace:
-    """Scan the pairs, train without what it drops, and drop what a model trained on all has learned besides.
+    """Scan the pairs, train without dropped pairs, and also drop what only a model trained on all pairs has learned.
 
-    1. `suspicious-groups` scans the pairs by the trunks of the encoder; a share of them goes, the groups first.
-    2. One model is trained on all pairs, one on those that stay.
-    3. `Trace` compares the two. Groups of pairs that only the first has learned go too.
-    4. The second is trained again on what stays then. Steps 3 and 4 are repeated until nothing is found.
+    1. `suspicious-groups` scans the pairs with the encoder's trunks and drops a share of them, groups first.
+    2. One model is trained on all pairs, another on the remaining pairs.
+    3. `Trace` compares the two. Groups of pairs that only the first has learned are also dropped.
+    4. The second model is trained again on what remains. Steps 3 and 4 repeat until nothing is found.
 
-    The result is the model that was trained last. The record of its training says what each step dropped, and
-    `dropped.csv`, next to the log, names the pairs.
+    The result is the last trained model. Its training record says what each step dropped, and `dropped.csv`, next to
+    the log, lists the pairs.
 
     Raises:
         InputError: If a value is out of range.
@@ -125,15 +125,15 @@ class ScanTrace:
 
 
 class _Trainings:
-    """Trains the same encoder on parts of the same pairs, one after the other.
+    """Trains the same encoder on several subsets of the same pairs, one after another.
 
     Args:
-        train: Trains it, given which pairs to skip and the services.
-        services: What the run offers to each training.
+        train: Trains it, given the pairs to skip and the services.
+        services: Services of the run, for each training.
 
     Attributes:
         steps: Steps done in all trainings.
-        resumed_from: The step from which the last of them that was stopped resumed, counted likewise.
+        resumed_from: The step at which the last interrupted training resumed, counted over all trainings.
     """
 
     def __init__(self, train: Callable[..., TrainingResult], services: TrainingServices) -> None:
@@ -142,7 +142,7 @@ class _Trainings:
         self.steps = self.resumed_from = 0
 
     def run(self, name: str, skip: BoolArray) -> TrainingResult:
-        """Train without some pairs; a killed run resumes each training, those that are done at their end."""
+        """Train without some pairs. A killed run resumes every training; finished ones resume at their end."""
         services = self._services.copy()
         begun, on_step = self.steps, services.get("on_step")
         if on_step is not None:
@@ -160,7 +160,7 @@ class _Trainings:
         return result
 
     def clear(self) -> None:
-        """Delete the states of all trainings."""
+        """Delete the saved states of all trainings."""
         for one in self._states:
             one.clear()
 
@@ -173,18 +173,18 @@ def traced(
     seed: int,
     progress: ProgressFor | None = None,
 ) -> tuple[BoolArray, str]:
-    """Trace what a suspect has learned and a reference has not.
+    """Find pairs that a suspect has learned and a reference has not.
 
     Args:
-        suspect: The pairs by the suspect's embeddings.
+        suspect: The pairs, embedded by the suspect.
         reference: A model that was trained without some of the pairs.
         pairs: The pairs that the suspect was trained on.
-        inputs: Prepared inputs for the reference, holding the pairs.
+        inputs: Inputs of the pairs, preprocessed for the reference.
         seed: Of everything random.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
 
     Returns:
-        Which pairs are in groups that are called poisoning, shape `(N,)`; and what the groups are, in words.
+        A mask of the pairs in groups called poisoning, shape `(N,)`; and the groups in words.
     """
     shard = memory_shard(reference, inputs, pairs, Trace.joint, progress)
     found = _judged(Trace(suspect), reference.name, shard, seed, progress)
@@ -195,7 +195,7 @@ def traced(
 def _judged(
     method: ScoreFilter, model: str, shard: VectorShard, seed: int, progress: ProgressFor | None
 ) -> Judgement:
-    """Judge all pairs, of whatever split, by the embeddings of a model."""
+    """Judge all pairs, whatever their split, in a model's embeddings."""
     read = read_memory(shard, seed, progress or silent)
     return judge_pairs(read, method, model, Given())
 

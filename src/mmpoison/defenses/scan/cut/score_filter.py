@@ -1,4 +1,4 @@
-"""The base class of filters, and what they say of pairs."""
+"""The base class of filters, and the scores they return."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from mmpoison.errors import InputError
 
 @dataclass(frozen=True)
 class PairScores:
-    """What a method says of the pairs, before the cut.
+    """A method's scores and groups, before the cut.
 
     Attributes:
-        of: Gives the score of each pair of a shard by its number, shape `(n,)`: the larger the more suspicious, NaN
-            where a pair cannot be judged.
-        groups: Suspicious groups, the strongest first, by a method that finds them.
-        model: What they were found by, where goals can be planted as a test.
-        space: The space of images, where there is no model.
-        facts: What else a report says of the method.
-        notes: What a user should know, a line each.
-        name: What the score is, where it is not the method's `score_name`.
+        of: Returns the pair scores of a shard, given its number; shape `(n,)`. Larger is more suspicious; NaN means
+            that a pair cannot be judged.
+        groups: Suspicious groups, the strongest first, for methods that find groups.
+        model: The model that found the groups, if test goals can be planted.
+        space: The image space, if there is no model.
+        facts: Further facts about the method, for reports.
+        notes: Notes for the user, one line each.
+        name: Meaning of the score, if it differs from the method's `score_name`.
     """
 
     of: Callable[[int], Values]
@@ -53,31 +53,31 @@ class PairScores:
 
     @classmethod
     def split(cls, scores: Values, read: ReadPairs, **more: Any) -> PairScores:
-        """Share the scores of all pairs, shape `(N,)`, out to the shards; `more` are other attributes."""
+        """Split the scores of all pairs, shape `(N,)`, by shard. `more` sets other attributes."""
         starts, shards = read.starts, read.runner.shards
         return cls(lambda n: scores[starts[n] : starts[n] + shards[n].rows], **more)
 
 
 @options
 class ScoreFilter(ABC):
-    """A pre-training defence: scores pairs before anything is trained on them; a cut says which scores are too large.
+    """A pre-training defence: scores pairs before training, and drops those above a cut.
 
-    A subclass gives the scores by `score`. `mmpoison.scan` uses it on data of any size, and
-    `mmpoison.defenses.filter_pairs`, recipes and the matrix on a set in memory, in the same way.
+    Subclasses implement `score`. `mmpoison.scan` applies it to data of any size; `mmpoison.defenses.filter_pairs`,
+    recipes and the matrix apply it to sets in memory in the same way.
 
     Attributes:
-        joint: Whether pairs that are embedded for it get joint embeddings, or the outputs of the two trunks.
-        needs_aligned_judge: Whether captions are compared with images, so that the judge must embed both in one space.
-        uses_trusted: Whether scores of clean pairs from elsewhere can be compared with those of the judged pairs; then
-            `clean_loss` is measured on them, otherwise it is a share of the judged pairs.
-        finds_groups: Whether there are suspicious groups among the scores, which `false_alarms` needs.
-        score_name: What the score is, for figures.
-        score_range: Scores lie in it; a threshold outside is refused.
-        default_cut: Where it cuts by default; None if a cut must be given.
-        cut: Where it cuts.
+        joint: Whether it needs joint embeddings, or the outputs of the two trunks.
+        needs_aligned_judge: Whether it compares captions with images, so that the judge must embed both in one space.
+        uses_trusted: Whether scores of other, clean pairs are comparable with those of the judged pairs. Then
+            `clean_loss` is measured on them; otherwise it is a share of the judged pairs.
+        finds_groups: Whether it finds suspicious groups, which `false_alarms` requires.
+        score_name: Meaning of the score, for figures.
+        score_range: Range of the scores; thresholds outside are refused.
+        default_cut: The default cut; None if a cut must be given.
+        cut: The cut.
 
     Raises:
-        InputError: If the method cannot cut so, or a value is out of range.
+        InputError: If the method does not support the cut, or a value is out of range.
     """
 
     name: ClassVar[str]
@@ -85,7 +85,7 @@ class ScoreFilter(ABC):
     source: ClassVar[str]
     summary: ClassVar[str]
     parameters: ClassVar[Mapping[str, str]] = {}
-    """Options of the method itself; those of the cut are the same for all."""
+    """Options of the method itself. The options of the cut are the same for all methods."""
     cost: ClassVar[str]
     joint: ClassVar[bool] = True
     needs_aligned_judge: ClassVar[bool] = False
@@ -103,7 +103,7 @@ class ScoreFilter(ABC):
 
     def __post_init__(self) -> None:
         cut = {name: value for name in CUT_OPTIONS if (value := getattr(self, name)) is not None}
-        # without a default an empty cut says what is missing
+        # without a default, an empty cut raises an error that names what is missing
         self.cut = Cut(**cut) if cut else self.default_cut or Cut()
         if self.cut.false_alarms is not None and not self.finds_groups:
             raise InputError(
@@ -121,8 +121,8 @@ class ScoreFilter(ABC):
         """Score every pair.
 
         Args:
-            read: The embedded pairs, in shards; a set in memory is one shard. `read.vectors()` has all of them at once,
-                and `read.seed` and `read.progress` are for what is random or takes long. Nothing in them says which
+            read: The embedded pairs, in shards; a set in memory is one shard. `read.vectors()` returns all of them at
+                once; use `read.seed` for randomness and `read.progress` for long computations. Nothing reveals which
                 pairs are poisoned.
 
         Raises:
@@ -136,10 +136,10 @@ def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> Scor
 
     Args:
         name: Registered name.
-        options: Its own parameters, and those of the cut (`mmpoison.defenses.cut.CutOptions`).
+        options: Its parameters, and those of the cut (`mmpoison.defenses.cut.CutOptions`).
         where: Prefix of an option's name in messages, for example `recipe key filter.`.
 
     Raises:
-        InputError: If there is no such defence, it acts at another time, or it has no such option.
+        InputError: If there is no such defence, it acts at a different stage, or it has no such option.
     """
     return cast("ScoreFilter", build_defense("pre-training", name, options, where))

@@ -1,6 +1,6 @@
-"""Computes thresholds on scores, each with what it is expected to cost.
+"""Computes score thresholds, each with its expected cost.
 
-Two rules: a share of clean pairs one is ready to lose, and labels of a random few.
+There are two rules: an acceptable loss of clean pairs, and labels of a few random pairs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mmpoison.errors import InputError
 Values = npt.NDArray[np.floating[Any]]
 
 LOSS = 0.01
-"""The share that goes where no label says drop, so that nothing says where bad pairs lie."""
+"""The share dropped if no label says drop, so the position of bad pairs is unknown."""
 
 REPEATS = 400
 
 IN_BOOTSTRAP = 20_000
-"""Of more pairs an even selection replaces all in the repeats, which would take minutes otherwise."""
+"""Most pairs per bootstrap repeat. Beyond that an even selection is used: all pairs would take minutes."""
 
 
 def loss_threshold(
@@ -33,14 +33,14 @@ def loss_threshold(
     trusted: Values | None = None,
     groups: npt.NDArray[np.integer[Any]] | None = None,
 ) -> Threshold:
-    """Return the distance above which a share of clean pairs lies.
+    """Return the distance exceeded by a given share of clean pairs.
 
     Args:
-        distances: Of the judged pairs, shape `(N,)`.
+        distances: Distances of the judged pairs, shape `(N,)`.
         loss: The share, in (0, 1).
-        trusted: Distances of pairs known to be clean, shape `(n,)`. Without, the judged pairs themselves are taken, and
-            the share is of them, whatever they are.
-        groups: Image of each trusted pair: captions of one image are no independent evidence.
+        trusted: Distances of known clean pairs, shape `(n,)`. Without them, the share refers to the judged pairs
+            themselves, whether clean or not.
+        groups: Image of each trusted pair: captions of one image are not independent.
     """
     if trusted is None or not len(trusted):
         return Threshold(
@@ -60,10 +60,10 @@ def loss_threshold(
 
 
 def check_labelled(bad: npt.NDArray[np.bool_]) -> None:
-    """Refuse labels of which none says what to keep.
+    """Refuse labels without a single `keep`.
 
     Args:
-        bad: Which labelled pairs are to be dropped, shape `(n,)`.
+        bad: Mask of labelled pairs to drop, shape `(n,)`.
 
     Raises:
         InputError: If there are no labels, or all say drop.
@@ -75,19 +75,19 @@ def check_labelled(bad: npt.NDArray[np.bool_]) -> None:
 def label_threshold(
     distances: Values, labelled: Values, bad: npt.NDArray[np.bool_], loss: float | None = None
 ) -> Threshold:
-    """Find the distance that best separates good from bad pairs, from the labels of a few.
+    """Find the distance that best separates good from bad pairs, based on a few labels.
 
-    The chance that a pair is bad is taken to grow with its distance, and is fitted to the labels without any other
-    assumption (isotonic regression). It may be labelled more pairs of some distances than of others, as
-    `pairs_to_label` does, but among pairs of about the same distance they must be chosen at random. Of all thresholds
-    the one is taken with the largest difference between the share of bad and the share of good pairs dropped. How many
-    bad pairs lie below it a few labels cannot say: of the many close pairs hardly any is labelled.
+    The probability that a pair is bad is assumed to increase with its distance, and fitted to the labels without
+    further assumptions (isotonic regression). Labels may favour some distances, as those of `pairs_to_label` do, but
+    among pairs of similar distance they must be random. The chosen threshold maximises the share of bad pairs dropped
+    minus the share of good pairs dropped. Few labels cannot tell how many bad pairs lie below it, because hardly any of
+    the many close pairs are labelled.
 
     Args:
-        distances: Of all judged pairs, shape `(N,)`.
+        distances: Distances of all judged pairs, shape `(N,)`.
         labelled: Distances of the labelled pairs, shape `(n,)`.
         bad: Their labels, shape `(n,)`.
-        loss: At most so large a share of the good pairs is dropped, in (0, 1).
+        loss: Largest share of good pairs to drop, in (0, 1).
 
     Raises:
         InputError: If there are no labels, or no good pair among them.
@@ -123,7 +123,7 @@ def _best_cut(
         gain = good_beyond
     if loss is not None:
         gain = np.where(good_beyond <= loss, gain, -1.0)
-    # of equal ones the most distant, which drops least
+    # among equals the largest, which drops least
     best = len(gain) - 1 - int(np.argmax(gain[::-1]))
     upper = ordered[best + 1] if best + 1 < len(ordered) else ordered[best]
     return float((ordered[best] + upper) / 2), float(good_beyond[best])
@@ -135,7 +135,7 @@ def _lost(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_], cut: fl
 
 
 def _chances(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_]) -> Values:
-    """Return the chance that each pair is bad, shape `(N,)`: a step function of the distance."""
+    """Return the probability that each pair is bad, a step function of the distance; shape `(N,)`."""
     order = np.argsort(labelled, kind="stable")
     points = np.asarray(labelled[order], dtype=np.float64)
     fitted = np.asarray(isotonic_regression(bad[order].astype(np.float64)).x)
@@ -144,7 +144,7 @@ def _chances(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_]) -> V
 
 
 def _beyond(weights: Values) -> Values:
-    """Return the share of the weight behind each place of an ordered list."""
+    """Return the share of the total weight after each position of an ordered list."""
     total = weights.sum()
     return np.asarray(1 - np.cumsum(weights) / total) if total > 0 else np.zeros_like(weights)
 
@@ -152,7 +152,7 @@ def _beyond(weights: Values) -> Values:
 def _resampled(
     count: int, groups: npt.NDArray[np.integer[Any]] | None = None
 ) -> list[npt.NDArray[np.int64]]:
-    """Return the bootstrap samples of rows, of whole groups where there are any."""
+    """Return bootstrap samples of rows, or of whole groups if there are groups."""
     rng = np.random.default_rng(0)
     if groups is None:
         return [rng.integers(0, count, count) for _ in range(REPEATS)]

@@ -1,4 +1,4 @@
-"""Traces what a model has learned to the pairs that taught it, by a model that was not trained on some of them."""
+"""Traces what a model has learned back to its training pairs, using a model trained without some of them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ from mmpoison.defenses.scan.read.vector_shard import (
 from mmpoison.errors import InputError
 
 ALIKE_CAPTIONS, ALIKE_IMAGES = 30, 20
-"""The gain of a pair is averaged over so many captions and images like its own: single pairs are noise."""
+"""Numbers of similar captions and images over which a pair's gain is averaged, because single pairs are noisy."""
 
 GAINED = 0.05
-"""Share of the pairs that count as learned, those with the largest gain."""
+"""Share of pairs, those with the largest gain, that count as learned."""
 
 UNMATCHED = 0.3
-"""Of a group, half of the pairs are among this share of all, those whose image and caption match least in the suspect:
-honest pairs that a scan dropped are learned like others, false ones never match their images as well."""
+"""Half of a group's pairs must be among this share of all pairs, those that match least in the suspect.
+
+Clean pairs that a scan dropped are learned like any others; false pairs never match their images as well.
+"""
 
 FEWEST_PAIRS = 200
 BLOCK = 1024
@@ -48,19 +50,19 @@ BLOCK = 1024
 class Trace(ScoreFilter):
     """Find groups of pairs that a model has learned and a reference has not, and drop them.
 
-    The gain of a pair is how much nearer captions like its own are to images like its own in the suspect than in the
-    reference: their mean cosine there minus that here. Poison makes captions of one topic gain on images of one kind.
-    Honest pairs that the reference did not see gain little, because others like them taught it the same. Groups grow
-    as in `SuspiciousGroups`, with the gain in place of the conflict. Pairs that match well in the suspect are honest:
-    they are in no group, and a group that has more of them than of others is none.
+    A pair's gain is the mean cosine between captions and images similar to its own in the suspect, minus the same in
+    the reference. Poison makes captions of one topic gain on images of one kind. Clean pairs that the reference did not
+    see gain little, because similar pairs taught it the same. Groups grow as in `SuspiciousGroups`, with gain instead
+    of conflict. Pairs that match well in the suspect count as clean: they join no group, and a group with a majority of
+    them is discarded.
 
-    The reference is best a model that was trained as the suspect was, without the pairs that a scan dropped. It says
-    nothing where the scan caught nothing: then both models learned the same. Captions are compared with captions and
-    images with images, all with all, so this is for up to some hundred thousand pairs.
+    The best reference is trained like the suspect, without the pairs that a scan dropped. If the scan caught nothing,
+    the trace finds nothing either, because both models learned the same. All captions are compared with each other, and
+    all images, so this works for up to a few hundred thousand pairs.
 
     Args:
-        shard: All pairs by the suspect's embeddings, in the order in which they are judged.
-        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); by default, pairs of strong groups go.
+        shard: All pairs, embedded by the suspect, in the order in which they are judged.
+        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); by default, pairs of strong groups are dropped.
 
     Raises:
         InputError: If a value is out of range.
@@ -84,13 +86,13 @@ class Trace(ScoreFilter):
         self._suspect = shard
 
     def score(self, read: ReadPairs) -> PairScores:
-        """Return the gain of each pair, more in a group, and the groups.
+        """Return each pair's gain, increased inside groups, and the groups.
 
         Args:
-            read: The pairs by the reference's embeddings.
+            read: The pairs, embedded by the reference.
 
         Raises:
-            InputError: If the suspect has embedded other pairs.
+            InputError: If the suspect's pairs differ.
         """
         reference = read.vectors()
         if len(reference) != len(self._suspect):
@@ -110,7 +112,7 @@ class Trace(ScoreFilter):
         report(1, 2)
         spaces = [Space.fit(side.vectors) for side in (captions, images)]
         text, image = (
-            # a pair that cannot be read is like no other
+            # an unreadable pair resembles no other
             np.nan_to_num(space.reduce(side.vectors))[side.of]
             for space, side in zip(spaces, (captions, images), strict=True)
         )
@@ -129,7 +131,7 @@ class Trace(ScoreFilter):
 
 
 class _Distinct:
-    """The distinct vectors of one side, and for each those that are nearest to it."""
+    """The distinct vectors of one side, with the nearest neighbours of each."""
 
     def __init__(self, vectors: AnyVectors, alike: int) -> None:
         rows = np.ascontiguousarray(vectors)
@@ -147,7 +149,7 @@ class _Distinct:
         )
 
     def means(self, vectors: AnyVectors) -> Vectors:
-        """Return for each distinct vector the mean of another model's unit vectors of the nearest ones, `(u, d)`."""
+        """For each distinct vector, return the mean of another model's unit vectors over its neighbours, `(u, d)`."""
         other = unit(vectors[self.first].astype(np.float32))
         means = np.empty_like(other)
         for start in range(0, len(other), BLOCK):
@@ -157,7 +159,7 @@ class _Distinct:
 
 
 def _cosine(captions: _Distinct, images: _Distinct, shard: VectorShard) -> Numbers:
-    """Return the mean cosine of captions like that of each pair with images like its own, in a model, `(N,)`."""
+    """For each pair, return the mean cosine in a model between similar captions and similar images, `(N,)`."""
     text = captions.means(shard.text)
     image = images.means(shard.image)
     found = [
@@ -168,7 +170,7 @@ def _cosine(captions: _Distinct, images: _Distinct, shard: VectorShard) -> Numbe
 
 
 def _match(shard: VectorShard) -> Numbers:
-    """Return for each pair the share of pairs whose image and caption match no better in a model, `(N,)`."""
+    """For each pair, return the share of pairs that match no better in a model, `(N,)`."""
     distance = distances(shard.text, shard.image)
     return 1 - np.argsort(np.argsort(np.nan_to_num(distance, nan=2.0))) / len(shard)
 
@@ -176,7 +178,7 @@ def _match(shard: VectorShard) -> Numbers:
 def _groups(
     pool: Pool, grown: Grown, unmatched: npt.NDArray[np.bool_], read: ReadPairs
 ) -> tuple[Group, ...]:
-    """Return the groups of which half are unmatched pairs, with these alone; by the strength of their cells."""
+    """Return groups with at least half unmatched pairs, reduced to those, in order of cell strength."""
     odd = pool.share <= CONFLICTING
     numbers = sorted(read.runner.shards)
     bounds = [read.starts[number] for number in numbers[1:]]

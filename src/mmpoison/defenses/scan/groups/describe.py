@@ -1,4 +1,4 @@
-"""Describes groups in words: what their captions say that others do not, and what their images show."""
+"""Describes groups in words: what distinguishes their captions, and what their images show."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mmpoison.reporting.text import percent
 
 EXAMPLES = 12
 BACKGROUND = 20_000
-"""Sampled captions that say which words are usual."""
+"""Number of sampled captions that measure usual word frequencies."""
 
 BACKGROUND_SHARDS = 32
-"""Shards whose captions are read for that, evenly spread: a whole table is read for a few captions of it."""
+"""Number of shards, evenly spread, from which those captions are read: even a few captions require a whole table."""
 
 ALIKE_IMAGES = 10
-"""Images that are most like those of a group, without being among them: their captions say what the images show."""
+"""Number of images most similar to a group's but outside it, whose captions tell what the images show."""
 
 MOST_CAPTIONS = 2000
-"""Captions of a group that are described."""
+"""Most captions of a group used for its description."""
 
 Place = tuple[int, int]
 
@@ -43,15 +43,15 @@ _MISTAKES = (
 
 @dataclass(frozen=True)
 class DescribedGroup:
-    """A group in words: captions of one kind on images of another kind, more often than clean data explain.
+    """A group in words: captions of one kind on images of another kind, more than clean data explain.
 
     Attributes:
         group: The group, by shards and rows.
-        captions_about: Words that set its captions apart from the others.
-        images_about: Words that set the captions of similar images apart.
-        rows: Its pairs, as numbers of rows through all shards, sorted.
+        captions_about: Words that distinguish its captions.
+        images_about: Words that distinguish the captions of similar images.
+        rows: Its pairs, as sorted row numbers through all shards.
         examples: Some of its pairs, by shard and row.
-        captions: Their captions; empty where the source has none.
+        captions: Captions of the examples; empty if the source has none.
     """
 
     group: Group
@@ -63,7 +63,7 @@ class DescribedGroup:
 
     @property
     def why(self) -> str:
-        """What is suspicious about it, as a clause."""
+        """The reason for suspicion, as a clause."""
         group = self.group
         if group.learned:
             return (
@@ -78,14 +78,14 @@ class DescribedGroup:
 
     @property
     def other_explanations(self) -> tuple[str, ...]:
-        """What else than poison could explain it, the likeliest first."""
+        """Other possible explanations, the likeliest first."""
         if self.group.crowded:
             return ("a placeholder or a popular image posted with many texts", _MISTAKES[-1])
         return _MISTAKES
 
     @property
     def rarity(self) -> str:
-        """How often clean data show a group as strong, as a clause."""
+        """How often clean data contain a group this strong, as a clause."""
         if self.group.hardest is None:
             return f"at most {percent(self.group.false_alarms)} of ordinary clean sets have a group this strong"
         return (
@@ -133,7 +133,7 @@ def describe_groups(
     Args:
         read: The pairs.
         groups: The groups.
-        space: Reduces vectors of images.
+        space: The space of images, which reduces their vectors.
     """
     if not groups:
         return ()
@@ -148,7 +148,7 @@ def describe_groups(
 
 
 class _Describer:
-    """Describes groups by a part of the sample."""
+    """Describes groups with the help of a background sample."""
 
     def __init__(self, read: ReadPairs, space: Space) -> None:
         self._shards, self._starts = read.runner.shards, read.starts
@@ -161,7 +161,7 @@ class _Describer:
         self._texts = self._captions(self._places)
 
     def _captions(self, places: Sequence[Place]) -> list[str]:
-        """Return captions, empty where there is none or the table cannot be read."""
+        """Return captions; empty if there is none or the table is unreadable."""
         found = [""] * len(places)
         for i in sorted(range(len(places)), key=lambda i: places[i]):
             shard, row = places[i]
@@ -185,7 +185,7 @@ class _Describer:
         first = len(self._texts)
         words = Vocabulary([*self._texts, *own], [1] * first + [0] * len(own))
         frequent = Counter(text for text in own if text)
-        # one example of each of the most frequent captions, then others
+        # first one example of each of the most frequent captions
         chosen = sorted(range(len(few)), key=lambda i: -frequent[own[i]])
         chosen = _spread(chosen, own)[:EXAMPLES]
         return DescribedGroup(
@@ -198,9 +198,9 @@ class _Describer:
         )
 
     def _alike(self, group: Group, mine: set[Place], said: set[str]) -> list[int]:
-        """Return the sampled pairs whose images are most like those of a group, without its own."""
+        """Return sampled pairs outside a group whose images are most similar to the group's."""
         closeness = np.nan_to_num(self._images @ group.image, nan=-np.inf)
-        # captions of one image in their order: the last bits of its products differ by processor
+        # keep captions of one image in order: the last bits of its products differ between processors
         order = np.argsort(-closeness.round(4), kind="stable")[:500].tolist()
         found = [i for i in order if self._places[i] not in mine and self._texts[i] not in said]
         return found[:ALIKE_IMAGES]
@@ -211,7 +211,7 @@ def _places(shard: Iterable[int], row: Iterable[int]) -> list[Place]:
 
 
 def _spread(order: Sequence[int], texts: Sequence[str]) -> list[int]:
-    """Return the places with each text once first, then the others."""
+    """Reorder positions: the first occurrence of each text first, then repetitions."""
     seen: set[str] = set()
     first: list[int] = []
     rest: list[int] = []
@@ -223,15 +223,15 @@ def _spread(order: Sequence[int], texts: Sequence[str]) -> list[int]:
 
 TERMS = 4
 FEWEST = 0.1
-"""A term occurs in at least this share of the captions it describes."""
+"""A term must occur in at least this share of the described captions."""
 
 
 class Vocabulary:
-    """An index of the words in each caption of a data set.
+    """An index of the words in a data set's captions.
 
     Args:
         captions: The distinct captions, shape `(U,)`.
-        counts: How many pairs have each, shape `(U,)`.
+        counts: Number of pairs with each caption, shape `(U,)`.
     """
 
     def __init__(self, captions: Sequence[str], counts: Sequence[int]) -> None:
@@ -243,22 +243,22 @@ class Vocabulary:
         try:
             self._has = vectorizer.fit_transform(captions).tocsr()
             self._words = vectorizer.get_feature_names_out()
-        except ValueError:  # no caption has a word
+        except ValueError:  # no caption contains a word
             self._words = np.empty(0, dtype=object)
             return
         weights = np.asarray(counts, dtype=np.float64)
         self._usual = (self._has.T @ weights) / max(weights.sum(), 1.0)
 
     def terms(self, captions: Sequence[int]) -> tuple[str, ...]:
-        """Return the words that distinguish captions from all others, the most distinctive first.
+        """Return words that distinguish these captions from all others, the most distinctive first.
 
         Args:
-            captions: Which captions, as indices, with repetition.
+            captions: Indices of the captions, with repetition.
         """
         if not len(captions) or not len(self._words):
             return ()
         share = np.asarray(self._has[np.asarray(captions)].mean(axis=0)).ravel()
-        # the part that the group adds to the information in a caption: common in it, rare elsewhere
+        # information gained by knowing the group: words common in it and rare elsewhere
         gain = share * np.log((share + 1e-3) / (self._usual + 1e-3))
         gain[share < FEWEST] = 0
         best = np.argsort(-gain, kind="stable")[:TERMS]

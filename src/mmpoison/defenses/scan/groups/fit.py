@@ -1,7 +1,7 @@
-"""Fits what the passes over all rows are given to a sample: spaces, regressions without suspicious items, cells.
+"""Fits to a sample what the passes over all rows need: spaces, regressions without suspicious items, cells.
 
-Poison would teach the regressions what it pretends, so the fit is repeated without items that conflict as many others
-do. What is usual is measured on the sample.
+Poison would bias the regressions, so the fit is repeated without items that conflict in the same way as many others.
+Usual distances are measured on the sample.
 """
 
 from __future__ import annotations
@@ -43,35 +43,35 @@ from mmpoison.defenses.scan.read.vector_shard import (
 )
 from mmpoison.errors import InputError
 
-# -- Scores how much captions and images disagree, by ridge regressions between them that are fitted on other images.
+# -- Scores how much captions and images disagree, with ridge regressions that are fitted on other images.
 #
-# No aligned encoder is needed: the data set itself says which captions go with which images. There are two views. One
-# compares each caption with its image and with the image's other captions; the other all captions of an image with it,
-# because the captions of an attacker's own image vouch for each other. Scores are sums of standardised distances
-# (median 0, standard deviation 1 each), so that they hold for any encoder.
+# No aligned encoder is needed: the data set itself shows which captions belong to which images. There are two views.
+# One compares each caption with its image and with the image's other captions. The other compares all captions of an
+# image with the image, because the captions of an attacker's own image confirm each other. Scores are sums of
+# standardised distances (median 0, standard deviation 1 each), so they are comparable across encoders.
 
 
 RIDGE = 1.0
 FEWEST_ITEMS = 20
-"""Of fewer items nothing is learned: what is predicted is zero."""
+"""Fewest items for a regression; with fewer it predicts zero."""
 
 LIKE_IMAGES = 2.0
-"""Weight of what alike images are captioned with, in captions of the image's own."""
+"""Weight of similar images' captions, in units of the image's own captions."""
 
 IMAGE_SIDE = 0.5
-"""Weight of the distance between an image and the image that its caption predicts, in the view of pairs."""
+"""In the view of pairs, weight of the distance between an image and the image predicted from its caption."""
 
 Matrices = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over items that the regressions of a view need.
+    """Sums over items for the regressions of a view.
 
     Attributes:
-        to_text: Sums of w z z' with z = (image, caption, 1), of the items of each fold, for the prediction of captions,
-            shape `(5, k + l + 1, k + l + 1)`.
-        to_image: The same for the prediction of images.
+        to_text: Sums of w z z' over each fold's items, with z = (image, caption, 1), for predicting captions; shape
+            `(5, k + l + 1, k + l + 1)`.
+        to_image: The same for predicting images.
     """
 
     to_text: Matrices
@@ -79,12 +79,12 @@ class Sums:
 
 
 def sums_of(reduced: Reduced, items: Items, weight: Values) -> Sums:
-    """Sum over items, in which an image counts once, however many captions it has.
+    """Sum over items so that every image counts once, however many captions it has.
 
     Args:
         reduced: The rows.
         items: Their items.
-        weight: 0 for items that are left out, else 1, shape `(m,)`.
+        weight: 0 for items to leave out, else 1; shape `(m,)`.
     """
     at, images = items.at, len(reduced.image)
     used = np.bincount(at, weight, minlength=images).astype(np.float32)
@@ -110,14 +110,14 @@ def _sums(image: Vectors, text: Vectors, weight: Values, fold: Index) -> Matrice
 
 @dataclass(frozen=True)
 class ViewFit(Stored):
-    """The two regressions of a view, and what distances from their predictions are usual.
+    """The two regressions of a view, and the usual distances from their predictions.
 
     Attributes:
-        to_text: For each fold, slope, mean of images and mean of captions: the prediction of captions.
-        to_image: The same for the prediction of images from captions.
+        to_text: For each fold, slope, mean image and mean caption, for predicting captions.
+        to_image: The same for predicting images from captions.
         usual: Medians of the two distances, shape `(2,)`.
         spread: Their standard deviations, shape `(2,)`.
-        image_side: What the distance between images counts, against that between captions.
+        image_side: Weight of the image distance relative to the caption distance.
     """
 
     to_text: tuple[Vectors, Vectors, Vectors]
@@ -132,8 +132,8 @@ class ViewFit(Stored):
 
         Args:
             view: `images` or `pairs`.
-            sums: Over all items.
-            images: Dimensions of images.
+            sums: Sums over all items.
+            images: Dimension of the image vectors.
             sample: A sample of the items.
         """
         fit = cls(
@@ -151,7 +151,7 @@ class ViewFit(Stored):
         )
 
     def distances(self, items: Items) -> tuple[Values, Values]:
-        """Compute how far captions and images are from what is expected: cosine distances, shapes `(m,)`."""
+        """Compute the cosine distances of captions and images from their predictions; shapes `(m,)`."""
         expected = _predict(self.to_text, items.image, items.fold)
         if items.others is not None:
             expected = unit(items.others + np.float32(LIKE_IMAGES) * expected)
@@ -162,25 +162,25 @@ class ViewFit(Stored):
         )
 
     def conflict(self, items: Items) -> Values:
-        """Score how much captions and images disagree, shape `(m,)`."""
+        """Score how much captions and images disagree; shape `(m,)`."""
         text, image = (np.stack(self.distances(items)) - self.usual[:, None]) / self.spread[:, None]
         return np.asarray(text + np.float32(self.image_side) * image)
 
 
 def _lines(sums: Matrices, images: int, *, to_text: bool) -> tuple[Vectors, Vectors, Vectors]:
-    """Solve the ridge regression of each fold with an intercept, from the sums over the items of the other folds.
+    """For each fold, solve the ridge regression with intercept on the items of the other folds.
 
     Args:
-        sums: Of w z z' with z = (image, caption, 1), for each fold.
-        images: Dimensions of images.
+        sums: Sums of w z z' per fold, with z = (image, caption, 1).
+        images: Dimension of the image vectors.
         to_text: Whether captions are predicted from images, or images from captions.
 
     Returns:
-        For each fold the slope, the mean of what is known and the mean of what is predicted.
+        For each fold: the slope, the mean of the inputs and the mean of the targets.
     """
     image, text = slice(0, images), slice(images, sums.shape[1] - 1)
     x, y = (image, text) if to_text else (text, image)
-    # fewer items teach nothing: what is predicted is zero
+    # with fewer items, predict zero
     if sums[:, -1, -1].sum() < FEWEST_ITEMS:
         sums = np.zeros_like(sums)
     found = []
@@ -205,31 +205,31 @@ def _predict(lines: tuple[Vectors, Vectors, Vectors], x: Vectors, fold: Index) -
 
 FITS = 3
 LEFT_OUT = 0.03
-"""Share of the items, those with the most conflicting ones alike to them, that the next fit leaves out."""
+"""Share of items that the next fit leaves out: those with the most similar conflicting items."""
 
 FITTED = 25_000
-"""Pairs of the sample that the first regressions are fitted to: all of their seeds are compared with each other."""
+"""Most sampled pairs for the first regressions: all of their seeds are compared with each other."""
 
 FEWEST = 20
 
 
 def crowd_of(reduced: Reduced) -> float:
-    """Return how many captions an image may have at most for them to vouch for each other.
+    """Return the largest number of captions per image that may confirm each other.
 
-    An image with far more than others has nothing to vouch for it but similar images (attack I).
+    Images with far more captions are judged by similar images only (attack I).
     """
     return max(10.0, 2 * float(np.quantile(np.bincount(reduced.image_at), 0.95)))
 
 
 def fit_pairs(reduced: Reduced, crowd: float) -> dict[str, tuple[ViewFit, Pool]]:
-    """Fit the regressions to pairs again and again, each time without what the last fit finds suspicious.
+    """Fit the regressions repeatedly, each time without the items that the previous fit finds suspicious.
 
     Args:
         reduced: The pairs.
-        crowd: As `crowd_of` gives it.
+        crowd: The result of `crowd_of`.
 
     Returns:
-        Of each view the regressions, and the items with their conflict, as groups are looked for among them.
+        For each view, the regressions, and the candidate items for group search with their conflict.
     """
     views = [IMAGES, PAIRS] if len(reduced.image) < len(reduced.text) else [IMAGES]
     return {view: _fit_view(view, reduced, crowd) for view in views}
@@ -250,17 +250,17 @@ def _fit_view(view: str, reduced: Reduced, crowd: float) -> tuple[ViewFit, Pool]
 
 @dataclass(frozen=True)
 class GroupModel(Stored):
-    """What the sample says, for all parts of later passes.
+    """The model fitted to the sample, for all later passes.
 
     Attributes:
         text: The space of captions.
         image: The space of images.
         seed: Of the run.
-        crowd: An image with more captions has nothing to vouch for it but similar images.
-        fits: The regressions of each view, by its name, `images` first.
-        border: Conflict in each view above which items may be seeds: 15% of the sample.
-        topics: Middles of the cells of captions, shape `(c, k)`.
-        kinds: Middles of the cells of images, shape `(c, k)`.
+        crowd: Images with more captions are judged by similar images only.
+        fits: The regressions of each view, by name, `images` first.
+        border: For each view, the conflict above which items may be seeds: 15% of the sample.
+        topics: Centres of the caption cells, shape `(c, k)`.
+        kinds: Centres of the image cells, shape `(c, k)`.
     """
 
     text: Space
@@ -277,15 +277,15 @@ class GroupModel(Stored):
         return reduce_shard(shard, self.text, self.image, self.seed, rows)
 
     def cells(self, items: Items, kind: Index) -> Index:
-        """Return the cells of items, shape `(m,)`, from those of all images."""
+        """Return the cells of items, shape `(m,)`, given those of all images."""
         return cells_of(items.text, self.topics) * len(self.kinds) + kind[items.at]
 
 
 def fit_model(sample: Sample, seed: int = 0) -> tuple[GroupModel, dict[str, Scored]]:
-    """Fit spaces and regressions to the sample, measure what is usual, and choose the cells that rows are counted in.
+    """Fit spaces and regressions to the sample, measure usual distances, and choose the cells for counting rows.
 
     Args:
-        sample: Of all shards.
+        sample: The sample of all shards.
         seed: Of the folds.
 
     Returns:
@@ -296,7 +296,7 @@ def fit_model(sample: Sample, seed: int = 0) -> tuple[GroupModel, dict[str, Scor
     """
     if len(sample) < FEWEST:
         raise InputError(f"{len(sample)} usable pairs: suspicious-groups needs at least {FEWEST}")
-    # each once: an image with many captions, or a frequent caption, is no more usual
+    # each once: many captions, or a frequent caption, do not make an item more usual
     text, image = (Space.fit(np.unique(side, axis=0)) for side in (sample.text, sample.image))
     few = reduce_sample(sample.first(FITTED), text, image, seed)
     crowd = crowd_of(few)
@@ -305,7 +305,7 @@ def fit_model(sample: Sample, seed: int = 0) -> tuple[GroupModel, dict[str, Scor
     items = {view: view_items(view, reduced, crowd) for view in fits}
     conflict = {view: fit.conflict(items[view]) for view, fit in fits.items()}
     border = {view: float(np.quantile(one, 1 - SEEDS_AMONG)) for view, one in conflict.items()}
-    # in the order of the hashes: the first items are random
+    # in hash order, so the first items are random
     order = np.argsort(np.unique(reduced.image_at, return_index=True)[1], kind="stable")
     images = items[IMAGES]
     topics, kinds = (fit_cells(side[order]) for side in (images.text, images.image))

@@ -1,11 +1,11 @@
-"""Finds groups: conflicting items that are alike on both sides, grown to all items near their middle.
+"""Finds groups: conflicting items that are alike on both sides, grown to all items near their centre.
 
-A core is a few conflicting items with captions alike and images alike. It grows to all items near its middle on both
-sides, whether they conflict or not. An honest confusion grows into a cell of which few items conflict; nearly all of a
-poisoned cell does, while captions like its own elsewhere, and images like its own elsewhere, do not.
+A core is a few conflicting items with similar captions and similar images. It grows to all items near its centre on
+both sides, whether they conflict or not. In the cell of an honest confusion, few items conflict. In a poisoned cell
+nearly all do, while similar captions elsewhere, and similar images elsewhere, do not.
 
-A cell is the middle of the poison. The rest is like it: captions like its captions with images like its images
-(`Likeness`). What is called a group, graded and dropped is the cell with the rest.
+A cell is the centre of the poison. The rest is similar: captions like its captions with images like its images
+(`Likeness`). A group, which is graded and dropped, is the cell with this rest.
 """
 
 from __future__ import annotations
@@ -21,99 +21,101 @@ from mmpoison.defenses.scan.read.vector_shard import Index, Stored, Values, Vect
 
 Numbers = npt.NDArray[np.float64]
 
-# -- What decides which groups are found. Chosen on seeds 0 to 4 of photographs; decision 0035 has a table of what a
-# fifth more or less of each changes.
+# -- Parameters that decide which groups are found. Chosen on seeds 0 to 4 of photographs; decision 0035 has a table of
+# the effect of changing each by 20%.
 
 CONFLICTING = 0.2
-"""Share of the items that count as conflicting, those with the most conflict; false pairs are among them."""
+"""Share of items, those with the most conflict, that count as conflicting; false pairs are among them."""
 
 SEEDS_AMONG = 0.15
-"""Share of the items, those with the most conflict, that cores are made of."""
+"""Share of items, those with the most conflict, from which cores are formed."""
 
 CALM = 0.9
-"""Share of the items that say what is usual, those with the least conflict: poison is not among them."""
+"""Share of items, those with the least conflict, that define what is usual; poison is not among them."""
 
 NEARNESS = 5.0
-"""Two items count for each other by exp(5 (cosine - 1)) of their captions and the same of their images."""
+"""Decay of the similarity weight of two items: exp(5 (cosine - 1)) of their captions times the same of their images."""
 
 CAPTION_NEARNESS = 20.0
-"""As `NEARNESS`, for captions that say the same."""
+"""As `NEARNESS`, for captions with the same meaning."""
 
 IN_CORE = float(np.exp(-0.8 * NEARNESS))
-"""An item belongs to a core from this nearness to its middle, captions and images together."""
+"""Smallest nearness to a core's centre, captions and images together, for an item to belong to it."""
 
 FEW, EXPECTED_AT_LEAST = 0.1, 0.5
-"""Are added to the numbers of alike items, found and expected, so that single items do not count."""
+"""Added to the found and expected numbers of similar items, so that single items have little weight."""
 
 EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
-"""How near the middle an item must be on both sides, on a scale from 0, the median of all items, to 1, their upper half
-percent: the edge at which the group is strongest is taken, because kinds are of different width. A kind of a large set
-has less than half a percent of it: there the wide edges would reach other kinds."""
+"""Required nearness to the centre on both sides, on a scale from 0 (median of all items) to 1 (their top 0.5%).
+
+The edge with the strongest group is used, because kinds differ in width. In a large set a kind has less than 0.5% of
+the items, and wide edges would reach other kinds.
+"""
 
 EXPECTED = 0.3
-"""Share of a cell that conflicts by itself, at least: cells were found by their conflict."""
+"""Smallest expected share of conflicting items in a cell, because cells are found by their conflict."""
 
 SAME_TOPIC = (0.5, 0.8)
-"""Mean cosine below which captions are on different topics, and from which they are on one; topics are at about 0."""
+"""Mean cosines below which captions have different topics, and from which they share one; 0 means unrelated."""
 
 SAME_KIND = (0.3, 0.6)
-"""The same of images."""
+"""The same for images."""
 
 LIKE = 0.3
-"""A conflicting item belongs to a group from this part of the median of the group's own items on (`Likeness`)."""
+"""Fraction of the median over a group's own items from which a conflicting item belongs to the group (`Likeness`)."""
 
 LEAST_SHARE = 0.01
-"""A stronger conflict than that of this share of the items counts as theirs: a few outliers would lead elsewhere."""
+"""Cap on conflict: stronger conflict counts like that of this share of items, so that a few outliers do not mislead."""
 
 SHARED = 0.5
-"""Of two groups that share this much of the smaller one the stronger is reported."""
+"""If two groups share this fraction of the smaller one, only the stronger is reported."""
 
 LEAST_STRENGTH = 0.1
-"""More than half of clean sets have a stronger group (`levels`): weaker ones say nothing."""
+"""Smallest strength of a group. More than half of clean sets have a stronger one (`levels`)."""
 
-# -- What follows from those.
+# -- Values derived from those.
 
 USUAL_SURPRISE = float(1 / np.log(10) - np.log10(CONFLICTING))
-"""Mean of -log10 of the share of items that conflict as much, of conflicting items without anything special."""
+"""Mean of -log10 of the share of items with at least as much conflict, over ordinary conflicting items."""
 
-# -- Limits of time and memory: larger ones find the same groups.
+# -- Limits on time and memory; larger values find the same groups.
 
 MOST_SEEDS = 4000
 CORES = 100
-"""Cores that are grown: a weak core may grow into a strong group."""
+"""Number of cores to grow: a weak core may grow into a strong group."""
 
 BLOCK = 512
-"""Rows that are compared at a time."""
+"""Rows compared at a time."""
 
 ROUNDS = 3
-"""How often the middle of a cell moves, and how often a group takes what is like it."""
+"""Iterations of moving a cell's centre, and of adding similar items to a group."""
 
 MEASURED_ON = 10_000
-"""Items that the scale of nearness is measured on."""
+"""Items used to measure the nearness scale."""
 
 BACKGROUND = 5000
-"""Sampled items that say how many items are usual around another."""
+"""Sampled items that measure the usual number of items around another."""
 
 MOST_MEMBERS = 400
-"""Items of a group that others are compared with."""
+"""Most items of a group that others are compared with."""
 
 MOST_GROUPS = 10
 MOST_CELLS = 20
-"""Cells that what is like them is added to: some end as one group."""
+"""Most cells to which similar items are added; some end up as one group."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Items of a view that groups are looked for among: all items, or a sample and the items of flagged cells.
+    """Candidate items for group search in a view: all items, or a sample and the items of flagged cells.
 
     Attributes:
-        text: What each says, unit vectors, shape `(n, k)`.
-        image: Its image, unit vectors, shape `(n, k)`.
-        key: Its image as a number; items with one number do not count for each other, shape `(n,)`.
-        share: Share of all items of the data with at least as much conflict, shape `(n,)`.
-        weight: How many items of the data each stands for, shape `(n,)`.
-        seeds: Items that cores are made of, shape `(m,)`.
-        sampled: Items that are a random sample of all, shape `(s,)`.
+        text: Caption vectors, unit length, shape `(n, k)`.
+        image: Image vectors, unit length, shape `(n, k)`.
+        key: Image number of each item, shape `(n,)`; items with the same number do not count for each other.
+        share: Share of all items in the data with at least as much conflict, shape `(n,)`.
+        weight: Number of items in the data that each represents, shape `(n,)`.
+        seeds: Items from which cores are formed, shape `(m,)`.
+        sampled: Items in a random sample of all items, shape `(s,)`.
     """
 
     text: Vectors
@@ -128,7 +130,7 @@ class Pool:
     def of(
         cls, text: Vectors, image: Vectors, key: Index, conflict: Values, odd: float = CONFLICTING
     ) -> Pool:
-        """Return the pool of all items of a view; the share `odd` of them counts as conflicting."""
+        """Return the pool of all items of a view. The share `odd` of them counts as conflicting."""
         order = np.argsort(-conflict, kind="stable")
         share = np.empty(len(order))
         share[order] = (np.arange(len(order)) + 1) / max(len(order), 1) * (CONFLICTING / odd)
@@ -145,21 +147,21 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class Likeness(Stored):
-    """Says which conflicting items belong to groups, because they are like the items of the groups.
+    """Decides which conflicting items belong to groups because they resemble the groups' items.
 
-    Of all that is near an item on both sides, on other images, poison has much of its group, and an honest item little,
-    for it has honest neighbours. The more an item conflicts, the less it needs. How much is enough the group's own
-    items say: as part of the poison, they have as much as the rest of it.
+    Among the neighbours of an item (on both sides, on other images), a poisoned item has many from its group; an honest
+    item has few, because it has honest neighbours. The more an item conflicts, the fewer it needs. The group's own
+    items set the threshold: as part of the poison, they have as many as the rest of it.
 
     Attributes:
-        both: Captions and images of the items of the groups, then of the background, unit vectors, shape `(m, k + l)`.
-        key: Their images as numbers, shape `(m,)`.
-        mine: How many items of each group each stands for, shape `(m, g)`.
-        every: How many items each stands for in the company of each group, shape `(m, g)`.
-        middle: Middle of the captions and of the images of each group, unit vectors, shape `(g, k + l)`.
-        floor: The least similarity of its captions and of its images to those, shape `(g, 2)`.
-        least: What its items have at least, shape `(g,)`.
-        strength: How strong its cell is, shape `(g,)`.
+        both: Caption and image vectors of the groups' items, then of the background, unit length, shape `(m, k + l)`.
+        key: Their image numbers, shape `(m,)`.
+        mine: Number of items of each group that each represents, shape `(m, g)`.
+        every: Number of items that each represents in comparison with each group, shape `(m, g)`.
+        middle: Caption and image centres of each group, unit vectors, shape `(g, k + l)`.
+        floor: Smallest similarity of a group's captions and images to its centres, shape `(g, 2)`.
+        least: Smallest group fraction among a group's own items, shape `(g,)`.
+        strength: Strength of each group's cell, shape `(g,)`.
     """
 
     both: Vectors
@@ -172,12 +174,12 @@ class Likeness(Stored):
     strength: Numbers
 
     def of(self, text: Vectors, image: Vectors, key: Index, share: Numbers) -> Numbers:
-        """Compute how far items belong to each group: from 1 on they do, shape `(n, g)`.
+        """Compute how strongly items belong to each group, shape `(n, g)`; from 1 on they are members.
 
         Args:
-            text: What each says, unit vectors, shape `(n, k)`.
-            image: Its image, shape `(n, l)`.
-            key: Its image as a number, shape `(n,)`.
+            text: Caption vectors, unit length, shape `(n, k)`.
+            image: Image vectors, shape `(n, l)`.
+            key: Image number of each item, shape `(n,)`.
             share: Share of all items with at least as much conflict, shape `(n,)`.
         """
         texts, images = np.split(self.middle, [text.shape[1]], axis=1)
@@ -193,14 +195,14 @@ class Likeness(Stored):
 
 
 def _near(both: Vectors, key: Index, others: Vectors, keys: Index) -> Vectors:
-    """Return how far items count for others: captions and images together; those of one image do not."""
+    """Return similarity weights between items, from captions and images together; zero for items of the same image."""
     near = np.exp(np.float32(NEARNESS) * (both @ others.T - 2))
     near[key[:, None] == keys] = 0
     return np.asarray(near, dtype=np.float32)
 
 
 def _part(mine: Vectors, every: Vectors, share: Numbers) -> Numbers:
-    """Return the part that a group has around items, more where they conflict more."""
+    """Return the fraction of a group around items, which increases with their conflict."""
     return np.asarray(mine / np.maximum(every, 1e-12) / np.sqrt(np.maximum(share, LEAST_SHARE)))
 
 
@@ -211,14 +213,14 @@ def count_cell(
     odd: npt.NDArray[np.bool_],
     weight: Numbers,
 ) -> Numbers:
-    """Count the images of a group and around it, in the order of `COUNTED`; counts of shards are added.
+    """Count the images in and around a group, in the order of `COUNTED`. Counts of shards are additive.
 
     Args:
-        near_text: Whether captions are near its middle, shape `(n,)`.
+        near_text: Whether captions are near its centre, shape `(n,)`.
         near_image: Whether images are, shape `(n,)`.
         key: Image of each item, shape `(n,)`.
         odd: Whether each conflicts, shape `(n,)`.
-        weight: How many items each stands for, shape `(n,)`.
+        weight: Number of items that each represents, shape `(n,)`.
     """
 
     def images(which: npt.NDArray[np.bool_]) -> float:
@@ -240,10 +242,10 @@ def count_cell(
 
 
 def expected_share(counts: Numbers) -> float:
-    """Return the share of a group's images that would conflict without poison.
+    """Return the expected share of conflicting images in a group without poison.
 
-    Captions like these conflict elsewhere, and images like these do, and the one has nothing to do with the other. Few
-    of them say little: the share of all items counts as five more.
+    Combines how often similar captions conflict elsewhere and how often similar images do, as independent causes. Small
+    counts are shrunk towards the share over all items, which has the weight of five items.
     """
     found = dict(zip(COUNTED, counts, strict=True))
     text, image = (
@@ -255,16 +257,16 @@ def expected_share(counts: Numbers) -> float:
 
 
 def strength_of(counts: Numbers, weight: float) -> float:
-    """Compute how strong a group is, from the counts of all its data: at least 0, and 0 on fewer than five images.
+    """Compute a group's strength from the counts over all data: at least 0, and 0 for fewer than five images.
 
-    Two questions, minus log10 of the probability of each: how likely are so many conflicting images in the cell, if
-    they conflict as often as elsewhere (binomial)? How likely do so many conflicting images lie near both middles, if
-    conflicting captions and conflicting images meet at random (Fisher)? Their geometric mean is multiplied by the share
-    that conflicts beyond the expected one, and by `weight`.
+    Two tests, each as minus log10 of its p-value. Binomial: the number of conflicting images in the cell, if they
+    conflict as often as elsewhere. Fisher: the number of conflicting images near both centres, if conflicting captions
+    and conflicting images meet at random. The geometric mean of the two is multiplied by the share of conflicting
+    images above the expected share, and by `weight`.
 
     Args:
-        counts: In the order of `COUNTED`.
-        weight: As `_weight` gives it.
+        counts: Counts, in the order of `COUNTED`.
+        weight: The result of `_weight`.
     """
     from scipy.stats import binom, hypergeom
 
@@ -284,11 +286,11 @@ class Grown:
     """Groups of a pool, the strongest first.
 
     Attributes:
-        strength: Of each, shape `(g,)`.
-        counts: Of the cell of each (`COUNTED`), shape `(g, 10)`.
-        rows: Items of each.
-        places: Middle of the images of each, shape `(g, l)`.
-        likeness: What makes an item one of theirs, with the strength of each cell.
+        strength: Strength of each group, shape `(g,)`.
+        counts: Counts of each group's cell (`COUNTED`), shape `(g, 10)`.
+        rows: Items of each group.
+        places: Image centre of each group, shape `(g, l)`.
+        likeness: Decides which items belong to the groups, with the strength of each cell.
     """
 
     strength: Numbers
@@ -300,7 +302,7 @@ class Grown:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A core that has grown: its items, strength and counts."""
+    """A grown core: its items, strength and counts."""
 
     rows: Index
     strength: float
@@ -312,7 +314,7 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
 
     Args:
         pool: The items.
-        cores: How many cores are grown.
+        cores: Number of cores to grow.
     """
     odd = pool.share <= CONFLICTING
     calm = np.flatnonzero(pool.share > 1 - CALM)
@@ -346,14 +348,14 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
 
 
 class _Joining:
-    """Adds to cells what is like them, among the conflicting items of a pool."""
+    """Adds similar conflicting items of a pool to cells."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool, self._odd = pool, np.flatnonzero(pool.share <= CONFLICTING)
         self._both = np.concatenate([pool.text, pool.image], axis=1)
         step = max(1, -(-len(pool.sampled) // BACKGROUND))
         self._background = pool.sampled[::step]
-        # of an item, how many items the background says for it
+        # number of items that the background represents, per item
         self._usual = np.zeros(len(pool.key), dtype=np.float32)
         self._usual[self._background] = pool.weight[self._background] * step
         self._rest = np.zeros(len(self._odd), dtype=np.float32)
@@ -367,7 +369,7 @@ class _Joining:
         return _near(both[rows], key[rows], both[others], key[others])
 
     def _of(self, group: Index) -> tuple[Numbers, float, Index, Vectors]:
-        """Return what each conflicting item has of a group, what is enough, and the compared items and weights."""
+        """Return each conflicting item's group fraction, the threshold, and the compared items and weights."""
         few = group[:: max(1, -(-len(group) // MOST_MEMBERS))]
         mine = (self._pool.weight[few] * (len(group) / len(few))).astype(np.float32)
         near = self._near(self._odd, few)
@@ -377,7 +379,7 @@ class _Joining:
         return has, max(least, 1e-12), few, mine
 
     def whole(self, cell: Index) -> Index:
-        """Return the conflicting items of a cell and those that are like them."""
+        """Return the conflicting items of a cell and those similar to them."""
         group = np.intersect1d(cell, self._odd)
         for _ in range(ROUNDS):
             has, least, _, _ = self._of(group)
@@ -388,7 +390,7 @@ class _Joining:
         return group
 
     def likeness(self, groups: Sequence[Index], strength: Sequence[float]) -> Likeness:
-        """Return what makes an item of any shard one of some groups."""
+        """Return the rule that assigns items of any shard to groups."""
         found, back = [self._of(group) for group in groups], self._background
         items = np.concatenate([*(few for _, _, few, _ in found), back]).astype(np.intp)
         mine = np.zeros((len(items), len(groups)), dtype=np.float32)
@@ -405,7 +407,7 @@ class _Joining:
             for at, side in enumerate((slice(None, width), slice(width, None))):
                 middle[n, side] = unit(self._both[group, side].mean(axis=0))
                 alike = self._both[group, side] @ middle[n, side]
-                floor[n, at] = alike.min() - 1e-5  # the last digits of other sums differ
+                floor[n, at] = alike.min() - 1e-5  # other sums differ in the last digits
         return Likeness(
             self._both[items],
             self._pool.key[items],
@@ -423,11 +425,11 @@ def _overlap(one: Index, other: Index) -> bool:
 
 
 def _alike(pool: Pool) -> tuple[Index, Vectors, Values]:
-    """Compare the seeds of a pool with each other.
+    """Compare a pool's seeds with each other.
 
     Returns:
-        The seeds that are compared; how far they count for each other, 0 for those of one image, shape `(m, m)`; and
-        how many would be alike to each if captions and images had nothing to do with each other, shape `(m,)`.
+        The compared seeds; their similarity weights, 0 within an image, shape `(m, m)`; and the expected number of
+        similar seeds for each if captions and images were independent, shape `(m,)`.
     """
     seeds = pool.seeds[:MOST_SEEDS]
     text, image, key = pool.text[seeds], pool.image[seeds], pool.key[seeds]
@@ -439,11 +441,11 @@ def _alike(pool: Pool) -> tuple[Index, Vectors, Values]:
 
 
 def suspicious_items(pool: Pool, share: float) -> Index:
-    """Return the items with the most alike conflicting ones, against how many would be by chance.
+    """Return the items with the most similar conflicting items, relative to chance.
 
     Args:
         pool: The items.
-        share: Share of all items that is returned, at most.
+        share: Largest share of all items to return.
     """
     seeds, near, expected = _alike(pool)
     excess = _excess(near.sum(axis=1), expected) * _vouched(pool, seeds)
@@ -455,10 +457,10 @@ def _excess(found: Values, expected: Values) -> Values:
 
 
 def _vouched(pool: Pool, seeds: Index) -> Values:
-    """Return the share of captions like those of some items that do not conflict, in (0, 1), shape `(m,)`.
+    """For each item, return the share of similar captions that do not conflict, in (0, 1), shape `(m,)`.
 
-    Who attacks sheep finds captions about sheep that are right. Where most captions like these conflict, the honest
-    items of a kind may be those that conflict.
+    An attack on sheep leaves other captions about sheep correct. If most similar captions conflict, the conflicting
+    items may instead be the honest ones of a kind.
     """
     right, odd = (
         _alike_captions(pool, seeds, np.flatnonzero(which))
@@ -468,7 +470,7 @@ def _vouched(pool: Pool, seeds: Index) -> Values:
 
 
 def _alike_captions(pool: Pool, rows: Index, others: Index) -> Numbers:
-    """Count how many of some other items have captions like those of some rows, shape `(m,)`."""
+    """For each row, count the other items with similar captions, shape `(m,)`."""
     step = max(1, -(-len(others) // MEASURED_ON))
     few = others[::step]
     found = np.empty(len(rows))
@@ -480,9 +482,9 @@ def _alike_captions(pool: Pool, rows: Index, others: Index) -> Numbers:
 
 
 def _cores(pool: Pool, most: int) -> Iterator[tuple[Index, npt.NDArray[np.bool_]]]:
-    """Yield cores, the densest first against what independent sides would give, and which seeds are used up.
+    """Yield cores and the used seeds, in order of density relative to independent captions and images.
 
-    Whoever takes a core marks the seeds that it grew to: they are in no later core.
+    The caller marks the seeds that a core grew to, so that no later core contains them.
     """
     seeds, near, expected = _alike(pool)
     found, vouched = near.sum(axis=1), _vouched(pool, seeds)
@@ -507,7 +509,7 @@ def _grown(
     calm: Index,
     sampled: Index,
 ) -> _Cell:
-    """Grow a core at each edge, and return the strongest cell."""
+    """Grow a core with each edge, and return the strongest cell."""
     sides = (pool.text, pool.image)
     middles = [np.repeat(unit(side[core].mean(axis=0))[None], len(EDGES), axis=0) for side in sides]
     members = [core] * len(EDGES)
@@ -524,7 +526,7 @@ def _grown(
     best: _Cell | None = None
     for number, rows in enumerate(members):
         if best is not None and odd[rows].mean() < EXPECTED / 2:
-            continue  # a usual cell: its images conflict no more than others
+            continue  # an ordinary cell: its images conflict no more than others
         near = [one[:, number] > cuts[number, i] for i, one in enumerate(alike)]
         counts = count_cell(near[0], near[1], pool.key, odd, pool.weight)
         strength = strength_of(counts, 1.0)
@@ -543,11 +545,11 @@ def _cut(alike: Vectors) -> Vectors:
 
 
 def _weight(pool: Pool, rows: Index, calm: Index) -> float:
-    """Compute how far a group speaks of two kinds that have nothing to do with each other: at least 0, mostly below 2.
+    """Weight a group by how unrelated its captions and images are: at least 0, mostly below 2.
 
-    Its captions must belong to images of another kind; the captions of images like its own must say something else, as
-    titles of cufflinks and of earrings, or of the tricks of cyclists and of skaters, do not; its items must conflict
-    more than conflicting items do on average; and they must be on more images than make no group.
+    The weight is high if the captions belong to images of another kind; if captions of similar images say something
+    else (unlike titles of cufflinks and earrings, or tricks of cyclists and skaters); if the items conflict more than
+    the average conflicting item; and if they are on more than the fewest images of a group.
     """
     misplaced, said = _misplaced(pool, rows, calm)
     surprise = -float(np.log10(pool.share[rows]).mean()) - USUAL_SURPRISE
@@ -556,15 +558,15 @@ def _weight(pool: Pool, rows: Index, calm: Index) -> float:
 
 
 def _misplaced(pool: Pool, rows: Index, calm: Index) -> tuple[float, float]:
-    """Compute how far captions like those of a group belong to images of another kind, in [0, 1].
+    """Compute how strongly captions like a group's belong to images of another kind, in [0, 1].
 
-    Poison misuses captions that have a meaning in the data, on images of a kind that has captions of its own. Captions
-    that are only ever with these images name these images: a rare topic, or a word that the text encoder does not know.
-    So it is 1 where as many calm captions as the group has items are on its topic, as many calm images are of its kind,
-    and the images of the former have nothing in common with those of the group.
+    Poison puts captions that have a meaning elsewhere in the data on images of a kind that has its own captions.
+    Captions that occur only with these images describe them: a rare topic, or a word unknown to the text encoder. The
+    result is 1 if the calm captions on the group's topic, and the calm images of its kind, are at least as numerous as
+    the group's items, and the images of those captions have nothing in common with the group's.
 
     Returns:
-        That, and how similar the captions of such images are to the group's own, in [-1, 1].
+        The result, and the similarity of such images' captions to the group's own, in [-1, 1].
     """
     if not len(calm):
         return 0.0, 0.0
@@ -580,12 +582,12 @@ def _misplaced(pool: Pool, rows: Index, calm: Index) -> tuple[float, float]:
         nearest = np.argpartition(-alike, count - 1)[:count]
         same *= float(np.clip((alike[nearest].mean() - low) / (high - low), 0, 1))
         homes.append(unit(other[calm[nearest]].mean(axis=0)))
-    said, home = homes  # captions of such images, and images of such captions
+    said, home = homes  # captions of similar images, and images of similar captions
     return same * float(np.clip(1 - home @ place, 0, 1)), float(said @ topic)
 
 
 def distinct_groups(strength: Sequence[float], rows: Sequence[Index]) -> list[int]:
-    """Return the groups, the strongest first, without those that share half of their rows with a stronger one."""
+    """Return the groups, strongest first, without those that share half of their rows with a stronger group."""
     chosen: list[int] = []
     for number in np.argsort(-np.asarray(strength), kind="stable").tolist():
         if not any(_overlap(rows[number], rows[other]) for other in chosen):

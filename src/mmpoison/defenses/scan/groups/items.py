@@ -1,4 +1,4 @@
-"""Items that are compared (an image with its captions, or a single pair), and the cells in which they are counted."""
+"""Items to compare (an image with its captions, or a single pair), and the cells that count them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from mmpoison.defenses.scan.read.vector_shard import (
 )
 
 FOLDS = 5
-"""Parts of the images: each is predicted from the others."""
+"""Folds of images; each is predicted from the others."""
 
 IMAGES, PAIRS = "images", "pairs"
-"""The two views: all captions of an image with it, and each caption with what else is known of its image."""
+"""The two views: an image with all its captions, and each caption with its image and the image's other captions."""
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """Usable rows in the space of the scan.
+    """Usable rows, reduced to the scan's space.
 
     Attributes:
         row: Their rows, shape `(n,)`.
         text: Their captions, shape `(n, k)`.
         image: Distinct images, shape `(m, k)`.
-        image_at: The image of each row, index into `image`, shape `(n,)`.
-        shard: VectorShard of each image, shape `(m,)`.
-        owner: Number of each image in its shard, shape `(m,)`.
+        image_at: Image of each row, as an index into `image`, shape `(n,)`.
+        shard: Shard number of each image, shape `(m,)`.
+        owner: Number of each image within its shard, shape `(m,)`.
         fold: Fold of each image in the regressions, shape `(m,)`.
     """
 
@@ -56,12 +56,12 @@ class Items:
     """Items of one view.
 
     Attributes:
-        text: What each says, unit vectors, shape `(m, k)`.
-        image: Its image, shape `(m, k)`.
-        key: Its image as a number among all shards, shape `(m,)`: those with one number do not count for each other.
-        row: A row of each, shape `(m,)`.
-        fold: Its fold, shape `(m,)`.
-        at: Its image, index into `Reduced.image`, shape `(m,)`.
+        text: Caption vectors, unit length, shape `(m, k)`.
+        image: Image vectors, shape `(m, k)`.
+        key: Image number among all shards, shape `(m,)`; items with the same number do not count for each other.
+        row: A row of each item, shape `(m,)`.
+        fold: Fold of each item, shape `(m,)`.
+        at: Image of each item, as an index into `Reduced.image`, shape `(m,)`.
         others: Sum of the other captions of its image, shape `(m, k)`; None in the view of images.
     """
 
@@ -136,7 +136,7 @@ def _reduced(
 
 
 def image_items(reduced: Reduced) -> Items:
-    """Return one item an image: its mean caption and its vector."""
+    """Return one item per image: its mean caption and its vector."""
     images = len(reduced.image)
     if images < len(reduced.text):
         text = unit(group_sums(reduced.text, reduced.image_at, images))
@@ -150,14 +150,14 @@ def image_items(reduced: Reduced) -> Items:
 
 
 def pair_items(reduced: Reduced, crowd: float) -> Items:
-    """Return one item a pair.
+    """Return one item per pair.
 
-    The captions of one image do not count for each other, except where it has far more captions than others (attack I):
-    each of those counts as an image of its own.
+    Captions of the same image do not count for each other, unless it has far more captions than others (attack I): then
+    each caption counts as a separate image.
 
     Args:
         reduced: The rows.
-        crowd: An image with more captions has nothing to vouch for it but similar images (attack I).
+        crowd: Images with more captions are judged by similar images only (attack I).
     """
     at, images = reduced.image_at, len(reduced.image)
     others = group_sums(reduced.text, at, images)[at] - reduced.text
@@ -174,7 +174,7 @@ def view_items(view: str, reduced: Reduced, crowd: float) -> Items:
 
 
 def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
-    """Sum of the vectors of each group, shape `(groups, d)`.
+    """Sum the vectors of each group, shape `(groups, d)`.
 
     >>> group_sums(np.float32([[1, 0], [2, 0], [0, 5]]), np.array([1, 1, 0]), 3).tolist()
     [[0.0, 5.0], [3.0, 0.0], [0.0, 0.0]]
@@ -187,28 +187,28 @@ def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
 
 
 def keys(shard: Index, owner: Index) -> Index:
-    """Return one number for a shard and an image in it, shape `(n,)`; images have numbers below 2^38 on either side."""
+    """Combine shard and image number into one number, shape `(n,)`. Image numbers within a shard are below 2^38."""
     return np.asarray(shard * (1 << 40) + owner)
 
 
-# -- Cells of captions and of images: clusters of the sample, in which the pairs of all shards are counted.
+# -- Cells of captions and of images: clusters of the sample, which count the pairs of all shards.
 
 
 CELLS = 256
-"""Cells a side."""
+"""Cells per side."""
 
 FEWEST_OF_A_CELL = 20
-"""So many sampled items a cell, at least, on average."""
+"""Smallest average number of sampled items per cell."""
 
 ROUNDS = 10
 BLOCK = 8192
 
 
 def fit_cells(vectors: Vectors) -> Vectors:
-    """Find the middles of cells by k-means on the unit sphere.
+    """Find cell centres by k-means on the unit sphere.
 
     Args:
-        vectors: Unit vectors in random order, shape `(n, k)`: the first ones are the first middles.
+        vectors: Unit vectors in random order, shape `(n, k)`; the first ones are the initial centres.
 
     Returns:
         Unit vectors, shape `(cells, k)`.
@@ -222,7 +222,7 @@ def fit_cells(vectors: Vectors) -> Vectors:
 
 
 def cells_of(vectors: Vectors, middles: Vectors) -> Index:
-    """Return the nearest middle of each vector, shape `(n,)`."""
+    """Return the nearest centre of each vector, shape `(n,)`."""
     found = np.empty(len(vectors), dtype=np.intp)
     for start in range(0, len(vectors), BLOCK):
         rows = slice(start, start + BLOCK)
@@ -232,7 +232,7 @@ def cells_of(vectors: Vectors, middles: Vectors) -> Index:
 
 BINS = 20_000
 RANGE = (-20.0, 30.0)
-"""Conflict is a sum of standardised distances; what lies outside counts in the outer bins."""
+"""Range of the conflict histogram, in sums of standardised distances. Outliers count in the outer bins."""
 
 Counted = npt.NDArray[np.int64]
 
@@ -242,10 +242,10 @@ class Counts(Stored):
     """Counts of the items of one view.
 
     Attributes:
-        conflicting: In each caption cell and image cell, items with much conflict, shape `(c, c)`.
-        consistent: The others, shape `(c, c)`.
-        histogram: Of the conflict, shape `(20000,)`.
-        unusable: Rows with a vector that is zero or not finite.
+        conflicting: Number of conflicting items per caption cell and image cell, shape `(c, c)`.
+        consistent: Number of other items, shape `(c, c)`.
+        histogram: Histogram of the conflict, shape `(20000,)`.
+        unusable: Number of rows with a zero or non-finite vector.
     """
 
     conflicting: Counted
@@ -257,7 +257,7 @@ class Counts(Stored):
         return int(self.histogram.sum())
 
     def merge(self, other: Counts) -> Counts:
-        """Return the counts of both."""
+        """Return the sum of both counts."""
         return Counts(
             self.conflicting + other.conflicting,
             self.consistent + other.consistent,
@@ -266,17 +266,17 @@ class Counts(Stored):
         )
 
     def share_above(self, conflict: Values) -> npt.NDArray[np.float64]:
-        """Return the share of items that have at least as much conflict, up to the width of a bin, shape as given."""
+        """Return the share of items with at least as much conflict, up to a bin's width; same shape as the input."""
         above = np.cumsum(self.histogram[::-1])[::-1] / max(len(self), 1)
         return np.asarray(above[_bins(conflict)])
 
 
 @dataclass(frozen=True)
 class Rows(Stored):
-    """Conflict and cell of each row of a shard, so that later passes do not compute them again.
+    """Conflict and cell of each row of a shard, stored for later passes.
 
     Attributes:
-        conflict: Of its item, NaN for unusable rows, shape `(n,)`.
+        conflict: Conflict of the row's item, NaN for unusable rows, shape `(n,)`.
         cell: Caption cell x cells + image cell, shape `(n,)`.
     """
 
@@ -285,7 +285,7 @@ class Rows(Stored):
 
     @classmethod
     def of(cls, count: int, row: Index, conflict: Values, cell: Index) -> Rows:
-        """Spread what is known of the usable rows over all rows of a shard."""
+        """Expand values of the usable rows to all rows of a shard."""
         found = np.full(count, np.nan, dtype=np.float32)
         cells = np.zeros(count, dtype=np.int32)
         found[row], cells[row] = conflict, cell
@@ -294,13 +294,13 @@ class Rows(Stored):
 
 @dataclass(frozen=True)
 class Scored(Stored):
-    """Items of one view, with their conflict and the cells that they are in.
+    """Items of one view, with their conflict and cells.
 
     Attributes:
-        text: What each says, unit vectors, shape `(m, k)`.
-        image: Its image, shape `(m, k)`.
-        key: Its image as a number, shape `(m,)`.
-        conflict: Its conflict, shape `(m,)`.
+        text: Caption vectors, unit length, shape `(m, k)`.
+        image: Image vectors, shape `(m, k)`.
+        key: Image number of each item, shape `(m,)`.
+        conflict: Conflict of each item, shape `(m,)`.
         cell: Caption cell x cells + image cell, shape `(m,)`.
     """
 
@@ -312,7 +312,7 @@ class Scored(Stored):
 
     @classmethod
     def joined(cls, parts: Sequence[Scored], rows: Sequence[Index | slice]) -> Scored:
-        """Join some items of each part."""
+        """Concatenate selected items of each part."""
         every = [
             [one[some] for one in vars(part).values()]
             for part, some in zip(parts, rows, strict=True)
@@ -326,11 +326,11 @@ def count_in_cells(
     """Count the items of a shard.
 
     Args:
-        conflict: Conflict of each, shape `(n,)`.
-        cell: Cell of each, shape `(n,)`.
+        conflict: Conflict of each item, shape `(n,)`.
+        cell: Cell of each item, shape `(n,)`.
         border: Items with more conflict are conflicting.
-        shape: How many cells captions and images have.
-        unusable: Rows that have no item.
+        shape: Numbers of caption cells and image cells.
+        unusable: Number of rows without an item.
     """
     high = conflict > border
     conflicting, consistent = (
@@ -346,23 +346,23 @@ def _bins(conflict: Values) -> Index:
     return place.clip(0, BINS - 1).astype(np.intp)
 
 
-# -- Chooses the cells whose items are gathered from the shards.
+# -- Chooses the cells whose items are gathered from all shards.
 
 
 GATHERED = 4000
-"""Items of flagged cells that are gathered, at most: groups start from them."""
+"""Most items gathered from flagged cells; groups start from them."""
 
 OF_A_CELL = 50
-"""Items of a flagged cell that are gathered, where not all conflicting items are."""
+"""Items gathered per flagged cell, if not all conflicting items are."""
 
 FEWEST_IN_CELL = 3
 
 
 def expected_conflicts(counts: Counts) -> npt.NDArray[np.float64]:
-    """Compute how many conflicting items each cell would have, shape `(c, c)`.
+    """Compute the expected number of conflicting items per cell, shape `(c, c)`.
 
-    The captions and images of conflicting items are independent, and items of a usual combination conflict as often as
-    items do.
+    Assumes that captions and images of conflicting items are independent, and that items of a usual combination
+    conflict as often as any item.
     """
     total = counts.conflicting.sum()
     captions, images = counts.conflicting.sum(axis=1), counts.conflicting.sum(axis=0)
@@ -374,11 +374,11 @@ def flag(counts: Counts) -> npt.NDArray[np.float64]:
     """Flag cells with more conflicting items than expected, the largest ratio first, up to 4,000 gathered items.
 
     Args:
-        counts: Of all shards.
+        counts: Counts of all shards.
 
     Returns:
-        Share of the conflicting items of each cell that are gathered, 0 where it is not flagged, shape `(c, c)`; 1
-        everywhere if there are no more.
+        Share of each cell's conflicting items to gather, shape `(c, c)`: 0 if the cell is not flagged, and 1 everywhere
+        if all conflicting items fit.
     """
     found = counts.conflicting.astype(np.float64)
     if found.sum() <= GATHERED:

@@ -1,4 +1,4 @@
-"""How often clean data show a group as strong as a given one, as measured on clean sets of seven kinds."""
+"""How often clean data contain a group of a given strength, measured on clean sets of seven kinds."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from typing import Literal
 import numpy as np
 
 FEWEST_IMAGES = 5
-"""Fewer images make no group, but for captions of an image with far too many: clean data have many such groups."""
+"""Fewest images of a group, because clean data have many smaller ones.
+
+An image with far too many captions is an exception.
+"""
 
 LIKELY, LOOK = 0.01, 0.1
-"""A group is called poisoning if at most this share of ordinary clean sets have one as strong, worth a look if that."""
+"""Largest shares of ordinary clean sets with a group this strong for the grades "likely" and "look"."""
 
 RAREST = 0.001
-"""No smaller share is said: more clean sets would have to be measured."""
+"""Smallest share reported; a smaller one would need more measured clean sets."""
 
 TRACED = 0.05
-"""A group of traced pairs is called poisoning if at most this share of clean data and models have one as strong."""
+"""A group of traced pairs is called poisoning if at most this share of clean data and models have one this strong."""
 
 Clean = Literal["ordinary", "hardest", "traced"]
 
@@ -43,26 +46,26 @@ LEVELS: dict[Clean, tuple[tuple[float, float], ...]] = {
         (19.9, 0.002),
         (29.1, 0.001),
     ),
-    # two dozen clean and poisoned sets: no smaller share can be said
+    # measured on two dozen clean and poisoned sets, which support no smaller share
     "traced": ((0.0, 1.0), (0.6, 0.5), (1.4, 0.2), (2.0, 0.049)),
 }
-"""Strength, and the share of clean sets of the worst kind that have a stronger group.
+"""Strengths, and the share of clean sets of the worst kind that have a stronger group.
 
 Fitted by `benchmarks/false_alarms.py --fit` on seeds 0 to 4 (40 parts of Flickr8k, 50 of all real data, 30 sets with
-titles of brands, 200 odd batches and 30 sets of each other synthetic kind), to the worst kind; ordinary strengths are a
-fifth larger than fitted, because sets differ more than these do. Shares below one set in all are extrapolated.
+titles of brands, 200 odd batches and 30 sets of each other synthetic kind), to the worst kind. Ordinary strengths are
+20% larger than fitted, because real data sets vary more than these. Shares below one set are extrapolated.
 """
 
 
 def false_alarms_at(strength: float, clean: Clean = "ordinary") -> float:
-    """Return the share of clean sets that have a group at least so strong, in (0, 1], linear in its logarithm.
+    """Return the share of clean sets that have a group at least this strong, in (0, 1], by log-linear interpolation.
 
-    No share is smaller than the last of the table: more clean sets would have to be measured.
+    The result is never smaller than the last share of the table; that would need more measured clean sets.
 
     Args:
-        strength: Of the group.
-        clean: Ordinary sets, or those whose mistakes have favourites by construction, as poison has; or models that
-            were trained on clean sets, compared with what a scan keeps of them.
+        strength: Strength of the group.
+        clean: Kind of clean sets: ordinary; with systematic mislabelling, which resembles poison; or models trained on
+            clean sets, compared with models trained on what a scan keeps.
 
     >>> false_alarms_at(0.0)
     1.0

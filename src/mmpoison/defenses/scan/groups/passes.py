@@ -1,7 +1,7 @@
-"""Finds suspicious groups in shards, pass by pass: a data set in memory is one shard.
+"""Finds suspicious groups in shards, pass by pass. A data set in memory is one shard.
 
-The memory does not grow with the data set, and the result does not depend on how many processes compute it. A pass is a
-function of a shard and of what earlier passes found; parts are merged in the order of the shards:
+Memory does not grow with the data set, and the result does not depend on the number of processes. A pass is a function
+of a shard and of earlier passes' results; parts are merged in shard order:
 
 1. `ReadPass` computes distances and draws a sample (`read_pairs`); `fit.fit_model` fits the spaces and the regressions
    to it.
@@ -68,12 +68,12 @@ from mmpoison.defenses.scan.read.vector_shard import (
 Numbers = npt.NDArray[np.float64]
 
 COUNTS, GATHER, SCORE = "2-counts", "3-gather", "4-score"
-"""Names of the passes that look for groups."""
+"""Names of the passes that search for groups."""
 
 
 @dataclass(frozen=True)
 class CountsPass:
-    """Scores the conflict of all rows and counts them in cells.
+    """Scores the conflict of all rows, and counts the rows in cells.
 
     Attributes:
         model: The model.
@@ -108,12 +108,12 @@ class CountsPass:
 
 @dataclass(frozen=True)
 class GatherPass:
-    """Reads the items of flagged cells, a random part of them where they are many.
+    """Reads the items of flagged cells, or a random part of them if there are many.
 
     Attributes:
         model: The model.
-        chances: Which share of the items of each cell is read, for each view.
-        earlier: Reads results of earlier passes.
+        chances: For each view, the share of each cell's items to read.
+        earlier: Reads the results of earlier passes.
     """
 
     model: State
@@ -131,20 +131,20 @@ class GatherPass:
             chosen = np.flatnonzero((rows.conflict > model.border[view]) & (chance > 0))
             item = vectors.owner[chosen] if view == IMAGES else chosen
             drawn = hashes(model.seed, f"gather/{view}", number, item)
-            # the upper 53 bits as a share in [0, 1)
+            # the upper 53 bits as a number in [0, 1)
             part = (drawn >> np.uint64(11)) * 2.0**-53 < chance[chosen]
             arrays |= prefixed(view, _read(vectors, rows, model, view, chosen[part]).to_arrays())
         return arrays
 
 
 def _read(shard: VectorShard, rows: Rows, model: GroupModel, view: str, chosen: Index) -> Scored:
-    """Read the items of some rows; in the view of images of all rows of their images."""
+    """Read the items of some rows; in the view of images, include all rows of their images."""
     needed = chosen
     if shard.image_of is not None:
-        # how many captions an image has is known from all of them
+        # counting an image's captions requires all of its rows
         needed = np.flatnonzero(np.isin(shard.image_of, np.unique(shard.image_of[chosen])))
     items = view_items(view, model.reduce(shard, needed), model.crowd)
-    # the conflict is not computed again: other blocks of rows may differ in the last digit
+    # reuse the stored conflict: with other blocks of rows the last digit may differ
     conflict, cell = rows.conflict[items.row], rows.cell[items.row].astype(np.intp)
     found = Scored(items.text, items.image, items.key, conflict, cell)
     return (
@@ -161,8 +161,8 @@ class GrowPass:
     Attributes:
         model: The model.
         counts: Counts of all shards, for each view.
-        likenesses: What belongs to the groups of each view.
-        earlier: Reads results of earlier passes.
+        likenesses: Decides which items belong to the groups of each view.
+        earlier: Reads the results of earlier passes.
     """
 
     model: State
@@ -174,9 +174,9 @@ class GrowPass:
         """Compute the result of a shard.
 
         Returns:
-            `score`: minus log10 of the share of items that conflict as much in one of the views, and more as far as an
-            item is like those of a strong group, NaN for unusable rows, shape `(n,)`. For each view `member`, rows,
-            groups and images, shape `(3, m)`.
+            `score`, shape `(n,)`: minus log10 of the share of items with at least as much conflict in one of the views,
+            increased for items similar to a strong group, NaN for unusable rows. For each view `member`: rows, groups
+            and images, shape `(3, m)`.
         """
         model, vectors = GroupModel.from_arrays(self.model()), vectors_of(shard, number)
         counts, likenesses = self.counts(), self.likenesses()
@@ -203,13 +203,13 @@ class GrowPass:
 def pool_of(
     sampled: Scored, gathered: Sequence[Scored], counts: Counts, chance: Numbers, border: float
 ) -> Pool:
-    """Put the gathered items of flagged cells in the place of those of the sample.
+    """Replace the sample's items in flagged cells with the gathered items.
 
     Args:
         sampled: Sampled items.
         gathered: The gathered items of each shard.
-        counts: Of all shards.
-        chance: Which share of the items of each cell was gathered.
+        counts: Counts of all shards.
+        chance: Share of each cell's items that was gathered.
         border: Items with more conflict were gathered.
     """
     every = Scored.joined(gathered, [slice(None)] * len(gathered))
@@ -231,15 +231,14 @@ class Group:
 
     Attributes:
         rows: Its pairs: shard numbers, and the rows of each.
-        strength: How strong it is (`growth.strength_of`).
-        conflicting: How many of its images conflict.
-        counted: How many images it has; captions of an image with far too many count as images of their own.
-        expected: How many of them would conflict without poison.
-        false_alarms: Share of ordinary clean sets with a group as strong, in (0, 1].
-        hardest: The same share of clean sets whose mistakes have favourites by construction; None where that was not
-            measured.
-        images: How many images its pairs are on.
-        image: Middle of its images in the space that they are compared in, shape `(k,)`.
+        strength: Its strength (`growth.strength_of`).
+        conflicting: Number of its images that conflict.
+        counted: Number of its images. If an image has far too many captions, each caption counts as an image.
+        expected: Expected number of conflicting images without poison.
+        false_alarms: Share of ordinary clean sets with a group this strong, in (0, 1].
+        hardest: The same share for clean sets with systematic mislabelling; None if not measured.
+        images: Number of images of its pairs.
+        image: Centre of its images in the space of comparison, shape `(k,)`.
         learned: Whether its images conflict because a model has learned them (`mmpoison.defenses.scan.cut.trace`).
     """
 
@@ -264,7 +263,7 @@ class Group:
 
 
 def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], GroupModel]:
-    """Find suspicious groups, the strongest first, at most ten; `scores_of` reads the scores of all rows.
+    """Find suspicious groups, strongest first, at most ten. `scores_of` reads the scores of all rows.
 
     Args:
         read: The pairs.
@@ -280,7 +279,7 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], GroupModel]:
     model_state = runner.state("model", model.to_arrays())
     runner.run(COUNTS, "counting conflicts", CountsPass(model_state))
     counts: dict[str, Counts] = {}
-    # merged as they are read: each is a megabyte
+    # merge while reading, because each is a megabyte
     for _, part in runner.whole_parts(COUNTS, only="counts/"):
         for view in model.fits:
             more = Counts.from_arrays(part_of(f"counts/{view}", part))
@@ -312,7 +311,7 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], GroupModel]:
 
 
 def groups_of(runner: PassRunner, grown: Mapping[str, Grown]) -> tuple[Group, ...]:
-    """Join the groups of both views with the rows of all shards, the strongest first."""
+    """Join the groups of both views with the rows of all shards, strongest first."""
     found = []  # rows as shard, row and image
     for view, groups in grown.items():
         members = []
@@ -346,10 +345,10 @@ def _group(strength: float, counts: Numbers, rows: Index, image: Vectors) -> Gro
 
 
 def scores_of(score: Values, number: int, groups: Sequence[Group]) -> Values:
-    """Return the score of each row of a shard: its own, and the strength of the strongest group that has it.
+    """Return the score of each row of a shard: its own plus the strength of its strongest group.
 
     Args:
-        score: As `GrowPass` gives it, shape `(n,)`.
+        score: Scores from `GrowPass`, shape `(n,)`.
         number: Of the shard.
         groups: All groups.
     """
@@ -362,7 +361,7 @@ def scores_of(score: Values, number: int, groups: Sequence[Group]) -> Values:
 
 
 def joined(parts: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> Arrays:
-    """Return the arrays of several things, each under its own name."""
+    """Return the arrays of several objects, each under its own name."""
     found: Arrays = {}
     for name, arrays in parts.items():
         found |= prefixed(name, arrays)

@@ -1,4 +1,4 @@
-"""Measures what a scan would find in a data set, by planting goals into a copy of its vectors."""
+"""Measures what a scan would find in a data set, by planting test goals into a copy of its vectors."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ SIZES = (10, 25, 50)
 GOALS = 6
 
 KINDS = 30
-"""Kinds of captions and of images from which the two kinds of a goal are drawn, where no labels say which there are."""
+"""Number of caption and image kinds to draw goals from, if there are no labels."""
 
 IN_KIND = 20
-"""A kind has about so many images at least."""
+"""Approximate smallest number of images in a kind."""
 
 NAMED = 0.5
-"""A goal is found if one group has this share of its pairs, and they are this share of the group."""
+"""A goal is found if a group contains this share of its pairs, and they make up this share of the group."""
 
 
 @dataclass(frozen=True)
 class PlantedSize:
-    """How many planted goals of one size were found.
+    """Number of planted goals of one size that were found.
 
     Attributes:
         images: Images of each goal.
-        planted: How many goals were planted, one after the other.
-        found: How many of them showed as a group that few ordinary clean sets have.
+        planted: Number of goals planted, one after another.
+        found: Number of goals found as a group that few ordinary clean sets contain.
     """
 
     images: int
@@ -45,8 +45,8 @@ class PlantedSize:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The exact binomial interval of the share that is found, 95%."""
-        from scipy.stats import binomtest  # half a second
+        """The exact 95% binomial interval of the share found."""
+        from scipy.stats import binomtest  # importing it takes half a second
 
         ends = binomtest(self.found, self.planted).proportion_ci()
         return float(ends.low), float(ends.high)
@@ -62,23 +62,23 @@ def plant_goals(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[PlantedSize]:
-    """Plant goals into copies of some pairs, as attackers do, and count those that a scan of each copy shows.
+    """Plant goals into copies of some pairs, as attackers would, and count those that a scan finds.
 
-    A goal puts captions of one kind on images of another kind: on images that keep their honest captions (existing
-    images), or as the only captions of images (own images), every second goal either. An image gets as many false
-    captions as images have captions in these data.
+    A goal puts captions of one kind on images of another kind. Alternately, the images keep their true captions
+    (existing images) or carry only the false ones (own images). The number of false captions per image equals the usual
+    number of captions per image in the data.
 
     Args:
         pairs: The pairs.
-        level: A goal is found if at most this share of ordinary clean sets have a group as strong.
-        labels: Kind of each image of the data, shape `(I,)`, -1 for none; by default kinds are found by their vectors.
-        sizes: Images of a goal; a kind with fewer is no target.
-        goals: How many goals of each size.
+        level: A goal is found if at most this share of ordinary clean sets have a group this strong.
+        labels: Kind of each image, shape `(I,)`, -1 for none; by default kinds are found from the vectors.
+        sizes: Numbers of images per goal; kinds with fewer images are not used as targets.
+        goals: Number of goals per size.
         seed: Seed of the kinds and the goals.
-        progress: Called with the scans that are done and their number.
+        progress: Called with the number of scans done and their total.
 
     Returns:
-        A count a size; none where there are no two kinds that are large enough.
+        One count per size; none if there are no two large enough kinds.
     """
     rng = np.random.default_rng(seed)
     kind = _kinds(pairs, seed) if labels is None else labels
@@ -104,7 +104,7 @@ def plant_goals(
 
 
 def _kinds(pairs: Reduced, seed: int) -> Index:
-    """Return kinds of images that are alike in what they show and in their captions."""
+    """Return kinds of images with similar content and similar captions."""
     from scipy.cluster.vq import kmeans2
 
     from mmpoison.defenses.scan.groups.items import image_items
@@ -115,14 +115,14 @@ def _kinds(pairs: Reduced, seed: int) -> Index:
     if count < 2:
         return np.zeros(len(both), dtype=np.intp)
     with warnings.catch_warnings():
-        # a cluster that becomes empty stays so, and no goal is drawn from it
+        # an empty cluster stays empty, and no goal uses it
         warnings.simplefilter("ignore", UserWarning)
         labels = kmeans2(both, count, minit="++", rng=np.random.default_rng(seed))[1]
     return np.asarray(labels, dtype=np.intp)
 
 
 def _draw(kind: Index, size: int, rng: np.random.Generator) -> tuple[int, Index] | None:
-    """Draw the kind of the captions, and the images of another kind that get them; None where no kind is so large."""
+    """Draw a caption kind, and images of another kind to carry them; None if no kind is large enough."""
     sizes = np.bincount(kind[kind >= 0])
     goals = [
         (int(original), int(target))
@@ -147,7 +147,7 @@ def _poisoned(
     *,
     own: bool,
 ) -> tuple[Reduced, npt.NDArray[np.bool_]]:
-    """Return a poisoned copy, and which of its pairs are false."""
+    """Return a poisoned copy, and a mask of its false pairs."""
     said = np.flatnonzero(kind[pairs.image_at] == original)
     count = len(images) * captions
     chosen = rng.permutation(said)[:count]

@@ -1,1 +1,2 @@
-"""Reads what is scanned: pairs of any format, embedded here, or embeddings that exist, shard by shard."""
+"""Reads the input of a scan shard by shard: precomputed embeddings, or pairs of any format, which are embedded
+first."""

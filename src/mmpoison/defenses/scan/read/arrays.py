@@ -1,7 +1,7 @@
-"""Reads matrices of embeddings from `.npy` files and members of `.npz` files: mapped into memory where they can be.
+"""Reads embedding matrices from `.npy` files and members of `.npz` files, memory-mapped if possible.
 
-The files are untrusted: nothing is unpickled, only two-dimensional arrays of floating-point numbers are taken, and a
-header that promises more than the file holds is refused before memory is taken for it.
+The files are untrusted: nothing is unpickled, only two-dimensional floating-point arrays are accepted, and a header
+that claims more data than the file contains is refused before memory is allocated.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from mmpoison.defenses.scan.read.shards import Shard
 from mmpoison.defenses.scan.read.tables import ColumnChoice, ParquetRows
 
 MOST_BYTES = 16 << 30
-"""An array that cannot be mapped (in a store, or compressed) and takes more memory is refused."""
+"""Largest array that cannot be memory-mapped (in a store, or compressed); larger ones are refused."""
 
 MOST_ROWS = 1 << 40
-"""A header can claim any number, and an error message would repeat all its digits."""
+"""Most rows: a header can claim any number, and an error message would repeat all its digits."""
 
 HEADER_BYTES = 12_000
 """The header of a plain array takes 128 bytes; NumPy refuses more than 10,000."""
@@ -38,14 +38,14 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an array says.
+    """The header of an array.
 
     Attributes:
         rows: Number of embeddings.
-        columns: Numbers in each.
-        dtype: Their type.
-        fortran: Whether columns are contiguous and not rows.
-        start: Where the numbers begin in the `.npy` data.
+        columns: Numbers per embedding.
+        dtype: Type of the numbers.
+        fortran: Whether columns are contiguous instead of rows.
+        start: Offset of the numbers in the `.npy` data.
     """
 
     rows: int
@@ -56,7 +56,7 @@ class Header:
 
     @property
     def bytes(self) -> int:
-        """Size of the numbers in bytes."""
+        """Size of all numbers in bytes."""
         return self.rows * self.columns * self.dtype.itemsize
 
 
@@ -65,8 +65,8 @@ class ArrayFile:
     """A matrix in a file.
 
     Attributes:
-        file: A `.npy` file, or the `.npz` file that holds it.
-        member: Name of the array in a `.npz` file, empty for a `.npy` file.
+        file: A `.npy` file, or the `.npz` file that contains it.
+        member: Name of the array in the `.npz` file; empty for a `.npy` file.
     """
 
     file: DataFile
@@ -76,10 +76,10 @@ class ArrayFile:
         return f"{self.file} array {one_line(self.member)!r}" if self.member else str(self.file)
 
     def header(self) -> Header:
-        """Read what it holds, without its numbers.
+        """Read the header, without the numbers.
 
         Raises:
-            ShardError: If it cannot be read, is cut short, or is no matrix of floating-point numbers.
+            ShardError: If the file cannot be read, is truncated, or is not a floating-point matrix.
         """
         with self._opened() as (stream, length, _):
             return self._header(stream, length)
@@ -89,11 +89,11 @@ class ArrayFile:
 
         Args:
             start: First row.
-            stop: The row after the last one; all by default.
+            stop: End row, exclusive; all rows by default.
 
         Returns:
-            Shape `(stop - start, d)`, float16 or float32 (other types of numbers become float32), read-only. Mapped
-            into memory where the file lies on this machine and is not compressed.
+            Shape `(stop - start, d)`, float16 or float32 (other types become float32), read-only. Memory-mapped if the
+            file is local and not compressed.
 
         Raises:
             ShardError: As `header`.
@@ -111,12 +111,12 @@ class ArrayFile:
             else:
                 found = self._read_rows(stream, header, start, stop)
         native = kind if kind in _MAPPED else np.dtype("<f4")
-        # what float32 cannot hold becomes infinite, and is counted as not finite
+        # numbers beyond float32 become infinite, and count as not finite
         with np.errstate(over="ignore"):
             return found.astype(native, copy=False)
 
     def _read_rows(self, stream: BinaryIO, header: Header, start: int, stop: int) -> Array:
-        """Read rows of an array that cannot be mapped."""
+        """Read rows of an array that cannot be memory-mapped."""
         first, last = (0, header.rows) if header.fortran else (start, stop)
         row = header.columns * header.dtype.itemsize
         size = (last - first) * row
@@ -148,7 +148,7 @@ class ArrayFile:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[BinaryIO, int, int | None]]:
-        """Give the `.npy` data as a stream, their length, and where they lie in the file if they are not compressed."""
+        """Open the `.npy` data: a stream, its length, and its offset in the file if it is not compressed."""
         if not self.member:
             with self.file.reading(), self.file.open() as raw:
                 yield raw, self.file.size(), 0
@@ -168,7 +168,7 @@ class ArrayFile:
                     "it again without compression (numpy.savez)"
                 )
             with archive.open(info) as stream:
-                # the lengths of name and extra field stand before the data once more, and may differ
+                # the local header repeats the lengths of name and extra field, and they may differ
                 start = info.header_offset + 26
                 lengths = struct.unpack("<HH", self.file.bytes_between(start, start + 4))
                 offset = start + 4 + sum(lengths) if stored else None
@@ -180,7 +180,7 @@ def open_archive(file: DataFile) -> Iterator[zipfile.ZipFile]:
     """Open a `.npz` file.
 
     Raises:
-        ShardError: If it, or what is read from it, is broken.
+        ShardError: If the file, or data read from it, is broken.
     """
     try:
         with file.reading(), file.open() as raw, zipfile.ZipFile(raw) as archive:
@@ -193,14 +193,14 @@ def read_header(stream: BinaryIO, where: str) -> tuple[tuple[int, ...], bool, np
     """Read the header of `.npy` data.
 
     Args:
-        stream: At their start.
+        stream: A stream at the start of the data.
         where: For the error message.
 
     Returns:
-        Shape, whether columns are contiguous and not rows, type of the numbers, and where these begin.
+        Shape, whether columns are contiguous, type of the numbers, and their offset.
 
     Raises:
-        ShardError: If it cannot be read.
+        ShardError: If the data cannot be read.
     """
     raw = io.BytesIO(stream.read(HEADER_BYTES))
     readers = {
@@ -210,23 +210,22 @@ def read_header(stream: BinaryIO, where: str) -> tuple[tuple[int, ...], bool, np
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(raw)](raw)
     except Exception:
-        # a damaged header raises errors of ast, tokenize or numpy, or a MemoryError
+        # a damaged header raises errors from ast, tokenize or numpy, or a MemoryError
         raise ShardError(f"{where}: is not a .npy array (its header cannot be read)") from None
     return tuple(map(int, shape)), bool(fortran), dtype, raw.tell()
 
 
-# -- Shards of which the embeddings lie in arrays and the rest in Parquet: clip-retrieval, DataComp, two
-# `.npy` files.
+# -- Shards with embeddings in arrays and a table in Parquet: clip-retrieval, DataComp, two `.npy` files.
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayShard(Shard):
-    """Rows of two arrays and of the table next to them.
+    """Rows of two arrays and of their table.
 
     Attributes:
         text: Embeddings of captions.
         image: Embeddings of images.
-        stop: The row after the last one; None for all.
+        stop: End row, exclusive; None for all.
     """
 
     text: ArrayFile
@@ -240,7 +239,7 @@ class ArrayShard(Shard):
         return text, self.image.read(self.start, self.stop)
 
     def check(self) -> None:
-        """Refuse files whose rows cannot be those of each other: nothing in them can be joined."""
+        """Refuse files whose rows cannot correspond, because nothing in them can be joined."""
         text, image = self.text.header(), self.image.header()
         if text.rows != image.rows:
             raise ShardError(
@@ -260,7 +259,7 @@ class ArrayShard(Shard):
 
 
 def sizes_of(text: ArrayFile) -> tuple[int, int]:
-    """Return rows and dimension of an array by its header; zeros if it cannot be read."""
+    """Return an array's rows and dimension from its header, or zeros if it is unreadable."""
     try:
         header = text.header()
     except ShardError:
@@ -271,7 +270,7 @@ def sizes_of(text: ArrayFile) -> tuple[int, int]:
 def whole_arrays(
     name: str, text: ArrayFile, image: ArrayFile, own: ParquetRows | None, columns: ColumnChoice
 ) -> ArrayShard:
-    """Return a shard of all rows of two arrays."""
+    """Return a shard with all rows of two arrays."""
     rows, dimension = sizes_of(text)
     return ArrayShard(
         name=name, text=text, image=image, own=own, columns=columns, rows=rows, dimension=dimension

@@ -1,7 +1,7 @@
-"""Checks embeddings before anything is computed from them: numbers, stored scores, and what belongs together.
+"""Checks embeddings before use: finite numbers, stored scores, and whether captions and images belong together.
 
-A shard is checked by itself (`check_shard`), and the facts of shards are merged in any order, so that shards
-can be checked by several processes.
+Each shard is checked on its own (`check_shard`), and facts of shards can be merged in any order, so several processes
+can check shards.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from mmpoison.statistics import true_pair_auroc
 Floats = npt.NDArray[np.float32]
 
 IN_SAMPLE = 512
-"""Pairs of a shard that are compared with random pairs: they give the AUROC to 0.04."""
+"""Pairs per shard compared with random pairs, which determine the AUROC to within 0.04."""
 
 SCORE_OFF = 0.02
-"""Stored scores that differ by more on average are not of these embeddings: float16 makes 0.001 of difference."""
+"""Largest mean difference of stored scores if they belong to these embeddings; float16 causes 0.001."""
 
 GUESSING = 0.55
-"""An AUROC below it, or whose interval reaches 0.5, is no better than for random pairs."""
+"""An AUROC below this, or with an interval that reaches 0.5, is no better than for random pairs."""
 
 SAME_TEXT = 0.98
-"""Cosine from which two embeddings are of one caption; rounding and batches make 0.001 of difference."""
+"""Smallest cosine of two embeddings of the same caption; rounding and batches cause a difference of 0.001."""
 
 FEWEST_REPEATS = 20
-"""With fewer repeated captions nothing is said of the order of captions."""
+"""Fewest repeated captions for a check of the caption order."""
 
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What is true of some shards; `merge` adds them up.
+    """Facts about some shards; `merge` combines them.
 
     Attributes:
         shards: Number of shards.
         rows: Number of pairs.
-        unusable: Pairs with an embedding that is zero, or has a NaN or an infinity.
-        empty_captions: Pairs without a caption, 0 where the source has none at all.
+        unusable: Pairs with a zero or non-finite embedding.
+        empty_captions: Pairs without a caption; 0 if the source has no captions at all.
         scored: Usable pairs with a stored score.
-        score_max: Largest difference of a stored score and the cosine.
-        score_sum: Sum of the differences.
-        repeats: Pairs whose caption occurs earlier in its shard, at most `IN_SAMPLE` a shard.
-        repeats_same: Of them, pairs whose caption also has nearly the same embedding there.
-        compared: Shards of which true pairs were compared with random ones.
-        shuffled: Names of those among them whose captions and images do not belong together.
+        score_max: Largest difference between a stored score and the cosine.
+        score_sum: Sum of these differences.
+        repeats: Pairs whose caption occurs earlier in the same shard, at most `IN_SAMPLE` per shard.
+        repeats_same: Those of them with nearly the same caption embedding.
+        compared: Shards whose true pairs were compared with random ones.
+        shuffled: Names of compared shards whose captions and images do not belong together.
     """
 
     shards: int = 0
@@ -68,7 +68,7 @@ class ShardFacts:
     shuffled: tuple[str, ...] = ()
 
     def merge(self, other: ShardFacts) -> ShardFacts:
-        """Return the facts of both."""
+        """Return the combined facts."""
         sums = {
             each.name: getattr(self, each.name) + getattr(other, each.name)
             for each in fields(self)
@@ -78,17 +78,17 @@ class ShardFacts:
 
     @property
     def usable(self) -> int:
-        """Pairs whose two embeddings are finite and not zero."""
+        """Number of pairs whose embeddings are both finite and not zero."""
         return self.rows - self.unusable
 
     @property
     def score_mean(self) -> float | None:
-        """Mean difference of stored scores and cosines; None where nothing is stored."""
+        """Mean difference between stored scores and cosines; None without stored scores."""
         return self.score_sum / self.scored if self.scored else None
 
     @property
     def captions_out_of_order(self) -> bool:
-        """Whether equal captions have unlike embeddings: the table is not in the order of the embeddings."""
+        """Whether equal captions have different embeddings, so the table is not in the order of the embeddings."""
         return self.repeats >= FEWEST_REPEATS and self.repeats_same < self.repeats / 2
 
 
@@ -99,20 +99,20 @@ def check_shard(shard: Shard) -> ShardFacts:
         shard: The shard.
 
     Raises:
-        ShardError: If it cannot be read, or its files have different numbers of rows.
+        ShardError: If the shard cannot be read, or its files have different numbers of rows.
     """
     text, image = shard.vectors()
     return facts_of(shard, text, image, distances(text, image))
 
 
 def facts_of(shard: Shard, text: Array, image: Array, distance: Floats) -> ShardFacts:
-    """Check a shard whose embeddings are read, and the distances of its pairs computed.
+    """Check a shard, given its embeddings and the distances of its pairs.
 
     Args:
         shard: The shard.
-        text: Its embeddings of captions, shape `(n, d)`.
-        image: Those of images, shape `(n, d)`.
-        distance: One minus the cosine of each pair, NaN where it means nothing, shape `(n,)`.
+        text: Caption embeddings, shape `(n, d)`.
+        image: Image embeddings, shape `(n, d)`.
+        distance: One minus the cosine of each pair, NaN if undefined, shape `(n,)`.
     """
     stored, captions = shard.stored_scores(), shard.captions()
     usable = ~np.isnan(distance)
@@ -138,11 +138,11 @@ def facts_of(shard: Shard, text: Array, image: Array, distance: Floats) -> Shard
 
 
 def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[str]:
-    """Write one line for each thing that is wrong with a source, the worst first.
+    """Describe each problem of a source in one line, worst first.
 
     Args:
-        facts: Of the shards that could be read.
-        failed: Name and message of each shard that could not.
+        facts: Facts of the readable shards.
+        failed: Name and message of each unreadable shard.
     """
     lines = []
     if lost := list(failed):
@@ -173,7 +173,7 @@ def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[
 
 
 def _shuffled(text: Array, image: Array, usable: Any) -> bool | None:
-    """Return whether the cosine of true pairs is no higher than that of random ones; None where too few are usable."""
+    """Check whether true pairs have no higher cosine than random pairs; None if too few are usable."""
     rows = np.flatnonzero(usable)[:: max(1, -(-len(usable) // IN_SAMPLE))]
     sides = [np.asarray(side[rows], dtype=np.float64) for side in (text, image)]
     units = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
@@ -184,7 +184,7 @@ def _shuffled(text: Array, image: Array, usable: Any) -> bool | None:
 
 
 def _repeats(captions: list[str], text: Array, usable: Any) -> tuple[int, int]:
-    """Count captions that occur twice, and of them those with nearly the same embedding."""
+    """Count repeated captions, and those of them with nearly the same embedding."""
     first: dict[str, int] = {}
     pairs = []
     for row, caption in enumerate(captions):

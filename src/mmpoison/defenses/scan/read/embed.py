@@ -1,4 +1,4 @@
-"""Embeds the pairs of any source into the layout of clip-retrieval, piece by piece, so that a scan reads embeddings."""
+"""Embeds pairs of any source, piece by piece, in the layout of clip-retrieval, so that a scan reads only embeddings."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from mmpoison.pairs.table import BoolArray, PairDataset
 
 @dataclass(frozen=True)
 class EmbeddedPairs:
-    """The pairs of a split that were embedded here.
+    """The embedded pairs of a split.
 
     Attributes:
-        source: The embeddings; rows of pairs whose image cannot be read are zero.
-        readable: Which pairs have an image that can be read, in the order of the shards, shape `(N,)`.
-        poisoned: Which pairs the manifest calls poisoned, shape `(N,)`.
-        unreadable: Images that cannot be read.
-        root: Folder that ids of images start from.
-        foreign: What to know where the text encoder hardly knows the words of the captions.
+        source: The embeddings. Rows of pairs with an unreadable image are zero.
+        readable: Mask of pairs with a readable image, in shard order, shape `(N,)`.
+        poisoned: Mask of pairs that the manifest marks as poisoned, shape `(N,)`.
+        unreadable: Unreadable images.
+        root: Folder that image ids are relative to.
+        foreign: A warning if the text encoder hardly knows the words of the captions.
     """
 
     source: EmbeddedSource
@@ -56,14 +56,14 @@ ENGLISH = (
     "some people are sitting at a table in a small restaurant",
 )
 FOREIGN = 1.35
-"""Factor on the tokens a word of English captions: English titles of products have 1.2, French captions
-1.4 to 1.5, German ones 1.7 to 1.9 (tokenizers of MiniLM and of openmoji-mini)."""
+"""Limit on tokens per word, relative to English captions: English product titles have 1.2, French captions 1.4 to 1.5,
+German captions 1.7 to 1.9 (tokenizers of MiniLM and openmoji-mini)."""
 
 READ_CAPTIONS = 500
 
 
 def foreign_captions(model: DualEncoder, captions: Sequence[str]) -> str | None:
-    """Say that the text encoder hardly knows the words of captions, if so: its groups may be artefacts.
+    """Return a warning if the text encoder hardly knows the captions' words, because groups may then be artefacts.
 
     Args:
         model: The model.
@@ -72,7 +72,7 @@ def foreign_captions(model: DualEncoder, captions: Sequence[str]) -> str | None:
 
     def tokens_a_word(texts: Sequence[str]) -> float:
         words = sum(len(re.findall(r"\w+", text)) for text in texts)
-        # without the tokens that begin and end a text
+        # without start and end tokens
         tokens = model.token_lengths(model.tokens(list(texts))) - 2
         return float(tokens.sum()) / max(words, 1)
 
@@ -96,22 +96,22 @@ def embed_source(
     joint: bool,
     progress: RunProgress,
 ) -> EmbeddedPairs | None:
-    """Embed the pairs of a split; the vectors of a piece are cached, so that another scan of it needs no image.
+    """Embed the pairs of a split. The vectors of a piece are cached, so that another scan needs no images.
 
     Args:
         pieces: The set.
-        name: What the user named.
+        name: The path or address given by the user.
         model: The model.
-        folder: Folder of the embeddings; pieces that are there are not written again.
+        folder: Folder of the embeddings. Existing pieces are not written again.
         split: Which pairs.
-        joint: Joint embeddings; or the outputs of the two trunks, which say more of what is alike within a modality.
+        joint: Joint embeddings, or the outputs of the two trunks, which reflect similarity within a modality better.
         progress: Reports the progress.
 
     Returns:
         The embeddings; None if the split has no pair.
 
     Raises:
-        AllUnreadable: If no image can be read.
+        AllUnreadable: If no image is readable.
     """
     writer = _Writer(folder, model, joint)
     total = pieces.images
@@ -152,7 +152,7 @@ def embed_source(
 
 
 class _Passing(Exception):
-    """Vectors that are not cached: some images may be readable the next time."""
+    """Vectors that are not cached, because some images may be readable next time."""
 
     def __init__(self, found: Mapping[str, Array]) -> None:
         super().__init__()
@@ -175,13 +175,13 @@ class _Writer:
         self._waiting: list[tuple[int, PairDataset, Sequence[str]]] = []
 
     def add(self, number: int, part: PairDataset, names: Sequence[str]) -> Mapping[str, str]:
-        """Write a piece, whose pairs have `names`, and return which images cannot be read, and why."""
+        """Write a piece, whose pairs have `names`; return unreadable images and the reasons."""
         text, image, broken = self._embedded(part)
         self.unreadable |= broken
         if not text.any() and self._width is None:
             self._waiting.append(
                 (number, part, names)
-            )  # until one can be read: then the width is known
+            )  # until the first readable one, which defines the width
             return broken
         if self._width is None:
             self._width = text.shape[1]
@@ -198,7 +198,7 @@ class _Writer:
         return broken
 
     def finish(self, pieces: int) -> None:
-        """Remove what an earlier, longer source has left."""
+        """Remove leftovers of an earlier, longer source."""
         for number in range(pieces, pieces + 1_000_000):
             left = [file for file in self._files(number) if file.is_file()]
             if not left:
@@ -214,7 +214,7 @@ class _Writer:
         )
 
     def _embedded(self, part: PairDataset) -> tuple[Array, Array, dict[str, str]]:
-        """Return the vectors of each pair, zeros where the image cannot be read, and what is wrong with those."""
+        """Return the vectors of each pair (zeros for unreadable images), and the problems of unreadable images."""
         files, missing = present_files_digest(part, part.used_images())
         pairs = hashlib.sha256()
         for caption, image_id in zip(part.captions, part.images.ids[part.image], strict=True):
@@ -235,7 +235,7 @@ class _Writer:
             for name, side in zip(("text", "image"), sides, strict=True):
                 found[name] = np.zeros((len(part), side.shape[1]), dtype=side.dtype)
                 found[name][readable] = side
-            # the key says which images are missing, and not what there was no memory for
+            # the key records missing images, but not images that failed for lack of memory
             if not inputs.pixels.passing <= missing:
                 raise _Passing(found)
             return found
@@ -252,14 +252,14 @@ class _Writer:
 
 
 def _write(file: Path, data: bytes) -> None:
-    """Write a file, unless it is there: a scan that resumes finds the files that it began with."""
+    """Write a file unless it exists, so that a resumed scan finds the files it began with."""
     if not file.is_file() or file.read_bytes() != data:
         with atomic_file(file) as temporary:
             temporary.write_bytes(data)
 
 
 USED = (*ADDRESSES, *KINDS)
-"""Own columns that a scan itself reads; all of them are in the source, which is read again for the lists."""
+"""Own columns used by the scan itself. The lists need all columns, which are read again from the source."""
 
 
 def _table(names: Sequence[str], part: PairDataset) -> bytes:

@@ -1,4 +1,4 @@
-"""The files of embeddings, on this machine or in an object store (`s3://`, `gs://`, `hf://`, any address of fsspec)."""
+"""Embedding files, on this machine or in an object store (`s3://`, `gs://`, `hf://`, any address of fsspec)."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ IdKind = Literal["uid", "key", "row"]
 
 
 class ShardError(InputError):
-    """One shard cannot be read: the message is one line that names the file; other shards are not affected."""
+    """Raised if a shard cannot be read; other shards are unaffected. The message is one line that names the file."""
 
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 REQUESTS_AT_ONCE = 16
-"""Headers that are asked for at the same time: an answer of an object store takes about 0.1 seconds."""
+"""Concurrent requests for headers: an object store answers in about 0.1 seconds."""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that is opened when it is read.
+    """A file that is opened on reading.
 
     Attributes:
-        path: Its path, in the store where there is one.
-        store: A file system of fsspec, None for this machine.
-        refused: Why it must not be read, empty if it may.
+        path: Its path, within the store if there is one.
+        store: An fsspec file system; None for this machine.
+        refused: Reason not to read it; empty if it may be read.
     """
 
     path: str
@@ -55,7 +55,7 @@ class DataFile:
 
     @property
     def stem(self) -> str:
-        """Its name without the ending."""
+        """Its name without the extension."""
         return self.name.rpartition(".")[0] or self.name
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class DataFile:
         """Its path on this machine, None for a file in a store.
 
         Raises:
-            ShardError: If it must not be read.
+            ShardError: If the file must not be read.
         """
         if self.refused:
             raise ShardError(self.refused)
@@ -84,17 +84,17 @@ class DataFile:
         """Return its size in bytes.
 
         Raises:
-            ShardError: If it is not there or cannot be asked.
+            ShardError: If the file is missing or inaccessible.
         """
         with self.reading():
             path = self.local
             return path.stat().st_size if path is not None else int(self.store.size(self.path))
 
     def bytes_between(self, start: int, stop: int) -> bytes:
-        """Read a part of it; fewer bytes where it is shorter.
+        """Read a range of bytes, fewer if the file is shorter.
 
         Raises:
-            ShardError: If it cannot be read.
+            ShardError: If the data cannot be read.
         """
         with self.reading():
             path = self.local
@@ -105,10 +105,10 @@ class DataFile:
                 return stream.read(stop - start)
 
     def open(self) -> Any:
-        """Open it for reading, with `seek`.
+        """Open the file for reading, with `seek`.
 
         Raises:
-            ShardError: If it cannot be opened.
+            ShardError: If the file cannot be opened.
         """
         with self.reading():
             path = self.local
@@ -116,7 +116,7 @@ class DataFile:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Turn errors of the system or of the store in the block into a `ShardError` that names this file."""
+        """Convert errors of the system or the store in the block to a `ShardError` that names this file."""
         try:
             yield
         except FileNotFoundError:
@@ -130,7 +130,7 @@ class DataFile:
 
 @dataclass
 class Listing:
-    """What the user named, a folder or one file, with each folder listed once.
+    """The user's folder or file; each folder is listed only once.
 
     Attributes:
         given: The address as the user wrote it.
@@ -143,36 +143,36 @@ class Listing:
 
     @property
     def is_file(self) -> bool:
-        """Whether one file is named."""
+        """Whether it is a single file."""
         if self.place.store is not None:
             return bool(self.place.store.isfile(self.place.path))
         return Path(self.place.path).is_file()
 
     @property
     def remote(self) -> bool:
-        """Whether it lies in a store."""
+        """Whether it is in a store."""
         return self.place.store is not None
 
     def files(self, below: str = "", ending: str = "") -> dict[str, DataFile]:
-        """List the files of the folder, or of a folder in it, by name; hidden ones are left out.
+        """List the files of the folder, or of one of its sub-folders, by name, without hidden files.
 
         Args:
-            below: A folder in it.
-            ending: What the names end with.
+            below: A sub-folder.
+            ending: Ending of the names.
 
         Returns:
-            In the order of names; a link that points outside the folder is there and refuses to be read. Empty if there
-            is no such folder.
+            The files, sorted by name; empty if there is no such folder. Links that lead out of the folder are listed,
+            but reading them is refused.
 
         Raises:
-            InputError: If `below` is a link that points outside the folder, or cannot be listed.
+            InputError: If `below` leads out of the folder through a link, or cannot be listed.
         """
         if below not in self._known:
             self._known[below] = dict(sorted(self._list(below)))
         return {name: file for name, file in self._known[below].items() if name.endswith(ending)}
 
     def file(self, name: str, below: str = "") -> DataFile:
-        """Return a file of the folder by name, also one that is not there."""
+        """Return a file of the folder by name, whether it exists or not."""
         found = self.files(below).get(name)
         return found if found is not None else self._child(below, name)
 
@@ -220,13 +220,13 @@ class Listing:
 
 
 def list_place(given: str | Path) -> Listing:
-    """Find what a path or an address names, without reading it.
+    """Find the folder or file of a path or address, without reading it.
 
     Args:
-        given: A path of this machine, or an address such as `s3://bucket/folder`.
+        given: A local path, or an address such as `s3://bucket/folder`.
 
     Raises:
-        InputError: If there is nothing, or the package that reads such an address is missing.
+        InputError: If nothing is found, or the package for such addresses is missing.
     """
     text = os.fspath(given)
     if "://" not in text and "::" not in text:
@@ -239,7 +239,7 @@ def list_place(given: str | Path) -> Listing:
         store, path = fsspec.core.url_to_fs(text)
         there = store.exists(path)
     except Exception as error:
-        # each package of a store has errors of its own kind: no credentials, no connection, no such package
+        # each store's package raises its own errors: no credentials, no connection, missing package
         raise _cannot_be_opened(text, error) from None
     if not there:
         raise InputError(f"{one_line(text)}: no such folder or file")
@@ -250,7 +250,7 @@ def list_place(given: str | Path) -> Listing:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why something could not be read, in a short line."""
+    """Return the reason for a read error, in one short line."""
     said = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return one_line(" ".join(said.split()))[:200]
 
@@ -260,7 +260,7 @@ def _cannot_be_opened(given: str, error: Exception) -> InputError:
 
 
 def each(function: Callable[[A], B], items: Iterable[A], *, remote: bool) -> list[B]:
-    """Call a function for each item, in threads where each call waits for a store; results in the order of items."""
+    """Call a function for each item, in threads if calls wait for a store; return results in the order of items."""
     if not remote:
         return [function(item) for item in items]
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:

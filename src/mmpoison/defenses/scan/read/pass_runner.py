@@ -1,4 +1,4 @@
-"""Reads pairs in shards, pass by pass: a data set in memory is one shard. Every method scores what is read."""
+"""Reads pairs in shards, pass by pass, for every method to score. A data set in memory is one shard."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from mmpoison.defenses.scan.read.vector_shard import (
 from mmpoison.statistics import Estimate, true_pair_auroc
 
 State = Callable[[], Arrays]
-"""Gives what an earlier pass found; it is sent to workers."""
+"""Returns the state of an earlier pass; it is sent to workers."""
 
 READ = "1-read"
 """Name of the pass that reads the pairs."""
 
 
 Earlier = Callable[[str, int, Any], Arrays]
-"""`earlier(name, number, shard)` gives the result of an earlier pass over a shard; it is sent to workers."""
+"""`earlier(name, number, shard)` returns an earlier pass's result for a shard; it is sent to workers."""
 
 
 class PassRunner:
-    """Runs passes over shards in this process; `ShardRunner` has workers do it, with files between the passes.
+    """Runs passes over shards in this process. `ShardRunner` uses workers, and files between the passes.
 
     Args:
-        shards: The shards, in the order of their numbers.
+        shards: The shards, in order of their numbers.
 
     Attributes:
-        shards: Those that can be read, by number.
+        shards: The readable shards, by number.
     """
 
     def __init__(self, shards: Mapping[int, Any]) -> None:
@@ -61,35 +61,35 @@ class PassRunner:
 
         Args:
             name: Name of the pass.
-            title: What a user sees.
-            compute: Gives the result of a shard and its number, which seeds what is random.
+            title: Title shown to the user.
+            compute: Computes the result of a shard, given the shard and its number, which seeds random choices.
         """
         for number, shard in self.shards.items():
             self._found[name, number] = compute(shard, number)
 
     def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
-        """Read arrays of the result of one shard."""
+        """Read arrays of one shard's result."""
         return tuple(self._found[name, number][one] for one in arrays)
 
     def whole_parts(self, name: str, only: str = "") -> Iterator[tuple[int, Arrays]]:
-        """Read the results of a pass in the order of the shards: all arrays, or those whose names begin so."""
+        """Read the results of a pass in shard order: all arrays, or those whose names begin with `only`."""
         for number in sorted(self.shards):
             yield number, self._found[name, number]
 
     def state(self, name: str, arrays: Arrays) -> State:
-        """Store what passes found, for the later ones."""
+        """Store results of passes for later passes."""
         return lambda: arrays
 
 
 def vectors_of(shard: Any, number: int) -> VectorShard:
-    """Return the vectors of a shard, and which rows share an image.
+    """Return the vectors of a shard, and the image of each row.
 
     Args:
-        shard: One in memory, or of a source of embeddings (`mmpoison.defenses.scan.read.shards.Shard`).
-        number: Its place in the source.
+        shard: A shard in memory, or of a source of embeddings (`mmpoison.defenses.scan.read.shards.Shard`).
+        number: Its position in the source.
 
     Raises:
-        ShardError: If it cannot be read.
+        ShardError: If the data cannot be read.
     """
     if isinstance(shard, VectorShard):
         return shard
@@ -101,16 +101,16 @@ def vectors_of(shard: Any, number: int) -> VectorShard:
 
 @dataclass(frozen=True)
 class ReadPass:
-    """Computes the distances of the pairs of a shard, and draws its part of the sample.
+    """Computes the distances of a shard's pairs, and draws its part of the sample.
 
     Attributes:
-        plan: Says what is drawn.
+        plan: The plan of the sample.
     """
 
     plan: SamplePlan
 
     def __call__(self, shard: Any, number: int) -> Arrays:
-        """Compute the result of a shard: `distance`, NaN where it means nothing, and the sample."""
+        """Compute the result of a shard: `distance` (NaN if undefined) and the sample."""
         vectors = vectors_of(shard, number)
         found = np.full(len(vectors), np.nan, dtype=np.float32)
         if vectors.text.shape == vectors.image.shape:
@@ -123,13 +123,13 @@ class ReadPass:
 
 @dataclass(frozen=True)
 class ReadPairs:
-    """Pairs that `ReadPass` has read: what every method scores.
+    """Pairs read by `ReadPass`, for every method to score.
 
     Attributes:
         runner: Runs passes over the shards.
         sample: A random sample of the pairs.
         seed: Of everything random.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
     """
 
     runner: PassRunner
@@ -139,19 +139,19 @@ class ReadPairs:
 
     @cached_property
     def starts(self) -> Mapping[int, int]:
-        """Number of the first row of each shard through all shards."""
+        """First row number of each shard, counted through all shards."""
         numbers = sorted(self.runner.shards)
         ends = np.cumsum([0, *(self.runner.shards[number].rows for number in numbers)])
         return dict(zip(numbers, ends.tolist(), strict=False))
 
     @property
     def rows(self) -> int:
-        """How many pairs there are."""
+        """Number of pairs."""
         return sum(shard.rows for shard in self.runner.shards.values())
 
     @cached_property
     def units(self) -> tuple[Vectors, Vectors]:
-        """Unit vectors of the captions and images of a small sample; empty where distances mean nothing."""
+        """Unit vectors of captions and images in a small sample; empty if distances are meaningless."""
         few = self.sample.first(FEW_UNITS)
         if few.text.shape != few.image.shape:
             return np.empty((0, 1), np.float32), np.empty((0, 1), np.float32)
@@ -161,7 +161,7 @@ class ReadPairs:
 
     @cached_property
     def judge(self) -> Estimate | None:
-        """How often captions are nearer to their own image than to a random one; None where that cannot be said."""
+        """Probability that a caption is nearer to its own image than to a random one; None if unknown."""
         return true_pair_auroc(*self.units)
 
     def distance(self, number: int) -> Values:
@@ -169,12 +169,12 @@ class ReadPairs:
         return self.runner.part(READ, number, "distance")[0]
 
     def vectors(self) -> VectorShard:
-        """Read all shards into one in memory, with the captions where they are known."""
+        """Read all shards into a single shard in memory, with captions if known."""
         return join_shards([shard for _, shard in sorted(self.runner.shards.items())])
 
 
 def join_shards(shards: Sequence[Any]) -> VectorShard:
-    """Read shards into one in memory, with the captions where they are known."""
+    """Read shards into a single shard in memory, with captions if known."""
     read = [vectors_of(shard, number) for number, shard in enumerate(shards)]
     texts = [shard.captions() for shard in shards]
     owners, images = [], 0
@@ -193,7 +193,7 @@ def join_shards(shards: Sequence[Any]) -> VectorShard:
 
 
 FEW_UNITS = 2048
-"""Pairs of the sample that are compared with random pairs."""
+"""Number of sampled pairs compared with random pairs."""
 
 
 def read_pairs(
@@ -202,16 +202,16 @@ def read_pairs(
     seed: int = 0,
     progress: ProgressFor = silent,
 ) -> ReadPairs:
-    """Read all shards: the first pass.
+    """Run the first pass, which reads all shards.
 
     Args:
         runner: Runs passes over the shards.
-        compute: A `ReadPass`, or what gives its result and more.
+        compute: A `ReadPass`, or a function that returns its result and more.
         seed: Of everything random.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
 
     Raises:
-        InputError: If no shard can be read, or their embeddings have different dimensions.
+        InputError: If no shard is readable, or embeddings have different dimensions.
     """
     runner.run(READ, "reading embeddings", compute)
     parts = runner.whole_parts(READ, only="sample/")
@@ -222,12 +222,12 @@ def read_pairs(
 def read_memory(
     shard: VectorShard, seed: int = 0, progress: ProgressFor = silent, *, sample: int = SAMPLE
 ) -> ReadPairs:
-    """Read pairs in memory: one shard.
+    """Read pairs in memory, as one shard.
 
     Args:
         shard: All pairs.
         seed: Of everything random.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
         sample: Pairs in the sample.
     """
     plan = SamplePlan(max(1, len(shard)), sample, seed)

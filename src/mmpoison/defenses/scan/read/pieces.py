@@ -1,4 +1,4 @@
-"""Reads any source of pairs in pieces; marks of poisoned pairs are separate from the pairs that are judged."""
+"""Reads any source of pairs in pieces. Poison marks are kept apart from the judged pairs."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from mmpoison.pairs.table import (
 
 @dataclass(frozen=True)
 class Piece:
-    """Some images of a set with all their pairs.
+    """A part of a data set: some images with all their pairs.
 
     Attributes:
-        pairs: The pairs; nothing in them says what is poisoned.
-        entry: For each pair the entry of the manifest that it is, -1 where it is none, shape `(n,)`.
+        pairs: The pairs, without any information about poison.
+        entry: Manifest entry of each pair, -1 for none, shape `(n,)`.
     """
 
     pairs: PairDataset
@@ -49,16 +49,16 @@ class Piece:
 
     @property
     def poisoned(self) -> BoolArray:
-        """Which pairs the manifest calls poisoned, shape `(n,)`."""
+        """Mask of pairs that the manifest marks as poisoned, shape `(n,)`."""
         return np.asarray(self.entry >= 0)
 
     def in_split(self, split: str) -> BoolArray:
-        """Return which pairs are in a split by `split_of_pairs`, shape `(n,)`."""
+        """Return a mask of the pairs in a split by `split_of_pairs`, shape `(n,)`."""
         of_image = self.pairs.images.split_codes[self.pairs.image]
         return np.asarray(split_of_pairs(of_image, self.poisoned) == SPLITS.index(split))
 
     def pair_ids(self, rows: BoolArray | slice = slice(None)) -> list[str]:
-        """Name some pairs by image and place among the image's captions, from 0: `sheep/0001.jpg#3`."""
+        """Name pairs by image and position among the image's captions, from 0: `sheep/0001.jpg#3`."""
         first = np.searchsorted(self.pairs.image, self.pairs.image)
         place = np.arange(len(self.pairs)) - first
         ids = self.pairs.images.ids[self.pairs.image]
@@ -66,24 +66,23 @@ class Piece:
 
 
 class PairPieces:
-    """A set of pairs that is read piece by piece, as often as needed.
+    """A data set that is read piece by piece, as often as needed.
 
     Args:
-        source: A set in memory; or a path of any format, the name of a data set, or `hf:ORG/NAME`; or one with its
-            options.
-        images_at_once: About how many images each piece has.
-        own_columns: Read the user's own columns of a path too, to write them again.
+        source: A set in memory, or a path of any format, a data set name, `hf:ORG/NAME`, or one of these with options.
+        images_at_once: Approximate number of images per piece.
+        own_columns: Also read the user's own columns of a path, to write them again.
 
     Attributes:
-        name: What it is called in messages and keys.
+        name: Its name in messages and keys.
         format: Name of its format, or of the data set.
-        manifest: The poison that the set is known to carry, or None.
-        images: How many images it has, None where a stream does not know.
-        absent: Images of which there is no file, as far as the set has been read.
-        left_out: Images whose pairs are left out of every piece, and why: see `leave_out`.
-        problems: What of the source gives no pair, a line each, as far as the set has been read.
-        data: How the path is read; None for a set in memory.
-        whole: All of it, where it is in memory.
+        manifest: The manifest of the set's known poison, or None.
+        images: Number of images; None if a stream does not know.
+        absent: Images without a file, as far as the set has been read.
+        left_out: Images whose pairs are left out of every piece, with reasons; see `leave_out`.
+        problems: Parts of the source without a pair, one line each, as far as the set has been read.
+        data: How to read the path; None for a set in memory.
+        whole: The whole set, if it is in memory.
 
     Raises:
         InputError: If there is nothing to read.
@@ -120,7 +119,7 @@ class PairPieces:
             return
         self.name = str(path.resolve())
         self._tables = TableStates.of(path)
-        # the path that exists, also where a data set has that name
+        # an existing path takes precedence over a data set name
         own = ("own_columns",) if own_columns else ()
         found = PathData.of(path, source.format, source.root, source.options, switched_on=own)
         self.data = found
@@ -138,8 +137,8 @@ class PairPieces:
         """Yield the pieces in order, from the first.
 
         Raises:
-            InputError: If the data are broken, the manifest does not describe them, or a file is another than it was
-                the first time: what was judged must be what is written.
+            InputError: If the data are broken, the manifest does not describe them, or a file changed since the first
+                reading: the written pairs must be the judged ones.
         """
         start = 0
         for number, piece in enumerate(self._pieces()):
@@ -149,12 +148,12 @@ class PairPieces:
                 self.absent += absent_images(ids, self._states[number])
                 self.problems += map(LeftOut.of, piece.pairs.problems)
             if piece.pairs.rows is None:
-                # of a set that was read from no rows a pair is named by its place
+                # pairs of a set without source rows are named by position
                 at = np.zeros((len(piece.pairs), 3), dtype=np.int64)
                 at[:, 1] = np.arange(start, start + len(at))
                 piece = replace(piece, pairs=replace(piece.pairs, rows=SourceRows(("",), at)))
             start += len(piece.pairs)
-            # the images of a piece are checked again after its use
+            # images of a piece are checked again after use
             self._check(root, ids, self._states[number])
             yield without_images(piece, self.left_out) if self.left_out else piece
             self._check(root, ids, self._states[number])
@@ -162,7 +161,7 @@ class PairPieces:
             self._tables.check()
 
     def judged(self, split: str) -> Iterator[tuple[int, Piece, int, str]]:
-        """Yield each pair of a split: its index in the stream, its piece, its row there, and its name."""
+        """Yield each pair of a split: index in the stream, piece, row in the piece, and name."""
         place = 0
         for piece in self:
             rows = piece.in_split(split)
@@ -171,10 +170,10 @@ class PairPieces:
                 place += 1
 
     def leave_out(self, images: Mapping[str, str]) -> None:
-        """Leave the pairs of some images out of every piece from now on; the tables keep these images.
+        """Leave out the pairs of some images from every piece from now on. The tables keep these images.
 
         Args:
-            images: Ids of images, and why each is left out.
+            images: Ids of images, with the reason for each.
         """
         self.left_out.update(images)
 
@@ -219,13 +218,13 @@ class PairPieces:
 
 
 def whole_piece(pairs: PairDataset) -> Piece:
-    """Return a set in memory as one piece, with its marks of poison in `entry`.
+    """Return a set in memory as one piece, with its poison marks in `entry`.
 
     Raises:
         InputError: If a pair is poisoned and the manifest does not list it.
     """
     poisoned = np.flatnonzero(pairs.poisoned)
-    entry = _Marks(pairs.manifest).of(pairs, poisoned[::-1])  # as the manifest lists them
+    entry = _Marks(pairs.manifest).of(pairs, poisoned[::-1])  # in manifest order
     if (lost := poisoned[entry[poisoned] < 0]).size:
         raise InputError(
             f"the poisoned pair {pairs.captions[lost[0]][:60]!r} is not in its manifest"
@@ -234,7 +233,7 @@ def whole_piece(pairs: PairDataset) -> Piece:
 
 
 def pairs_without(pairs: PairDataset, images: Container[str]) -> BoolArray:
-    """Return which pairs have an image outside a list, shape `(N,)`."""
+    """Return a mask of the pairs whose image is not in a list, shape `(N,)`."""
     wanted = np.fromiter(
         (image_id not in images for image_id in pairs.images.ids), bool, len(pairs.images)
     )
@@ -242,13 +241,13 @@ def pairs_without(pairs: PairDataset, images: Container[str]) -> BoolArray:
 
 
 def without_images(piece: Piece, images: Container[str]) -> Piece:
-    """Return a piece without the pairs of some images; its table keeps them."""
+    """Return a piece without the pairs of some images. Its table keeps the images."""
     rows = pairs_without(piece.pairs, images)
     return piece if rows.all() else Piece(piece.pairs.where(rows), piece.entry[rows])
 
 
 class _Marks:
-    """Finds the pairs of a manifest in pieces, by the rule of `apply_manifest`: poison is behind an image's own."""
+    """Finds a manifest's pairs in pieces, by the rule of `apply_manifest`: poisoned captions follow an image's own."""
 
     def __init__(self, manifest: PoisonManifest | None) -> None:
         self._waiting: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -277,24 +276,24 @@ class _Marks:
             )
 
 
-# -- Images that cannot be read: they are counted, named, and left out of what is written.
+# -- Unreadable images: they are counted, named, and left out of outputs.
 
 UNREADABLE_FILE = "unreadable.jsonl"
 
 
 class AllUnreadable(InputError):
-    """No image of a split can be read."""
+    """Raised if no image of a split is readable."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Images that could not be read, of those that a filter needed.
+    """Unreadable images among those needed by a filter.
 
     Attributes:
-        images: How many images were needed.
-        reasons: What is wrong with each image that could not be read, by its id.
-        pairs: Pairs that were to be judged and are left out with these images.
-        poisoned: Of these pairs, how many the manifest calls poisoned; None where there is no manifest.
+        images: Number of images needed.
+        reasons: Problem of each unreadable image, by id.
+        pairs: Number of pairs to judge that are left out with these images.
+        poisoned: Number of these pairs that the manifest marks as poisoned; None without a manifest.
     """
 
     images: int
@@ -314,7 +313,7 @@ class Unreadable:
         return f"{len(self.reasons):,} of {count_of(self.images, 'image')} cannot be read"
 
     def facts(self) -> dict[str, Any]:
-        """Return the counts for a log; empty where every image could be read."""
+        """Return counts for a log; empty if every image is readable."""
         if not self:
             return {}
         poisoned = {} if self.poisoned is None else {"unreadable_poisoned": self.poisoned}
@@ -326,7 +325,7 @@ class Unreadable:
         }
 
     def plus(self, other: Unreadable) -> Unreadable:
-        """Add the images of another split; counts of pairs stay those of the judged split, of `self`."""
+        """Add the images of another split. Pair counts remain those of the judged split (`self`)."""
         return Unreadable(
             self.images + other.images,
             {**self.reasons, **other.reasons},
@@ -335,10 +334,10 @@ class Unreadable:
         )
 
     def none_left(self, what: str) -> AllUnreadable:
-        """Make the error for a split of which no image can be read.
+        """Create the error for a split without a readable image.
 
         Args:
-            what: What the images are of.
+            what: Description of the images.
         """
         image, reason = next(iter(self.reasons.items()))
         return AllUnreadable(
@@ -348,18 +347,18 @@ class Unreadable:
 
 
 def absent(images: Iterable[str], known: Unreadable) -> Unreadable:
-    """Find images without a file, of splits that were not read.
+    """Find images without a file in splits that were not read.
 
     Args:
-        images: Ids of all images of a set of which there is no file.
-        known: What was found already.
+        images: Ids of all images of a set without a file.
+        known: Problems already found.
     """
     reasons = {image: "no such image" for image in images if image not in known.reasons}
     return Unreadable(len(reasons), reasons)
 
 
 def short_reasons(root: Path, broken: Mapping[str, str]) -> dict[str, str]:
-    """Shorten what is wrong with images to a text without paths: the same wherever the set lies.
+    """Shorten image problems to texts without paths, which do not depend on the set's location.
 
     >>> short_reasons(Path("data"), {"a.png": "data/a.png: no such image"})
     {'a.png': 'no such image'}
@@ -370,7 +369,7 @@ def short_reasons(root: Path, broken: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_unreadable(folder: Path, reasons: Mapping[str, str]) -> None:
-    """Write `unreadable.jsonl`, an image and its reason a line; nothing where there is none."""
+    """Write `unreadable.jsonl`, one image and reason per line, unless there is none."""
     if not reasons:
         return
     with (folder / UNREADABLE_FILE).open("w", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""Precomputed embeddings, shard by shard: what every format returns, and the registry of the formats."""
+"""Precomputed embeddings, shard by shard: the interface of all formats, and their registry."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard(ABC):
-    """Some pairs whose embeddings lie in files of their own; making one reads nothing, and it can be pickled.
+    """A group of pairs with their own embedding files. Creating one reads nothing, and it can be pickled.
 
-    Every method reads the files again and raises `ShardError` where they cannot be used.
+    Every method reads the files again, and raises `ShardError` if they are unusable.
 
     Attributes:
         name: Its name, unique in its source, such as `00012`.
-        own: Its table, None where there is none.
-        columns: What the columns of the table mean.
-        start: Number of its first row in its files.
-        rows: Number of pairs by the file's own header; 0 if not even that can be read.
-        dimension: Numbers in an embedding that are expected, 0 if not known.
+        own: Its table; None if there is none.
+        columns: Meaning of the table's columns.
+        start: Its first row in its files.
+        rows: Number of pairs, from the file header; 0 if the header is unreadable.
+        dimension: Expected dimension of the embeddings; 0 if unknown.
     """
 
     name: str
@@ -54,40 +54,40 @@ class Shard(ABC):
         """Return the embeddings of captions and of images, as stored and not normalised.
 
         Returns:
-            Two arrays of shape `(rows, d)`, float16 or float32; memory-mapped and read-only where the file allows. A
-            pair without an embedding has NaN.
+            Two arrays of shape `(rows, d)`, float16 or float32, memory-mapped and read-only if possible. Missing
+            embeddings are NaN.
         """
 
     def check(self) -> None:  # noqa: B027 - files of one kind need none
-        """Refuse files whose rows cannot be those of each other: nothing in them can be joined."""
+        """Refuse files whose rows cannot correspond, because nothing in them can be joined."""
 
     def ids(self) -> list[str]:
         """Return the id of each pair: a uid, a key, or the number of its row in the file (`EmbeddedSource.id_kind`)."""
         found = self._texts(self.columns.id)
         if found is None:
             self.check()
-            # of a table that cannot be read there are no ids, not even numbers of rows
+            # an unreadable table provides no ids, not even row numbers
             rows = self.rows if self.own is None else self.own.rows()
             return [str(row) for row in range(self.start, self.start + rows)]
         return found
 
     def captions(self) -> list[str] | None:
-        """Return the caption of each pair (empty where there is none), or None if the source has no captions."""
+        """Return the caption of each pair (possibly empty), or None if the source has no captions."""
         return self._texts(self.columns.caption)
 
     def image_ids(self) -> list[str] | None:
-        """Return which image each pair has, where several captions share one; None: one caption an image."""
+        """Return each pair's image if several captions share one; None means one caption per image."""
         return self._texts(self.columns.image_id)
 
     def stored_scores(self) -> Array | None:
-        """Return a stored similarity, shape `(rows,)`, NaN where there is none; None if the source stores none."""
+        """Return stored similarities, shape `(rows,)`, NaN if missing; None if the source stores none."""
         return None if self.columns.score is None else self._own().numbers(self.columns.score)
 
     def table(self, rows: IntArray) -> pa.Table:
-        """Return all own columns of some rows, unchanged and in the order that is asked for.
+        """Return all own columns of some rows, unchanged, in the requested order.
 
         Args:
-            rows: Numbers of rows from 0 to `rows` - 1.
+            rows: Row numbers from 0 to `rows` - 1.
         """
         import pyarrow as pa
 
@@ -113,15 +113,15 @@ class Shard(ABC):
 
 @dataclass(frozen=True)
 class EmbeddedSource:
-    """Pairs of which only embeddings and a table are given, in shards.
+    """Pairs given as embeddings and a table, in shards.
 
     Attributes:
         format: Registered name of the format.
-        root: What the user named.
-        shards: In the order of their numbers or names.
-        dimension: Numbers in an embedding.
-        id_kind: What `Shard.ids` holds: "uid" (32 hexadecimal digits, as DataComp has), "key" (any text, such as the
-            `__key__` of a tar) or "row" (the number of the row in the file).
+        root: The path or address given by the user.
+        shards: The shards, in order of their numbers or names.
+        dimension: Dimension of the embeddings.
+        id_kind: Kind of `Shard.ids`: "uid" (32 hexadecimal digits, as in DataComp), "key" (any text, such as the
+            `__key__` of a tar) or "row" (the row number in the file).
     """
 
     format: str
@@ -132,24 +132,25 @@ class EmbeddedSource:
 
     @property
     def pairs(self) -> int:
-        """The sum of the shards' rows."""
+        """Number of rows in all shards."""
         return sum(shard.rows for shard in self.shards)
 
 
 def make_source(format: str, root: str, shards: Iterable[Shard], id_kind: IdKind) -> EmbeddedSource:
-    """Make a source of shards whose headers were read.
+    """Create a source from shards whose headers were read.
 
     Args:
         format: Registered name of the format.
-        root: What the user named.
+        root: The path or address given by the user.
         shards: Its shards.
         id_kind: Kind of their ids.
 
     Returns:
-        The source; its dimension is the commonest one, and a shard of another raises when it is read.
+        The source. Its dimension is the most common one; reading a shard with another dimension raises.
 
     Raises:
-        InputError: If no shard can be read (the message is that of the first), none has a row, or two have one name.
+        InputError: If no shard is readable (the message is that of the first), none has rows, or two have the same
+            name.
     """
     found = list(shards)
     names = Counter(shard.name for shard in found)
@@ -167,19 +168,19 @@ def make_source(format: str, root: str, shards: Iterable[Shard], id_kind: IdKind
     return EmbeddedSource(format, root, alike, dimension, id_kind)
 
 
-# -- The formats, found through one registry.
+# -- The registry of formats.
 
 
 @dataclass(frozen=True)
 class EmbeddedFormat:
-    """A layout in which people hold embeddings of captions and images.
+    """A file layout for embeddings of captions and images.
 
     Attributes:
         name: Registered name; `format=` takes it.
         summary: One line: whose layout it is.
-        looks_for: The files by which it is recognised, for messages.
-        recognise: Gives the evidence (the name of a file) that a place is of this format, or None.
-        open: `open(place, **options)` gives the source; the keyword-only parameters are its options.
+        looks_for: The files that identify it, for messages.
+        recognise: Returns the evidence (a file name) that a folder has this format, or None.
+        open: `open(place, **options)` returns the source. Its keyword-only parameters are the options.
     """
 
     name: str
@@ -202,19 +203,19 @@ def register(format: EmbeddedFormat) -> EmbeddedFormat:
 def open_embedded(
     path: str | Path, *, format: str | None = None, options: Mapping[str, Any] | None = None
 ) -> EmbeddedSource:
-    """Open precomputed embeddings; only headers are read.
+    """Open precomputed embeddings, reading only headers.
 
     Args:
-        path: A folder or file of this machine, or an address of fsspec such as `s3://bucket/folder`.
-        format: Registered name of the format, where it cannot be recognised.
+        path: A local folder or file, or an fsspec address such as `s3://bucket/folder`.
+        format: Registered name of the format, if it cannot be recognised.
         options: Options of the format, as text or as values.
 
     Returns:
-        The source. A shard that cannot be read is in it and raises `ShardError` when it is read.
+        The source. It includes unreadable shards, which raise `ShardError` on reading.
 
     Raises:
-        InputError: If there is nothing at the path, no format or several recognise it, an option is unknown, or no
-            shard can be read.
+        InputError: If nothing is at the path, no format or several formats match, an option is unknown, or no shard is
+            readable.
     """
     place = list_place(path)
     chosen = recognise_embedded(place) if format is None else EMBEDDED_FORMATS[format]
@@ -223,10 +224,10 @@ def open_embedded(
 
 
 def recognise_embedded(place: Listing) -> EmbeddedFormat:
-    """Recognise the format of embeddings by the files of a place.
+    """Recognise the format of embeddings by the files in a folder.
 
     Raises:
-        InputError: If none fits (the message lists what was looked for) or several do.
+        InputError: If no format matches (the message lists the expected files) or several do.
     """
     found = [
         (known, evidence)

@@ -1,4 +1,4 @@
-"""The Parquet table next to embeddings: ids, captions, and every other column that its owner has."""
+"""The Parquet table of embeddings: ids, captions, and all other columns of its owner."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAMES = ("pair", "image", "caption")
-"""Columns of pairs that were embedded here, which `scores.parquet` has too: `mmpoison review` shows them."""
+"""Columns of pairs embedded by mmpoison, also written to `scores.parquet` for `mmpoison review`."""
 
 PLACE = ("shard", "row", "caption_place")
-"""Columns of such pairs: where each stands in its source (`SourceRows`)."""
+"""Columns with the position of each of those pairs in its source (`SourceRows`)."""
 
 ADDRESSES = ("url", "image_url", "URL")
-"""Own columns that say where an image is in the web."""
+"""Own columns that may contain an image's web address."""
 
 KINDS = ("label", "category", "class")
-"""Own columns that say of what kind an image is."""
+"""Own columns that may contain an image's class."""
 
 ROWS_AT_ONCE = 16_384
 MOST_TEXT = 256 << 20
-"""A shard's column, and the columns of its dropped pairs, may unpack to so much text, more for a large file."""
+"""Limit on unpacked text in a shard's column and in the columns of its dropped pairs; larger for large files."""
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """Which own columns have a meaning; None where there is none.
+    """The columns with a known meaning; None if there is none.
 
     Attributes:
-        id: What names a pair; the number of the row if None.
+        id: The id of a pair; None uses the row number.
         caption: The caption.
-        image_id: Which image, where several captions share one.
+        image_id: The image, if several captions share one.
         score: A stored similarity of caption and image.
     """
 
@@ -59,7 +59,7 @@ class ColumnChoice:
 
     @property
     def id_kind(self) -> IdKind:
-        """The kind of the ids: a column called `uid` holds uids, as in DataComp."""
+        """Kind of the ids: a column called `uid` contains uids, as in DataComp."""
         if self.id is None:
             return "row"
         return "uid" if self.id.strip().lower() == "uid" else "key"
@@ -72,8 +72,8 @@ class ParquetRows:
     Attributes:
         file: The file.
         start: The first row.
-        stop: The row after the last; None for all.
-        hidden: Columns that are not the owner's own but embeddings.
+        stop: End row, exclusive; None for all.
+        hidden: Embedding columns, hidden from the owner's columns.
     """
 
     file: DataFile
@@ -85,13 +85,13 @@ class ParquetRows:
         """Count the rows by the file's footer.
 
         Raises:
-            ShardError: If it cannot be read.
+            ShardError: If the data cannot be read.
         """
         with self.opened() as file:
             return self._span(file)[1] - self.start
 
     def schema(self) -> pa.Schema:
-        """Return names and types of the own columns; what is stored as a dictionary is what it stands for.
+        """Return names and types of the own columns, with dictionary columns as their value type.
 
         Raises:
             ShardError: If the file cannot be read.
@@ -106,10 +106,10 @@ class ParquetRows:
         return pa.schema([pa.field(f.name, _plain(f.type)) for f in fields])
 
     def texts(self, column: str) -> list[str]:
-        """Read a column of text or whole numbers as text; empty where there is none.
+        """Read a column of text or whole numbers as text; missing values are empty.
 
         Raises:
-            ShardError: If the file cannot be read, has no such column, or it holds something else.
+            ShardError: If the file cannot be read, has no such column, or the column has another type.
         """
         found: list[str] = []
         for array in self._batches(column):
@@ -121,7 +121,7 @@ class ParquetRows:
         return found
 
     def numbers(self, column: str) -> Array:
-        """Read a column of numbers or truth values; shape `(rows,)`, float32, NaN where there is none.
+        """Read a column of numbers or booleans as float32, shape `(rows,)`; missing values are NaN.
 
         Raises:
             ShardError: As `texts`.
@@ -148,13 +148,13 @@ class ParquetRows:
         return np.concatenate(found) if found else np.empty(0, np.float32)
 
     def table(self, rows: IntArray) -> pa.Table:
-        """Read all own columns of some rows, in the order that is asked for.
+        """Read all own columns of some rows, in the requested order.
 
         Args:
-            rows: Numbers of rows, from 0 at `start`.
+            rows: Row numbers, counted from 0 at `start`.
 
         Raises:
-            ShardError: If the file cannot be read, or the rows hold too much text.
+            ShardError: If the file cannot be read, or the rows contain too much text.
         """
         import pyarrow as pa
 
@@ -189,7 +189,7 @@ class ParquetRows:
         return found.take(pa.array(np.argsort(order, kind="stable")))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield record batches of some columns, of the rows from `start` to `stop`; text comes as a dictionary.
+        """Yield record batches of some columns for the rows from `start` to `stop`, with text as dictionaries.
 
         Raises:
             ShardError: If the file is broken, lacks a column, or unpacks to too much text.
@@ -218,10 +218,10 @@ class ParquetRows:
 
     @contextmanager
     def opened(self, **options: Any) -> Iterator[Any]:
-        """Open it as a `pyarrow.parquet.ParquetFile` for the block.
+        """Open the file as a `pyarrow.parquet.ParquetFile` for the block.
 
         Raises:
-            ShardError: If it is no Parquet file, or pyarrow meets an error in the block.
+            ShardError: If it is not a Parquet file, or pyarrow raises an error in the block.
         """
         import pyarrow.parquet as pq
 
@@ -231,14 +231,14 @@ class ParquetRows:
             yield stack.enter_context(pq.ParquetFile(place, **options))
 
     def _batches(self, column: str) -> Iterator[Any]:
-        """Yield the arrays of one column, up to a limit of text in total."""
+        """Yield the arrays of one column, up to a limit on total text."""
         import pyarrow as pa
 
         limit = MOST_TEXT + TEXT_PER_BYTE * self.file.size()
         for batch in self.batches([column]):
             array = batch.column(0)
             with self._broken():
-                # counted before a text that the file says once is written out for every row
+                # count first: a text stored once may be expanded for every row
                 limit -= text_bytes(array)
                 if limit < 0:
                     raise ShardError(f"{self.file}: unpacks to too much text (a bomb?)")
@@ -270,16 +270,16 @@ class ParquetRows:
 def choose_columns(
     files: Sequence[ParquetRows], usual: Mapping[str, Sequence[str]], **given: str | None
 ) -> ColumnChoice:
-    """Find the columns of ids, captions, images and scores: those that options name, or usual ones.
+    """Find the columns of ids, captions, images and scores: those given by options, or columns with usual names.
 
     Args:
         files: Tables of the shards.
-        usual: Usual names for each of them, the likeliest first.
+        usual: Usual names for each column, the likeliest first.
         **given: The user's choice for each.
 
     Raises:
-        InputError: As `find_column`, or if the first table that can be read has ids of another type than text or whole
-            numbers, with which no list could be written.
+        InputError: As `find_column`, or if the ids in the first readable table are neither text nor whole numbers, so
+            that no list could be written.
     """
     chosen = ColumnChoice(
         **{
@@ -304,19 +304,19 @@ def choose_columns(
 def find_column(
     files: Sequence[ParquetRows], option: str, given: str | None, usual: Sequence[str] = ()
 ) -> str | None:
-    """Find the column that an option names, or the first one with a usual name.
+    """Find the column given by an option, or the first column with a usual name.
 
     Args:
-        files: Tables of the shards; the first that can be read decides, unless it lacks a column that was named.
+        files: Tables of the shards. The first readable one decides, unless it lacks a given column.
         option: Name of the option, for the message.
-        given: The user's choice, or a name that must be there.
+        given: The user's choice, or a required name.
         usual: Usual names, the likeliest first.
 
     Returns:
-        The name, None if none was given and none is usual.
+        The name; None if no name was given or usual.
 
     Raises:
-        InputError: If the named column is in no file.
+        InputError: If no file has the given column.
     """
     if given is None and not usual:
         return None
@@ -346,7 +346,7 @@ def find_column(
 
 
 def _groups(metadata: Any) -> Iterator[tuple[int, int, int]]:
-    """Yield the number, first row and end of each row group."""
+    """Yield index, start row and end row of each row group."""
     first = 0
     for group in range(metadata.num_row_groups):
         last = first + metadata.row_group(group).num_rows
@@ -355,19 +355,19 @@ def _groups(metadata: Any) -> Iterator[tuple[int, int, int]]:
 
 
 def _is_text(kind: Any) -> bool:
-    """Return whether values of an Arrow type are read as text; a column of the type null has none."""
+    """Check whether values of an Arrow type are read as text; a column of type null has none."""
     import pyarrow.types as types
 
     return is_text_type(kind) or types.is_integer(kind) or types.is_null(kind)
 
 
 def _plain(kind: Any) -> Any:
-    """Return the type of the values of a dictionary; others do not change."""
+    """Return the value type of a dictionary type; return other types unchanged."""
     import pyarrow.types as types
 
     return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def storable(text: str) -> str:
-    """Escape what is no Unicode: text of a file that is not UTF-8."""
+    """Escape text that is not valid Unicode, from files that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

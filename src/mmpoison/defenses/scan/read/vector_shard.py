@@ -13,21 +13,21 @@ from mmpoison.base.option_checks import check_whole
 from mmpoison.base.seeding import stream_key
 from mmpoison.errors import InputError
 
-# -- The cosine distance of each pair of a shard, in blocks that fit into the cache of a core.
+# -- Cosine distances of a shard's pairs, in blocks that fit into a core's cache.
 
 
 Vectors = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float32]
 AnyVectors = npt.NDArray[np.floating[Any]]
-"""Of float16 or float32."""
+"""Vectors of float16 or float32."""
 
 DISTANCE = "cosine distance of image and caption"
 
 PAIRS_AT_ONCE = 256
-"""Rows of a block: two blocks of 512 dimensions in float32 take 1 MiB, which fits into the cache of a core."""
+"""Rows per block: two float32 blocks of 512 dimensions take 1 MiB, which fits into a core's cache."""
 
 TOO_LONG = np.float32(65536.0**2)
-"""A row with an infinite or undefined float16 has at least this squared length after `to_float32`."""
+"""A row with a non-finite float16 has at least this squared length after `to_float32`."""
 
 _SIGN_AND_REST = np.uint32(0x8FFFE000)
 _SCALE = np.float32(2.0**112)
@@ -36,19 +36,19 @@ _SCALE = np.float32(2.0**112)
 def to_float32(block: AnyVectors, out: Vectors) -> None:
     """Convert a block of vectors to float32.
 
-    The bits of a float16 are moved to where a float32 has them, and the exponent is corrected by a multiplication. It
-    is exact for all finite numbers, also those below the normal range. An infinite or undefined number becomes one of
-    at least 65,536, which `squared_lengths` recognises.
+    The bits of a float16 are moved to their position in a float32, and a multiplication corrects the exponent. This is
+    exact for all finite numbers, including subnormal ones. Non-finite numbers become at least 65,536, which
+    `squared_lengths` recognises.
 
     Args:
         block: Shape `(n, d)`.
-        out: Is filled, shape `(n, d)`.
+        out: Output array, shape `(n, d)`.
     """
     if block.dtype != np.float16:
         np.copyto(out, block)
         return
     bits = out.view(np.uint32)
-    # the copy of a signed number also copies its sign into the upper half
+    # copying a signed number also copies its sign into the upper half
     np.copyto(out.view(np.int32), block.view(np.int16))
     np.left_shift(bits, 13, out=bits)
     np.bitwise_and(bits, _SIGN_AND_REST, out=bits)
@@ -56,16 +56,16 @@ def to_float32(block: AnyVectors, out: Vectors) -> None:
 
 
 def squared_lengths(block: AnyVectors, converted: Vectors) -> Vectors:
-    """Return the squared length of each vector, NaN where it is zero or not finite, shape `(n,)`.
+    """Return the squared length of each vector, shape `(n,)`; NaN if it is zero or not finite.
 
     Args:
-        block: The vectors as they are stored, shape `(n, d)`.
-        converted: What `to_float32` made of them, shape `(n, d)`.
+        block: The vectors as stored, shape `(n, d)`.
+        converted: The result of `to_float32`, shape `(n, d)`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         squares: Vectors = np.einsum("ij,ij->i", converted, converted)
         squares[squares == 0] = np.nan
-        # few or none: long vectors are possible, so that the stored numbers decide
+        # few or none: long vectors are possible, so check the stored numbers
         suspect = np.flatnonzero(~(squares < TOO_LONG))
     if len(suspect):
         broken = ~np.isfinite(np.asarray(block[suspect])).all(axis=1)
@@ -75,18 +75,18 @@ def squared_lengths(block: AnyVectors, converted: Vectors) -> Vectors:
 
 
 def distances(text: AnyVectors, image: AnyVectors, block: int = PAIRS_AT_ONCE) -> Vectors:
-    """Compute one minus the cosine of caption and image of each pair.
+    """Compute one minus the cosine of each pair's caption and image.
 
-    Vectors need not have unit length: lengths cost little next to reading, and a sample could not prove that all are
-    normalised.
+    Vectors need not have unit length: computing lengths costs little compared with reading, and no sample could prove
+    that all are normalised.
 
     Args:
         text: Vectors of the captions, float16 or float32, shape `(n, d)`; may be memory-mapped.
         image: Vectors of their images, shape `(n, d)`.
-        block: Rows that are read at a time; the result does not depend on it.
+        block: Rows read at a time; the result does not depend on it.
 
     Returns:
-        Distances in [0, 2], NaN where a vector is zero or not finite, shape `(n,)`.
+        Distances in [0, 2], NaN if a vector is zero or not finite, shape `(n,)`.
 
     >>> distances(np.float32([[1, 0], [1, 1], [0, 0]]), np.float32([[0, 2], [3, 3], [1, 0]])).round(3).tolist()
     [1.0, 0.0, nan]
@@ -107,38 +107,41 @@ def distances(text: AnyVectors, image: AnyVectors, block: int = PAIRS_AT_ONCE) -
     return found
 
 
-# -- A shard of embedded pairs, and numbers that decide by chance which of its images are sampled.
+# -- A shard of embedded pairs, and random numbers that decide which of its images are sampled.
 
 DIMENSIONS = 64
-"""Principal components that are used: groups are found no worse than with all of them, at a tenth of the time."""
+"""Number of principal components: finds groups as well as with all of them, in a tenth of the time."""
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Return the rows divided by their length; a row of zeros stays one, shape as given."""
+    """Normalise rows to unit length; rows of zeros stay. The shape is unchanged."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: Vectors = vectors / np.maximum(length, np.float32(1e-9))
     return scaled
 
 
-# -- Values that are written as arrays, for the workers that read them.
+# -- Values written as arrays, which workers read.
 
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 def prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Return arrays under names that begin with another."""
+    """Add a prefix to the names of arrays."""
     return {f"{name}/{key}": np.asarray(value) for key, value in arrays.items()}
 
 
 def part_of(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """Return the arrays that `prefixed` named."""
+    """Return the arrays with a prefix added by `prefixed`, without the prefix."""
     start = f"{name}/"
     return {key[len(start) :]: value for key, value in arrays.items() if key.startswith(start)}
 
 
 class Stored:
-    """A dataclass that is written as arrays: of arrays, numbers, others like it, and mappings and tuples of these."""
+    """A dataclass that can be written as arrays.
+
+    Fields are arrays, numbers, `Stored`, or mappings and tuples of these.
+    """
 
     def to_arrays(self) -> Arrays:
         """Return arrays for `numpy.savez`."""
@@ -149,7 +152,7 @@ class Stored:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Read what `to_arrays` gave."""
+        """Rebuild the object from the result of `to_arrays`."""
         kinds = get_type_hints(cls)
         return cls(**{name: _read(kinds[name], name, arrays) for name in _names(cls)})
 
@@ -194,12 +197,12 @@ class VectorShard:
     """A part of a data set, with its embeddings.
 
     Attributes:
-        number: Its number, from 0; parts of a pass are merged in this order.
+        number: Its number, from 0. Results of a pass are merged in this order.
         text: Vectors of the captions, float16 or float32, shape `(n, d)`; may be memory-mapped and of any length.
-        image: Vectors of their images, shape `(n, e)`; the two may come from encoders that are not aligned.
-        image_of: Number of the image of each pair, not negative, shape `(n,)`: rows of one image are next to each other
-            or not, but in this shard. None where every row has an image of its own.
-        texts: The captions, shape `(n,)`, where they are known.
+        image: Vectors of their images, shape `(n, e)`. The two encoders need not be aligned.
+        image_of: Image number of each pair, not negative, shape `(n,)`. All rows of an image are in this shard, but
+            need not be adjacent. None if every row has its own image.
+        texts: The captions, shape `(n,)`, if known.
 
     Raises:
         InputError: If the arrays do not match.
@@ -241,7 +244,7 @@ class VectorShard:
 
     @property
     def rows(self) -> int:
-        """How many pairs it has."""
+        """Number of pairs."""
         return len(self)
 
     def vectors(self) -> tuple[AnyVectors, AnyVectors]:
@@ -249,12 +252,12 @@ class VectorShard:
         return self.text, self.image
 
     def captions(self) -> list[str] | None:
-        """Return the captions, where they are known."""
+        """Return the captions, if known."""
         return None if self.texts is None else self.texts.tolist()
 
     @property
     def owner(self) -> Index:
-        """The image of each row, shape `(n,)`."""
+        """Image number of each row, shape `(n,)`."""
         return np.arange(len(self)) if self.image_of is None else np.asarray(self.image_of)
 
 
@@ -263,9 +266,9 @@ def hashes(seed: int, stream: str, shard: int | Index, items: Index) -> Hashes:
 
     Args:
         seed: Of the run.
-        stream: What the numbers are for: other streams have other numbers.
-        shard: Number of the shard, one or one for each item.
-        items: Numbers of rows or images, shape `(n,)`.
+        stream: Purpose of the numbers: different streams have different numbers.
+        shard: Shard number, one for all items or one per item.
+        items: Row or image numbers, shape `(n,)`.
     """
     start = np.atleast_1d(np.asarray(shard)).astype(np.uint64) * np.uint64(_STEP)
     start = _mixed(start + np.uint64(stream_key(f"passes/{stream}/{seed}")))
@@ -280,11 +283,11 @@ def _mixed(x: Hashes) -> Hashes:
 
 
 def below(share: float) -> np.uint64:
-    """Return the number below which a share of all hashes lies, at most the largest."""
+    """Return the value below which a given share of all hashes lies, capped at the largest hash."""
     return np.uint64(min(int(share * 2.0**64), _ALL))
 
 
-# -- The space that the scan compares vectors in: centred, reduced to principal components, of unit length.
+# -- The space in which the scan compares vectors: centred, reduced to principal components, normalised.
 
 
 BLOCK = 1024
@@ -293,14 +296,14 @@ FIT_BLOCK = 8192
 
 @dataclass(frozen=True)
 class Space(Stored):
-    """How one side is reduced.
+    """The reduction of one side (captions or images).
 
-    A vector x becomes unit(unit(unit(x) - mean) - second) @ components), which needs no copy of x: all that is needed
-    are its products with the components and with the mean, and its length.
+    A vector x becomes unit(unit(unit(x) - mean) - second) @ components). This needs no copy of x, only its length and
+    its products with the components and the mean.
 
     Attributes:
         mean: Mean of the unit vectors, shape `(d,)`.
-        second: Mean of the centred unit vectors, on the components, shape `(k,)`.
+        second: Mean of the centred unit vectors, in components, shape `(k,)`.
         components: Shape `(d, k)`.
     """
 
@@ -332,13 +335,13 @@ class Space(Stored):
         )
 
     def reduce(self, vectors: AnyVectors) -> Vectors:
-        """Reduce vectors as they are stored.
+        """Reduce vectors as stored.
 
         Args:
             vectors: Shape `(n, d)`; may be memory-mapped.
 
         Returns:
-            Unit vectors, NaN where the vector is zero or not finite, shape `(n, k)`.
+            Unit vectors, shape `(n, k)`; NaN if a vector is zero or not finite.
         """
         n, d = vectors.shape
         found = np.empty((n, self.components.shape[1]), dtype=np.float32)
@@ -363,19 +366,19 @@ def _blocks(vectors: AnyVectors) -> Iterator[Vectors]:
         yield vectors[start : start + FIT_BLOCK].astype(np.float32)
 
 
-# -- Draws a random sample of pairs over all shards, of a fixed size; which ones depends on the seed alone.
+# -- Draws a random sample of fixed size over all shards, which depends only on the seed.
 
 
 SAMPLE = 100_000
-"""Pairs in the sample: 200 MB of float16 with 512 dimensions on both sides."""
+"""Pairs in the sample: 200 MB for float16 with 512 dimensions on both sides."""
 
 MOST_OF_AN_IMAGE = 50
-"""An image with more captions is in the sample with so many."""
+"""Most captions of an image in the sample."""
 
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """What every shard needs to draw its part.
+    """The plan that every shard needs to draw its part of the sample.
 
     Attributes:
         pairs: Pairs in all shards.
@@ -393,22 +396,22 @@ class SamplePlan:
 
     @property
     def below(self) -> np.uint64:
-        """Images with a smaller hash are drawn: a few too many, so that the merged sample is cut to its size."""
+        """Images with a smaller hash are drawn. This draws slightly too many, and the merged sample is cut to size."""
         return below((self.size + 4 * self.size**0.5 + 10) / self.pairs)
 
 
 @dataclass(frozen=True)
 class Sample(Stored):
-    """Sampled pairs, sorted by the hashes of their images: the first n are a sample too.
+    """Sampled pairs, sorted by the hashes of their images, so that the first n are also a random sample.
 
     Attributes:
-        hash: Of the image of each pair, shape `(n,)`.
-        shard: Its shard, shape `(n,)`.
-        row: Its row there, shape `(n,)`.
-        owner: Number of its image there, shape `(n,)`.
+        hash: Hash of each pair's image, shape `(n,)`.
+        shard: Shard of each pair, shape `(n,)`.
+        row: Row of each pair in its shard, shape `(n,)`.
+        owner: Image number of each pair in its shard, shape `(n,)`.
         text: Vectors of the captions, as stored, shape `(n, d)`.
         image: Vectors of the images, as stored, shape `(n, e)`.
-        size: Pairs that are retained.
+        size: Most pairs to retain.
     """
 
     hash: Hashes
@@ -424,7 +427,7 @@ class Sample(Stored):
 
     @classmethod
     def joined(cls, parts: Sequence[Sample]) -> Sample:
-        """Return the pairs of some parts with the smallest hashes.
+        """Merge parts, keeping the pairs with the smallest hashes.
 
         Raises:
             InputError: If their vectors have different dimensions.
@@ -441,7 +444,7 @@ class Sample(Stored):
         return cls(**{name: values[order] for name, values in every.items()}, size=size)
 
     def first(self, count: int) -> Sample:
-        """Return the first pairs, which are a sample too."""
+        """Return the first pairs, which are also a random sample."""
         return replace(self, **{name: getattr(self, name)[:count] for name in _COLUMNS})
 
 
@@ -449,7 +452,7 @@ _COLUMNS = ("hash", "shard", "row", "owner", "text", "image")
 
 
 def sample_part(shard: VectorShard, plan: SamplePlan) -> Sample:
-    """Draw the part of a shard; rows with a vector that is zero or not finite are left out.
+    """Draw the part of a shard, without rows with a zero or non-finite vector.
 
     The captions of an image are drawn together, at most 50 of them.
     """

@@ -1,7 +1,7 @@
-"""Embeds pairs for a method: joint embeddings, or the outputs of the two trunks, from prepared inputs.
+"""Embeds pairs for a method from preprocessed inputs: joint embeddings, or the outputs of the two trunks.
 
-Methods that compare captions with captions and images with images take what the trunks give, before the projection
-into the shared space: it is the better part for that, and the encoders need not have been aligned with each other.
+Methods that compare captions with captions and images with images use the trunks' outputs, before the projection into
+the shared space. These work better for that purpose, and the encoders need not be aligned.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FEWEST_AT_ONCE = 32
 
 
 def images_at_once(image_size: int) -> int:
-    """Return how many images a piece has, so that their pixels take a few megabytes.
+    """Return the number of images per piece for which their pixels fit into `PIXELS_AT_ONCE`.
 
     >>> images_at_once(224), images_at_once(64)
     (668, 2000)
@@ -44,10 +44,10 @@ def memory_shard(
 
     Args:
         encoder: The judge.
-        inputs: Prepared inputs for it, holding the pairs.
+        inputs: Inputs of the pairs, preprocessed for it.
         pairs: The pairs.
         joint: Whether embeddings are compared across modalities.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
     """
     text, image = embed_pairs(encoder, inputs, pairs, joint=joint, progress=progress)
     owner = np.unique(pairs.image, return_inverse=True)[1]
@@ -62,17 +62,17 @@ def embed_pairs(
     joint: bool = True,
     progress: ProgressFor | None = None,
 ) -> tuple[AnyVectors, AnyVectors]:
-    """Return the vectors of the caption and of the image of each pair, both of shape `(N, d)`.
+    """Return caption and image vectors of each pair, both of shape `(N, d)`.
 
-    Each image and each distinct caption is embedded once, however many pairs it is in.
+    Each image and each distinct caption is embedded only once, however many pairs contain it.
 
     Args:
         encoder: The model.
-        inputs: Prepared inputs for it, holding the pairs.
+        inputs: Inputs of the pairs, preprocessed for it.
         pairs: The pairs.
-        joint: Joint embeddings, unit vectors in float32; otherwise the outputs of the trunks, filled up with zeros to
-            one length, unit vectors in float16.
-        progress: Gives a progress callback for a named step.
+        joint: Return joint embeddings, as float32 unit vectors; otherwise the outputs of the trunks, padded with zeros
+            to equal length, as float16 unit vectors.
+        progress: Returns a progress callback for a named step.
     """
     captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
     images, image_of = np.unique(pairs.image, return_inverse=True)
@@ -91,7 +91,7 @@ def distinct_vectors(
     joint: bool,
     progress: ProgressFor | None = None,
 ) -> tuple[AnyVectors, AnyVectors]:
-    """Return the vectors of captions and of images, as `embed_pairs` does, `(n, d)` and `(m, d)`."""
+    """Return the vectors of captions and images, like `embed_pairs`; shapes `(n, d)` and `(m, d)`."""
     report = {
         side: progress(f"judging {side}") if progress else None for side in ("images", "captions")
     }
@@ -110,7 +110,7 @@ def caption_features(
     captions: npt.NDArray[np.object_],
     progress: Progress | None = None,
 ) -> Vectors:
-    """Compute the outputs of the text trunk for captions, shape `(n, f)`, in their order."""
+    """Compute the text trunk's outputs for captions, shape `(n, f)`, in order."""
     rows = inputs.text_rows(captions)
     return run_in_batches(
         encoder,
@@ -129,7 +129,7 @@ def image_features(
     images: npt.NDArray[np.int32],
     progress: Progress | None = None,
 ) -> Vectors:
-    """Compute the outputs of the image trunk for images, shape `(n, f)`, in their order."""
+    """Compute the image trunk's outputs for images, shape `(n, f)`, in order."""
     return run_in_batches(
         encoder,
         inputs.image_rows(images),
@@ -141,7 +141,7 @@ def image_features(
 
 
 def _stored(vectors: Vectors, width: int) -> npt.NDArray[np.float16]:
-    """Return unit vectors of a width, in float16."""
+    """Return float16 unit vectors, padded to a width."""
     found = np.zeros((len(vectors), width), dtype=np.float32)
     found[:, : vectors.shape[1]] = vectors
     length = np.linalg.norm(found, axis=1, keepdims=True)

@@ -1,1 +1,1 @@
-"""Writes what a scan found: the pairs that go and stay, scores, groups, verdict and page."""
+"""Writes the results of a scan: dropped and kept pairs, scores, groups, verdict and page."""

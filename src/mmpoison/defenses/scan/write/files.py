@@ -1,4 +1,4 @@
-"""Writes what a scan found: lists of pairs, `scan.json`, the page, and the pairs that stay as a data set."""
+"""Writes the results of a scan: lists of pairs, `scan.json`, the page, and the kept pairs as a data set."""
 
 from __future__ import annotations
 
@@ -46,28 +46,28 @@ from mmpoison.reporting.scan_page import write_scan_page
 HISTOGRAM_BINS = 200
 
 KEPT_MARK = "kept"
-"""File in the folder of unfinished work: this scan has begun to write `--kept`."""
+"""File in the work folder that marks that this scan has begun to write `--kept`."""
 
 WORST = 48
-"""The most suspicious pairs that the page shows, by a method without groups."""
+"""Number of most suspicious pairs on the page, for methods without groups."""
 
 THUMBNAIL = 160
-"""Longest side of a picture on the page."""
+"""Longest side of a thumbnail on the page, in pixels."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A source that was scanned.
+    """A scanned source.
 
     Attributes:
         opened: The source.
-        method: What judged it.
-        judgement: Which pairs go.
-        finding: What the verdict is made of.
-        facts: Of its shards.
-        notes: What a user must know.
+        method: The method that judged it.
+        judgement: The judgement on its pairs.
+        finding: The basis of the verdict.
+        facts: Facts about its shards.
+        notes: Notes for the user.
         seed: Of everything random.
-        scan: What was written; None before that.
+        scan: The written scan record; None before writing.
     """
 
     opened: OpenedSource
@@ -81,7 +81,7 @@ class Judged:
 
     @property
     def score_name(self) -> str:
-        """What the score of a pair is."""
+        """What a pair's score means."""
         return self.judgement.scores.name or self.method.score_name
 
     @property
@@ -91,7 +91,7 @@ class Judged:
 
     @cached_property
     def known(self) -> dict[str, Any] | None:
-        """What the manifest says of the result; None without one, or without poison."""
+        """Comparison with the manifest; None without a manifest or without poison."""
         pairs, pieces = self.opened.pairs, self.opened.pieces
         if pairs is None or pieces is None or pieces.manifest is None:
             return None
@@ -103,7 +103,7 @@ class Judged:
         return _without(known_facts(keep[usable], scores[usable], bad), "histogram")
 
     def verdict(self, number: int) -> ShardVerdict:
-        """Return the verdict on the pairs of a shard, with the reasons."""
+        """Return the verdict on a shard's pairs, with reasons."""
         found = self.judgement.verdict(number)
         group = np.full(len(found.drop), NO_GROUP) if found.group is None else found.group
         likely, cut = len(self.judgement.likely or ()), self.judgement.cut.value
@@ -123,7 +123,7 @@ class Judged:
         return replace(found, reason=reasons)
 
     def _broken(self, number: int) -> dict[int, str]:
-        """Return what is wrong with the images of the pairs of a shard, by row."""
+        """Return image problems of a shard's pairs, by row."""
         reasons = self.opened.unreadable.reasons
         if not reasons:
             return {}
@@ -133,11 +133,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class KeptFolder:
-    """Where the pairs that stay are written as a data set.
+    """The folder in which the kept pairs are written as a data set.
 
     Attributes:
         out: New folder.
-        images: What becomes of the images, as in `save_pairs`.
+        images: How images are stored, as in `save_pairs`.
     """
 
     out: Path
@@ -152,18 +152,18 @@ def write_scan(
     methods: Sequence[str] = (),
     kept: KeptFolder | None = None,
 ) -> Judged:
-    """Write the folder of a scan, whole or not at all.
+    """Write the result folder of a scan atomically.
 
     Args:
-        judged: What was found.
-        runner: Has the scores of the shards.
+        judged: The results.
+        runner: The runner, which has the scores of the shards.
         out: New folder.
         progress: Reports the progress.
-        methods: What was computed, a line each.
-        kept: Where the pairs that stay are written too.
+        methods: Computations, one line each.
+        kept: Where to write the kept pairs as well.
 
     Returns:
-        The same, with what was written.
+        The same, including the written record.
     """
     opened, source = judged.opened, judged.opened.source
     groups = [_group_json(judged, one, runner) for one in judged.groups]
@@ -213,7 +213,7 @@ def write_scan(
 
 
 def _write_kept(judged: Judged, kept: KeptFolder, mark: Path) -> None:
-    """Write the pairs that stay, unless the same scan did before it was killed; unreadable images are left out."""
+    """Write the kept pairs, unless the same scan wrote them before a kill. Unreadable images are left out."""
     opened = judged.opened
     assert opened.pieces is not None
     assert opened.pairs is not None
@@ -305,7 +305,7 @@ def _record(
 
 
 def _again(judged: Judged) -> str:
-    """Return the command that scans the same data with the same model; empty for a set in memory."""
+    """Return the command to scan the same data with the same model; empty for a set in memory."""
     opened, source = judged.opened, judged.opened.source
     if opened.pieces is None:
         return join(["mmpoison", "scan", source.root])
@@ -316,20 +316,20 @@ def _again(judged: Judged) -> str:
 
 
 def _named(opened: OpenedSource) -> NamedData:
-    """Return what the user named, with the folder of images that was found."""
+    """Return the user's source, with the image folder that was found."""
     assert opened.named is not None
     return replace(opened.named, root=opened.data_root)
 
 
 def _compared(judged: Judged) -> bool:
-    """Return whether distances of captions and images mean anything: not those of the outputs of two trunks."""
+    """Check whether distances between captions and images are meaningful, unlike those between two trunks' outputs."""
     return judged.opened.encoder is None or judged.method.joint
 
 
 def _data_path(source: str, out: Path) -> str | None:
-    """Return the path of the set from the folder of the result; None for a set without a path.
+    """Return the data set's path relative to the result folder; None for a set without a path.
 
-    The two may be moved together, and are found from any folder.
+    With a relative path, the two can be moved together and found from any folder.
     """
     if not os.path.exists(source):  # noqa: PTH110  -- a name that is no path is no error
         return None
@@ -352,7 +352,7 @@ def _group_json(judged: Judged, described: DescribedGroup, runner: ShardRunner) 
 
 
 def _worst(judged: Judged, runner: ShardRunner) -> list[dict[str, Any]]:
-    """Return the most suspicious pairs, by a method that scores single pairs."""
+    """Return the most suspicious pairs, for methods that score single pairs."""
     if judged.finding.groups is not None:
         return []
     root = None if judged.opened.pairs is None else judged.opened.pairs.root
@@ -386,7 +386,7 @@ def _ids_of(shard: Shard) -> list[str] | None:
 def _example(
     shard: Shard, ids: Sequence[str] | None, row: int, root: Path | None
 ) -> dict[str, str]:
-    """Return the name of a pair, and the address in the web or a small picture of its image, where there is one."""
+    """Return a pair's name, and the web address or thumbnail of its image, if any."""
     name = f"shard {shard.name}, row {row}"
     if ids is None:
         return {"id": name}
@@ -394,7 +394,7 @@ def _example(
         table = shard.table(np.array([row])).to_pylist()[0]
     except ShardError:
         return {"id": name}
-    if root is not None:  # of pairs the row is that of their source
+    if root is not None:  # for pairs, the row refers to their source
         name = f"{table['shard']} row {table['row']}" if table["shard"] else f"row {table['row']}"
     found = {"id": name if ids[row] == str(row) else f"{ids[row]} ({name})"}
     address = next((table[key] for key in ADDRESSES if isinstance(table.get(key), str)), None)
@@ -406,7 +406,7 @@ def _example(
 
 
 def _picture(root: Path, image: str) -> str | None:
-    # imports torch: pairs were embedded here
+    # imports torch, which was needed to embed the pairs anyway
     from mmpoison.evaluation.lists import thumbnail_address
     from mmpoison.images.decode import BrokenImage
 
@@ -417,7 +417,7 @@ def _picture(root: Path, image: str) -> str | None:
 
 
 def _histogram(judged: Judged) -> dict[str, Any] | None:
-    """Return how many pairs have each score, and captions with random images where it is a distance."""
+    """Return the histogram of scores and, if they are distances, that of captions with random images."""
     of, numbers = judged.judgement.scores.of, sorted(judged.judgement.read.runner.shards)
     low, high = np.inf, -np.inf
     for number in numbers:

@@ -1,4 +1,4 @@
-"""Writes which pairs stay: DataComp's subset file for uids, one list of keys a shard for anything else."""
+"""Writes lists of kept pairs: DataComp's subset file for uids, otherwise one list of keys per shard."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ from mmpoison.defenses.scan.read.arrays import read_header
 from mmpoison.defenses.scan.read.files import IdKind
 from mmpoison.errors import InputError
 
-# -- Uids of 32 hexadecimal digits as two 64-bit numbers, as in DataComp's subset files, and sorted files of
-# them.
+# -- Uids of 32 hexadecimal digits, as two 64-bit numbers as in DataComp's subset files, and sorted files of uids.
 
 
 Uids = npt.NDArray[np.void]
 
 UID_TYPE = np.dtype("<u8,<u8")
-"""Of each element of a subset file: the first and the last 16 digits, as numbers."""
+"""Type of a subset file's elements: the first and the last 16 digits, as numbers."""
 
 BLOCK_ROWS = 1 << 20
-"""So many uids are written at once: 16 MB, some times over."""
+"""Uids written at once: a small multiple of 16 MB."""
 
 LOOKED_AT = 4096
 
@@ -43,18 +42,18 @@ _DIGITS = re.compile(r"[0-9A-Fa-f]*")
 
 
 def uid_bytes(ids: Sequence[str]) -> npt.NDArray[np.bytes_]:
-    """Turn uids into bytes, whose order is that of the uids as numbers.
+    """Convert uids to bytes that sort like the uids as numbers.
 
-    DataComp's resharder reads a uid as one number; of one with fewer than 32 digits the first ones are zero.
+    DataComp's resharder reads a uid as one number, so uids with fewer than 32 digits are padded with leading zeros.
 
     Args:
-        ids: Each of 32 hexadecimal digits, or fewer.
+        ids: Uids of at most 32 hexadecimal digits.
 
     Returns:
-        16 bytes each, shape `(n,)`, in the order of the ids.
+        16 bytes per uid, shape `(n,)`, in the order of the ids.
 
     Raises:
-        ValueError: If one is no uid; the message is that one.
+        ValueError: If an id is not a uid; the message is that id.
 
     >>> uid_bytes(["1f"]).tobytes().hex()
     '0000000000000000000000000000001f'
@@ -73,13 +72,13 @@ def _padded(uid: str) -> str:
 
 
 def map_subset(path: Path) -> Uids:
-    """Map a subset file into memory.
+    """Memory-map a subset file.
 
     Returns:
         Shape `(n,)`, of `UID_TYPE`, read-only.
 
     Raises:
-        InputError: If it is no such file, is cut short, or is not sorted (looked at in `LOOKED_AT` places).
+        InputError: If it is not a subset file, is truncated, or is not sorted (checked at `LOOKED_AT` positions).
     """
     with open_bytes(path) as stream:
         shape, _, dtype, start = read_header(stream, str(path))
@@ -101,7 +100,7 @@ def map_subset(path: Path) -> Uids:
 
 
 def _header(count: int) -> bytes:
-    """Return the header of a `.npy` file; NumPy leaves room for the number, so its length is always the same."""
+    """Return the header of a `.npy` file. NumPy pads the row count, so the header's length is constant."""
     stream = io.BytesIO()
     empty = {
         "descr": np.lib.format.dtype_to_descr(UID_TYPE),
@@ -116,31 +115,31 @@ KEEP_FILE = "keep.npy"
 KEEP_FOLDER = "keep"
 
 MOST_LOST = 0.01
-"""No list is written that would lack a larger share of the pairs that stay."""
+"""Largest share of kept pairs that a list may lack; otherwise no list is written."""
 
 BoolArray = npt.NDArray[np.bool_]
 
 
 class KeepList(Protocol):
-    """Takes the verdicts of shards, one shard after the other.
+    """Receives the verdicts shard by shard.
 
     Attributes:
-        notes: One line for each thing that a user must know of the list.
+        notes: Notes on the list for the user, one line each.
     """
 
     notes: list[str]
 
     def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
-        """Take the ids of a shard and which of them stay, shape `(rows,)`."""
+        """Add the ids of a shard, and a mask of those to keep, shape `(rows,)`."""
         ...
 
 
 @contextmanager
 def keep_list(out: Path, id_kind: IdKind) -> Iterator[KeepList]:
-    """Yield the writer of the list that fits a kind of ids; the list is there when the block ends without error.
+    """Yield the list writer for a kind of ids. The list is complete when the block ends without error.
 
     Args:
-        out: The folder of the results.
+        out: The result folder.
         id_kind: "uid" gives `keep.npy`, "key" gives `keep/{shard}.txt`, "row" gives nothing.
     """
     if id_kind == "uid":
@@ -158,7 +157,7 @@ def keep_list(out: Path, id_kind: IdKind) -> Iterator[KeepList]:
 
 
 class NoList:
-    """Writes nothing: a row number names no pair of a training set."""
+    """Writes nothing, because row numbers do not identify pairs of a training set."""
 
     def __init__(self) -> None:
         self.notes = [
@@ -171,16 +170,16 @@ class NoList:
 
 
 class KeyLists:
-    """Writes one key a line, a file for each shard.
+    """Writes one key per line, one file per shard.
 
-    A key that goes in one place goes everywhere, for a reader of the lists knows only the key, and runs of img2dataset
-    use the same keys again.
+    A key dropped in one shard is dropped everywhere: readers of the lists know only the key, and img2dataset reuses
+    keys between runs.
 
     Attributes:
-        refused: Whether there are no lists, since too many pairs that stay have the key of one that goes.
+        refused: Whether no lists are written, because too many kept pairs share a key with a dropped one.
 
     Args:
-        folder: The folder of the lists.
+        folder: Folder of the lists.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -191,7 +190,7 @@ class KeyLists:
         self._dropped: list[npt.NDArray[np.uint64]] = []
 
     def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
-        """Write the keys of a shard that stay."""
+        """Write the kept keys of a shard."""
         name = f"{shard}.txt"
         if Path(name).name != name or "\0" in name:
             raise InputError(f"shard {shard!r:.80}: no file can have this name")
@@ -210,7 +209,7 @@ class KeyLists:
         _write_lines(self._folder / name, listed)
 
     def finish(self) -> None:
-        """Leave keys of dropped pairs out of all lists."""
+        """Remove the keys of dropped pairs from all lists."""
         dropped = np.concatenate(self._dropped or [np.empty(0, np.uint64)])
         listed = lost = 0
         for file in sorted(self._folder.iterdir()) if len(dropped) else []:
@@ -224,7 +223,7 @@ class KeyLists:
 
 
 def _notes_on_lost(lost: int, listed: int, what: str) -> list[str]:
-    """Say how many pairs that stay a list lacks, since it can name only what all pairs of one name have in common."""
+    """Report how many kept pairs a list lacks, because pairs with the same name are kept or dropped together."""
     if lost > MOST_LOST * listed:
         return [
             f"no list of pairs to keep: {lost:,} of {count_of(listed, 'pair')} that stay have the {what} of a "
@@ -239,7 +238,7 @@ def _notes_on_lost(lost: int, listed: int, what: str) -> list[str]:
 
 
 def _hashes(ids: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """Hash ids, the same on every machine; shape `(ids,)`."""
+    """Hash ids identically on every machine; shape `(ids,)`."""
     digest = b"".join(
         hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         for each in ids
@@ -253,12 +252,12 @@ def _write_lines(file: Path, lines: Sequence[str]) -> None:
 
 
 class UidFile:
-    """Collects uids for a subset file in a temporary one, which is sorted in place: the memory stays flat.
+    """Collects uids for a subset file in a temporary file and sorts it in place, in constant memory.
 
-    An uid that goes in one place goes everywhere, for a reader of the file knows only the uid.
+    A uid dropped in one place is dropped everywhere, because readers of the file know only the uid.
 
     Attributes:
-        refused: Whether there is no file: an id is no uid, or too many pairs that stay have the uid of one that goes.
+        refused: Whether no file is written: an id is not a uid, or too many kept pairs share a uid with a dropped one.
 
     Args:
         stream: The temporary file, empty.
@@ -271,7 +270,7 @@ class UidFile:
         self._dropped: list[npt.NDArray[np.bytes_]] = []
 
     def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
-        """Take the uids of a shard; with the first id that is no uid, there will be no file."""
+        """Add the uids of a shard. After the first id that is not a uid, no file is written."""
         if self.refused:
             return
         try:
@@ -287,7 +286,7 @@ class UidFile:
         self._dropped.append(uids[~keep])
 
     def write(self, collected: Path, target: Path) -> None:
-        """Write the uids as `numpy.save` would write the sorted array without repeated and dropped ones.
+        """Write the sorted uids, without repeated and dropped ones, exactly as `numpy.save` would.
 
         Args:
             collected: The temporary file.
@@ -301,7 +300,7 @@ class UidFile:
         dropped = np.unique(np.concatenate([*self._dropped, np.empty(0, "S16")]))
         count, lost, last = 0, 0, None
         with target.open("wb") as out:
-            # replaced at the end: only then is it known how many uids are repeated
+            # replaced at the end, when the number of repeated uids is known
             out.write(_header(len(kept)))
             for start in range(0, len(kept), BLOCK_ROWS):
                 block = kept[start : start + BLOCK_ROWS]
@@ -333,13 +332,12 @@ def _uid_file(target: Path) -> Iterator[UidFile]:
             target.unlink(missing_ok=True)
 
 
-# -- A predicate for webdataset that reads only the pairs on a list, so that no second copy of the tars is
-# made.
+# -- A predicate for webdataset that reads only listed pairs, so that the tars need not be copied.
 
 
 @dataclass(frozen=True)
 class KeepFilter:
-    """Says of a sample of webdataset whether it is on a list; each process opens the list when it is first asked.
+    """A predicate that checks whether a webdataset sample is on a list. Each process opens the list on first use.
 
     Attributes:
         path: The list.
@@ -348,13 +346,14 @@ class KeepFilter:
     path: Path
 
     def __call__(self, sample: Mapping[str, Any]) -> bool:
-        """Return whether a sample is kept.
+        """Check whether a sample is kept.
 
         Args:
-            sample: As webdataset gives it: by uids its `json` is read (bytes, text or decoded), by keys its `__key__`.
+            sample: A webdataset sample. Lists of uids use its `json` (bytes, text or decoded), lists of keys its
+                `__key__`.
 
         Returns:
-            False for a sample that is not on the list, or whose JSON has no uid.
+            False if the sample is not on the list, or its JSON has no uid.
 
         Raises:
             InputError: If the list cannot be read, or a sample has no JSON at all.
@@ -387,7 +386,7 @@ class KeepFilter:
 
 @lru_cache(maxsize=4)
 def _read_list(path: Path) -> Uids | frozenset[str]:
-    """Read a list of keys, or map one of uids."""
+    """Read a list of keys, or memory-map a list of uids."""
     if path.suffix == ".npy":
         return map_subset(path)
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
@@ -400,14 +399,14 @@ def keep_filter(path: str | Path) -> KeepFilter:
     """Return a predicate that keeps the samples on a list: `dataset.select(mmpoison.keep_filter("scan/keep.npy"))`.
 
     Args:
-        path: A subset file of uids (`keep.npy`, also DataComp's own), a list of keys (one a line), a folder of such
-            lists (`keep`), or the folder of a scan, which has one of them.
+        path: A subset file of uids (`keep.npy`, or DataComp's own), a list of keys (one per line), a folder of such
+            lists (`keep`), or the result folder of a scan, which contains one of them.
 
     Returns:
-        A function of a sample; it can be pickled, and each process opens the list by itself.
+        A function of a sample. It can be pickled; each process opens the list itself.
 
     Raises:
-        InputError: If there is no such list, or it is none.
+        InputError: If the list does not exist or is not a list.
     """
     check_name("path", path)
     place = Path(path)

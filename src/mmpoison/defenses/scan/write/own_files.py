@@ -1,4 +1,4 @@
-"""Writes what a scan of pairs leaves in the user's own kind of files, and as a pairs folder with its manifest."""
+"""Writes the kept pairs in the user's own file format, and as a pairs folder with its manifest."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ from mmpoison.pairs.folder import (
 )
 from mmpoison.pairs.table import PairDataset
 
-# -- Lists of a scan: what stays in kind, what goes with all its columns.
+# -- Lists of a scan: kept pairs in the source's format, dropped pairs with all their columns.
 
 
 def write_own_files(
     pieces: PairPieces, keep: BoolArray, gone: Sequence[pa.Table], folder: Path
 ) -> tuple[str | None, list[str]]:
-    """Write `drop.parquet` and `drop.csv`, and which pairs stay: `kept.*` of a table, lists of keys of tars.
+    """Write `drop.parquet` and `drop.csv`, and the kept pairs: `kept.*` for a table, lists of keys for tars.
 
     Args:
         pieces: The set.
-        keep: Verdict for each training pair in the order of the stream, shape `(N,)`.
-        gone: The training pairs that go, as `write_results` gives them.
-        folder: Folder of the results.
+        keep: Mask of the training pairs to keep, in stream order, shape `(N,)`.
+        gone: The dropped training pairs, from `write_results`.
+        folder: The result folder.
 
     Returns:
-        Name of the file or folder that has what stays, None where nothing has; and what a user must know of it.
+        Name of the file or folder with the kept pairs, or None; and notes on it for the user.
 
     Raises:
         InputError: If the source has changed.
@@ -85,7 +85,9 @@ def write_own_files(
             keys.add(one.shard, one.keys, one.stays)
     _write_gone(parts, verdicts, found, folder)
     notes = [] if keys is None else keys.notes
-    written = next(folder.glob("kept*"), None)  # a file with its own ending, or a folder of several
+    written = next(
+        folder.glob("kept*"), None
+    )  # a file with its own extension, or a folder of several files
     if written is not None and pieces.manifest is not None:
         shutil.rmtree(written) if written.is_dir() else written.unlink()
         return None, [
@@ -97,7 +99,7 @@ def write_own_files(
 
 
 def _verdicts(pieces: PairPieces, keep: BoolArray) -> RowVerdicts:
-    """Return the verdicts on all pairs: those that were not judged stay."""
+    """Return the verdicts on all pairs; pairs that were not judged are kept."""
     rows, stays = [], []
     start = 0
     for piece in pieces:
@@ -115,7 +117,7 @@ def _verdicts(pieces: PairPieces, keep: BoolArray) -> RowVerdicts:
 def _write_gone(
     parts: Sequence[GoneRows], verdicts: RowVerdicts, found: pa.Table | None, folder: Path
 ) -> None:
-    """Join the rows of the source with what the scan says of them."""
+    """Join the source's rows with the scan's results."""
     import pyarrow as pa
 
     number: dict[tuple[str, int, int], int] = {}
@@ -138,7 +140,7 @@ def _write_gone(
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put tables together; what a column of several types cannot hold becomes text."""
+    """Concatenate tables; a column with incompatible types becomes text."""
     import pyarrow as pa
 
     if not tables:
@@ -150,7 +152,7 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
         return table_of_objects(list(rows))
 
 
-# -- The pairs that stay as a pairs folder, with the manifest of what poison is still among them.
+# -- The kept pairs as a pairs folder, with a manifest of the remaining poison.
 
 
 def save_kept(
@@ -162,21 +164,21 @@ def save_kept(
     split: str = "train",
     images: ImagePolicy = "link",
 ) -> Path:
-    """Write the pairs that stay, and the pairs that were not judged, as a pairs folder.
+    """Write the kept pairs, and the pairs that were not judged, as a pairs folder.
 
-    Where the poison is known the manifest is copied, reduced to the poisoned pairs that stay.
-    Images that `pieces` leaves out are left out with all their pairs and named in `unreadable.jsonl`.
+    If the poison is known, the manifest is copied, reduced to the kept poisoned pairs. Images that `pieces` leaves out
+    are omitted with all their pairs and listed in `unreadable.jsonl`.
 
     Args:
         pieces: The set.
-        keep: Verdict for each judged pair in the order of the stream, shape `(N,)`.
-        facts: What a manifest will say of the scan.
+        keep: Mask of the judged pairs to keep, in stream order, shape `(N,)`.
+        facts: Facts about the scan for the manifest.
         out: New folder.
-        split: Which pairs were judged.
+        split: The judged split.
         images: As in `save_pairs`.
 
     Raises:
-        InputError: If `out` holds something already.
+        InputError: If `out` is not empty.
     """
     manifest, left_out = pieces.manifest, pieces.left_out
     listed = manifest.pairs if manifest is not None else ()
@@ -209,7 +211,7 @@ def save_kept(
             if manifest is not None:
                 carriers = {listed[number].poisoned_image for number in left}
                 added = {n: new for n, new in manifest.added_images.items() if n in carriers}
-                # an image that the manifest still names keeps its line: no caption, no file
+                # an image still named in the manifest keeps its line, without caption or file
                 needed = {
                     *(listed[number].clean_image for number in left),
                     *manifest.target_images.values(),
@@ -246,6 +248,6 @@ def save_kept(
 
 
 def _parted(pairs: PairDataset, images: Container[str]) -> tuple[PairDataset, PairDataset]:
-    """Split a table into the images outside a list, and those in it, each with their pairs."""
+    """Split a table into images outside and inside a list, each with their pairs."""
     found = np.fromiter((i in images for i in pairs.images.ids), bool, len(pairs.images))
     return pairs.piece(np.flatnonzero(~found)), pairs.piece(np.flatnonzero(found))

@@ -1,11 +1,11 @@
-"""Writes the results of a scan of embeddings, shard by shard with flat memory.
+"""Writes the results of an embedding scan, shard by shard, in constant memory.
 
-| file | what it holds |
+| file | content |
 |---|---|
-| `drop.parquet`, `drop.csv` | the pairs that go: the user's own columns, then score, group, reason, shard and row |
-| `scores.parquet` | every pair: id, shard, row, score, group, whether it goes |
-| `keep.npy` or `keep/{shard}.txt` | the pairs that stay, see `keep_lists` |
-| `groups.json` | the groups that were found |
+| `drop.parquet`, `drop.csv` | the dropped pairs: the user's own columns, then score, group, reason, shard and row |
+| `scores.parquet` | every pair: id, shard, row, score, group, whether it is dropped |
+| `keep.npy` or `keep/{shard}.txt` | the kept pairs, see `keep_lists` |
+| `groups.json` | the groups found |
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ SCORES_FILE = "scores.parquet"
 
 
 class ResultWriter:
-    """Takes the verdicts of shards, made by `write_results`.
+    """Receives the verdicts of shards; created by `write_results`.
 
     Attributes:
-        shards: Of each shard: its name and how many pairs it has, are dropped, and have no usable embeddings.
-        failed: Name and reason of each shard that could not be read.
+        shards: For each shard: name, and numbers of pairs, dropped pairs, and pairs without usable embeddings.
+        failed: Name and reason of each unreadable shard.
 
     Args:
-        own: Own columns that go through to `drop.parquet`.
-        keep: Writes which pairs stay, if this does.
-        write: Takes tables of the pairs that go.
+        own: Own columns to copy to `drop.parquet`.
+        keep: Writes the kept pairs, if this writer is responsible for them.
+        write: Receives tables of dropped pairs.
         score: Writes a table to `scores.parquet`.
         named: Whether the pairs have the columns `NAMES` and `PLACE`.
     """
@@ -71,8 +71,8 @@ class ResultWriter:
         """Write the verdicts of one shard.
 
         Raises:
-            ShardError: If ids or own columns cannot be read; nothing of the shard was written then.
-            InputError: If the verdicts are not of as many pairs.
+            ShardError: If ids or own columns cannot be read; then nothing of the shard is written.
+            InputError: If the number of verdicts differs from the number of pairs.
         """
         ids = shard.ids()
         drop = np.asarray(verdict.drop, dtype=bool)
@@ -100,17 +100,17 @@ class ResultWriter:
         )
 
     def fail(self, shard: Shard, error: str) -> None:
-        """Note that a shard could not be read; its pairs are in no list."""
+        """Record an unreadable shard, whose pairs are in no list."""
         self._lost += shard.rows
         self.failed.append({"shard": one_line(shard.name), "reason": one_line(error)})
 
     def name_groups(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """Take what is known of each group, as JSON values; a group's number is its place."""
+        """Set the facts about each group, as JSON values, in order of group number."""
         self._groups = list(groups)
 
     @property
     def notes(self) -> list[str]:
-        """One line for each thing that a user must know of the results."""
+        """Notes on the results for the user, one line each."""
         lines = [] if self._keep is None else list(self._keep.notes)
         if self.failed:
             lines.append(
@@ -121,7 +121,7 @@ class ResultWriter:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """The contents of `groups.json`."""
+        """The content of `groups.json`."""
         return [{"group": number, **each} for number, each in enumerate(self._groups)]
 
     def _scores(self, shard: Shard, verdict: ShardVerdict, ids: Sequence[str]) -> pa.Table:
@@ -162,7 +162,7 @@ class ResultWriter:
 
 
 def _places(shard: Shard, rows: npt.NDArray[np.intp], own: pa.Table | None) -> list[Any]:
-    """Return file and row of some pairs: of the source, or of the shard of embeddings."""
+    """Return file and row of some pairs: in the source, or in the shard of embeddings."""
     import pyarrow as pa
 
     if own is not None:
@@ -174,16 +174,16 @@ def _places(shard: Shard, rows: npt.NDArray[np.intp], own: pa.Table | None) -> l
 def write_results(
     out: Path, source: EmbeddedSource, *, gone: list[pa.Table] | None = None
 ) -> Iterator[ResultWriter]:
-    """Yield a writer; the files are in the folder when the block ends without error, and none of them before.
+    """Yield a writer. The files appear in the folder, all together, when the block ends without error.
 
     Args:
         out: The folder.
-        source: The source; the footers of its tables are read for the types of own columns.
-        gone: Takes the pairs that go where they were embedded here and have the columns `NAMES` and `PLACE`; their
-            lists are not written then: the source has the columns of its owner.
+        source: The source. Footers of its tables are read for the types of own columns.
+        gone: Receives the dropped pairs if mmpoison embedded them, with the columns `NAMES` and `PLACE`. Their lists
+            are then not written here, because the owner's columns are in the source.
 
     Raises:
-        InputError: If the folder has other lists already.
+        InputError: If the folder already has other lists.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -207,7 +207,7 @@ def write_results(
 def write_drops(
     out: Path, own: pa.Schema, *, captions: bool = False
 ) -> Iterator[Callable[[pa.Table], None]]:
-    """Yield what takes tables of the pairs that go, for `drop.parquet` and `drop.csv`.
+    """Yield a function that writes tables of dropped pairs to `drop.parquet` and `drop.csv`.
 
     Args:
         out: The folder.
@@ -233,11 +233,11 @@ def write_drops(
 
 
 def drop_schema(own: pa.Schema, *, captions: bool = False) -> pa.Schema:
-    """Return the schema of `drop.parquet`: own columns under their own names, then what the scan says of a pair.
+    """Return the schema of `drop.parquet`: own columns under their own names, then the scan's columns.
 
     Args:
-        own: Schema of the own columns; one of ours with the name of an own column gets `scan_` before it.
-        captions: Whether a row may have several captions, so that a column says which one goes.
+        own: Schema of the own columns. A scan column with the same name gets the prefix `scan_`.
+        captions: Whether a row may have several captions, so that a column names the dropped one.
     """
     import pyarrow as pa
 
@@ -259,7 +259,7 @@ def drop_schema(own: pa.Schema, *, captions: bool = False) -> pa.Schema:
 
 
 def _in_text(table: pa.Table) -> pa.Table:
-    """Return a table for CSV: what CSV has no form for as JSON."""
+    """Convert a table for CSV, with nested values as JSON."""
     import pyarrow as pa
 
     def column(place: int) -> Any:
@@ -275,10 +275,10 @@ def _in_text(table: pa.Table) -> pa.Table:
 
 
 def own_schema(shards: Sequence[Shard]) -> pa.Schema:
-    """Return one schema for the own columns of all shards; a column of types that do not match becomes text.
+    """Return one schema for the own columns of all shards; columns with conflicting types become text.
 
     Args:
-        shards: The shards; those that cannot be read are left out.
+        shards: The shards; unreadable ones are skipped.
     """
     import pyarrow as pa
 
@@ -289,7 +289,7 @@ def own_schema(shards: Sequence[Shard]) -> pa.Schema:
             return ()
 
     found: dict[str, Any] = {}
-    # many small answers of a store or a disk
+    # many small requests to a store or disk
     for fields in each(schema_of, shards, remote=True):
         for field in fields:
             known = found.get(field.name, field.type)
@@ -304,7 +304,7 @@ def own_schema(shards: Sequence[Shard]) -> pa.Schema:
 
 
 def scores_schema(*, named: bool) -> pa.Schema:
-    """Return the schema of `scores.parquet`; `named`: with the own columns `NAMES`."""
+    """Return the schema of `scores.parquet`, with the columns `NAMES` if `named`."""
     import pyarrow as pa
 
     kinds = {
@@ -320,7 +320,7 @@ def scores_schema(*, named: bool) -> pa.Schema:
 
 
 def _fitted(own: pa.Table, field: pa.Field, rows: int) -> Any:
-    """Return a column in the type that it has in all shards, nulls where a shard lacks it."""
+    """Convert a column to its type in the common schema, with nulls if a shard lacks it."""
     import pyarrow as pa
 
     if field.name not in own.schema.names:
@@ -338,19 +338,19 @@ MOST_GROUPS = 1000
 
 
 class ScoreTable:
-    """The table of scores of a scan that embedded the pairs, read again.
+    """The score table of a scan that embedded the pairs.
 
     Args:
-        result: The folder of the scan.
+        result: The result folder of the scan.
 
     Attributes:
         file: The file.
-        score: Of each pair, NaN where it could not be judged, shape `(N,)`.
-        group: Number of its group, `NO_GROUP` where it is in none, shape `(N,)`.
-        drop: Whether it goes, shape `(N,)`.
+        score: Score of each pair, NaN if it could not be judged, shape `(N,)`.
+        group: Group index of each pair, or `NO_GROUP`, shape `(N,)`.
+        drop: Mask of dropped pairs, shape `(N,)`.
 
     Raises:
-        InputError: If it is not there, or is not such a table.
+        InputError: If the table is missing or invalid.
     """
 
     def __init__(self, result: Path) -> None:

@@ -1,4 +1,4 @@
-"""Puts what a scan found into a verdict in plain words, with what to do next."""
+"""Turns a scan's findings into a verdict in plain words, with next steps."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mmpoison.records.data_scan import GroupGrade, ScanVerdict
 from mmpoison.reporting.text import percent
 
 FEWEST_PAIRS = 200
-"""Of fewer pairs no group is said to be unusual: no clean set of that size was measured."""
+"""Fewest pairs for calling a group unusual: no smaller clean sets were measured."""
 
 
 @dataclass(frozen=True)
 class ScanFinding:
-    """What a scan found, for `verdict_of`.
+    """A scan's findings, for `verdict_of`.
 
     Attributes:
-        pairs: Pairs that were scanned.
-        groups: The groups, the strongest first; None by a method that finds none.
-        planted: What the scan finds of goals that were planted as a test; None where none were.
-        sample: In how many pairs they were planted.
-        level: A group is called poisoning if at most this share of ordinary clean sets have one as strong.
-        out_of_order: Whether captions and images of some shard do not belong together.
-        traced: Whether two models were compared, and not captions with images.
+        pairs: Number of scanned pairs.
+        groups: The groups, strongest first; None for methods without groups.
+        planted: How many planted test goals the scan finds; None if none were planted.
+        sample: Number of pairs into which they were planted.
+        level: A group is called poisoning if at most this share of ordinary clean sets have one this strong.
+        out_of_order: Whether some shard's captions and images do not belong together.
+        traced: Whether two models were compared, instead of captions with images.
     """
 
     pairs: int
@@ -41,7 +41,7 @@ class ScanFinding:
     traced: bool = False
 
     def rare(self, level: float) -> list[DescribedGroup]:
-        """Return the groups that at most a share of ordinary clean sets have."""
+        """Return the groups that at most a given share of ordinary clean sets contain."""
         return [one for one in self.groups or () if one.group.false_alarms <= level]
 
 
@@ -49,8 +49,8 @@ def grade_of(false_alarms: float, level: float) -> GroupGrade:
     """Return the grade of one group.
 
     Args:
-        false_alarms: Share of ordinary clean sets that have one as strong.
-        level: Share up to which it is called poisoning.
+        false_alarms: Share of ordinary clean sets that contain a group this strong.
+        level: Largest share at which it is called poisoning.
     """
     if false_alarms <= level:
         return "poisoning likely"
@@ -58,7 +58,7 @@ def grade_of(false_alarms: float, level: float) -> GroupGrade:
 
 
 def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
-    """Return the verdict, and sentences on it: what was found, how sure that is, and what the scan would find."""
+    """Return the verdict, with sentences on the findings, their certainty, and what the scan can find."""
     if found.out_of_order:
         return "cannot be decided", [
             "In some shards the captions and images are in different orders, so the scores are meaningless."
@@ -103,7 +103,7 @@ def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
 
 
 def would_have_found(found: ScanFinding) -> str:
-    """Say in a sentence what the scan finds of planted goals.
+    """Describe in one sentence how many planted goals the scan finds.
 
     >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
     >>> said = would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
@@ -121,20 +121,20 @@ def would_have_found(found: ScanFinding) -> str:
 
 @dataclass(frozen=True)
 class ScanOutput:
-    """What a scan has written, for `next_steps`.
+    """A scan's output files, for `next_steps`.
 
     Attributes:
         out: Its folder.
-        keep: Name of the file or folder that lists what stays, if it was written.
-        dropped: How many pairs are not on it.
+        keep: Name of the file or folder that lists the kept pairs, if written.
+        dropped: Number of pairs not on that list.
         pictures: Whether pairs can be shown with their images (`mmpoison review`).
-        aligned: Whether scores are distances, so that single pairs can be dropped by them.
-        singles: Whether single pairs are dropped already.
-        kept: The folder of the pairs that stay, if it was written.
+        aligned: Whether scores are distances, which can be used to drop single pairs.
+        singles: Whether single pairs were already dropped.
+        kept: The folder of kept pairs, if written.
         labels: The file of labels that was used.
-        again: The command that scans the same data again, without its output; empty for a set in memory.
-        images: The folder that image paths start from, where the data do not say it.
-        data: The arguments by which a command reads the same data.
+        again: The command that scans the same data again, without an output option; empty for a set in memory.
+        images: The folder that image paths are relative to, if the data do not define it.
+        data: The arguments with which a command reads the same data.
     """
 
     out: Path
@@ -150,7 +150,7 @@ class ScanOutput:
     data: str = "--data PAIRS"
 
     def scan_again(self, *options: str) -> str:
-        """Return the command for another scan of the same data; in words for a set in memory."""
+        """Return the command for another scan of the same data, or words for a set in memory."""
         more = " ".join(options)
         if not self.again:
             return f"scan again with {more}" if more else "scan again"
@@ -158,7 +158,7 @@ class ScanOutput:
 
 
 def next_steps(found: ScanFinding, verdict: ScanVerdict, written: ScanOutput) -> list[str]:
-    """Say what to do with the result, as commands."""
+    """Suggest what to do with the result, as commands."""
     out = quote(str(written.out))
     labels = quote(str(written.labels or f"{written.out}-labels.csv"))
     again = written.scan_again("--labels", labels)

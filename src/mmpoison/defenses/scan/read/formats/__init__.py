@@ -1,1 +1,1 @@
-"""Formats of embeddings that exist already, one file each."""
+"""Formats of precomputed embeddings, one file each."""

@@ -1,4 +1,4 @@
-"""Embeddings in NumPy files: a pair of arrays, clip-retrieval's folders, and DataComp's."""
+"""Embeddings in NumPy files: a pair of arrays, and the folders of clip-retrieval and DataComp."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ from mmpoison.defenses.scan.read.shards import EmbeddedFormat, EmbeddedSource, m
 from mmpoison.defenses.scan.read.tables import ParquetRows, choose_columns
 from mmpoison.errors import InputError
 
-# -- `npy-pair`: two `.npy` files, of captions and of images, and one Parquet file with ids and captions if
-# there is one.
+# -- `npy-pair`: two `.npy` files, of captions and of images, and optionally a Parquet file with ids and captions.
 
 
 NPY_PAIR = "npy-pair"
 ROWS_A_SHARD = 1 << 18
-"""512 MB of 512 float16 numbers on both sides, and a list of ids that takes some 20 MB."""
+"""Rows per shard: 512 MB for 512 float16 numbers on both sides, and about 20 MB of ids."""
 
 USUAL = {
     "id": ("uid", "key", "__key__", "id", "image_path"),
     "caption": ("caption", "captions", "text", "texts", "title"),
     "image_id": ("image_id",),
 }
-"""Names by which columns are recognised."""
+"""Column names that are recognised."""
 
 SIDES = {
     "text": r"(?<![a-z])(text|texts|txt|caption|captions)(?![a-z])",
     "image": r"(?<![a-z])(image|images|img)(?![a-z])",
 }
-"""The word in the name of a file or column by which its side is recognised."""
+"""Words in file and column names that identify a side."""
 
 
 def open_npy_pair(
@@ -66,7 +65,7 @@ def open_npy_pair(
         score: Column of a similarity that was computed by the same model.
 
     Raises:
-        InputError: If a file is missing or not unique, the numbers of rows differ, or a named column is missing.
+        InputError: If a file is missing or not unique, the numbers of rows differ, or a given column is missing.
     """
     arrays = {
         side: _named(place, given) if given else _usual(place, side)
@@ -105,7 +104,7 @@ def open_npy_pair(
 
 
 def side_of(names: Sequence[str], side: str) -> list[str]:
-    """Return the names that say that they are of one side, and not of the other.
+    """Return the names that identify one side and not the other.
 
     >>> side_of(["text_emb.npy", "img_emb.npy", "context.npy"], "text")
     ['text_emb.npy']
@@ -141,7 +140,7 @@ def _only_table(place: Listing) -> DataFile | None:
 
 
 def _named(place: Listing, name: str) -> DataFile:
-    """Return a file that an option names: an address, an absolute path, or one in the folder."""
+    """Return the file given by an option: an address, an absolute path, or a file in the folder."""
     if "://" in name or Path(name).is_absolute():
         return list_place(name).place
     found = place.file(name)
@@ -190,7 +189,7 @@ def open_clip_retrieval(
         score: Column of a similarity that was computed by the same model.
 
     Raises:
-        InputError: If there is no text or no image, two files have one number, or a named column is missing.
+        InputError: If there is no text or no image file, two files have the same number, or a given column is missing.
     """
     images = _numbered(place, "img_emb", "npy")
     texts = _numbered(place, "text_emb", "npy")
@@ -227,7 +226,7 @@ def open_clip_retrieval(
 
 
 def _numbered(place: Listing, folder: str, ending: str) -> dict[int, tuple[str, DataFile]]:
-    """Return the files of one kind by number, with the digits of the name."""
+    """Return the files of one kind by number, with the digits in the name."""
     found: dict[int, tuple[str, DataFile]] = {}
     for name, file in place.files(folder).items():
         if match := re.fullmatch(rf"{folder}_([0-9]{{1,12}})\.{ending}", name):
@@ -258,12 +257,12 @@ register(
 )
 
 
-# -- `datacomp`: the metadata folder of DataComp, `{stem}.parquet` with `{stem}.npz`, a shard each.
+# -- `datacomp`: DataComp's metadata folder, one shard per `{stem}.parquet` and `{stem}.npz`.
 
 
 DATACOMP = "datacomp"
 Model = Literal["l14", "b32"]
-"""The models of DataComp's embeddings, the better one first."""
+"""The models of DataComp's embeddings, better one first."""
 
 
 def open_datacomp(
@@ -286,7 +285,7 @@ def open_datacomp(
         score: Column of stored scores; by default the one of the model, where there is one.
 
     Raises:
-        InputError: If there are no such files, the model is not there, or a named column is missing.
+        InputError: If there are no such files, the model is absent, or a given column is missing.
     """
     stems = _stems(place)
     if not stems:
@@ -307,7 +306,7 @@ def open_datacomp(
 
 
 def _stems(place: Listing) -> list[str]:
-    """List the names that have an `.npz` file; one without its table is a shard that cannot be read."""
+    """List the stems of `.npz` files. A stem without a table is an unreadable shard."""
     return [file.stem for file in place.files(ending=".npz").values()]
 
 

@@ -1,6 +1,6 @@
-"""`parquet-lists`: Parquet files with two columns of lists of numbers, of captions and of images.
+"""`parquet-lists`: Parquet files with two list columns, the embeddings of captions and images.
 
-Row groups are joined into shards of at least `ROWS_A_SHARD` rows; a smaller file is one shard.
+Row groups are combined into shards of at least `ROWS_A_SHARD` rows. A smaller file is one shard.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from mmpoison.errors import InputError
 NAME = "parquet-lists"
 ROWS_A_SHARD = 1 << 16
 FOLDERS = ("", "data")
-"""Where in a folder the files lie; Hugging Face's hub has them in `data`."""
+"""Sub-folders to search for files; Hugging Face's hub uses `data`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListShard(Shard):
-    """Rows of a Parquet file that holds the embeddings itself.
+    """Rows of a Parquet file that contains the embeddings.
 
     Attributes:
-        own: The rows; the columns of embeddings are hidden in it.
+        own: The rows, without the embedding columns.
         text: Column of the captions' embeddings.
         image: Column of the images' embeddings.
     """
@@ -48,7 +48,7 @@ class ListShard(Shard):
     image: str
 
     def vectors(self) -> tuple[Array, Array]:
-        """Return the embeddings, see `Shard.vectors`; a pair without one has NaN."""
+        """Return the embeddings, see `Shard.vectors`; missing embeddings are NaN."""
         pieces = list(self.own.batches([self.text, self.image]))
         found = []
         for column in (self.text, self.image):
@@ -76,7 +76,7 @@ def open_parquet_lists(
     image_id: str | None = None,
     score: str | None = None,
 ) -> EmbeddedSource:
-    """Open Parquet files that hold the embeddings themselves.
+    """Open Parquet files that contain the embeddings.
 
     Args:
         place: A file, or a folder of `*.parquet` (or with them in its folder `data`).
@@ -135,7 +135,7 @@ def _files(place: Listing) -> list[DataFile]:
 
 
 def _spans(file: DataFile) -> Iterator[tuple[int, int]]:
-    """Yield first row and end of each shard of a file: whole row groups, as the footer has them."""
+    """Yield start and end row of each shard of a file, made of whole row groups."""
     with ParquetRows(file).opened() as opened:
         groups = [
             opened.metadata.row_group(n).num_rows for n in range(opened.metadata.num_row_groups)
@@ -151,7 +151,7 @@ def _spans(file: DataFile) -> Iterator[tuple[int, int]]:
 
 
 def _dimension(files: Sequence[ParquetRows], column: str) -> int:
-    """Return the length of the first list that is there; the type says it where lists have a fixed size."""
+    """Return the list length: from the type for fixed-size lists, otherwise from the first list."""
     import pyarrow.types as types
 
     for own in files:
@@ -176,7 +176,7 @@ def _width(batches: Sequence[Any], column: str) -> int:
 
 
 def _matrix(array: Any, size: int, where: str, first: int) -> Array:
-    """Make a matrix of an array of lists; float16 stays, other numbers become float32, a missing list is NaN."""
+    """Convert an array of lists to a matrix. float16 stays, other numbers become float32, missing lists become NaN."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -193,7 +193,7 @@ def _matrix(array: Any, size: int, where: str, first: int) -> Array:
     flat = kept.flatten()
     half = array.type.value_type == pa.float16()
     if flat.null_count or not half:
-        # a missing number is not a number
+        # missing numbers become NaN
         flat = flat.cast(pa.float32(), safe=False)
     values = np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(-1, size)
     values = values.astype(np.float16 if half else np.float32, copy=False)
@@ -205,7 +205,7 @@ def _matrix(array: Any, size: int, where: str, first: int) -> Array:
 
 
 def is_list_of_numbers(kind: Any) -> bool:
-    """Return whether an Arrow type is a list of floating-point numbers."""
+    """Check whether an Arrow type is a list of floating-point numbers."""
     import pyarrow.types as types
 
     lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
@@ -235,7 +235,7 @@ def _usual(files: Sequence[ParquetRows], side: str, given: str) -> str:
 
 def _recognise(place: Listing) -> str | None:
     files = _files(place)
-    # of a folder with arrays, the Parquet files are tables next to them
+    # in a folder with arrays, the Parquet files are their tables
     if not place.is_file and (place.files(ending=".npz") or place.files(ending=".npy")):
         return None
     for file in files:
