@@ -1,2 +1,1 @@
-"""Reads the input of a scan shard by shard: precomputed embeddings, or pairs of any format, which are embedded
-first."""
+"""Reads the input of a scan shard by shard: precomputed embeddings, or pairs, which it embeds first."""
