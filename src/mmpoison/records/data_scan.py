@@ -87,11 +87,13 @@ class Histogram(Record):
     Attributes:
         edges: One more than bins.
         own: Of the pairs.
+        dropped: Of those that are dropped.
         shuffled: Of captions with random images, on a scale of its own; empty where that says nothing.
     """
 
     edges: list[Number]
     own: list[int]
+    dropped: list[int] = []
     shuffled: list[int] = []
 
 

@@ -417,7 +417,7 @@ def _picture(root: Path, image: str) -> str | None:
 
 
 def _histogram(judged: Judged) -> dict[str, Any] | None:
-    """Return how many pairs have each score, and captions with random images where it is a distance."""
+    """Count pairs and dropped pairs by score, and captions with random images where it is a distance."""
     of, numbers = judged.judgement.scores.of, sorted(judged.judgement.read.runner.shards)
     low, high = np.inf, -np.inf
     for number in numbers:
@@ -434,11 +434,13 @@ def _histogram(judged: Judged) -> dict[str, Any] | None:
         shuffled = judged.judgement.mismatched
         low, high = min(low, shuffled.min(initial=low)), max(high, shuffled.max(initial=high))
     edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1)
-    own = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
-    for number in numbers:
-        own += np.histogram(of(number), edges)[0]
+    own, dropped = np.zeros((2, HISTOGRAM_BINS), dtype=np.int64)
+    for _, verdict in judged.judgement.verdicts():
+        own += np.histogram(verdict.score, edges)[0]
+        dropped += np.histogram(verdict.score[verdict.drop], edges)[0]
     return {
         "edges": [round(float(e), 4) for e in edges],
         "own": own.tolist(),
+        "dropped": dropped.tolist(),
         "shuffled": np.histogram(shuffled, edges)[0].tolist(),
     }
