@@ -90,7 +90,7 @@ def test_the_plot_shows_the_threshold_and_what_is_dropped(tmp_path: Path) -> Non
         '<line class="cut" x1="60.0" x2="60.0" y2="40"/>',
         '<rect class="above" x="60.0" width="40.0" height="40"/>',
         "threshold: 0.6000, dropped above",
-        "dropped: 2",
+        "2 dropped",
     ):
         assert text in page, text
     # a scan that drops whole groups has no threshold on the scores

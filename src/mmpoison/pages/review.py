@@ -275,12 +275,7 @@ def review_app(
 
     @app.get("/api/groups/{number}")
     def group(number: int) -> list[dict[str, Any]]:
-        keys = ("caption", "image")
-        return [
-            {"place": place, **{key: one[key] for key in keys}}
-            for place, one in enumerate(shown)
-            if one["goal"] == number
-        ]
+        return [{**one, "place": place} for place, one in enumerate(shown) if one["goal"] == number]
 
     @app.get("/images/{number}/{side}")
     def image(number: int, side: str) -> Response:

@@ -259,7 +259,7 @@ def _record(
         notes.append(cut.note)
     above = []
     if cut.rule != "false-alarms":
-        above = [f"pairs are dropped above this {judged.score_name}: {cut.value:.4f}"]
+        above = [f"pairs above {cut.value:.4f} ({judged.score_name}) are dropped"]
     return DataScan.of(
         {
             "source": opened.source.root,

@@ -88,7 +88,7 @@ def write_own_files(
     written = next(folder.glob("kept*"), None)  # a file with its own ending, or a folder of several
     if written is not None and pieces.manifest is not None:
         shutil.rmtree(written) if written.is_dir() else written.unlink()
-        return None, [f"no {written.name}: it would lack the manifest, which --kept DIR writes too"]
+        return None, [f"no {written.name}, which would lose the manifest: --kept DIR writes both"]
     if written is None and (folder / KEEP_FOLDER).exists():
         written = folder / KEEP_FOLDER
     return None if written is None else written.name, notes
