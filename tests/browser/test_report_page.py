@@ -81,6 +81,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     scan = {
         **{"source": SCRIPT, "format": "pairs-folder", "pairs": 9, "dropped": 1},
         **{"verdict": "cannot be decided", "summary": [SCRIPT], "method": "relevance-filter"},
+        "next_steps": ["Look at the pairs: mmpoison review scan --labels labels.csv"],
         "worst": [{**pair, "picture": thumbnail("sheep", 0)}],
         "planted": [
             {"images": 1000, "planted": 6, "found": 5},
@@ -161,7 +162,7 @@ def test_a_sweep_on_a_small_screen(
 def test_offline_and_accessible(
     files: dict[str, Path], offline_and_accessible: Callable[..., None], kind: str, scheme: str
 ) -> None:
-    offline_and_accessible(files[kind], scheme, scripts=kind != "run")
+    offline_and_accessible(files[kind], scheme, scripts=1)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,19 @@ def test_rows_sort(pages: Any, files: dict[str, Path], kind: str, column: str, l
         shown = first.all_inner_texts()
         # by number: 5 before 125 in a name, and 50 before 1,000
         assert shown[0 if least else -1].startswith(lowest)
+
+
+def test_a_command_is_copied_with_one_click(pages: Any, files: dict[str, Path]) -> None:
+    page = pages.open(permissions=["clipboard-read"])
+    for kind in ("run", "sweep", "scan"):
+        page.goto(files[kind].as_uri())
+        page.evaluate(UNFOLD)
+        command = page.locator("pre").first
+        command.get_by_role("button", name="Copy").click()
+        assert command.get_by_role("button", name="Copied").count() == 1
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == command.locator("code").inner_text()
+        assert copied.startswith("mmpoison ")
 
 
 def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:

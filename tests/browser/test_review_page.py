@@ -90,7 +90,7 @@ def test_a_review_by_keyboard(pages: Any, address: str, tmp_path: Path) -> None:
     assert page.locator("#caption").inner_text() == SCRIPT
     assert page.locator("#caption *").count() == 0
     assert page.locator("#facts").inner_text() == (
-        "Evidence against a pair 1.000, the scan drops it"
+        "Evidence against a pair: 1.000, dropped by the scan"
     )
     goal = page.locator("#goal-part")
     assert f"possible poisoning: captions about {SCRIPT}" in goal.inner_text()
@@ -146,6 +146,31 @@ def test_a_review_by_keyboard(pages: Any, address: str, tmp_path: Path) -> None:
     assert {url for url in pages.requests if not url.startswith(address)} == set()
 
 
+def test_a_group_is_a_grid_of_its_images_with_their_captions(pages: Any, address: str) -> None:
+    page = pages.open(viewport={"width": 1440, "height": 900})
+    page.goto(address)
+    group = page.locator("#group-part")
+    group.get_by_text("2 of 2 pairs of this group shown").wait_for()
+    # an image once, with its captions; a click goes to the pair
+    assert group.locator("li").count() == 1
+    second = group.get_by_role("button").nth(1)
+    second.click()
+    at(page, 2)
+    assert second.get_attribute("aria-current") == "true"
+    page.keyboard.press("d")
+    at(page, 3)
+    assert page.locator("#group-keys").is_hidden()
+    page.keyboard.press("ArrowLeft")
+    at(page, 2)
+    group.get_by_text("2 of 2 pairs of this group shown").wait_for()
+    assert group.get_by_role("button").nth(1).get_attribute("data-verdict") == "drop"
+    # the page is as wide as the window
+    box = page.locator("main").bounding_box()
+    assert box is not None
+    assert box["width"] > 1380
+    pages.forgive("404")
+
+
 def test_a_pair_and_its_verdict_are_on_the_first_screen(
     pages: Any,
     address: str,
@@ -170,8 +195,12 @@ def test_a_pair_and_its_verdict_are_on_the_first_screen(
         assert box["y"] + box["height"] <= footer["y"], part
     assert too_wide(page) == 0
     assert serious(page) == []
-    # also on a narrow screen, with a verdict
+    # also on a narrow screen, with a verdict: all buttons stay on it
     page.set_viewport_size({"width": 320, "height": 640})
+    for button in page.locator("footer button").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 640
     page.keyboard.press("d")
     at(page, 3)
     assert too_wide(page) == 0
@@ -194,7 +223,7 @@ def test_killed_and_started_again(
     assert verdicts(tmp_path)[:2] == ["drop", ""]
     page.keyboard.press("k")
     page.locator("#trouble").wait_for()
-    assert "nothing more is saved" in page.locator("#trouble").inner_text()
+    assert "new verdicts are not saved" in page.locator("#trouble").inner_text()
     # nothing is claimed that is not so
     assert "1 of 12 decided" in page.locator("#counts").inner_text()
     assert verdicts(tmp_path)[:2] == ["drop", ""]

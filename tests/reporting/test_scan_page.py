@@ -77,7 +77,27 @@ def test_what_the_scan_says_is_on_the_page(tmp_path: Path) -> None:
     # the worst shards first, and how many are left out
     assert page.index(">049<") < page.index(">048<")
     assert ">009<" not in page
-    assert f"{50 - SHARDS_SHOWN} more shards" in page
+    assert f"{SHARDS_SHOWN} of 50 shards shown" in page
+    assert "4 of 30 pairs shown" in page
+
+
+def test_the_plot_shows_the_threshold_and_what_is_dropped(tmp_path: Path) -> None:
+    counts = {"edges": [0.0, 0.5, 1.0], "own": [9, 3], "dropped": [0, 2]}
+    scan = made(histogram=counts, dropped=2, cut={"value": 0.6, "rule": "loss"})
+    page = write_scan_page(tmp_path / "scan.html", scan).read_text(encoding="utf-8")
+    for text in (
+        '<polygon class="gone" points="0,40 25.00,40.00 75.00,31.33 100,40"/>',
+        '<line class="cut" x1="60.0" x2="60.0" y2="40"/>',
+        '<rect class="above" x="60.0" width="40.0" height="40"/>',
+        "threshold: 0.6000, dropped above",
+        "2 dropped",
+    ):
+        assert text in page, text
+    # a scan that drops whole groups has no threshold on the scores
+    scan = made(histogram=counts, cut={"value": 0.6, "rule": "false-alarms"})
+    page = write_scan_page(tmp_path / "scan.html", scan).read_text(encoding="utf-8")
+    assert 'class="gone" points' in page
+    assert "threshold" not in page
 
 
 def test_the_power_of_a_scan_is_drawn_against_the_size_of_a_goal(tmp_path: Path) -> None:

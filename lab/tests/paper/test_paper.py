@@ -79,7 +79,9 @@ def test_each_is_rendered(name: str, every_run: Path, tmp_path: Path) -> None:
             assert all(len(row[at]) <= LONGEST for at in numbers), row
     for picture in page.pictures:
         assert (tmp_path / "out" / f"{picture.name}.png").read_bytes().startswith(b"\x89PNG")
-        assert b"<svg" in (tmp_path / "out" / f"{picture.name}.svg").read_bytes()[:2000]
+        drawn = (tmp_path / "out" / f"{picture.name}.svg").read_bytes()[:2000]
+        assert b"<svg" in drawn
+        assert b"prefers-color-scheme: dark" in drawn
 
 
 @pytest.mark.parametrize("name", sorted(PAPER))

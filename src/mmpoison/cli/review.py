@@ -78,7 +78,7 @@ def review(
         with live_progress() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
     with LabelFile(labels, (pair.pair for pair in pairs)) as file:
-        title = f"Suspicious pairs of {data.data or found.source}"
+        title = f"{len(pairs):,} of {found.pairs:,} pairs of {data.data or found.source}"
         app = review_app(
             pairs, file, title=title, scan=found, members=group_members(result), host=host
         )

@@ -261,7 +261,7 @@ def review_app(
             labels.refresh()
             return {
                 "title": title,
-                "file": str(labels.file),
+                "file": labels.file.name,
                 "score_name": scan.score_name,
                 "goals": [{name: getattr(group, name) for name in GROUP_FACTS} for group in groups],
                 "verdicts": verdicts(),
@@ -272,6 +272,10 @@ def review_app(
         if not 0 <= number < len(shown):
             raise HTTPException(404, "no such pair")
         return shown[number]
+
+    @app.get("/api/groups/{number}")
+    def group(number: int) -> list[dict[str, Any]]:
+        return [{**one, "place": place} for place, one in enumerate(shown) if one["goal"] == number]
 
     @app.get("/images/{number}/{side}")
     def image(number: int, side: str) -> Response:

@@ -87,11 +87,13 @@ class Histogram(Record):
     Attributes:
         edges: Bin edges, one more than bins.
         own: Counts of pairs per bin.
+        dropped: Counts of dropped pairs per bin.
         shuffled: Counts for captions with random images, on their own scale; empty if they are not informative.
     """
 
     edges: list[Number]
     own: list[int]
+    dropped: list[int] = []
     shuffled: list[int] = []
 
 

@@ -40,14 +40,24 @@ def canvas(panels: int) -> tuple[Any, list[Any]]:
     return figure, axes
 
 
+DARK = "@media (prefers-color-scheme: dark) {%s {filter: invert(.9) hue-rotate(180deg)}}"
+"""Makes the paper of an SVG dark and its ink light; colours keep their hue."""
+
+
 def save(figure: Any, target: Path) -> Path:
-    """Write a figure whole or not at all, in the format of the file's ending."""
+    """Write a figure whole or not at all, in the format of the file's ending; an SVG has a dark form."""
     from matplotlib import rc_context
 
     # the same figure is the same file: no date, no version, no random names
     metadata: dict[str, Any] = {"Date" if target.suffix == ".svg" else "Software": None}
     with atomic_file(target) as temporary, rc_context({"svg.hashsalt": "mmpoison"}):
         figure.savefig(temporary, format=target.suffix[1:], dpi=150, metadata=metadata)
+        if target.suffix == ".svg":
+            photos = any(one.get_array().ndim == 3 for axis in figure.axes for one in axis.images)
+            # what is inverted twice stays as it is
+            dark = DARK % ("svg, image" if photos else "svg")
+            text = temporary.read_text(encoding="utf-8")
+            temporary.write_text(text.replace("</style>", f"{dark}</style>", 1), encoding="utf-8")
     return target
 
 

@@ -1,4 +1,4 @@
-"""Makes the HTML page of a run, or of several: one file, no request, every string escaped; a script only sorts rows."""
+"""Makes the HTML page of a run, or of several: one file, no request, every string escaped, one script of its own."""
 
 from __future__ import annotations
 

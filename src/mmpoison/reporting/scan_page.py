@@ -17,7 +17,7 @@ SHARDS_SHOWN = 40
 
 
 def write_scan_page(target: Path, scan: DataScan) -> Path:
-    """Write the page: one file, no request, every string escaped, one script that sorts tables.
+    """Write the page: one file, no request, every string escaped, one script that sorts tables and copies commands.
 
     Images of the web are links and are not loaded: whoever poisoned the data may own their servers.
 
@@ -36,9 +36,9 @@ def write_scan_page(target: Path, scan: DataScan) -> Path:
         groups=groups,
         worst=_shown(shown.worst),
         planted=[(size, _power(size)) for size in shown.planted],
-        curves=_curves(shown.histogram) if shown.histogram else [],
+        curves=_curves(shown.histogram) if shown.histogram else {},
+        cut=_cut(shown),
         shards=worst[:SHARDS_SHOWN],
-        more_shards=max(0, len(worst) - SHARDS_SHOWN),
     )
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -68,23 +68,33 @@ def _power(size: PlantedCount) -> Series:
     return series(f"{_text.count(size.images)} images", [(0, share)], ends)[0]
 
 
-def _curves(histogram: Histogram) -> list[tuple[str, str]]:
-    """Return the name of each density and its points in a drawing of 100 by 40."""
+def _cut(scan: DataScan) -> float | None:
+    """Return the place of the cut on the plot of scores, in percent; None if no score is above it."""
+    if scan.cut is None or scan.histogram is None or scan.cut.rule == "false-alarms":
+        return None
+    low, high = scan.histogram.edges[0], scan.histogram.edges[-1]
+    return 100 * (scan.cut.value - low) / (high - low) if low < scan.cut.value < high else None
+
+
+def _curves(histogram: Histogram) -> dict[str, str]:
+    """Return the points of each density in a drawing of 100 by 40; that of dropped pairs is a part of all."""
     edges = np.asarray(histogram.edges)
     densities = {
-        name: np.asarray(counts) / (sum(counts) * np.diff(edges))
-        for counts, name in (
-            (histogram.own, "pairs"),
-            (histogram.shuffled, "captions with random images"),
+        name: np.asarray(counts) / (sum(of) * np.diff(edges))
+        for name, counts, of in (
+            ("pairs", histogram.own, histogram.own),
+            ("dropped", histogram.dropped, histogram.own),
+            ("shuffled", histogram.shuffled, histogram.shuffled),
         )
-        if counts and sum(counts)
+        if sum(counts)
     }
     x = 100 * ((edges[1:] + edges[:-1]) / 2 - edges[0]) / (edges[-1] - edges[0])
     top = max((density.max() for density in densities.values()), default=1)
-    return [
-        (
-            name,
-            " ".join(f"{at:.2f},{40 - 39 * y / top:.2f}" for at, y in zip(x, density, strict=True)),
+    # a bin that has pairs is visible, however few
+    return dict.fromkeys(("pairs", "dropped", "shuffled"), "") | {
+        name: " ".join(
+            f"{at:.2f},{40 - 39 * max(y / top, 0.01 * (y > 0)):.2f}"
+            for at, y in zip(x, density, strict=True)
         )
         for name, density in densities.items()
-    ]
+    }

@@ -59,7 +59,7 @@ def decide(client: TestClient, number: int, verdict: str, was: str = "") -> tupl
 def test_what_is_shown(client: TestClient, file: Path, squares: PairDataset) -> None:
     assert client.get("/api/review").json() == {
         "title": r"a\nb",
-        "file": str(file),
+        "file": file.name,
         "score_name": "score",
         "goals": [],
         "verdicts": ["", "", ""],
@@ -109,6 +109,10 @@ def test_one_verdict_decides_on_a_group(squares: PairDataset, tmp_path: Path) ->
         app = review_app(pairs, labels, title="t", scan=scan, members=[[*names, "more.png#0"]])
         client = TestClient(app, base_url="http://127.0.0.1")
         assert decide(client, 1, "keep")[0] == 200
+        inside = client.get("/api/groups/0").json()
+        assert [one["place"] for one in inside] == [0, 1, 2]
+        assert inside[1]["caption"] == r"caption 1\x1b[31m"
+        assert client.get("/api/groups/1").json() == []
         answer = client.post("/api/groups/0/verdict", json={"verdict": "drop"})
         assert answer.json() == {"verdicts": ["drop", "keep", "drop"], "count": 3}
         assert read_labels(file) == {

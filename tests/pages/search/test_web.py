@@ -67,7 +67,6 @@ def test_state(client: TestClient) -> None:
     assert data["parts"] == {"test": 16, "all": 56, "val": 12, "train": 28}
     assert next(iter(data["parts"])) == "test"
     assert data["goals"] == [{"original": 2, "target": 0, "image": None}]
-    assert data["poisoned"] == 15
     assert state["busy"] == []
 
 

@@ -9,12 +9,10 @@ from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mmpoison._version import __version__
 from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage
 from mmpoison.pages.local_app import LOCAL, STATIC, create_app, image_response
 from mmpoison.pages.search.collection import Collection
-from mmpoison.pages.search.embedded import DEPTH
 from mmpoison.pages.search.engine import (
     QUERY_LENGTH,
     SHOWN,
@@ -32,9 +30,6 @@ from mmpoison.pairs.table import SPLITS
 def state_answer(library: Library) -> dict[str, Any]:
     """List models, data sets and jobs with their states."""
     return {
-        "version": __version__,
-        "most_shown": SHOWN,
-        "depth": DEPTH,
         "models": _model_states(library),
         "data": [
             {
@@ -131,10 +126,8 @@ def _collection(collection: Collection | None) -> dict[str, Any]:
     return {
         "key": collection.key,
         "images": len(collection.pairs.images),
-        "pairs": len(collection.pairs),
         "parts": collection.parts,
         "classes": collection.pairs.classes,
-        "poisoned": None if collection.manifest is None else len(collection.manifest.pairs),
         "goals": [
             {
                 "original": class_code(goal.original),

@@ -1,4 +1,15 @@
-// Sorts rows by a click on the header of their table, and unfolds what a link leads to.
+// Sorts rows by a click on the header of their table, copies commands, and unfolds what a link leads to.
+for (const code of document.querySelectorAll("pre > code")) {
+  const button = document.createElement("button");
+  button.textContent = "Copy";
+  button.addEventListener("click", () => {
+    // navigator.clipboard is missing on http and in some browsers for files
+    getSelection().selectAllChildren(code);
+    button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+  code.before(button);
+}
 const number = (text) => parseFloat(text.replace(/^[<>] |,(?=\d{3})/g, ""));
 const compare = (a, b) => number(a) - number(b) || a.localeCompare(b, "en", { numeric: true });
 for (const head of document.querySelectorAll(".sortable thead th")) {

@@ -259,7 +259,7 @@ def _record(
         notes.append(cut.note)
     above = []
     if cut.rule != "false-alarms":
-        above = [f"pairs are dropped above this {judged.score_name}: {cut.value:.4f}"]
+        above = [f"pairs above {cut.value:.4f} ({judged.score_name}) are dropped"]
     return DataScan.of(
         {
             "source": opened.source.root,
@@ -417,7 +417,7 @@ def _picture(root: Path, image: str) -> str | None:
 
 
 def _histogram(judged: Judged) -> dict[str, Any] | None:
-    """Return the histogram of scores and, if they are distances, that of captions with random images."""
+    """Count pairs and dropped pairs by score and, if scores are distances, captions with random images."""
     of, numbers = judged.judgement.scores.of, sorted(judged.judgement.read.runner.shards)
     low, high = np.inf, -np.inf
     for number in numbers:
@@ -434,11 +434,13 @@ def _histogram(judged: Judged) -> dict[str, Any] | None:
         shuffled = judged.judgement.mismatched
         low, high = min(low, shuffled.min(initial=low)), max(high, shuffled.max(initial=high))
     edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1)
-    own = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
-    for number in numbers:
-        own += np.histogram(of(number), edges)[0]
+    own, dropped = np.zeros((2, HISTOGRAM_BINS), dtype=np.int64)
+    for _, verdict in judged.judgement.verdicts():
+        own += np.histogram(verdict.score, edges)[0]
+        dropped += np.histogram(verdict.score[verdict.drop], edges)[0]
     return {
         "edges": [round(float(e), 4) for e in edges],
         "own": own.tolist(),
+        "dropped": dropped.tolist(),
         "shuffled": np.histogram(shuffled, edges)[0].tolist(),
     }

@@ -10,6 +10,7 @@ let busy = false;
 let scoreName = "score";
 let goals = []; // groups of the scan
 const done = []; // what undo takes back: {place, was, verdict}
+let shownGroup = null; // the group whose pairs are shown
 const known = new Map(); // pairs that were fetched
 
 async function ask(path, body) {
@@ -32,7 +33,7 @@ function trouble(text) {
   $("trouble").hidden = text === "";
 }
 
-const LOST = "The server does not answer, so nothing more is saved. Start it again with the same command: what was saved is safe, and this page continues.";
+const LOST = "The server does not answer, so new verdicts are not saved. Run the same command again: saved verdicts are safe, and this page will reconnect.";
 
 function pairOf(number) {
   if (!known.has(number)) {
@@ -55,6 +56,10 @@ function showCounts() {
   $("counts").textContent = `${verdicts.length - open} of ${verdicts.length} decided: ${count("keep")} keep, ${count("drop")} drop, ${count("unsure")} unsure`;
   const verdict = verdicts[place] ?? "";
   $("verdict").textContent = verdict === "" ? "" : `Your verdict: ${SAYS[verdict]}`;
+  for (const one of document.querySelectorAll(".member")) {
+    one.dataset.verdict = verdicts[one.value];
+    one.ariaCurrent = String(Number(one.value) === place);
+  }
   for (const name of VERDICTS) $(name).setAttribute("aria-pressed", String(name === verdict));
   $("undo").disabled = done.length === 0;
   $("previous").disabled = place === 0;
@@ -75,16 +80,38 @@ function picture(image, caption, number, size) {
 
 function showGoal(number) {
   const goal = number === null ? undefined : goals[number];
-  $("goal-part").hidden = goal === undefined;
+  $("goal-part").hidden = $("group-keys").hidden = goal === undefined;
+  showGroup(number);
   if (goal === undefined) return;
+  $("goal-part").classList.toggle("calm", goal.grade === "as in clean data");
   $("goal-head").textContent = `Group ${number + 1} of ${goals.length}: ${goal.grade}`;
   $("goal").textContent = goal.sentence;
   $("goal-why").textContent = `Why: ${goal.why}`;
   const others = goal.other_explanations;
-  $("goal-others").textContent = others.length ? `What else could explain it: ${others.join("; ")}` : "";
+  $("goal-others").textContent = others.length ? `Other possible explanations: ${others.join("; ")}` : "";
 }
 
-function neighbour(pair) {
+async function showGroup(number) {
+  if (number === shownGroup) return;
+  shownGroup = number;
+  list("group", []);
+  if (number === null) return;
+  const { value } = await ask(`/api/groups/${number}`).catch(() => ({ value: [] }));
+  if (number !== shownGroup) return; // the page moved to another group meanwhile
+  const rows = new Map();
+  for (const pair of value) {
+    if (!rows.has(pair.image)) rows.set(pair.image, tile(pair.image));
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", className: "member", dir: "auto", textContent: pair.caption, value: pair.place });
+    button.addEventListener("click", () => show(pair.place));
+    rows.get(pair.image).append(button);
+  }
+  $("group-head").textContent = `${value.length} of ${goals[number].pairs} pairs of this group shown`;
+  list("group", [...rows.values()]);
+  showCounts();
+}
+
+function tile(number) {
   const row = document.createElement("li");
   const image = document.createElement("img");
   image.loading = "lazy";
@@ -94,14 +121,20 @@ function neighbour(pair) {
     missing.textContent = "cannot be shown";
     image.replaceWith(missing);
   });
-  picture(image, "", pair.image, "small");
+  picture(image, "", number, "small");
+  row.append(image);
+  return row;
+}
+
+function neighbour(pair) {
+  const row = tile(pair.image);
   const words = document.createElement("p");
   words.dir = "auto";
   words.textContent = pair.caption;
   const distance = document.createElement("p");
   distance.className = "soft";
   distance.textContent = `distance ${pair.distance.toFixed(3)}`;
-  row.append(image, words, distance);
+  row.append(words, distance);
   return row;
 }
 
@@ -122,8 +155,8 @@ async function show(number, said = "") {
   $("caption").textContent = pair.caption;
   $("name").textContent = pair.name;
   const facts = [];
-  facts.push(`${scoreName[0].toUpperCase()}${scoreName.slice(1)} ${pair.distance.toFixed(3)}`);
-  if (pair.kept !== null) facts.push(pair.kept ? "the scan keeps it" : "the scan drops it");
+  facts.push(`${scoreName[0].toUpperCase()}${scoreName.slice(1)}: ${pair.distance.toFixed(3)}`);
+  if (pair.kept !== null) facts.push(pair.kept ? "kept by the scan" : "dropped by the scan");
   $("facts").textContent = facts.join(", ");
   showGoal(pair.goal);
   $("no-image").hidden = true;
@@ -164,7 +197,7 @@ async function save(number, verdict, was) {
     }
     if (value.verdicts) verdicts = value.verdicts;
     if (status === 409) {
-      trouble(`Pair ${number + 1} has meanwhile been set to ${SAYS[verdicts[number]]} in another tab or by hand; nothing was changed. Press the key again to change it.`);
+      trouble(`Pair ${number + 1} was set to ${SAYS[verdicts[number]]} in another tab or by hand; nothing was changed. Press the key again to change it.`);
       showCounts();
       return false;
     }
@@ -317,6 +350,7 @@ async function start() {
   scoreName = review.score_name;
   goals = review.goals;
   $("title").textContent = review.title;
+  $("file").textContent = review.file;
   document.title = `${review.title} · mmpoison`;
   const first = verdicts.indexOf("");
   await show(first < 0 ? 0 : first);
