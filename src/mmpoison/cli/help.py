@@ -13,27 +13,6 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from mmpoison.cli.verb import declared
 
-TAKES = {
-    "DATA": "--data",
-    "DIR": "--out --data-root --run --kept --against",
-    "FILE": "--markdown --html --parquet --manifest --from-manifest",
-    "CSV": "--labels",
-    "MODEL": "--model --encoder --reference --pretrained --clean",
-    "A,B": "--models",
-    "A2B": "--goal --canary-goal",
-    "A2B,C2D": "--goals",
-    "KEY=VALUE": "--set --option --with",
-    "0-4": "--seeds",
-    "AGE": "--older-than",
-    "SIZE": "--down-to",
-    "DEVICE": "--device",
-    "ADDRESS": "--host",
-    "HOST:PORT": "--ray",
-    "NAME": "--attack --method --defense --preset --study --format --to --track --view --split --kind",
-}
-"""What options take, where their type says nothing."""
-VALUES = {option: value for value, options in TAKES.items() for option in options.split()}
-
 
 def _attacks() -> str:
     """Name the registered attacks, by kind."""
@@ -141,9 +120,8 @@ def _simplify(option: TyperOption) -> None:
     option.secondary_opts = option.secondary_opts[:1]
     # a range is a bound on nonsense; a message names it when it is left
     vars(option)["_get_number_range_help_str"] = lambda: None
-    if option.metavar is None:
-        value = _value_of(option)
-        option.metavar = VALUES.get(long[0] if long else "", value) if value else value
+    value = _value_of(option)
+    option.metavar = option.metavar or value
 
 
 def _value_of(option: TyperOption) -> str:

@@ -1,27 +1,38 @@
 """Options that several verbs share.
 
-A verb that says nothing of one of these options has its help from here:
+A verb that says nothing of one of these options has its help from here, and what it takes (in brackets):
 
 Options:
-    data: Pairs in any format, or the name of a data set.
-    out: New folder.
-    model: Name, folder or file of a model (see `mmpoison models list`).
-    changes: Parameter of the defence, or training setting, e.g. epochs=2.
-    preset: reference-release: settings of the authors' released code.
+    data (DATA): Pairs in any format, or the name of a data set.
+    out (DIR): New folder.
+    model (MODEL): Name, folder or file of a model (see `mmpoison models list`).
+    changes (KEY=VALUE): Parameter of the defence, or training setting, e.g. epochs=2.
+    preset (NAME): reference-release: settings of the authors' released code.
     as_json: Print JSON.
+    run, kept, against (DIR): ...
+    markdown, html, parquet, manifest, from_manifest (FILE): ...
+    encoder, reference, pretrained, clean (MODEL): ...
+    models (A,B): ...
+    goal, canary_goal (A2B): ...
+    goals (A2B,C2D): ...
+    seeds (0-4): ...
+    experiment (KEY=VALUE): ...
+    older_than (AGE): ...
+    down_to (SIZE): ...
+    attack, method, defense, view, split, kind (NAME): ...
 
 What is measured:
-    study: Additional measurement: queries, query-length, collateral, distribution, tsne or all; repeatable.
+    study (NAME): Additional measurement: queries, query-length, collateral, distribution, tsne or all; repeatable.
 
 Compute:
-    device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+    device (DEVICE): auto (a GPU if there is one), cpu, cuda or cuda:N.
     seed: Random seed.
-    track: Also log to tensorboard, mlflow or wandb; repeatable.
+    track (NAME): Also log to tensorboard, mlflow or wandb; repeatable.
     fresh: Start from the beginning instead of resuming a stopped training.
     workers: Number of processes, each with one run at a time (default: one per GPU, or per core).
     threads: Number of threads of each worker.
     retries: Number of retries after a crash or a machine error.
-    ray: Address of a Ray cluster: HOST:PORT, auto or local.
+    ray (ADDRESS): Address of a Ray cluster: HOST:PORT, auto or local.
 
 Output:
     shown: Output format.
@@ -31,17 +42,17 @@ Output:
 
 Page:
     port: Port of the page; 0 chooses a free one.
-    host: Address to listen on; anyone who can reach it can see the page.
+    host (ADDRESS): Address to listen on; anyone who can reach it can see the page.
     open_it: Open the page in the browser.
 
 Labels:
-    labels: CSV with the columns image,label or image,label,split.
+    labels (CSV): CSV with the columns image,label or image,label,split.
     keywords: Label images by words in their captions; repeatable.
 
 How the data are read:
-    format: Format of the data, if not recognised (see `data list`).
-    data_root: Folder of a named data set, or of the images of a table.
-    option: Option of the data set or format, e.g. caption=text; repeatable.
+    format (NAME): Format of the data, if not recognised (see `data list`).
+    data_root (DIR): Folder of a named data set, or of the images of a table.
+    option (KEY=VALUE): Option of the data set or format, e.g. caption=text; repeatable.
 """
 
 from __future__ import annotations

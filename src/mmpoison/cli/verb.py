@@ -80,13 +80,17 @@ def declared(command: F) -> F:
     places = (
         said,
         described_options(_docstring(options))[1],
-        {name: (FIRST_GROUP, help) for name, (group, help) in of_python.items() if group == "Args"},
+        {
+            name: (FIRST_GROUP, help, "")
+            for name, (group, help, _) in of_python.items()
+            if group == "Args"
+        },
     )
     data = next((name for name, one in every.items() if _is_data(one.annotation)), None)
     if data is not None:
         reading = _parameters(options.named_data)
         every |= {name: reading[name] for name in options.READING}
-    groups = [FIRST_GROUP, *(group for place in places for group, _ in place.values())]
+    groups = [FIRST_GROUP, *(group for place in places for group, _, _ in place.values())]
     ranks = dict.fromkeys(every, 0)
     for name, one in every.items():
         if one.annotation is typer.Context:
@@ -97,14 +101,15 @@ def declared(command: F) -> F:
             # a value comes first as it is written
             named = described.partition(" ")[0].endswith(":")
             help_of = f"{described if named else capitalized(described)}."
-            found.insert(int(name in said), (FIRST_GROUP, help_of))
+            found.insert(int(name in said), (FIRST_GROUP, help_of, ""))
             given = None
         info = copy(given) or typer.Option(*_flag(one))
         if found:
             group = found[0][0]
             ranks[name] = groups.index(group)
             info.rich_help_panel = None if group == FIRST_GROUP else group
-            info.help = next((help for _, help in found if help), None)
+            info.help = next((help for _, help, _ in found if help), None)
+            info.metavar = info.metavar or next((takes for _, _, takes in found if takes), None)
         elif not info.hidden and any(places):
             raise LookupError(f"{command.__name__}: nothing says what {name} is")
         every[name] = one.replace(annotation=Annotated[str if name == data else kind, info])
@@ -237,21 +242,23 @@ def _flag(parameter: inspect.Parameter) -> list[str]:
     return [f"--{parameter.name.replace('_', '-')}"] if parameter.default is False else []
 
 
-def described_options(docstring: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Split a docstring of Google's style into its text, and group and help of each option that it describes.
+def described_options(docstring: str) -> tuple[str, dict[str, tuple[str, str, str]]]:
+    """Split a docstring of Google's style into its text, and group, help and value of each option that it describes.
 
-    The help `...` is that of the shared options, or of the Python function.
+    The help `...` is that of the shared options, or of the Python function; so is the value of one that names none.
 
-    >>> described_options("Scan.\\n\\nCompute:\\n    seed: A number.\\n        Of all.\\n    device, ray: ...")
-    ('Scan.', {'seed': ('Compute', 'A number. Of all.'), 'device': ('Compute', ''), 'ray': ('Compute', '')})
+    >>> described_options("Scan.\\n\\nCompute:\\n    seed: A number.\\n        Of all.\\n    goal (A2B): ...")
+    ('Scan.', {'seed': ('Compute', 'A number. Of all.', ''), 'goal': ('Compute', '', 'A2B')})
     """
     parsed = _GOOGLE.parse(docstring)
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[str, str, str]] = {}
     for entry in parsed.meta:
         if len(entry.args) < 2:
             continue  # what is returned
         said = "" if entry.description == "..." else " ".join((entry.description or "").split())
-        for name in entry.args[1].split(", "):
+        names, _, takes = entry.args[1].partition(" (")
+        group = SHOWN_AS.get(entry.args[0], entry.args[0])
+        for name in names.split(", "):
             # the first counts: arguments come before what is raised
-            found.setdefault(name.lstrip("*"), (SHOWN_AS.get(entry.args[0], entry.args[0]), said))
+            found.setdefault(name.lstrip("*"), (group, said, takes.removesuffix(")")))
     return (parsed.description or "").rstrip(), found
