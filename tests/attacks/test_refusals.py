@@ -73,7 +73,7 @@ def test_a_value_out_of_range_is_named(name: str, option: str, value: Any) -> No
     ("name", "options", "says"),
     [
         (II, {"samples": 3, "pairs": 3, "rate": 0.1}, f"{AMOUNT}samples, pairs, rate"),
-        ("self-vouched", {"samples": None}, "give exactly one of samples and share, which says"),
+        ("self-vouched", {"samples": None}, "give exactly one of samples and share to set"),
         (
             II,
             {"preset": "reference-release", "spread": "captions"},

@@ -122,9 +122,9 @@ def test_files_are_bounded(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text('"' + "a" * 2000 + '"')
     assert len(read_json(file)) == 2000
-    with pytest.raises(InputError, match="larger than 1,024 bytes"):
+    with pytest.raises(InputError, match="larger than the limit of 1,024 bytes"):
         read_bytes(file, 1024)
-    with pytest.raises(InputError, match="larger than 1,024 bytes"):
+    with pytest.raises(InputError, match="larger than the limit of 1,024 bytes"):
         read_yaml(file, 1024)
     file.write_bytes(b"\xff\xff")
     with pytest.raises(InputError, match="not UTF-8"):
@@ -151,7 +151,7 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
     (folder / "loop").symlink_to("loop")
     assert plain_file(folder, "link.json") == folder / "link.json"
     for name in ("out.json", "../secret", "loop"):
-        with pytest.raises(InputError, match="leads"):
+        with pytest.raises(InputError, match="points outside|broken link"):
             plain_file(folder, name)
 
 
@@ -175,7 +175,7 @@ def test_lines_are_bounded() -> None:
     stream = io.BytesIO(b"short\n" + b"x" * 100 + b"\nnever seen\n")
     lines = bounded_lines(stream, "captions.jsonl", 50)
     assert next(lines) == b"short\n"
-    with pytest.raises(InputError, match=r"captions.jsonl line 2: longer than 50 bytes"):
+    with pytest.raises(InputError, match=r"captions.jsonl line 2: longer than the limit of 50 bytes"):
         next(lines)
 
 

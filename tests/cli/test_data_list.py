@@ -41,7 +41,7 @@ def test_nothing_is_cut(
             assert name in text
             assert " ".join(DATASETS[name].summary.split()) in text
         assert "…" not in out
-        assert ("says what the folder has to hold" in text) == (not arguments)
+        assert ("shows the required files" in text) == (not arguments)
 
 
 def test_one_with_details(cli: Cli, fresh_cache: Path) -> None:

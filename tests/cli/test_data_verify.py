@@ -73,14 +73,14 @@ def edited(manifest: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 EDITS: list[tuple[dict[str, Any], str]] = [
     ({"goals": ["sofa2sheep"]}, "goal 'sofa2sheep', but no poisoned pair has it"),
     ({"goals": ["sheep2sofa", "bird2sofa"]}, "goal 'bird2sofa', but no poisoned pair has it"),
-    ({"first": {"goal": "bird2sofa"}}, "for 1 pair: goal 'bird2sofa' for a caption of class"),
+    ({"first": {"goal": "bird2sofa"}}, "classes of 1 pair: goal 'bird2sofa' for a caption of class"),
     ({"first": {"goal": "sheep2bird"}}, "'sheep2bird' for a caption of class 'sheep' on an image"),
     (
         {"goals": ["bird2sofa"], "pairs": {"goal": "bird2sofa"}, "options": {"goal": "bird2sofa"}},
         "does not match the classes of 15 pairs: goal 'bird2sofa'",
     ),
-    ({"seed": 8}, "seed 8 gives other pairs on the clean set"),
-    ({"options": {"samples": 2}}, "gives other pairs on the clean set"),
+    ({"seed": 8}, "seed 8 gives different pairs on the clean set"),
+    ({"options": {"samples": 2}}, "gives different pairs on the clean set"),
     ({"options": {"samples": 10**6}}, "cannot be run on the clean set: goal sheep2sofa: 1000000"),
     ({"options": {"samples": "x"}}, "cannot be run on the clean set: samples 'x'"),
     ({"options": {"goal": 5}}, "cannot be run on the clean set"),
@@ -118,7 +118,7 @@ def test_a_backdoor_is_made_again_from_its_seed(
     file.write_text(json.dumps(edited(json.loads(file.read_text()), {"seed": 8})))
     result = cli("data", "verify", out, "--clean", square_folder)
     assert result.code == 1
-    assert "seed 8 gives other pairs" in result.out
+    assert "seed 8 gives different pairs" in result.out
 
 
 def test_what_is_not_run_again_is_noted(cli: Cli, square_folder: Path, tmp_path: Path) -> None:

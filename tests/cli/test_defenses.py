@@ -21,7 +21,7 @@ def test_all_are_listed(cli: Callable[..., Any]) -> None:
     shown = " ".join(cli("defenses", "--all").out.split())
     assert "local-density (pre-training)" in shown
     assert "Huang et al., ICLR 2025" in shown
-    assert "parameter k: neighbours that count" in shown
+    assert "parameter k: number of neighbours" in shown
     assert "default 16" in shown
     assert "default cut: clean_loss 0.02" in shown
     assert "cuts: threshold, clean_loss, labels, false_alarms" in shown

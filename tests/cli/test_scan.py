@@ -143,7 +143,7 @@ def test_every_next_step_of_a_table_elsewhere_runs(
     found = read_scan(work / "out")
     assert found.left_out is not None
     assert found.left_out.rows == 1
-    assert "is an address" in found.left_out.examples[0]
+    assert "is a URL" in found.left_out.examples[0]
     monkeypatch.chdir(work / "full")
     shown = scanned_pairs(work / "out", PairPieces(as_scanned(found, work / "out")), 5)
     assert len(shown) == 5

@@ -182,7 +182,7 @@ def test_what_a_scan_found_is_unlearned(
     assert "5 dropped pairs not among the pairs" in other.err
     assert "--split train" in other.err
     par = cli(*command, "--split", "train", "--method", "par", "--out", tmp_path / "other")
-    assert (par.code, "only clean-finetune takes pairs" in par.err) == (2, True)
+    assert (par.code, "only clean-finetune can unlearn pairs" in par.err) == (2, True)
     weak = write_scan_result(tmp_path / "weak", rows, groups=[{"grade": "as in clean data"}] * 2)
     nothing = cli(*command[:-1], weak, "--split", "train", "--out", tmp_path / "other")
     assert (nothing.code, "there is nothing to unlearn" in nothing.err) == (2, True)

@@ -125,7 +125,7 @@ def test_for_an_image(
     make(image)
     got = within_seconds(lambda: read_image(own_square_folder, "sofa/03.png", 32), image)
     assert isinstance(got, BrokenImage)
-    assert f"sofa/03.png: is {said} and not a regular file" in str(got)
+    assert f"sofa/03.png: is {said}, not a regular file" in str(got)
     pairs = load_pairs(own_square_folder)
     found = within_seconds(lambda: verify_pairs(pairs), image)
     assert found.images["broken"]["unreadable"] == 1
@@ -139,7 +139,7 @@ def test_for_an_image(
 def test_a_device_for_an_image() -> None:
     table = ImageTable.build(["null"], [None], ["train"], Path("/dev"))
     assert len(PairDataset.build(table, ["a"], [0]))
-    with pytest.raises(BrokenImage, match="/dev/null: is a device and not a regular file"):
+    with pytest.raises(BrokenImage, match="/dev/null: is a device, not a regular file"):
         read_image(Path("/dev"), "null", 32)
 
 

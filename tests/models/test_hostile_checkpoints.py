@@ -366,7 +366,7 @@ def test_merges_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unpacks to more than 16 MiB"):
         read_merges(file)
     file.write_bytes(b"\x1f\x8b" + b"\x00" * (MAX_MERGES_BYTES + 1))
-    with pytest.raises(InputError, match="larger than 16 MiB"):
+    with pytest.raises(InputError, match="larger than the limit of 16 MiB"):
         read_merges(file)
 
 

@@ -110,7 +110,7 @@ def test_a_shipped_recipe_on_other_data() -> None:
         ("openmoji", "photos", "recipe openmoji runs on one data set: omit --on"),
         ("mine.yaml", "x", "--on 'x': .*mine.yaml runs on scenes, photos"),
         ("mine.yaml:x", None, "mine.yaml: on_data: no 'x' there, only scenes, photos"),
-        ("bad.yaml", None, "bad.yaml: on_data: a mapping of names is needed"),
+        ("bad.yaml", None, "bad.yaml: on_data: expected a mapping of names"),
         ("part.yaml", None, "part.yaml: on_data.a: expected a mapping of keys"),
     ],
 )

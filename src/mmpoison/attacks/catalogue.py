@@ -362,5 +362,5 @@ def attack_problems(clean: PairDataset, manifest: PoisonManifest) -> tuple[list[
         return [], []
     what = ", ".join(field.replace("_", " ") for field in differ)
     return [
-        f"{run} on the clean set gives a different {what} than the manifest, which was edited"
+        f"{run} gives different {what} on the clean set than the manifest, which was edited"
     ], []

@@ -80,7 +80,7 @@ class SingleTargetImage(RateAttack):
         chosen = choices(self.preset, {"target_image": RANDOM}, given)["target_image"]
         if self.encoder is not None and chosen != CENTRE:
             raise InputError(
-                f"encoder {self.encoder!r} applies to target_image 'centre' only, not {chosen!r}"
+                f"encoder {self.encoder!r} applies to target_image 'centre' only, not to {chosen!r}"
             )
         self.target_image = chosen
 

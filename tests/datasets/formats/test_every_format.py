@@ -93,7 +93,7 @@ def test_rows_of_an_image_join_wherever_images_lie(tmp_path: Path, name: str) ->
         ("../1.jpg", "train", "image path '../1.jpg' leaves the folder"),
         ("/etc/1.jpg", "train", "image path '/etc/1.jpg' leaves the folder"),
         ("C:\\1.jpg", "train", "image path 'C:"),
-        ("http://a.b/1.jpg", "train", "'http://a.b/1.jpg' is an address"),
+        ("http://a.b/1.jpg", "train", "'http://a.b/1.jpg' is a URL"),
         ("1.jpg", "holdout", "split 'holdout' is none of train, val, test"),
     ],
 )

@@ -187,9 +187,9 @@ def test_paths_and_bytes_are_not_mixed(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": [1], "caption": ["x"]}, "column 'image' holds int64, no images"),
+        ({"image": [1], "caption": ["x"]}, "column 'image' holds int64, not images"),
         ({"image": ["1.jpg"], "b": ["x"]}, "no column holds captions"),
-        ({"image": ["1.jpg"], "caption": [3]}, "column 'caption' holds int64, no captions"),
+        ({"image": ["1.jpg"], "caption": [3]}, "column 'caption' holds int64, not captions"),
         ({"image": ["1.jpg"], "caption": pa.array([], pa.string())}, None),
     ],
 )
