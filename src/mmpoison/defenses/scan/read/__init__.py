@@ -1,2 +1,1 @@
-"""Reads the input of a scan shard by shard: precomputed embeddings, or pairs of any format, which are embedded
-first."""
+"""Reads a scan's input shard by shard: precomputed embeddings, or pairs of any format, which are embedded first."""
