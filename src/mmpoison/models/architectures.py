@@ -1,4 +1,4 @@
-"""The architectures of open_clip, and which of them fits a file of weights."""
+"""open_clip's architectures, and how to identify the one of a weights file."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _OUTLINE = {
     "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "layers": 12},
 }
-"""The options of a CLIP architecture that the shapes of its weights show, with open_clip's defaults."""
+"""The options of a CLIP architecture that its weight shapes reveal, with open_clip's defaults."""
 
 
 def outline_of_config(model_cfg: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the part of a config that the shapes of weights show: not its activation, not its heads.
+    """Return the part of a config that weight shapes reveal: all but activation and heads.
 
     Returns:
-        `embed_dim` and the options of `_OUTLINE`; None where a tower comes from timm or Hugging Face.
+        `embed_dim` and the options of `_OUTLINE`; None if a tower comes from timm or Hugging Face.
     """
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     if vision.get("timm_model_name") or text.get("hf_model_name") or "multimodal_cfg" in model_cfg:
@@ -104,7 +104,7 @@ def outline_of_weights(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def architectures_like(outline: Mapping[str, Any] | None) -> list[str]:
-    """List the architectures with a given outline; GELU and QuickGELU variants count as the same."""
+    """List the architectures with a given outline. GELU and QuickGELU variants count as the same."""
     if outline is None:
         return []
     return [name for name, cfg in architectures().items() if outline_of_config(cfg) == outline]
@@ -129,7 +129,7 @@ NAMES = {True: "QuickGELU", False: "GELU"}
 
 
 def uses_quick_gelu(model_cfg: Mapping[str, Any]) -> bool:
-    """Return whether a model config uses QuickGELU."""
+    """Check whether a model config uses QuickGELU."""
     return bool(model_cfg.get("quick_gelu", False))
 
 
@@ -143,7 +143,7 @@ def activation_name(model_cfg: Mapping[str, Any]) -> str:
 
 
 def sibling(architecture: str) -> str | None:
-    """Return the same architecture with the other activation, or None where there is none."""
+    """Return the same architecture with the other activation, or None if there is none."""
     other = (
         architecture.removesuffix(QUICK_GELU_SUFFIX)
         if architecture.endswith(QUICK_GELU_SUFFIX)
@@ -159,10 +159,10 @@ def sibling(architecture: str) -> str | None:
 def check_activation(
     architecture: str, quick_gelu: bool, trained_with: bool | None, where: str
 ) -> None:
-    """Refuse an activation that is not the one the weights were trained with.
+    """Refuse an activation that differs from the one used in training.
 
     Args:
-        architecture: What the model is built as.
+        architecture: The architecture to build.
         quick_gelu: Whether it computes with QuickGELU.
         trained_with: Whether the weights were trained with QuickGELU; None if it is unknown.
         where: The weights, for the message.
@@ -189,7 +189,7 @@ def check_activation(
 
 
 def tag_activation(architecture: str, tag: Mapping[str, Any]) -> bool | None:
-    """Return what open_clip's table of pre-trained weights says of the activation, or None.
+    """Return the activation in open_clip's table of pre-trained weights, or None.
 
     The table marks QuickGELU only on the tags of architectures that exist with both activations.
     """
@@ -197,9 +197,9 @@ def tag_activation(architecture: str, tag: Mapping[str, Any]) -> bool | None:
 
 
 def published_activation(path: Path) -> bool | None:
-    """Return whether published weights were trained with QuickGELU; None if it is unknown.
+    """Check whether published weights were trained with QuickGELU; None if unknown.
 
-    Their files are recognised by the repository of the Hugging Face cache that they are in.
+    Files are recognised by their repository in the Hugging Face cache.
     """
     from open_clip import pretrained
 

@@ -77,13 +77,13 @@ def load_file(file: Path, architecture: str | None = None) -> DualEncoder:
 
     Args:
         file: The weights.
-        architecture: What they are loaded into; by default what the file or its folder says.
+        architecture: The architecture; by default as identified from the file or its folder.
 
     Raises:
         InputError: If the architecture or the activation cannot be identified (the message says how to name them), the
             weights are of another architecture or were trained with another activation, or they are broken.
     """
-    # refuses an unknown name before a large file is read
+    # refuse an unknown name before reading a large file
     cfg = architecture_config(architecture) if architecture else None
     weights = read_weights(file)
     tensors = weights.tensors
@@ -134,7 +134,7 @@ def _identified(weights: Weights, file: Path) -> tuple[dict[str, Any], str | Non
 
 
 def trained_with(weights: Weights, file: Path) -> bool | None:
-    """Return whether weights were trained with QuickGELU; None if the file and its folder do not say."""
+    """Check whether weights were trained with QuickGELU; None if file and folder do not tell."""
     if weights.openai:
         return True
     configs = [weights.config]
@@ -143,7 +143,7 @@ def trained_with(weights: Weights, file: Path) -> bool | None:
     for config in configs:
         if isinstance(config, Mapping) and isinstance(config.get("model_cfg"), Mapping):
             cfg = config["model_cfg"]
-            # the config in the folder may be that of another model
+            # the config in the folder may belong to another model
             if config is weights.config or _same_shapes(cfg, weights):
                 return uses_quick_gelu(cfg)
     return published_activation(file)
@@ -176,7 +176,7 @@ def _config(
 
 
 def _preprocessing_of(architecture: str) -> Mapping[str, Any]:
-    """Return the preprocessing of an architecture's published weights if all of them agree; else nothing."""
+    """Return the preprocessing of an architecture's published weights if all agree, otherwise nothing."""
     from open_clip import pretrained
 
     keys = ("mean", "std", "interpolation", "resize_mode")
