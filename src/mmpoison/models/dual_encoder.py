@@ -217,8 +217,7 @@ class DualEncoder:
         return torch.as_tensor(encoded[0] if isinstance(encoded, tuple) else encoded)
 
     def image_before_head(self, inputs: Tensor) -> Tensor:
-        """Compute the input of the image projection, shape `(n, f)`, for cacheable features; otherwise as
-        `image_trunk`.
+        """Compute the image projection's input, shape `(n, f)`, for features to cache; else as `image_trunk`.
 
         A ResNet projects inside its attention pooling; this function pools without the projection. `image_trunk`
         follows open_clip, which is faster if nothing is cached.
