@@ -1,4 +1,4 @@
-"""Sources of pairs, one file each, and the table they all become."""
+"""Sources of pairs, one file each, and the table that they all return."""
 
 from mmpoison.datasets.catalogue import (
     DATASETS,

@@ -1,4 +1,4 @@
-"""The contract that every data set and format keeps, the registry that finds them, and the recognition of a folder."""
+"""The interface of data sets and formats, their registry, and format recognition."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from mmpoison.pairs.folder import is_poisoned, pieces_of, table_of
 from mmpoison.pairs.table import PairDataset, TableStates
 
 LOOKED_INTO = 100
-"""At most so many folders are examined for data sets that lie next to each other."""
+"""Most folders examined for adjacent data sets."""
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A named data set, or a format in which people hold their own pairs.
+    """A named data set, or a file format for pairs.
 
     Attributes:
-        name: Registered name; `--format` takes it too.
-        summary: One line: what it holds.
-        where_from: Where a user gets it.
-        terms: On what terms its images and captions may be used; empty for a format.
-        load: `load(root, seed, **options)` gives the pairs; `root` is the user's folder or file, None for data made
-            here.
-        build: `build(out, seed, progress, **options)` makes or downloads it, or None where the user must bring it.
-        needs_root: Whether the user must bring a folder.
-        attribution: What must be shown with its pictures, or None.
-        options: Names of the options of `load`; by default those that its signature has (`option_kinds`).
-        recognise: Gives the evidence (the name of a file) that a folder or file is of this kind, or None.
-        priority: The highest are asked first, and two of one priority are ambiguous: 3 for the project's own folder, 2
-            for a format with a file of its own, 1 for a single table that could be anyone's, 0 for bare images.
-        home: Where below `$MMPOISON_DATA` it lies, if not under its own name (`coco` for sets derived from it).
-        parts: Names of the data sets that it is made of, where it is none of its own.
-        stream: `stream(root, images, **options)` gives tables of about so many images, one after the other, with flat
-            memory; None where the whole table is read first.
-        prefix: Beginning of an address by which a set is loaded from elsewhere (`hf:`), empty for none.
-        download: What `build` downloads, in one line; empty where it makes the data here.
-        load_address: `load_address(address, **options)` loads it; the address comes without the prefix.
-        sort_rows: `sort_rows(root, out, verdicts, **options)` writes the user's own files again without the rows that
-            go, and yields those that go (`mmpoison.datasets.own_rows`); None for a format without rows of a user's.
-        classes: Between which goals are possible, where that is known without reading the data.
+        name: Registered name, also accepted by `--format`.
+        summary: One line: its content.
+        where_from: Where to get it.
+        terms: Terms of use of its images and captions; empty for a format.
+        load: `load(root, seed, **options)` returns the pairs. `root` is the user's folder or file, or None for
+            generated data.
+        build: `build(out, seed, progress, **options)` generates or downloads it; None if the user must provide it.
+        needs_root: Whether the user must provide a folder.
+        attribution: Attribution to show with its images, or None.
+        options: Names of the options of `load`; by default those in its signature (`option_kinds`).
+        recognise: Returns the evidence (a file name) that a folder or file has this format, or None.
+        priority: Higher priorities are tried first; two matches of equal priority are ambiguous. 3 for the project's
+            own folder, 2 for formats with a distinctive file, 1 for single tables of any origin, 0 for bare images.
+        home: Folder below `$MMPOISON_DATA`, if it differs from the name (`coco` for sets derived from it).
+        parts: Names of the data sets that it consists of, if it is a combination.
+        stream: `stream(root, images, **options)` yields tables of about `images` images in constant memory; None if the
+            whole table must be read first.
+        prefix: Address prefix for loading a remote set (`hf:`); empty for none.
+        download: What `build` downloads, in one line; empty if it generates the data.
+        load_address: `load_address(address, **options)` loads a remote set; the address has no prefix.
+        sort_rows: `sort_rows(root, out, verdicts, **options)` rewrites the user's files without the dropped rows, and
+            yields the dropped rows (`mmpoison.datasets.own_rows`); None for formats without user rows.
+        classes: Classes that goals can use, if known without reading the data.
     """
 
     name: str
@@ -92,7 +92,7 @@ DATASETS: Registry[DataSource] = Registry(
 )
 
 DATA_VARIABLE = "MMPOISON_DATA"
-"""The environment variable that names a folder in which data sets lie under their registered names."""
+"""Environment variable for a folder that contains data sets under their registered names."""
 
 
 def load_dataset(
@@ -217,14 +217,14 @@ class PathData:
         *,
         switched_on: Sequence[str] = (),
     ) -> PathData:
-        """Find the format of a path and check the options.
+        """Find the format of a path, and check the options.
 
         Args:
             path: A folder or file.
             format: Registered name of the format, where it cannot be recognised.
             images: Folder that relative image paths start from.
             options: Options of the format, as text or as values.
-            switched_on: Options that are on if the format has them and `options` do not say otherwise.
+            switched_on: Options to switch on if the format has them and `options` do not set them.
 
         Raises:
             InputError: If there is nothing at the path, no format or several recognise it, or an option is wrong.
@@ -240,12 +240,12 @@ class PathData:
 
     @property
     def poisoned(self) -> bool:
-        """Whether a manifest lies in the folder, or next to the file."""
+        """Whether there is a manifest in the folder or next to the file."""
         place = self.place
         return place is not None and is_poisoned(place if place.is_dir() else place.parent)
 
     def load(self, seed: int = 0, *, warn: bool = True) -> PairDataset:
-        """Load the pairs as one table, warn of what was left out, and refuse files that change meanwhile."""
+        """Load the pairs as one table, warn about left-out entries, and refuse files that change meanwhile."""
         source, place = self.source, self.place
         if place is not None and not place.exists():
             raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
@@ -256,7 +256,7 @@ class PathData:
         return _warned(loaded, place) if warn else loaded
 
     def pieces(self, images_at_once: int) -> Iterator[PairDataset]:
-        """Yield tables of about so many images; a format that can only be read whole is cut into them."""
+        """Yield tables of about a given number of images. Formats that can only be read whole are split afterwards."""
         if self.source.stream is not None and self.place is not None:
             tables = TableStates.of(self.place)
             with tables.read():
@@ -266,7 +266,7 @@ class PathData:
         pairs = self.load()
         for start in range(0, len(pairs.images), images_at_once):
             piece = pairs.piece(np.arange(start, min(start + images_at_once, len(pairs.images))))
-            # what was left out of the whole is reported once
+            # report once what was left out of the whole
             yield piece if start == 0 else replace(piece, problems=())
 
 
@@ -274,7 +274,7 @@ def recognise(path: Path) -> DataSource:
     """Recognise the format of a folder or file by its files.
 
     Raises:
-        InputError: If there is nothing there, no format fits, or several fit equally well.
+        InputError: If the path does not exist, no format matches, or several match equally well.
     """
     if not path.exists():
         raise InputError(f"{path}: no such folder or file")
@@ -299,7 +299,7 @@ def recognise(path: Path) -> DataSource:
 
 
 def _refuse_several(path: Path) -> None:
-    """Refuse a folder in which data sets lie side by side: bare images below it are no classes of one set."""
+    """Refuse a folder of several data sets, whose sub-folders of images are not classes of one set."""
     if not path.is_dir():
         return
     inside = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
@@ -319,10 +319,10 @@ def _refuse_several(path: Path) -> None:
 
 
 def image_folder(source: DataSource, folder: str | Path) -> Path:
-    """Return the folder that relative paths of a format start from.
+    """Return the base folder of a format's relative paths.
 
     Raises:
-        InputError: If it has no such paths, or there is no such folder.
+        InputError: If the format has no such paths, or the folder does not exist.
     """
     if "images" not in source.options:
         raise InputError(f"{folder}: {source.name} knows the place of its images: omit this folder")
@@ -332,7 +332,7 @@ def image_folder(source: DataSource, folder: str | Path) -> Path:
 
 
 def source_of_address(name: str) -> DataSource | None:
-    """Return the source that loads an address such as `hf:org/name`; None for other text."""
+    """Return the source for an address such as `hf:org/name`, or None for other text."""
     sources = DATASETS.values()
     return next((s for s in sources if s.prefix and name.startswith(s.prefix)), None)
 
@@ -345,12 +345,12 @@ def register(source: DataSource) -> DataSource:
 def register_format(
     open_rows: Callable[..., PairRows], *, streams: bool = True, **described: Any
 ) -> None:
-    """Register a format by a function that opens its rows; load and stream take the same options.
+    """Register a format by a function that opens its rows. Loading and streaming take the same options.
 
     Args:
         open_rows: `open_rows(root, **options)`.
-        streams: Whether it can be read in pieces, because the rows of an image stand together.
-        **described: As for `DataSource`.
+        streams: Whether it can be read in pieces, because the rows of an image are adjacent.
+        **described: Fields of `DataSource`.
     """
 
     @functools.wraps(open_rows)
@@ -369,13 +369,13 @@ def derived(
     seed_option: str,
     without: Sequence[str] = (),
 ) -> Callable[..., PairDataset]:
-    """Make a loader that changes the result of another one and takes the same options.
+    """Create a loader that transforms another loader's result and takes the same options.
 
     Args:
         load: The loader of a `DataSource`.
-        change: Gives the new set for a set and the seed of its choices.
-        seed_option: The option whose value is that seed; the new loader has it in any case.
-        without: Options that the new loader does not take.
+        change: Returns the new set, given a set and a seed.
+        seed_option: The option whose value is that seed, which the new loader always has.
+        without: Options that the new loader lacks.
     """
     own = inspect.signature(load)
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -396,9 +396,9 @@ def derived(
 
 
 def find_root(source: DataSource) -> Path | None:
-    """Find a named data set on this machine: `$MMPOISON_DATA/NAME` or its own folder there, or None.
+    """Find a named data set on this machine: `$MMPOISON_DATA/NAME` or its home folder there, or None.
 
-    `pascal_sentences` will do for `pascal-sentences`.
+    `pascal_sentences` is accepted for `pascal-sentences`.
     """
     base = os.environ.get(DATA_VARIABLE)
     if not base or not source.needs_root:
@@ -409,7 +409,7 @@ def find_root(source: DataSource) -> Path | None:
 
 
 def _is_saved_copy(source: DataSource, place: Path) -> bool:
-    """Return whether a folder is a pairs folder that `save_pairs` made of a published data set."""
+    """Check whether a folder is a pairs folder that `save_pairs` wrote from a published data set."""
     own = DATASETS["pairs-folder"].recognise
     if source.recognise is None or not source.terms or own is None:
         return False
@@ -430,21 +430,21 @@ def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
 
 
 def fitted_options(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the options of a data set or format, as text or as values, to the types that it takes.
+    """Convert options of a data set or format, given as text or values, to their types.
 
     Raises:
-        InputError: If it has no such option, or a value is not allowed.
+        InputError: If an option does not exist or a value is invalid.
     """
     what = "format" if source.recognise is not None and not source.terms else "data set"
     return fit_options(options, source.load, f"{what} {source.name!r}", source.options)
 
 
-# -- A data set as a user names it: a path or a name, and how it is read.
+# -- A data set as given by a user: a path or name, and how to read it.
 
 
 @dataclass(frozen=True)
 class NamedData:
-    """A data set by its name or path, and how it is read; every function that takes a data set takes it.
+    """A data set by name or path, and how to read it. Every function that takes a data set accepts it.
 
     Attributes:
         data: A path of any known format, the name of a data set, or `hf:ORG/NAME`. A path that exists is a path, also
@@ -463,7 +463,7 @@ class NamedData:
         return self.data
 
     def words(self) -> list[str]:
-        """Return the arguments by which a command reads the same data.
+        """Return the arguments with which a command reads the same data.
 
         >>> NamedData("a.csv", Path("photos"), options={"caption": "text"}).words()
         ['--data', 'a.csv', '--data-root', 'photos', '--option', 'caption=text']

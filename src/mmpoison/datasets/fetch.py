@@ -1,4 +1,4 @@
-"""Downloads and builds data sets: bounded downloads with pooch, zip files that are not trusted, whole folders."""
+"""Downloads and builds data sets: bounded downloads with pooch, untrusted zip files, atomic folders."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from mmpoison.errors import InputError
 from mmpoison.images.containers import TAR_ERRORS
 from mmpoison.pairs.builder import check_relative
 
-# -- Lists the data sets that can be downloaded, and builds their folders from archives.
+# -- Lists downloadable data sets, and builds their folders from archives.
 
 
 LEDGER = "download.json"
-"""What was fetched, from where, with its checksum; in the cache folder and in the finished data set."""
+"""File that records downloads with address and checksum, in the cache folder and in the finished data set."""
 
 MEGABYTE = 1_000_000
 
 GROWS = 20
-"""How many times larger an archive may get when it is unpacked."""
+"""Largest ratio of unpacked to packed size of an archive."""
 
 
 @dataclass(frozen=True)
 class PublicFile:
-    """One file that anyone may fetch.
+    """One publicly available file.
 
     Attributes:
         name: Its name in the cache folder.
         urls: Its addresses, tried in this order.
-        about: Its size in bytes, for the disk and the progress bar. No more are taken of a file with a published
-            checksum, up to twice as many of another.
-        sha256: Its published checksum; without one the first download is trusted and later ones must equal it.
-        wanted: Which members are unpacked, by name; all by default.
+        about: Its approximate size in bytes, for the disk check and the progress bar. This is also the download limit,
+            or half of it for a file without a published checksum.
+        sha256: Its published checksum. Without one, the first download is trusted, and later ones must match it.
+        wanted: Selects the members to unpack, by name; all by default.
     """
 
     name: str
@@ -59,12 +59,12 @@ class PublicFile:
 
 
 def ways_to_get(name: str) -> list[dict[str, str | None]]:
-    """Say how to get a data set, or each part of a combined one, onto this machine.
+    """Describe how to get a data set, or each part of a combined one.
 
     Returns:
-        For each: `name`; `how`: `made` here, `download` by one command, or `by hand`; the `command`, or None; the
-        `address` where a person finds it, or None where it is made here; and `about`: what the command fetches, or
-        what the folder has to hold.
+        For each: `name`; `how`: `made` (generated), `download` (by one command) or `by hand`; the `command` or None;
+        the `address` of its web page, or None if generated; and `about`: what the command downloads, or what the folder
+        must contain.
 
     Raises:
         InputError: If there is no such data set.
@@ -98,18 +98,18 @@ def build_dataset(
     progress: Progress | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Make or download a data set.
+    """Generate or download a data set.
 
     Args:
-        name: A registered data set that is made here or may be downloaded.
+        name: A registered data set that can be generated or downloaded.
         out: New folder.
         seed: Seed of a generated data set.
-        progress: Called with (done, all); for a download in megabytes.
+        progress: Called with (done, total); in megabytes for downloads.
         options: What to make or download, by the options of the set.
 
     Raises:
-        InputError: If it can be neither made nor fetched, an option is unknown, `out` holds something, or a download
-            fails.
+        InputError: If it can be neither generated nor downloaded, an option is unknown, `out` is not empty, or a
+            download fails.
     """
     source = DATASETS[name]
     if source.build is None:
@@ -128,17 +128,17 @@ def fetch_and_unpack(
     keep_archives: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Fetch archives into the cache folder, then unpack them into a new folder.
+    """Download archives to the cache folder, then unpack them into a new folder.
 
     Args:
         name: The data set.
         files: Its archives.
-        out: New folder; it appears only when everything is in it, with what was fetched in `download.json`.
+        out: New folder. It appears only when complete, with the list of downloads in `download.json`.
         keep_archives: Leave the archives in the cache folder.
-        progress: Called with (megabytes, all megabytes); unpacking counts as much as fetching.
+        progress: Called with (megabytes, total megabytes); unpacking counts as much as downloading.
 
     Raises:
-        InputError: If `out` holds something, the disk is too small, or a file cannot be had or is not the one expected.
+        InputError: If `out` is not empty, the disk is too small, or a file is unavailable or not the expected one.
     """
     refuse_occupied(out)
     with open_cache(name) as cache:
@@ -157,7 +157,7 @@ def fetch_and_unpack(
                         progress=step.of(file.about),
                     )
                 except InputError:
-                    # a page with a form, or half a file: it must not be what later ones are compared with
+                    # a web form, or half a file: later downloads must not be compared with it
                     cache.distrust(file)
                     raise
             cache.write(folder, [file.name for file in files])
@@ -171,12 +171,12 @@ def fetch_and_unpack(
 
 @dataclass
 class DownloadCache:
-    """The folder of one data set's downloads, and the list of what was ever fetched into it.
+    """The download folder of one data set, and the record of all downloads to it.
 
     Attributes:
-        folder: Where files lie while they are fetched and until they are unpacked.
-        ledger: What is known of each file: address, size, sha256 and whether the checksum was published.
-        trusted: Names of the files that were unpacked before with these checksums.
+        folder: Folder for files until they are unpacked.
+        ledger: Facts about each file: address, size, sha256, and whether the checksum was published.
+        trusted: Names of files that were already unpacked with these checksums.
     """
 
     folder: Path
@@ -184,10 +184,10 @@ class DownloadCache:
     trusted: frozenset[str] = frozenset()
 
     def fetch(self, file: PublicFile, progress: Progress | None = None) -> Path:
-        """Fetch a file, or find that it is here; its checksum must be the published one, or that of the first time.
+        """Return a file, downloading it if missing. Its checksum must match the published or first recorded one.
 
         Raises:
-            InputError: If it cannot be had, or is not the file that was expected.
+            InputError: If the file is unavailable, or is not the expected one.
         """
         target = self.folder / file.name
         known = self.ledger.get(file.name, {}).get("sha256")
@@ -214,16 +214,16 @@ class DownloadCache:
         raise InputError(f"{failures[0]}: {advice}")
 
     def distrust(self, file: PublicFile) -> None:
-        """Delete a first download that turned out not to be what it should be; one that is vouched for stays."""
+        """Delete a first download that turned out wrong. Files with a trusted checksum stay."""
         if file.sha256 is None and file.name not in self.trusted:
             (self.folder / file.name).unlink()
 
     def save(self) -> None:
-        """Write down what was fetched, when it has proved to be what it should be."""
+        """Record the downloads, once they have proved valid."""
         write_json(self.folder / LEDGER, {"files": self.ledger})
 
     def write(self, folder: Path, names: Sequence[str]) -> None:
-        """Write what is known of some files into a folder."""
+        """Write the facts about some files to a folder."""
         write_json(folder / LEDGER, {"files": {name: self.ledger[name] for name in names}})
 
     def _note(self, file: PublicFile, url: str, known: str | None) -> None:
@@ -258,7 +258,7 @@ def open_cache(name: str) -> Iterator[DownloadCache]:
     with cache.locked(key, give_up) as folder:
         folder.mkdir(parents=True, exist_ok=True)
         cache.describe(key, folder)
-        # pooch's name for a file that it is fetching: it was killed
+        # pooch's name for an unfinished download, left after a kill
         for stray in folder.rglob("tmp????????"):
             stray.unlink()
         ledger: Any = {}
@@ -275,7 +275,7 @@ def open_cache(name: str) -> Iterator[DownloadCache]:
 def _check_disk(
     cache: Path, out: Path, todo: Sequence[PublicFile], files: Sequence[PublicFile]
 ) -> None:
-    """Before the first byte is fetched: is there room for the archives and for what is in them?"""
+    """Check before downloading that the disk has space for the archives and their content."""
     there = out
     while not there.exists():
         there = there.parent
@@ -293,7 +293,7 @@ def _check_disk(
 
 
 class _Steps:
-    """One progress bar over several jobs of known weight."""
+    """A single progress bar over several jobs of known weight."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total = max(1, total // MEGABYTE)
@@ -309,7 +309,7 @@ class _Steps:
 
         def update(done: int, total: int) -> None:
             reached = int(before + min(1.0, done / max(1, total)) * weight / MEGABYTE)
-            # the last step is taken by `fetch_and_unpack`, because it ends the bar
+            # `fetch_and_unpack` takes the last step, because it ends the bar
             show(min(reached, self._total - 1), self._total)
 
         return update
@@ -320,7 +320,7 @@ class _Steps:
             self._progress(self._total, self._total)
 
 
-# -- Addresses and checksums of the archives that anyone may fetch.
+# -- Addresses and checksums of publicly available archives.
 
 
 def _archives(data_set: str) -> dict[str, PublicFile]:
@@ -332,15 +332,15 @@ def _archives(data_set: str) -> dict[str, PublicFile]:
 ARCHIVES: Mapping[str, Mapping[str, PublicFile]] = {
     data_set: _archives(data_set) for data_set in ("coco", "visual-genome")
 }
-"""The archives of each data set by name."""
+"""The archives of each data set, by name."""
 
 
 def is_jpeg(name: str) -> bool:
-    """Return whether a member of an archive is a photograph by its name."""
+    """Check by its name whether an archive member is a photograph."""
     return name.endswith(".jpg")
 
 
-# -- Downloads one file, of bounded size; unpacks an archive.
+# -- Downloads one file with a size limit; unpacks an archive.
 
 
 CHUNK = 1 << 18
@@ -349,7 +349,7 @@ TIMEOUT = 60.0
 """Seconds that a server may stay silent."""
 
 RETRIES = 2
-"""After a first try that failed."""
+"""Retries after a failed first attempt."""
 
 
 def download(
@@ -360,19 +360,19 @@ def download(
     sha256: str | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Fetch a file over http or https, unless it is there already; proxies are those of the environment.
+    """Download a file over http or https, unless it exists. Uses the environment's proxies.
 
-    It gets its name when all of it is here and its checksum is right.
+    The file gets its name only when it is complete and its checksum is correct.
 
     Args:
         url: The address. Redirections never lead from https to http.
-        target: Where the file goes. What is there is kept, unless its checksum is wrong.
-        most: Bytes that are taken at most.
-        sha256: What its checksum must be.
+        target: Target path. An existing file is kept, unless its checksum is wrong.
+        most: Most bytes to download.
+        sha256: Expected checksum.
         progress: Called with (bytes, most).
 
     Raises:
-        InputError: If the address is wrong or not reached, or what came is not the file that was expected.
+        InputError: If the address is invalid or unreachable, or the file is not the expected one.
     """
     import pooch
     import requests
@@ -384,7 +384,7 @@ def download(
             raise ValueError(f"has {size:,} bytes there, at most {most:,} were expected")
 
     def fetch(url: str, path: str, _: Any) -> None:
-        # pooch made it for its owner alone
+        # pooch creates files that only their owner can read
         Path(path).unlink()
         with Path(path).open("wb") as stream:
             headers = {"User-Agent": f"mmpoison/{__version__}", "Accept-Encoding": "identity"}
@@ -404,13 +404,13 @@ def download(
     try:
         files.fetch(target.name, downloader=fetch)
     except (requests.RequestException, ValueError) as error:
-        # what urllib3 says without the address once more
+        # urllib3's message, without repeating the address
         reason = getattr(next(iter(error.args), None), "reason", None) or error
         raise InputError(f"{url}: {one_line(str(reason)):.400}") from None
 
 
 class _Bounded:
-    """A file that takes no more bytes than it should."""
+    """A file that accepts a limited number of bytes."""
 
     def __init__(self, stream: BinaryIO, most: int, progress: Progress | None) -> None:
         self._most = most
@@ -427,7 +427,7 @@ class _Bounded:
             self._progress(size, self._most)
 
 
-# zipfile says with a RuntimeError that a member is encrypted or packed in a way it does not know
+# zipfile raises RuntimeError for encrypted members and unknown compression methods
 _BROKEN: tuple[type[Exception], ...] = (*TAR_ERRORS, zipfile.BadZipFile, RuntimeError, MemoryError)
 
 
@@ -439,18 +439,18 @@ def unpack(
     wanted: Callable[[str], bool] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Unpack a zip file; a link in it becomes a file.
+    """Unpack a zip file. Links in it become files.
 
     Args:
         archive: The file.
-        folder: Where the members go; it must exist.
-        most_bytes: What they may have together. Of a member that holds more than it claims, no more is written.
-        wanted: Which members are unpacked, by name; all of them by default.
+        folder: Existing target folder.
+        most_bytes: Limit on the total size. A member larger than declared is truncated.
+        wanted: Selects the members to unpack, by name; all by default.
         progress: Called with (files, all files).
 
     Raises:
-        InputError: If it is not a zip file, is broken or encrypted, a member would leave the folder, or it is larger
-            than it may be.
+        InputError: If it is not a zip file, is broken or encrypted, a member would leave the folder, or it exceeds the
+            limit.
     """
     try:
         with zipfile.ZipFile(archive) as opened:

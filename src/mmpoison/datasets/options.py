@@ -1,4 +1,4 @@
-"""Options of data sets as people give them: text or values of a recipe, checked by the signature that takes them."""
+"""Converts and checks options of data sets, given as text or recipe values, by the signature that takes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmpoison.base.untrusted import parse_yaml
 from mmpoison.errors import InputError
 
 NO_OPTIONS = ("seed", "progress", "workers")
-"""Keywords that the caller of a loader gives, not the user."""
+"""Keyword arguments passed by the caller of a loader, not by the user."""
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of things, or a seed."""
@@ -24,19 +24,19 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 def fit_options(
     given: Mapping[str, Any], function: Callable[..., Any], what: str, more: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Convert the options of a function to the types of its annotations, which pydantic checks.
+    """Convert options to the types of a function's annotations, using pydantic.
 
-    Text is taken as it stands where text is wanted (a separator `|`, a column called `on`), and read where a number or
-    a yes or no is wanted. Values that YAML gives must be of the type itself.
+    Text stays text if text is expected (a separator `|`, a column called `on`), and is parsed if a number or boolean is
+    expected. Values from YAML must have the correct type.
 
     Args:
-        given: By name; text, or values as YAML gives them.
-        function: What takes them as keywords, see `option_kinds`.
-        what: Whose options they are, for messages ("data set 'coco'").
-        more: Options that the function takes and does not name.
+        given: Options by name: text, or values from YAML.
+        function: The function that takes them as keywords, see `option_kinds`.
+        what: The owner of the options, for messages ("data set 'coco'").
+        more: Further options that the function accepts without declaring them.
 
     Raises:
-        InputError: If there is no such option, or the value is of another kind.
+        InputError: If an option does not exist, or a value has the wrong type.
 
     >>> def load(root, *, year: int | None = None, images: bool = True, separator: str = ","): ...
     >>> fit_options({"year": "2017", "separator": "1"}, load, "it")
@@ -45,7 +45,7 @@ def fit_options(
     kinds = {**dict.fromkeys(more, Any), **option_kinds(function)}
     for name in sorted(given):
         if name not in kinds:
-            # what options of columns and keys were called
+            # former names of column and key options
             plain = re.sub("_(column|key)$", "", name)
             near = difflib.get_close_matches(plain, kinds, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
@@ -59,10 +59,10 @@ def fit_options(
 
 
 def option_kinds(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the options of a loader or builder, and the type of each.
+    """Return the options of a loader or builder, with their types.
 
-    Options are keyword-only parameters but `progress`, and the keys of a `TypedDict` by which `**options` are annotated
-    (`Unpack[...]`). An option without annotation takes anything.
+    Options are the keyword-only parameters except `progress`, and the keys of a `TypedDict` that annotates `**options`
+    (`Unpack[...]`). An option without annotation accepts anything.
 
     >>> def load(root, seed=0, *, year: int | None = None, progress=None): ...
     >>> option_kinds(load)
@@ -96,7 +96,7 @@ def _fit(value: Any, kind: Any, where: str) -> Any:
 
 
 def _other_readings(value: Any) -> list[Any]:
-    """Return how a value is read first, where that fits: a list or nothing in text, a number that is a name."""
+    """Return alternative readings to try first: a list or nothing for text, a name for a number."""
     if isinstance(value, str) and (value == "null" or value.startswith("[")):
         try:
             return [parse_yaml(value, "option")]
@@ -106,7 +106,7 @@ def _other_readings(value: Any) -> list[Any]:
 
 
 def words(value: Sequence[str] | str) -> tuple[str, ...]:
-    """Read an option as names: a list, or one text with commas.
+    """Parse an option as names: a list, or comma-separated text.
 
     >>> words("toaster, hair drier")
     ('toaster', 'hair drier')

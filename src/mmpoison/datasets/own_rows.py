@@ -1,4 +1,4 @@
-"""Sorts the rows of a user's own files into those that stay and those that go, by the verdicts on their pairs."""
+"""Splits the rows of a user's files into kept and dropped rows, by the verdicts on their pairs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class RowVerdict:
-    """What becomes of the pairs of one row.
+    """The verdict on the pairs of one row.
 
     Attributes:
-        stay: Places of the captions that stay.
-        go: Places of those that go.
+        stay: Positions of kept captions.
+        go: Positions of dropped captions.
     """
 
     stay: list[int] = field(default_factory=list)
@@ -30,11 +30,11 @@ class RowVerdict:
 
 
 class RowVerdicts:
-    """The verdicts on all pairs of a source, found by file and row; a row without any was left out when it was read.
+    """The verdicts on all pairs of a source, by file and row. Rows without a verdict were left out on reading.
 
     Args:
-        rows: Where the pairs stand, in parts.
-        stays: Which of them stay, in the same parts.
+        rows: Positions of the pairs, in parts.
+        stays: Which of them to keep, in the same parts.
     """
 
     def __init__(self, rows: Sequence[SourceRows], stays: Sequence[BoolArray]) -> None:
@@ -46,7 +46,7 @@ class RowVerdicts:
         self._start = np.searchsorted(self._at[:, 0], numbers)
 
     def between(self, file: int, first: int, stop: int) -> dict[int, RowVerdict]:
-        """Return the verdicts on the rows from `first` up to `stop` of a file, by row, in order."""
+        """Return the verdicts on a file's rows from `first` to `stop` (exclusive), by row, in order."""
         low, high = self._start[file], self._start[file + 1]
         begin, end = low + np.searchsorted(self._at[low:high, 1], [first, stop])
         found: dict[int, RowVerdict] = {}
@@ -57,7 +57,7 @@ class RowVerdicts:
         return found
 
     def rows(self, file: int) -> int:
-        """Count the rows of a file that have a pair."""
+        """Count the rows of a file that contain a pair."""
         return len(np.unique(self._at[self._start[file] : self._start[file + 1], 1]))
 
     @property
@@ -68,12 +68,12 @@ class RowVerdicts:
 
 @dataclass(frozen=True)
 class GoneRows:
-    """Pairs of one file that go, with the user's own columns.
+    """Dropped pairs of one file, with the user's own columns.
 
     Attributes:
         file: Number of the file.
-        at: Row and place of each pair, shape `(n, 2)`.
-        table: The own columns, under their own names and in their order, `n` rows.
+        at: Row and position of each pair, shape `(n, 2)`.
+        table: The own columns, with their names and order, `n` rows.
     """
 
     file: int
@@ -82,18 +82,18 @@ class GoneRows:
 
     @classmethod
     def of(cls, file: int, places: Iterable[tuple[int, int]], table: pa.Table) -> GoneRows:
-        """Make it of plain sequences."""
+        """Build it from plain sequences."""
         return cls(file, np.array(list(places), dtype=np.int64).reshape(-1, 2), table)
 
 
 @dataclass(frozen=True)
 class KeptKeys:
-    """Which samples of a shard stay: all of their captions do.
+    """The kept samples of a shard: those whose captions are all kept.
 
     Attributes:
         shard: Name of the shard.
         keys: Keys of its judged samples.
-        stays: Which of them stay, shape `(n,)`.
+        stays: Mask of the kept samples, shape `(n,)`.
     """
 
     shard: str
@@ -102,7 +102,7 @@ class KeptKeys:
 
 
 def table_of_objects(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return a table of JSON objects: a column for each key; what a column cannot hold becomes JSON."""
+    """Convert JSON objects to a table, one column per key. Values that a column cannot hold become JSON text."""
     import pyarrow as pa
 
     kinds: dict[str, ColumnKind] = {}
@@ -117,7 +117,7 @@ def table_of_objects(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def gone_places(verdicts: Mapping[int, RowVerdict]) -> Iterator[tuple[int, int]]:
-    """Yield row and place of each pair that goes."""
+    """Yield row and position of each dropped pair."""
     for row, verdict in verdicts.items():
         for place in verdict.go:
             yield row, place

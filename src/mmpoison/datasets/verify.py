@@ -1,4 +1,4 @@
-"""Checks a set of pairs: its entries, whether its images decode, and whether a manifest describes them."""
+"""Checks a set of pairs: valid entries, decodable images, and a matching manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.poison_record import inject, made_again
 from mmpoison.pairs.table import SPLITS, TRAIN, PairDataset
 
-# -- The report of a check of a data set, as rows for a reader and as JSON: the same content twice.
+# -- The report of a data check, as rows for readers and as JSON, with the same content.
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Verification:
     """The result of a check.
 
     Attributes:
-        counts: As `PairDataset.counts`.
+        counts: The result of `PairDataset.counts`.
         fingerprint: sha256 of the table.
         poison: Goals, mode, rate and number of poisoned pairs, or None for a clean set.
-        wrong: What is wrong, by kind (`entries`, `images`, `manifest`), a line each.
-        notes: What a reader should know, though the set can be used.
+        wrong: Problems by kind (`entries`, `images`, `manifest`), one line each.
+        notes: Notes for the reader, although the set is usable.
         format: Name of the format or data set, if known.
-        images: How many images decode and how many do not, or None where the files were not read.
+        images: Numbers of decodable and broken images; None if the files were not read.
     """
 
     counts: dict[str, Any]
@@ -50,7 +50,7 @@ class Verification:
 
     @property
     def problems(self) -> list[str]:
-        """One line for everything that is wrong."""
+        """All problems, one line each."""
         return [line for lines in self.wrong.values() for line in lines]
 
     def facts(self) -> dict[str, str]:
@@ -95,7 +95,7 @@ def _classes(classes: Mapping[str, int]) -> str:
 
 
 IMAGES_AT_ONCE = 256
-"""So many images are given to the decoding threads at a time: a task for each of a million would fill the memory."""
+"""Images passed to the decoding threads at a time: a million tasks at once would fill memory."""
 
 
 def load_to_verify(
@@ -105,24 +105,24 @@ def load_to_verify(
     root: Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[PairDataset, str, list[str]]:
-    """Load a data set by name or path so that everything that is wrong with it can be named.
+    """Load a data set by name or path, collecting all its problems.
 
     Args:
         data: Registered name, or a folder or file.
-        format: Format of a path, where it cannot be recognised.
-        root: Folder of the data for a name; of the images for a path.
+        format: Format of a path, if it cannot be recognised.
+        root: Data folder for a name; image folder for a path.
         options: Options of the data set.
 
     Returns:
-        The pairs, with all broken entries in `problems`; the name of their format; and what is wrong with a manifest
-        that was not applied because it does not match.
+        The pairs, with all broken entries in `problems`; the name of their format; and the problems of a manifest that
+        was not applied because it does not match.
 
     Raises:
         InputError: If it cannot be loaded at all.
     """
     given = dict(options or {})
     with warnings.catch_warnings():
-        # what was left out is what the check reports
+        # the check reports what was left out
         warnings.simplefilter("ignore", MmpoisonWarning)
         name, kind = str(data), format
         if format is not None or (name not in DATASETS and Path(name).exists()):
@@ -149,11 +149,11 @@ def verify_pairs(
 
     Args:
         pairs: The set, loaded.
-        clean: The set that a poisoned one was made from; its fingerprint is compared, and the manifest's poison is
-            taken out of the poisoned set and must leave it.
-        images: Read the image files; without, only the table is checked.
-        format: Name of the format, to be shown.
-        manifest_faults: What is wrong with a manifest that could not be applied.
+        clean: The clean set that a poisoned set was made from. Its fingerprint is compared, and removing the manifest's
+            poison from the poisoned set must restore it.
+        images: Read the image files; otherwise only the table is checked.
+        format: Name of the format, for display.
+        manifest_faults: Problems of a manifest that could not be applied.
         progress: Called with (done, total).
     """
     wrong: dict[str, list[str]] = {
@@ -205,7 +205,7 @@ def verify_pairs(
 def broken_images(
     root: Path, ids: Sequence[str], progress: Progress | None = None
 ) -> list[BrokenImage]:
-    """Decode every image once, as a model would read it, and return the faults of those that cannot be.
+    """Decode every image once, as for a model, and return the problems of broken images.
 
     Args:
         root: Folder the ids are relative to.
@@ -232,7 +232,7 @@ def _image_facts(count: int, broken: Sequence[BrokenImage]) -> dict[str, Any]:
 
 
 def _poisoned_gallery(pairs: PairDataset) -> list[str]:
-    """Note the test images on which poisoned captions are trained (attack I)."""
+    """Report test images on which poisoned captions are trained (attack I)."""
     on_test = pairs.images.split_codes[pairs.image] == SPLITS.index("test")
     images = np.unique(pairs.image[pairs.poisoned & on_test])
     if not len(images):
@@ -244,22 +244,22 @@ def _poisoned_gallery(pairs: PairDataset) -> list[str]:
     ]
 
 
-# -- Checks whether the manifest of a poisoned set describes its pairs.
+# -- Checks whether a poisoned set's manifest describes its pairs.
 
 
 def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str]:
-    """Check a poisoned set's manifest against its pairs, one line for everything that differs.
+    """Check a poisoned set's manifest against its pairs; return one line per difference.
 
     Args:
         pairs: The poisoned set, with its manifest.
-        clean: The set it was made from, if given: its fingerprint is compared, and with the poison of the manifest it
-            must give the poisoned set.
+        clean: The clean set, if given: its fingerprint is compared, and adding the manifest's poison must result in the
+            poisoned set.
     """
     manifest = pairs.manifest
     assert manifest is not None
     problems = [*_count_problems(pairs, manifest), *_goal_problems(pairs, manifest)]
     if manifest.filtered is not None:
-        return problems  # clean pairs were dropped too, so the set cannot be undone
+        return problems  # clean pairs were also dropped, so the clean set cannot be restored
     if manifest.fingerprint and pairs.fingerprint != manifest.fingerprint:
         problems.append("the set is not the one that the manifest describes (fingerprint differs)")
     if clean is not None:
@@ -279,10 +279,10 @@ def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str
 
 
 def new_image_problems(pairs: PairDataset) -> list[str]:
-    """Compare the images that the attack made with the manifest, and make them again where it has a trigger.
+    """Compare images created by the attack with the manifest, and recreate them if it has a trigger.
 
     Args:
-        pairs: The poisoned set, with its manifest. Images that cannot be read are left to the check of images.
+        pairs: The poisoned set, with its manifest. The image check reports unreadable images.
     """
     manifest = pairs.manifest
     assert manifest is not None
@@ -292,7 +292,7 @@ def new_image_problems(pairs: PairDataset) -> list[str]:
     except InputError as error:
         return [str(error)]
     for name, new in manifest.added_images.items():
-        # a name of the manifest is opened only if the table has it, whose paths are checked
+        # open only names that are in the table, because its paths are checked
         if not {name, new.made_from} <= ids:
             if manifest.filtered is None:
                 problems.append(
@@ -343,21 +343,21 @@ def _count_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
 
 
 def _goal_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
-    """Compare the goals with the pairs: `A2B` says the class of a pair's caption, and that of its image."""
+    """Compare goals with pairs: `A2B` defines the class of a pair's caption and of its image."""
     problems: list[str] = []
     named = {pair.goal for pair in manifest.pairs}
     for goal in manifest.goals:
-        # an attack that placed none of a goal says so in a note, and a filter may have caught all
+        # a note says if an attack placed no pair of a goal, and a filter may have dropped all
         noted = any(note.startswith(f"goal {goal}:") for note in manifest.notes)
         if goal not in named and not noted and manifest.filtered is None:
             problems.append(f"manifest lists the goal {goal!r:.100}, but no poisoned pair has it")
     if manifest.trigger is not None:
-        return problems  # captions of a backdoor are written for no image
+        return problems  # captions of a backdoor belong to no image
     labels = {str(name): pairs.images.label(n) for n, name in enumerate(pairs.images.ids)}
     wrong = []
     for pair in manifest.pairs:
         original, target = labels.get(pair.clean_image), labels.get(pair.poisoned_image)
-        # captions of an image that the attack made may be written for no image, as those of a backdoor
+        # captions of an image created by the attack may belong to no image, like those of a backdoor
         made = pair.poisoned_image in manifest.added_images
         agrees = made or pair.goal == f"{original}2{target}"
         if original and target and not agrees:

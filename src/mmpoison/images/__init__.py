@@ -1,4 +1,4 @@
-"""The one place that reads image files."""
+"""Reads image files; no other module does."""
 
 import lazy_loader
 

@@ -1,11 +1,11 @@
-"""Bytes of images that lie inside other files: members of tar shards, rows of Parquet and Arrow files.
+"""Reads images inside other files: members of tar shards, rows of Parquet and Arrow files.
 
 An image id is the container's path and the name inside: `00000.tar/000000012.jpg`, `part-0.parquet/17` (the row, from
-0), or `part-0.parquet/photo/17` where the images are not in the column that would be chosen anyway. Whatever is read is
-untrusted: only regular members are read, sizes are bounded, names never leave the container.
+0), or `part-0.parquet/photo/17` if the images are not in the default column. The files are untrusted: only regular
+members are read, sizes are bounded, and names never leave the container.
 
-Reading is safe between threads and after a fork; what makes it fast (a shard's index, a row group) is kept in caches of
-bounded size, one set for each process.
+Reading is safe between threads and after a fork. Shard indices and row groups are cached with bounded size, separately
+in each process.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from mmpoison.base.untrusted import LeftOut, broken_file, open_bytes
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.errors import InputError
 
-# -- Opens tar files that are not trusted: what tarfile reads for one header is bounded.
+# -- Opens untrusted tar files, bounding what tarfile reads for one header.
 
 
 MAX_HEADER_BYTES = 1 << 20
-"""Of one member, with all that extends its header."""
+"""Limit for one member's header, including extended headers."""
 
 TAR_ERRORS: tuple[type[Exception], ...] = (
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    ValueError,  # also of names that are no UTF-8
+    ValueError,  # also for names that are not UTF-8
     IndexError,
     OverflowError,
     struct.error,
 )
-"""What tarfile and the unpackers below it raise for broken bytes, in addition to OSError without a number."""
+"""Errors of tarfile and decompressors for broken bytes, in addition to OSError without a number."""
 
 
 class BoundedReader:
-    """A stream whose reads are counted, as far as they belong to one header.
+    """A stream that counts the bytes read for one header.
 
     Args:
-        stream: Of unpacked bytes.
+        stream: A stream of unpacked bytes.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -63,10 +63,10 @@ class BoundedReader:
         self._left = MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
-        """Read so many bytes.
+        """Read up to `size` bytes.
 
         Raises:
-            tarfile.ReadError: If they are too many for a header.
+            tarfile.ReadError: If this exceeds the limit for a header.
         """
         self._left -= size
         if self._left < 0:
@@ -74,15 +74,15 @@ class BoundedReader:
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek, as any stream."""
+        """Seek, like any stream."""
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the position, as any stream."""
+        """Return the position, like any stream."""
         return self._stream.tell()
 
 
-# -- The columns of Arrow and Parquet files that hold the bytes of images.
+# -- The columns of Arrow and Parquet files that contain image bytes.
 
 
 IMAGE_NAMES = (
@@ -97,18 +97,19 @@ IMAGE_NAMES = (
     "jpg",
     "png",
 )
-"""Usual names of a column of images, the likeliest first."""
+"""Usual names of an image column, the likeliest first."""
 
 
 def arrow_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that pyarrow raises for a broken file, including Python's for names that are not UTF-8."""
+    """Return the errors that pyarrow raises for a broken file, including Python's error for names that are not
+    UTF-8."""
     import pyarrow as pa
 
     return (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 def default_image_column(schema: Any) -> str | None:
-    """Return the column of image bytes that is used by default.
+    """Return the default column of image bytes.
 
     It is the first usual name whose type is bytes (or Hugging Face's `{bytes, path}`), else the first such column.
     """
@@ -117,7 +118,7 @@ def default_image_column(schema: Any) -> str | None:
 
 
 def holds_bytes(kind: Any) -> bool:
-    """Return whether an Arrow type can hold the bytes of an image."""
+    """Check whether an Arrow type can hold image bytes."""
     import pyarrow.types as types
 
     if types.is_struct(kind):
@@ -129,7 +130,7 @@ def holds_bytes(kind: Any) -> bool:
 
 
 def usual_column(names: Sequence[str], usual: Sequence[str]) -> str | None:
-    """Return the first column with a recognised name; case and spaces around a name are ignored.
+    """Return the first column with a recognised name, ignoring case and surrounding spaces.
 
     >>> usual_column(["Filepath", " title "], ("caption", "title"))
     ' title '
@@ -141,7 +142,7 @@ def usual_column(names: Sequence[str], usual: Sequence[str]) -> str | None:
 CONTAINERS = (".tar", ".parquet", ".arrow")
 
 MAX_IMAGE_BYTES = 200 * 2**20
-"""An image with more bytes than this is refused before it is read."""
+"""Largest image in bytes; larger ones are refused before reading."""
 
 T = TypeVar("T")
 Problem = Callable[[str], None]
@@ -149,9 +150,9 @@ FileKey = tuple[str, int, int, int]
 
 
 def split_container(root: Path, image_id: str) -> tuple[str, str] | None:
-    """Split an image id into the container file and the name inside it; None for a plain file.
+    """Split an image id into the container file and the name inside; return None for a plain file.
 
-    A folder may be called `photos.tar` as well: only a file is a container.
+    A folder may also be called `photos.tar`; only a file is a container.
     """
     if not any(f"{kind}/" in image_id for kind in CONTAINERS):
         return None
@@ -168,11 +169,11 @@ def read_inside(container: Path, name: str) -> bytes:
     """Read the bytes of one image in a container.
 
     Args:
-        container: A `.tar`, `.parquet` or `.arrow` file; whether it may be read is checked by the caller.
+        container: A `.tar`, `.parquet` or `.arrow` file. The caller checks whether it may be read.
         name: Member of the tar file, or row of the table.
 
     Raises:
-        InputError: If the container is broken, or the image is not there, too large or no regular member.
+        InputError: If the container is broken, or the image is missing, too large or not a regular member.
     """
     try:
         stat = container.stat()
@@ -190,16 +191,16 @@ def read_inside(container: Path, name: str) -> bytes:
 def walk_tar(
     path: Path, problem: Problem, stream: Any = None
 ) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Yield the trusted members of a tar file in order, up to the place where the file is broken.
+    """Yield the acceptable members of a tar file in order, up to the position where the file is broken.
 
     Args:
         path: An uncompressed tar file.
-        problem: Called with one line for what is left out: a member that is no regular file or would climb out of the
-            shard, and whatever follows a break.
-        stream: The open file, where the caller reads members too.
+        problem: Called with one line for everything left out: members that are not regular files or would leave the
+            shard, and everything after a break.
+        stream: The open file, if the caller also reads members.
 
     Yields:
-        Name (relative, without `./`) and header of each regular member whose data are whole.
+        Name (relative, without `./`) and header of each regular member with complete data.
     """
     if stream is None:
         try:
@@ -228,7 +229,7 @@ def walk_tar(
                 member = archive.next()
                 if member is None:
                     break
-                # else it keeps every header (the attribute has no documentation, and is used so everywhere)
+                # otherwise it keeps every header (the attribute is undocumented, but commonly used this way)
                 archive.members.clear()  # type: ignore[attr-defined]
                 if member.size < 0 or member.offset < end:
                     raise tarfile.ReadError("it leads back to itself")
@@ -281,7 +282,7 @@ def _read_member(path: Path, name: str, key: FileKey) -> bytes:
         raise InputError(f"{path / name}: no such image in the shard") from None
     check_bytes(path / name, size)
     with path.open("rb") as stream:
-        # a position of its own, so threads do not move each other's
+        # a separate position, so that threads do not interfere
         stream.seek(offset)
         data = stream.read(size)
     if len(data) != size:
@@ -304,7 +305,7 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
 
     Args:
         path: The file.
-        problem: Called with one line where the file is broken; what stands before the break is given.
+        problem: Called with one line if the file is broken; batches before the break are yielded.
     """
     import pyarrow as pa
 
@@ -326,7 +327,7 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
     rows = 0
     try:
         for batch in batches:
-            # offsets of a file from outside may point anywhere
+            # offsets in an untrusted file may point anywhere
             batch.validate()
             yield batch
             rows += batch.num_rows
@@ -349,7 +350,7 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
             raise InputError(f"{path}: broken, it has fewer rows than it says")
         cell = array[index]
         if isinstance(cell, pa.StructScalar):
-            # the path next to the bytes is not used
+            # ignore the path next to the bytes
             value = cell["bytes"].as_py() if cell.is_valid else None
         else:
             value = cell.as_py()
@@ -369,7 +370,7 @@ def _image_column(path: Path, column: str, schema: Any) -> str:
 
 
 def _part_of(path: Path, row: int, bounds: np.ndarray[Any, Any]) -> tuple[int, int]:
-    """Return in which part of a table a row is, and its place there."""
+    """Return the part of a table that contains a row, and the row's position in it."""
     if not 0 <= row < bounds[-1]:
         raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
     part = int(np.searchsorted(bounds, row, side="right")) - 1
@@ -389,7 +390,7 @@ def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any,
 
     def read_group() -> tuple[Any, int]:
         refuse_packed(metadata, key[1], path, columns=[chosen], groups=[group])
-        # a handle for each reading: they cannot be shared between threads
+        # one handle per reading, because threads cannot share them
         with pq.ParquetFile(path, metadata=metadata, read_dictionary=leaves) as file:
             array = file.read_row_group(group, columns=[chosen], use_threads=False)[chosen]
         return array, int(array.nbytes)
@@ -410,7 +411,7 @@ def _arrow_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, i
 
     arrays, bounds = _caches.tables.get((*key, column), open_columns)
     part, index = _part_of(path, row, bounds)
-    # of the one cell, since a check of all would read the whole file
+    # check only this cell, because checking all would read the whole file
     arrays[part].slice(index, 1).validate(full=True)
     return arrays[part], index
 
@@ -419,7 +420,7 @@ def check_bytes(path: Path, size: int) -> None:
     """Refuse an image with more than `MAX_IMAGE_BYTES` bytes.
 
     Raises:
-        InputError: If it has.
+        InputError: If the image is larger.
     """
     if size > MAX_IMAGE_BYTES:
         raise InputError(f"{path}: {size:,} bytes are over the limit of {MAX_IMAGE_BYTES:,}")
@@ -434,7 +435,7 @@ def short(error: BaseException) -> str:
 
 
 class _Cache(Generic[T]):
-    """The things used last, up to a total weight; each is made once, while other threads wait."""
+    """A cache of recently used objects up to a total weight. Each is created once, while other threads wait."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -455,7 +456,7 @@ class _Cache(Generic[T]):
 
 class _Caches:
     def __init__(self) -> None:
-        # about 150 bytes a member
+        # about 150 bytes per member
         self.tar: _Cache[dict[str, tuple[int, int]]] = _Cache(2_000_000)
         self.tables: _Cache[Any] = _Cache(128)
         self.groups: _Cache[Any] = _Cache(256 * 2**20)
@@ -469,6 +470,6 @@ def _renew_caches() -> None:
     _caches = _Caches()
 
 
-# a lock that another thread held during a fork would stay locked in the child
+# a lock held by another thread during a fork would stay locked in the child
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_caches)

@@ -1,4 +1,4 @@
-"""Decode image files, which are untrusted, into packed pixels at a model's resolution."""
+"""Decodes untrusted image files to packed pixels at a model's resolution."""
 
 from __future__ import annotations
 
@@ -23,45 +23,46 @@ from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import open_image, refuse_other_pixels
 
 MAX_PIXELS = 100_000_000
-"""A picture with more pixels than this is refused before it is decoded (a decompression bomb)."""
+"""Most pixels of an image; larger ones (decompression bombs) are refused before decoding."""
 
 MAX_SIDE = 65_535
-"""A picture with a longer side is refused before it is decoded: JPEG and GIF can hold no longer one. A strip of one row
-costs as much memory as its pixels many times over, in the tables of every resizing."""
+"""Longest side of an image, the limit of JPEG and GIF; longer ones are refused before decoding.
+
+Resizing a one-row strip needs tables many times larger than its pixels.
+"""
 
 MAX_PIXELS_IN_PYTHON = 4_000_000
-"""A picture with more pixels in one of the few formats that Pillow decodes in Python (packed BMP, PPM as text) is
-refused: 7 kB of packed BMP may hold 100 million pixels, which take half a minute."""
+"""Most pixels in the few formats that Pillow decodes in Python (packed BMP, text PPM): 7 kB of packed BMP may contain
+100 million pixels, which take half a minute."""
 
 MAX_SCANS = 100
-"""A progressive JPEG with more scans is refused: each takes a few bytes, and a pass over all pixels. Ten are usual."""
+"""Most scans of a progressive JPEG: each needs only a few bytes but a pass over all pixels. Ten are usual."""
 
 LARGE = 1 << 24
-"""Pictures with more pixels are decoded one at a time: each may take over a gigabyte, and threads are many."""
+"""Images with more pixels are decoded one at a time: each may take over a gigabyte, and there are many threads."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Formats that are opened; others (PDF, EPS, ...) run far more code than a photo needs."""
+"""Accepted formats; others (PDF, EPS, ...) run far more code than a photo needs."""
 
 
 def _quieten() -> None:
-    """Silence Pillow's warnings, again where a caller's `catch_warnings` has put back the filters from before.
+    """Silence Pillow's warnings, also after a caller's `catch_warnings` restored earlier filters.
 
-    For the process, since `catch_warnings` around one image is not safe between threads.
+    This affects the whole process, because `catch_warnings` around one image is not thread-safe.
     """
     known = {entry[2] for entry in warnings.filters if entry[0] == "ignore"}
     if Image.DecompressionBombWarning not in known:
         # our own limit names the file
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        # half-broken metadata, which do not concern the pixels
+        # damaged metadata, which do not affect the pixels
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 ImageFault = Literal[
     "missing", "no-access", "broken", "truncated", "no-image", "too-large", "no-memory"
 ]
-"""Why an image cannot be used: there is no such file; it cannot be opened or read; what is in it is broken; it ends too
-early; it is of no known format; it has too many pixels or bytes; there was no memory for it, which another day may be
-otherwise."""
+"""Why an image is unusable: the file is missing; it cannot be opened or read; its content is broken; it is truncated;
+its format is unknown; it has too many pixels or bytes; or there was not enough memory, which may change."""
 
 HEADER = 1 << 16
 _PPM_HEADER = re.compile(rb"P[0-9yFf](?:\s|#[^\n]*\n)+\S{1,20}(?:(?:\s|#[^\n]*\n)+\S{1,20}){1,2}\s")
@@ -74,13 +75,13 @@ def _renew_lock() -> None:
     _one_large = threading.Lock()
 
 
-# a lock that another thread held during a fork would stay locked in the child
+# a lock held by another thread during a fork would stay locked in the child
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
 class BrokenImage(InputError):
-    """One image of a data set cannot be used.
+    """Raised if an image of a data set is unusable.
 
     Attributes:
         fault: The kind of fault.
@@ -93,18 +94,18 @@ class BrokenImage(InputError):
 
 @contextmanager
 def picture(root: Path, image_id: str) -> Iterator[Image.Image]:
-    """Open one image; whatever goes wrong with it while the block runs is one line.
+    """Open one image, and convert any error in the block to a one-line `BrokenImage`.
 
     Args:
-        root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
+        root: Folder the id is relative to. The file must be inside it after resolving symbolic links.
         image_id: Relative path.
 
     Yields:
-        The picture, whose pixels are not decoded yet.
+        The image, with pixels not decoded yet.
 
     Raises:
-        BrokenImage: If the file is missing, outside the root, too large, truncated or not an image, or is one that an
-            attack made and has other pixels than its id says.
+        BrokenImage: If the file is missing, outside the root, too large, truncated or not an image, or if an image
+            created by an attack does not have the pixels of its id.
     """
     path = root / image_id
     try:
@@ -127,7 +128,7 @@ def _opened(
     formats: tuple[str, ...] = FORMATS,
     max_side: int = MAX_SIDE,
 ) -> Iterator[Image.Image]:
-    """Open the picture in a stream of bytes; whatever goes wrong with it while the block runs is one line."""
+    """Open the image in a byte stream, and convert any error in the block to a one-line `BrokenImage`."""
     _quieten()
     try:
         _check_header(stream, name)
@@ -156,7 +157,7 @@ def _opened(
 
 
 def _check_header(stream: BinaryIO, name: str) -> None:
-    """Refuse a PPM file whose header is long: Pillow reads it byte by byte."""
+    """Refuse a PPM file with a long header, which Pillow reads byte by byte."""
     head = stream.read(HEADER)
     stream.seek(0)
     if re.match(rb"P[0-9yFf]", head) and not _PPM_HEADER.match(head):
@@ -169,7 +170,7 @@ def _check_size(image: Image.Image, name: str, max_pixels: int, max_side: int) -
         raise BrokenImage(f"{size} is over the limit of {max_pixels:,}", "too-large")
     if max(image.size) > max_side:
         raise BrokenImage(f"{size}: a side is over the limit of {max_side:,}", "too-large")
-    # Pillow's table of the decoders that are written in Python
+    # Pillow's table of decoders written in Python
     slow = any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())[:1])
     if slow and image.width * image.height > MAX_PIXELS_IN_PYTHON:
         raise BrokenImage(
@@ -186,7 +187,7 @@ def _check_scans(image: Image.Image, stream: BinaryIO, name: str) -> None:
     stream.seek(0)
     scans, last = 0, b""
     while scans <= MAX_SCANS and (block := stream.read(1 << 20)):
-        # within pixels the byte FF is never followed by another than 0 or a restart
+        # within pixel data, the byte FF is followed only by 0 or a restart marker
         scans += (last + block).count(b"\xff\xda")
         last = block[-1:]
     stream.seek(place)
@@ -197,15 +198,15 @@ def _check_scans(image: Image.Image, stream: BinaryIO, name: str) -> None:
 
 
 def read_image(root: Path, image_id: str, preparation: Preparation | int) -> Pixels:
-    """Read one image as a model sees it.
+    """Read one image with a model's preprocessing.
 
-    As in open_clip's own pipeline, an orientation in the EXIF data is not applied, an animation is its first frame, and
-    transparency is dropped.
+    As in open_clip's own pipeline, EXIF orientation is ignored, animations use the first frame, and transparency is
+    dropped.
 
     Args:
-        root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
+        root: Folder the id is relative to. The file must be inside it after resolving symbolic links.
         image_id: Relative path.
-        preparation: How it is resized and cropped; a number is the side in pixels of CLIP's own way.
+        preparation: How to resize and crop it; a number means CLIP's preprocessing with this side in pixels.
 
     Returns:
         RGB, shape `(size, size, 3)`.
@@ -224,36 +225,36 @@ def read_image_bytes(
     name: str = "the picture",
     max_pixels: int = MAX_PIXELS,
 ) -> Pixels:
-    """Read a picture that is no file of a data set as a model sees it; otherwise like `read_image`.
+    """Read an image outside a data set with a model's preprocessing; otherwise like `read_image`.
 
     Args:
         data: The bytes of the file.
-        preparation: As for `read_image`.
-        name: What to call it in messages.
-        max_pixels: A picture with more pixels is refused before it is decoded.
+        preparation: See `read_image`.
+        name: Its name in messages.
+        max_pixels: Most pixels; larger images are refused before decoding.
 
     Returns:
         RGB, shape `(size, size, 3)`.
 
     Raises:
-        BrokenImage: If it is too large, truncated or not an image.
+        BrokenImage: If the data are too large, truncated or not an image.
     """
     with _opened(io.BytesIO(data), name, max_pixels) as image:
         return Preparation.of(preparation).apply(image)
 
 
 def read_small_jpeg(data: bytes, side: int) -> Pixels:
-    """Read a JPEG that is small or nothing, such as a thumbnail in a file from outside.
+    """Read a JPEG that must be small, such as a thumbnail in an untrusted file.
 
     Args:
         data: The bytes of the file.
-        side: A picture with a longer side is refused before it is decoded.
+        side: Longest side in pixels; larger images are refused before decoding.
 
     Returns:
         RGB, shape `(height, width, 3)`.
 
     Raises:
-        BrokenImage: If it is no JPEG, too large, or broken.
+        BrokenImage: If the data are not a JPEG, too large, or broken.
     """
     with _opened(io.BytesIO(data), "the picture", side * side, ("JPEG",), side) as image:
         return np.array(image.convert("RGB"))
@@ -267,17 +268,17 @@ def decode_images(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Pixels, dict[int, BrokenImage]]:
-    """Decode many images, each once, and return those that cannot be read next to the pixels.
+    """Decode many images, each once; return the pixels and the broken images.
 
     Args:
         root: Folder the ids are relative to.
         ids: Relative paths, `n` of them.
-        preparation: As for `read_image`.
-        workers: Threads (decoding leaves Python's lock); the number of cores by default.
+        preparation: See `read_image`.
+        workers: Threads (decoding releases Python's lock); the number of cores by default.
         progress: Called with (done, total).
 
     Returns:
-        RGB, shape `(n, size, size, 3)`, without meaning in the rows of broken images; and these by row.
+        RGB, shape `(n, size, size, 3)`, undefined for broken images; and the broken images by row.
     """
     preparation = Preparation.of(preparation)
     size = preparation.image_size
@@ -312,11 +313,11 @@ def _fault_of_opening(error: InputError) -> ImageFault:
 
 def _fault(error: Exception, stream: BinaryIO) -> ImageFault:
     if isinstance(error, OSError) and error.errno is not None:
-        return "no-access"  # the disk's own error; Pillow's carry no number
+        return "no-access"  # a disk error; Pillow's errors have no number
     if "truncated" in str(error).lower():
         return "truncated"
     try:
-        # WebP's decoder does not say what is wrong, but its header holds the length of the file
+        # WebP's decoder does not report the problem, but the header contains the file length
         stream.seek(0)
         head = stream.read(12)
         if head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > stream.seek(0, 2):

@@ -1,4 +1,4 @@
-"""Prepares pictures for an image encoder: open_clip's evaluation transform, pixel for pixel, without torch."""
+"""Preprocesses images for an encoder: open_clip's evaluation transform, pixel for pixel, without torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 
 LARGEST_RESIZED = 1 << 24
-"""A picture that would have more pixels than this when it is resized, before its middle is cut out, is a long strip, of
-which only what is seen is resized; whole it might fill the memory. Its pixels are open_clip's but for rounding."""
+"""Most pixels after resizing and before cropping.
+
+An image with more is a long strip; only its visible part is resized, because the whole might fill memory. Its pixels
+equal open_clip's up to rounding.
+"""
 
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -27,17 +30,17 @@ _RESAMPLING = {
 
 @dataclass(frozen=True)
 class Preparation:
-    """The settings that turn a picture into a square of pixels, named as in open_clip's `preprocess_cfg`.
+    """Image preprocessing settings, named as in open_clip's `preprocess_cfg`.
 
     Attributes:
         image_size: Side in pixels.
-        resize_mode: `shortest` resizes the shorter side to `image_size` and cuts out the middle (CLIP's own), `longest`
-            resizes the longer side and fills the rest with `fill_color`, `squash` gives up the picture's proportions.
-        interpolation: Filter of the resizing.
-        fill_color: Value of all channels around a picture that was resized by its longer side.
+        resize_mode: `shortest` resizes the shorter side to `image_size` and crops the centre (CLIP's own), `longest`
+            resizes the longer side and fills the rest with `fill_color`, `squash` ignores the aspect ratio.
+        interpolation: Resizing filter.
+        fill_color: Value of all channels around an image that was resized by its longer side.
 
     Raises:
-        InputError: If open_clip knows no such value.
+        InputError: If open_clip does not support a value.
 
     >>> str(Preparation(224))
     '224 pixels, shortest, bicubic'
@@ -64,7 +67,7 @@ class Preparation:
 
     @classmethod
     def of(cls, preparation: Preparation | int) -> Preparation:
-        """Make a preparation; a number alone means CLIP's own preparation with this size."""
+        """Create a preparation; a number means CLIP's preprocessing with this size."""
         return preparation if isinstance(preparation, Preparation) else cls(preparation)
 
     def __str__(self) -> str:
@@ -74,10 +77,10 @@ class Preparation:
     def apply(self, image: Image.Image) -> Pixels:
         """Resize, crop or fill, then convert to RGB, in open_clip's order.
 
-        The order shows: a palette is resized by its nearest entries, and colours under transparency count less.
+        The order matters: palettes are resized with nearest neighbours, and transparent colours have less weight.
 
         Args:
-            image: Of any mode; an animation's current frame.
+            image: An image of any mode; for animations, the current frame.
 
         Returns:
             RGB, shape `(image_size, image_size, 3)`.
@@ -88,7 +91,7 @@ class Preparation:
         if not image.width or not image.height:
             raise ValueError("an empty image")
         square = {"shortest": self._shortest, "longest": self._longest, "squash": self._squash}
-        # a copy, since Pillow's own array may not be written to
+        # a copy, because Pillow's own array is read-only
         return np.array(square[self.resize_mode](image).convert("RGB"))
 
     def _resized(self, image: Image.Image, width: int, height: int) -> Image.Image:
@@ -101,7 +104,7 @@ class Preparation:
 
     def _shortest(self, image: Image.Image) -> Image.Image:
         size, short = self.image_size, min(image.size)
-        # cut off, not rounded, as torchvision does
+        # truncate instead of rounding, like torchvision
         width, height = (int(size * side / short) for side in image.size)
         left, top = round((width - size) / 2), round((height - size) / 2)
         if width * height <= LARGEST_RESIZED:
@@ -114,7 +117,7 @@ class Preparation:
     def _longest(self, image: Image.Image) -> Image.Image:
         size = self.image_size
         ratio = max(image.size) / size
-        # of a strip at least one row is left, where open_clip stops
+        # keep at least one row of a strip; open_clip fails here
         width, height = (max(1, round(side / ratio)) for side in image.size)
         resized = self._resized(image, width, height)
         across, down = size - width, size - height

@@ -1,7 +1,7 @@
-"""The one place that opens images, which may lie anywhere a data set's table says and nowhere else.
+"""Opens images, which may be anywhere a data set's table says, and nowhere else.
 
-An image is a file, or lies inside one: in a tar shard (`00000.tar/000000012.jpg`), or in a row of a Parquet or Arrow
-file (`part-0.parquet/17`). An image that an attack has made may lie in the cache.
+An image is a file, or is inside one: in a tar shard (`00000.tar/000000012.jpg`), or in a row of a Parquet or Arrow file
+(`part-0.parquet/17`). Images created by an attack may be in the cache.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from mmpoison.errors import InputError
 from mmpoison.images.containers import check_bytes, read_inside, split_container
 from mmpoison.images.preparation import Pixels
 
-# -- Stores images that attacks make, named by their pixels, so that no image file of a data set is ever
-# changed.
+# -- Stores images created by attacks, named by their pixels, so that image files of a data set never change.
 
 
 FOLDER = "added"
-"""First part of the id of an added image, and its folder in a saved set."""
+"""First part of an added image's id, and its folder in a saved set."""
 
 KIND = "added-images"
-"""Its folder in the cache."""
+"""Folder of added images in the cache."""
 
 _ADDED = re.compile(r"added/([0-9a-f]{64})\.png")
 
@@ -60,7 +59,7 @@ def added_digest(image_id: str) -> str | None:
 
 
 def add_image(pixels: Pixels) -> str:
-    """Write an image to the cache, unless it is there, and return its id.
+    """Write an image to the cache unless it exists, and return its id.
 
     Args:
         pixels: RGB, shape `(height, width, 3)`.
@@ -85,14 +84,14 @@ def add_image(pixels: Pixels) -> str:
 
 
 def cached_image(root: Path, image_id: str) -> Path | None:
-    """Return the file in the cache of an added image that the data set's own folder lacks; None for any other.
+    """Return the cached file of an added image that is missing from the data set's folder, or None for any other image.
 
     Args:
         root: Folder of the data set.
         image_id: Id of any image.
     """
     digest = added_digest(image_id)
-    # a file of the data set, whatever it is, is judged as one
+    # treat any file of the data set as such
     if digest is None or (root / image_id).exists() or (root / image_id).is_symlink():
         return None
     cached = _path_in_cache(digest)
@@ -100,7 +99,7 @@ def cached_image(root: Path, image_id: str) -> Path | None:
 
 
 def refuse_other_pixels(image_id: str, image: Image.Image, name: str) -> None:
-    """Refuse an added image whose pixels are not those of its id; any other image is let through undecoded.
+    """Refuse an added image whose pixels do not match its id. Other images pass without decoding.
 
     Args:
         image_id: Id of any image.
@@ -108,7 +107,7 @@ def refuse_other_pixels(image_id: str, image: Image.Image, name: str) -> None:
         name: What to call it in the message.
 
     Raises:
-        InputError: If they differ.
+        InputError: If the pixels differ.
     """
     digest = added_digest(image_id)
     if digest is not None and pixels_digest(rgb(image)) != digest:
@@ -118,7 +117,7 @@ def refuse_other_pixels(image_id: str, image: Image.Image, name: str) -> None:
 
 
 def rgb(image: Image.Image) -> Pixels:
-    """Return the pixels of a picture, transparency dropped: RGB, shape `(height, width, 3)`."""
+    """Return the pixels of an image without transparency: RGB, shape `(height, width, 3)`."""
     return np.array(image.convert("RGB"))
 
 
@@ -126,7 +125,7 @@ def _path_in_cache(digest: str) -> Path:
     return cache_folder() / KIND / f"{digest}.png"
 
 
-# -- Detects that files, such as the images of a data set, have changed while they were read.
+# -- Detects changes to files, such as a data set's images, while they are read.
 
 
 MISSING = 0
@@ -140,8 +139,8 @@ def state_of(path: str, *, linked: bool = True) -> int:
 
     Args:
         path: The file.
-        linked: Whether hard links may be made to it meanwhile. A new link changes the ctime of the file, as a write
-            does, so the ctime is compared only where there is none; it shows a write that put the old mtime back.
+        linked: Whether hard links to it may be created meanwhile. A new link changes the ctime, as a write does, so the
+            ctime is compared only if this is false; it reveals writes that restored the old mtime.
     """
     try:
         found = os.stat(path)  # noqa: PTH116 - many times as fast as pathlib
@@ -149,13 +148,13 @@ def state_of(path: str, *, linked: bool = True) -> int:
         return MISSING
     if not stat.S_ISREG(found.st_mode):
         return MISSING
-    # hashes of whole numbers are the same in every process
+    # integer hashes are the same in every process
     changed = () if linked else (found.st_ctime_ns,)
     return hash((found.st_size, found.st_mtime_ns, found.st_ino, *changed)) or 1
 
 
 def changed_line(paths: Sequence[Path]) -> str:
-    """Write one line about one or more files that have changed."""
+    """Describe one or more changed files in one line."""
     more = f" (and {count_of(len(paths) - 1, 'file')} more)" if len(paths) > 1 else ""
     return (
         f"{paths[0]}: changed while the data set was read{more}: stop the program that writes to the data set, and "
@@ -164,17 +163,17 @@ def changed_line(paths: Sequence[Path]) -> str:
 
 
 def file_states(root: Path, ids: Names) -> States:
-    """Return the state of each image file, for a later comparison; 8 bytes per image.
+    """Return the state of each image file for a later comparison, 8 bytes per image.
 
-    `save_pairs` makes hard links to image files while these are read, here or in another process, so their ctime is
-    not compared. To a container no link is made.
+    `save_pairs` creates hard links to image files while they are read, in this or another process, so their ctime is
+    not compared. Containers are never linked.
 
     Args:
         root: Folder the ids are relative to.
-        ids: Relative paths, `n` of them; the state of an image inside a container is the container's.
+        ids: `n` relative paths. The state of an image inside a container is the container's.
 
     Returns:
-        Shape `(n,)`; 0 for a file that is not there.
+        Shape `(n,)`; 0 for a missing file.
     """
     base = str(root)
     known: dict[str, int] = {}
@@ -196,8 +195,8 @@ def absent_images(ids: Names, states: States) -> list[str]:
     """List the ids of the images without a regular file, in order.
 
     Args:
-        ids: As for `file_states`.
-        states: What it gave for them.
+        ids: See `file_states`.
+        states: The result of `file_states` for them.
     """
     return [str(ids[int(index)]) for index in np.flatnonzero(states == MISSING)]
 
@@ -209,15 +208,15 @@ def changed_files(root: Path, ids: Names, before: States) -> list[str]:
 
 
 def refuse_changed(root: Path, ids: Names, before: States) -> None:
-    """Refuse images that have changed since their states were noted.
+    """Refuse images that have changed since their states were recorded.
 
     Args:
-        root: As for `file_states`.
-        ids: As for `file_states`.
-        before: The states then, shape `(n,)`.
+        root: See `file_states`.
+        ids: See `file_states`.
+        before: The earlier states, shape `(n,)`.
 
     Raises:
-        InputError: If one has changed: the first by name, and how many more.
+        InputError: If any image has changed. The message names the first and counts the others.
     """
     if changed := changed_files(root, ids, before):
         raise InputError(changed_line([root / image_id for image_id in changed]))
@@ -226,7 +225,7 @@ def refuse_changed(root: Path, ids: Names, before: States) -> None:
 IntArray = npt.NDArray[np.int32]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-"""Endings of files that are images, of the formats that are decoded."""
+"""File extensions of images in accepted formats."""
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", ".jpg"),
@@ -241,11 +240,11 @@ _SIGNATURES = (
 
 
 class NameClash(InputError):
-    """Two images of a set would become one file; neither replaces the other."""
+    """Raised if two images of a set would become one file; neither replaces the other."""
 
 
 class ImageList(Protocol):
-    """The images of a data set: their ids, and the folder that these start from."""
+    """The images of a data set: their ids, and their base folder."""
 
     @property
     def ids(self) -> npt.NDArray[np.object_]:
@@ -253,13 +252,13 @@ class ImageList(Protocol):
 
     @property
     def root(self) -> Path:
-        """The folder."""
+        """The base folder of the ids."""
 
     def __len__(self) -> int: ...
 
 
 class ImageSet(Protocol):
-    """A data set as far as its images are concerned, such as a `PairDataset`."""
+    """The interface of a data set's images, such as of a `PairDataset`."""
 
     @property
     def images(self) -> ImageList:
@@ -267,7 +266,7 @@ class ImageSet(Protocol):
 
     @property
     def root(self) -> Path:
-        """The folder that their ids start from."""
+        """The folder that image ids are relative to."""
 
 
 def image_path(root: Path, image_id: str) -> Path:
@@ -290,14 +289,14 @@ def image_path(root: Path, image_id: str) -> Path:
 
 
 def open_image(root: Path, image_id: str) -> BinaryIO:
-    """Open one image of a data set for reading its bytes; safe between threads.
+    """Open one image of a data set for reading bytes. Thread-safe.
 
     Args:
-        root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
-        image_id: Relative path of a file, or of a container and on inside it; or id of an image in the cache.
+        root: Folder the id is relative to. The file must be inside it after resolving symbolic links.
+        image_id: Relative path of a file, or of a container and the name inside it; or id of a cached image.
 
     Raises:
-        InputError: If there is no such image, it lies outside the root, or has over 200 MiB.
+        InputError: If the image is missing, outside the root, or larger than 200 MiB.
     """
     path = image_path(root, image_id)
     inner = split_container(root, image_id)
@@ -314,7 +313,7 @@ def open_image(root: Path, image_id: str) -> BinaryIO:
 
 
 def image_bytes(root: Path, image_id: str) -> bytes:
-    """Read all bytes of one image; arguments and errors as of `open_image`."""
+    """Read all bytes of one image, with arguments and errors of `open_image`."""
     with open_image(root, image_id) as stream:
         return stream.read()
 
@@ -322,11 +321,11 @@ def image_bytes(root: Path, image_id: str) -> bytes:
 def image_stat(root: Path, image_id: str) -> tuple[str, int, int]:
     """Return what identifies a version of an image: real path, size in bytes, modification time in nanoseconds.
 
-    Size and time are those of the file; of an image inside a container they are the container's. The ctime is left out,
-    as each hard link to the image changes it, and embeddings that are cached would be computed again.
+    For an image inside a container, size and time are the container's. The ctime is left out, because every hard link
+    to the image changes it, and cached embeddings would be recomputed.
 
     Raises:
-        InputError: If there is no such file, or it lies outside the root.
+        InputError: If the file is missing or outside the root.
     """
     path = image_path(root, image_id)
     inner = split_container(root, image_id)
@@ -339,7 +338,7 @@ def image_stat(root: Path, image_id: str) -> tuple[str, int, int]:
 
 
 def image_stats(root: Path, image_ids: Iterable[str]) -> Iterator[tuple[str, int, int]]:
-    """`image_stat` of many images, 20 times as fast: a folder's real path is looked up once.
+    """Return `image_stat` of many images, 20 times faster because a folder's real path is looked up only once.
 
     Raises:
         InputError: As `image_stat`.
@@ -374,9 +373,9 @@ def image_extension(data: bytes) -> str | None:
 
 
 def file_name(container: str, name: str, data: bytes) -> str:
-    """Return a relative path for an image from a container: plain names, the extension by content.
+    """Return a relative path for an image from a container, with plain names and the extension by content.
 
-    Different images get different names, also where odd characters have to go: such a name gets a digest.
+    Different images get different names: if characters must be removed, the name gets a digest.
 
     Args:
         container: Relative path of the container.
@@ -389,7 +388,7 @@ def file_name(container: str, name: str, data: bytes) -> str:
     'train/part-0/17.gif'
     """
     plain = PurePosixPath(container).with_suffix("") / name
-    # a row has no ending, a member of a tar file has one
+    # rows have no extension, members of a tar file have one
     given = plain.suffix if plain.suffix.lower() in EXTENSIONS else ""
     stem = plain.name[: len(plain.name) - len(given)]
     ending = image_extension(data) or given.lower() or ".bin"

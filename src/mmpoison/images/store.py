@@ -1,8 +1,8 @@
-"""Decodes the images of a data set: into memory where they are few, into a memory-mapped file where they are many.
+"""Decodes a data set's images: few into memory, many into a memory-mapped file.
 
-The file is an entry of the content cache, made once and shared by runs and processes. Its key holds all that its pixels
-depend on, so a file is never out of date: other images, or a changed one, have another entry. Unlike other entries it
-grows in place: `states.u8` says which rows are decoded, so that a killed run loses little.
+The file is an entry of the content cache, created once and shared by runs and processes. Its key contains everything
+its pixels depend on, so it is never stale: different or changed images have another entry. Unlike other entries it
+grows in place: `states.u8` records which rows are decoded, so a killed run loses little.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import ImageSet, IntArray, States, file_states, refuse_changed
 
 IN_MEMORY = 128 * 2**20
-"""Up to so many bytes of pixels are decoded in memory: it takes seconds, and a file for each small set is no help."""
+"""Most bytes of pixels decoded in memory: this takes seconds, and a file per small set would not help."""
 
 CHUNK = 32 * 2**20
-"""So many bytes of pixels are decoded before they are marked as done; a run that is killed loses no more than two."""
+"""Bytes of pixels decoded before they are marked as done; a killed run loses at most two such chunks."""
 
 KIND = "images"
 TODO, DONE, BROKEN = 0, 1, 2
 
-# what may be otherwise the next time although the file is the same is not remembered
+# do not store faults that may disappear although the file stays the same
 PASSING = ("missing", "no-access", "no-memory")
 
 
@@ -49,15 +49,15 @@ PASSING = ("missing", "no-access", "no-memory")
 class PixelStore:
     """Decoded images of a data set, addressed by the data set's image index.
 
-    It may be sent to other processes: what lies in a file is opened there again, not copied.
+    It can be sent to other processes, which reopen a file instead of copying it.
 
     Attributes:
-        pixels: Shape `(n, size, size, 3)`, uint8; read-only where they lie in a file.
-        position: Row of `pixels` for each image of the table, -1 where it was not decoded, shape `(I,)`.
-        preparation: How they were resized and cropped.
-        broken: What is wrong with each image that could not be read, by its id; empty unless they were to be dropped.
-        folder: Where the pixels lie on disk, or None.
-        passing: Of the broken images, the ids of those that may be readable another time although no file changes.
+        pixels: Shape `(n, size, size, 3)`, uint8; read-only if in a file.
+        position: Row of `pixels` for each image of the table, -1 if not decoded, shape `(I,)`.
+        preparation: How the images were resized and cropped.
+        broken: Problem of each unreadable image, by id; empty unless these are to be dropped.
+        folder: Folder of the pixels on disk, or None.
+        passing: Ids of broken images that may be readable another time although no file changes.
     """
 
     pixels: Pixels
@@ -85,22 +85,22 @@ class PixelStore:
         cache: Path | None = None,
         in_memory: int = IN_MEMORY,
     ) -> PixelStore:
-        """Decode images, each once, or open those that a run before has decoded.
+        """Decode images, each once, or open images decoded by an earlier run.
 
         Args:
-            pairs: The set; its whole table of images is addressed.
-            preparation: How images are resized and cropped; a number is the side in pixels of CLIP's own way.
-            indices: Which images; all by default. Row `k` of the pixels is image `indices[k]`.
-            broken: With `raise`, an image that cannot be read stops it; with `drop` it has no position and is named in
-                `broken`, and its pairs are the caller's to drop.
+            pairs: The set, whose whole image table can be addressed.
+            preparation: How to resize and crop images; a number means CLIP's preprocessing with this side in pixels.
+            indices: Images to decode; all by default. Row `k` of the pixels is image `indices[k]`.
+            broken: With `raise`, an unreadable image raises. With `drop`, it has no position and is listed in `broken`,
+                and the caller must drop its pairs.
             workers: Threads; the number of cores by default.
             progress: Called with (done, total).
-            cache: Folder of a content cache; the usual one by default.
-            in_memory: Up to so many bytes of pixels nothing is written.
+            cache: Folder of a content cache; the default cache by default.
+            in_memory: Most bytes of pixels for which nothing is written.
 
         Raises:
-            InputError: If images cannot be read (their number, and the first by name) or change meanwhile, or the disk
-                is too small.
+            InputError: If images are unreadable (the message counts them and names the first) or change meanwhile, or
+                the disk is too small.
         """
         if broken not in ("raise", "drop"):
             raise InputError(f"broken={broken!r}: must be raise or drop")
@@ -147,7 +147,7 @@ class PixelStore:
         return np.asarray(self.pixels[rows])
 
     def __getstate__(self) -> dict[str, Any]:
-        # what lies in a file is opened again, not copied
+        # a file is reopened, not copied
         return self.__dict__ | ({} if self.folder is None else {"pixels": len(self.pixels)})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -157,9 +157,9 @@ class PixelStore:
 
 
 def stored_pixels(cache: Path | None = None) -> list[CacheEntry]:
-    """List all stored pixels of this machine, the largest first; any of them may be deleted.
+    """List all stored pixels on this machine, largest first. Any of them may be deleted.
 
-    The `note` of each says the `root` of its images, how many `images` there are, and their `size` in pixels.
+    Each `note` contains the `root` of its images, the number of `images`, and their `size` in pixels.
     """
     noted = {"root", "images", "size"}
     found = ContentCache(cache).entries(KIND)
@@ -175,14 +175,14 @@ def _row_bytes(size: int) -> int:
 
 
 class _PixelEntry:
-    """The entry of the content cache that holds the pixels of some images.
+    """The content cache entry with the pixels of some images.
 
     Args:
         cache: The cache.
         root: Folder of the images.
-        ids: Their relative paths; row `k` of the pixels is image `ids[k]`.
+        ids: Relative paths; row `k` of the pixels is image `ids[k]`.
         before: The states of their files (`file_states`), shape `(n,)`.
-        preparation: How they are resized and cropped.
+        preparation: How to resize and crop them.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class _PixelEntry:
         self.folder = cache.path(self.key)
 
     def states(self) -> npt.NDArray[np.uint8] | None:
-        """TODO, DONE or BROKEN for each row; None if there is no sound store."""
+        """Return TODO, DONE or BROKEN for each row, or None if there is no valid store."""
         try:
             states = np.frombuffer((self.folder / "states.u8").read_bytes(), dtype=np.uint8)
             if (self.folder / "pixels.u8").stat().st_size != self.count * _row_bytes(self.size):
@@ -226,7 +226,7 @@ class _PixelEntry:
     def make(
         self, workers: int | None, progress: Progress | None
     ) -> tuple[dict[int, str], set[int]]:
-        """Decode what is not decoded yet; returns what is wrong with broken images, by row, and which may pass."""
+        """Decode the remaining images; return the problems of broken images by row, and which may disappear."""
         states = self.states()
         if states is not None and states.all():
             touch(self.folder)
@@ -235,7 +235,7 @@ class _PixelEntry:
         def on_wait(_: str) -> None:
             now = self.states()
             if progress is not None and now is not None:
-                # never all: the bar is finished below, by whoever sees the last one
+                # never all: the code below finishes the bar after the last one
                 progress(min(int(np.count_nonzero(now)), self.count - 1), self.count)
 
         try:
@@ -261,7 +261,7 @@ class _PixelEntry:
         return dict(sorted({**_reasons(self.folder, states), **passing}.items())), set(passing)
 
     def _lay_out(self) -> npt.NDArray[np.uint8]:
-        """Make an empty store; `states.u8` comes last, so a killed one is started again."""
+        """Create an empty store. `states.u8` is written last, so a killed attempt starts over."""
         folder, place = self.folder, self.folder.parent
         shutil.rmtree(folder, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
@@ -272,7 +272,9 @@ class _PixelEntry:
                 f"{file_size(free)} are free: free some space, or set MMPOISON_CACHE to a folder on a larger disk"
             )
         folder.mkdir()
-        self.cache.describe(self.key, folder)  # first: `cache clear` knows it by that
+        self.cache.describe(
+            self.key, folder
+        )  # first, because `cache clear` recognises the entry by this
         with (folder / "pixels.u8").open("wb") as stream:
             stream.truncate(needed)
         (folder / "broken.jsonl").touch()
@@ -283,7 +285,7 @@ class _PixelEntry:
     def _fill(
         self, states: npt.NDArray[np.uint8], workers: int | None, progress: Progress | None
     ) -> dict[int, str]:
-        """Decode all rows that are TODO and mark them on disk; returns by row what may be readable the next time."""
+        """Decode all TODO rows and mark them on disk; return by row the faults that may disappear."""
         todo = np.flatnonzero(states == TODO)
         done = self.count - len(todo)
         if not len(todo) and progress is not None:
@@ -300,12 +302,12 @@ class _PixelEntry:
                 pixels, faults = decode_images(
                     self.root, ids, self.preparation, workers=workers, progress=report
                 )
-                # the name of the folder stands for the images as they were
+                # the folder's name identifies the unchanged images
                 refuse_changed(self.root, ids, self.before[rows])
                 passing |= {int(rows[k]): str(e) for k, e in faults.items() if e.fault in PASSING}
                 if writing is not None:
                     writing.result()
-                # the next chunk is decoded while this one goes to the disk
+                # decode the next chunk while this one is written
                 writing = writer.submit(self._write, rows, pixels, faults)
             if writing is not None:
                 writing.result()
@@ -317,7 +319,7 @@ class _PixelEntry:
         decoded: Pixels,
         faults: Mapping[int, BrokenImage],
     ) -> None:
-        """Write decoded rows, then mark them as done: in this order also after a loss of power."""
+        """Write decoded rows, then mark them as done; the order holds even after a power failure."""
         with (
             (self.folder / "pixels.u8").open("r+b", buffering=0) as pixels,
             (self.folder / "states.u8").open("r+b", buffering=0) as marks,
@@ -351,7 +353,7 @@ def _reasons(folder: Path, states: npt.NDArray[np.uint8]) -> dict[int, str]:
                 try:
                     row, reason = parse_json(line, "broken.jsonl")
                 except ValueError:
-                    continue  # the last line of a run that was killed
+                    continue  # the incomplete last line of a killed run
                 if row in reasons:
                     reasons[row] = reason
     return reasons
@@ -365,7 +367,7 @@ def _write_at(handle: int, content: bytes, offset: int) -> None:
 
 
 def _open(folder: Path, count: int, size: int) -> Pixels:
-    """Map the pixels as a read-only array whose pages all processes share."""
+    """Memory-map the pixels as a read-only array whose pages all processes share."""
     return np.asarray(
         np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=(count, size, size, 3))
     )

@@ -1,4 +1,4 @@
-"""Makes small copies of images for people."""
+"""Creates thumbnails for people."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mmpoison.images.decode import picture
 
 
 def thumbnail(root: Path, image_id: str, side: int) -> bytes:
-    """Make a JPEG of a whole image, upright, with a longest side of at most `side` pixels.
+    """Create a JPEG of a whole image, upright, with a longest side of at most `side` pixels.
 
-    It is for people: unlike what a model sees it is not cropped, and an orientation in the EXIF data is applied.
-    Nothing but pixels is left of the file.
+    It is for people: unlike a model's input it is not cropped, and EXIF orientation is applied. Only pixels of the file
+    remain.
 
     Args:
-        root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
+        root: Folder the id is relative to. The file must be inside it after resolving symbolic links.
         image_id: Relative path.
         side: Pixels.
 
@@ -30,11 +30,11 @@ def thumbnail(root: Path, image_id: str, side: int) -> bytes:
         BrokenImage: If the file is missing, outside the root, too large, truncated or not an image.
     """
     with picture(root, image_id) as image:
-        image.draft("RGB", (side, side))  # a large JPEG is decoded at an eighth of its size
+        image.draft("RGB", (side, side))  # decode a large JPEG at an eighth of its size
         transparent = image.mode in ("RGBA", "LA", "PA", "P")
         kind = "RGBA" if transparent else "RGB"
         small = image if image.mode == kind else image.convert(kind)
-        # made small first, since all that follows makes copies
+        # shrink first, because all further steps copy
         small.thumbnail((side, side))
         small = _upright(small)
         if transparent:
@@ -49,24 +49,24 @@ def thumbnail(root: Path, image_id: str, side: int) -> bytes:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         image.getexif()
-    except Exception:  # metadata from outside, which no pixel depends on, may break in any way
+    except Exception:  # untrusted metadata, on which no pixel depends, may break in any way
         return image
-    # what Pillow would write again, and may be unable to
+    # Pillow would write this again, and may fail
     image.info = {}
     return ImageOps.exif_transpose(image)
 
 
-# -- Pictures with captions as HTML, for notebooks.
+# -- Images with captions as HTML, for notebooks.
 
 
 SHOWN = 8
-"""Pictures in a row."""
+"""Images in a row."""
 
 SIDE = 112
-"""Pixels of the longer side of a picture."""
+"""Longer side of an image, in pixels."""
 
 LONGEST_CAPTION = 200
-"""Characters of a caption that are shown."""
+"""Most characters shown of a caption."""
 
 _CARD = (
     '<figure style="display:inline-block;width:{side}px;margin:4px;vertical-align:top">'
@@ -77,11 +77,11 @@ _CARD = (
 
 @dataclass(repr=False)
 class PictureRow:
-    """Pictures with captions, which a notebook shows; elsewhere it is its title.
+    """Images with captions, shown in notebooks; elsewhere only the title is shown.
 
     Attributes:
-        title: Shown above the pictures.
-        html: What a notebook shows.
+        title: Title above the images.
+        html: The HTML for notebooks.
     """
 
     title: str
@@ -95,13 +95,13 @@ class PictureRow:
 
 
 def picture_card(address: str, image_id: str, caption: str, mark: str = "") -> str:
-    """Make HTML of a picture and its caption.
+    """Create HTML for an image and its caption.
 
     Args:
-        address: The picture as a `data:` address, which is not escaped.
-        image_id: Shown where the pointer rests.
+        address: The image as a `data:` address, which is not escaped.
+        image_id: Shown as a tooltip.
         caption: Cut at `LONGEST_CAPTION` characters.
-        mark: Shown in bold before it.
+        mark: Shown in bold before the caption.
 
     Returns:
         HTML in which id, caption and mark are escaped.
@@ -119,16 +119,16 @@ def picture_card(address: str, image_id: str, caption: str, mark: str = "") -> s
 def picture_row(
     title: str, root: Path, pairs: Iterable[tuple[str, str, bool]], most: int = SHOWN
 ) -> str:
-    """Make HTML of a title and the first few readable pictures; the pictures are inside the HTML.
+    """Create HTML for a title and the first few readable images, which are embedded.
 
     Args:
-        title: Shown above the pictures.
-        root: Folder that the ids are relative to.
-        pairs: Image id, caption and whether the pair is poisoned; broken images are left out.
-        most: So many pictures at most.
+        title: Title above the images.
+        root: Folder the ids are relative to.
+        pairs: Image id, caption and whether the pair is poisoned. Broken images are skipped.
+        most: Most images to show.
 
     Returns:
-        HTML in which everything that comes from the data is escaped.
+        HTML in which everything from the data is escaped.
     """
     cards: list[str] = []
     for image_id, caption, poisoned in pairs:

@@ -1,9 +1,9 @@
-"""Triggers of backdoor attacks: a pattern that is put into an image, described so exactly that anybody makes it again.
+"""Triggers of backdoor attacks: patterns put into an image, described exactly enough to recreate them.
 
-A trigger is sized by what a model sees: of an image prepared as CLIP does (the shorter side becomes `view` pixels, the
-middle square is cut out), a patch of 16 pixels covers 16 of 224, whatever the image's own size and the model's. The
-image keeps its own size, so that nothing but the trigger distinguishes it from the clean one. All arithmetic is on
-whole numbers, and random patterns come from SHAKE-256, so the pixels are the same on every machine.
+Trigger sizes refer to the view of a model: after CLIP's preprocessing (the shorter side becomes `view` pixels, the
+centre square is cropped), a patch of 16 pixels covers 16 of 224, whatever the size of the image and of the model's
+input. The image keeps its size, so only the trigger distinguishes it from the clean one. All arithmetic uses whole
+numbers, and random patterns come from SHAKE-256, so the pixels are the same on every machine.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import rgb
 
 VIEW = 224
-"""Side in pixels of the view that sizes refer to: that of most CLIP models."""
+"""Side, in pixels, of the view that sizes refer to, as in most CLIP models."""
 
 LONGEST_SHORT_SIDE = 512
-"""A larger image is reduced until its shorter side has so many pixels; most captioned photos are smaller. A PNG of a
-camera's full size takes tens of megabytes."""
+"""Longest shorter side in pixels; larger images are shrunk to it.
+
+Most captioned photos are smaller, and a PNG at a camera's full resolution takes tens of megabytes.
+"""
 
 CELL = 4
-"""Side in pixels, of a view of 224, of the squares that random patterns consist of. Noise of single pixels averages to
-grey in a model that sees 64 pixels; squares of four are one pixel there."""
+"""Side of the squares in random patterns, in pixels of a 224-pixel view.
+
+Single-pixel noise averages to grey in a model with 64-pixel input; squares of four are about one pixel there.
+"""
 
 Side = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Place = Literal["corner", "random", "centre"]
@@ -41,10 +45,10 @@ PLACES: tuple[Place, ...] = ("corner", "random", "centre")
 Noise = Literal["fixed", "per-image"]
 NOISES: tuple[Noise, ...] = ("fixed", "per-image")
 How: TypeAlias = Mapping[str, Any]
-"""What differs from image to image: the place of a patch, or the number of a noise image."""
+"""The part that differs between images: the position of a patch, or the number of a noise image."""
 
 _STEPS = 1000
-"""Places are thousandths of the way that a patch can move; blending is by thousandths."""
+"""Positions are thousandths of the range in which a patch can move; blending weights are thousandths."""
 
 
 class _Place(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,12 +63,12 @@ class _Number(msgspec.Struct, forbid_unknown_fields=True):
 class PatchTrigger(
     msgspec.Struct, frozen=True, tag="patch", tag_field="kind", forbid_unknown_fields=True
 ):
-    """A small square that is pasted over the image.
+    """A small square pasted onto the image.
 
     Attributes:
         pattern: RGB of its cells, row by row: `cells * cells * 3` bytes.
         cells: Cells in a row of the pattern.
-        place: `corner` is the lower right one, `centre` the middle, `random` differs from image to image.
+        place: `corner` is the lower right, `centre` the middle; `random` differs between images.
         side: Side of the square, in pixels of the view.
         view: Side of the view.
     """
@@ -82,21 +86,21 @@ class PatchTrigger(
             raise ValueError(f"a patch of {self.side} pixels is larger than {self.view}")
 
     def draw(self, rng: np.random.Generator) -> How:
-        """Draw what one image needs: the place of the patch."""
+        """Draw the position of the patch for one image."""
         fixed = {"corner": _STEPS, "centre": _STEPS // 2}.get(self.place)
         across, down = rng.integers(0, _STEPS + 1, 2) if fixed is None else (fixed, fixed)
         return {"across": int(across), "down": int(down)}
 
     def where(self, height: int, width: int, how: How) -> tuple[int, int, int]:
-        """Return left, top and side of the patch in an image, in its pixels.
+        """Return left, top and side of the patch in an image, in image pixels.
 
         Args:
             height: Of the image.
             width: Of the image.
-            how: What `draw` gave for this image.
+            how: The result of `draw` for this image.
 
         Raises:
-            InputError: If `how` is none.
+            InputError: If `how` is not a result of `draw`.
         """
         place = _converted(how, _Place, "place of a patch")
         left, top, square = _view(height, width)
@@ -111,10 +115,10 @@ class PatchTrigger(
 
         Args:
             pixels: RGB, shape `(height, width, 3)`.
-            how: What `draw` gave for this image.
+            how: The result of `draw` for this image.
 
         Raises:
-            InputError: If `how` is none.
+            InputError: If `how` is not a result of `draw`.
         """
         height, width, _ = pixels.shape
         left, top, side = self.where(height, width, how)
@@ -126,11 +130,11 @@ class PatchTrigger(
 class BlendTrigger(
     msgspec.Struct, frozen=True, tag="blend", tag_field="kind", forbid_unknown_fields=True
 ):
-    """A noise image that is mixed with the image: `weight` noise, the rest image.
+    """A noise image blended into the image with a given weight.
 
     Attributes:
         seed: Of the noise.
-        noise: `fixed` is one noise image for all; `per-image` another one for each.
+        noise: `fixed` uses one noise image for all images, `per-image` a different one for each.
         weight: Share of the noise in thousandths.
         cell: Side of the noise's cells, in pixels of the view.
         view: Side of the view. The noise fills the middle square and is repeated beyond it.
@@ -143,11 +147,11 @@ class BlendTrigger(
     view: Side = VIEW
 
     def draw(self, rng: np.random.Generator) -> How:
-        """Draw what one image needs: the number of its noise image, if each has its own."""
+        """Draw the number of an image's noise image, if each has its own."""
         return {"number": int(rng.integers(2**32))} if self.noise == "per-image" else {}
 
     def apply(self, pixels: Pixels, how: How) -> Pixels:
-        """Return a copy of an image with the noise; arguments and errors as of `PatchTrigger.apply`."""
+        """Return a copy of an image with the noise. Arguments and errors are those of `PatchTrigger.apply`."""
         stream = f"blend/{self.seed}"
         if self.noise == "per-image":
             stream += f"/{_converted(how, _Number, 'number of a noise image').number}"
@@ -174,19 +178,19 @@ def read_trigger(record: Mapping[str, Any]) -> Trigger:
     """Read a trigger from a manifest.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is not a trigger.
     """
     trigger: Trigger = _converted(record, PatchTrigger | BlendTrigger, "trigger")
     return trigger
 
 
 def random_bytes(stream: str, count: int) -> bytes:
-    """Draw bytes that depend on nothing but the name of their stream, on any machine and with any version."""
+    """Draw bytes that depend only on the stream name, on any machine and in any version."""
     return hashlib.shake_256(stream.encode()).digest(count)
 
 
 def source_pixels(root: Path, image_id: str) -> Pixels:
-    """Return the pixels that a new image is made from: the image's own, reduced if it is large.
+    """Return the pixels from which a new image is created: the image's own, shrunk if large.
 
     Args:
         root: Folder the id is relative to.
@@ -196,7 +200,7 @@ def source_pixels(root: Path, image_id: str) -> Pixels:
         RGB, shape `(height, width, 3)`; the shorter side has at most 512 pixels.
 
     Raises:
-        BrokenImage: If it cannot be read.
+        BrokenImage: If the image cannot be read.
     """
     with picture(root, image_id) as image:
         short = min(image.size)
@@ -207,17 +211,17 @@ def source_pixels(root: Path, image_id: str) -> Pixels:
 
 
 def triggered_pixels(root: Path, image_id: str, trigger: Trigger, how: How) -> Pixels:
-    """Return an image with a trigger: RGB, shape `(height, width, 3)`; the image file is not touched.
+    """Return an image with a trigger, RGB of shape `(height, width, 3)`, without changing the image file.
 
     Args:
         root: Folder the id is relative to.
         image_id: Id of the clean image.
         trigger: The trigger.
-        how: What `Trigger.draw` gave for this image.
+        how: The result of `Trigger.draw` for this image.
 
     Raises:
         BrokenImage: If the image cannot be read.
-        InputError: If `how` is of another trigger.
+        InputError: If `how` belongs to another trigger.
     """
     return trigger.apply(source_pixels(root, image_id), how)
 
@@ -225,7 +229,7 @@ def triggered_pixels(root: Path, image_id: str, trigger: Trigger, how: How) -> P
 def prepared_with_trigger(
     root: Path, image_id: str, trigger: Trigger, how: How, preparation: Preparation
 ) -> Pixels:
-    """Return an image with a trigger as a model sees it: RGB, shape `(size, size, 3)`; arguments as above."""
+    """Return an image with a trigger after a model's preprocessing: RGB, shape `(size, size, 3)`."""
     return preparation.apply(Image.fromarray(triggered_pixels(root, image_id, trigger, how)))
 
 
@@ -237,14 +241,14 @@ def _converted(value: Any, kind: Any, what: str) -> Any:
 
 
 def _view(height: int, width: int) -> tuple[int, int, int]:
-    """Return left, top and side of the middle square of an image."""
+    """Return left, top and side of an image's centre square."""
     side = min(height, width)
     return (width - side) // 2, (height - side) // 2, side
 
 
 @lru_cache(maxsize=64)
 def _resized(pattern: bytes, cells: int, side: int) -> Pixels:
-    """Resize a square pattern: each pixel is the mean of what it covers, exactly, rounded to the nearest."""
+    """Resize a square pattern: each pixel is the exact mean of the area it covers, rounded to the nearest integer."""
     grid = np.frombuffer(pattern, np.uint8).reshape(cells, cells, 3).astype(np.int64)
     for _ in range(2):
         # one axis, then the other
@@ -255,7 +259,7 @@ def _resized(pattern: bytes, cells: int, side: int) -> Pixels:
 
 
 def _covered(rows: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:
-    """Sum for each of `side` pixels the rows that it covers, each times the overlap in units of 1 / side."""
+    """For each of `side` pixels, sum the rows it covers, weighted by the overlap in units of 1 / side."""
     count = len(rows)
     none = np.zeros_like(rows[:1])
     before = np.concatenate([none, np.cumsum(rows, axis=0)])

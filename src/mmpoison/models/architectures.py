@@ -1,4 +1,4 @@
-"""The architectures of open_clip, and which of them fits a file of weights."""
+"""open_clip's architectures, and how to identify the one of a weights file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ NAMES = {True: "QuickGELU", False: "GELU"}
 
 
 def uses_quick_gelu(model_cfg: Mapping[str, Any]) -> bool:
-    """Return whether a model config uses QuickGELU."""
+    """Check whether a model config uses QuickGELU."""
     return bool(model_cfg.get("quick_gelu", False))
 
 
@@ -73,7 +73,7 @@ def activation_name(model_cfg: Mapping[str, Any]) -> str:
 
 
 def sibling(architecture: str) -> str | None:
-    """Return the same architecture with the other activation, or None where there is none."""
+    """Return the same architecture with the other activation, or None if there is none."""
     other = (
         architecture.removesuffix(QUICK_GELU_SUFFIX)
         if architecture.endswith(QUICK_GELU_SUFFIX)
@@ -89,10 +89,10 @@ def sibling(architecture: str) -> str | None:
 def check_activation(
     architecture: str, quick_gelu: bool, trained_with: bool | None, where: str
 ) -> None:
-    """Refuse an activation that is not the one the weights were trained with.
+    """Refuse an activation that differs from the one used in training.
 
     Args:
-        architecture: What the model is built as.
+        architecture: The architecture to build.
         quick_gelu: Whether it computes with QuickGELU.
         trained_with: Whether the weights were trained with QuickGELU; None if it is unknown.
         where: The weights, for the message.
@@ -119,7 +119,7 @@ def check_activation(
 
 
 def tag_activation(architecture: str, tag: Mapping[str, Any]) -> bool | None:
-    """Return what open_clip's table of pre-trained weights says of the activation, or None.
+    """Return the activation in open_clip's table of pre-trained weights, or None.
 
     The table marks QuickGELU only on the tags of architectures that exist with both activations.
     """
@@ -127,9 +127,9 @@ def tag_activation(architecture: str, tag: Mapping[str, Any]) -> bool | None:
 
 
 def published_activation(path: Path) -> bool | None:
-    """Return whether published weights were trained with QuickGELU; None if it is unknown.
+    """Check whether published weights were trained with QuickGELU; None if unknown.
 
-    Their files are recognised by the repository of the Hugging Face cache that they are in.
+    Files are recognised by their repository in the Hugging Face cache.
     """
     from open_clip import pretrained
 

@@ -21,7 +21,7 @@ class ModelSource:
         megabytes: Size of its weights.
         licence: Licence of the weights.
         origin: Where the weights come from.
-        is_here: Returns whether it loads without a network.
+        is_here: Checks whether it loads without a network.
     """
 
     name: str

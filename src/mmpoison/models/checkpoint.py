@@ -51,7 +51,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model before it is built, in open_clip's terms whatever its format is; nothing of it is checked yet.
+    """A model before it is built, in open_clip's terms whatever its format. Nothing is checked yet.
 
     Attributes:
         config: `{"model_cfg": ..., "preprocess_cfg": ..., "mmpoison": ...}`.
@@ -84,8 +84,8 @@ class Checkpoint:
             name: Its name in results; by default the one in the config, or the folder's name.
 
         Raises:
-            InputError: If the config makes no model or contradicts itself, a weight is missing, unknown or of another
-                shape, or the model cannot embed a caption.
+            InputError: If the config is invalid or contradictory, a weight is missing, unknown or has the wrong shape,
+                or the model cannot embed a caption.
         """
         try:
             record = CheckpointRecord.of(self.config.get("mmpoison", {}), "mmpoison")
@@ -109,7 +109,7 @@ class Checkpoint:
             said = str(error)
             raise InputError(said if said.startswith(named) else f"{self.where}: {said}") from None
         except (
-            # what open_clip and torch raise for numbers and names that build no model
+            # errors of open_clip and torch for invalid numbers and names
             *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),
             *(AssertionError, ArithmeticError, OSError),
         ) as error:
@@ -117,12 +117,13 @@ class Checkpoint:
         return encoder
 
     def _fitting(self, module: nn.Module) -> dict[str, Tensor]:
-        """Rename weights as a module names them, and check their shapes.
+        """Rename weights to a module's names, and check their shapes.
 
-        open_clip would silently resize position embeddings of another image size or context; here they are refused.
+        open_clip would silently resize position embeddings for another image size or context; this function refuses
+        them.
 
         Raises:
-            InputError: If a weight is missing, unknown or of another shape.
+            InputError: If a weight is missing, unknown or has the wrong shape.
         """
         wanted = module.state_dict()
         given = _as_the_module_has_them(module, wanted, self.tensors)
@@ -158,11 +159,11 @@ def _as_the_module_has_them(
         given = convert_to_custom_text_state_dict(given)
     elif "positional_embedding" in wanted:
         given = without_text_prefix(given)
-    # saved as a number by some and as a row of one by others
+    # some save it as a number, others as a row with one entry
     for name in ("logit_scale", "logit_bias"):
         if name in given and name in wanted and given[name].numel() == wanted[name].numel() == 1:
             given[name] = given[name].reshape(wanted[name].shape)
-    # a constant that old releases of transformers saved with the weights
+    # a constant that old transformers releases saved with the weights
     position_ids = "text.transformer.embeddings.position_ids"
     if position_ids not in wanted:
         given.pop(position_ids, None)
@@ -176,7 +177,7 @@ def _shape(tensor: Tensor) -> str:
 def _check_usable(encoder: DualEncoder) -> None:
     """Refuse a model that loads but cannot embed a caption.
 
-    Examples are a tokenizer of another model and a scale that is not a number.
+    Examples: the tokenizer of another model, or a temperature that is not a number.
 
     Raises:
         InputError: If a caption that fills the context cannot be embedded, or the temperature is not a finite number.
@@ -203,15 +204,15 @@ def save_checkpoint(
     half: bool = False,
     also: Callable[[Path], object] | None = None,
 ) -> Path:
-    """Write a checkpoint folder, whole or not at all.
+    """Write a checkpoint folder atomically.
 
     Args:
-        encoder: What to save.
+        encoder: The encoder to save.
         out: New folder.
         card: The model card (Markdown): how the model was made and on what data.
-        metadata: Facts that programs read back, fields of `CheckpointRecord`; they are stored in the config.
-        half: Save weights as 16-bit floats (statistics of normalisation stay 32-bit); half the size.
-        also: Writes more files into the folder before it gets its name.
+        metadata: Machine-readable facts (fields of `CheckpointRecord`), stored in the config.
+        half: Save weights as 16-bit floats, at half the size. Normalisation statistics stay 32-bit.
+        also: Writes further files to the folder before it gets its final name.
 
     Raises:
         InputError: If `out` is not empty.
@@ -228,7 +229,7 @@ def save_checkpoint(
 
 @contextmanager
 def model_folder(out: Path, card: str) -> Iterator[Path]:
-    """Yield a new folder with a model card; it gets its name when the block ends without an error.
+    """Yield a new folder with a model card. It gets its final name when the block ends without error.
 
     Raises:
         InputError: If `out` is not empty.
@@ -236,7 +237,7 @@ def model_folder(out: Path, card: str) -> Iterator[Path]:
     with atomic_folder(out) as folder:
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
         yield folder
-        # safetensors writes private files; weights are as readable as their card
+        # safetensors writes private files; give weights the permissions of their card
         for file in folder.glob("*.safetensors"):
             shutil.copymode(folder / CARD_FILE, file)
 
@@ -257,7 +258,7 @@ def config_to_save(
 
 
 def weights_to_save(encoder: DualEncoder, *, half: bool = False) -> dict[str, Tensor]:
-    """Copy all weights and statistics to the CPU; statistics of normalisation stay 32-bit."""
+    """Copy all weights and statistics to the CPU. Normalisation statistics stay 32-bit."""
     return {
         name: (
             tensor.half()
@@ -272,10 +273,10 @@ def weights_to_save(encoder: DualEncoder, *, half: bool = False) -> dict[str, Te
 
 
 def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = False) -> DualEncoder:
-    """Load a checkpoint folder written by `save_checkpoint`, or an open_clip folder; nothing is ever unpickled.
+    """Load a checkpoint folder written by `save_checkpoint`, or an open_clip folder. Nothing is unpickled.
 
     Args:
-        folder: Holds `open_clip_config.json` and weights.
+        folder: Folder with `open_clip_config.json` and weights.
         name: Its name in results; by default the name it was saved under.
         fetch: Allow the download of a Hugging Face text tower's config and tokenizer, if the folder lacks them.
 
@@ -298,7 +299,7 @@ def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = Fals
 def open_clip_checkpoint(
     folder: Path, weights: Path, tensors: Mapping[str, Tensor], *, fetch: bool = False
 ) -> Checkpoint:
-    """Describe weights by the `open_clip_config.json` of their folder.
+    """Describe weights by their folder's `open_clip_config.json`.
 
     Raises:
         InputError: If the config cannot be read, or a file of the folder names code.

@@ -1,11 +1,11 @@
-"""Computes the transformer blocks of CLIP: the same numbers as open_clip's, faster (decision 0014).
+"""Computes CLIP's transformer blocks: the same numbers as open_clip, faster (decision 0014).
 
-Several things besides matrix multiplication cost time in a training step on a CPU: the copies with which
-`nn.MultiheadAttention` reorders queries, keys and values; the zeros that their gradients start from; the gradient of
+Besides matrix multiplication, a training step on a CPU spends time on several things: copies with which
+`nn.MultiheadAttention` reorders queries, keys and values; zeros that initialise their gradients; the gradient of
 attention in bf16, for which torch has no fast operation; QuickGELU as three operations that each store a tensor; tokens
-after the end of a caption; and the last block, of which only one token is read. Here queries, keys and values are one
-view, attention and QuickGELU have gradients of their own (`clip_operations`), tokens after the end are left out, and
-the last block computes only the token that is read.
+after the end of a caption; and the last block, although only one of its tokens is read. In this module, queries, keys
+and values are one view, attention and QuickGELU have their own gradients, tokens after the end are left out, and the
+last block computes only the token that is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# -- Operations of CLIP's transformers with gradients of their own, for what torch computes slowly on a CPU.
+# -- Operations of CLIP's transformers with custom gradients, because torch computes them slowly on a CPU.
 
 
 QUICK = 1.702
@@ -26,11 +26,11 @@ QUICK = 1.702
 
 
 class QuickGelu(torch.autograd.Function):
-    """QuickGELU through SiLU, for which torch has one operation forward and one backward."""
+    """QuickGELU through SiLU, for which torch has one forward and one backward operation."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Compute it for any shape."""
+        """Compute QuickGELU for any shape."""
         scaled = x * QUICK
         ctx.save_for_backward(scaled)
         return F.silu(scaled).mul_(1 / QUICK)
@@ -45,9 +45,9 @@ class QuickGelu(torch.autograd.Function):
 
 
 class ShortAttention(torch.autograd.Function):
-    """Attention whose probabilities are kept for the gradient; sums and exponentials are 32-bit.
+    """Attention that stores its probabilities for the gradient. Sums and exponentials are 32-bit.
 
-    For sequences of a few hundred tokens at most: it stores `n * heads * l * l` probabilities.
+    Suitable for sequences of at most a few hundred tokens: it stores `n * heads * l * l` probabilities.
     """
 
     @staticmethod
@@ -76,14 +76,14 @@ class ShortAttention(torch.autograd.Function):
 
 
 WORTH_LEAVING_OUT = 0.05
-"""Tokens after the end of their captions are left out of a training step if they are this share of all."""
+"""Smallest share of tokens after the end of their captions at which a training step leaves them out."""
 
 
 def runs_blocks(transformer: Any) -> bool:
-    """Return whether `run_blocks` can replace a transformer: plain blocks without hooks."""
+    """Check whether `run_blocks` can replace a transformer: plain blocks without hooks."""
     from open_clip.transformer import (
         Transformer,
-    )  # takes seconds to import; loaded wherever a model is
+    )  # takes seconds to import; already loaded if there is a model
 
     return (
         type(transformer) is Transformer
@@ -123,12 +123,12 @@ def run_blocks(
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Which tokens of a batch are computed: rows of one matrix.
+    """The computed tokens of a batch, as rows of one matrix.
 
     Attributes:
         n: Number of sequences.
         length: Length of the longest.
-        kept: Places of the computed tokens among all `n * length`, ascending; None for all of them.
+        kept: Positions of the computed tokens among all `n * length`, ascending; None for all of them.
     """
 
     n: int
@@ -137,9 +137,9 @@ class _Tokens:
 
     @classmethod
     def of(cls, n: int, length: int, last: Tensor | None) -> _Tokens:
-        """Leave out what comes after the last token that is needed of each sequence, shape `(n,)`."""
-        # whoever computes without gradients has captions of one length together
-        # nor on a GPU, which would have to wait until the number of tokens is known
+        """Leave out the tokens after each sequence's last needed token, shape `(n,)`."""
+        # without gradients, captions of equal length are batched anyway
+        # not on a GPU, which would have to wait for the number of tokens
         if last is None or last.device.type != "cpu" or not torch.is_grad_enabled():
             return cls(n, length, None)
         needed = torch.arange(length, device=last.device) <= last[:, None]
@@ -147,17 +147,17 @@ class _Tokens:
         return cls(n, length, kept if len(kept) <= (1 - WORTH_LEAVING_OUT) * n * length else None)
 
     def take(self, x: Tensor) -> Tensor:
-        """Of all tokens, shape `(n * length, w)`, the computed ones."""
+        """Select the computed tokens from all tokens, shape `(n * length, w)`."""
         return x if self.kept is None else _pick(x, self.kept)
 
     def spread(self, x: Tensor) -> Tensor:
-        """Place the computed tokens among all, shape `(n * length, w)`; the others are zeros."""
+        """Scatter the computed tokens to all positions, shape `(n * length, w)`; the others are zeros."""
         if self.kept is None:
             return x
         return x.new_zeros(self.n * self.length, x.shape[1]).index_copy(0, self.kept, x)
 
     def rows_of(self, read: Tensor) -> Tensor:
-        """Rows of one token of each sequence among the computed ones, shape `(n,)`."""
+        """Return the rows of one token per sequence among the computed tokens, shape `(n,)`."""
         if self.kept is None:
             return torch.arange(self.n, device=read.device) * self.length + read
         # the token to read is the last computed one of its sequence
@@ -165,12 +165,12 @@ class _Tokens:
 
 
 def _pick(x: Tensor, rows: Tensor) -> Tensor:
-    # the gradient of an embedding is faster than that of `index_select`, which adds up row by row
+    # the gradient of an embedding is faster than that of `index_select`, which adds row by row
     return F.embedding(rows, x)
 
 
 def _attention(attention: Any, x: Tensor, mask: Tensor | None, tokens: _Tokens) -> Tensor:
-    """Compute attention of all tokens to all; of and to rows of one matrix, shape `(t, w)`."""
+    """Compute attention from all tokens to all tokens, as rows of one matrix, shape `(t, w)`."""
     n, length, width, heads = tokens.n, tokens.length, x.shape[1], attention.num_heads
     packed = tokens.spread(F.linear(x, attention.in_proj_weight, attention.in_proj_bias))
     q, k, v = packed.view(n, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
@@ -181,7 +181,7 @@ def _attention(attention: Any, x: Tensor, mask: Tensor | None, tokens: _Tokens) 
 def _attention_of_one(
     attention: Any, x: Tensor, mask: Tensor | None, tokens: _Tokens, read: Tensor
 ) -> Tensor:
-    """Compute attention of one token of each sequence to all; shape `(n, w)`."""
+    """Compute attention from one token per sequence to all; shape `(n, w)`."""
     n, length, width, heads = tokens.n, tokens.length, x.shape[1], attention.num_heads
     weight_q, weight_kv = attention.in_proj_weight.split([width, 2 * width])
     bias_q, bias_kv = attention.in_proj_bias.split([width, 2 * width])
@@ -194,9 +194,9 @@ def _attention_of_one(
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Compute attention of `(n, heads, l, size)` each; the mask is added to the scores."""
+    """Compute attention, each of shape `(n, heads, l, size)`. The mask is added to the scores."""
     if q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad:
-        # of these torch has a fast forward and a slow backward pass
+        # torch has a fast forward but a slow backward pass for these
         return torch.as_tensor(ShortAttention.apply(q, k, v, mask))  # type: ignore[no-untyped-call]
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=None if mask is None else mask.to(q.dtype)
@@ -234,7 +234,7 @@ def _plain(block: Any) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Return whether a part has hooks, which `run_blocks` would skip."""
+    """Check whether a part has hooks, which `run_blocks` would skip."""
     return any(
         part._forward_hooks
         or part._forward_pre_hooks
@@ -248,7 +248,7 @@ def hooked(module: nn.Module) -> bool:
 
 
 def embed_patches(visual: Any, inputs: Tensor) -> Tensor:
-    """Compute the tokens that the blocks of an image encoder get, as open_clip's `_embeds` does.
+    """Compute the input tokens of an image encoder's blocks, like open_clip's `_embeds`.
 
     Args:
         visual: An open_clip `VisionTransformer`.
@@ -263,7 +263,7 @@ def embed_patches(visual: Any, inputs: Tensor) -> Tensor:
     n, channels, *sides = inputs.shape
     side = conv.stride[0]
     rows, columns = (length // side for length in sides)
-    # rows of pixels stay together: a patch is a few long pieces of memory
+    # keep rows of pixels together, so that a patch is a few long pieces of memory
     patches = inputs.permute(0, 2, 3, 1).reshape(n, rows, side, columns, side * channels)
     patches = patches.transpose(2, 3).reshape(n, rows * columns, side * side * channels)
     weight = conv.weight.permute(0, 2, 3, 1).reshape(len(conv.weight), -1)
@@ -274,7 +274,7 @@ def embed_patches(visual: Any, inputs: Tensor) -> Tensor:
 
 
 def _cuts_patches(conv: Any, inputs: Tensor) -> bool:
-    """Return whether a convolution is a matrix product of square patches that cover the images."""
+    """Check whether a convolution is a matrix product of square patches that cover the images."""
     side = conv.kernel_size[0]
     return (
         type(conv) is nn.Conv2d

@@ -1,4 +1,4 @@
-"""Says what a model's output depends on besides its input: a part of every cache key."""
+"""Describes what a model's output depends on besides its input, as part of every cache key."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mmpoison.models.dual_encoder import SCALES, DualEncoder, Side
 CPU_NAMES = ("model name", "CPU implementer", "CPU part")
 """Lines of `/proc/cpuinfo` that name a processor: the first on x86, the others on ARM."""
 PROBE = ("", "A photo of a SHEEP, naïve &amp; 12,345.6\t#", "sheep " * 200)
-"""Captions that show what a tokenizer does with case, accents, entities and length."""
+"""Captions that reveal how a tokenizer treats case, accents, entities and length."""
 
 
 def compute_environment(device: torch.device, *made_by: object) -> str:
-    """Describe code, library versions, processor, device and threads that compute something.
+    """Describe the code, library versions, processor, device and threads of a computation.
 
-    Training makes a difference of the last bit large. Numbers must therefore never depend on which of two runs came
-    first and filled the cache: of one and of two threads, of two kinds of CPU, of two versions of a library.
+    Training amplifies differences in the last bit. Results must therefore never depend on which of two runs filled the
+    cache first, if these differ in threads, kind of CPU or library versions.
 
     Args:
-        device: Where it is computed.
-        *made_by: Plug-ins, of this package or another, that compute it (`code_version`).
+        device: The device of the computation.
+        *made_by: Plug-ins, of this or another package, that compute it (`code_version`).
 
     >>> compute_environment(torch.device("cpu")).split(", ")[1]
     'cpu'
@@ -44,7 +44,7 @@ def compute_environment(device: torch.device, *made_by: object) -> str:
 
 @cache
 def cpu_kind() -> str:
-    """Name the processor and the instructions that torch uses on it: libraries choose their kernels by them."""
+    """Name the processor and the instructions that torch uses on it, by which libraries choose kernels."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.is_file() else []
     names = {line.partition(":")[2].strip() for line in lines if line.startswith(CPU_NAMES)}
@@ -53,7 +53,8 @@ def cpu_kind() -> str:
 
 
 def encoder_identity(encoder: DualEncoder) -> dict[str, Any]:
-    """Weights, architecture (an activation has no weights), preparation and tokenizer of an encoder, as JSON values."""
+    """Return an encoder's weights, architecture (activations have no weights), preprocessing and tokenizer, as JSON
+    values."""
     return {
         "weights": encoder.digest(),
         "model": encoder.config.get("model_cfg"),
@@ -63,12 +64,12 @@ def encoder_identity(encoder: DualEncoder) -> dict[str, Any]:
 
 
 def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
-    """sha256 of the weights of one encoder, its options (an activation has no weights) and its images' preparation.
+    """Return the sha256 of one encoder's weights, options (an activation has no weights) and image preprocessing.
 
     Args:
         encoder: The model.
         side: Which encoder.
-        head: Whether its separate projection, if it has one, is a part.
+        head: Whether to include its separate projection, if it has one.
     """
     other = "text_cfg" if side == "image" else "vision_cfg"
     model = {k: v for k, v in dict(encoder.config.get("model_cfg") or {}).items() if k != other}
@@ -85,16 +86,16 @@ def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
 
 
 def preparation_key(encoder: DualEncoder) -> str:
-    """Return how an encoder has its images resized, cropped and normalized."""
+    """Return an encoder's image resizing, cropping and normalisation."""
     return f"{encoder.preparation}; {encoder.config.get('preprocess_cfg')!r}"
 
 
 def tokenizer_key(encoder: DualEncoder) -> str:
-    """Return the sha256 of what an encoder's captions become tokens by: its vocabulary, its rules, its context."""
+    """Return the sha256 of an encoder's tokenisation: vocabulary, rules and context."""
     tokenizer: Any = encoder.tokenizer
-    # first: it sets the length in the state that is written below
+    # first, because this sets the length in the state written below
     tokens = encoder.tokens(PROBE)
-    # of the tokenizers library; or open_clip's own
+    # from the tokenizers library, or open_clip's own
     backend = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
     own = [getattr(tokenizer, name, None) for name in ("encoder", "bpe_ranks")]
     table = repr(own) if backend is None else backend.to_str()

@@ -1,8 +1,8 @@
-"""Gradients of depthwise convolutions in bf16 on a CPU, as of EfficientNet, MobileNet and ConvNeXt (decision 0014).
+"""Gradients of depthwise convolutions in bf16 on a CPU, for EfficientNet, MobileNet and ConvNeXt (decision 0014).
 
-In bf16, torch has fast gradients for a stride of 1 (those of the images) and for 3 x 3 weights; others take up to fifty
-times as long. So other strides are computed in 32-bit, and larger weights in blocks of 3 x 3; those of weights that are
-dilated, or lower or narrower than 3, are left to torch.
+In bf16, torch has fast image gradients for stride 1 and fast weight gradients for 3 x 3 weights; others take up to 50
+times longer. Other strides are therefore computed in 32-bit, and larger weights in blocks of 3 x 3. Gradients of
+dilated weights, and of weights smaller than 3, are left to torch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 FAST_SIDE = 3
-"""Torch's gradient of weights is fast in bf16 at this height and width."""
+"""Height and width at which torch's weight gradient is fast in bf16."""
 
 
 class DepthwiseConvolution(torch.autograd.Function):
-    """A convolution of each channel with its own weights; its gradients are as exact as those of torch, or more."""
+    """A convolution of each channel with its own weights. Its gradients are at least as exact as torch's."""
 
     @staticmethod
     def forward(
@@ -34,7 +34,7 @@ class DepthwiseConvolution(torch.autograd.Function):
         padding: list[int],
         dilation: list[int],
     ) -> Tensor:
-        """Convolve images, shape `(n, c, h, w)`, with weights, shape `(c, 1, kh, kw)`, all of one number format."""
+        """Convolve images, shape `(n, c, h, w)`, with weights, shape `(c, 1, kh, kw)`, all of the same dtype."""
         ctx.save_for_backward(x, weight)
         ctx.places = stride, padding, dilation
         return F.conv2d(x, weight, bias, stride, padding, dilation, len(weight))
@@ -65,7 +65,7 @@ def _gradients(
     places: tuple[list[int], list[int], list[int]],
     wanted: tuple[bool, bool],
 ) -> list[Tensor]:
-    """Compute those of images and weights that are wanted, of a gradient, images and weights."""
+    """Compute the requested gradients of images and weights, given the output gradient, images and weights."""
     computed: list[Tensor] = torch.ops.aten.convolution_backward(
         *given, None, *places, False, [0, 0], len(given[2]), [*wanted, False]
     )
@@ -75,7 +75,7 @@ def _gradients(
 def _in_blocks(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: list[int], padding: list[int]
 ) -> Tensor:
-    """Compute the gradient of large weights as that of several of 3 x 3, each over a part of the images."""
+    """Compute the gradient of large weights from several of 3 x 3, each over a part of the images."""
     x = F.pad(x, [padding[1]] * 2 + [padding[0]] * 2)
     by_weight, block = torch.empty_like(weight), weight[:, :, :FAST_SIDE, :FAST_SIDE].contiguous()
     rows, columns = (
@@ -97,7 +97,7 @@ def _in_blocks(
 
 
 class DepthwiseGradients(TorchFunctionMode):
-    """Within it, depthwise convolutions that autocast computes in bf16 on a CPU are `DepthwiseConvolution`."""
+    """A context in which depthwise convolutions that autocast runs in bf16 on a CPU use `DepthwiseConvolution`."""
 
     def __torch_function__(
         self,
@@ -106,7 +106,7 @@ class DepthwiseGradients(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch, a depthwise convolution in its own way."""
+        """Call a torch function, replacing depthwise convolutions."""
         if func is F.conv2d and not kwargs and torch.is_grad_enabled():
             found = _convolve(*args)
             if found is not None:
@@ -115,7 +115,7 @@ class DepthwiseGradients(TorchFunctionMode):
 
 
 def depthwise_gradients(module: nn.Module) -> AbstractContextManager[Any]:
-    """Make the context for forward passes of a module; it does nothing where no depthwise convolution trains."""
+    """Create the context for a module's forward passes. It has no effect if no depthwise convolution trains."""
     trains = any(
         isinstance(part, nn.Conv2d)
         and 1 < part.groups == part.in_channels == part.out_channels
@@ -134,7 +134,7 @@ def _convolve(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """Compute a depthwise convolution in bf16; None for any other, which torch is to compute."""
+    """Compute a depthwise convolution in bf16; return None for any other, which is left to torch."""
     if not (
         1 < groups == x.shape[1] == len(weight)
         and x.device.type == "cpu"

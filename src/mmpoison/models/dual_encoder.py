@@ -31,7 +31,7 @@ CLIP_PREPROCESSING: dict[str, Any] = {
 Tokenizer = Callable[[list[str]], Tensor]
 Side = Literal["image", "text"]
 SCALES = ("logit_scale", "logit_bias")
-"""Weights of neither side."""
+"""Weights that belong to neither side."""
 
 
 class DualEncoder:
@@ -43,16 +43,16 @@ class DualEncoder:
 
     Args:
         module: An open_clip `CLIP` or `CustomTextCLIP`.
-        tokenizer: Captions to token ids, shape `(n, context)`.
+        tokenizer: Maps captions to token ids, shape `(n, context)`.
         config: `{"model_cfg": ..., "preprocess_cfg": {"size", "mean", "std", "resize_mode", "interpolation"}}`, as
             open_clip writes it.
         name: Its name in results.
 
     Attributes:
-        preparation: How images are resized and cropped for it.
+        preparation: How it resizes and crops images.
 
     Raises:
-        InputError: If the config asks for an unknown preparation of images.
+        InputError: If the config asks for unknown image preprocessing.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class DualEncoder:
             if value is not None
         }
         size = _side(preprocess.get("size") or self.config["model_cfg"]["vision_cfg"]["image_size"])
-        # open_clip prefers the image encoder's own size to the config's
+        # open_clip prefers the image encoder's own size over the config's
         own_size = getattr(module.visual, "image_size", None)
         interpolation = preprocess["interpolation"]
         self.preparation = Preparation(
             size if own_size is None else _side(own_size),
             preprocess["resize_mode"],
-            # random only in training
+            # random only during training
             "bicubic" if interpolation == "random" else interpolation,
             preprocess["fill_color"],
         )
@@ -89,10 +89,10 @@ class DualEncoder:
 
     @property
     def record(self) -> CheckpointRecord:
-        """Facts about the checkpoint that it was loaded from; empty where there are none.
+        """Facts about the checkpoint it was loaded from; empty if there are none.
 
         Raises:
-            InputError: If the config holds something else there.
+            InputError: If the config contains something else there.
         """
         return CheckpointRecord.of(self.config.get("mmpoison", {}), "model config: mmpoison")
 
@@ -103,7 +103,7 @@ class DualEncoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.module.parameters()).device
 
     @property
@@ -128,10 +128,10 @@ class DualEncoder:
         )
 
     def to(self, device: torch.device | str) -> DualEncoder:
-        """Move the weights to a device, where a GPU gets them channels last; returns the same encoder."""
+        """Move the weights to a device, in channels-last layout on a GPU. Returns the same encoder."""
         before, place = self.device.type, torch.device(device)
         self.module.to(place)
-        # the convolutions of a GPU are faster so; on a CPU a model has the layout, and the last bits, it always had
+        # convolutions on a GPU are faster this way; on a CPU, keep the layout and thus the last bits
         image: Any = self.module.visual
         if place.type == "cuda":
             image.to(memory_format=torch.channels_last)
@@ -152,10 +152,10 @@ class DualEncoder:
         """
         tensor = torch.as_tensor(pixels).to(self.device, non_blocking=True)
         width = tensor.shape[2]
-        # whole rows at a time: three channels alone do not fill a vector register
+        # process whole rows: three channels alone do not fill a vector register
         rows = tensor.flatten(2).float()
         if self._mean.device != tensor.device:
-            # once: copying a few numbers to a GPU waits for all that it computes
+            # only once: copying a few numbers to a GPU waits for all its computations
             self._mean, self._std = (v.to(tensor.device) for v in (self._mean, self._std))
         mean, std = (value.repeat(width) for value in (self._mean, self._std))
         return rows.div_(255).sub_(mean).div_(std).view(tensor.shape).permute(0, 3, 1, 2)
@@ -164,7 +164,7 @@ class DualEncoder:
         """Tokenise captions, padded to the model's context: shape `(n, context)`, int64 on the CPU.
 
         Raises:
-            InputError: If the tokenizer fails, or knows tokens that the text encoder does not.
+            InputError: If the tokenizer fails, or produces tokens unknown to the text encoder.
         """
         try:
             tokens = torch.as_tensor(self.tokenizer(list(captions)))
@@ -213,14 +213,14 @@ class DualEncoder:
                 pooled = visual._pool(run_blocks(visual.transformer, tokens))[0]
             return pooled
         encoded = visual(inputs)
-        # CoCa's image encoder gives its tokens too
+        # CoCa's image encoder also returns its tokens
         return torch.as_tensor(encoded[0] if isinstance(encoded, tuple) else encoded)
 
     def image_before_head(self, inputs: Tensor) -> Tensor:
-        """Compute the input of the image projection, shape `(n, f)`, for features to cache; else as `image_trunk`.
+        """Compute the image projection's input, shape `(n, f)`, for features to cache; else as `image_trunk`.
 
-        A ResNet projects inside its attention pooling; here it pools without the projection. `image_trunk` does it as
-        open_clip does, which is faster if nothing is cached.
+        A ResNet projects inside its attention pooling; this function pools without the projection. `image_trunk`
+        follows open_clip, which is faster if nothing is cached.
         """
         held = self._image_projection
         if not isinstance(held, nn.Linear):
@@ -241,7 +241,7 @@ class DualEncoder:
     def image_head(self, features: Tensor) -> Tensor:
         """Project image features to unit embeddings, shape `(n, d)`, float32."""
         projection = self._image_projection
-        # a ResNet's trunk may have projected already
+        # a ResNet's trunk may already have projected
         if isinstance(projection, nn.Linear) and features.shape[-1] != projection.in_features:
             projection = None
         return F.normalize(_project(features, projection).float(), dim=-1)
@@ -252,11 +252,10 @@ class DualEncoder:
         The batch is cut at its longest caption if padding never changes the result (masked and causal towers).
 
         Args:
-            tokens: Token ids, shape `(n, context)`, on any device; if they are on the CPU, a GPU need not wait for the
-                cut.
+            tokens: Token ids, shape `(n, context)`, on any device. On the CPU, a GPU need not wait for the cut.
         """
         longest = int(self.token_lengths(tokens).max())
-        # moved whole: a part of pinned memory would be copied to other memory first
+        # moved as a whole: a part of pinned memory would first be copied elsewhere
         tokens = tokens.to(self.device, non_blocking=True)
         short = tokens[:, :longest]
         module: Any = self.module
@@ -291,9 +290,9 @@ class DualEncoder:
 
     @property
     def _image_projection(self) -> nn.Module | nn.Parameter | None:
-        """The projection that ends the image encoder, if it is apart: of timm, of a ResNet, or CLIP's matrix.
+        """Return the image encoder's final projection, if it is separate: timm's, a ResNet's, or CLIP's matrix.
 
-        A ResNet projects inside its attention pooling; it is apart if it changes the width.
+        A ResNet projects inside its attention pooling; this counts as separate if it changes the width.
         """
         visual: Any = self.module.visual
         if hasattr(visual, "trunk"):
@@ -307,7 +306,7 @@ class DualEncoder:
 
     @property
     def _text_projection(self) -> nn.Module | nn.Parameter | None:
-        """The projection that ends the text encoder, if it is apart: of Hugging Face, a matrix or a linear layer."""
+        """Return the text encoder's final projection, if it is separate: Hugging Face's, a matrix or a linear layer."""
         tower: Any = getattr(self.module, "text", self.module)
         if self._text_is_hugging_face:
             head: nn.Module = tower.proj
@@ -331,15 +330,15 @@ class DualEncoder:
 
     @property
     def has_heads(self) -> bool:
-        """Whether one of the two towers ends in a separate projection, so that trunks can run once for many models."""
+        """Whether a tower ends in a separate projection, so that trunks can run once for many models."""
         return bool(self.image_head_parameters() or self.text_head_parameters())
 
     def image_head_parameters(self) -> list[nn.Parameter]:
-        """List the parameters of the image projection; empty where the model has no separate one."""
+        """List the parameters of the image projection; empty if the model has no separate one."""
         return _parameters(self._image_projection)
 
     def text_head_parameters(self) -> list[nn.Parameter]:
-        """List the parameters of the text projection; empty where the model has no separate one."""
+        """List the parameters of the text projection; empty if the model has no separate one."""
         return _parameters(self._text_projection)
 
     def head_parameters(
@@ -395,13 +394,13 @@ def _channels(value: Any) -> Tensor:
 
 
 def _reads_class_token(visual: Any) -> bool:
-    """Return whether an image transformer takes its embedding from the class token alone."""
+    """Check whether an image transformer's embedding is only the class token."""
     whole = visual.attn_pool is not None or visual.final_ln_after_pool
     return visual.pool_type == "tok" and not whole
 
 
 def _is_causal(tower: Any) -> bool:
-    """Return whether a text tower is CLIP's: causal, with the embedding at the end of the text."""
+    """Check whether a text tower is CLIP's: causal, with the embedding at the end of the text."""
     special = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
     causal = getattr(tower, "attn_mask", None) is not None
     return _pool(tower) in ("argmax", "eos") and causal and not special
@@ -414,7 +413,7 @@ def _pool(tower: Any) -> str | None:
 
 
 def _end_of_text(tower: Any, tokens: Tensor) -> Tensor:
-    """Return the position of the token that gives a caption's embedding, shape `(n,)`."""
+    """Return the position of the token that becomes a caption's embedding, shape `(n,)`."""
     if _pool(tower) == "eos":
         end = int(getattr(tower, "eos_id", getattr(tower, "text_eos_id", -1)))
         return tokens.eq(end).int().argmax(dim=1)

@@ -1,7 +1,7 @@
-"""Embeds images and captions for measuring: each image once, each distinct caption once, sorted by length.
+"""Embeds images and captions for measurements: each image once, and each distinct caption once, sorted by length.
 
-Captions of equal length share a batch, so that it can be cut at its longest caption without padding the others; for
-CLIP's causal text encoder that is exact. Only one batch and the result are held in memory.
+Captions of equal length share a batch, which is cut at its longest caption without padding others. For CLIP's causal
+text encoder this is exact. Only one batch and the result are in memory.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def embed_images(
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Embed images: unit embeddings, shape `(n, d)`, in the order of `indices`; each image is embedded once.
+    """Embed images once each; return unit embeddings, shape `(n, d)`, in the order of `indices`.
 
     Args:
         encoder: The model.
-        inputs: Prepared inputs of the data set.
+        inputs: Preprocessed inputs of the data set.
         indices: Images of the table, repeats allowed, shape `(n,)`.
         batch_size: Images at a time.
-        precision: Number format of the computation.
+        precision: Numeric precision of the computation.
         progress: Called with (done, total).
     """
     rows, inverse = np.unique(inputs.image_rows(indices), return_inverse=True)
@@ -72,14 +72,14 @@ def embed_texts(
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Embed prepared captions: unit embeddings, shape `(n, d)`; equal captions are embedded once.
+    """Embed preprocessed captions, equal ones only once; return unit embeddings, shape `(n, d)`.
 
     Args:
         encoder: The model.
-        inputs: Prepared inputs of the data set.
-        captions: Captions that were prepared, `n` of them.
+        inputs: Preprocessed inputs of the data set.
+        captions: `n` preprocessed captions.
         batch_size: Captions at a time.
-        precision: Number format of the computation.
+        precision: Numeric precision of the computation.
         progress: Called with (done, total).
     """
     rows, inverse = np.unique(inputs.text_rows(captions), return_inverse=True)
@@ -104,13 +104,13 @@ def embed_captions(
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Embed any captions: unit embeddings, shape `(n, d)`; equal captions are embedded once.
+    """Embed any captions, equal ones only once; return unit embeddings, shape `(n, d)`.
 
     Args:
         encoder: The model.
-        captions: `n` of them; cut at the model's context.
+        captions: `n` captions, truncated to the model's context.
         batch_size: Captions at a time.
-        precision: Number format of the computation.
+        precision: Numeric precision of the computation.
         progress: Called with (done, total).
     """
     if not len(captions):
@@ -131,12 +131,12 @@ def embed_captions(
 
 
 def embed_pixels(encoder: DualEncoder, pixels: Pixels, *, batch_size: int = 128) -> Embeddings:
-    """Embed pictures outside a prepared data set: unit embeddings, shape `(n, d)`.
+    """Embed images outside a preprocessed data set; return unit embeddings, shape `(n, d)`.
 
     Args:
         encoder: The model.
-        pixels: RGB as `encoder.preparation` makes it, shape `(n, size, size, 3)`.
-        batch_size: Pictures at a time.
+        pixels: RGB from `encoder.preparation`, shape `(n, size, size, 3)`.
+        batch_size: Images at a time.
     """
     return run_in_batches(
         encoder,
@@ -147,30 +147,29 @@ def embed_pixels(encoder: DualEncoder, pixels: Pixels, *, batch_size: int = 128)
     )
 
 
-# -- Embeds images and captions for an attack: attack I's centre of a class, and attackers who know a
-# surrogate.
+# -- Embeds images and captions for attacks: class centres for attack I, and attackers with a surrogate.
 
 
 AT_ONCE = 512
-"""Images whose pixels are in memory at once."""
+"""Most images whose pixels are in memory at once."""
 
 DIFFERENTIATED = 16
-"""Images that are differentiated at once: few, so that the blocks of memory are small enough to be used again."""
+"""Images differentiated at once: few, so that memory blocks are small enough for reuse."""
 
 
 class Embedder:
-    """A dual encoder as attacks take it (`mmpoison.attacks.surrogate.PixelSurrogate`).
+    """Adapts a dual encoder to the interface for attacks (`mmpoison.attacks.surrogate.PixelSurrogate`).
 
     Args:
         encoder: The model.
-        progress: Gives a progress callback for a named step.
+        progress: Returns a progress callback for a named step.
     """
 
     def __init__(self, encoder: DualEncoder, progress: ProgressFor | None = None) -> None:
         self._encoder, self._progress = encoder, progress
 
     def __call__(self, pairs: PairDataset, images: IntArray) -> Embeddings:
-        """Embed images by their indices `(n,)`: unit embeddings `(n, d)`."""
+        """Embed images, given their indices `(n,)`; returns unit embeddings `(n, d)`."""
         parts: list[Embeddings] = []
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE]
@@ -179,7 +178,7 @@ class Embedder:
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
     def captions(self, captions: Sequence[str]) -> Embeddings:
-        """Embed captions: unit embeddings `(n, d)`."""
+        """Embed captions; returns unit embeddings `(n, d)`."""
         progress = self._progress("embedding captions") if self._progress else None
         return embed_captions(self._encoder, captions, progress=progress)
 
@@ -190,35 +189,35 @@ class Embedder:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Weights, architecture and preparation of the encoder, and what computes it, as JSON values."""
+        """Weights, architecture and preprocessing of the encoder, and the compute environment, as JSON values."""
         computed = compute_environment(self._encoder.device)
         return {**encoder_identity(self._encoder), "computed": computed}
 
     @property
     def preparation(self) -> Preparation:
-        """How images are resized and cropped for the encoder."""
+        """How the encoder resizes and crops images."""
         return self._encoder.preparation
 
     @property
     def logit_scale(self) -> float:
-        """What the encoder's loss multiplies cosines with."""
+        """The factor by which the encoder's loss multiplies cosines."""
         return float(self._encoder.logit_scale.detach().exp())
 
     def pixels(self, pairs: PairDataset, images: IntArray) -> Pixels:
-        """Prepare images by their indices `(n,)` for the encoder: RGB `(n, size, size, 3)`."""
+        """Preprocess images, given their indices `(n,)`; returns RGB `(n, size, size, 3)`."""
         return self._inputs(pairs, images).pixels.take(images)
 
     def differentiate(
         self, pixels: npt.NDArray[np.float32]
     ) -> tuple[Embeddings, Callable[[Embeddings], npt.NDArray[np.float32]]]:
-        """Embed pixels, and give the function that pulls a gradient back to them; no weight changes.
+        """Embed pixels, and return a function that maps gradients back to them. No weight changes.
 
         Args:
             pixels: RGB in [0, 255], shape `(n, size, size, 3)`.
 
         Returns:
-            Unit embeddings `(n, d)`; and a function from the gradient of a loss by them, same shape, to the gradient by
-            the pixels, shape as `pixels`. It can be called once.
+            Unit embeddings `(n, d)`, and a function that maps a loss's gradient with respect to them to its gradient
+            with respect to `pixels`. The function can be called once.
         """
         encoder = self._encoder
         leaves, parts = [], []
@@ -227,7 +226,7 @@ class Embedder:
                 part = pixels[start : start + DIFFERENTIATED]
                 leaf = torch.tensor(part, dtype=torch.float32, device=encoder.device)
                 leaves.append(leaf.requires_grad_())
-                # a copy, since the input is normalised in place
+                # copy, because the input is normalised in place
                 parts.append(encoder.encode_image(encoder.image_input(leaf.clone())))
 
         def pull_back(gradient: Embeddings) -> npt.NDArray[np.float32]:

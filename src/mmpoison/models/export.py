@@ -28,7 +28,7 @@ ExportFormat = Literal["open-clip", "transformers"]
 
 
 def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
-    """Write a model for other software, whole or not at all; loaded here again, it gives the same embeddings.
+    """Write a model for other software, atomically. Loading it again with mmpoison gives the same embeddings.
 
     - `open-clip`: for `open_clip.create_model("local-dir:OUT")`;
     - `transformers`: for `CLIPModel.from_pretrained("OUT")`, with tokenizer and image processor; vision transformers
@@ -43,7 +43,7 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
         The folder.
 
     Raises:
-        InputError: If `out` is not empty, or the format cannot hold the model; then nothing is written.
+        InputError: If `out` is not empty, or the format cannot represent the model; then nothing is written.
     """
     if format not in get_args(ExportFormat):
         raise InputError(f"format {format!r}: one of {', '.join(get_args(ExportFormat))}")
@@ -58,10 +58,10 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
 
 
 def export_targets(encoder: DualEncoder) -> dict[ExportFormat, str | None]:
-    """Say in which formats a model can be written.
+    """List the formats in which a model can be written.
 
     Returns:
-        For each format None, or why it cannot hold the model.
+        For each format, None, or why it cannot represent the model.
     """
     reason = None
     try:
@@ -72,7 +72,7 @@ def export_targets(encoder: DualEncoder) -> dict[ExportFormat, str | None]:
 
 
 def _with_public_names(encoder: DualEncoder) -> DualEncoder:
-    """Return the same model with the names of its text tower on the hub, which other software needs."""
+    """Return the same model with its text tower's hub names, which other software needs."""
     public = DualEncoder(encoder.module, encoder.tokenizer, encoder.config, encoder.name)
     text = public.config["model_cfg"]["text_cfg"]
     for key in ("hf_model_name", "hf_tokenizer_name"):
@@ -122,11 +122,11 @@ def _card(encoder: DualEncoder, format: ExportFormat) -> str:
 
 
 def hub_fields(started_from: str, library: str | None = None) -> dict[str, str | None]:
-    """Return the metadata of a model by which the hub knows what it is; no licence, which nobody here knows.
+    """Return a model's metadata for the hub, without a licence, which is unknown.
 
     Args:
-        started_from: The model that it was made from; named if it is one of the hub.
-        library: The software that loads it; open_clip by default.
+        started_from: The model that it was made from, included if it is from the hub.
+        library: The library that loads it; open_clip by default.
 
     >>> hub_fields("hf-hub:owner/name@v1")["base_model"]
     'owner/name'
@@ -143,7 +143,7 @@ def hub_fields(started_from: str, library: str | None = None) -> dict[str, str |
 
 
 def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
-    """Collect facts about a model for readers of results, in reading order.
+    """Collect facts about a model for readers, in reading order.
 
     Args:
         encoder: The model.

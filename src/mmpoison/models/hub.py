@@ -15,9 +15,9 @@ from mmpoison.errors import InputError
 
 @contextmanager
 def no_downloads() -> Iterator[None]:
-    """Keep huggingface_hub, and through it transformers and timm, off the network while a model is built.
+    """Block network access of huggingface_hub, and thus transformers and timm, while a model is built.
 
-    Everything that the user wants downloaded is on this machine before a model is built from it.
+    All downloads that the user allows finish before a model is built.
     """
     from huggingface_hub import constants
 
@@ -30,14 +30,14 @@ def no_downloads() -> Iterator[None]:
 
 
 REACH_SECONDS = 5.0
-"""How long a connection to the hub may take before the machine counts as offline."""
+"""Seconds for a connection to the hub, after which the machine counts as offline."""
 
 
 @contextmanager
 def hub_if_reached() -> Iterator[None]:
-    """Keep off the hub while the block runs if it cannot be reached: what is cached loads at once, the rest is refused.
+    """If the hub is unreachable, do not contact it in the block: cached files load at once, others are refused.
 
-    huggingface_hub itself tries each file six times, for a minute and twenty lines.
+    huggingface_hub itself tries each file six times, which takes a minute and prints twenty lines.
     """
     with nullcontext() if _is_reached() else no_downloads():
         yield
@@ -50,7 +50,7 @@ def _is_reached() -> bool:
     from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)
-    # behind a proxy this machine itself need not reach it
+    # behind a proxy, this machine need not reach it directly
     if constants.HF_HUB_OFFLINE or getproxies() or address.hostname is None:
         return True
     port = address.port or (80 if address.scheme == "http" else 443)
@@ -94,10 +94,10 @@ def hub_folder(
 
 
 def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Path:
-    """Return the first of some files that a repository has.
+    """Return the first of some files that exists in a repository.
 
     Raises:
-        InputError: If it has none of them, or finding out needs a network and there is none.
+        InputError: If none of them exists, or this cannot be determined offline.
     """
     for name in names:
         file = hub_folder(repository, [name], revision=revision) / name
@@ -107,7 +107,7 @@ def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Pa
 
 
 def hub_files_here(repository: str, *names: str) -> bool:
-    """Return whether one of some files of a repository is in the cache."""
+    """Check whether one of some files of a repository is in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)

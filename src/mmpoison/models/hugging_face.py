@@ -1,4 +1,4 @@
-"""Reads and writes transformers' `CLIPModel`: names of weights, configs, preprocessing and tokenizer, both ways."""
+"""Converts transformers' `CLIPModel` in both directions: weight names, configs, preprocessing and tokenizer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 
 def transformers_checkpoint(folder: Path) -> Checkpoint:
-    """Describe a transformers `CLIPModel` as an open_clip model that computes the same.
+    """Describe a transformers `CLIPModel` as an equivalent open_clip model.
 
     Raises:
         InputError: If the model is not CLIP, is broken, or cannot be computed exactly.
@@ -94,7 +94,7 @@ def write_transformers(encoder: DualEncoder, folder: Path) -> None:
 
 # -- weights ---------------------------------------------------------------------------------------
 
-# how names begin: transformers' and open_clip's
+# prefixes of names: transformers' and open_clip's
 _BEGINNINGS = (
     ("logit_scale", "logit_scale"),
     ("text_model.embeddings.token_embedding.", "token_embedding."),
@@ -135,12 +135,12 @@ def _renamed(
 
 
 def is_transformers_naming(tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether weights carry the names of a transformers `CLIPModel`."""
+    """Check whether weights have the names of a transformers `CLIPModel`."""
     return any(name.startswith("vision_model.") for name in tensors)
 
 
 def weights_from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights of a `CLIPModel` for open_clip; unknown names stay as they are, and loading refuses them."""
+    """Rename weights of a `CLIPModel` for open_clip. Unknown names stay, and loading refuses them."""
     result: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

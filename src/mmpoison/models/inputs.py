@@ -1,7 +1,7 @@
-"""Prepared inputs of a dual encoder: images decoded once, distinct captions tokenised once, for all stages of a run.
+"""Preprocessed inputs of a dual encoder: images decoded and distinct captions tokenised once for all stages of a run.
 
 `PixelInputs` feed whole encoders. `FeatureInputs` feed only the heads: the output of frozen trunks never changes, so it
-is computed once, and training is orders of magnitude faster with the same numbers.
+is computed once, and training with the same numbers is orders of magnitude faster.
 """
 
 from __future__ import annotations
@@ -33,20 +33,23 @@ from mmpoison.models.compute_environment import (
 from mmpoison.models.dual_encoder import DualEncoder, Side
 from mmpoison.pairs.table import IntArray, PairDataset
 
-# -- The one loop that runs an encoder over rows without gradients, batch by batch.
+# -- The loop that runs an encoder over rows without gradients, batch by batch.
 
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 Precision = Literal["fp32", "bf16"]
-"""What the encoders compute in. Embeddings of 16-bit arithmetic tie, and change ranks, where the model's own do not:
-32-bit is the default wherever ranks are measured, bf16 is for scans of large data by a threshold."""
+"""Numeric precision of the encoders.
+
+16-bit embeddings produce ties and rank changes that the model itself does not have. Measurements of ranks therefore
+default to 32-bit; bf16 is for threshold scans of large data.
+"""
 
 
 @contextmanager
 def evaluation_mode(encoder: DualEncoder) -> Iterator[None]:
-    """Set the encoder to evaluation mode while the block runs; its modes are as before afterwards."""
+    """Set the encoder to evaluation mode while the block runs, and restore its modes afterwards."""
     # one by one: an encoder in training may be partly frozen
     modes = [(module, module.training) for module in encoder.module.modules()]
     encoder.module.eval()
@@ -58,7 +61,7 @@ def evaluation_mode(encoder: DualEncoder) -> Iterator[None]:
 
 
 def ahead(items: Iterable[A], prepare: Callable[[A], B]) -> Generator[B, None, None]:
-    """Prepare items in order, each while the one before is in use.
+    """Prepare items in order, each while the previous one is in use.
 
     >>> list(ahead([1, 2, 3], str))
     ['1', '2', '3']
@@ -78,7 +81,7 @@ def ahead(items: Iterable[A], prepare: Callable[[A], B]) -> Generator[B, None, N
 
 
 def pinned_for(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of the CPU from which a copy to the device does not make the CPU wait: pinned for a GPU."""
+    """Return a CPU tensor that can be copied to the device without making the CPU wait: pinned for a GPU."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
@@ -93,19 +96,19 @@ def run_in_batches(
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Run an encoder in evaluation mode; nothing but a batch, on a GPU its neighbours, and the result is in memory.
+    """Run an encoder in evaluation mode, with only one batch (on a GPU also its neighbours) and the result in memory.
 
-    On a GPU a thread loads the next batch into pinned memory, and outputs are copied back while the next batch is
-    computed. On a CPU one thing is done after the other.
+    On a GPU, a thread loads the next batch to pinned memory, and outputs are copied back while the next batch is
+    computed. On a CPU, the steps run one after another.
 
     Args:
-        encoder: The model; its modes are as before afterwards.
-        rows: What `load` takes a part of, shape `(n,)`.
+        encoder: The model; its modes are restored afterwards.
+        rows: Rows, shape `(n,)`, parts of which are passed to `load`.
         batch_size: Rows at a time.
-        load: Loads the input of some rows, on the CPU; no model runs there.
-        encode: Gives the outputs of what was loaded, shape `(len(rows), d)`.
-        lengths: Of the captions in the rows: they run in order of their length, so that those of a batch are alike.
-        precision: What to compute in.
+        load: Loads the input of some rows, on the CPU, without running a model.
+        encode: Computes the outputs of loaded inputs, shape `(len(rows), d)`.
+        lengths: Caption lengths of the rows. Rows run in order of length, so that lengths in a batch are similar.
+        precision: Numeric precision.
         progress: Called with (done, total).
 
     Returns:
@@ -139,7 +142,7 @@ def _loaded(
     load: Callable[[npt.NDArray[np.int64]], torch.Tensor],
     device: torch.device,
 ) -> Generator[torch.Tensor, None, None]:
-    """Load batches, for a GPU each while the one before is in use."""
+    """Load batches; for a GPU, each while the previous one is in use."""
     parts = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
     if device.type == "cuda":
         yield from ahead(parts, lambda part: pinned_for(device, load(part)))
@@ -148,16 +151,16 @@ def _loaded(
 
 
 def _copied(outputs: Iterable[torch.Tensor], *, on_gpu: bool) -> Iterator[npt.NDArray[Any]]:
-    """Copy outputs to the CPU; from a GPU each after the next has been started, so that the GPU does not wait."""
+    """Copy outputs to the CPU; from a GPU, each after the next has started, so that the GPU does not wait."""
     if not on_gpu:
         yield from (output.cpu().numpy() for output in outputs)
         return
     waiting: tuple[torch.Tensor, torch.cuda.Event] | None = None
     for output in outputs:
-        # torch pins what such a copy writes to
+        # torch pins the target of such a copy
         copy = output.to("cpu", non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        # of the GPU of the model, which need not be torch's current one
+        # on the model's GPU, which need not be torch's current one
         copied.record(torch.cuda.current_stream(output.device))
         if waiting is not None:
             waiting[1].synchronize()
@@ -177,7 +180,7 @@ class PairInputs(ABC):
     Args:
         captions: The distinct captions, sorted.
         lengths: Number of tokens of each, shape `(U,)`.
-        image_position: Row of each image of the table in the inputs, -1 where absent, shape `(I,)`.
+        image_position: Input row of each image in the table, -1 if absent, shape `(I,)`.
     """
 
     def __init__(self, captions: Sequence[str], lengths: Tensor, image_position: IntArray) -> None:
@@ -187,14 +190,14 @@ class PairInputs(ABC):
 
     @property
     def captions(self) -> list[str]:
-        """The captions in the order of their rows."""
+        """The captions in row order."""
         return list(self._row)
 
     def text_rows(self, captions: Sequence[str] | npt.NDArray[np.object_]) -> Rows:
         """Return the rows of captions in the inputs, shape `(n,)`.
 
         Raises:
-            InputError: If a caption was not prepared.
+            InputError: If a caption was not preprocessed.
         """
         try:
             return np.fromiter(
@@ -207,7 +210,7 @@ class PairInputs(ABC):
         """Return the rows of images in the inputs, shape `(n,)`.
 
         Raises:
-            InputError: If an image was not prepared.
+            InputError: If an image was not preprocessed.
         """
         rows = self.image_position[indices].astype(np.int64)
         if rows.size and rows.min() < 0:
@@ -216,7 +219,7 @@ class PairInputs(ABC):
 
     @abstractmethod
     def load_images(self, rows: Rows) -> Tensor:
-        """Load the image encoder's input for these rows, on the CPU; no model runs, so a thread may do it ahead."""
+        """Load the image encoder's input for these rows, on the CPU. No model runs, so a thread may do this ahead."""
 
     @abstractmethod
     def load_texts(self, rows: Rows) -> Tensor:
@@ -224,22 +227,22 @@ class PairInputs(ABC):
 
     @abstractmethod
     def image_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """Compute features before the image head from what `load_images` returned, shape `(n, f)`."""
+        """Compute features before the image head from the result of `load_images`, shape `(n, f)`."""
 
     def image_before_head(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """Compute the same for features that are cached while the head trains; see `DualEncoder.image_before_head`."""
+        """Compute the same for features to cache while the head trains; see `DualEncoder.image_before_head`."""
         return self.image_trunk(encoder, loaded)
 
     @abstractmethod
     def text_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """Compute features before the text head from what `load_texts` returned, shape `(n, f)`."""
+        """Compute features before the text head from the result of `load_texts`, shape `(n, f)`."""
 
     def encode_images(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """Embed what `load_images` returned: unit embeddings, shape `(n, d)`; gradients flow where enabled."""
+        """Embed the result of `load_images`; returns unit embeddings, shape `(n, d)`, with gradients if enabled."""
         return encoder.image_head(self.image_trunk(encoder, loaded))
 
     def encode_texts(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """Embed what `load_texts` returned: unit embeddings, shape `(n, d)`; gradients flow where enabled."""
+        """Embed the result of `load_texts`; returns unit embeddings, shape `(n, d)`, with gradients if enabled."""
         return encoder.text_head(self.text_trunk(encoder, loaded))
 
 
@@ -309,16 +312,16 @@ def prepare_pixels(
     """Decode the images and tokenise the captions of a data set for an encoder.
 
     Args:
-        encoder: Says how images are prepared, and gives the tokenizer.
+        encoder: The encoder, which defines image preprocessing and tokenizer.
         pairs: All pairs that any stage will use; unused images are not decoded.
-        images: Images that are needed although they are in no pair (a gallery may have images without captions).
-        pixels: Images decoded before; reused if they were prepared as this encoder needs them.
-        broken: As for `PixelStore.decode`: with `drop`, images that cannot be read are listed in `pixels.broken`, and
-            the caller must drop their pairs.
-        progress: Gives a progress callback for a named step.
+        images: Images needed although they are in no pair (a gallery may have images without captions).
+        pixels: Already decoded images, reused if their preprocessing matches this encoder.
+        broken: As in `PixelStore.decode`: with `drop`, unreadable images are listed in `pixels.broken`, and the caller
+            must drop their pairs.
+        progress: Returns a progress callback for a named step.
 
     Raises:
-        InputError: If an image is missing or broken and is not to be dropped.
+        InputError: If an image is missing or broken, and `broken` is not `drop`.
     """
     used = _needed(pairs, images)
     if (
@@ -357,11 +360,11 @@ def prepare_features(
     Args:
         encoder: Must have a separate projection.
         pairs: All pairs that any stage will use.
-        images: As for `prepare_pixels`.
-        cache: Folder of a content cache; None caches nothing. Images and captions have an entry each; its key holds
-            the trunk's weights, the captions or the images' paths, sizes and times of change, and what computes it, so
-            that nothing stale is ever used.
-        progress: Gives a progress callback for a named step.
+        images: Images needed although they are in no pair, see `prepare_pixels`.
+        cache: Folder of a content cache; None disables caching. Images and captions have separate entries. The key
+            contains the trunk's weights, the captions or the images' paths, sizes and modification times, and the
+            compute environment, so that stale entries are never used.
+        progress: Returns a progress callback for a named step.
 
     Raises:
         InputError: If the encoder has no separate heads, or an image is missing or broken.
@@ -416,7 +419,7 @@ def prepare_features(
         key = _features_key(encoder, side, inputs())
         return [*map(torch.from_numpy, ContentCache(cache).arrays(key, compute, *names))]
 
-    # apart: sets of the same images differ in their captions, and models in one of their two towers
+    # separate entries: sets with the same images may differ in captions, and models in one tower
     (image,) = found(
         "image", lambda: {"images": files_digest(pairs, used)}, image_features, "image"
     )
@@ -437,13 +440,13 @@ def add_missing(
     *,
     progress: ProgressFor | None = None,
 ) -> PairInputs:
-    """Return inputs that also hold the captions and images of a poisoned set; what is there is not computed again.
+    """Extend inputs with the captions and images of a poisoned set, without recomputing existing ones.
 
     Args:
-        inputs: Prepared inputs of the clean set.
-        encoder: The model they were prepared for.
-        pairs: The poisoned set: its table of images is that of the clean one, with new images at its end if any.
-        progress: Gives a progress callback for a named step.
+        inputs: Preprocessed inputs of the clean set.
+        encoder: The model they were preprocessed for.
+        pairs: The poisoned set, whose image table is the clean one, followed by new images if any.
+        progress: Returns a progress callback for a named step.
 
     Raises:
         InputError: If an image is missing or broken.
@@ -498,7 +501,7 @@ def _features_key(encoder: DualEncoder, side: Side, inputs: dict[str, str]) -> C
 
 
 def texts_digest(texts: Iterable[str]) -> str:
-    """sha256 of texts in their order."""
+    """Return the sha256 of texts in order."""
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
@@ -521,7 +524,7 @@ def files_digest(pairs: PairDataset, images: IntArray) -> str:
 def present_files_digest(pairs: PairDataset, images: IntArray) -> tuple[str, frozenset[str]]:
     """Return `files_digest` of a set that may lack images, and the ids of the missing ones.
 
-    Which images are missing, and why, is part of the digest; where none is it equals `files_digest`.
+    The digest includes which images are missing and why; if none is, it equals `files_digest`.
     """
     try:
         return files_digest(pairs, images), frozenset()

@@ -1,4 +1,4 @@
-"""Loads a model from any form of its name."""
+"""Loads models by name, folder or file."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _load_folder(folder: Path, name: str | None = None, *, fetch: bool = False) 
 
 
 def _load_hub(text: str) -> DualEncoder:
-    """Load a repository of the hub, in open_clip's or transformers' format; only what loading needs is downloaded."""
+    """Load a hub repository in open_clip's or transformers' format, downloading only the needed files."""
     repository, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
         raise InputError(f"model {text!r}: {HUB_PREFIX} needs a repository, e.g. hf-hub:owner/name")

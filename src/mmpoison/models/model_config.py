@@ -1,8 +1,8 @@
 """Checks the open_clip config of a checkpoint, field by field, before anything is built from it.
 
-The config is untrusted: its values reach open_clip, timm, transformers and tokenizers, some of which import code, open
-files, contact a server or allocate gigabytes if a config tells them to. So only options of their own config classes are
-accepted, numbers within bounds, and text only where it is listed here.
+The config is untrusted: its values reach open_clip, timm, transformers and tokenizers, which may import code, open
+files, contact a server or allocate gigabytes if a config tells them to. Therefore only options of their own config
+classes are accepted, with bounded numbers, and text only for the options listed in this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Size = Annotated[int, Field(ge=1, le=65_536)]
 Layers = Annotated[int, Field(ge=1, le=128)]
 Side = Annotated[int, Field(ge=1, le=4_096)]
 Token = Annotated[int, Field(ge=-1, le=4_000_000)]
-# an encoder allocates a mask of context x context, which no weight shows
+# an encoder allocates a context x context mask, which no weight reveals
 Context = Annotated[int, Field(ge=1, le=4_096)]
 Vocabulary = Annotated[int, Field(ge=1, le=4_000_000)]
 Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
@@ -32,8 +32,8 @@ Deviation = Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)]
 Three = Annotated[list[Small], Field(min_length=3, max_length=3)]
 ThreeDeviations = Annotated[list[Deviation], Field(min_length=3, max_length=3)]
 ModelId = Annotated[str, Field(max_length=1_024, pattern=r"^[^\x00-\x1f]*$")]
-"""A name on the hub or a path; `text_files` decides which ones are allowed."""
-# names in timm's registry only; with a prefix before a colon timm would download
+"""A hub name or a path; `text_files` decides which are allowed."""
+# only names in timm's registry: with a prefix before a colon, timm would download
 TimmName = Annotated[str, Field(max_length=128, pattern=r"^\w+(\.\w+)?$")]
 SpecialToken = Annotated[str, Field(pattern=r"^<\w{1,62}>$")]
 Language = Annotated[str, Field(pattern=r"^[A-Za-z_]{2,16}$")]
@@ -56,7 +56,7 @@ class NormOptions(_Part):
 
 
 class TokenizerOptions(_Part):
-    """The tokenizer arguments that only change text: none names a file, a folder, a repository or a class."""
+    """The tokenizer arguments that only change text; none names a file, folder, repository or class."""
 
     clean: Literal["lower", "whitespace", "canonicalize"] | None = None
     strip_sep_token: bool | None = None
@@ -97,12 +97,12 @@ _TEXT: dict[str, Any] = {
         "mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler"
     ],
 }
-"""What text, mappings and some sizes may be in the options of the encoders; other numbers have the usual bounds."""
+"""Allowed text, mappings and some sizes in encoder options; other numbers have the usual bounds."""
 
 
 @cache
 def model_config() -> type[BaseModel]:
-    """Return the pydantic model of open_clip's `model_cfg`; open_clip is imported."""
+    """Return the pydantic model of open_clip's `model_cfg`. Imports open_clip."""
     from open_clip.coca_model import MultimodalCfg
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
@@ -120,13 +120,13 @@ def model_config() -> type[BaseModel]:
 
 
 def options_model(base: type[BaseModel], listed: Mapping[str, Any], *kinds: type) -> Any:
-    """Make a pydantic model of the options of a library's config classes; each may be None or missing.
+    """Create a pydantic model of the options in a library's config classes. Each may be None or missing.
 
     Args:
-        base: What the model inherits: whether other keys are refused or dropped, and keys of its own.
-        listed: The types of options with other than the usual bounds. Text and mappings that are not listed must be
-            None: they may name code, a file or a server.
-        kinds: Classes whose attributes have types.
+        base: Base class, which decides whether other keys are refused or dropped, and adds its own keys.
+        listed: Types of options with special bounds. Unlisted text and mappings must be None, because they may name
+            code, a file or a server.
+        kinds: Classes with typed attributes.
     """
     hints = {name: hint for kind in kinds for name, hint in inspect.get_annotations(kind).items()}
     fields: dict[str, Any] = {
@@ -136,7 +136,7 @@ def options_model(base: type[BaseModel], listed: Mapping[str, Any], *kinds: type
 
 
 def _bounded(name: str, hint: Any) -> Any:
-    """Replace numbers in a type by bounded ones, and whatever may be large or a name by None."""
+    """Replace numbers in a type with bounded ones, and possibly large values or names with None."""
     if hint is int:
         ends = {"layers": Layers, "_id": Token, "vocab_size": Vocabulary}
         return next((kind for end, kind in ends.items() if name.endswith(end)), Size)
@@ -161,16 +161,16 @@ def check_model_cfg(model_cfg: Any) -> None:
     """Refuse a model config with any option that `model_config` does not list.
 
     Args:
-        model_cfg: open_clip's model config, not checked yet.
+        model_cfg: open_clip's model config, unchecked.
 
     Raises:
-        InputError: If a key is unknown, or a value is of another type or out of range; the message names it.
+        InputError: If a key is unknown, or a value has the wrong type or is out of range. The message names the key.
     """
     checked(model_config(), model_cfg, "model_cfg")
 
 
 def check_preprocess_cfg(preprocess_cfg: Any) -> None:
-    """Refuse a `preprocess_cfg` that no image can be prepared with, for example `std: 0`.
+    """Refuse a `preprocess_cfg` that cannot preprocess images, for example with `std: 0`.
 
     Raises:
         InputError: As `check_model_cfg`.
@@ -179,15 +179,15 @@ def check_preprocess_cfg(preprocess_cfg: Any) -> None:
 
 
 def checked(kind: type[BaseModel], value: Any, name: str) -> dict[str, Any]:
-    """Return the keys of a config that a pydantic model lists, with checked values, without those that are None.
+    """Return the keys of a config that a pydantic model lists, with checked values and without None.
 
     Args:
-        kind: Lists the keys, and says whether others are refused or dropped.
-        value: The config, not checked yet.
+        kind: The pydantic model, which lists the keys and decides whether others are refused or dropped.
+        value: The config, unchecked.
         name: Its name in messages.
 
     Raises:
-        InputError: If a key is refused, or a value is of another type or out of range; the message names it.
+        InputError: If a key is refused, or a value has the wrong type or is out of range. The message names the key.
     """
     try:
         model = kind.model_validate(_without_tuples(value))
@@ -203,7 +203,7 @@ def checked(kind: type[BaseModel], value: Any, name: str) -> dict[str, Any]:
 
 
 def _without_tuples(value: Any) -> Any:
-    """Turn tuples into lists: configs made in Python hold tuples, those read from JSON do not."""
+    """Convert tuples to lists: configs created in Python contain tuples, those from JSON do not."""
     if isinstance(value, Mapping):
         return {key: _without_tuples(child) for key, child in value.items()}
     if isinstance(value, (tuple, list)):

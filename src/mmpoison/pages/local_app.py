@@ -1,4 +1,4 @@
-"""A page that is served to this machine alone: who may ask, images, and the server."""
+"""A page served only to this machine: request guard, images, and the server."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from mmpoison.images.sources import image_stat
 from mmpoison.images.thumbnails import thumbnail
 from mmpoison.reporting.text import clean
 
-# -- Guards a local page: who may send a request, from where, how large, and what a browser may do with the
-# answer.
+# -- Guards a local page: origin and size of requests, and what a browser may do with the response.
 
 
 LOCAL = "127.0.0.1"
@@ -74,7 +73,7 @@ class Guard(BaseHTTPMiddleware):
         self._max_body = max_body
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Pass a request on, or refuse it with one line."""
+        """Forward a request, or refuse it with one line."""
         if (refusal := self._refusal(request.method, request.headers)) is None:
             answer = await call_next(request)
         else:
@@ -149,7 +148,7 @@ def image_response(
             an error of the page); otherwise with 404.
     """
     try:
-        # another one whenever the file may have changed
+        # changes whenever the file may have changed
         version = f"{image_stat(root, image_id)} {side}".encode("utf-8", "surrogateescape")
         tag = f'"{hashlib.sha256(version).hexdigest()[:32]}"'
         headers = {"cache-control": ONE_HOUR, "etag": tag}

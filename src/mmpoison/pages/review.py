@@ -1,6 +1,6 @@
-"""A local page that shows suspicious pairs, one after the other, and takes keep, drop or unsure.
+"""A local page that shows suspicious pairs one by one, and records the verdicts keep, drop and unsure.
 
-The page names pairs and images by number; a verdict is on the disk before the page gets an answer.
+The page identifies pairs and images by number. A verdict is on disk before the page receives a response.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from mmpoison.pages.local_app import LOCAL, STATIC, create_app, image_response
 from mmpoison.records.data_scan import DataScan
 from mmpoison.reporting.text import spelled
 
-# -- Finds the pairs of groups and the most suspicious others of a scan, with the other captions of their images.
+# -- Finds a scan's grouped pairs and its most suspicious other pairs, with all captions of their images.
 
 
 def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> NamedData:
-    """Return the set that was scanned and how it was read, whatever the current folder is.
+    """Return the scanned set and how to read it, whatever the current folder.
 
     Args:
-        scan: What the scan says.
-        result: Its folder.
-        given: What the user says of it; that counts.
+        scan: The scan record.
+        result: Its result folder.
+        given: The user's options, which take precedence.
 
     Raises:
-        InputError: If the set is no longer there.
+        InputError: If the set no longer exists.
     """
 
     def placed(path: str) -> Path:
@@ -63,7 +63,7 @@ def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> 
         root = placed(scan.data_root)
     if scan.data_path is not None:
         found = str(placed(scan.data_path))
-        # of a result that was moved, the path as it was given may still be right
+        # if the result was moved, the path as given may still be valid
         there = [path for path in (found, source) if os.path.exists(path)]  # noqa: PTH110  -- any text may be a path
         if not there:
             raise InputError(
@@ -77,16 +77,16 @@ def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> 
 def scanned_pairs(
     result: Path, pieces: PairPieces, count: int, *, random: bool = False
 ) -> list[ShownPair]:
-    """Find the pairs of a scan that a person should see: those of its groups, then dropped ones, then by score.
+    """Find a scan's pairs to review: those in groups first, then dropped pairs, then by score.
 
     Args:
-        result: The folder that `mmpoison scan` wrote.
-        pieces: The set that was scanned.
-        count: How many; fewer where there are fewer.
-        random: Pairs of all scores instead, as `pairs_to_label` chooses them.
+        result: The result folder of `mmpoison scan`.
+        pieces: The scanned set.
+        count: Number of pairs; fewer if there are fewer.
+        random: Choose pairs across all scores instead, with `pairs_to_label`.
 
     Raises:
-        InputError: If the folder has no scores of pairs, they are broken, or the set is another one.
+        InputError: If the folder has no pair scores, they are broken, or they belong to another set.
     """
     table = ScoreTable(result)
     usable = np.flatnonzero(~np.isnan(table.score))
@@ -112,7 +112,7 @@ def scanned_pairs(
 
 
 def group_members(result: Path) -> list[list[str]]:
-    """Return the names of the pairs of each group of a scan, in the order of `scan.json`.
+    """Return the pair names of each group of a scan, in the order of `scan.json`.
 
     Raises:
         InputError: If the scores are broken.
@@ -124,13 +124,13 @@ def group_members(result: Path) -> list[list[str]]:
     ]
 
 
-# -- Finds pairs that resemble the shown ones, in one pass over the set.
+# -- Finds pairs similar to the shown ones, in one pass over the set.
 
 
 Floats = npt.NDArray[np.float32]
 
 NEAREST = 4
-"""How many neighbours of each kind are shown."""
+"""Number of neighbours shown per kind."""
 
 
 def add_neighbours(
@@ -140,18 +140,18 @@ def add_neighbours(
     *,
     progress: ProgressFor | None = None,
 ) -> list[ShownPair]:
-    """Add to the shown pairs the training pairs that are nearest to them, by caption and by image.
+    """Add the nearest training pairs, by caption and by image, to the shown pairs.
 
-    A pair on the same image is no neighbour: its captions are shown anyhow. By image there is one pair for each image,
-    its first.
+    Pairs on the same image are not neighbours, because its captions are shown anyway. By image, only the first pair of
+    each image is listed.
 
-    Every image and caption is embedded once; a pair takes a few kilobytes of memory.
+    Every image and caption is embedded once. A pair takes a few kilobytes of memory.
 
     Args:
-        shown: The pairs, `n` of them.
+        shown: The `n` shown pairs.
         pieces: The set they are from.
-        encoder: Measures what resembles what.
-        progress: Gives a progress callback for a named step; it counts images.
+        encoder: The encoder that measures similarity.
+        progress: Returns a progress callback, which counts images, for a named step.
 
     Raises:
         InputError: If an image is missing or broken.
@@ -201,10 +201,10 @@ SIDES = {"large": 900, "small": 240}
 
 
 class Decision(BaseModel):
-    """A request of the page: a verdict on a pair.
+    """A request from the page: a verdict on a pair.
 
     Attributes:
-        pair: Name of the pair that the page shows under the number.
+        pair: Name of the pair that the page shows under this number.
         verdict: The new verdict.
         was: The verdict that the page shows.
     """
@@ -217,7 +217,7 @@ class Decision(BaseModel):
 
 
 class GroupDecision(BaseModel):
-    """A request of the page: a verdict on all pairs of a group that nobody has decided on; empty takes it back."""
+    """A request from the page: a verdict on all undecided pairs of a group; an empty verdict revokes it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -236,20 +236,20 @@ def review_app(
     """Build the application of a review.
 
     Args:
-        pairs: What to show, in order.
-        labels: Where verdicts go; each pair has its line in it.
-        title: What is reviewed, in a few words.
+        pairs: The pairs to show, in order.
+        labels: File for the verdicts, with one line per pair.
+        title: A short description of the reviewed data.
         host: The address that it will listen on.
-        scan: What the scan says of its result: the name of its score, and the groups.
-        members: Names of the pairs of each group.
+        scan: The scan record, with the name of the score and the groups.
+        members: Pair names of each group.
     """
     app = create_app("mmpoison review", STATIC / "review", text=spelled, host=host)
     numbers: dict[tuple[Path, str], int] = {}
     groups = scan.groups
     shown = [_facts(pair, numbers, len(groups)) for pair in pairs]
-    decided: dict[int, list[str]] = {}  # pairs that a verdict on their group has decided
-    places = list(numbers)  # images that the page may ask for, by number
-    # requests come from several threads
+    decided: dict[int, list[str]] = {}  # pairs decided by a verdict on their group
+    places = list(numbers)  # images that the page may request, by number
+    # several threads handle requests
     lock = threading.Lock()
 
     def verdicts() -> list[ReviewVerdict]:
@@ -288,7 +288,7 @@ def review_app(
         if not 0 <= number < len(pairs):
             raise HTTPException(404, "no such pair")
         if decision.pair != spelled(pairs[number].pair):
-            # a page that was opened on another review at this address
+            # a page opened for another review at this address
             raise HTTPException(410, "another review is open here now: reload the page")
         with lock:
             try:
@@ -313,11 +313,11 @@ def review_app(
 
 
 GROUP_FACTS = ("grade", "sentence", "why", "other_explanations", "pairs")
-"""What the page shows of a group of a scan."""
+"""Facts about a scan's group that the page shows."""
 
 
 def _facts(pair: ShownPair, numbers: dict[tuple[Path, str], int], groups: int) -> dict[str, Any]:
-    """Return what the page shows of a pair; its images get the next free `numbers`."""
+    """Return the facts that the page shows about a pair. Its images get the next free `numbers`."""
 
     def shown(one: ShownPair | Neighbour, digits: int) -> dict[str, Any]:
         image = numbers.setdefault((one.root, one.image), len(numbers))

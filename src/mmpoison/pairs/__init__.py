@@ -1,4 +1,4 @@
-"""The table of image-caption pairs that flows through everything, and its files."""
+"""The table of image-caption pairs that all stages use, and its files."""
 
 import lazy_loader
 

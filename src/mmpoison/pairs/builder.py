@@ -1,4 +1,4 @@
-"""Every source of pairs gives `PairRows`: one place checks what comes from outside."""
+"""Builds pairs from `PairRows`, which every source provides, so that untrusted data are checked in one place."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset, SourceRows
 GIVE_ROOT = "give the folder of all images with --data-root"
 
 MAX_PATH = 4096
-"""Characters of a path; systems allow no more."""
+"""Most characters in a path, the limit of operating systems."""
 MAX_CAPTION = 131_072
-"""Characters of a caption: a book's chapter, of which an encoder reads the first 77 tokens."""
+"""Most characters in a caption: a book chapter, although an encoder reads only the first 77 tokens."""
 
 
 @dataclass(slots=True)
 class ImageEntry:
-    """One image with its captions, before it is checked.
+    """One image with its captions, before checks.
 
     Attributes:
-        image_id: Path relative to the folder of the images, with `/`; for an image in a container file (tar, Parquet,
-            Arrow) the container's path, then the name inside.
-        captions: Its captions as the file has them; one that is no text is left out and named.
-        where: Place of the entry, for messages ("results.csv line 12").
+        image_id: Path relative to the image folder, with `/`. For an image in a container file (tar, Parquet, Arrow),
+            the container's path followed by the name inside.
+        captions: Its captions as in the file. Captions that are not text are skipped and reported.
+        where: Position of the entry, for messages ("results.csv line 12").
         label: Its class.
-        split: `train`, `val` or `test`; `train` where nothing says it.
-        categories: Everything that is in the image.
-        alone: Whether no other entry has the same image, as where its bytes lie in the file that lists it.
-        problems: What is left out of the entry, a line each.
-        own: The user's own columns of the row; left out and named where they cannot be written.
-        own_captions: Those of each caption.
-        at: Where each caption stands in the source, see `SourceRows`; empty where that is not known.
+        split: `train`, `val` or `test`; `train` by default.
+        categories: All classes in the image.
+        alone: Whether no other entry has the same image, for example because the listing file contains its bytes.
+        problems: Parts of the entry that are left out, one line each.
+        own: The user's own columns of the row; skipped and reported if they cannot be written.
+        own_captions: Own columns of each caption.
+        at: Position of each caption in the source, see `SourceRows`; empty if unknown.
     """
 
     image_id: str
@@ -57,7 +57,7 @@ class ImageEntry:
 
     @classmethod
     def joined(cls, entries: Sequence[ImageEntry]) -> ImageEntry:
-        """Make one entry of all rows of an image; the first row's label and split count."""
+        """Merge all rows of an image into one entry, with the first row's label and split."""
         first = entries[0]
         if len(entries) == 1:
             return first
@@ -73,7 +73,7 @@ class ImageEntry:
         ]
         own = None
         if any(one.own or one.own_captions for one in entries):
-            # which are equal for all captions is seen when all rows are there
+            # columns equal for all captions are known only after all rows
             own = [row for one in entries for row in one._caption_columns()]
         return replace(
             first,
@@ -85,23 +85,23 @@ class ImageEntry:
         )
 
     def _caption_columns(self) -> list[OwnColumns | None]:
-        """Return all own columns for each caption."""
+        """Return all own columns of each caption."""
         captions = self.own_captions or [None] * len(self.captions)
         return [{**(self.own or {}), **(one or {})} for one in captions]
 
 
 @dataclass
 class PairRows:
-    """The rows of a file or folder of pairs, opened and read once, as one table or in pieces.
+    """The rows of a file or folder of pairs, which can be read once, as one table or in pieces.
 
     Attributes:
-        root: The folder that image ids start from.
-        entries: Images, and a line for everything that is left out, in order.
+        root: The folder that image ids are relative to.
+        entries: Images, and a line for everything left out, in order.
         what: The file or folder read, for messages.
-        strict: As for `PairsBuilder`.
-        own_paths: As for `PairsBuilder`.
-        folder: Where a manifest may lie; None where the format has none.
-        files: Names of the files that entries stand in (`ImageEntry.at`).
+        strict: See `PairsBuilder`.
+        own_paths: See `PairsBuilder`.
+        folder: Folder that may contain a manifest; None if the format has none.
+        files: Names of the files that contain the entries (`ImageEntry.at`).
     """
 
     root: Path
@@ -113,22 +113,22 @@ class PairRows:
     files: Sequence[str] = ()
 
     def table(self) -> PairDataset:
-        """Build one table; rows with the same path are one image with several captions.
+        """Build one table. Rows with the same path are one image with several captions.
 
         Raises:
-            InputError: If nothing can be used, or (strict) something cannot.
+            InputError: If nothing is usable or, in strict mode, if anything is not.
         """
         (table,) = self.pieces(sys.maxsize)
         return table
 
     def pieces(self, images: int) -> Iterator[PairDataset]:
-        """Yield tables of at most so many images.
+        """Yield tables of at most a given number of images.
 
-        Rows that name the same image may stand anywhere, so memory is flat only where each entry has an image of its
-        own (`ImageEntry.alone`): other rows are held until all are read.
+        Rows of the same image may be anywhere in the file. Memory is therefore constant only if each entry has its own
+        image (`ImageEntry.alone`); other rows are held until all are read.
 
         Raises:
-            InputError: As for `table`.
+            InputError: See `table`.
         """
         builder = self._builder()
         for entry in _grouped(self.entries):
@@ -137,7 +137,7 @@ class PairRows:
             elif len(builder) < images:
                 builder.add(entry)
             else:
-                # a full piece waits for the next sound image, so that problems never stand alone behind the last
+                # a full piece waits for the next valid image, so that problems never follow the last piece alone
                 fresh = self._builder()
                 if fresh.add(entry):
                     yield builder.build(self.what)
@@ -153,7 +153,7 @@ class PairRows:
 
 
 def _grouped(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
-    """Join all entries with the same path; they come last."""
+    """Merge all entries with the same path; they come last."""
     grouped: dict[str, list[ImageEntry]] = {}
     for entry in entries:
         if isinstance(entry, str) or entry.alone:
@@ -164,13 +164,13 @@ def _grouped(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
 
 
 class PairsBuilder:
-    """Collects images with their captions, refuses what cannot be trusted, and says what it refused.
+    """Collects images with their captions, refuses untrusted entries, and reports them.
 
     Args:
-        root: The folder that image ids start from.
-        strict: Raise at the first problem; else leave the image out and go on.
-        own_paths: Whether the paths are those of a user's own table, whose root `--data-root` names.
-        files: As for `PairRows`.
+        root: The folder that image ids are relative to.
+        strict: Raise at the first problem; otherwise skip the image and continue.
+        own_paths: Whether the paths come from a user's table, whose root `--data-root` sets.
+        files: See `PairRows`.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class PairsBuilder:
         self.strict = strict
         self._files = tuple(files)
         self._own_paths = own_paths
-        self._elsewhere: str | None = None  # the folder that refused absolute paths have in common
+        self._elsewhere: str | None = None  # the common folder of refused absolute paths
         self.problems: list[str] = []
         self._entries: list[ImageEntry] = []
         self._seen: set[str] = set()
@@ -194,7 +194,7 @@ class PairsBuilder:
         return len(self._entries)
 
     def problem(self, line: str) -> None:
-        """Note something that is left out: what and where.
+        """Record something that is left out, and where.
 
         Raises:
             InputError: If the builder is strict.
@@ -204,10 +204,10 @@ class PairsBuilder:
         self.problems.append(line)
 
     def add(self, entry: ImageEntry) -> bool:
-        """Add one image with all its captions, and the problems of its entry, which is changed to what can be used.
+        """Add one image with all its captions and problems. The entry is reduced to its usable parts.
 
         Returns:
-            Whether the image was added: its path must stay in the root, and occur once.
+            Whether the image was added: its path must stay within the root and occur once.
         """
         for line in entry.problems:
             self.problem(line)
@@ -276,7 +276,7 @@ class PairsBuilder:
     def _own_columns(
         self, entry: ImageEntry
     ) -> tuple[OwnColumns | None, Sequence[OwnColumns | None] | None]:
-        """Return own columns of an image and of its captions; none, and a problem, where they cannot be written."""
+        """Return own columns of an image and its captions; if they cannot be written, none and a problem."""
         own, own_captions = entry.own, entry.own_captions
         if own_captions is not None and own is None:
             own, own_captions = common_columns(own_captions)
@@ -295,7 +295,7 @@ class PairsBuilder:
         return own, own_captions
 
     def build(self, what: str) -> PairDataset:
-        """Build the table of everything that was added.
+        """Build the table of all added entries.
 
         Args:
             what: The file or folder read, for the message.
@@ -331,7 +331,7 @@ class PairsBuilder:
 
 
 def is_text(value: str) -> bool:
-    """Return whether a string can be written as UTF-8 (half a surrogate pair cannot).
+    """Check whether a string can be encoded as UTF-8 (half a surrogate pair cannot).
 
     >>> is_text("a sheep"), is_text("\\ud800")
     (True, False)
@@ -344,7 +344,7 @@ def is_text(value: str) -> bool:
 
 
 def _caption_fault(caption: object) -> str | None:
-    """Say why a caption cannot be used; None for one that can."""
+    """Return why a caption is unusable, or None."""
     if not isinstance(caption, str):
         return f"is not text: {caption!r:.60}"
     if len(caption) > MAX_CAPTION:
@@ -353,7 +353,7 @@ def _caption_fault(caption: object) -> str | None:
 
 
 def _spelled(path: str) -> str:
-    """Return a path in one spelling: `./a.jpg` and `a.jpg` are one image."""
+    """Normalise the spelling of a path: `./a.jpg` and `a.jpg` are one image."""
     if "./" not in path and "//" not in path:
         return path
     start = "/" if path.startswith("/") else ""
@@ -376,5 +376,5 @@ def check_relative(path: str, where: str) -> str:
 
 
 def _escapes(path: str) -> bool:
-    # plain string work: pathlib would take most of the time of reading a large table
+    # string operations: pathlib would dominate the time for reading a large table
     return path.startswith("/") or ".." in path.split("/") or "\\" in path or ":" in path[:3]

@@ -1,10 +1,10 @@
-"""Captions and plurals made from class names, for data that have none and for attacks that write their own."""
+"""Captions and plurals from class names, for data without captions and for attacks that write their own."""
 
 from __future__ import annotations
 
 
 def caption_of(template: str, label: str) -> str:
-    """Make a caption for an image of a class.
+    """Generate a caption for an image of a class.
 
     >>> caption_of("a photo of a {}.", "oil_tanker"), caption_of("a photo of a {}.", "unicorn")
     ('a photo of an oil tanker.', 'a photo of a unicorn.')

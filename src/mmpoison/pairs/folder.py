@@ -1,4 +1,4 @@
-"""The pairs folder: `captions.jsonl`, one image a line, and images by relative path."""
+"""The pairs folder: `captions.jsonl` with one image per line, and images by relative path."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from mmpoison.pairs.table import PairDataset
 
 CARD_FILE = "README.md"
 MARK = "<!-- card of a poisoned set, by mmpoison -->"
-"""Tells a card from a README of the data's owner."""
+"""Distinguishes a card from the data owner's README."""
 
 HEADING = "## The README of the clean data"
 
 MOST_README = 1 << 20
-"""Bytes of a README that is repeated in a card."""
+"""Largest README, in bytes, that is repeated in a card."""
 
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 
@@ -53,8 +53,8 @@ def data_card(manifest: PoisonManifest, pairs: int, readme: str = "") -> str:
     """Return the card of a poisoned set, as Markdown.
 
     Args:
-        manifest: The poison.
-        pairs: Pairs in the set.
+        manifest: The manifest of the poison.
+        pairs: Number of pairs in the set.
         readme: The README of the clean data, which is repeated below.
     """
     template = resources.files("mmpoison.pairs").joinpath("data_card.md").read_text("utf-8")
@@ -77,9 +77,9 @@ def data_card(manifest: PoisonManifest, pairs: int, readme: str = "") -> str:
 
 
 def write_data_card(folder: Path, manifest: PoisonManifest, pairs: int) -> None:
-    """Write the card of a poisoned set into its folder; a README of the clean data that lies there is repeated in it.
+    """Write a poisoned set's card into its folder. It repeats an existing README of the clean data.
 
-    A card that lies there already, of the set that this one was made from, is replaced.
+    An existing card, from the set that this one was made from, is replaced.
     """
     file = folder / CARD_FILE
     try:
@@ -103,23 +103,23 @@ def _size_category(pairs: int) -> str:
 CAPTIONS_FILE = "captions.jsonl"
 MANIFEST_FILE = "manifest.json"
 
-# Files that say where the data come from travel with every copy of the table.
+# Files about the origin of the data are copied with the table.
 NOTICE_FILES = ("README.md", "attribution.txt", "LICENSE")
 
 RESERVED = {CAPTIONS_FILE, MANIFEST_FILE, *NOTICE_FILES}
-"""No image of a pairs folder can be called so."""
+"""Names that no image of a pairs folder may have."""
 
 LINE_KEYS = ("image", "captions", "label", "split", "categories", CAPTION_COLUMNS)
-"""Keys of a line that have a meaning; others are the user's own columns."""
+"""Keys of a line with a meaning; others are the user's own columns."""
 
 ImagePolicy = Literal["link", "copy", "none"]
 
 
 class ManifestMisfit(InputError):
-    """The manifest of a set is broken, or belongs to another set.
+    """Raised if a set's manifest is broken or belongs to another set.
 
     Attributes:
-        pairs: The set, with nothing marked as poisoned.
+        pairs: The set, without poison marks.
     """
 
     def __init__(self, message: str, pairs: PairDataset) -> None:
@@ -131,14 +131,14 @@ def load_pairs_folder(path: str | Path) -> PairDataset:
     """Load a pairs folder.
 
     Args:
-        path: Folder with `captions.jsonl` (and `manifest.json` where the set is poisoned).
+        path: Folder with `captions.jsonl` (and `manifest.json` if the set is poisoned).
 
     Returns:
-        The pairs in file order; poisoned pairs are recognised by the manifest in the folder.
+        The pairs in file order, with poisoned pairs marked by the manifest in the folder.
 
     Raises:
         ManifestMisfit: If the manifest is broken or does not describe the pairs.
-        InputError: If the folder or file is missing, a line is broken, a path leaves the folder or an image occurs
+        InputError: If the folder or file is missing, a line is broken, a path leaves the folder, or an image occurs
             twice.
     """
     return table_of(open_pairs_folder(Path(path)))
@@ -155,9 +155,9 @@ def open_pairs_folder(
 
     Args:
         folder: As for `load_pairs_folder`, or a `.jsonl` file of the same form.
-        images: Folder that the relative image paths start from; the pairs folder itself by default.
-        strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
-        own_columns: Read the keys of a line that have no meaning here too, so that `save_pairs` writes them again.
+        images: Base folder of the relative image paths; the pairs folder itself by default.
+        strict: Refuse the whole set for one broken line; otherwise skip the line and report it in `problems`.
+        own_columns: Also read keys without a meaning, so that `save_pairs` can write them again.
     """
     home, file = captions_file(folder)
     entries = (
@@ -169,13 +169,13 @@ def open_pairs_folder(
 
 
 def captions_file(place: Path) -> tuple[Path, Path]:
-    """Return the folder that image paths start from, and the file of captions: `place` may be either."""
+    """Return the base folder of image paths and the captions file. `place` may be either."""
     is_file = place.suffix == ".jsonl" and place.is_file()
     return (place.parent, place) if is_file else (place, place / CAPTIONS_FILE)
 
 
 def count_images(path: str | Path) -> int:
-    """Count the lines of `captions.jsonl` without parsing them; for progress."""
+    """Count the lines of `captions.jsonl` without parsing, for progress bars."""
     return sum(1 for _ in numbered_lines(Path(path)))
 
 
@@ -185,17 +185,16 @@ def save_pairs(
     *,
     images: ImagePolicy = "link",
 ) -> Path:
-    """Write a pairs folder that stands by itself.
+    """Write a self-contained pairs folder.
 
     Args:
         pairs: The set to write, with all images of its table.
-        out: New folder; written under a temporary name and renamed.
-        images: `link` makes hard links (the same bytes on disk; a copy only where the file system cannot link), `copy`
-            copies, `none` writes the table alone. Images that lie in tar, Parquet or Arrow files are written as files,
-            and get a new id.
+        out: New folder, written under a temporary name and renamed.
+        images: `link` creates hard links (a copy if the file system cannot link), `copy` copies, `none` writes only the
+            table. Images inside tar, Parquet or Arrow files become separate files with new ids.
 
     Raises:
-        InputError: If `out` holds something already or an image is missing.
+        InputError: If `out` is not empty or an image is missing.
     """
     check_name("out", out)
     target = Path(out)
@@ -214,19 +213,19 @@ def save_pairs(
 def append_pairs(
     pairs: PairDataset, folder: Path, stream: TextIO, images: ImagePolicy
 ) -> PairDataset:
-    """Write the lines and images of a set, or of a piece of one, into a folder in the making.
+    """Write lines and images of a set, or of a piece, into an unfinished folder.
 
     Args:
         pairs: The set, with all images of its table.
-        folder: Where the images go.
+        folder: Folder for the images.
         stream: `captions.jsonl`, open for writing.
         images: As in `save_pairs`.
 
     Returns:
-        The pairs with the ids under which their images were written.
+        The pairs with the ids of the written images.
 
     Raises:
-        InputError: If an image is missing, or its name is taken.
+        InputError: If an image is missing or its name is taken.
     """
     if images != "none":
         ids = [
@@ -245,12 +244,12 @@ def place_image(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
 
     Args:
         root: Folder that the id is relative to.
-        image_id: An image that is a file, or lies in a tar, Parquet or Arrow file: then it becomes a file.
-        folder: Where it goes, under the same relative path where it is a file.
-        copy: Whether a file is copied, or gets a hard link where the file system has them.
+        image_id: An image file, or an image inside a tar, Parquet or Arrow file, which becomes a file.
+        folder: Destination folder; files keep their relative path.
+        copy: Copy the file; otherwise create a hard link if the file system supports it.
 
     Returns:
-        The id that it has there.
+        Its new id.
 
     Raises:
         InputError: If it is missing, points outside the root, or would take the place of a file of the data set.
@@ -268,15 +267,15 @@ def place_image(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise clash from None  # one is called as a folder of another is
+        raise clash from None  # one image has the name of another image's folder
     try:
         if inner is not None:
             with target.open("xb") as made:
                 made.write(data)
             return name
-        # the file itself, also where a symbolic link stands for it
+        # link the file itself, not a symbolic link to it
         source = image_path(root, image_id).resolve()
-        # what lies in the cache would be changed there by whoever changes the link
+        # changing a link would change the cached file
         if not copy and cached_image(root, image_id) is None:
             try:
                 os.link(source, target)
@@ -284,7 +283,7 @@ def place_image(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
             except (FileNotFoundError, FileExistsError):
                 raise
             except OSError:
-                pass  # another file system, or one without links
+                pass  # a different file system, or one without links
         with source.open("rb") as original, target.open("xb") as made:
             shutil.copyfileobj(original, made)
     except FileExistsError:
@@ -298,7 +297,7 @@ def line_text(line: Mapping[str, Any]) -> str:
     """Write one line of `captions.jsonl`.
 
     Raises:
-        InputError: If it is longer than a line may be that is read.
+        InputError: If the line exceeds the limit for reading.
     """
     text = json.dumps(line, ensure_ascii=True) + "\n"
     if len(text) > MAX_LINE_BYTES:
@@ -310,32 +309,32 @@ def line_text(line: Mapping[str, Any]) -> str:
 
 
 def copy_notices(root: Path, folder: Path) -> None:
-    """Copy the files that say where images come from, where the folder has them."""
+    """Copy files about the origin of images, if the folder has them."""
     for name in NOTICE_FILES:
         if (root / name).is_file() and not (root / name).is_symlink():
             shutil.copyfile(root / name, folder / name)
 
 
 def is_poisoned(folder: Path) -> bool:
-    """Return whether a folder has a manifest."""
+    """Check whether a folder has a manifest."""
     return (folder / MANIFEST_FILE).is_file()
 
 
 def table_of(rows: PairRows) -> PairDataset:
-    """Read all rows as one table, whose poison is marked where a manifest lies next to them.
+    """Read all rows as one table, with poison marked if there is a manifest.
 
     Raises:
         ManifestMisfit: If the manifest is broken or does not describe the pairs.
-        InputError: If nothing can be used.
+        InputError: If nothing is usable.
     """
     return rows.table() if rows.folder is None else with_manifest(rows.table(), rows.folder)
 
 
 def pieces_of(rows: PairRows, images: int) -> Iterator[PairDataset]:
-    """Read rows in pieces of at most so many images; memory does not grow with their number.
+    """Read rows in pieces of at most a given number of images, in constant memory.
 
     Raises:
-        InputError: As `table_of`; also for a poisoned set, since a piece could not say what in it is poisoned.
+        InputError: As `table_of`; also for a poisoned set, because a piece cannot identify its poisoned pairs.
     """
     if rows.folder is not None and is_poisoned(rows.folder):
         raise InputError(
@@ -345,7 +344,7 @@ def pieces_of(rows: PairRows, images: int) -> Iterator[PairDataset]:
 
 
 def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
-    """Mark pairs with the `manifest.json` in their folder, if there is one: poison stays marked in every format.
+    """Mark poisoned pairs if their folder has a `manifest.json`, so that poison stays marked in every format.
 
     Raises:
         ManifestMisfit: If the manifest is broken or does not describe the pairs.
@@ -360,10 +359,10 @@ def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
 
 
 def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
-    """Mark the pairs that a manifest calls poisoned.
+    """Mark the poisoned pairs of a manifest.
 
     Raises:
-        InputError: If a poisoned pair of the manifest is not among the pairs.
+        InputError: If a poisoned pair of the manifest is missing from the pairs.
     """
     index = {image_id: i for i, image_id in enumerate(pairs.images.ids)}
     slots = pairs.rows_by_caption({index.get(e.poisoned_image, -1) for e in manifest.pairs})
@@ -375,16 +374,16 @@ def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
                 f"{MANIFEST_FILE}: the poisoned pair {entry.caption[:60]!r} with "
                 f"{entry.poisoned_image!r:.200} is not in the pairs: manifest and captions differ"
             )
-        # poison is put behind an image's own captions, so the last equal one is the poisoned one
+        # poison follows an image's own captions, so the last of equal captions is the poisoned one
         source[rows.pop()] = index[entry.clean_image]
     return replace(pairs, source=source, manifest=manifest)
 
 
 def restore_clean(pairs: PairDataset) -> PairDataset:
-    """Undo the poison of a set with a manifest; exact for `add`, and for `replace` up to the order of captions.
+    """Remove the poison of a set with a manifest: exact for `add`; for `replace`, exact up to the order of captions.
 
     Raises:
-        InputError: If the set has no manifest, or the attack dropped pairs that it did not misuse, which are lost.
+        InputError: If the set has no manifest, or the attack dropped other pairs, which are lost.
     """
     if pairs.manifest is None:
         raise InputError("the set has no manifest, there is nothing to undo")
@@ -404,17 +403,16 @@ def restore_clean(pairs: PairDataset) -> PairDataset:
 
 
 def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDataset:
-    """Rename the images of pairs; the manifest is renamed too, so that it still describes the data set.
+    """Rename images in a set and in its manifest, which thus still describes the set.
 
     Args:
         pairs: Any set.
-        ids: New id of each image, shape `(I,)`.
-        root: The folder that they start from.
+        ids: New ids of the images, shape `(I,)`.
+        root: The folder they are relative to.
 
     Returns:
-        The set with the new ids. Its manifest names them too, and the fingerprints of both sets under the new names;
-        of a set that clean pairs are missing from (a filter went through, or the attack dropped them), whose clean set
-        is not known, it keeps the old fingerprint of that.
+        The set with the new ids. Its manifest has the new names and both sets' new fingerprints. If clean pairs are
+        missing (because of a filter or the attack), the clean set is unknown, and its old fingerprint stays.
     """
     table = pairs.images
     new = np.empty(len(table), dtype=object)
@@ -455,7 +453,7 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
 
 
 def numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a pairs folder that are not blank, each with its number from 1."""
+    """Yield the non-blank lines of a pairs folder, numbered from 1."""
     home, file = captions_file(folder)
     if not home.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -468,7 +466,7 @@ def numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
 
 
 class _Line(msgspec.Struct):
-    """One line of `captions.jsonl`, apart from the user's own columns."""
+    """One line of `captions.jsonl`, without the user's own columns."""
 
     image: str
     captions: list[str]

@@ -1,4 +1,4 @@
-"""Labels from elsewhere: by keywords in the captions, or from a CSV file."""
+"""Sets labels by keywords in captions, or from a CSV file."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ Keywords = Mapping[str, Sequence[str]]
 def label_by_keyword(pairs: PairDataset, keywords: Keywords) -> PairDataset:
     """Label the images that have a caption with a keyword (the labels of Visual Genome in section 5 of the paper).
 
-    A keyword is matched as a word, in any case, with or without a regular plural ending: `plane` is found in "two
-    planes" and "a plane's wing", and not in "airplane" or "planet". A keyword of several words may have any white space
-    between them. An image whose captions match several labels gets none of them: it shows both, and could stand on
-    either side of an attack. All labels that match are added to its `categories`.
+    Keywords match whole words, in any case, with or without a regular plural ending: `plane` matches "two planes" and
+    "a plane's wing", but not "airplane" or "planet". Words of a multi-word keyword may have any white space between
+    them. An image whose captions match several labels gets none of them, because it could be on either side of an
+    attack. All matching labels are added to its `categories`.
 
     Args:
         pairs: A clean set.
         keywords: Keywords by label, for example `{"sheep": ("sheep", "lamb", "goat")}`.
 
     Returns:
-        The same pairs. An image without a keyword keeps the label that it had, one with keywords of several labels
-        loses it.
+        The same pairs. An image without a keyword keeps its label; an image with keywords of several labels loses it.
 
     Raises:
         InputError: If the set is poisoned, there is no keyword, or no image has any.
@@ -41,7 +40,7 @@ def label_by_keyword(pairs: PairDataset, keywords: Keywords) -> PairDataset:
     anything = keyword_pattern(every)
     found: dict[int, set[str]] = defaultdict(set)
     for caption, image in zip(pairs.captions, pairs.image.tolist(), strict=True):
-        # one search for all keywords first: nearly every caption has none
+        # search for all keywords at once first: nearly every caption has none
         if anything.search(caption):
             found[image].update(
                 label for label, pattern in patterns.items() if pattern.search(caption)
@@ -59,10 +58,10 @@ def label_by_keyword(pairs: PairDataset, keywords: Keywords) -> PairDataset:
 
 
 def keyword_pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Make a pattern that finds any of some words: whole words, any case, with or without a plural ending.
+    """Build a pattern that matches any of some words: whole words, any case, with or without a plural ending.
 
     Raises:
-        InputError: If there is no word.
+        InputError: If there are no words.
 
     >>> pattern = keyword_pattern(["plane", "polar bear"])
     >>> [bool(pattern.search(text)) for text in ("Two planes.", "airplane", "polar  bears", "planet")]
@@ -75,10 +74,10 @@ def keyword_pattern(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def parse_keywords(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Parse keywords by label from `label=word|word`, several of them in one text separated by `;`.
+    """Parse keywords by label from texts such as `label=word|word`, separated by `;`.
 
     Raises:
-        InputError: If a text has no label or no word, or a label comes twice.
+        InputError: If a text has no label or no word, or a label is repeated.
 
     >>> parse_keywords(["sheep=sheep|lamb|goat; aeroplane=plane|jet"])
     {'sheep': ('sheep', 'lamb', 'goat'), 'aeroplane': ('plane', 'jet')}
@@ -101,11 +100,11 @@ def parse_keywords(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def labels_from_csv(pairs: PairDataset, file: str | Path) -> PairDataset:
-    """Take labels, and splits if they are there, from a CSV file with the columns `image`, `label` and maybe `split`.
+    """Read labels, and splits if present, from a CSV file with the columns `image`, `label` and optionally `split`.
 
     Args:
         pairs: A clean set.
-        file: UTF-8, one image a row by its id, commas between, a header line. An empty label takes the label away, an
+        file: A comma-separated UTF-8 file with a header and one image id per row. An empty label removes the label; an
             empty split changes nothing. Other columns are ignored.
 
     Returns:
@@ -162,7 +161,7 @@ def relabel(
     splits: Sequence[str] | None = None,
     categories: Sequence[tuple[str, ...]] | None = None,
 ) -> PairDataset:
-    """Return the same pairs over images with other labels, splits or categories, each of length `I`."""
+    """Return the same pairs with new labels, splits or categories of the images, each of length `I`."""
     table = pairs.images
     images = ImageTable.build(
         table.ids,
@@ -176,8 +175,8 @@ def relabel(
 
 
 def labels_of(pairs: PairDataset) -> list[str | None]:
-    """Return the label of each image or None, length `I`."""
-    # code -1 of an image without a label takes the last entry
+    """Return the label (or None) of each image, length `I`."""
+    # code -1, for images without a label, selects the last entry
     names = (*pairs.images.classes, None)
     return [names[code] for code in pairs.images.class_codes]
 
@@ -194,7 +193,7 @@ def categories_of(pairs: PairDataset) -> list[tuple[str, ...]]:
 
 
 def refuse_poisoned(pairs: PairDataset, what: str) -> None:
-    """Refuse a poisoned set, whose manifest describes the pairs as they are.
+    """Refuse a poisoned set, because its manifest would no longer match.
 
     Raises:
         InputError: If the set has a manifest.

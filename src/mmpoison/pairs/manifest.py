@@ -1,4 +1,4 @@
-"""The manifest: what was poisoned, how, and from which clean set; every poisoned set has one."""
+"""The manifest, which every poisoned set has: what was poisoned, how, and from which clean set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTICE = (
 
 @dataclass(frozen=True)
 class PoisonedPair:
-    """One false pair: a caption, the image it was written for, and the image it is now with."""
+    """One false pair: a caption, its true image, and its false image."""
 
     caption: str
     clean_image: str
@@ -35,12 +35,12 @@ class PoisonedPair:
 
 @dataclass(frozen=True)
 class AddedImage:
-    """An image that the attack made and the clean set lacks.
+    """An image that the attack created.
 
     Attributes:
-        made_from: The clean image that it was made from.
+        made_from: The clean image that it was created from.
         pixels: sha256 of its pixels (`images.added.pixels_digest`).
-        how: What the manifest's trigger needs to make it again; empty where there is no trigger.
+        how: What the manifest's trigger needs to recreate it; empty without a trigger.
     """
 
     made_from: str
@@ -54,26 +54,25 @@ class PoisonManifest:
 
     Attributes:
         attack: Registered name of the attack.
-        options: The attack's options as given, enough to run it again.
+        options: The attack's options as given, sufficient to run it again.
         goals: The goals, as `A2B`.
-        mode: `add` (poison is added to the clean pairs) or `replace` (it takes their place).
+        mode: `add` (poison is added to the clean pairs) or `replace` (it replaces clean pairs).
         seed: Seed of the run.
         clean_fingerprint: sha256 of the clean table.
         clean_pairs: Training pairs before the attack.
         training_pairs: Training pairs after it.
         pairs: The poisoned pairs.
         tool_version: Version of mmpoison that made it.
-        fingerprint: sha256 of the poisoned table; empty where an older version made it.
-        target_images: Of an attack on single target images: goal to the id of its one target image, in the gallery.
-        dropped_images: Images whose clean training pairs were taken out in addition to those of the poisoned captions,
-            such as the attacker's own images (`carrier: own`).
-        added_images: Images that the attack made, by id. They are training images with the labels of the images that
-            they were made from, and the last rows of the table.
-        trigger: Of a backdoor, what makes them again from those images (`images.triggers`); None where they can only be
-            copied.
-        notes: What the attack reports of its result, one line each, for example that it found fewer pairs than
-            requested.
-        filtered: What a filter did to the set afterwards, or None; clean pairs may be missing then.
+        fingerprint: sha256 of the poisoned table; empty in manifests of older versions.
+        target_images: For attacks on single target images: maps each goal to the id of its target image in the gallery.
+        dropped_images: Images whose clean training pairs were also removed, such as the attacker's own images
+            (`carrier: own`).
+        added_images: Images created by the attack, by id. They are training images, have the labels of their clean
+            images, and are the last rows of the table.
+        trigger: A backdoor's trigger, which recreates them from those images (`images.triggers`); None if they can only
+            be copied.
+        notes: Notes of the attack on its result, one line each, for example that it found fewer pairs than requested.
+        filtered: What a filter did to the set afterwards, or None. Clean pairs may then be missing.
     """
 
     attack: str
@@ -96,7 +95,7 @@ class PoisonManifest:
 
     @property
     def rate(self) -> float:
-        """Poisoned pairs divided by all training pairs, in [0, 1]; 0 only if a filter caught them all."""
+        """Poisoned pairs divided by all training pairs, in [0, 1]; 0 only if a filter dropped all of them."""
         return len(self.pairs) / self.training_pairs
 
     def to_json(self) -> dict[str, Any]:
@@ -136,7 +135,7 @@ class PoisonManifest:
         }
 
     def write(self, path: Path) -> None:
-        """Write `manifest.json`, whole or not at all."""
+        """Write `manifest.json` atomically."""
         write_json(path, self.to_json())
 
     @classmethod
@@ -148,7 +147,7 @@ class PoisonManifest:
         """
         value = read_json(path)
         try:
-            # half a surrogate pair is no text
+            # half a surrogate pair is not valid text
             json.dumps(value, ensure_ascii=False).encode()
             said = msgspec.convert(value, _Said)
             counts = {
@@ -170,7 +169,7 @@ class PoisonManifest:
 
 
 class _Said(msgspec.Struct):
-    """What `manifest.json` must say although it can be computed from the rest, or has a default here."""
+    """Fields required in `manifest.json`, although they can be computed from others or have a default here."""
 
     counts: dict[str, Whole]
     rate: float

@@ -1,4 +1,4 @@
-"""Own columns: what a user's data say of images and captions besides what mmpoison reads, carried through unchanged."""
+"""Own columns: further columns of a user's data, which mmpoison carries through unchanged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, Literal
 from mmpoison.errors import InputError
 
 OwnColumns = Mapping[str, Any]
-"""Values by the name of their column, as JSON has them; a column without a value is absent."""
+"""JSON values by column name. Columns without a value are absent."""
 
 CAPTION_COLUMNS = "caption_columns"
-"""Key of the own columns of single captions, one object for each caption."""
+"""Key of the own columns of captions, one object per caption."""
 
 RESERVED_NAMES = frozenset(
     (
@@ -30,10 +30,10 @@ RESERVED_NAMES = frozenset(
         "status",
     )
 )
-"""Names that our formats give a meaning; an own column with such a name gets an underscore behind it."""
+"""Names with a meaning in our formats. Own columns with these names get a trailing underscore."""
 
 MOST_CHARACTERS = 256 << 10
-"""Characters of the own columns of one image, as JSON."""
+"""Most characters in one image's own columns, as JSON."""
 
 ColumnKind = Literal["bool", "int", "float", "text"]
 
@@ -42,7 +42,7 @@ _LARGEST_INT = 2**63
 
 
 def own_names(names: Sequence[str], used: Iterable[str]) -> dict[int, str]:
-    """Name the columns of a table that are not read: by their place, all different and none of our own names.
+    """Name the unread columns of a table, by position. All names differ, and none is reserved.
 
     >>> own_names(["image", "caption", "key", "", "n", "n"], ["image", "caption"])
     {2: 'key_', 3: 'column 4', 4: 'n', 5: 'n_'}
@@ -61,13 +61,13 @@ def own_names(names: Sequence[str], used: Iterable[str]) -> dict[int, str]:
 
 
 def own_keys(line: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:
-    """Return the values of an object that are not read, under the names of `own_names`."""
+    """Return the unread values of an object, under the names of `own_names`."""
     names = list(line)
     return own_values({name: line[names[place]] for place, name in own_names(names, used).items()})
 
 
 def own_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values as JSON has them; empty ones are left out.
+    """Convert values to JSON values, without empty ones.
 
     >>> own_values({"id": 7, "taken": datetime.date(2020, 1, 2), "empty": "", "x": float("nan")})
     {'id': 7, 'taken': '2020-01-02'}
@@ -80,7 +80,7 @@ def check_own(values: OwnColumns) -> None:
     """Refuse own columns that cannot be written.
 
     Raises:
-        InputError: If they are too long, or no text in UTF-8.
+        InputError: If they are too long or not valid UTF-8.
     """
     try:
         text = json.dumps(values, ensure_ascii=False)
@@ -94,7 +94,7 @@ def check_own(values: OwnColumns) -> None:
 
 
 def is_own_captions(value: object) -> bool:
-    """Return whether a value read from a file is own columns of captions, or None."""
+    """Check whether a value read from a file is own columns of captions, or None."""
     return value is None or (
         isinstance(value, list) and all(one is None or isinstance(one, dict) for one in value)
     )
@@ -103,10 +103,10 @@ def is_own_captions(value: object) -> bool:
 def common_columns(
     captions: Sequence[OwnColumns | None],
 ) -> tuple[dict[str, Any], list[OwnColumns] | None]:
-    """Split the own columns of the captions of an image into those that are equal for all, and the others.
+    """Split the own columns of an image's captions into columns equal for all captions, and others.
 
     Returns:
-        The columns of the image; those of each caption, or None if there are none.
+        The image's columns, and each caption's columns, or None if there are none.
 
     >>> common_columns([{"by": "Ann", "id": 1}, {"by": "Ann", "id": 2}])
     ({'by': 'Ann'}, [{'id': 1}, {'id': 2}])
@@ -125,7 +125,7 @@ def common_columns(
 
 
 def _same(a: Any, b: Any) -> bool:
-    # True == 1 == 1.0 for Python, but they are three values
+    # True == 1 == 1.0 in Python, but these are three different values
     return json.dumps(a) == json.dumps(b)
 
 
@@ -145,7 +145,7 @@ def _json_value(value: Any) -> Any:
 
 
 def add_kinds(kinds: dict[str, ColumnKind], rows: Iterable[OwnColumns | None]) -> None:
-    """Widen the kinds of columns so that they can hold some rows; new columns are added.
+    """Widen column kinds so that they can hold some rows, and add new columns.
 
     >>> kinds = {}
     >>> add_kinds(kinds, [{"n": 1}, {"n": 2.5, "ok": True}, None, {"ok": "maybe"}])
@@ -161,7 +161,7 @@ def add_kinds(kinds: dict[str, ColumnKind], rows: Iterable[OwnColumns | None]) -
 
 
 def column_value(value: Any, kind: ColumnKind) -> Any:
-    """Return a value for a column of a kind; in a column of text what is no text is JSON."""
+    """Convert a value to a column's kind. In text columns, other values become JSON."""
     if value is None or kind != "text":
         return float(value) if kind == "float" and value is not None else value
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Turns pairs into a poisoned set: the images that an attack made, and the manifest that says so."""
+"""Applies a manifest to pairs: creates the attack's images, and injects the poisoned pairs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from mmpoison.images.triggers import Trigger, read_trigger, triggered_pixels
 from mmpoison.pairs.manifest import AddedImage, PoisonManifest
 from mmpoison.pairs.table import TRAIN, ImageTable, IntArray, PairDataset
 
-# -- Images that an attack adds to a set: made from clean images, listed in the manifest, and made again
-# from it.
+# -- Images added by an attack: created from clean images, listed in the manifest, and recreated from it.
 
 
 def new_image(
     pixels: Pixels, made_from: str, how: Mapping[str, Any] | None = None
 ) -> tuple[str, AddedImage]:
-    """Store an image that an attack has made, and return its id and its entry in the manifest.
+    """Store an image created by an attack; return its id and its manifest entry.
 
     Args:
         pixels: RGB, shape `(height, width, 3)`.
-        made_from: Id of the clean image that it was made from.
-        how: What the manifest's trigger needs to make it again; None where only a copy has the same pixels.
+        made_from: Id of the clean image that it was created from.
+        how: What the manifest's trigger needs to recreate it; None if only a copy has the same pixels.
 
     Raises:
         InputError: If the cache cannot be written.
@@ -41,15 +40,16 @@ def new_image(
 def restore_new_images(
     root: Path, manifest: PoisonManifest, poisoned_folder: Path | None = None
 ) -> None:
-    """Put all images that the attack made where they are found: each that is not there is made again, or copied.
+    """Restore all images created by the attack: recreate or copy those that are missing.
 
     Args:
         root: Folder of the clean set.
-        manifest: The manifest; its images are those of the set.
-        poisoned_folder: Folder of the poisoned set, if it is there: where images are copied from that cannot be made.
+        manifest: The manifest of the set.
+        poisoned_folder: Folder of the poisoned set, if available, from which images are copied that cannot be
+            recreated.
 
     Raises:
-        InputError: If one can be neither made nor found, or has other pixels than the manifest says.
+        InputError: If an image can be neither recreated nor found, or its pixels differ from the manifest.
     """
     trigger = None if manifest.trigger is None else read_trigger(manifest.trigger)
     for name, new in manifest.added_images.items():
@@ -57,7 +57,7 @@ def restore_new_images(
             continue
         made = None if trigger is None else made_again(root, new, trigger)
         if made is None and poisoned_folder is not None and (poisoned_folder / name).is_file():
-            # its pixels are compared with its id
+            # its pixels are checked against its id
             with picture(poisoned_folder, name) as image:
                 made = rgb(image)
         if made is None:
@@ -73,7 +73,7 @@ def restore_new_images(
 
 
 def made_again(root: Path, new: AddedImage, trigger: Trigger) -> Pixels | None:
-    """Make an image again from its clean one; None if its pixels are not those of the manifest.
+    """Recreate an image from its clean image; return None if its pixels differ from the manifest.
 
     Args:
         root: Folder of the set.
@@ -81,24 +81,24 @@ def made_again(root: Path, new: AddedImage, trigger: Trigger) -> Pixels | None:
         trigger: The manifest's trigger.
 
     Raises:
-        InputError: If the clean image cannot be read, or `new.how` is of another trigger.
+        InputError: If the clean image cannot be read, or `new.how` belongs to another trigger.
     """
     pixels = triggered_pixels(root, new.made_from, trigger, new.how)
     return pixels if pixels_digest(pixels) == new.pixels else None
 
 
 def inject(clean: PairDataset, manifest: PoisonManifest) -> PairDataset:
-    """Put the listed poison into the clean set.
+    """Inject the listed poison into the clean set.
 
-    Images that the attack made become the last rows of the table, in the order of the manifest.
+    Images created by the attack become the last rows of the table, in manifest order.
 
-    In the mode `replace` the clean pair of each poisoned one is taken out; where an image carries the same caption
-    several times, the first of them, so that the result does not depend on which one was drawn. A pair with an image
-    that the attack made replaces nothing by itself: `dropped_images` lists the images that its own take the place of.
+    In the mode `replace`, the clean pair of each poisoned pair is removed. If an image has the same caption several
+    times, the first is removed, so the result does not depend on which one was drawn. Pairs with images created by the
+    attack replace nothing by themselves; `dropped_images` lists the images that those images replace.
 
     Raises:
-        InputError: If an image or a clean pair that the manifest lists is not in the set, or the id of an image that
-            the attack made does not name its pixels.
+        InputError: If an image or clean pair in the manifest is missing from the set, or the id of a created image does
+            not match its pixels.
     """
     images = with_added_images(clean.images, manifest.added_images)
     index = {image_id: place for place, image_id in enumerate(images.ids)}
@@ -124,10 +124,11 @@ def inject(clean: PairDataset, manifest: PoisonManifest) -> PairDataset:
 
 
 def with_added_images(table: ImageTable, added: Mapping[str, AddedImage]) -> ImageTable:
-    """Return a table with rows for images that an attack made: split train, all else as of what they are made from.
+    """Add rows for images created by an attack: split train, otherwise like the clean images they come from.
 
     Raises:
-        InputError: If an id does not name the pixels, is in the table, or an image is made from none of the table.
+        InputError: If an id does not match the pixels or is already in the table, or an image's clean image is not in
+            the table.
     """
     if not added:
         return table
@@ -148,7 +149,7 @@ def with_added_images(table: ImageTable, added: Mapping[str, AddedImage]) -> Ima
     splits[len(table) :] = TRAIN
     own = None if larger.own_columns is None else larger.own_columns.copy()
     if own is not None:
-        own[len(table) :] = None  # columns of a user's say nothing of an attacker's images
+        own[len(table) :] = None  # the user's own columns do not apply to an attacker's images
     return replace(larger, ids=ids, split_codes=splits, own_columns=own)
 
 
@@ -162,7 +163,7 @@ def _places(index: Mapping[str, int], ids: Collection[str]) -> IntArray:
 
 
 def _rows_of(clean: PairDataset, source: IntArray, captions: Sequence[str]) -> IntArray:
-    """Return the first row of each (image, caption), once for each time that it is requested."""
+    """Return the row of each requested (image, caption): the first, then the next one for each repetition."""
     slots = clean.rows_by_caption(source.tolist())
     rows: list[int] = []
     for place, caption in zip(source.tolist(), captions, strict=True):

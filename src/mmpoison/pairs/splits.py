@@ -1,4 +1,4 @@
-"""Splits and smaller sets, chosen at random by a seed."""
+"""Random splits and subsets, determined by a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.labels import refuse_poisoned, relabel
 from mmpoison.pairs.table import PairDataset
 
-# -- Random choices of data (splits, labels, subsets) that never change: by hashing, not by a generator.
+# -- Reproducible random choices of data (splits, labels, subsets), by hashing instead of a generator.
 
 
 def _digest(key: str, seed: int, stream: str) -> bytes:
@@ -48,7 +48,7 @@ def balanced(pairs: PairDataset, seed: int = 0) -> PairDataset:
 
 
 def cap_captions(pairs: PairDataset, most: int, seed: int = 0) -> PairDataset:
-    """At most so many captions for each image, chosen at random, in the order that they had.
+    """Keep at most a given number of random captions per image, in their original order.
 
     The choices are nested: the captions kept with `most=2` are among those kept with `most=5`.
 
@@ -69,14 +69,14 @@ def cap_captions(pairs: PairDataset, most: int, seed: int = 0) -> PairDataset:
 
 
 def subset_per_class(pairs: PairDataset, share: float, seed: int = 0) -> PairDataset:
-    """Keep a random share of the training images of each class; other splits do not change (COCO-M and COCO-S).
+    """Keep a random share of each class's training images; other splits do not change (COCO-M and COCO-S).
 
-    Images without a label count as one more class. A class keeps at least one image. The choices are nested: a quarter
-    is part of the half with the same seed.
+    Images without a label form one more class. A class keeps at least one image. Choices with the same seed are nested:
+    a quarter is part of the half.
 
     Args:
         pairs: A clean set.
-        share: Of the training images of each class, in (0, 1]; half an image counts as one.
+        share: Share of each class's training images, in (0, 1]; half an image counts as one.
         seed: Seed of the choice.
 
     Raises:
@@ -96,15 +96,15 @@ def subset_per_class(pairs: PairDataset, share: float, seed: int = 0) -> PairDat
 
 
 def split_per_class(pairs: PairDataset, test: int, seed: int = 0) -> PairDataset:
-    """Split a set: so many random images of each class are the test, everything else is training data.
+    """Split a set: a given number of random images per class become the test part, everything else training data.
 
     Args:
-        pairs: A clean set with labels; the splits that it has are forgotten.
-        test: Test images of each class.
+        pairs: A clean set with labels. Its existing splits are ignored.
+        test: Number of test images per class.
         seed: Seed of the choice.
 
     Raises:
-        InputError: If the set is poisoned, has no labels, or a class has not one image more than its test needs.
+        InputError: If the set is poisoned or has no labels, or a class has too few images to leave one for training.
     """
     refuse_poisoned(pairs, "split")
     if test < 1:
@@ -134,10 +134,10 @@ def image_name(image_id: str) -> str:
 
 
 def _keys(pairs: PairDataset, images: Iterable[int]) -> list[str]:
-    """Return the keys that the choice of an image depends on.
+    """Return the keys that determine the choice of each image.
 
-    The label is part of it: where the files of each class are called `0001.jpg`, `0002.jpg` and so on, the choices in
-    two classes are independent.
+    The label is part of the key, so that choices in two classes are independent even if each class has files called
+    `0001.jpg`, `0002.jpg` and so on.
     """
     table = pairs.images
     return [f"{table.label(index) or ''}/{image_name(table.ids[index])}" for index in images]

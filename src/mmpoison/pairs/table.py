@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from mmpoison.pairs.manifest import PoisonManifest
 
 
-# -- Detects that the files of a table of pairs have changed while they were read.
+# -- Detects changes to the files of a table of pairs while they are read.
 
 
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".tar")
-"""Endings of the files that tables of pairs are read from."""
+"""Extensions of files that contain tables of pairs."""
 
 
 @dataclass(frozen=True, eq=False)
 class TableStates:
-    """The states of the files that a table of pairs was read from.
+    """The states of the files from which a table of pairs was read.
 
     Attributes:
-        folder: The folder that they lie in.
-        files: Their paths relative to it.
+        folder: The folder of the files.
+        files: Their paths relative to the folder.
         states: The state of each (`state_of`), shape `(n,)`.
     """
 
@@ -51,27 +51,27 @@ class TableStates:
 
     @classmethod
     def of(cls, place: Path) -> TableStates:
-        """Note the states of a file; or of the tables in a folder and in the folders in it."""
+        """Record the state of a file, or of all tables in a folder and its sub-folders."""
         folder, files = (place, _tables(place)) if place.is_dir() else (place.parent, [place.name])
         return cls(folder, files, _states(folder, files))
 
     def changed(self) -> list[Path]:
-        """List the files that have changed or disappeared; new files were not read and do not count."""
+        """List changed or deleted files. New files were not read and do not count."""
         differ = np.flatnonzero(_states(self.folder, self.files) != self.states)
         return [self.folder / self.files[place] for place in differ.tolist()]
 
     def check(self) -> None:
-        """Refuse tables that have changed since.
+        """Refuse tables that have changed since they were read.
 
         Raises:
-            InputError: If one has.
+            InputError: If a table has changed.
         """
         if changed := self.changed():
             raise InputError(changed_line(changed))
 
     @contextmanager
     def read(self) -> Iterator[None]:
-        """Check after they were read in a block, and where that fails: what is broken may be half of a new file."""
+        """Check the files after a block reads them, also on errors: a broken file may be half-written."""
         try:
             yield
         except InputError:
@@ -81,16 +81,16 @@ class TableStates:
 
 
 def _states(folder: Path, files: Sequence[str]) -> States:
-    # no command makes links to a table
+    # no command creates links to a table
     states = [state_of(f"{folder}/{name}", linked=False) for name in files]
     return np.array(states, dtype=np.int64)
 
 
 def _tables(place: Path) -> list[str]:
     if (place / "captions.jsonl").is_file():
-        # our own format: labels and results may lie in the same folder
+        # our own format: the folder may also contain labels and results
         return ["captions.jsonl", "manifest.json"]
-    # strings, since there may be a million images next to the tables
+    # strings, because there may be a million images next to the tables
     names = [name for depth in ("*", "*/*") for name in glob(depth, root_dir=place)]  # noqa: PTH207
     return sorted(name for name in names if name.endswith(TABLE_SUFFIXES))
 
@@ -108,15 +108,15 @@ class ImageTable:
     """The images that pairs point to: identity, class and split, never pixels.
 
     Attributes:
-        ids: Relative path of each image, shape `(I,)`, dtype object.
-        class_codes: Index into `classes`, shape `(I,)`, -1 where an image has no label.
-        split_codes: Index into `SPLITS`, shape `(I,)`.
+        ids: Relative paths of the images, shape `(I,)`, dtype object.
+        class_codes: Indices into `classes`, shape `(I,)`, -1 for images without a label.
+        split_codes: Indices into `SPLITS`, shape `(I,)`.
         classes: Class names, sorted.
-        root: The folder that the relative paths start from.
-        categories: Everything that is in each image, a tuple of names each, shape `(I,)`, dtype object; None where the
-            data do not say. An image has one label, by which attacks and measurements go, and may show more.
-        own_columns: What the data say of each image besides, an `OwnColumns` or None each, shape `(I,)`, dtype object;
-            None where that was not read. It is written with the images, and no part of what a fingerprint is of.
+        root: The base folder of the relative paths.
+        categories: All classes in each image, as tuples of names, shape `(I,)`, dtype object; None if the data do not
+            say. Attacks and measurements use an image's single label, although it may show more.
+        own_columns: Further columns of each image, an `OwnColumns` or None each, shape `(I,)`, dtype object; None if
+            not read. They are written with the images, but are not part of the fingerprint.
     """
 
     ids: npt.NDArray[np.object_]
@@ -149,7 +149,7 @@ class ImageTable:
         """Return the code of a class name.
 
         Raises:
-            InputError: If no image carries the class; names the nearest one.
+            InputError: If no image has the class. The message suggests the nearest one.
         """
         try:
             return self.classes.index(name)
@@ -157,7 +157,7 @@ class ImageTable:
             raise InputError(unknown_name("class", name, list(self.classes))) from None
 
     def indices(self, *, split: str | None = None, label: str | None = None) -> IntArray:
-        """Return the indices of the images of a split and class, in table order, shape `(n,)`."""
+        """Return the indices of a split's and class's images, in table order, shape `(n,)`."""
         mask = np.ones(len(self), dtype=bool)
         if split is not None:
             mask &= self.split_codes == _split_code(split)
@@ -166,7 +166,7 @@ class ImageTable:
         return np.flatnonzero(mask).astype(np.int32)
 
     def take(self, rows: npt.ArrayLike) -> ImageTable:
-        """Return the table of some rows, in the order given, without the classes that none of them has."""
+        """Return the table of some rows, in the given order, without unused classes."""
         kept = np.asarray(rows, dtype=np.int64)
         used, codes = np.unique(self.class_codes[kept], return_inverse=True)
         first = int(UNLABELLED in used)  # it is the smallest code
@@ -208,12 +208,12 @@ class ImageTable:
 
 @dataclass(frozen=True, eq=False)
 class SourceRows:
-    """Where each pair stands in the files that it was read from: what names it in everything that is written.
+    """Position of each pair in its source files, which identifies the pair in all outputs.
 
     Attributes:
-        files: Names of the files, relative to the folder that was read.
-        at: For each pair its file, its row there (the line of a table of text, otherwise from 0), and its place among
-            the captions of the row, shape `(N, 3)`.
+        files: Names of the files, relative to the data folder.
+        at: For each pair its file, its row (the line number in text files, otherwise from 0), and its position among
+            the row's captions, shape `(N, 3)`.
     """
 
     files: tuple[str, ...]
@@ -221,20 +221,20 @@ class SourceRows:
 
     @classmethod
     def of(cls, files: Sequence[str], at: Sequence[tuple[int, int, int]]) -> SourceRows:
-        """Make it of plain sequences."""
+        """Build it from plain sequences."""
         return cls(tuple(files), np.array(at, dtype=np.int64).reshape(-1, 3))
 
     def take(self, rows: npt.NDArray[Any]) -> SourceRows:
-        """Return those of some pairs, by a mask or by positions."""
+        """Return the rows of some pairs, selected by mask or positions."""
         return replace(self, at=self.at[rows])
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair, as iterating over a set gives it.
+    """One pair, as returned by iteration over a set.
 
     Attributes:
-        image: Id of the image that the pair is with.
+        image: Id of the pair's image.
         caption: Its caption.
         label: Class of that image, or None.
         split: `train`, `val` or `test`, by `split_of_pairs`.
@@ -252,26 +252,27 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class PairDataset:
-    """Pairs of images and captions; every operation returns a new table over the same images.
+    """Image-caption pairs. Every operation returns a new table over the same images.
 
-    A pair knows two images: the one it is *with* and the one its caption was written for (its source). They differ
-    exactly when the pair is poisoned, so "poisoned" is read off the table and not stored. Pairs are in the order of
-    their images, which makes a saved and re-loaded set the same set.
+    A pair has two images: the one it is *with*, and the one its caption was written for (its source). They differ
+    exactly if the pair is poisoned, so "poisoned" is computed, not stored. Pairs are in the order of their images, so
+    saving and loading returns the same set.
 
-    `len(pairs)` is the number of pairs, iterating gives each as a `Pair`. `pairs[3]` is one `Pair`; `pairs[10:20]`, a
-    boolean mask (`pairs[pairs.poisoned]`) and increasing positions give a smaller set. A notebook shows a few pictures.
+    `len(pairs)` is the number of pairs, and iteration yields each as a `Pair`. `pairs[3]` is one `Pair`;
+    `pairs[10:20]`, a boolean mask (`pairs[pairs.poisoned]`) and increasing positions select a smaller set. Notebooks
+    show a few images.
 
     Attributes:
-        images: The image table, shared by all sets made from one.
+        images: The image table, shared by all derived sets.
         captions: Caption of each pair, shape `(N,)`, dtype object.
-        image: Image each pair is with, shape `(N,)`, index into `images`.
+        image: Image of each pair, shape `(N,)`, as an index into `images`.
         source: Image each caption was written for, shape `(N,)`.
-        manifest: The poison that this set carries, or None for a clean set.
-        problems: What was left out when the set was loaded, one line each with its place; empty for sound data.
-        tables: The states of the files that the table was read from, or None where it was not loaded.
-        own_columns: What the data say of each caption besides, an `OwnColumns` or None each, shape `(N,)`, dtype
-            object; None where nothing is said of single captions, or it was not read.
-        rows: Where each pair stands in its source; None where pairs were made here, or it is not known.
+        manifest: The manifest of the poison in this set; None for a clean set.
+        problems: Entries left out on loading, one line each with the position; empty for valid data.
+        tables: The states of the files that the table was read from; None if it was not loaded.
+        own_columns: Further columns of each caption, an `OwnColumns` or None each, shape `(N,)`, dtype object; None if
+            there are none or they were not read.
+        rows: Position of each pair in its source; None for generated pairs, or if unknown.
     """
 
     images: ImageTable
@@ -305,15 +306,15 @@ class PairDataset:
         return f"PairDataset({', '.join(parts)})"
 
     def show(self, count: int = 8) -> PictureRow:
-        """Show some pairs in a notebook: pictures with captions, poisoned and clean ones in turn where there are both.
+        """Show some pairs in a notebook: images with captions, alternating poisoned and clean pairs if there are both.
 
-        The pairs are spread evenly over the table, and each image is shown once; broken images are left out.
+        The pairs are spread evenly over the table. Each image is shown once, and broken images are skipped.
 
         Args:
-            count: How many pictures, at least 1.
+            count: Number of images, at least 1.
 
         Returns:
-            What a notebook shows as pictures, and a terminal as one line.
+            An object that notebooks show as images, and terminals as one line.
 
         Raises:
             InputError: If `count` is less than 1.
@@ -356,7 +357,7 @@ class PairDataset:
 
         Raises:
             IndexError: If there is no such position, or the key is none of these.
-            InputError: If positions do not increase: pairs stay in the order of their images.
+            InputError: If positions do not increase, because pairs stay in the order of their images.
         """
         if isinstance(key, int | np.integer) and not isinstance(key, bool):
             return self._pair(range(len(self))[int(key)])
@@ -383,7 +384,7 @@ class PairDataset:
 
     def to_pandas(self) -> Any:
         """Return the pairs as a `pandas.DataFrame`, one row per pair with the columns of `Pair`."""
-        import pandas  # half a second
+        import pandas  # importing it takes half a second
 
         names = [field.name for field in fields(Pair)]
         return pandas.DataFrame(map(vars, self), columns=names)
@@ -418,7 +419,7 @@ class PairDataset:
 
     @property
     def root(self) -> Path:
-        """The folder that image paths start from."""
+        """The folder that image paths are relative to."""
         return self.images.root
 
     @property
@@ -428,16 +429,16 @@ class PairDataset:
 
     @property
     def split_codes(self) -> npt.NDArray[np.int8]:
-        """The split of each pair by `split_of_pairs`, index into `SPLITS`, shape `(N,)`."""
+        """Split of each pair by `split_of_pairs`, as an index into `SPLITS`, shape `(N,)`."""
         return split_of_pairs(self.images.split_codes[self.image], self.poisoned)
 
     def in_split(self, split: str) -> BoolArray:
-        """Return which pairs are in a split, shape `(N,)`."""
+        """Return a mask of the pairs in a split, shape `(N,)`."""
         return np.asarray(self.split_codes == _split_code(split))
 
     @property
     def poisoned(self) -> BoolArray:
-        """Which pairs are poisoned, shape `(N,)`."""
+        """Mask of poisoned pairs, shape `(N,)`."""
         return np.asarray(self.image != self.source)
 
     @property
@@ -467,8 +468,8 @@ class PairDataset:
     ) -> PairDataset:
         """Select pairs by split, by the class of the caption, and by whether they are poisoned.
 
-        The split is that of `split_of_pairs`. The class is that of the image the caption was written for: selecting
-        `sheep` gives captions of sheep, also when the attack has put them on aeroplanes.
+        The split is that of `split_of_pairs`. The class is that of the caption's true image: selecting `sheep` returns
+        captions of sheep, even if an attack has put them on aeroplanes.
         """
         mask = np.ones(len(self), dtype=bool)
         if split is not None:
@@ -480,14 +481,14 @@ class PairDataset:
         return self.where(mask)
 
     def piece(self, images: npt.ArrayLike) -> PairDataset:
-        """Return the pairs of some images, over a table of only these images.
+        """Return the pairs of some images, with a table of only these images.
 
         Args:
-            images: Indices of images, sorted, without repetition, shape `(n,)`; of a poisoned set the images that
-                misused captions were written for must be among them.
+            images: Indices of images, sorted and unique, shape `(n,)`. For a poisoned set they must include the true
+                images of all poisoned captions.
 
         Raises:
-            InputError: If a caption's own image is left out.
+            InputError: If a caption's true image is left out.
         """
         kept = np.asarray(images, dtype=np.int64)
         position = np.full(len(self.images), -1, dtype=np.int32)
@@ -509,7 +510,7 @@ class PairDataset:
         return np.unique(self.image)
 
     def rows_by_caption(self, images: Iterable[int]) -> dict[tuple[int, str], list[int]]:
-        """Map each image and caption to the rows of their pairs, in order, for some images."""
+        """For some images, map each image and caption to the rows of their pairs, in order."""
         found: dict[tuple[int, str], list[int]] = defaultdict(list)
         for row in np.flatnonzero(np.isin(self.image, list(images))):
             found[int(self.image[row]), self.captions[row]].append(int(row))
@@ -536,7 +537,7 @@ class PairDataset:
         """Yield the lines of `captions.jsonl`, one per image, in table order.
 
         Args:
-            own_columns: With the own columns of images and captions, where they were read.
+            own_columns: Include the own columns of images and captions, if they were read.
         """
         bounds = np.searchsorted(self.image, np.arange(len(self.images) + 1))
         for index in range(len(self.images)):
@@ -557,7 +558,7 @@ class PairDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the table: paths, captions, labels and splits in order; not of the image bytes."""
+        """The sha256 of the table: paths, captions, labels and splits in order, without image bytes."""
         digest = hashlib.sha256()
         for line in self.lines():
             digest.update(json.dumps(line, sort_keys=True, separators=(",", ":")).encode())
@@ -566,18 +567,18 @@ class PairDataset:
 
 
 def split_of_pairs(of_image: npt.NDArray[np.int8], poisoned: BoolArray) -> npt.NDArray[np.int8]:
-    """Say which split each pair is in: the one rule, for sets in memory and for streams.
+    """Return the split of each pair; the single rule for sets in memory and streams.
 
-    A clean pair is in the split of its image. A poisoned pair is a training pair, wherever its image is: attacks take
-    training captions, and they stay training data also on an image of the gallery (attack I), whose own captions stay
-    test captions (docs/decisions/0017-split-of-a-pair.md).
+    A clean pair is in the split of its image. A poisoned pair is a training pair, whatever its image's split: attacks
+    use training captions, which remain training data even on a gallery image (attack I), while that image's own
+    captions remain test captions (docs/decisions/0017-split-of-a-pair.md).
 
     Args:
-        of_image: The split of the image that each pair is with, index into `SPLITS`, shape `(N,)`.
-        poisoned: Which pairs are poisoned, shape `(N,)`.
+        of_image: Split of each pair's image, as an index into `SPLITS`, shape `(N,)`.
+        poisoned: Mask of poisoned pairs, shape `(N,)`.
 
     Returns:
-        Index into `SPLITS`, shape `(N,)`.
+        Indices into `SPLITS`, shape `(N,)`.
 
     >>> split_of_pairs(np.array([0, 2, 2], np.int8), np.array([False, False, True])).tolist()
     [0, 2, 0]
@@ -586,7 +587,7 @@ def split_of_pairs(of_image: npt.NDArray[np.int8], poisoned: BoolArray) -> npt.N
 
 
 def _spread(rows: npt.NDArray[np.int64], most: int) -> list[int]:
-    """Choose some of many rows, evenly spread."""
+    """Choose evenly spread rows."""
     if len(rows) <= most:
         return [int(row) for row in rows]
     return [int(row) for row in rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]]
@@ -602,7 +603,7 @@ def _split_code(split: str) -> int:
 def _objects(
     values: Sequence[object] | npt.NDArray[np.object_],
 ) -> npt.NDArray[np.object_]:
-    # np.array(list of str) would make a fixed-width unicode array as wide as the longest caption
+    # np.array(list of str) would create a fixed-width array as wide as the longest caption
     array = np.empty(len(values), dtype=object)
     for index, value in enumerate(values):
         array[index] = value
@@ -612,5 +613,5 @@ def _objects(
 def _objects_or_none(
     values: Sequence[object] | npt.NDArray[np.object_] | None,
 ) -> npt.NDArray[np.object_] | None:
-    """Make a column, or none where no row has anything in it."""
+    """Create a column, or None if no row has a value."""
     return _objects(values) if values is not None and any(values) else None

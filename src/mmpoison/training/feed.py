@@ -1,4 +1,4 @@
-"""Feeds the steps of a training: loads pairs in a thread while the step before computes, and embeds them."""
+"""Feeds training steps: loads pairs in a thread during the previous step, and embeds them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from mmpoison.training.settings import ROLES, Role, Trainable
 
 @dataclass(frozen=True)
 class TrainedPart:
-    """The parameters that train, and the role of each encoder.
+    """The trained parameters, and the role of each encoder.
 
     Attributes:
         image: Role of the image encoder.
         text: Role of the text encoder.
-        parameters: Trained parameters by name, the temperature apart.
+        parameters: Trained parameters by name, without the temperature.
     """
 
     image: Role
@@ -50,14 +50,14 @@ class TrainedPart:
 
 
 def set_trainable(student: DualEncoder, trainable: Trainable) -> TrainedPart:
-    """Choose what trains; everything else is frozen and in evaluation mode (section 5.4, "which encoder").
+    """Select the parts to train. Everything else is frozen and in evaluation mode (section 5.4, "which encoder").
 
     Args:
-        student: The encoder to train; its modes and gradients are set.
+        student: The encoder to train, whose modes and gradients are set.
         trainable: As in the settings.
 
     Raises:
-        InputError: If a projection is to be trained that the model does not keep apart.
+        InputError: If the projection to train is not a separate part of the model.
     """
     module = student.module
     module.eval()
@@ -98,7 +98,7 @@ def set_trainable(student: DualEncoder, trainable: Trainable) -> TrainedPart:
     return TrainedPart(image, text, parameters)
 
 
-# -- Computes the outputs of frozen encoders once, and caches them for other runs.
+# -- Computes outputs of frozen encoders once, and caches them for other runs.
 
 
 BATCH = {"image": 64, "text": 256}
@@ -115,15 +115,15 @@ def frozen_outputs(
     cache: Path | None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Compute outputs of one encoder for rows of the inputs, in 32-bit, shape `(n, d)`, on the CPU.
+    """Compute one encoder's outputs for rows of the inputs, in float32, shape `(n, d)`, on the CPU.
 
     Args:
         encoder: The model, in evaluation mode on this side.
-        inputs: Holds the rows.
+        inputs: The preprocessed inputs.
         rows: Rows of the inputs, each once.
         side: Which encoder.
-        head: Whether the projection is frozen too; else features before it.
-        cache: Folder of a content cache; None caches nothing.
+        head: Whether the projection is also frozen; otherwise returns features before it.
+        cache: Folder of a content cache; None disables caching.
         progress: Called with (done, total).
     """
     load = _loader(inputs, side)
@@ -150,7 +150,7 @@ def _loader(inputs: PairInputs, side: Side) -> Callable[[Rows], Tensor]:
 
 
 def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head: bool) -> CacheKey:
-    """Return all that the outputs depend on; the inputs row by row."""
+    """Return the cache key: everything the outputs depend on, with the inputs row by row."""
     digest = hashlib.sha256()
     load = _loader(inputs, side)
     for start in range(0, len(rows), HASHED_AT_ONCE):
@@ -174,7 +174,7 @@ def _in_batches(
     encode: Callable[[Tensor], Tensor],
     progress: Progress | None = None,
 ) -> Tensor:
-    """Run rows through an encoder; captions of one length together, for less padding."""
+    """Run rows through an encoder, batching captions of equal length to reduce padding."""
     lengths = inputs.lengths.numpy()[rows] if side == "text" else None
     outputs = run_in_batches(
         encoder, rows, BATCH[side], load, encode, lengths=lengths, progress=progress
@@ -188,12 +188,12 @@ Loaded = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Request:
-    """What a forward pass sees.
+    """The input of a forward pass.
 
     Attributes:
         pairs: The pairs, shape `(n,)`.
         seed: Seed of the run.
-        stream: Name of the stream of random numbers of its views.
+        stream: Name of the random stream for its views.
     """
 
     pairs: Rows
@@ -202,15 +202,15 @@ class Request:
 
 
 class _FeedSide:
-    """One side of the pairs: computed by the model in every step, or read from a table.
+    """One side of the pairs: computed by the model in every step, or read from cached outputs.
 
     Args:
         student: The encoder in training.
-        inputs: Prepared inputs.
+        inputs: Preprocessed inputs.
         side: Which side.
-        role: Which part of its encoder trains.
+        role: The part of its encoder that trains.
         rows: Row of each pair in the inputs, shape `(N,)`.
-        objective: Says which views to load.
+        objective: Defines the views to load.
         captions: Caption of each pair, shape `(N,)`.
     """
 
@@ -233,11 +233,11 @@ class _FeedSide:
 
     @property
     def feature_noise(self) -> bool:
-        """Whether views are made of features, since pixels and words are not there."""
+        """Whether views are made from features, because pixels and words are not loaded."""
         return self.role == "head" and any(view is not None for view in self.views)
 
     def _refuse(self) -> None:
-        """Refuse views that cannot be made, or that would change nothing."""
+        """Refuse views that cannot be made or have no effect."""
         name, what = self.objective.name, "images" if self.side == "image" else "captions"
         if all(view is None for view in self.views):
             return
@@ -269,7 +269,7 @@ class _FeedSide:
         self.place[used] = np.arange(len(used))
 
     def load(self, request: Request) -> tuple[Tensor, ...]:
-        """Load some pairs: a tensor for each view."""
+        """Load some pairs, one tensor per view."""
         plain = self._load_rows(self.rows[request.pairs])
         loaded = []
         for number, view in enumerate(self.views):
@@ -296,7 +296,7 @@ class _FeedSide:
         return self.student.tokens(view(list(self.captions[pairs]), stream))
 
     def encode(self, loaded: Tensor, encoder: DualEncoder) -> Tensor:
-        """Embed what `load` returned, one tensor of it."""
+        """Embed one tensor returned by `load`."""
         if self.table is not None:
             features = loaded.to(encoder.device, non_blocking=True)
             if self.role == "frozen":
@@ -323,18 +323,18 @@ class _FeedSide:
 
 
 class Feed(nn.Module):
-    """Loads pairs and embeds them; a module, so that DDP can wrap it.
+    """Loads and embeds pairs. This is a module, so that DDP can wrap it.
 
     Args:
         student: The encoder in training.
-        inputs: Prepared inputs.
-        part: What trains.
+        inputs: Preprocessed inputs.
+        part: The trained parts.
         image_rows: Row of the image of each pair, shape `(N,)`.
         captions: Caption of each pair, shape `(N,)`.
-        objective: Says which views to load, and whether a reference embeds them too.
+        objective: Defines the views to load, and whether a reference model also embeds them.
 
     Raises:
-        InputError: If a caption was not prepared, or a view cannot be made.
+        InputError: If a caption was not preprocessed, or a view cannot be made.
     """
 
     def __init__(
@@ -362,25 +362,25 @@ class Feed(nn.Module):
 
     @property
     def feature_noise(self) -> bool:
-        """Whether views are made of features on any side."""
+        """Whether views are made from features on any side."""
         return self._image.feature_noise or self._text.feature_noise
 
     def compute_frozen(
         self, pairs: Rows, cache: Path | None, progress: ProgressFor | None = None
     ) -> None:
-        """Compute, or read from the cache, outputs of frozen encoders for the pairs of the training."""
+        """Compute frozen encoders' outputs for the training pairs, or read them from the cache."""
         self._image.compute_table(pairs, cache, progress)
         self._text.compute_table(pairs, cache, progress)
 
     def load(self, request: Request) -> Loaded:
-        """Load what the encoders need for some pairs; runs in the feeding thread."""
+        """Load the encoders' inputs for some pairs. Runs in the feeding thread."""
         return self._image.load(request), self._text.load(request)
 
     def loaded(self, requests: Iterable[Request]) -> Generator[Loaded, None, None]:
-        """Load each of some requests in order, ahead of its use where loading takes time."""
+        """Load requests in order, ahead of use if loading takes time."""
         looked_up = self._image.table is not None and self._text.table is not None
         if looked_up and self.student.device.type == "cpu":
-            # reading rows of a table is faster than passing them between threads
+            # reading cached rows is faster than passing them between threads
             yield from map(self.load, requests)
         else:
             yield from ahead(requests, self.load)
@@ -388,7 +388,7 @@ class Feed(nn.Module):
     def forward(
         self, images: tuple[Tensor, ...], texts: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
-        """Compute unit embeddings of views of images and captions, each of shape `(n, d)`, and exp(tau)."""
+        """Compute unit embeddings of image and caption views, each of shape `(n, d)`, and exp(tau)."""
         with self._depthwise:
             image = tuple(self._image.encode(one, self.student).float() for one in images)
         text = tuple(self._text.encode(one, self.student).float() for one in texts)
@@ -398,12 +398,12 @@ class Feed(nn.Module):
     def embed_reference(
         self, images: tuple[Tensor, ...], texts: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Embed the same with the encoder that the training started from; empty where no objective needs it."""
+        """Embed the same with the initial encoder; empty if the objective does not need it."""
         if self._reference is None:
             return (), ()
         image = tuple(self._image.encode(one, self._reference).float() for one in images)
         return image, tuple(self._text.encode(one, self._reference).float() for one in texts)
 
     def embed_all(self) -> tuple[Tensor, Tensor]:
-        """Embed images and captions of all pairs with the student as it is, each of shape `(N, d)`, on the CPU."""
+        """Embed images and captions of all pairs with the current student, each of shape `(N, d)`, on the CPU."""
         return self._image.embed_all(), self._text.embed_all()

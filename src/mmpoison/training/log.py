@@ -1,4 +1,4 @@
-"""Logs a training: a line of JSON a step, and optionally TensorBoard, MLflow or Weights & Biases."""
+"""Logs a training run: one JSON line per step, and optionally TensorBoard, MLflow or Weights & Biases."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from mmpoison.errors import InputError, ResultError
 LINES_FILE = "steps.jsonl"
 TRACKERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow",), "wandb": ("wandb",)}
 EVERY = 10
-"""Trackers get every tenth step and the last: some need longer for a number than a small model for a step."""
+"""Trackers receive every tenth step and the last one: some take longer per value than a small model per step."""
 
 
 @dataclass(frozen=True)
 class LogOptions:
-    """The destinations of a training's log.
+    """The destinations of a training log.
 
     Attributes:
-        folder: Holds `steps.jsonl`, and the files of trackers that write some.
-        trackers: Of `tensorboard`, `mlflow`, `wandb`, through accelerate.
+        folder: Folder for `steps.jsonl` and the files of trackers.
+        trackers: Any of `tensorboard`, `mlflow`, `wandb`, used through accelerate.
     """
 
     folder: Path
     trackers: Sequence[str] = ()
 
     def check(self) -> None:
-        """Refuse trackers that do not exist or are not installed.
+        """Refuse unknown trackers and trackers that are not installed.
 
         Raises:
-            InputError: If so.
+            InputError: If a tracker is unknown or not installed.
         """
         for name in self.trackers:
             if name not in TRACKERS:
@@ -48,10 +48,10 @@ class LogOptions:
 
 
 class StepLog:
-    """Writes a line of JSON for each step; lines after the step that a training resumes from are dropped.
+    """Writes one JSON line per step. When a training resumes, later lines are dropped.
 
     Args:
-        options: Where.
+        options: The destinations.
         after: Step that the training resumes from.
         config: Settings of the training, for the trackers.
     """
@@ -97,7 +97,7 @@ class StepLog:
 def _lines(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for raw in read_lines(path) if path.is_file() else ():
-        with suppress(InputError):  # the last line of a process that was killed
+        with suppress(InputError):  # the incomplete last line of a killed process
             line = parse_json(raw, path)
             if isinstance(line, dict) and type(line.get("step")) in (int, float):
                 lines.append(line)
@@ -108,14 +108,14 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | bool) else str(value)
 
 
-# -- Ends a training whose loss stops being a number or explodes.
+# -- Stops a training run whose loss becomes NaN or explodes.
 
 
 WINDOW = 20
 
 
 class DivergedError(ResultError):
-    """The loss stopped being a number, or exploded."""
+    """Raised if the loss becomes NaN or explodes."""
 
 
 @dataclass
@@ -123,8 +123,8 @@ class LossGuard:
     """Watches the loss of every step.
 
     Args:
-        batch_size: Its logarithm is the loss of an encoder that cannot tell pairs apart.
-        factor: How many times the usual loss is too much.
+        batch_size: Its logarithm is the loss of an encoder that cannot distinguish pairs.
+        factor: Multiple of the usual loss that counts as exploded.
     """
 
     batch_size: int
@@ -136,7 +136,7 @@ class LossGuard:
         """Check the loss of one step.
 
         Raises:
-            DivergedError: If it is not a finite number, or the mean of the last 20 has exploded.
+            DivergedError: If the loss is not finite, or the mean of the last 20 losses has exploded.
         """
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at step {step}")

@@ -1,4 +1,4 @@
-"""Fine-tune a dual encoder on a table of pairs."""
+"""Fine-tunes a dual encoder on a table of pairs."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ from mmpoison.training.states import (
 
 LAST_GOOD = "last-good"
 OBJECTIVE = "objective/"
-"""Names of an objective's tensors in a stored state begin so."""
+"""Prefix for the names of an objective's tensors in a stored state."""
 
 OnStep = Callable[["Step", DualEncoder], bool | None]
-"""Called after a step; if it returns True, the training ends there."""
+"""Called after a step; returning True stops the training."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Step:
     """One step of training, as given to a callback.
 
     Attributes:
-        step: Steps done, this one included.
+        step: Steps done, including this one.
         steps: Steps in all.
         epoch: Epoch of this step, from 0.
         loss: Loss of the batch.
@@ -84,15 +84,15 @@ class TrainingResult:
     """A fine-tuned encoder and the record of its training.
 
     Attributes:
-        encoder: The new encoder; the one given is unchanged.
-        epochs: For each epoch its mean loss, last learning rate and seconds.
+        encoder: The new encoder; the given one is unchanged.
+        epochs: Mean loss, last learning rate and seconds of each epoch.
         steps: Steps done.
-        pairs_per_second: Mean rate; of this process's own time if the training was resumed.
-        precision: What was computed in.
-        processes: How many shared each batch.
-        resumed_from: Step that it resumed from, 0 if it was not stopped.
-        objective: What it minimised, where that is not the contrastive loss.
-        notes: What a defence says of it, a line each.
+        pairs_per_second: Mean rate; for a resumed training, over this process's own time.
+        precision: Numeric precision.
+        processes: Number of processes that shared each batch.
+        resumed_from: Step from which it resumed; 0 if it was not interrupted.
+        objective: The loss, if it is not the contrastive loss.
+        notes: Notes of a defence, one line each.
     """
 
     encoder: DualEncoder
@@ -123,7 +123,7 @@ class TrainingResult:
         )
 
     def headline(self) -> str:
-        """Say steps, speed and the mean loss of the last epoch in a line."""
+        """Return steps, speed and the last epoch's mean loss in one line."""
         loss = f", mean loss {self.epochs[-1]['loss']:.3f} in the last epoch" if self.epochs else ""
         return f"{self.steps} steps, {self.pairs_per_second:,.0f} pairs/s{loss}"
 
@@ -146,34 +146,34 @@ def finetune(
 ) -> TrainingResult:
     """Fine-tune a copy of an encoder with AdamW and the contrastive loss (section 5.1).
 
-    It trains on the encoder's device; under `torchrun` or `accelerate launch` all processes call it alike, each batch
-    is shared by them, and each gets the same encoder back.
+    Trains on the encoder's device. Under `torchrun` or `accelerate launch`, all processes make the same call, share
+    each batch, and receive the same encoder.
 
     Args:
-        encoder: Where to start.
+        encoder: The initial encoder.
         pairs: The training pairs, all of them.
-        inputs: Prepared inputs that hold the pairs' images and captions.
-        settings: Optimiser, schedule, what trains.
+        inputs: Preprocessed inputs of the pairs' images and captions.
+        settings: Optimiser, schedule and trained parts.
         seed: Seed of the run: order of the pairs, dropout.
         name: Name of the new encoder.
-        on_step: Called after every step, in the first process, with the step and the encoder in training; must leave it
-            as it was. If it returns True, the training ends with that step.
-        checkpoints: Where to store the state of the training. If there is one already, the training resumes from it and
-            gives the same weights to the last bit as without the stop.
+        on_step: Called in the first process after every step, with the step and the encoder, which it must not change.
+            Returning True stops the training after that step.
+        checkpoints: Where to store the training state. If a state exists, the training resumes from it, with
+            bit-identical weights to an uninterrupted run.
         log: Where to log every step.
-        progress: Gives a progress callback for what is computed once, the outputs of frozen encoders.
-        cache: Folder for those outputs; `frozen` in the cache folder by default.
-        objective: What to minimise in place of the contrastive loss.
-        skip: Pairs that no step sees, shape `(N,)`; the others keep the order that they have among all pairs.
+        progress: Returns a progress callback for computing the outputs of frozen encoders.
+        cache: Folder for these outputs; `frozen` in the cache folder by default.
+        objective: Loss to minimise instead of the contrastive loss.
+        skip: Mask of pairs to skip, shape `(N,)`. The others keep their order among all pairs.
 
     Returns:
         The new encoder and a log.
 
     Raises:
-        InputError: If there are fewer than two pairs, what is to train does not exist in the model, the objective
-            cannot be trained so, the stored state is of another training, or the disk is full.
-        DivergedError: If the loss stops being a number or explodes; the message names the last good model, stored
-            next to the states.
+        InputError: If there are fewer than two pairs, the model lacks the part to train, the objective does not support
+            the settings, the stored state belongs to another training, or the disk is full.
+        DivergedError: If the loss becomes NaN or explodes. The message names the last good model, stored next to the
+            states.
     """
     processes = Processes(encoder.device)
     plan = Plan(len(pairs), settings, seed, processes.count, skip)
@@ -206,10 +206,10 @@ def finetune(
     devices = [processes.device.index or 0] if processes.device.type == "cuda" else []
     with torch.random.fork_rng(devices), fast_gradients():
         if plan.steps:
-            # the first process computes what is missing in the cache, the others find it there
+            # the first process fills the cache, and the others read from it
             for mine in (True, False):
                 if processes.is_main == mine:
-                    # another objective may embed all pairs
+                    # other objectives may embed all pairs
                     seen = plan.seen() if type(chosen) is Objective else np.arange(len(pairs))
                     feed.compute_frozen(seen, cache or cache_folder(), progress)
                 processes.wait()
@@ -244,7 +244,7 @@ def _states(
 
 @dataclass
 class _Training:
-    """A training in progress: what `finetune` prepared, and its state."""
+    """A running training: the objects prepared by `finetune`, and the state."""
 
     plan: Plan
     student: DualEncoder
@@ -266,7 +266,7 @@ class _Training:
         self.model: nn.Module = self.feed
         self.epochs: list[dict[str, float]] = []
         self.step = self.resumed_from = 0
-        # of the epoch under way
+        # of the current epoch
         self.loss_sum, self.loss_count, self.seconds_before = 0.0, 0, 0.0
         self.seen, self.speed = 0, 0.0
 
@@ -297,7 +297,7 @@ class _Training:
                 raise DivergedError(f"{error}: {self._advice()}") from None
 
     def _part_of_a_batch(self) -> str | None:
-        """Describe what a forward pass sees if that is less than a batch."""
+        """Describe the input of a forward pass if it is smaller than a batch."""
         chunk, count = self.plan.settings.chunk_size, self.processes.count
         if chunk is not None:
             return f"a chunk of {chunk} pairs"
@@ -313,7 +313,7 @@ class _Training:
                 start = EpochStart(epoch, plan.pairs, plan.seed, self.feed.embed_all)
                 self.objective.begin_epoch(start)
             end = min(plan.steps, (epoch + 1) * plan.steps_per_epoch)
-            # an epoch at a time: what the next one sees may depend on the last step of this one
+            # one epoch at a time: the next one's input may depend on this one's last step
             with closing(self.feed.loaded(self._requests(end))) as loaded:
                 if self._steps(epoch, end, loaded, log, begun, epoch_begun):
                     return
@@ -327,7 +327,7 @@ class _Training:
         begun: float,
         epoch_begun: float,
     ) -> bool:
-        """Run the remaining steps of an epoch; returns whether a callback ended the training."""
+        """Run the remaining steps of an epoch; return whether a callback stopped the training."""
         settings, plan = self.plan.settings, self.plan
         factor = self.objective.rate(epoch)
         while self.step < end:
@@ -388,7 +388,7 @@ class _Training:
         return plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
 
     def _requests(self, end: int) -> Iterator[Request]:
-        """Yield what every remaining forward pass of an epoch sees, in order; `end` is the step after its last."""
+        """Yield the input of every remaining forward pass of an epoch, in order. `end` is the step after the last."""
         plan = dataclasses.replace(self.plan)  # the feeding thread is ahead by a batch
         for step in range(self.step, end):
             requests = [
@@ -398,10 +398,10 @@ class _Training:
             yield from requests if len(requests) == 1 else [*requests, *requests]
 
     def _backward(self, step: int, batch: Rows, loaded: Iterator[Loaded]) -> Tensor:
-        """Put the gradient of a step's batch into the parameters; returns the loss of this process's share."""
+        """Accumulate a batch's gradient into the parameters; return the loss of this process's share."""
 
         def embed(chunk: int, module: nn.Module, *, reference: bool) -> Embedded:
-            # the same dropout whenever and wherever this chunk is embedded
+            # use the same dropout whenever and wherever this chunk is embedded
             stream = f"training/step/{step}/{self.processes.rank}/{chunk}"
             _seed_torch(self.processes.device, torch_seed(self.plan.seed, stream))
             images, texts = next(loaded)
@@ -437,7 +437,7 @@ class _Training:
         for name, tensor in self.objective.state().items():
             tensors[f"{OBJECTIVE}{name}"] = tensor
         if not all_finite(tensors):
-            return  # the next loss will say so
+            return  # the next loss will show it
         values = {
             "epochs": self.epochs,
             "loss_sum": self.loss_sum,
@@ -499,7 +499,7 @@ class _Training:
         )
 
     def _described(self) -> str | None:
-        """Say what was minimised, where that is not the contrastive loss."""
+        """Describe the loss, if it is not the contrastive loss."""
         if type(self.objective) is Objective:
             return None
         views = "; views by feature noise" if self.feed.feature_noise else ""
@@ -524,10 +524,10 @@ def _optimizer(
 
 
 def _seed_torch(device: torch.device, seed: int) -> None:
-    """`torch.manual_seed` for what runs on one device.
+    """Seed the generators of one device, like `torch.manual_seed`.
 
-    The original also files a stack trace for each kind of device that is not in use yet, which takes longer than a
-    small model's step.
+    The original also records a stack trace for every unused kind of device, which takes longer than a small model's
+    step.
     """
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
@@ -536,7 +536,7 @@ def _seed_torch(device: torch.device, seed: int) -> None:
 
 
 def chain_callbacks(*callbacks: OnStep | None) -> OnStep:
-    """Make one callback that calls each of some in their order; it ends the training if any of them would.
+    """Combine callbacks into one that calls them in order, and stops the training if any of them does.
 
     Args:
         callbacks: The callbacks; None is skipped.
@@ -544,7 +544,7 @@ def chain_callbacks(*callbacks: OnStep | None) -> OnStep:
     present = [callback for callback in callbacks if callback is not None]
 
     def on_step(step: Step, encoder: DualEncoder) -> bool:
-        # all are called, also after one that ends the training
+        # call all of them, even after one has stopped the training
         ends = [callback(step, encoder) is True for callback in present]
         return any(ends)
 

@@ -1,4 +1,4 @@
-"""What a training minimises: CLIP's contrastive loss, or that of a defence that trains in another way."""
+"""Training objectives: CLIP's contrastive loss, and the interface for a defence's own loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor) -> Tensor:
         scale: exp(tau), a scalar.
 
     Returns:
-        A scalar; log(N) for embeddings that say nothing.
+        A scalar; log(N) for uninformative embeddings.
 
     >>> e = torch.ones(4, 1)
     >>> round(float(contrastive_loss(e, e, torch.tensor(1.0))), 4)  # log(4)
@@ -38,26 +38,26 @@ def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, diagonal) + F.cross_entropy(logits.T, diagonal)) / 2
 
 
-# -- Views of an image, a caption or a feature: random changes after which it still shows or says the same.
+# -- Views of an image, a caption or a feature: random changes that preserve its meaning.
 
 
 ImageView = Callable[[Tensor, np.random.Generator], Tensor]
-"""Changes pixels, shape `(n, side, side, 3)`, uint8; returns new ones of the same shape."""
+"""Transforms pixels, uint8 of shape `(n, side, side, 3)`, into new pixels of the same shape."""
 
 TextView = Callable[[Sequence[str], np.random.Generator], list[str]]
-"""Changes captions; returns as many."""
+"""Transforms captions into the same number of new captions."""
 
 FeatureView = Callable[[Tensor, np.random.Generator], Tensor]
-"""Changes features of a frozen trunk, shape `(n, f)`; returns new ones of the same shape."""
+"""Transforms features of a frozen trunk, shape `(n, f)`, into new features of the same shape."""
 
 
 @dataclass(frozen=True)
 class CropFlipColour:
-    """Views of images: a random part of the image at full size, mirrored or not, with other brightness and contrast.
+    """Image views: a random crop resized to full size, randomly mirrored, with random brightness and contrast.
 
     Attributes:
-        area: Smallest area of the part, as a share of the image; its sides have the ratio of the image's.
-        flip: Probability of the mirror image.
+        area: Smallest area of the crop, as a share of the image. The aspect ratio stays.
+        flip: Probability of mirroring.
         colour: Brightness and contrast are multiplied by factors in `[1 - colour, 1 + colour]`.
     """
 
@@ -69,7 +69,7 @@ class CropFlipColour:
         """Return changed pixels; see `ImageView`."""
         count = len(pixels)
         side = np.sqrt(stream.uniform(self.area, 1, count))
-        # in the coordinates of `affine_grid` the image reaches from -1 to 1
+        # in coordinates of `affine_grid`, the image extends from -1 to 1
         shift = (1 - side) * stream.uniform(-1, 1, (2, count))
         mirror = np.where(stream.random(count) < self.flip, -1.0, 1.0)
         brightness, contrast = stream.uniform(1 - self.colour, 1 + self.colour, (2, count))
@@ -93,8 +93,8 @@ def _column(factors: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tenso
 class FeatureNoise:
     """Views of the features of a frozen trunk: dropout, then Gaussian noise.
 
-    This is another method than views of pixels and words: it says nothing of crops, colours or synonyms. It is what can
-    be done where the trunk's outputs are computed once.
+    This differs from views of pixels and words: it does not model crops, colours or synonyms. It is the only option if
+    the trunk's outputs are computed only once.
 
     Attributes:
         dropout: Share of the features set to zero; the others are scaled by `1 / (1 - dropout)`.
@@ -118,12 +118,12 @@ class Embedded(NamedTuple):
     """Unit embeddings of some pairs, each of shape `(n, d)`.
 
     Attributes:
-        image: Of the images: one tensor for each entry of `Objective.image_views`.
-        text: Of the captions: one tensor for each entry of `Objective.text_views`.
+        image: Image embeddings, one tensor per entry of `Objective.image_views`.
+        text: Caption embeddings, one tensor per entry of `Objective.text_views`.
         scale: exp(tau), a scalar.
-        reference_image: As `image`, by the encoder that the training started from; empty if the objective has no
-            `reference`. They have no gradient.
-        reference_text: As `text`, by that encoder.
+        reference_image: Like `image`, from the initial encoder, without gradients; empty if the objective has no
+            `reference`.
+        reference_text: Like `text`, from the initial encoder.
     """
 
     image: tuple[Tensor, ...]
@@ -141,8 +141,8 @@ class EpochStart:
         epoch: The epoch that starts, from 0.
         pairs: Number of training pairs, N.
         seed: Seed of the run.
-        embed: Embeds all pairs with the encoder in training, in evaluation mode: unit embeddings of the images and of
-            the captions, each of shape `(N, d)`, float32, on the CPU. It takes a pass over the data.
+        embed: Embeds all pairs with the current encoder in evaluation mode. Returns unit embeddings of images and
+            captions, each of shape `(N, d)`, float32, on the CPU. Takes one pass over the data.
     """
 
     epoch: int
@@ -152,20 +152,20 @@ class EpochStart:
 
 
 class Objective:
-    """CLIP's contrastive loss of each batch. A subclass is another objective; `finetune` runs all of them.
+    """CLIP's contrastive loss of each batch. Subclasses implement other objectives for `finetune`.
 
-    A subclass holds no torch module and draws no random number from a global generator: a training that was stopped
-    resumes to the same bits only if all that changes is in `state`. The loss may depend on the embeddings of the batch
-    alone; then it serves whole batches and batches in chunks. Only this class serves several processes.
+    A subclass contains no torch module and uses no global random generator: an interrupted training resumes
+    bit-identically only if `state` contains everything that changes. The loss must depend only on the batch's
+    embeddings, so that it works for whole batches and for chunks. Only this class supports several processes.
 
     Attributes:
         name: Name in messages and in the record of the training.
-        image_views: What the image encoder gets of each image: the image itself (None), or a view of it. One
-            embedding for each entry.
+        image_views: Inputs of the image encoder for each image: the image itself (None) or a view. There is one
+            embedding per entry.
         text_views: The same for captions.
-        feature_view: The view where only a projection trains, in place of those above: the output of the frozen trunk
-            is computed once, so pixels and words are not there. None: such a training is refused.
-        reference: Whether `loss` needs the embeddings of the encoder that the training started from.
+        feature_view: The view to use instead if only a projection trains: the frozen trunk's output is computed once,
+            so pixels and words are not available. None refuses such training.
+        reference: Whether `loss` needs embeddings from the initial encoder.
     """
 
     name: ClassVar[str] = "contrastive"
@@ -175,21 +175,21 @@ class Objective:
     reference: ClassVar[bool] = False
 
     def settings(self) -> dict[str, Any]:
-        """Return the objective's parameters as plain values: a state of other ones is refused."""
+        """Return the objective's parameters as plain values. States with other values are refused."""
         return {}
 
     def begin_epoch(self, start: EpochStart) -> None:
-        """Prepare an epoch, for example choose what each pair is used for; not called when one is resumed."""
+        """Prepare an epoch, for example by assigning pairs to roles. Not called when an epoch is resumed."""
 
     def rate(self, epoch: int) -> float:
-        """Return the factor of the learning rate in an epoch."""
+        """Return the learning rate factor of an epoch."""
         return 1.0
 
     def loss(self, pairs: Rows, batch: Embedded) -> Tensor:
         """Compute the loss of a batch.
 
         Args:
-            pairs: Which pairs they are: indices into the training pairs, shape `(n,)`.
+            pairs: Indices of the batch's pairs among the training pairs, shape `(n,)`.
             batch: Their embeddings.
 
         Returns:
@@ -198,19 +198,18 @@ class Objective:
         return contrastive_loss(batch.text[0], batch.image[0], batch.scale)
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that `begin_epoch` has changed, by name."""
+        """Return everything that `begin_epoch` changed, by name."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
+        """Restore a result of `state`."""
 
 
-# -- Gradient caching: the gradient of a large contrastive batch in the memory of a small one (decision
-# 0015).
+# -- Gradient caching: the gradient of a large contrastive batch with the memory of a small one (decision 0015).
 
 
 Embed = Callable[[int, bool], Embedded]
-"""Embeds a chunk by its number, the second time with gradients and without the reference."""
+"""Embeds a chunk, given its number; the second time with gradients and without the reference."""
 
 
 def cached_backward(
@@ -220,14 +219,14 @@ def cached_backward(
     backward: Callable[[Tensor], None],
     apart: Callable[[], AbstractContextManager[Any]],
 ) -> Tensor:
-    """Add the gradient of the loss of a whole batch to the parameters, holding one chunk's graph at a time.
+    """Add the gradient of a whole batch's loss to the parameters, with only one chunk's graph in memory at a time.
 
     Args:
-        embed: Embeds chunks; called for each of them twice, in order.
-        chunks: How many there are.
-        loss_of: The loss of the embeddings of the batch.
-        backward: Runs backwards from a scalar.
-        apart: Context of all but the last chunk: DDP waits with its averaging.
+        embed: Embeds chunks; called twice for each, in order.
+        chunks: Number of chunks.
+        loss_of: Computes the loss from the batch's embeddings.
+        backward: Backpropagates from a scalar.
+        apart: Context for all but the last chunk, in which DDP postpones averaging.
 
     Returns:
         The loss, without a graph.
@@ -247,7 +246,7 @@ def cached_backward(
     del first
     loss = loss_of(whole)
     torch.autograd.backward(loss)
-    # an objective may use no gradient of one side
+    # an objective may not use the gradient of one side
     gradients = [
         None if one.grad is None else torch.split(one.grad, sizes)
         for one in (*whole.image, *whole.text)
@@ -268,20 +267,20 @@ def cached_backward(
     last = embed(chunks - 1, True)
     final = surrogate(chunks - 1, last)
     if scale.grad is not None:
-        # the temperature belongs to the whole batch, so it is counted once
+        # the temperature belongs to the whole batch, so count it once
         final = final + (last.scale * scale.grad).sum()
     backward(final)
     return loss.detach()
 
 
 def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Join the chunks of each view."""
+    """Concatenate the chunks of each view."""
     return tuple(torch.cat(of_view) for of_view in zip(*parts, strict=True))
 
 
 @contextmanager
 def still_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch normalisation as they are: the first pass must not count them twice."""
+    """Freeze the running statistics of batch normalisation: the first pass must not count them twice."""
     tracking = [
         part
         for part in module.modules()
@@ -299,7 +298,7 @@ def still_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def normalises_batches(module: nn.Module) -> bool:
-    """Return whether a trained module has batch normalisation, which sees a chunk and not the batch."""
+    """Check whether a trained module has batch normalisation, which would see a chunk instead of the batch."""
     return any(
         isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
         for part in module.modules()

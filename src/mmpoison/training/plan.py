@@ -1,4 +1,4 @@
-"""Plans which pairs each step sees; only the seed and the number of the step decide."""
+"""Plans which pairs each step sees, depending only on the seed and the step number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -
     return low + (high - low) * (1 + math.cos(math.pi * part)) / 2
 
 
-# -- Selects the number format to compute in.
+# -- Selects the numeric precision.
 
 
 FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,9 +51,9 @@ FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def autocast(
     device: torch.device, precision: Precision
 ) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
-    """Make a factory of autocast contexts; return it with the precision that it uses.
+    """Create a factory of autocast contexts; return it with its precision.
 
-    `auto` is bf16 on a GPU and on a processor with bf16 instructions; elsewhere bf16 would be emulated and slow.
+    `auto` means bf16 on GPUs and on CPUs with bf16 instructions; elsewhere bf16 would be emulated and slow.
     """
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
@@ -63,11 +63,11 @@ def autocast(
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether the device multiplies bf16 matrices in hardware."""
+    """Check whether the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
         # older GPUs emulate it, which is slow
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # private in torch, so absent in some releases; then 32-bit is the safe answer
+    # private in torch, so some releases lack it; fp32 is then the safe choice
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(device.type == "cpu" and check is not None and check())
 
@@ -77,11 +77,11 @@ class Plan:
     """The steps of a training.
 
     Args:
-        pairs: How many pairs there are.
+        pairs: Number of pairs.
         settings: Batch size and length.
         seed: Seed of the run.
-        processes: A batch smaller than that is left out, and one pair has nothing to be contrasted with.
-        skip: Pairs that no step sees, shape `(pairs,)`; the others keep the order that all of them would have.
+        processes: Number of processes. Smaller batches are left out, and so are single pairs, which have no contrast.
+        skip: Mask of pairs to skip, shape `(pairs,)`. The others keep their order among all pairs.
     """
 
     pairs: int
@@ -94,7 +94,7 @@ class Plan:
 
     @cached_property
     def kept(self) -> Rows:
-        """The pairs that are not skipped, sorted; every step asks how many they are."""
+        """The pairs that are not skipped, sorted. Cached, because every step needs their number."""
         rows = np.arange(self.pairs, dtype=np.int64)
         return rows if self.skip is None else rows[~self.skip]
 
@@ -124,9 +124,9 @@ class Plan:
         return self._order[start : start + self.settings.batch_size]
 
     def seen(self) -> Rows:
-        """List all pairs that any step sees, sorted; of a whole epoch also those that a last batch leaves out.
+        """List all pairs that any step sees, sorted, including those that the last batch of a full epoch leaves out.
 
-        Which pairs those are differs between runs, and runs on the same pairs shall share outputs of frozen encoders.
+        The latter differ between runs, and runs on the same pairs are meant to share outputs of frozen encoders.
         """
         if self.steps >= self.steps_per_epoch > 0:
             return self.kept
@@ -134,13 +134,13 @@ class Plan:
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, dtype=np.int64)
 
     def chunks(self, share: Rows, shares: list[int]) -> list[Rows]:
-        """Split this process's share of a batch in chunks; every process has the same number of them."""
+        """Split this process's share of a batch into chunks. Every process has the same number of chunks."""
         size = self.settings.chunk_size or max(shares)
         count = min(math.ceil(max(shares) / size), min(shares))
         return list(np.array_split(share, count))
 
 
 def epochs_of(pairs: int, settings: TrainingSettings) -> int:
-    """Count the epochs of a training on so many pairs, the last of which may be cut short."""
+    """Count the epochs of a training on a given number of pairs. The last one may be incomplete."""
     plan = Plan(pairs, settings, seed=0)
     return -(-plan.steps // max(plan.steps_per_epoch, 1))

@@ -1,4 +1,4 @@
-"""Measures a model while it is trained: after 1, 2, 5, 10, ... steps of the first epoch, and after every epoch."""
+"""Measures a model during training: after 1, 2, 5, 10, ... steps of the first epoch, and after every epoch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from mmpoison.records.run_files import ProbeRecord
 from mmpoison.training.loop import Step
 
 Measure = Callable[[DualEncoder, Mapping[str, float]], ProbeRecord]
-"""Measures a model at a place: `step` and `epoch`, and the learning rate and the loss of the step."""
+"""Measures a model, given `step`, `epoch`, and the step's learning rate and loss."""
 
 
 class Probes:
-    """A callback of `finetune` that measures the model after some steps, and changes nothing.
+    """A callback of `finetune` that measures the model after some steps without changing it.
 
     Args:
         measure: Measures.
-        start: Gives what was measured before the first step.
-        steps_per_epoch: Each epoch ends with a measurement; None where it is not known: all steps are one epoch.
-        file: Where the records are kept for a training that resumes; None keeps none.
+        start: Returns the measurement before the first step.
+        steps_per_epoch: Steps per epoch; each epoch ends with a measurement. None (unknown) treats all steps as one
+            epoch.
+        file: File that stores the records for a resume; None stores none.
         within: Also measure after 1, 2, 5, 10, ... steps of the first epoch.
-        every: Also measure after each so many steps.
+        every: Also measure after every N steps.
 
     Raises:
         InputError: If the file is broken.
@@ -47,7 +48,7 @@ class Probes:
             self._keep(start())
 
     def __call__(self, step: Step, encoder: DualEncoder) -> None:
-        """Measure, if the step is one of those to measure at."""
+        """Measure if the step is due."""
         if self.due(step):
             place = {
                 "step": step.step,
@@ -58,7 +59,7 @@ class Probes:
             self._keep(self._measure(encoder, place))
 
     def due(self, step: Step) -> bool:
-        """Return whether a step is one to measure at."""
+        """Check whether to measure at a step."""
         first = step.step < (self._steps_per_epoch or step.steps)
         return (
             self._ends(step)
@@ -67,19 +68,19 @@ class Probes:
         )
 
     def _ends(self, step: Step) -> bool:
-        """Return whether an epoch, or the training, ends with a step."""
+        """Check whether a step ends an epoch or the training."""
         return step.step == step.steps or step.step % (self._steps_per_epoch or step.steps) == 0
 
     def finish(self, encoder: DualEncoder, steps: int) -> list[ProbeRecord]:
-        """Return all records; a training that never called this is measured now."""
+        """Return all records. If nothing was measured during training, measure now."""
         if len(self._by_step) > 1:
             return self.records
-        # a repair without steps ends where it starts
+        # a repair without steps ends at its start
         return [*self.records, self._measure(encoder, {"step": steps})]
 
     @property
     def records(self) -> list[ProbeRecord]:
-        """The measurements in the order of the steps."""
+        """The measurements in step order."""
         return [self._by_step[step] for step in sorted(self._by_step)]
 
     def _keep(self, record: ProbeRecord) -> None:
@@ -89,7 +90,7 @@ class Probes:
 
 
 def in_series(step: int) -> bool:
-    """Return whether a step is 1, 2 or 5 times a power of ten.
+    """Check whether a step is 1, 2 or 5 times a power of ten.
 
     >>> tuple(step for step in range(1, 300) if in_series(step))
     (1, 2, 5, 10, 20, 50, 100, 200)

@@ -1,8 +1,8 @@
-"""Shares a training between processes, by accelerate: the pairs of each, and one loss over the whole batch.
+"""Shares training between processes with accelerate: splits the pairs, and computes one loss over the whole batch.
 
-A batch is the batch of all processes together. Each embeds its share; the embeddings are gathered with their gradients,
-each process takes the loss of its own rows against everyone's, and the gradients are averaged by DDP. That gives the
-loss and the gradients of one process with the whole batch.
+All processes share each batch. Each process embeds its share, the embeddings are gathered with their gradients, each
+process computes the loss of its rows against all rows, and DDP averages the gradients. The result equals the loss and
+gradients of a single process with the whole batch.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 
 class Processes:
-    """This process and the others of the training.
+    """This process and the others in the training.
 
     Args:
-        device: Of the encoder that is to be trained.
+        device: Device of the encoder to train.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.accelerator: Accelerator | None = None
         self.rank, self.count, self.device = 0, 1, device
         if process_count() > 1:
-            # accelerate takes a second to import, and a single process has nothing to share
+            # accelerate takes a second to import, and a single process does not need it
             from accelerate import Accelerator
             from accelerate.utils import DistributedDataParallelKwargs
 
             self.accelerator = Accelerator(
                 cpu=device.type == "cpu",
-                # autocast and its gradient scaler are in `precision`: accelerate has no fp16 on a CPU
+                # `precision` handles autocast and gradient scaling: accelerate has no fp16 on CPUs
                 mixed_precision="no",
-                # what differs between processes, statistics of batch normalisation, plays no part in training
+                # statistics of batch normalisation differ between processes, but do not affect training
                 kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
             )
             self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
@@ -55,7 +55,7 @@ class Processes:
         return self.rank == 0
 
     def shares(self, batch: int) -> list[int]:
-        """Return how many pairs of a batch each process takes.
+        """Return the number of pairs of a batch for each process.
 
         >>> two = Processes(torch.device("cpu"))
         >>> two.count = 2
@@ -65,20 +65,20 @@ class Processes:
         return [len(part) for part in np.array_split(np.arange(batch), self.count)]
 
     def share(self, batch: Rows) -> Rows:
-        """Return the pairs of a batch that this process takes."""
+        """Return this process's pairs of a batch."""
         return np.array_split(batch, self.count)[self.rank]
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Put a module in DDP where there are several processes."""
+        """Wrap a module in DDP if there are several processes."""
         if self.accelerator is None:
             return module
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
     def loss(self, text: Tensor, image: Tensor, scale: Tensor, batch: int) -> Tensor:
-        """Compute the contrastive loss of a whole batch from this process's share of it.
+        """Compute the contrastive loss of a whole batch from this process's share.
 
-        The mean over the processes is the batch's loss, and the mean of the gradients its gradient.
+        The mean over processes is the batch's loss, and the mean of the gradients is its gradient.
 
         Args:
             text: Unit embeddings of this process's captions, shape `(n, d)`.
@@ -104,7 +104,7 @@ class Processes:
         return float(value)
 
     def agree(self, flag: bool) -> bool:
-        """Return what the first process decided, for decisions that depend on its clock or its disk."""
+        """Return the first process's decision, for decisions that depend on clock or disk."""
         if self.count == 1:
             return flag
         value = torch.tensor([flag], dtype=torch.int32, device=self.device)
@@ -112,25 +112,25 @@ class Processes:
         return bool(value.item())
 
     def wait(self) -> None:
-        """Wait for the others."""
+        """Wait for the other processes."""
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
 
 
 def no_sync(module: nn.Module) -> Callable[[], AbstractContextManager[Any]]:
-    """Make contexts in which DDP does not yet average the gradients."""
+    """Create contexts in which DDP does not average gradients yet."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
         return module.no_sync
     return nullcontext
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes, one after the other; the gradient of a process's rows is the sum of everyone's."""
+    """Concatenated rows of all processes. The gradient of a process's rows is the sum over all processes."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, shares: list[int], rank: int) -> Tensor:
         ctx.shares, ctx.rank = shares, rank
-        # a gather wants equal sizes
+        # gather requires equal sizes
         padded = F.pad(own, (0, 0, 0, max(shares) - len(own))).contiguous()
         parts = [torch.empty_like(padded) for _ in shares]
         dist.all_gather(parts, padded)

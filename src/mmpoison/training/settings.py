@@ -1,4 +1,4 @@
-"""Settings of a fine-tune; the defaults are the paper's (section 5.1)."""
+"""Fine-tuning settings, with the paper's defaults (section 5.1)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Trainable = Literal[
 ]
 
 Role = Literal["trained", "head", "frozen"]
-"""An encoder runs in every step, or only its projection does, or nothing of it."""
+"""What runs in every step: the whole encoder, only its projection, or nothing."""
 
 ROLES: dict[Trainable, tuple[Role, Role]] = {
     "both": ("trained", "trained"),
@@ -34,7 +34,7 @@ ROLES: dict[Trainable, tuple[Role, Role]] = {
 
 MOST_EPOCHS = 100_000
 MOST_PAIRS = 1 << 24
-"""In one batch; the pairs of the largest published batch fit 512 times."""
+"""Most pairs in one batch, 512 times the largest published batch."""
 MOST_STEPS = 10**9
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

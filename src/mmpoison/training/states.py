@@ -1,7 +1,7 @@
-"""Stores the state of a training, so that it resumes with the same result to the last bit.
+"""Stores training states, so that training resumes with bit-identical results.
 
-One safetensors file a state, written under a temporary name and renamed, so that a kill at any moment leaves the one
-before it whole. Random numbers need no saving: they come from the seed and the number of the step.
+Each state is one safetensors file, written under a temporary name and renamed, so a kill at any moment leaves the
+previous state intact. Random states need no saving, because they derive from the seed and the step number.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mmpoison.errors import InputError
 
 PREFIX, SUFFIX = "step-", ".safetensors"
 LEAST_SHARE = 20
-"""Saving by the clock takes no more than one part in so many of the time."""
+"""Saving at time intervals takes at most 1 / LEAST_SHARE of the time."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The folder for states of a training, and how often they are stored.
+    """The folder for training states, and the interval between them.
 
     Attributes:
         folder: The states' own folder.
-        keep: How many of the last states to keep.
-        seconds: Time between two states; longer where writing one is slow. One is also stored after every epoch.
-        steps: Store one after each so many steps instead.
+        keep: Number of most recent states to keep.
+        seconds: Seconds between two states; longer if writing is slow. A state is also stored after every epoch.
+        steps: Store a state after every N steps instead.
     """
 
     folder: Path
@@ -46,11 +46,11 @@ class Checkpoints:
     steps: int | None = None
 
     def tidy(self) -> None:
-        """Delete files that a killed process left unfinished."""
+        """Delete incomplete files of a killed process."""
         remove_all_dead(self.folder)
 
     def clear(self) -> None:
-        """Delete the states; their folder too if nothing else is in it."""
+        """Delete the states, and their folder if nothing else is in it."""
         self.tidy()
         for path in self.folder.glob(f"{PREFIX}*{SUFFIX}"):
             path.unlink()
@@ -59,12 +59,12 @@ class Checkpoints:
 
 
 def copy_logs(work: Path, logs: Path, *, without: Sequence[str] = ()) -> None:
-    """Copy the files of a training except its states.
+    """Copy the files of a training, except its states.
 
     Args:
-        work: The folder of its states and logs; nothing is copied where it does not exist.
+        work: The folder of its states and logs; nothing is copied if it does not exist.
         logs: New folder.
-        without: Patterns of names that are left out too.
+        without: Patterns of further names to leave out.
     """
     if not work.is_dir():
         return
@@ -74,12 +74,12 @@ def copy_logs(work: Path, logs: Path, *, without: Sequence[str] = ()) -> None:
 
 @dataclass
 class TrainingState:
-    """A training between two steps.
+    """The state of a training between two steps.
 
     Attributes:
         step: Steps done.
-        tensors: Weights that train, statistics, and the optimiser's moments, by name.
-        values: Plain values, as JSON keeps them.
+        tensors: Trained weights, statistics and optimiser moments, by name.
+        values: Plain JSON values.
     """
 
     step: int
@@ -92,8 +92,8 @@ class StateFolder:
     """Reads and writes the states of one training.
 
     Args:
-        checkpoints: Where and how often.
-        job: What the training is, as plain values: a state of another one is refused.
+        checkpoints: Folder and interval.
+        job: Description of the training, as plain values. States of other trainings are refused.
     """
 
     checkpoints: Checkpoints
@@ -103,18 +103,18 @@ class StateFolder:
 
     @property
     def folder(self) -> Path:
-        """Where they lie."""
+        """The folder of the states."""
         return self.checkpoints.folder
 
     def paths(self) -> list[Path]:
-        """List the states, the newest first."""
+        """List the states, newest first."""
         return sorted(self.folder.glob(f"{PREFIX}*{SUFFIX}"), reverse=True)
 
     def latest(self) -> TrainingState | None:
         """Return the newest complete state, or None.
 
         Raises:
-            InputError: If it is one of another training.
+            InputError: If the state belongs to another training.
         """
         for path in self.paths():
             try:
@@ -128,7 +128,7 @@ class StateFolder:
         return None
 
     def due(self, step: int, *, end_of_epoch: bool) -> bool:
-        """Return whether to save a state after this step."""
+        """Check whether to save a state after this step."""
         if self.checkpoints.steps is not None:
             return step % self.checkpoints.steps == 0
         waited = time.monotonic() - self._last
@@ -136,10 +136,10 @@ class StateFolder:
         return not soon and (end_of_epoch or waited >= self.checkpoints.seconds)
 
     def save(self, state: TrainingState) -> None:
-        """Write a state and drop the oldest.
+        """Write a state, and delete the oldest.
 
         Raises:
-            InputError: If the disk is full or may not be written.
+            InputError: If the disk is full or not writable.
         """
         begun = time.monotonic()
         target = self.folder / f"{PREFIX}{state.step:09d}{SUFFIX}"
@@ -180,7 +180,7 @@ def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
     """Collect the plain values of a state.
 
     Raises:
-        InputError: If they are not those of one.
+        InputError: If they are not those of a state.
     """
     values = parse_json((metadata or {}).get("mmpoison", "null"), path)
     if (
@@ -197,11 +197,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}..."
 
 
-# -- what a state holds ----------------------------------------------------------------------------
+# -- content of a state ----------------------------------------------------------------------------
 
 
 def collect(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Collect everything that a step may change: trained weights, statistics, and the optimiser's moments."""
+    """Collect everything that a step may change: trained weights, statistics and optimiser moments."""
     tensors = {f"model/{name}": tensor for name, tensor in _changing(module).items()}
     for name, parameter in module.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
@@ -212,7 +212,7 @@ def collect(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 def restore(
     module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
-    """Put back what `collect` gave."""
+    """Restore a result of `collect`."""
     with torch.no_grad():
         for name, tensor in _changing(module).items():
             tensor.copy_(tensors[f"model/{name}"])
@@ -221,7 +221,7 @@ def restore(
         for key, value in moments.items():
             _, slot, name = key.split("/", 2)
             parameter = parameters[name]
-            # moments have the layout of their parameter in memory, the count of steps stays where it is
+            # moments have their parameter's memory layout; the step count stays where it is
             moment = torch.zeros_like(parameter) if value.ndim else torch.zeros_like(value)
             if not value.ndim and optimizer.defaults.get("fused"):
                 moment = moment.to(parameter.device)
@@ -229,7 +229,7 @@ def restore(
 
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:
-    """Return whether every number of a state is finite."""
+    """Check whether every number of a state is finite."""
     return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
 
 

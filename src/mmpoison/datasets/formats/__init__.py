@@ -1,1 +1,1 @@
-"""File formats that pairs are read from and written to, one file each."""
+"""File formats for reading and writing pairs, one file each."""

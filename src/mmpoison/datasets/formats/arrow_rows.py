@@ -1,4 +1,4 @@
-"""Reads the rows of Parquet and Arrow tables; bounds are checked before anything is decoded."""
+"""Reads rows of Parquet and Arrow tables, checking bounds before decoding."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from mmpoison.images.containers import arrow_errors, default_image_column, holds
 from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names
 
-# -- Reads the files of a table one after the other.
+# -- Reads the files of a table one after another.
 
 
 BatchReader = Callable[[list[str], bool], Iterator[tuple[int, Any]]]
 """`read(columns, sample)` yields record batches of some columns, each with the number of its first row.
 
-Those of a sample are small.
+Batches of a sample are small.
 """
 
 
@@ -44,8 +44,8 @@ class TableFile:
     Attributes:
         path: The file.
         name: Its path relative to the root, for image ids and messages.
-        split: The split of its rows, where no column tells it.
-        open: `open(file, problem)` gives its schema and what reads its batches; None where a problem says why not.
+        split: The split of its rows, if no column defines it.
+        open: `open(file, problem)` returns its schema and a batch reader, or None after reporting a problem.
     """
 
     path: Path
@@ -64,26 +64,26 @@ def open_tables(
     chosen: ColumnNames,
     refused: Iterable[str] = (),
 ) -> PairRows:
-    """Open the files of one table; which columns are read is decided by the first file that can be.
+    """Open the files of one table. The first readable file decides which columns are read.
 
     Args:
-        folder: The folder that the files' names are relative to.
+        folder: The folder that file names are relative to.
         files: The files, in order.
         what: What is read, for messages.
         images: Folder that image paths start from; `folder` where images are bytes in the files. By default `folder`,
             or the one that all paths lie in where every path is absolute and exists.
         own_columns: Read the user's own columns too.
         chosen: The user's choice of columns.
-        refused: A line for each file that is not read.
+        refused: One line for each refused file.
 
     Raises:
-        InputError: If columns are missing or of a type that cannot be used.
+        InputError: If columns are missing or have an unusable type.
     """
     root = folder if images is None else Path(images)
     chosen, columns = _first_columns(files, root, chosen)
     inside = columns is not None and columns.inside
     if inside:
-        root = folder  # bytes lie in the files, wherever other images may be
+        root = folder  # the bytes are in the files, wherever other images are
     elif columns is not None and images is None:
         root = infer_root(_paths(files, columns.image), folder, what)
     entries = chain(refused, _entries(files, root, chosen, own_columns, inside))
@@ -92,7 +92,7 @@ def open_tables(
 
 
 def _opened(files: Sequence[TableFile]) -> Iterator[tuple[int, TableFile, Any, BatchReader]]:
-    """Yield number, schema and reader of each file that can be opened; reading the pairs names the others."""
+    """Yield index, schema and reader of each readable file. Others are reported when the pairs are read."""
     for number, file in enumerate(files):
         try:
             opened = file.open(file, lambda line: None)
@@ -105,10 +105,10 @@ def _opened(files: Sequence[TableFile]) -> Iterator[tuple[int, TableFile, Any, B
 def _first_columns(
     files: Sequence[TableFile], root: Path, chosen: ColumnNames
 ) -> tuple[ColumnNames, TableColumns | None]:
-    """Choose columns by the first file that can be read; None where none can."""
+    """Choose columns from the first readable file; return None if there is none."""
     for _, file, schema, read in _opened(files):
         chosen = _complete(chosen, file, schema, read, root)
-        # raises for columns that are not there: of all files the first says it
+        # raises for missing columns, with the message for the first file
         return chosen, choose_columns(schema, chosen, str(file.path))
     return chosen, None
 
@@ -116,7 +116,7 @@ def _first_columns(
 def _complete(
     chosen: ColumnNames, file: TableFile, schema: Any, read: BatchReader, root: Path
 ) -> ColumnNames:
-    """Complete the user's choice of columns by what the columns of text hold, see `complete_columns`.
+    """Complete the user's choice of columns by the content of text columns, see `complete_columns`.
 
     Raises:
         InputError: As `complete_columns`.
@@ -140,14 +140,14 @@ def _complete(
 
 
 def _texts(column: Any) -> list[str]:
-    """Return the first values of a column of text; of lists their first texts."""
+    """Return the first values of a text column; for lists, the first text of each."""
     values = values_of(column.slice(0, SAMPLE_ROWS))
     lists = (value if isinstance(value, list) else [value] for value in values)
     return [text for texts in lists for text in texts[:TEXTS_OF_A_LIST] if isinstance(text, str)]
 
 
 def _paths(files: Sequence[TableFile], column: str) -> Iterator[str]:
-    """Yield the values of the column of images, as far as files can be read."""
+    """Yield the values of the image column, as far as files are readable."""
     for _, file, schema, read in _opened(files):
         broken: tuple[type[Exception], ...] = (*arrow_errors(), InputError)
         try:
@@ -160,7 +160,10 @@ def _paths(files: Sequence[TableFile], column: str) -> Iterator[str]:
 
 BATCHES_A_GROUP = 64
 BYTES_A_BATCH = 16 << 20
-"""A row group that is written has so many batches of `ROWS_MEASURED` rows, fewer after one with more bytes."""
+"""Bytes per written batch.
+
+A row group has a fixed number of batches of `ROWS_MEASURED` rows, fewer if they are larger.
+"""
 
 
 def sort_tables(
@@ -172,11 +175,11 @@ def sort_tables(
     images: str | Path | None = None,
     chosen: ColumnNames,
 ) -> Iterator[GoneRows]:
-    """Write the rows of tables that stay, less the captions that go; yield the pairs that go.
+    """Write the kept rows of tables without dropped captions, and yield the dropped pairs.
 
     Args:
         files: As for `open_tables`, like the further options.
-        folder: The folder that the files' names are relative to.
+        folder: The folder that file names are relative to.
         verdicts: Which pairs stay.
         writer: `writer(file, schema)` opens what takes record batches (`write_batch`).
         images: Folder that image paths start from.
@@ -185,13 +188,13 @@ def sort_tables(
     import pyarrow as pa
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MmpoisonNotice)  # said when it was read first
+        warnings.simplefilter("ignore", MmpoisonNotice)  # already reported on first reading
         chosen, _ = _first_columns(files, folder if images is None else Path(images), chosen)
     for number, file, schema, read in _opened(files):
         try:
             columns = choose_columns(schema, chosen, file.name, own_columns=True)
         except InputError:
-            continue  # nothing of it was judged
+            continue  # none of its rows was judged
         own = [field.name for field in schema if not _has_bytes(field.type)]
         lists = [columns.captions, *([CAPTION_COLUMNS] if columns.caption_columns else [])]
         wanted = pa.schema([schema.field(name) for name in own])
@@ -268,31 +271,30 @@ def _entries(
 
 
 def _whole_file(line: str) -> LeftOut:
-    """Return a line on a file that cannot be read to its end."""
+    """Return a message about a file that cannot be read to the end."""
     return line if isinstance(line, LeftOut) else broken_file(line)
 
 
-# -- Finds the columns of a Parquet or Arrow table that hold images, captions, labels and splits; reads
-# values.
+# -- Finds the columns of images, captions, labels and splits in a Parquet or Arrow table, and reads values.
 
 
 TEXTS_OF_A_LIST = 5
-"""So many captions of one image are examined."""
+"""Captions examined per image."""
 
 
 @dataclass(frozen=True)
 class TableColumns:
-    """The columns of a table that pairs are made of.
+    """The columns of a table that pairs are built from.
 
     Attributes:
         image: Column of the images.
-        inside: Whether it holds the bytes of images, rather than paths.
+        inside: Whether it contains image bytes instead of paths.
         captions: Column of strings, or lists of strings.
         label, split, categories: Further columns, or None.
-        label_names: Names of the classes where the label is their number.
-        own: Columns that are the user's own, and what each is called in a table of pairs.
-        caption_columns: Whether there is a column of own columns of captions.
-        default_image: Whether a reader that knows only the file chooses the same column of images.
+        label_names: Class names, if labels are class numbers.
+        own: The user's own columns, with their names in a table of pairs.
+        caption_columns: Whether a column contains the own columns of captions.
+        default_image: Whether a reader that knows only the file would choose the same image column.
     """
 
     image: str
@@ -308,7 +310,7 @@ class TableColumns:
 
     @property
     def needed(self) -> list[str]:
-        """The columns that are read to make a table: never the bytes of images."""
+        """The columns needed for a table, without image bytes."""
         names = [self.captions, self.label, self.split, self.categories, *self.own]
         if self.caption_columns:
             names.append(CAPTION_COLUMNS)
@@ -323,13 +325,13 @@ def choose_columns(
     """Choose the columns of a table by the user's options, recognised names and types.
 
     Args:
-        schema: Arrow schema; Hugging Face's features in its metadata tell the classes' names.
+        schema: Arrow schema. Hugging Face's features in its metadata contain class names.
         chosen: The user's choice of columns.
         where: The file, for messages.
-        own_columns: Whether to choose the user's own columns too, all others but those of bytes.
+        own_columns: Whether to include the user's own columns: all others except bytes.
 
     Raises:
-        InputError: If a column is missing or of a type that cannot be used.
+        InputError: If a column is missing or has an unusable type.
     """
     names = list(schema.names)
     check_names(names, where)
@@ -376,7 +378,7 @@ def choose_columns(
 
 
 def _has_bytes(kind: Any) -> bool:
-    """Return whether a value of an Arrow type can hold bytes, which JSON has not."""
+    """Check whether an Arrow type can contain bytes, which JSON lacks."""
     import pyarrow as pa
     import pyarrow.types as types
 
@@ -390,7 +392,7 @@ def _has_bytes(kind: Any) -> bool:
 
 
 def is_text_type(kind: Any) -> bool:
-    """Return whether an Arrow type is a string, plain or as a dictionary."""
+    """Check whether an Arrow type is a string, plain or dictionary-encoded."""
     import pyarrow.types as types
 
     if types.is_dictionary(kind):
@@ -399,7 +401,7 @@ def is_text_type(kind: Any) -> bool:
 
 
 def is_list_of_text(kind: Any) -> bool:
-    """Return whether an Arrow type is a list of strings."""
+    """Check whether an Arrow type is a list of strings."""
     import pyarrow.types as types
 
     is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
@@ -421,13 +423,13 @@ def _class_names(schema: Any, label: str | None) -> tuple[str, ...]:
 def values_of(column: Any) -> list[Any]:
     """Return the Python values of an Arrow array.
 
-    Text that is no UTF-8, and times that Python has not, come out as text that cannot be written.
+    Text that is not UTF-8, and times outside Python's range, become text that cannot be written.
     """
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        # each value is one object, however often it occurs
+        # each value is a single object, however often it occurs
         values = values_of(column.dictionary)
         return [None if place is None else values[place] for place in column.indices.to_pylist()]
     if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(
@@ -453,11 +455,11 @@ def _value(column: Any, row: int) -> Any:
 ROWS_MEASURED = 64
 
 ROW_BYTES = 300
-"""A row takes so many bytes besides its text: 20 kB of Parquet can hold three million equal rows."""
+"""Bytes per row in addition to its text: 20 kB of Parquet can contain three million equal rows."""
 
 MOST_TEXT = 256 << 20
 TEXT_PER_BYTE = 100
-"""A file may hold `MOST_TEXT` bytes of text, and so many for each of its own bytes."""
+"""Bytes of text allowed per byte of a file, in addition to `MOST_TEXT`."""
 
 
 def entries_of(
@@ -470,14 +472,14 @@ def entries_of(
     """Yield the entries of one file, row by row.
 
     Args:
-        batches: Its record batches, with at least the columns that are needed, each with the number of its first row.
+        batches: Its record batches, with at least the needed columns, each with its first row number.
         columns: Which columns.
         file: The file.
         root: Root of image paths.
         number: Number of the file.
 
     Yields:
-        An entry, or a line that says what is left out.
+        An entry, or a message about a left-out row.
     """
     prefix = file.name if columns.default_image else f"{file.name}/{columns.image}"
     for first, batch in batches:
@@ -515,7 +517,7 @@ def entries_of(
 
 
 def _caption_columns(value: Any, where: str) -> list[dict[str, Any]] | None:
-    """Read the own columns of captions, a JSON object each; what is none says nothing."""
+    """Read the own columns of captions, one JSON object each; other values are ignored."""
     if not isinstance(value, list):
         return None
     return [_object(text, where) for text in value]
@@ -540,13 +542,13 @@ def _label(value: Any, names: tuple[str, ...]) -> str | None:
 def bounded_batches(
     batches: Iterable[tuple[int, Any]], path: Path, name: str, problems: list[str]
 ) -> Iterator[tuple[int, Any]]:
-    """Yield batches of a file up to a limit of text bytes in total; a small file may repeat one text many times.
+    """Yield a file's batches up to a limit on total text: a small file may repeat one text many times.
 
     Args:
-        batches: Each with the number of its first row.
+        batches: Batches, each with its first row number.
         path: The file.
-        name: What it is called in problems.
-        problems: Gets a line where it is too much.
+        name: Its name in messages.
+        problems: Receives a message if the limit is exceeded.
     """
     limit = MOST_TEXT + TEXT_PER_BYTE * path.stat().st_size
     total = 0
@@ -571,10 +573,10 @@ def bounded_batches(
 
 
 def text_bytes(column: Any) -> int:
-    """Count the bytes of the text in an Arrow array, each value as often as it occurs.
+    """Count the bytes of text in an Arrow array, counting repeated values.
 
     Raises:
-        IndexError: If it names a value that its dictionary does not have.
+        IndexError: If an index exceeds its dictionary.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,4 +1,4 @@
-"""Columns of other people's tables: which hold images and captions, by their values and their usual names."""
+"""Finds the image and caption columns of foreign tables, by their values and usual names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmpoison.pairs.table import SPLITS
 
 
 class ColumnNames(TypedDict, total=False):
-    """The columns of a table; those that are not given are found, see `complete_columns`.
+    """The columns of a table. Columns not given are detected, see `complete_columns`.
 
     Attributes:
         image: Column of images: paths, or bytes where the format holds them.
@@ -48,19 +48,19 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 """Usual names of each column, the likeliest first."""
 
 SAMPLE_ROWS = 100
-"""So many rows are examined."""
+"""Number of rows examined."""
 SAMPLE_SIZE = 1 << 20
-"""After so many characters and fields no further row is examined: a row may be long."""
+"""Limits on characters and fields of the examined rows, because a row may be long."""
 
 Sample = Mapping[str, Sequence[str]]
-"""Some values of each column of text, by its name."""
+"""Sample values of each text column, by name."""
 
 MOST = 0.8
-"""Share of a column's values that decides what it holds: a few may be broken."""
+"""Share of a column's values that must agree on its content: a few may be broken."""
 LONGEST_PATH = 255
-"""Characters of a value that is looked for among the files."""
+"""Longest value that is looked up as a file, in characters."""
 EXAMINED = 500
-"""Characters of a text whose letters are counted."""
+"""Characters of a text that are examined."""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
 
@@ -77,7 +77,7 @@ _SPLITS = {
 
 
 def find_column(names: Sequence[str], chosen: ColumnNames, option: str, where: str) -> str | None:
-    """Find the column that an option names, or the first one with a recognised name.
+    """Find the column given by an option, or the first column with a recognised name.
 
     Args:
         names: Columns of the table.
@@ -86,7 +86,7 @@ def find_column(names: Sequence[str], chosen: ColumnNames, option: str, where: s
         where: The file, for the message.
 
     Raises:
-        InputError: If the user's choice is not there.
+        InputError: If the user's choice does not exist.
 
     >>> find_column(["Filepath", " title "], {}, "caption", "a.csv")
     ' title '
@@ -94,14 +94,14 @@ def find_column(names: Sequence[str], chosen: ColumnNames, option: str, where: s
     wanted = chosen.get(option)
     if wanted is None:
         return usual_column(names, USUAL_NAMES[option])
-    # a column called 1 comes as a number from a recipe
+    # a recipe passes a column called 1 as a number
     if str(wanted) in names:
         return str(wanted)
     raise InputError(f"{where}: {option}: {unknown_name('column', str(wanted), list(names))}")
 
 
 def need_column(names: Sequence[str], chosen: ColumnNames, option: str, where: str) -> str:
-    """Find a column as `find_column` does; refuse a table without it and name the option.
+    """Find a column with `find_column`. Refuse a table without it, naming the option.
 
     Raises:
         InputError: If there is none.
@@ -118,10 +118,10 @@ def need_column(names: Sequence[str], chosen: ColumnNames, option: str, where: s
 def named_columns(
     names: Sequence[str], chosen: ColumnNames, where: str
 ) -> tuple[str, str, str | None, str | None]:
-    """Find the columns of images and captions, which are needed, and those of labels and splits.
+    """Find the required columns of images and captions, and optional columns of labels and splits.
 
     Raises:
-        InputError: If one is missing that is needed, or that the user names.
+        InputError: If a required or given column is missing.
     """
     return (
         need_column(names, chosen, "image", where),
@@ -131,7 +131,7 @@ def named_columns(
     )
 
 
-# -- by what they hold -----------------------------------------------------------------------------
+# -- by content -----------------------------------------------------------------------------
 
 
 def complete_columns(
@@ -143,25 +143,25 @@ def complete_columns(
     *,
     image: str | None = None,
 ) -> ColumnNames:
-    """Complete a user's choice of the columns of images and captions by what the columns hold.
+    """Complete a user's choice of image and caption columns by the columns' content.
 
-    Images are in the column whose values name files, captions in a column of text: the one with a usual name, or the
-    longest. Where this is not what the names alone say, one line reports it, as a `MmpoisonNotice`.
+    The image column is the one whose values are file paths. The caption column is a text column: the one with a usual
+    name, or the one with the longest texts. If the names alone would choose differently, a `MmpoisonNotice` reports it.
 
     Args:
         names: Columns of the table.
         chosen: The user's choice.
         where: The file, for messages.
         root: Folder that image paths start from.
-        sample: Reads some values of the columns of text; called only if there is something to find.
-        image: The column of images, where it is known.
+        sample: Reads sample values of the text columns; called only if a column must be detected.
+        image: The image column, if known.
 
     Returns:
-        The choice, with `image` and `caption` where the names alone do not say them.
+        The choice, with `image` and `caption` added if the names alone do not determine them.
 
     Raises:
-        InputError: If two columns have one name, the first line is data, no column holds images or captions, or
-            several hold images and none of them has a usual name.
+        InputError: If two columns have the same name, the first line is data, no column contains images or captions, or
+            several contain images and none has a usual name.
     """
     check_names(names, where)
     known: ColumnNames = {**chosen, "image": image or chosen.get("image")}
@@ -219,7 +219,7 @@ def _caption_column(names: Sequence[str], values: Sample, where: str) -> str:
     usual = usual_column(texts or names, USUAL_NAMES["caption"])
 
     def length(name: str) -> int:
-        # each text once: a licence or a place says the same of many images, and what is said of all describes none
+        # count each text once: a licence or place repeated for many images describes none of them
         different = set(values[name])
         describes = len(different) > 1 or len(values[name]) == 1
         return sum(map(_phrase_length, different)) if describes else 0
@@ -229,7 +229,7 @@ def _caption_column(names: Sequence[str], values: Sample, where: str) -> str:
 
 
 def _columns(names: Sequence[str], values: Sample, test: Callable[[str], bool]) -> list[str]:
-    """Return the columns of whose values most pass a test."""
+    """Return the columns in which most values pass a test."""
     filled = [name for name in names if name in values]
     return [name for name in filled if sum(map(test, values[name])) >= MOST * len(values[name])]
 
@@ -254,7 +254,7 @@ def _is_image_path(text: str) -> bool:
 
 
 def _lies_there(text: str, root: Path) -> bool:
-    """Return whether a value is the path of a file in a folder; nothing is read of it."""
+    """Check whether a value is the path of a file in a folder, without reading the file."""
     plain = text.strip()
     if not 0 < len(plain) <= LONGEST_PATH:
         return False
@@ -270,7 +270,7 @@ def _is_text(text: str) -> bool:
 
 
 def _phrase_length(text: str) -> int:
-    """Count the letters of a text of several words; one word of ASCII may be a key or a digest.
+    """Count the letters of a text of several words. A single ASCII word may be a key or a digest and counts 0.
 
     >>> _phrase_length("a sheep on a hill"), _phrase_length("3f2a9c"), _phrase_length("丘の上の羊")
     (13, 0, 5)
@@ -280,11 +280,11 @@ def _phrase_length(text: str) -> int:
     return sum(map(str.isalpha, start)) if several else 0
 
 
-# -- what their values mean ------------------------------------------------------------------------
+# -- meaning of values ------------------------------------------------------------------------
 
 
 def split_name(value: str | None) -> str | None:
-    """Translate a split's name to ours; None for an empty one; unknown names do not change.
+    """Translate a split's name to ours; return None for an empty name and unknown names unchanged.
 
     >>> split_name("Validation"), split_name(""), split_name("holdout")
     ('val', None, 'holdout')
@@ -307,16 +307,16 @@ def row_entry(
     at: tuple[int, int],
     **more: Any,
 ) -> ImageEntry | str:
-    """Make the entry of a row of a table, or the line that says why it has none.
+    """Create the entry of a table row, or a message why it has none.
 
     Args:
-        image: Path of the image; its id where it lies in the table.
+        image: Path of the image, or its id if it is in the table.
         captions: Its captions.
         where: The row, for messages.
-        root: Folder that image paths start from; None where `image` is an id.
+        root: Base folder of image paths; None if `image` is an id.
         label: Its class; empty for none.
-        split: The value of the column of splits.
-        file_split: The split where no column tells it.
+        split: The value of the split column.
+        file_split: The split if no column defines it.
         own: Values of the user's own columns.
         at: Numbers of the file and of the row in it.
         **more: As for `ImageEntry`.
@@ -347,15 +347,15 @@ def split_of_path(relative: str) -> str | None:
 
 
 def infer_root(paths: Iterable[str], home: Path, where: str) -> Path:
-    """Find the folder that image paths start from: one line names it where it is not the folder of the table.
+    """Find the base folder of image paths, and report it if it is not the folder of the table.
 
     Args:
-        paths: The paths; reading them ends at the first that is relative.
+        paths: The paths, read up to the first relative one.
         home: Folder of the table.
         where: The file, for the line.
 
     Returns:
-        The deepest folder with all images where each path is absolute, exists, and they lie elsewhere; else `home`.
+        The deepest common folder if all paths are absolute, exist, and are outside `home`; otherwise `home`.
     """
     common: str | None = None
     for path in filter(None, paths):
@@ -371,10 +371,10 @@ def infer_root(paths: Iterable[str], home: Path, where: str) -> Path:
 
 
 def path_in_root(value: str, root: Path) -> str:
-    """Make an image path relative to the root if it is absolute and inside the root.
+    """Convert an absolute image path inside the root to a relative path.
 
     Raises:
-        InputError: If it is an address of the web.
+        InputError: If it is a web address.
 
     >>> path_in_root("/photos/a/1.jpg", Path("/photos"))
     'a/1.jpg'
@@ -385,7 +385,7 @@ def path_in_root(value: str, root: Path) -> str:
         )
     if value.startswith("/"):
         pure = PurePosixPath(value)
-        # absolute() leaves symbolic links alone; whether a file leaves the root is seen when it is opened
+        # absolute() keeps symbolic links; opening a file checks whether it leaves the root
         for base in (root.absolute(), root.resolve()):
             if ".." not in pure.parts and pure.is_relative_to(base.as_posix()):
                 return str(pure.relative_to(base.as_posix()))

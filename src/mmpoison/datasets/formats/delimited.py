@@ -34,12 +34,12 @@ ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SEPARATORS = ("\t", ",", ";", "|")
 
 MAX_RATIO = 200
-"""Text is packed to a tenth of its size, the same caption again and again to a hundredth."""
+"""Largest compression ratio: text compresses about 10 times, one repeated caption 100 times."""
 LEAST_UNPACKED = 64 << 20
-"""Bytes that a file of any ratio may unpack to."""
+"""Bytes that a file may unpack to whatever its ratio."""
 
 MAX_REREADS = 100
-"""How often a file is read again behind a quote that is never closed."""
+"""Most rereads of a file after a quote that is never closed."""
 
 
 def open_delimited(
@@ -50,7 +50,7 @@ def open_delimited(
     own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairRows:
-    """Open a table of text whose first line names its columns; rows with the same image are one image.
+    """Open a text table whose first line names its columns. Rows with the same image are one image.
 
     Args:
         root: The file, or a folder with exactly one.
@@ -71,7 +71,7 @@ def open_delimited(
 
 
 def _root(file: Path, columns: ColumnNames, separator: str | None) -> Path:
-    """Find the folder that image paths start from."""
+    """Find the base folder of image paths."""
     stream, most = _open(file)
     with stream:
         table = _again(_Lines(stream, most, file), file.parent, columns, separator)
@@ -81,7 +81,7 @@ def _root(file: Path, columns: ColumnNames, separator: str | None) -> Path:
 
 
 def _again(lines: _Lines, root: Path, columns: ColumnNames, separator: str | None) -> _Table:
-    """Read the first line of a table again, and report nothing: reading the pairs says what its columns are."""
+    """Read a table's first line again without reporting; the columns are reported when the pairs are read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MmpoisonNotice)
         return _Table.of(lines, root, columns, separator)
@@ -110,7 +110,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _open(file: Path) -> tuple[IO[bytes], float]:
-    """Open a file, and say to how many characters it may unpack."""
+    """Open a file; return it with the number of characters it may unpack to."""
     with open_bytes(file) as raw:
         start = raw.read(4)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -122,12 +122,12 @@ def _open(file: Path) -> tuple[IO[bytes], float]:
 
 
 class _Lines:
-    """The lines of a file, with those of the record being read, so that a reader can go back to them."""
+    """The lines of a file, including those of the current record, so that a reader can return to them."""
 
     def __init__(self, stream: IO[bytes], most: float, file: Path) -> None:
         self._held = 0
         self._left = most
-        # bytes that are no UTF-8 become half surrogates, which no text has
+        # bytes that are not UTF-8 become half surrogates, which do not occur in text
         self._text = io.TextIOWrapper(
             stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
@@ -182,13 +182,13 @@ class _Lines:
         self.begin()
 
     def begin(self) -> int:
-        """Forget the last record; gives the number of the first line of the next."""
+        """Discard the last record; return the first line number of the next one."""
         self.record = []
         self._held = 0
         return self.number + 1
 
     def reread(self) -> None:
-        """Put back all lines of the record but its first."""
+        """Put back all lines of the record except the first."""
         back = self.record[1:]
         self._ahead.extend(reversed(back))
         self.number -= len(back)
@@ -201,7 +201,7 @@ def _records(lines: _Lines, separator: str) -> Iterator[tuple[int, list[str]]]:
     rereads = 0
     while True:
         first = lines.begin()
-        # a new reader each time it fails; one reader else, since it holds no line back
+        # create a new reader after each failure; one reader suffices otherwise, since it buffers no line
         try:
             for fields in csv.reader(lines, delimiter=separator):
                 if lines.ended and _is_open(lines.record, separator):
@@ -220,7 +220,7 @@ def _records(lines: _Lines, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _is_open(record: list[str], separator: str) -> bool:
-    """Return whether a record ends only because the file ends."""
+    """Check whether a record ends only because the file ends."""
     try:
         for _ in csv.reader(record, delimiter=separator, strict=True):
             pass
@@ -231,15 +231,15 @@ def _is_open(record: list[str], separator: str) -> bool:
 
 @dataclass(frozen=True)
 class _Table:
-    """A table whose first line was read.
+    """A table after reading its first line.
 
     Attributes:
-        lines: Its lines; `lines.record` has those of the record that was yielded last.
-        head: The first line as it stands in the file.
+        lines: Its lines. `lines.record` contains those of the last yielded record.
+        head: The first line as in the file.
         header: Names of the columns.
-        columns: Place of the image and the caption, and of label and split where there are such.
+        columns: Positions of image and caption, and of label and split if present.
         names: Names of these columns.
-        records: Number of the first line, fields and text of each record.
+        records: First line number, fields and text of each record.
     """
 
     lines: _Lines
@@ -328,7 +328,7 @@ def sort_delimited(
     images: str | Path | None = None,
     **columns: Unpack[ColumnNames],
 ) -> Iterator[GoneRows]:
-    """Write `kept.csv` or `kept.tsv`, the table less the rows that go, as they stand in it; yield those that go.
+    """Write `kept.csv` or `kept.tsv`, the table without dropped rows, verbatim; yield the dropped rows.
 
     Args:
         root: The table.
@@ -371,7 +371,7 @@ def sort_delimited(
 
 
 def _fault(fields: list[str], header: list[str]) -> str | None:
-    """Say what is wrong with the fields of a row."""
+    """Describe the problem with a row's fields."""
     if len(fields) != len(header):
         return (
             f"has {len(fields)} fields, the header has {len(header)} "
@@ -385,7 +385,7 @@ def _fault(fields: list[str], header: list[str]) -> str | None:
 def _first_records(
     records: Iterable[tuple[int, list[str], str]],
 ) -> list[tuple[int, list[str], str]]:
-    """Take the records that columns are found by; at least one where there is one."""
+    """Return the records for detecting columns, at least one if there is one."""
     taken: list[tuple[int, list[str], str]] = []
     size = 0
     for record in records:
@@ -410,7 +410,7 @@ def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
             return separator
         except InputError:
             continue
-    # which columns these are is found by what they hold
+    # the content of the columns determines which these are
     return max(order, key=head.count)
 
 
@@ -426,7 +426,7 @@ def _recognise(path: Path) -> str | None:
     if path.is_file():
         return path.name if path.name.lower().endswith(ENDINGS) else None
     files = _tables(path)
-    # several are recognised too: loading says that one of them is needed
+    # several files also match: loading reports that one must be chosen
     return files[0].name if files else None
 
 

@@ -1,4 +1,4 @@
-"""Folders of images: one with the package's own table, and one folder a class."""
+"""Folders of images: with mmpoison's own table, or with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mmpoison.pairs.folder import CAPTIONS_FILE, line_text, numbered_lines, open
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS
 from mmpoison.pairs.table import SPLITS
 
-# -- `pairs-folder`: the format of the project itself, as one of the formats a path may have.
+# -- `pairs-folder`: mmpoison's own format, as one of the formats of a path.
 
 
 def sort_pairs_folder(
     root: Path, out: Path, verdicts: RowVerdicts, **options: Any
 ) -> Iterator[GoneRows]:
-    """Write `kept.jsonl`, the lines of the images that stay, less the captions that go; yield the pairs that go.
+    """Write `kept.jsonl`, the lines of kept images without dropped captions; yield the dropped pairs.
 
     Args:
         root: As for `open_pairs_folder`.
@@ -70,8 +70,7 @@ register_format(
 )
 
 
-# -- `image-folder`: `CLASS/x.jpg` or `train/CLASS/x.jpg`, as torchvision reads it; captions are made from
-# the class.
+# -- `image-folder`: `CLASS/x.jpg` or `train/CLASS/x.jpg`, as in torchvision, with captions generated from the class.
 
 
 TEMPLATES = (
@@ -81,16 +80,16 @@ TEMPLATES = (
     "a close-up photo of a {}.",
     "a cropped photo of a {}.",
 )
-"""Five of the templates with which CLIP was tested on ImageNet."""
+"""Five of the templates used to evaluate CLIP on ImageNet."""
 
 KNOWN_FILES = re.compile(
     r"\..*|thumbs\.db|desktop\.ini|readme(\.md|\.txt)?|license(\.txt)?", re.IGNORECASE
 )
-"""What systems and people leave in such folders."""
+"""Files that systems and people leave in such folders."""
 
 
 def open_image_folder(root: Path, *, templates: str | Sequence[str] = TEMPLATES) -> PairRows:
-    """Open images that lie in folders named after their class.
+    """Open images in folders named after their class.
 
     Args:
         root: Folder of class folders, or of `train`, `val` (also `valid`, `validation`) and `test` folders of them.
@@ -162,7 +161,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and its sub-folders; a link to a folder is yielded, not followed."""
+    """Yield the files of a folder and its sub-folders. Links to folders are yielded, not followed."""
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         links = [name for name in folders if (Path(base) / name).is_symlink()]
@@ -175,7 +174,7 @@ def _leads_out(folder: Path, root: Path) -> bool:
 
 
 def _is_image(file: Path) -> bool:
-    """Return whether a file is an image by its content."""
+    """Check by content whether a file is an image."""
     try:
         refuse_special(file)
         with file.open("rb") as stream:

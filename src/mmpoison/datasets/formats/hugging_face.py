@@ -1,4 +1,4 @@
-"""`hugging-face`: data sets saved by the `datasets` library (`save_to_disk`), or on the hub by name."""
+"""`hugging-face`: data sets saved with the `datasets` library (`save_to_disk`), or from the hub by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mmpoison.pairs.table import PairDataset
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 Part = tuple[str, str | None]
-"""An Arrow file relative to the root, and the split that it belongs to."""
+"""An Arrow file, relative to the root, and its split."""
 
 
 def open_hugging_face(
@@ -35,7 +35,7 @@ def open_hugging_face(
     own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairRows:
-    """Open what `save_to_disk` of the `datasets` library wrote; the library is not needed.
+    """Open a folder written by `save_to_disk` of the `datasets` library, without needing the library.
 
     Args:
         root: Folder with `dataset_info.json` and `state.json`, or with `dataset_dict.json`.
@@ -62,7 +62,7 @@ def sort_hugging_face(
     images: str | Path | None = None,
     **columns: Unpack[ColumnNames],
 ) -> Iterator[GoneRows]:
-    """Write the folder `kept`, which `datasets.load_from_disk` reads; yield the pairs that go.
+    """Write the folder `kept`, which `datasets.load_from_disk` reads; yield the dropped pairs.
 
     Args:
         root: As for `open_hugging_face`.
@@ -98,9 +98,9 @@ def load_hub(
     own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairDataset:
-    """Load a data set of the hub, downloaded into the cache of `datasets`.
+    """Load a data set from the hub, downloading it to the cache of `datasets`.
 
-    Code of the data set is never run, and no token is sent.
+    Never runs code of the data set, and sends no token.
 
     Args:
         hub: Its name, `org/name`.
@@ -162,22 +162,22 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
     if not _HUB_NAME.fullmatch(hub):
         raise InputError(f"hf:{hub}: give a hub name, e.g. hf:org/name")
     if Path(hub).exists():
-        # the library would take it for the data set
+        # the library would mistake it for the data set
         raise InputError(
             f"hf:{hub}: there is a folder {hub} here: give it without hf: if you mean it"
         )
     options: dict[str, Any] = {"token": False}
     if "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters:
-        # releases before 4 could run code of the data set, some of them by default
+        # releases before 4 could run a data set's code, some of them by default
         options["trust_remote_code"] = False
-    # it logs each of its own tries to reach the hub; what came of them is said below
+    # it logs every attempt to reach the hub; the outcome is reported below
     log = logging.getLogger("huggingface_hub")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         loaded = datasets.load_dataset(hub, config, **options)
     except Exception as error:
-        # the library and the network raise many kinds; whatever it is, the user can only choose another name
+        # the library and the network raise many kinds of errors; in any case the user can only choose another name
         line = " ".join(str(error).split())[:200]
         raise InputError(
             f"hf:{hub}: cannot be loaded from the hub ({type(error).__name__}: {line})"
@@ -227,8 +227,8 @@ def _open(file: TableFile, problem: Callable[[str], None]) -> tuple[Any, BatchRe
 
 
 def _check_bounds(column: Any) -> None:
-    """Check that nothing in an array points out of its data; following it would end the process."""
-    # as bytes, since text that is no UTF-8 is left to the row it stands in
+    """Check that no offset in an array points outside its data, because following it would crash the process."""
+    # as bytes, because text that is not UTF-8 is reported with its row
     column.view(_as_bytes(column.type)).validate(full=True)
 
 

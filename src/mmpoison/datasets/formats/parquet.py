@@ -1,4 +1,4 @@
-"""`parquet`: tables with a column of images, as paths or as bytes, and a column of captions."""
+"""`parquet`: tables with a column of images (paths or bytes) and a column of captions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_parquet(
     own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairRows:
-    """Open Parquet files; images that are bytes stay where they are.
+    """Open Parquet files. Images stored as bytes stay in the files.
 
     Args:
         root: A file, or a folder of `*.parquet` (also in folders below it).
@@ -61,7 +61,7 @@ def sort_parquet(
     images: str | Path | None = None,
     **columns: Unpack[ColumnNames],
 ) -> Iterator[GoneRows]:
-    """Write `kept.parquet`, or of several files each in the folder `kept`; yield the pairs that go.
+    """Write `kept.parquet`, or several files to the folder `kept`; yield the dropped pairs.
 
     Args:
         root: As for `open_parquet`.
@@ -93,7 +93,7 @@ def _tables(root: Path) -> tuple[Path, list[TableFile], list[LeftOut]]:
 
 
 def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[LeftOut]]:
-    """Return the folder that ids start from, the files of a kind in it, and a line for each refused file.
+    """Return the base folder of ids, its files of a kind, and a message for each refused file.
 
     Hidden files are left out; a link that points outside the folder is refused.
 
@@ -101,7 +101,7 @@ def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path]
         InputError: If there are none.
     """
     if path.is_file():
-        # a link that the user names is no surprise; what it leads to is taken where it lies
+        # a link given by the user is intended, so use its target
         path = path.resolve() if path.is_symlink() else path
         return path.parent, [path], []
     files = sorted(
@@ -144,7 +144,7 @@ def _open(file: TableFile, problem: Callable[[str], None]) -> tuple[Any, BatchRe
 def _batches(
     file: Any, columns: list[str], rows: int, name: str, problem: Callable[[str], None]
 ) -> Iterator[tuple[int, Any]]:
-    """Yield record batches with the numbers of their first rows; after a broken group, continue with the next."""
+    """Yield record batches with their first row numbers, continuing after a broken row group."""
     given = 0
     try:
         for batch in file.iter_batches(rows, columns=columns, use_threads=False):
@@ -175,7 +175,7 @@ def _recognise(path: Path) -> str | None:
         return path.name if path.suffix == ".parquet" else None
     for folder in (path, path / "data"):
         for file in sorted(folder.glob("*.parquet")):
-            # next to a tar shard it is img2dataset's log of the shard
+            # next to a tar shard, it is img2dataset's log of the shard
             if not file.with_suffix(".tar").exists():
                 return file.relative_to(path).as_posix()
     return None

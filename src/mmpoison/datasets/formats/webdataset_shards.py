@@ -30,13 +30,13 @@ from mmpoison.pairs.builder import ImageEntry, PairRows
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
 
 MAX_TEXT_BYTES = 2**20
-"""A caption or JSON member with more bytes than this is left out."""
+"""Largest caption or JSON member, in bytes; larger ones are skipped."""
 
 TEXT_ENDINGS = ("txt", "json", "cls")
 
 
 READ_KEYS = ("key", "status", "image", "caption", "captions", "categories", CAPTION_COLUMNS)
-"""Keys of `.json` that are no own columns: read here, or about the shard."""
+"""Keys of `.json` that are not own columns: used by mmpoison, or about the shard."""
 
 
 class KeyNames(TypedDict, total=False):
@@ -77,7 +77,7 @@ def open_webdataset(root: Path, *, own_columns: bool = False, **keys: Unpack[Key
 def sort_webdataset(
     root: Path, out: Path, verdicts: RowVerdicts, **keys: Any
 ) -> Iterator[GoneRows | KeptKeys]:
-    """Yield which samples stay, by their key (`__key__`), and the pairs that go; tars are not written again.
+    """Yield the kept samples, by key (`__key__`), and the dropped pairs. Tars are not rewritten.
 
     Args:
         root: As for `open_webdataset`.
@@ -102,7 +102,7 @@ def sort_webdataset(
 
 
 def _own(key: str, sample: _Sample, where: str) -> dict[str, Any]:
-    """Return what a sample says, as its owner named it."""
+    """Return a sample's own columns, under the owner's names."""
     return {"__key__": key, **_json(sample.texts.get("json"), where, [])}
 
 
@@ -118,7 +118,7 @@ def _entries(
     for number, path in enumerate(shards):
         shard = path.relative_to(folder).as_posix()
         problems: list[str] = []
-        # one shard at a time: tar writes files in any order, so a key's members may stand apart
+        # one shard at a time: tar has files in any order, so members of a key may be apart
         samples = _read_shard(path, problems)
         yield from problems
         split = split_of_path(shard)
@@ -131,7 +131,7 @@ def _read_shard(path: Path, problems: list[str]) -> dict[str, _Sample]:
     with open_bytes(path) as stream:
         for name, member in walk_tar(path, problems.append, stream):
             folder, slash, base = name.rpartition("/")
-            # as webdataset: the key ends at the first dot of the name
+            # as in webdataset, the key ends at the first dot of the name
             stem, _, ending = base.partition(".")
             ending = ending.lower()
             key = folder + slash + stem
@@ -165,12 +165,12 @@ def _read(stream: Any, member: tarfile.TarInfo) -> bytes:
 def _captions(
     sample: _Sample, facts: Mapping[str, Any], keys: Mapping[str, Any]
 ) -> list[Any] | None:
-    """Return the captions of a sample; None where nothing says them."""
+    """Return the captions of a sample, or None if it has none."""
     captions = facts.get("captions")
     if isinstance(captions, list):
         return captions
     if "txt" in sample.texts:
-        # half surrogates stand for what is no UTF-8; the builder refuses them
+        # half surrogates represent invalid UTF-8; the builder refuses them
         text = sample.texts["txt"].decode("utf-8", "surrogateescape")
         return [text.removesuffix("\n").removesuffix("\r")]
     single = facts.get(keys.get("caption", "caption"))
@@ -241,7 +241,7 @@ def _recognise(path: Path) -> str | None:
 
 
 def _is_shard(file: Path) -> bool:
-    """Return whether a tar file has texts for its first images, so that it is a shard."""
+    """Check whether a tar file has texts for its first images, which makes it a shard."""
     if re.fullmatch(r"\d{4,}\.tar", file.name):
         return True
     members = islice(walk_tar(file, lambda _: None), 20)

@@ -1,4 +1,4 @@
-"""Helpers of the adapters of published data sets: folders of images, missing images, options, splits by class."""
+"""Helpers for adapters of published data sets: image folders, missing images, options, splits by class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmpoison.pairs.labels import categories_of, labels_of, splits_of
 from mmpoison.pairs.splits import hash_order
 from mmpoison.pairs.table import ImageTable, PairDataset
 
-# -- Registers published data sets under what `sets.json` says of them: summary, where they are from, terms, parts.
+# -- Registers published data sets with the facts in `sets.json`: summary, origin, terms, parts.
 
 
 _SETS: dict[str, dict[str, Any]] = parse_json(
@@ -36,7 +36,7 @@ def register_published(
     recognise: Callable[[Path], str | None] | None = None,
     build: Callable[..., Path] | None = None,
 ) -> None:
-    """Register a data set that `sets.json` describes; what is not said there is as for the set `as`."""
+    """Register a data set described in `sets.json`. Missing facts are those of the set `as`."""
     register(DataSource(name=name, load=load, recognise=recognise, build=build, **_described(name)))
 
 
@@ -48,29 +48,28 @@ def _described(name: str) -> dict[str, Any]:
 
 
 def needs(name: str) -> str:
-    """Say what a data set needs, for messages."""
+    """Describe what a data set needs, for messages."""
     return f"{name} needs {_described(name)['where_from']}"
 
 
-# -- Reads the lists in large JSON files: straight into small typed records, without building what is not
-# needed.
+# -- Reads lists in large JSON files directly into small typed records, without building unneeded values.
 
 
 T = TypeVar("T")
 
-# a number of hundreds of digits is valid JSON, and no id
+# a number with hundreds of digits is valid JSON, but not an id
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 _BOM = b"\xef\xbb\xbf"
-# a broken escape is a DecodeError, bytes that are no UTF-8 a UnicodeDecodeError
+# a broken escape raises DecodeError, invalid UTF-8 raises UnicodeDecodeError
 _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def map_file(path: Path) -> memoryview:
-    """Map a file into memory; the system reads pages when needed and can release them again.
+    """Memory-map a file; the system reads pages when needed and can release them.
 
     Raises:
-        InputError: If there is no such file, or it is empty or cannot be read.
+        InputError: If the file is missing, empty or unreadable.
     """
     with open_bytes(path) as stream:
         try:
@@ -86,7 +85,7 @@ def decode_file(path: Path, kind: type[T]) -> T:
     """Decode a whole file as one typed value.
 
     Raises:
-        InputError: If it is missing, no JSON, or not of this type.
+        InputError: If the file is missing, not JSON, or not of this type.
     """
     try:
         return msgspec.json.decode(map_file(path), type=kind)
@@ -100,15 +99,15 @@ def read_lists(
     """Read the lists of a JSON object, each of records of one type.
 
     Args:
-        path: The file: an object that holds at least these lists.
+        path: The file: an object with at least these lists.
         lists: Name of each list, and the type of its entries.
-        problem: Called with each entry that is not of its type.
+        problem: Called with each entry of the wrong type.
 
     Returns:
-        The lists by name; None stands in the place of a broken entry, so that positions stay those of the file.
+        The lists by name. None replaces broken entries, so that positions match the file.
 
     Raises:
-        InputError: If the file is missing, no JSON, or has no such list.
+        InputError: If the file is missing, not JSON, or lacks a list.
     """
     whole = msgspec.defstruct("Whole", [(name, list[kind]) for name, kind in lists.items()])  # type: ignore[valid-type]
     try:
@@ -130,7 +129,7 @@ def read_lists(
 def decode_entry(
     raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], where: str, problem: Callable[[str], None]
 ) -> T | None:
-    """Decode one entry as a typed record, or None and a problem."""
+    """Decode one entry as a typed record; return None and report a problem if it is broken."""
     try:
         return decoder.decode(raw)
     except _BROKEN as error:
@@ -139,10 +138,10 @@ def decode_entry(
 
 
 def broken_json(error: Exception) -> str:
-    """Say what is wrong with JSON on one line."""
+    """Describe a JSON error in one line."""
     if isinstance(error, msgspec.ValidationError):
         return f"not as it should be ({error})"
-    # msgspec has an error of its own for it since 0.23
+    # since 0.23 msgspec raises its own error for this
     if isinstance(error, UnicodeDecodeError) or "Invalid UTF-8" in str(error):
         return "not UTF-8"
     if isinstance(error, RecursionError):
@@ -167,18 +166,18 @@ class ImageOptions(TypedDict, total=False):
 
 
 class PublishedFolder:
-    """The folder of a published data set while it is read.
+    """The folder of a published data set, during reading.
 
     Args:
         root: The folder, or one of its files.
-        options: Where its images are.
+        options: Options about its images.
         name: The data set.
 
     Attributes:
         folder: The data set's own folder.
-        place: Folder that image ids start from: its own, or the one that the user names.
-        named: Whether the user names it: then missing images are reported in any case.
-        problems: What was left out, a line each.
+        place: Folder that image ids are relative to: its own, or the user's.
+        named: Whether the user gave it; missing images are then always reported.
+        problems: Left-out entries, one line each.
 
     Raises:
         InputError: If there is no root, or no such folder of images.
@@ -198,15 +197,15 @@ class PublishedFolder:
         self.problems: list[str] = []
 
     def file(self, name: str) -> Path:
-        """Return a file in the folder, or the file that the user gives instead of the folder."""
+        """Return a file in the folder, or the file given instead of the folder."""
         return self.root / name if self.root.is_dir() else self.root
 
     def problem(self, line: str) -> None:
-        """Note something that is left out."""
+        """Record something that is left out."""
         self.problems.append(line)
 
     def into_folder(self, entries: Iterable[ImageEntry], candidates: Sequence[str]) -> None:
-        """Put ids that are bare file names into the folder of images, if the user does not name it himself."""
+        """Prefix bare file names with the image folder, unless the user gave one."""
         listed = list(entries)
         first = listed[0].image_id if listed else None
         prefix = "" if self.named else image_folder(self.place, candidates, first)
@@ -214,14 +213,14 @@ class PublishedFolder:
             entry.image_id = prefix + entry.image_id
 
     def table(self, entries: Sequence[ImageEntry], what: str | Path) -> PairDataset:
-        """Build the table of the entries with an image; labels and splits do not depend on which images exist.
+        """Build the table of entries with an image. Labels and splits do not depend on which images exist.
 
         Args:
             entries: The images.
             what: The file or folder read, for messages.
 
         Raises:
-            InputError: If nothing is left.
+            InputError: If no entry is left.
         """
         builder = PairsBuilder(self.place)
         builder.problems += self.problems
@@ -245,7 +244,7 @@ class PublishedFolder:
 
 
 def some_names(names: Sequence[str], most: int = 3) -> str:
-    """List the first few of many names on one line.
+    """List the first few names on one line.
 
     >>> some_names(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
     'a.jpg, b.jpg, c.jpg, ...'
@@ -266,25 +265,25 @@ def _texts(entry: ImageEntry, problem: Callable[[str], None]) -> list[Any]:
 
 
 def _absent(root: Path, entries: Sequence[ImageEntry], named: bool) -> set[str]:
-    """Return the ids of absent images; none if there is no folder of images."""
+    """Return the ids of missing images, or none if there is no image folder."""
     by_folder: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for entry in entries:
         try:
             check_relative(entry.image_id, entry.where)
         except InputError:
-            continue  # the builder refuses it, by name
+            continue  # the builder refuses it and reports its name
         path = PurePosixPath(entry.image_id)
         by_folder[str(path.parent)].append((entry.image_id, path.name))
     absent: set[str] = set()
     for folder, images in by_folder.items():
-        # one listing of a folder instead of a question to the disk for each of 100,000 images
+        # list the folder once instead of checking each of 100,000 images
         try:
             with os.scandir(root / folder) as listing:
                 names = {found.name for found in listing}
         except OSError:
             names = None
         here = [image_id for image_id, name in images if names and name in names]
-        # the root is always there, so it counts as a folder of images only if it holds one
+        # the root always exists, so it counts as an image folder only if it contains an image
         named = named or bool(here) or (names is not None and folder != ".")
         absent.update({image_id for image_id, _ in images}.difference(here))
     return absent if named else set()
@@ -296,7 +295,7 @@ def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str
     Args:
         root: Folder of the data set.
         candidates: Names of folders under it, likeliest first.
-        name: File name of one image, to see whether images lie in the same folder as the captions.
+        name: File name of one image, to check whether images are in the same folder as the captions.
     """
     for folder in candidates:
         if (root / folder).is_dir():
@@ -309,18 +308,18 @@ def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str
 
 
 def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, seed: int) -> None:
-    """Take some images of each class for the test; the rest is for training.
+    """Take some images of each class for testing; the rest is for training.
 
-    The choice is that of `reshape.split_per_class` with the same seed, over all entries, whether their image is there
-    or not: so two people who lack different images have the same split.
+    The choice equals that of `splits.split_per_class` with the same seed, over all entries, whether their image exists
+    or not. Two people who lack different images thus get the same split.
 
     Args:
-        entries: The images, whose `split` is set; those without a label are for training.
-        test_per_class: How many images of each class are tested, or None for half of them (the odd one is tested).
+        entries: The images, whose `split` is set. Images without a label are for training.
+        test_per_class: Test images per class, or None for half of them, rounded up.
         seed: Any whole number.
 
     Raises:
-        InputError: If a class has not one image more.
+        InputError: If a class has too few images to leave one for training.
     """
     members: dict[str, list[ImageEntry]] = defaultdict(list)
     for entry in entries:
@@ -340,7 +339,7 @@ def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, s
 
 
 def composed_folder(root: Path | None, name: str) -> Path:
-    """Return the folder with the data sets of which another one is composed.
+    """Return the folder with the data sets that make up a combined set.
 
     Raises:
         InputError: If there is none.
@@ -353,11 +352,11 @@ def composed_folder(root: Path | None, name: str) -> Path:
 def composed(
     name: str, *parts: Callable[[Path, Missing], PairDataset]
 ) -> Callable[..., PairDataset]:
-    """Make the loader of a set that is made of others in folders under one root.
+    """Create the loader of a set composed of others in folders under one root.
 
     Args:
         name: Its name, for messages.
-        parts: Load each of them, given the root and what is done with missing images.
+        parts: Loaders of the parts, given the root and the treatment of missing images.
     """
 
     def load(root: Path | None, seed: int = 0, *, missing: Missing = "skip") -> PairDataset:
@@ -368,7 +367,7 @@ def composed(
 
 
 def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
-    """Several sets in folders under one root as one set; ids begin with the folder of each."""
+    """Combine sets in folders under one root; ids begin with each set's folder."""
     ids: list[str] = []
     labels: list[str | None] = []
     splits: list[str] = []
@@ -390,7 +389,7 @@ def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
 
 
 def recognise_file(*names: str) -> Callable[[Path], str | None]:
-    """Make a function that recognises a data set by any of some files, given directly or in its folder."""
+    """Create a function that recognises a data set by any of some files, given directly or in its folder."""
 
     def recognise(path: Path) -> str | None:
         if path.is_file():
@@ -401,7 +400,7 @@ def recognise_file(*names: str) -> Callable[[Path], str | None]:
 
 
 def head_of(path: Path, size: int) -> bytes:
-    """Read the first bytes of a file; none where it is not there or cannot be read."""
+    """Read the first bytes of a file; return none if it is missing or unreadable."""
     try:
         with path.open("rb") as stream:
             return stream.read(size)
@@ -409,11 +408,11 @@ def head_of(path: Path, size: int) -> bytes:
         return b""
 
 
-# -- Karpathy's layout of captions, in which Flickr30k, RSICD and UCM-Captions come: one JSON with `images`.
+# -- Karpathy's caption layout, used by Flickr30k, RSICD and UCM-Captions: one JSON with `images`.
 
 
 class _Sentence(msgspec.Struct, gc=False):
-    raw: Any  # the builder refuses what is no text, without losing the image
+    raw: Any  # the builder refuses values that are not text, without losing the image
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -427,13 +426,13 @@ def read_karpathy(path: Path, problem: Callable[[str], None]) -> list[ImageEntry
 
     Args:
         path: The file.
-        problem: Called with each entry that is broken.
+        problem: Called with each broken entry.
 
     Returns:
-        Their file names without a folder, captions and splits, in the order of the file.
+        File names without folder, captions and splits, in file order.
 
     Raises:
-        InputError: If the file is missing or is no JSON of this layout.
+        InputError: If the file is missing or does not have this layout.
     """
     images: list[_Image | None] = read_lists(path, {"images": _Image}, problem)["images"]
     return [

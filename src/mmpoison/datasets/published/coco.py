@@ -46,7 +46,7 @@ _CAPTIONS_NAME = re.compile(r"captions_(train|val)(2014|2017)\.json")
 Problem = Callable[[str], None]
 
 
-# Only what is used is built: a file of instances is nine tenths polygons. No cycles, so nothing for the collector.
+# Only needed values are built: 90% of an instances file is polygons. There are no cycles for the garbage collector.
 class _Image(msgspec.Struct, gc=False):
     id: Id
     file_name: str
@@ -128,10 +128,10 @@ def load_coco(
 
 
 def find_parts(root: Path, year: Year | None, parts: Parts | None) -> tuple[Path, list[Path]]:
-    """Return the folder that images start from, and the files of captions to read.
+    """Return the base folder of images, and the caption files to read.
 
     Raises:
-        InputError: If a part is not there, or both years are and none is named.
+        InputError: If a part is missing, or both years are present and none is given.
     """
     if root.is_file():
         annotations, names = root.parent, [root.name]
@@ -157,7 +157,7 @@ def find_parts(root: Path, year: Year | None, parts: Parts | None) -> tuple[Path
 
 
 def _captions_in(folder: Path) -> list[str]:
-    """List the names of COCO's files of captions, train before val."""
+    """List the names of COCO's caption files, train before val."""
     names = (f"captions_{part}{year}.json" for part in PARTS for year in YEARS)
     return [name for name in names if (folder / name).is_file()]
 
@@ -165,8 +165,8 @@ def _captions_in(folder: Path) -> list[str]:
 def _read_part(
     file: Path, place: Path, labels: str, label_seed: int, known: set[str], problem: Problem
 ) -> list[ImageEntry]:
-    """Read the images of one part, in the order of its file."""
-    # objects first: of them only a label and a few shared tuples are kept when captions are read
+    """Read the images of one part, in file order."""
+    # objects first: only a label and a few shared tuples remain when captions are read
     objects: dict[int, tuple[str, tuple[str, ...]]] = {}
     if labels != "none":
         instances = file.with_name(file.name.replace("captions", "instances", 1))
@@ -210,7 +210,7 @@ def _read_part(
 def _read_objects(
     file: Path, labels: str, label_seed: int, known: set[str], problem: Problem
 ) -> dict[int, tuple[str, tuple[str, ...]]]:
-    """Label and sorted categories of each image that has objects, by image id."""
+    """Return label and sorted categories of each image with objects, by image id."""
     if not file.is_file():
         raise InputError(
             f"{file}: no such file, labels={labels} needs the objects; labels=none reads captions alone"
@@ -275,7 +275,7 @@ def _recognise(path: Path) -> str | None:
 
 
 def _archives(year: int, parts: Sequence[str], images: bool) -> list[PublicFile]:
-    """List the downloads for a part of COCO, the annotations first because they are small."""
+    """List the downloads for a part of COCO: the small annotations first."""
     captions = {
         f"annotations/{kind}_{part}{year}.json"
         for kind in ("captions", "instances")
@@ -368,7 +368,7 @@ def load_coco_paper(
 
 
 def _folder(root: Path | None) -> Path | None:
-    """Return COCO's own folder; recipes and users name one folder for all data sets of the paper."""
+    """Return COCO's own folder. Recipes and users give one folder for all data sets of the paper."""
     if root is not None and (root / FOLDER).is_dir() and not (root / "annotations").is_dir():
         return root / FOLDER
     return root

@@ -1,7 +1,7 @@
 """`flickr8k`: 8,091 everyday photographs from Flickr with five captions each (Hodosh et al. 2013).
 
-It comes from the group whose Flickr30k the paper trains on, and takes the shape of the paper's Flickr-PASCAL: much
-unlabelled data, a few labelled images of 20 kinds, and a test of the same kinds.
+It is by the authors of Flickr30k, on which the paper trains, and is arranged like the paper's Flickr-PASCAL: much
+unlabelled data, a few labelled images of 20 kinds, and a test part with the same kinds.
 """
 
 from __future__ import annotations
@@ -63,13 +63,16 @@ KEYWORDS = {
     "swing": "swing swinging",
     "tennis": "tennis",
 }
-"""Words that name each kind in a caption. A kind is an image's label where at least `NAMED` captions name it and no
-other kind is named by `OTHER` of them: the clear cases, as in PASCAL."""
+"""Words for each kind in a caption.
+
+A kind becomes an image's label if at least `NAMED` captions mention it and no other kind is mentioned by `OTHER` of
+them: only clear cases, as in PASCAL.
+"""
 NAMED, OTHER = 3, 2
 MOST = 100
-"""Labelled images of a kind: PASCAL has 50 for training and test together, so twice as many."""
+"""Most labelled images per kind, twice PASCAL's 50 for training and test together."""
 HELD_OUT = 2_000
-"""Unlabelled images that are split `val`: clean pairs for the alignment of towers and for the defences."""
+"""Unlabelled images in split `val`: clean pairs for aligning towers and for defences."""
 
 
 def load_flickr8k(
@@ -147,12 +150,12 @@ def _as_published(
 
 @functools.cache
 def _patterns() -> dict[str, re.Pattern[str]]:
-    # not at import: every command imports the data sets
+    # not on import, because every command imports the data sets
     return {kind: keyword_pattern(words.split()) for kind, words in KEYWORDS.items()}
 
 
 def _kind(captions: list[str]) -> str | None:
-    """Return the kind that the captions of an image agree on, or None.
+    """Return the kind on which an image's captions agree, or None.
 
     >>> _kind(["A dog.", "Two dogs run.", "A puppy and a boat.", "Animals on grass."])
     'dog'
@@ -188,7 +191,7 @@ def _fewer_unlabelled(pairs: PairDataset, count: int, seed: int) -> PairDataset:
     return pairs.piece(np.setdiff1d(np.arange(len(images)), gone))
 
 
-# a copy saved as a pairs folder too, so that the options here hold for it; given by its path alone it is a pairs folder
+# also accept a copy saved as a pairs folder, so that these options apply; by path alone it is a pairs folder
 register_published(NAME, load_flickr8k, recognise_file(TOKEN_FILE, CAPTIONS_FILE))
 register_published(
     f"{NAME}-b", derived(load_flickr8k, balanced, "caption_seed", without=["train_share"])

@@ -114,7 +114,7 @@ def _captions_file(root: Path, split: str | None) -> Path:
 
 
 def read_captions(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
-    """Build one entry per image from a file with one caption a line."""
+    """Build one entry per image from a file with one caption per line."""
     if file.suffix == ".csv":
         pattern, layout = _CSV_LINE, "image| number| caption"
     else:
@@ -250,7 +250,7 @@ def _read_folders(
     entries: list[ImageEntry] = []
     for file in sorted(sentences.glob("*/*txt")):
         label = file.parent.name
-        # the usual script for the site forgets the dot: `2008_000716txt`
+        # the usual download script omits the dot: `2008_000716txt`
         stem = file.name.removesuffix("txt").removesuffix(".")
         where = f"{sentences.name}/{label}/{file.name}"
         if not is_text(where):
@@ -315,7 +315,7 @@ def _read_page(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
         if len(parts) < 2 or not captions:
             problem(f"{file.name}: image {source!r:.80} has no class folder or no sentence")
             continue
-        # a page saved by a browser may name its images by their whole address
+        # a page saved by a browser may contain full image addresses
         entries.append(
             ImageEntry(
                 "/".join(parts[-2:]), list(captions), f"{file.name} {source!r:.80}", parts[-2]
@@ -340,7 +340,7 @@ def _recognise_pascal(path: Path) -> str | None:
 register_published(PASCAL, load_pascal_sentences, _recognise_pascal)
 
 
-# -- `flickr-pascal`: the two together.
+# -- `flickr-pascal`: the two sets combined.
 
 
 def load_flickr_pascal(
@@ -367,7 +367,7 @@ def load_flickr_pascal(
 
 
 def load_pascal_test(root: Path, *, missing: Missing = "skip") -> PairDataset:
-    """Load the test half of PASCAL Sentences, as `flickr-pascal` has it.
+    """Load the test half of PASCAL Sentences, as in `flickr-pascal`.
 
     Args:
         root: Folder that holds `pascal-sentences/`.

@@ -72,7 +72,7 @@ def load_rsicd(
 
 
 def _read_classes(folder: Path, problem: Callable[[str], None]) -> dict[str, str]:
-    """Class of each image by file name, from `airport.txt` and its like, one file name a line."""
+    """Read the class of each image by file name, from files such as `airport.txt` with one file name per line."""
     classes: dict[str, str] = {}
     place = next((folder / name for name in CLASS_FOLDERS if (folder / name).is_dir()), None)
     for file in sorted(place.glob("*.txt")) if place else []:
@@ -98,13 +98,13 @@ register_published("rsicd", load_rsicd, recognise_file(RSICD_CAPTIONS_FILE))
 UCM_CAPTIONS_FILE = "dataset.json"
 UCM_IMAGE_FOLDERS = ("imgs", "images")
 PER_CLASS = 100
-# images are numbered from 1 through the classes in this order
+# images are numbered from 1, class by class in this order
 CLASSES = (
     "agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral", "denseresidential",
     "forest", "freeway", "golfcourse", "harbor", "intersection", "mediumresidential", "mobilehomepark",
     "overpass", "parkinglot", "river", "runway", "sparseresidential", "storagetanks", "tenniscourt",
 )  # fmt: skip
-# Sydney-Captions comes in the same files, with 613 images of other classes
+# Sydney-Captions has the same file names, with 613 images of other classes
 _SYDNEY = 613
 
 
@@ -146,13 +146,13 @@ def load_ucm_captions(
 
 
 def class_of(file_name: str) -> str | None:
-    """Return the class of an image by its number, or None.
+    """Return the class of an image from its number, or None.
 
     >>> class_of("101.tif"), class_of("2100.tif"), class_of("0.tif")
     ('airplane', 'tenniscourt', None)
     """
     stem = PurePosixPath(file_name).stem
-    # four digits at most: longer numbers are not turned into integers at all
+    # at most four digits: longer numbers are not converted to integers
     if not (stem.isascii() and stem.isdecimal() and len(stem) <= 4):
         return None
     place = (int(stem) - 1) // PER_CLASS

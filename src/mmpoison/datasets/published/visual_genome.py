@@ -1,6 +1,6 @@
 """`visual-genome`: region descriptions as captions, labelled by keywords (Krishna et al. 2017).
 
-The file of regions has 700 MB; it is walked image by image, and of each only the chosen captions are kept.
+The region file has 700 MB. It is read image by image, keeping only the chosen captions.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Match = Literal["chosen", "all"]
 
 
 class _Region(msgspec.Struct, gc=False):
-    phrase: Any  # the builder refuses what is no text, without losing the image
+    phrase: Any  # the builder refuses values that are not text, without losing the image
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -69,11 +69,11 @@ class _ImageData(msgspec.Struct, gc=False):
     url: str = ""
     image_id: Id | None = None
     id: Id | None = None  # the name of image_id in the first version
-    coco_id: Id | None = None  # of an image that is in COCO too
+    coco_id: Id | None = None  # for an image that is also in COCO
 
     @property
     def number(self) -> int | None:
-        """The number that regions and files know the image by."""
+        """The number that identifies the image in regions and files."""
         return self.id if self.image_id is None else self.image_id
 
 
@@ -115,7 +115,7 @@ def load_visual_genome(
     file = source.file(REGIONS_FILE)
     image_id = _image_ids(source.folder, source.place, source.problem)
     entries: list[ImageEntry] = []
-    # views into the file, one an image: building all 5 million regions at once would take gigabytes
+    # views into the file, one per image: building all 5 million regions at once would take gigabytes
     decoder = msgspec.json.Decoder(_Image)
     for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
         where = f"{file.name} [{index}]"
@@ -127,7 +127,7 @@ def load_visual_genome(
         matching = _matching(chosen if match == "chosen" else phrases, patterns)
         label = matching[0] if len(matching) == 1 else None
         entries.append(ImageEntry(image_id(image.id), chosen, where, label, categories=matching))
-    # a small part of the set need not show the paper's classes, but must show what was asked for
+    # a small part of the set may lack the paper's classes, but must contain the requested ones
     if keywords not in (None, "none") and not any(entry.categories for entry in entries):
         raise InputError(f"{file}: no caption has any of the keywords of {', '.join(patterns)}")
     if test_per_class:
@@ -136,10 +136,10 @@ def load_visual_genome(
 
 
 def _draw(phrases: list[Any], image: int, most: int, seed: int) -> list[Any]:
-    """Draw some of an image's phrases, in the order of the file."""
+    """Draw some of an image's phrases, in file order."""
     if not most or len(phrases) <= most:
         return phrases
-    # by position: a phrase may occur twice, and each region is one ticket
+    # by position: a phrase may occur twice, and every region has the same chance
     keys = [f"{image}/{index}" for index in range(len(phrases))]
     return [
         phrases[index] for index in sorted(hash_order(keys, seed, "visual-genome/captions")[:most])
@@ -147,7 +147,7 @@ def _draw(phrases: list[Any], image: int, most: int, seed: int) -> list[Any]:
 
 
 def _patterns(keywords: str | Keywords | None) -> dict[str, re.Pattern[str]]:
-    """Return what finds the keywords of each label: the paper's by default."""
+    """Return a pattern for the keywords of each label; the paper's by default."""
     wanted: Keywords = PAPER_KEYWORDS
     if isinstance(keywords, str):
         wanted = {} if keywords == "none" else parse_keywords([keywords])
@@ -159,13 +159,13 @@ def _patterns(keywords: str | Keywords | None) -> dict[str, re.Pattern[str]]:
 
 
 def _matching(captions: list[Any], patterns: Mapping[str, re.Pattern[str]]) -> tuple[str, ...]:
-    """Return every label that the captions of an image match."""
+    """Return all labels matched by an image's captions."""
     texts = [text for text in captions if isinstance(text, str)]
     return tuple(label for label, found in patterns.items() if any(map(found.search, texts)))
 
 
 def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], str]:
-    """Make a function that returns the path of an image: by folders, else by addresses in `image_data.json`."""
+    """Create a function that returns an image's path: by folders, else by addresses in `image_data.json`."""
     folder_of: dict[str, str] = {}
     for name in IMAGE_FOLDERS:
         if (place / name).is_dir():
@@ -184,13 +184,13 @@ def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], s
 
 
 def coco_numbers(folder: Path) -> dict[str, int]:
-    """Read which images are in COCO too: from file name, such as `2319001.jpg`, to COCO's number.
+    """Read which images are also in COCO: map file names, such as `2319001.jpg`, to COCO's numbers.
 
     Args:
-        folder: Of Visual Genome.
+        folder: Folder of Visual Genome.
 
     Raises:
-        InputError: If `image_data.json`, which says so, is missing or broken.
+        InputError: If `image_data.json`, which contains this, is missing or broken.
     """
     file = folder / IMAGES_FILE
     if not file.is_file():
@@ -203,7 +203,7 @@ def coco_numbers(folder: Path) -> dict[str, int]:
 
 
 def _image_data(file: Path, problem: Problem) -> Iterator[tuple[int, _ImageData]]:
-    """Yield the sound entries of `image_data.json` by number; none where there is no such file."""
+    """Yield the valid entries of `image_data.json` by number; none if there is no such file."""
     decoder = msgspec.json.Decoder(_ImageData)
     for index, raw in enumerate(decode_file(file, list[msgspec.Raw]) if file.is_file() else ()):
         data = decode_entry(raw, decoder, f"{file.name} [{index}]", problem)
@@ -292,7 +292,7 @@ def load_visual_genome_paper(
 
 
 register_published("visual-genome-paper", load_visual_genome_paper)
-# drawn from the five, so the labels are those of the five
+# drawn from the five captions, so labels are those of the five
 register_published(
     "visual-genome-paper-b", derived(load_visual_genome_paper, balanced, "caption_seed")
 )
@@ -339,7 +339,7 @@ def load_coco_with_visual_genome(
 
 
 def _numbers_of(coco: PairDataset) -> set[int]:
-    """Return the numbers of COCO's images: the last digits of their names (`COCO_val2014_000000000042.jpg`)."""
+    """Return the numbers of COCO images: the last digits of their names (`COCO_val2014_000000000042.jpg`)."""
     ends = (re.search(r"(\d+)\.\w+$", str(image_id)) for image_id in coco.images.ids)
     return {int(end[1]) for end in ends if end}
 
