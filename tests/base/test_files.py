@@ -44,7 +44,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(tmp_path: Path, num
             (folder / "half").write_text("x")
             raise OSError(number, "No space left on device")
 
-    with pytest.raises(InputError, match="out: the disk .*: free some space"):
+    with pytest.raises(InputError, match=r"out: the disk .*: free some space"):
         write()
     assert list(tmp_path.iterdir()) == []
 
