@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +19,7 @@ from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
 from mmpoison.base.phrasing import file_size, one_line
 from mmpoison.base.progress import Progress
-from mmpoison.base.untrusted import parse_json, read_json
+from mmpoison.base.untrusted import parse_json
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.datasets.options import fit_options
 from mmpoison.errors import InputError
@@ -30,7 +30,7 @@ from mmpoison.pairs.builder import check_relative
 
 
 LEDGER = "download.json"
-"""File that records downloads with address and checksum, in the cache folder and in the finished data set."""
+"""File of the finished data set that records its downloads with address and checksum."""
 
 MEGABYTE = 1_000_000
 
@@ -47,7 +47,7 @@ class PublicFile:
         urls: Its addresses, tried in this order.
         about: Its approximate size in bytes, for the disk check and the progress bar. This is also the download limit,
             or half of it for a file without a published checksum.
-        sha256: Its published checksum. Without one, the first download is trusted, and later ones must match it.
+        sha256: Its published checksum, if there is one.
         wanted: Selects the members to unpack, by name; all by default.
     """
 
@@ -142,12 +142,13 @@ def fetch_and_unpack(
     """
     refuse_occupied(out)
     with open_cache(name) as cache:
-        todo = [file for file in files if not (cache.folder / file.name).exists()]
-        _check_disk(cache.folder, out, todo, files)
+        todo = [file for file in files if not (cache / file.name).exists()]
+        _check_disk(cache, out, todo, files)
         step = _Steps(sum(file.about for file in files) * 2, progress)
-        archives = [(file, cache.fetch(file, step.of(file.about))) for file in files]
+        facts = {file.name: _fetch(file, cache, step.of(file.about)) for file in files}
         with atomic_folder(out) as folder:
-            for file, archive in archives:
+            for file in files:
+                archive = cache / file.name
                 try:
                     unpack(
                         archive,
@@ -157,97 +158,50 @@ def fetch_and_unpack(
                         progress=step.of(file.about),
                     )
                 except InputError:
-                    # a web form, or half a file: later downloads must not be compared with it
-                    cache.distrust(file)
+                    if file.sha256 is None:  # a web form, or half a file
+                        archive.unlink()
                     raise
-            cache.write(folder, [file.name for file in files])
-        cache.save()
+            write_json(folder / LEDGER, {"files": facts})
         if not keep_archives:
-            for _, archive in archives:
-                archive.unlink(missing_ok=True)
+            for file in files:
+                (cache / file.name).unlink()
         step.finish()
     return out
 
 
-@dataclass
-class DownloadCache:
-    """The download folder of one data set, and the record of all downloads to it.
+def _fetch(file: PublicFile, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Download a file, unless it exists, and return the facts about it that the data set records.
 
-    Attributes:
-        folder: Folder for files until they are unpacked.
-        ledger: Facts about each file: address, size, sha256, and whether the checksum was published.
-        trusted: Names of files that were already unpacked with these checksums.
+    Raises:
+        InputError: If the file is unavailable, or is not the expected one.
     """
+    import pooch
 
-    folder: Path
-    ledger: dict[str, dict[str, Any]] = field(default_factory=dict)
-    trusted: frozenset[str] = frozenset()
-
-    def fetch(self, file: PublicFile, progress: Progress | None = None) -> Path:
-        """Return a file, downloading it if missing. Its checksum must match the published or first recorded one.
-
-        Raises:
-            InputError: If the file is unavailable, or is not the expected one.
-        """
-        target = self.folder / file.name
-        known = self.ledger.get(file.name, {}).get("sha256")
-        failures = []
-        for url in file.urls:
-            try:
-                download(
-                    url,
-                    target,
-                    most=file.about * (1 if file.sha256 else 2),
-                    sha256=file.sha256 or known,
-                    progress=progress,
-                )
-            except InputError as error:
-                failures.append(str(error))
-                continue
-            self._note(file, url, known)
-            return target
-        advice = f"try again, or download it by hand to {target}"
-        if known and file.sha256 is None:
-            advice += (
-                f" (if it was changed there for good, delete its entry in {self.folder / LEDGER})"
-            )
-        raise InputError(f"{failures[0]}: {advice}")
-
-    def distrust(self, file: PublicFile) -> None:
-        """Delete a first download that turned out wrong. Files with a trusted checksum stay."""
-        if file.sha256 is None and file.name not in self.trusted:
-            (self.folder / file.name).unlink()
-
-    def save(self) -> None:
-        """Record the downloads, once they have proved valid."""
-        write_json(self.folder / LEDGER, {"files": self.ledger})
-
-    def write(self, folder: Path, names: Sequence[str]) -> None:
-        """Write the facts about some files to a folder."""
-        write_json(folder / LEDGER, {"files": {name: self.ledger[name] for name in names}})
-
-    def _note(self, file: PublicFile, url: str, known: str | None) -> None:
-        import pooch
-
-        path = self.folder / file.name
-        sha256 = file.sha256 or known or pooch.file_hash(path)
-        if known == sha256:
-            return
-        self.ledger[file.name] = {
+    target, failures = folder / file.name, []
+    for url in file.urls:
+        try:
+            most = file.about * (1 if file.sha256 else 2)
+            download(url, target, most=most, sha256=file.sha256, progress=progress)
+        except InputError as error:
+            failures.append(str(error))
+            continue
+        found = target.stat()
+        return {
             "url": url,
-            "size": path.stat().st_size,
-            "sha256": sha256,
-            "checksum": "published" if file.sha256 else "of the first download, none is published",
-            "fetched": time.strftime("%Y-%m-%d", time.gmtime()),
+            "size": found.st_size,
+            "sha256": file.sha256 or pooch.file_hash(target),
+            "checksum": "published" if file.sha256 else "of this download, none is published",
+            "fetched": time.strftime("%Y-%m-%d", time.gmtime(found.st_mtime)),
         }
+    raise InputError(f"{failures[0]}: try again, or download it by hand to {target}")
 
 
 @contextmanager
-def open_cache(name: str) -> Iterator[DownloadCache]:
+def open_cache(name: str) -> Iterator[Path]:
     """Open the download folder of a data set for one process at a time.
 
     Raises:
-        InputError: If another process is fetching the same set, or the list in the folder is broken.
+        InputError: If another process is fetching the same set.
     """
     cache = ContentCache()
     key = CacheKey("downloads", {"data": name}, f"downloads of {name}", address=name)
@@ -261,15 +215,7 @@ def open_cache(name: str) -> Iterator[DownloadCache]:
         # pooch's name for an unfinished download, left after a kill
         for stray in folder.rglob("tmp????????"):
             stray.unlink()
-        ledger: Any = {}
-        if (folder / LEDGER).exists():
-            ledger = read_json(folder / LEDGER)
-            ledger = ledger.get("files") if isinstance(ledger, dict) else None
-            if not isinstance(ledger, dict) or not all(
-                isinstance(entry, dict) for entry in ledger.values()
-            ):
-                raise InputError(f"{folder / LEDGER}: not a list of downloads: delete it")
-        yield DownloadCache(folder, ledger, frozenset(ledger))
+        yield folder
 
 
 def _check_disk(
