@@ -399,7 +399,7 @@ def filter_pairs(
         seed: Seed of the method's random choices.
         progress: Returns a progress callback for a named step.
         **parameters: Parameters of the method and of the cut (`mmpoison.defenses.cut.CutOptions`), if `method` is a
-        name.
+            name.
 
     Raises:
         InputError: If the set or a label cannot be read, the method does not support the cut, no image of a needed
