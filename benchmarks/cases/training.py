@@ -25,7 +25,7 @@ from mmpoison.images import PixelStore
 from mmpoison.models import DualEncoder, embed_images, embed_texts, load_encoder, prepare_pixels
 from mmpoison.models.inputs import PixelInputs, Rows
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
-from mmpoison.training import TrainingSettings, contrastive_loss, feed, finetune
+from mmpoison.training import TrainingSettings, contrastive_loss, finetune
 from mmpoison.training.plan import FORMATS, Plan, autocast
 
 VIT = "ViT-B-32-quickgelu:random"
@@ -124,7 +124,7 @@ def _at_hand(inputs: PixelInputs, batches: list[tuple[Rows, Rows]]) -> PixelInpu
 
 @contextlib.contextmanager
 def _torch_blocks(encoder: DualEncoder) -> Iterator[None]:
-    """A hook on its transformers leaves them to open_clip, in copies of the encoder too; gradients are torch's."""
+    """A hook on its transformers leaves them to open_clip, in copies of the encoder too."""
     module: Any = encoder.module
     towers = (module.visual, getattr(module, "text", module))
     with contextlib.ExitStack() as stack:
@@ -132,8 +132,6 @@ def _torch_blocks(encoder: DualEncoder) -> Iterator[None]:
             if hasattr(tower, "transformer"):
                 hook = tower.transformer.register_forward_pre_hook(lambda *_: None)
                 stack.callback(hook.remove)
-        off = contextlib.nullcontext()
-        stack.enter_context(mock.patch.object(feed, "depthwise_gradients", return_value=off))
         yield
 
 

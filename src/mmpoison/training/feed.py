@@ -18,7 +18,6 @@ from mmpoison.base.progress import Progress, ProgressFor
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment, tower_digest
-from mmpoison.models.depthwise import depthwise_gradients
 from mmpoison.models.dual_encoder import DualEncoder, Side
 from mmpoison.models.inputs import (
     FeatureInputs,
@@ -354,8 +353,6 @@ class Feed(nn.Module):
             student, inputs, "image", part.image, image_rows, objective, captions
         )
         self._text = _FeedSide(student, inputs, "text", part.text, text_rows, objective, captions)
-        visual: Any = student.module.visual
-        self._depthwise = depthwise_gradients(visual)
         self._reference = student.copy() if objective.reference else None
         if self._reference is not None:
             self._reference.module.eval()
@@ -389,8 +386,7 @@ class Feed(nn.Module):
         self, images: tuple[Tensor, ...], texts: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
         """Compute unit embeddings of image and caption views, each of shape `(n, d)`, and exp(tau)."""
-        with self._depthwise:
-            image = tuple(self._image.encode(one, self.student).float() for one in images)
+        image = tuple(self._image.encode(one, self.student).float() for one in images)
         text = tuple(self._text.encode(one, self.student).float() for one in texts)
         return image, text, self.student.logit_scale.exp()
 
