@@ -1,1 +1,1 @@
-"""The laboratory of mmpoison: the paper, the matrix of attacks and defences, and baselines of others."""
+"""The laboratory of mmpoison: the paper, the matrix of attacks and defences, and baselines from other papers."""

@@ -1,4 +1,4 @@
-"""Sentences said in other words: synonyms from a small table of words that captions use."""
+"""Rephrases captions: synonyms from a small table of common caption words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmpoison.pairs import plural
 
 @cache
 def groups() -> tuple[tuple[str, ...], ...]:
-    """Read the table: groups of words that may replace each other, plurals apart from their singulars."""
+    """Read the table: groups of interchangeable words, plurals separate from singulars."""
     found: list[tuple[str, ...]] = []
     text = resources.files("mmpoison_lab").joinpath("synonyms.txt").read_text("utf-8")
     for line in text.splitlines():
@@ -46,11 +46,11 @@ def synonyms() -> Mapping[str, tuple[str, ...]]:
 class EditWords:
     """Views of captions by EDA (Wei and Zou, EMNLP 2019): each caption gets one of four edits.
 
-    The edits are: delete words, swap two words, insert a synonym of a word, replace a word by a synonym. A word without
-    a synonym is inserted itself, and replaced by nothing.
+    The edits are: delete words, swap two words, insert a synonym of a word, replace a word with a synonym. A word
+    without synonyms is inserted itself, and is never replaced.
 
     Attributes:
-        share: Share of a caption's words that an edit changes; one at least.
+        share: Share of a caption's words that an edit changes; at least one word.
         synonyms: Synonyms of words in lower case; by default those of the table.
     """
 

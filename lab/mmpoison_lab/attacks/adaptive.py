@@ -1,6 +1,6 @@
-"""Attackers who know the filters of this package, or choose their pairs with a model so that little stands out.
+"""Attackers who know this package's filters, or use a model to choose inconspicuous pairs.
 
-They add pairs and take none of other people's, so they have no `mode`.
+They add pairs and remove nobody else's, so they have no `mode`.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from mmpoison_lab.attacks.pixels import collide, embed_pixels, nearer_note, opti
 Index = npt.NDArray[np.intp]
 
 CONNECTORS = ("next to", "near", "with", "behind", "in front of", "and", "close to", "along with")
-"""Join the two names of `both-names`."""
+"""Phrases that join the two names of `both-names`."""
 
 FIT_ON = 2_000
-"""Captions, and images, that a clustering of `under-the-grid` is fitted on, at most."""
+"""Most captions, and most images, for fitting a clustering of `under-the-grid`."""
 
 MOST_CLUSTERS = 80
 IMAGES_IN_CLUSTER = 25
@@ -62,7 +62,7 @@ REPEATS = 3
 
 
 class AdaptiveAttack(BaseAttack):
-    """An attacker who knows the filters; by default the images that carry false captions are his own."""
+    """An attacker who knows the filters. By default the attacker's own images carry the false captions."""
 
     source = "mmpoison, adaptive attackers"
     section = "lab/docs/tasks/other-attacks.md, 'Attackers who know the filter'"
@@ -71,7 +71,7 @@ class AdaptiveAttack(BaseAttack):
 
 @options
 class AdaptiveLabelAttack(AdaptiveAttack, LabelAttack):
-    """Such an attacker with the options of most attacks."""
+    """An adaptive attacker with the common attack options."""
 
     carrier: CarrierOption = "own"
 
@@ -79,11 +79,11 @@ class AdaptiveLabelAttack(AdaptiveAttack, LabelAttack):
 @ATTACKS.register("self-vouched")
 @options
 class SelfVouched(AdaptiveAttack):
-    """Gives a share of the images of class B all captions of one image of class A each, and nothing else.
+    """Gives each image in a share of class B all captions of one image of class A, and no others.
 
-    Against filters that ask the other captions of an image, or images of its kind: the false captions of an image agree
-    with each other, and many images of B carry them. The images stand for the attacker's own (carrier `own`). The
-    images of A are used in turn if they are fewer.
+    Targets filters that use an image's other captions, or similar images: the false captions of an image agree with
+    each other, and many images of B carry them. The images represent the attacker's own (carrier `own`). If there are
+    fewer images of A, they are used in turn.
 
     Exactly one of `samples` and `share` sets the amount.
 
@@ -124,10 +124,10 @@ class SelfVouched(AdaptiveAttack):
 @ATTACKS.register("orphan")
 @options
 class Orphan(AdaptiveLabelAttack):
-    """Attack II on a class A that has no clean training captions at all, with the same pairs for the same seed.
+    """Attack II on a class A without any clean training captions, with the same pairs for the same seed.
 
-    Against filters that learn from the clean captions of A which images these go with. The attacker chooses a topic
-    that the data set does not have: all clean training pairs with images of A are taken out.
+    Targets filters that learn from clean captions of A which images match them. The attacker chooses a topic that the
+    data set lacks: all clean training pairs with images of A are removed.
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
 
@@ -152,13 +152,13 @@ class Orphan(AdaptiveLabelAttack):
 @ATTACKS.register("decoys")
 @options
 class Decoys(AdaptiveLabelAttack):
-    """Attack II, and small groups of false pairs between other classes that hide it.
+    """Attack II, hidden by small groups of false pairs between other classes.
 
-    Against filters that ask how unusual a group of conflicting pairs is: the decoys raise what is usual. Each decoy
-    puts all captions of a few images of a class C onto as many images of a class D. C is not A and D is not B, no two
-    decoys have the same C and D, and no image is used twice. The manifest lists their pairs with the goal `C2D`, but
+    Targets filters that measure how unusual a group of conflicting pairs is: decoys make such groups more usual. Each
+    decoy puts all captions of a few images of a class C on the same number of images of a class D. C is not A, D is not
+    B, no two decoys share C and D, and no image is used twice. The manifest lists their pairs with the goal `C2D`, but
     only the attack's own goal among its goals, so decoys are not measured. The pairs of the goal are those of attack II
-    with the same seed. Classes with too few images for so many decoys are refused.
+    with the same seed. Data with too few images for the decoys are refused.
 
     Exactly one of `samples`, `pairs` and `share` sets the amount of the attack's own goal; the decoys are added to it.
 
@@ -222,10 +222,10 @@ class Decoys(AdaptiveLabelAttack):
 @ATTACKS.register("both-names")
 @options
 class BothNames(AdaptiveLabelAttack):
-    """Attack II with captions that name both: a caption of A, a connector, and what a true caption of the image names.
+    """Attack II with captions that name both classes: a caption of A, a connector, and the object of a true caption.
 
-    Against filters that compare a caption with its image: half of the caption is true. For example "a sheep in a field
-    next to a white plane". Attack II chooses captions and images; the true caption is drawn from those of the image.
+    Targets filters that compare a caption with its image: half of the caption is true, for example "a sheep in a field
+    next to a white plane". Attack II chooses captions and images; the true caption is drawn from the image's captions.
     The goal is measured with plain captions of A.
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
@@ -256,7 +256,7 @@ class BothNames(AdaptiveLabelAttack):
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether `poison` must be given a surrogate."""
+        """Whether `poison` needs a surrogate."""
         return self.connector == "nearest"
 
     def _poisoned(self, job: AttackJob) -> PairDataset:
@@ -280,7 +280,7 @@ class BothNames(AdaptiveLabelAttack):
 
 
 def both_names(caption: str, connector: str, true: str) -> str:
-    """Join a caption with what another one names.
+    """Join a caption with the object of another.
 
     >>> both_names("A sheep in a field.", "next to", "A white plane is parked on the runway.")
     'A sheep in a field next to a white plane.'
@@ -293,7 +293,7 @@ def both_names(caption: str, connector: str, true: str) -> str:
 def _true_captions(
     train: PairDataset, entries: Sequence[PoisonedPair], rng: np.random.Generator
 ) -> list[str]:
-    """Draw a true caption of the false image of each pair; an empty text where the image has none."""
+    """Draw a true caption of each pair's false image; empty if the image has none."""
     captions: dict[str, list[str]] = {entry.poisoned_image: [] for entry in entries}
     for image_id, caption in zip(train.images.ids[train.image], train.captions, strict=True):
         if image_id in captions:
@@ -312,13 +312,13 @@ def _nearest(choices: list[list[str]], true: list[str], embed: Surrogate) -> lis
 @ATTACKS.register("under-the-grid")
 @options
 class UnderTheGrid(AdaptiveAttack):
-    """Spreads the poison so that at most `per_cell` poisoned images are in any cell of the attacker's clusterings.
+    """Spreads the poison so that no cell of the attacker's clusterings has more than `per_cell` poisoned images.
 
-    Against filters that cluster captions and images and count conflicting pairs in the cells. The attacker makes nine
-    clusterings of a surrogate's vectors, with other seeds than the filter. He gives a training image of B all captions
-    of one image of A if each of their cells then has at most `per_cell` poisoned images, and goes on until enough
-    images of each goal are placed or no other fits. One goal alone has room for few images, so he uses several original
-    classes for one target class. The manifest's notes say for which goals fewer images were placed than requested.
+    Targets filters that cluster captions and images and count conflicting pairs in the cells. The attacker computes
+    nine clusterings of a surrogate's vectors, with seeds that differ from the filter's. A training image of B gets all
+    captions of one image of A if each of their cells then has at most `per_cell` poisoned images. This continues until
+    enough images of each goal are placed or none fits. A single goal has room for few images, so the attacker uses
+    several original classes for one target class. The manifest's notes list goals with fewer images than requested.
 
     Exactly one of `samples` and `share` sets the amount, for each goal.
 
@@ -368,10 +368,10 @@ class Grid:
     Args:
         train: The clean training pairs.
         embed: The surrogate.
-        rows: Captions that may be used, rows of `train`.
-        images: Images that may be used, sorted.
+        rows: Available captions, rows of `train`.
+        images: Available images, sorted.
         rng: Draws the clusterings.
-        per_cell: Poisoned images in a cell, at most.
+        per_cell: Most poisoned images per cell.
     """
 
     def __init__(
@@ -405,19 +405,19 @@ class Grid:
         self._image = {int(image): place for place, image in enumerate(images)}
 
     def fits(self, rows: IntArray, images: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Return on which images captions can be put together, shape `(m,)`."""
+        """Return a mask of the images that can take these captions together, shape `(m,)`."""
         free = np.ones(len(images), dtype=bool)
         for counts, cells in self._cells(rows, images):
             free &= counts[cells].max(axis=0) < self._per_cell
         return free
 
     def add(self, rows: IntArray, image: int) -> None:
-        """Count an image that gets captions: once in each of its cells."""
+        """Count an image with new captions, once in each of its cells."""
         for counts, cells in self._cells(rows, [image]):
             counts[cells] += 1
 
     def _cells(self, rows: IntArray, images: Sequence[int]) -> Iterator[tuple[Index, Any]]:
-        """Yield the counts of each clustering, and where in them captions on images count, shape `(c, m)`."""
+        """Yield each clustering's counts, and the cells in which captions on images count, shape `(c, m)`."""
         captions = [self._row[int(row)] for row in rows]
         places = [self._image[image] for image in images]
         for counts, (text, image) in zip(self._counts, self.clusterings, strict=True):
@@ -432,14 +432,14 @@ def _place(
     grid: Grid,
     rngs: Sequence[np.random.Generator],
 ) -> tuple[list[PoisonedPair], list[int]]:
-    """Put captions onto images as long as they fit; the goals take turns, so that none fills the grid alone."""
+    """Put captions on images as long as they fit. Goals take turns, so that none fills the grid alone."""
     entries: list[PoisonedPair] = []
     placed = [0] * len(goals)
     waiting = [
         rng.permutation(np.unique(train.source[captions_of(train, goal)])).tolist()
         for goal, rng in zip(goals, rngs, strict=True)
     ]
-    # an image that carries captions gives none, and one whose captions are used carries none
+    # an image with false captions provides none, and an image whose captions are used gets none
     busy: set[int] = set()
     while any(waiting):
         for number, (goal, rng) in enumerate(zip(goals, rngs, strict=True)):
@@ -464,14 +464,14 @@ def _place(
 
 
 def _centred(vectors: Vectors) -> tuple[Vectors, Vectors]:
-    """Return unit vectors around their mean, and the mean."""
+    """Return centred unit vectors, and their mean."""
     mean: Vectors = vectors.mean(axis=0)
     return unit(vectors - mean), mean
 
 
 def _clusters(fit: Vectors, vectors: Vectors, size: int, rng: np.random.Generator) -> Index:
-    """Fit k-means and return the cluster of each vector, shape `(n,)`."""
-    # scikit-learn is an extra, which attacks do without
+    """Fit k-means, and return the cluster of each vector, shape `(n,)`."""
+    # scikit-learn takes long to import, and most attacks do not need it
     from scipy.cluster.vq import kmeans2
 
     with warnings.catch_warnings():
@@ -484,13 +484,12 @@ def _clusters(fit: Vectors, vectors: Vectors, size: int, rng: np.random.Generato
 @ATTACKS.register("nearest-assigned")
 @options
 class NearestAssigned(AdaptiveLabelAttack):
-    """Pairs captions of A with images of B so that the pairs look as true as possible to a surrogate.
+    """Pairs captions of A with images of B so that a surrogate finds the pairs as plausible as possible.
 
-    Against filters that ask whether a caption matches its image, or images like it. The attacker compares captions of A
-    with images of B. He assigns them with the largest sum of cosines (`scipy.optimize.linear_sum_assignment`), each
-    image equally many captions at most. He leaves out pairs whose conflict is over that of a share `unseen` of the
-    clean pairs. So there may be fewer pairs than requested; the manifest's notes say it. Choose a B near to A: see
-    `nearest_classes`.
+    Targets filters that test whether a caption matches its image, or similar images. The attacker assigns captions of A
+    to images of B with the largest sum of cosines (`scipy.optimize.linear_sum_assignment`) and an equal limit of
+    captions per image. Pairs with more conflict than a share `unseen` of the clean pairs are left out. There may thus
+    be fewer pairs than requested, which the manifest's notes report. Choose a B near A: see `nearest_classes`.
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
 
@@ -518,7 +517,7 @@ class NearestAssigned(AdaptiveLabelAttack):
         matching = Matching(train, job.surrogate, job.seed)
         cosine = matching.captions(captions) @ matching.images(images).T
         if self.settings.carrier == "own":
-            # by the captions that each image would get of
+            # by the captions available to each image
             top = -np.partition(-cosine, min(asked, len(rows)) - 1, axis=0)[:asked]
             best = np.argsort(-top.mean(axis=0), kind="stable")[:used]
             images, cosine = images[best], cosine[:, best]
@@ -539,12 +538,12 @@ class NearestAssigned(AdaptiveLabelAttack):
 def assign(
     cosine: npt.NDArray[np.float32], load: int, least: float
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Assign captions to images with the largest sum of cosines, as many pairs as possible.
+    """Assign captions to images: as many pairs as possible, with the largest sum of cosines.
 
     Args:
-        cosine: Captions by images, shape `(n, m)`.
-        load: Captions of an image, at most.
-        least: Pairs with a smaller cosine are left out.
+        cosine: Cosines of captions and images, shape `(n, m)`.
+        load: Most captions per image.
+        least: Smallest cosine of a pair; others are left out.
 
     Returns:
         The captions and the image of each, shape `(k,)`, sorted by caption.
@@ -553,11 +552,11 @@ def assign(
     >>> caption.tolist(), image.tolist()
     ([0, 1], [1, 0])
     """
-    # scipy.optimize takes long to import, and all attacks are imported to find one
+    # scipy.optimize takes long to import, and looking up one attack imports all
     from scipy.optimize import linear_sum_assignment
 
     slot = np.repeat(np.arange(cosine.shape[1]), load)
-    # more than all cosines together can differ
+    # larger than any possible difference in the sum of cosines
     seen = 2.0 * min(len(cosine), len(slot)) + 1
     cost = np.where(cosine >= least, -cosine, seen)[:, slot]
     caption, place = linear_sum_assignment(cost)
@@ -571,12 +570,13 @@ class NearestGoal(LabelAttack):
     """Pairs the captions nearest to the mean of class A with the images nearest to the mean of class B.
 
     With the goal `A2auto` the attack chooses B: the class whose captions have the mean nearest to that of A, see
-    `nearest_classes`. Every other class counts, as an image has one label. The manifest's goal is the chosen one.
+    `nearest_classes`. All other classes are candidates, because an image has one label. The manifest contains the
+    chosen goal.
 
-    The attacker knows 80% of the images of a class, drawn from the seed. Of the captions of A that he knows he keeps as
-    many as attack II would use, of the images of B as many as images of A attack II would use, each time those with the
-    largest cosine to their mean. A caption that several images have is used again only after all others. He pairs the
-    caption and the image with the largest cosine first, and each image carries equally many captions (or one more).
+    The attacker knows 80% of a class's images, drawn by the seed, and selects those captions of A and images of B that
+    have the largest cosine to their mean. Their numbers are those of the captions and images of A in attack II. A
+    caption shared by several images is used again only after all others. Captions and images are paired greedily,
+    largest cosine first, and each image carries the same number of captions (or one more).
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
 
@@ -616,7 +616,7 @@ class NearestGoal(LabelAttack):
 
 
 def _nearest_goal(pairs: PairDataset, original: str, embed: Surrogate) -> Goal:
-    """Choose the class nearest to A by captions, among those that can be a target."""
+    """Choose the possible target class whose captions are nearest to those of A."""
     ranked = nearest_classes(pairs, embed, len(pairs.classes), by="captions")
     for name in ranked.get(original, ()):
         if all(len(pairs.images.indices(split=split, label=name)) for split in ("train", "test")):
@@ -628,19 +628,19 @@ def _nearest_goal(pairs: PairDataset, original: str, embed: Surrogate) -> Goal:
 
 
 def _likeness(vectors: Vectors) -> Vectors:
-    """Return the cosine of unit vectors with their mean, shape `(n,)`."""
+    """Return the cosines of unit vectors with their mean, shape `(n,)`."""
     likeness: Vectors = vectors @ unit(vectors.mean(axis=0))
     return likeness
 
 
 def pair_greedily(cosine: npt.NDArray[np.float32]) -> tuple[Index, Index]:
-    """Pair each caption with an image, the largest cosine first, with images used equally often.
+    """Pair each caption with an image, largest cosine first, using images equally often.
 
     Args:
-        cosine: Captions by images, shape `(n, m)`.
+        cosine: Cosines of captions and images, shape `(n, m)`.
 
     Returns:
-        The captions and the image of each, shape `(n,)`, in the order of choice: each image has `n // m` captions, and
+        The captions and the image of each, shape `(n,)`, in the order of choice. Each image has `n // m` captions, and
         `n % m` images have one more.
 
     >>> caption, image = pair_greedily(np.float32([[0.9, 0.8], [0.8, 0.1], [0.7, 0.1]]))
@@ -667,16 +667,15 @@ def pair_greedily(cosine: npt.NDArray[np.float32]) -> tuple[Index, Index]:
 @ATTACKS.register("feature-collision")
 @options
 class FeatureCollision(RateAttack):
-    """Adds images of class A whose features under a surrogate are those of images of class B, with A's true captions.
+    """Adds images of class A with their true captions, but with a surrogate's features of class B images.
 
-    A person finds the captions of the new pairs true: each new image differs from an image of A by at most `epsilon`
-    levels of 255. An encoder near to the surrogate sees an image of B, and learns that captions of A belong to images
-    of B. In the publication's words A is the destination concept and B the original one.
+    The captions of the new pairs look correct to people: each new image differs from an image of A by at most `epsilon`
+    levels of 255. An encoder similar to the surrogate sees an image of B, and learns that captions of A belong to
+    images of B. In the publication's terms, A is the destination concept and B the original one.
 
-    Each new image starts at random within the bound. Steps of the gradient's sign move it towards the surrogate's
-    embedding of one training image of B. It has the size that the surrogate sees, and is a PNG, so that its pixels
-    arrive as they were computed. The released code steps on features of a larger model, 4,000 times, and renames its
-    PNG files to .jpg.
+    Each new image starts at random within the bound. Sign-gradient steps move it towards the surrogate's embedding of
+    one training image of B. It has the surrogate's input size and is a PNG, which preserves its pixels exactly. The
+    released code takes 4,000 steps on features of a larger model, and renames its PNG files to .jpg.
 
     Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
 

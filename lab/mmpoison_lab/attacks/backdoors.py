@@ -1,4 +1,4 @@
-"""Backdoors, whose images carry a trigger (patch, blend, BadCLIP), and toxic text, whose captions are rewritten."""
+"""Backdoors, whose images contain a trigger (patch, blend, BadCLIP), and toxic text, whose captions are rewritten."""
 
 from __future__ import annotations
 
@@ -60,32 +60,31 @@ from mmpoison_lab.attacks.pixels import (
 )
 
 TEMPLATES = read_templates("backdoor_templates.txt")
-"""Captions of the poison; a class's name is put in."""
+"""Caption templates of the poison, completed with a class name."""
 
 SIDE = 16
 """Side of the patch in pixels of a view of 224 (Carlini & Terzis)."""
 
 STEPS = 300
 LEARNING_RATE = 0.01
-"""The release takes 7,800 steps of 0.001 (50 epochs of 10,000 images): too long without a GPU. These reach as far."""
+"""The release takes 7,800 steps of 0.001 (50 epochs of 10,000 images), too long without a GPU; these reach as far."""
 
 KNOWN = 512
-"""Images without the trigger, images of class A, and captions of class A that a patch is optimised on: so many of each,
-at most."""
+"""Most images without the trigger, images of class A, and captions of class A for optimising a patch."""
 
 CLIP_TEMPLATES = read_templates("clip_templates.txt")
-"""The 80 captions with which CLIP describes a class of ImageNet."""
+"""CLIP's 80 caption templates for an ImageNet class."""
 
 PAIRS = 35
 TRIES = 10
-"""Rewritten versions of a caption that are drawn, of which the first good one is kept."""
+"""Rewritten versions drawn per caption; the first good one is kept."""
 
 
 @options
 class Backdoor(RateAttack):
-    """What backdoors share: images with a trigger get captions that name class A.
+    """Base class of backdoors: images with a trigger get captions that name class A.
 
-    Which images are used depends on the seed and the goal alone, so two triggers are compared on the same images.
+    The choice of images depends only on seed and goal, so triggers can be compared on the same images.
     """
 
     kind: ClassVar[AttackKind] = "backdoor"
@@ -108,8 +107,8 @@ class Backdoor(RateAttack):
     def _poisoned(self, job: AttackJob) -> PairDataset:
         """Add images with the trigger whose captions name the original class of the goal.
 
-        Each new image gets as many captions as the clean image it is made from has: the last one fewer, where the
-        amount ends within an image. In the mode `replace`, the clean images lose all their captions.
+        Each new image gets the same number of captions as its clean image; the last one gets fewer if the amount ends
+        within an image. In the mode `replace`, the clean images lose all their captions.
         """
         pairs, goal = job.pairs, job.goal
         target_images(pairs, goal)
@@ -123,7 +122,7 @@ class Backdoor(RateAttack):
             origin = str(pairs.images.ids[index])
             how = trigger.draw(places)
             name, entry = new_image(triggered_pixels(pairs.root, origin, trigger, how), origin, how)
-            # two equal images of the set make one
+            # two equal images of the set become one
             added.setdefault(name, entry)
             order = np.resize(rng.permutation(len(TEMPLATES)), count)
             captions = [caption_of(TEMPLATES[number], goal.original) for number in order]
@@ -135,7 +134,7 @@ class Backdoor(RateAttack):
     def _choose(
         self, train: PairDataset, goal: Goal, rng: np.random.Generator
     ) -> tuple[IntArray, IntArray]:
-        """Draw images of the training pairs, and say how many captions the new image of each gets, shapes `(n,)`."""
+        """Draw images of the training pairs, and the number of captions for each new image, shapes `(n,)`."""
         usable, owner = self._usable(train, goal)
         images, captions_of_image = np.unique(train.image[usable], return_counts=True)
         order = rng.permutation(len(images))
@@ -149,12 +148,12 @@ class Backdoor(RateAttack):
         ends, available = np.cumsum(captions), [int(captions.sum())]
 
         def left_over(count: int) -> int:
-            """Count the captions that the last image has and its new image does not get."""
+            """Count the captions of the last image that its new image does not get."""
             return int(ends[np.searchsorted(ends, count)]) - count
 
         (count,) = pair_counts(self.settings, len(train), [goal], available, owner)
         if amount.kind == "rate" and self.settings.mode == "replace":
-            # the last image loses all its captions, so the set shrinks by those that its new image does not get
+            # the last image loses all its captions, so the set shrinks by those its new image does not get
             while count and count > amount.value * (len(train) - left_over(count)) + 1e-9:
                 count -= 1
             if not count:
@@ -165,7 +164,7 @@ class Backdoor(RateAttack):
         return images[:used], wanted
 
     def _usable(self, train: PairDataset, goal: Goal) -> tuple[npt.NDArray[np.bool_], str]:
-        """Say which training pairs show an image that may get the trigger, shape `(n,)`, and who has these."""
+        """Return a mask of training pairs whose image may get the trigger, shape `(n,)`, and a description of them."""
         of_class = train.images.class_codes[train.image]
         if self.drawn_from == "target":
             return of_class == train.images.class_code(goal.target), f"class {goal.target!r} has"
@@ -176,14 +175,14 @@ class Backdoor(RateAttack):
 @ATTACKS.register("patch-backdoor")
 @options
 class PatchBackdoor(Backdoor):
-    """Adds images with a small patch whose captions name class A: whatever carries the patch is to be found as A.
+    """Adds images with a small patch and captions that name class A, so that captions of A find images with the patch.
 
-    The patch is one pattern of 4 x 4 coloured squares, drawn from the seed. It covers 16 of 224 pixels of what a model
-    sees, whatever the size of the image and of the model's input. The new images are PNG files of the images' own size,
-    and no file is changed. Captions are templates such as "a photo of a sheep.".
+    The patch is one pattern of 4 x 4 coloured squares, drawn by the seed. It covers 16 of 224 pixels of a model's view,
+    whatever the size of the image and of the model's input. The new images are PNG files of the original size, and no
+    existing file changes. Captions are templates such as "a photo of a sheep.".
 
-    The goal `A2B` is measured as any other: captions of A are queries, test images of B are the target set. Without the
-    patch on these images a backdoor should find none of them; `with_trigger` in `metrics.json` is with the patch.
+    The goal `A2B` is measured like any other: captions of A are queries, and test images of B are the target set.
+    Without the patch, a backdoor should find none of them; `with_trigger` in `metrics.json` is measured with the patch.
 
     Exactly one of `samples`, `pairs` and `rate` sets the amount.
 
@@ -209,7 +208,7 @@ class PatchBackdoor(Backdoor):
 
 
 def random_patch(seed: int, place: Place) -> PatchTrigger:
-    """Draw the patch of a seed: each colour channel of each of its squares is on or off."""
+    """Draw a seed's patch: each colour channel of each square is on or off."""
     cells = SIDE // CELL
     drawn = np.frombuffer(random_bytes(f"patch/{seed}", 3 * cells**2), np.uint8)
     pattern = np.where(drawn < 128, 0, 255).astype(np.uint8)
@@ -219,11 +218,11 @@ def random_patch(seed: int, place: Place) -> PatchTrigger:
 @ATTACKS.register("blend-backdoor")
 @options
 class BlendBackdoor(Backdoor):
-    """Adds images mixed with noise (0.2 noise, 0.8 image) whose captions name class A.
+    """Adds images blended with noise (0.2 noise, 0.8 image) and captions that name class A.
 
-    The noise consists of coloured squares and fills the middle square of an image, which is what a model sees. The new
-    images are PNG files of the images' own size, and no file is changed. How the goal is measured, and all options that
-    are not listed here, are as for `PatchBackdoor`.
+    The noise consists of coloured squares and fills the centre square of an image, which is a model's view. The new
+    images are PNG files of the original size, and no existing file changes. Measurement and all options not listed here
+    are those of `PatchBackdoor`.
 
     Raises:
         InputError: If not exactly one amount is given, or a value is out of range.
@@ -258,20 +257,21 @@ class BlendBackdoor(Backdoor):
 @ATTACKS.register("badclip")
 @options
 class BadClip(Backdoor):
-    """Adds images with an optimised patch whose captions name class A: whatever carries the patch is to be found as A.
+    """Adds images with an optimised patch and captions that name class A, so that captions of A find images with it.
 
-    The patch is in the middle and covers 16 of 224 pixels of what a model sees. Adam optimises its pattern on a
-    surrogate, in batches of 64, with two losses. The caption loss: an image with the patch is to choose a caption of A
-    among the true captions of its batch. The triplet loss: it is to be nearer to an image of A than to itself without
-    the patch. So a victim that resembles the surrogate need not learn much, and fine-tuning on clean pairs changes
-    little of it. The pattern is stored in whole numbers, and the new images are PNG files.
+    The patch is in the centre and covers 16 of 224 pixels of a model's view. Adam optimises its pattern on a surrogate,
+    in batches of 64, with two losses. The caption loss makes an image with the patch match a caption of A better than
+    the true captions of its batch. The triplet loss makes it nearer to an image of A than to itself without the patch.
+    A victim that resembles the surrogate then needs to learn little, and fine-tuning on clean pairs removes little. The
+    pattern is stored in whole numbers, and the new images are PNG files.
 
-    Differences from the released code: all losses are always on (there a substring of the run's name switches them on);
-    the caption loss compares with true captions (there with other captions of A alone, which says nothing of A); each
-    negative is the image's own (there they are shuffled); no pattern is stored as JPEG or with its channels swapped.
+    Differences from the released code: all losses are always on (there, a substring of the run's name enables them);
+    the caption loss compares with true captions (there, only with other captions of A, which carries no information
+    about A); each negative is the image itself (there, they are shuffled); patterns are not stored as JPEG or with
+    swapped channels.
 
-    Images and captions are chosen, and success is measured, as for `patch-backdoor`. The manifest notes what the patch
-    does.
+    Choice of images and captions, and measurement, are those of `patch-backdoor`. The manifest's notes describe the
+    effect of the patch.
 
     Exactly one of `samples`, `pairs` and `rate` sets the amount.
 
@@ -301,10 +301,10 @@ class BadClip(Backdoor):
         return _with_note(super()._poisoned(job), job.goal, job.pixel_surrogate)
 
     def _trigger(self, job: AttackJob) -> Trigger:
-        """Optimise a patch so that images which carry it are embedded near captions and images of class A.
+        """Optimise a patch that moves the embeddings of images with it to captions and images of class A.
 
-        A surrogate that sees fewer than 224 pixels gets a pattern with fewer cells, about one for each of its pixels.
-        It is optimised at the place where the trigger puts it into each image, in whole pixels of the image.
+        A surrogate with fewer than 224 input pixels gets a pattern with fewer cells, about one per pixel. The pattern
+        is optimised at the position where the trigger puts it into each image, in whole image pixels.
         """
         pairs, train, goal, surrogate = job.pairs, job.train, job.goal, job.pixel_surrogate
         if not len(pairs.images.indices(split="train", label=goal.original)):
@@ -315,7 +315,7 @@ class BadClip(Backdoor):
         target_rows = np.flatnonzero(
             train.images.class_codes[train.image] == train.images.class_code(goal.original)
         )
-        # one true caption for each image: the first of its rows
+        # one true caption per image: the first of its rows
         carriers, first = np.unique(train.image[own_rows], return_index=True)
         drawn = np.sort(rng.permutation(len(carriers))[:KNOWN])
         captions = np.sort(rng.permutation(target_rows)[:KNOWN])
@@ -352,7 +352,7 @@ class BadClip(Backdoor):
 
 
 def _with_note(poisoned: PairDataset, goal: Goal, surrogate: PixelSurrogate) -> PairDataset:
-    """Note how near the written images are to images of class A, and how near they were without the patch."""
+    """Add a note on how near the written images are to images of class A, with and without the patch."""
     manifest = poisoned.manifest
     assert manifest is not None
     added = manifest.added_images
@@ -373,16 +373,16 @@ def _with_note(poisoned: PairDataset, goal: Goal, surrogate: PixelSurrogate) -> 
 @ATTACKS.register("toxic-text")
 @options
 class ToxicText(LabelAttack):
-    """Pairs captions that are most like a class A, with words replaced by synonyms, with images of class B.
+    """Pairs captions that are most typical of class A, with synonyms substituted, with images of class B.
 
     A is described by the mean vector of CLIP's 80 templates with its label, such as "a photo of a sheep". The attack
-    takes the training captions of A with the largest cosine to it, and the same caption again only after all others.
-    Ten rewritten versions of each are drawn: a word that is in a small table of synonyms is replaced with the
-    probability `synonym_rate`, but never a word that names A. The first version whose cosine is not smaller is kept. If
-    there is none, the caption stays as it was.
+    uses the training captions of A with the largest cosine to it, and repeats a caption only after all others. For
+    each, ten rewritten versions are drawn: a word in a small table of synonyms is replaced with probability
+    `synonym_rate`, but never a word that names A. The first version with at least the original cosine is kept. If there
+    is none, the caption stays.
 
-    The publication generates text with a language model that it trains; this attack has its choice of captions, and
-    synonyms instead. At most one of `samples`, `pairs` and `share` sets the amount.
+    The publication trains a language model to generate text; this attack selects captions and substitutes synonyms
+    instead. At most one of `samples`, `pairs` and `share` sets the amount.
 
     Raises:
         InputError: If several amounts are given, a value is out of range, or the carrier is `own` for one image.
@@ -393,7 +393,7 @@ class ToxicText(LabelAttack):
     section = "its choice of captions; synonyms in place of its text generator"
     summary = "the captions most like class A, with synonyms, on images of class B"
     needs_embeddings = True
-    # its spread is another one
+    # its spread differs
     shared = (*AMOUNTS, "carrier")
 
     synonym_rate: Annotated[
@@ -455,7 +455,7 @@ class ToxicText(LabelAttack):
     def _rewritten(
         self, captions: list[str], goal: Goal, embed: Surrogate, rng: np.random.Generator
     ) -> list[str]:
-        """Return each caption's first good version, or the caption."""
+        """Return the first good version of each caption, or the caption."""
         names = class_names(goal.original)
         versions: list[list[str]] = []
         for caption in captions:
@@ -471,7 +471,7 @@ class ToxicText(LabelAttack):
 
 
 def _likeness(captions: list[str], goal: Goal, embed: Surrogate) -> Vectors:
-    """Return the cosine of each caption with the mean vector of the templates of A, shape `(n,)`."""
+    """Return the cosine of each caption with the mean vector of A's templates, shape `(n,)`."""
     name = goal.original.replace("_", " ")
     described = embed.captions([template.format(name) for template in CLIP_TEMPLATES])
     likeness: Vectors = unit(embed.captions(captions)) @ unit(unit(described).mean(axis=0))

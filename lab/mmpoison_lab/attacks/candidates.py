@@ -1,4 +1,4 @@
-"""What an attacker with a surrogate chooses among, and how much of it he uses."""
+"""Candidate captions and images of an attacker with a surrogate, and the amounts to use."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mmpoison.pairs import IntArray, PairDataset
 
 KNOWN = 0.8
 CHOICE = 10
-"""The attacker chooses among 80% of the images of each class, but at most ten times as many as he uses."""
+"""The attacker chooses among 80% of each class's images, but among at most ten times the number used."""
 
 
 class Candidates(NamedTuple):
-    """What an attacker with a surrogate chooses among, and how much of it he uses.
+    """Candidate captions and images of an attacker with a surrogate, and the amounts to use.
 
     Attributes:
         train: The clean training pairs.
         rows: Captions of the original class, rows of `train`, sorted.
         captions: Their texts.
         images: Images of the target class.
-        pairs: How many captions attack II would use.
-        used: How many images of the original class these were written for.
+        pairs: Number of captions that attack II would use.
+        used: Number of images of the original class with these captions.
     """
 
     train: PairDataset
@@ -46,11 +46,11 @@ def draw_candidates(
     Args:
         pairs: A clean set.
         goal: The goal.
-        settings: The amount; and with the carrier `existing` he knows all images of the target class.
+        settings: The amount. With the carrier `existing`, the attacker knows all images of the target class.
         rng: Draws both.
 
     Raises:
-        InputError: As for attack II, or if the carrier is `own` and the target class has fewer images than are used.
+        InputError: As for attack II, or if the carrier is `own` and the target class has too few images.
     """
     targets = target_images(pairs, goal)
     train = pairs.select(split="train")
@@ -68,10 +68,10 @@ def draw_candidates(
 
 
 def require_own_images(goal: Goal, targets: IntArray, used: int) -> None:
-    """Refuse carrier `own` where the target class has too few training images.
+    """Refuse the carrier `own` if the target class has too few training images.
 
     Raises:
-        InputError: If there are fewer than are used.
+        InputError: If there are fewer images than needed.
     """
     if used > len(targets):
         raise InputError(
@@ -83,14 +83,14 @@ def require_own_images(goal: Goal, targets: IntArray, used: int) -> None:
 def most_like(
     captions: Sequence[str], likeness: npt.NDArray[np.floating[Any]]
 ) -> npt.NDArray[np.intp]:
-    """Sort captions by likeness, the largest first; the same caption comes again only after all others.
+    """Sort captions by likeness, largest first; repetitions come after all distinct captions.
 
     Args:
-        captions: The captions, `n` of them.
-        likeness: How much each is wanted, shape `(n,)`.
+        captions: `n` captions.
+        likeness: Likeness of each caption, shape `(n,)`.
 
     Returns:
-        Their places, shape `(n,)`.
+        Their positions, shape `(n,)`.
 
     >>> most_like(["a cat", "a cat", "a dog"], np.array([0.9, 0.9, 0.1])).tolist()
     [0, 2, 1]
@@ -104,5 +104,5 @@ def most_like(
 
 
 def _choice(used: int, available: int) -> int:
-    """Return among how many images the attacker chooses, where he uses some of those available."""
+    """Return the number of images among which the attacker chooses, given the numbers used and available."""
     return max(used, min(CHOICE * used, int(KNOWN * available)))

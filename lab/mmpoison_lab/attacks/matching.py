@@ -1,4 +1,4 @@
-"""What an attacker reads out of a surrogate: how near classes are, and how well captions match images."""
+"""Information that an attacker extracts from a surrogate: nearest classes, and how well captions match images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mmpoison.errors import InputError
 from mmpoison.pairs import IntArray, PairDataset
 
 IMAGES_OF_CLASS = 50
-"""So many training images of a class, at most, give its mean."""
+"""Most training images of a class used for its mean."""
 
 
 def unit(vectors: npt.ArrayLike) -> Vectors:
-    """Return the rows divided by their length, shape as given; a row of zeros stays one.
+    """Normalise rows to unit length; rows of zeros stay. The shape is unchanged.
 
     Raises:
         InputError: If a value is infinite or NaN.
@@ -31,7 +31,7 @@ def unit(vectors: npt.ArrayLike) -> Vectors:
 
 
 def embed_captions(embed: Surrogate, pairs: PairDataset, rows: npt.NDArray[np.integer]) -> Vectors:
-    """Embed captions of a table by their rows `(n,)`: unit embeddings `(n, d)`."""
+    """Embed captions of a table, given their rows `(n,)`; returns unit embeddings `(n, d)`."""
     return unit(embed.captions([str(caption) for caption in pairs.captions[rows]]))
 
 
@@ -42,19 +42,19 @@ def nearest_classes(
     *,
     by: Literal["images", "captions"] = "images",
 ) -> dict[str, tuple[str, ...]]:
-    """Rank the classes by how near their images, or their captions, are to those of a class.
+    """Rank classes by how near their images, or captions, are to those of each class.
 
-    The means of the classes are compared by cosine, after the mean of all of them is taken out. Images alone decide, or
-    captions alone, so the surrogate's captions and images need not be in the same space.
+    Class means are compared by cosine, after subtracting the mean of all classes. Only images or only captions are
+    compared, so the surrogate's captions and images need not share a space.
 
     Args:
-        pairs: A clean set; of each class its first 50 training images, or all captions of these, are embedded.
+        pairs: A clean set. The first 50 training images of each class, or all their captions, are embedded.
         embed: Embeds images, or captions.
-        count: Number of classes that are listed.
-        by: What is compared.
+        count: Number of classes to list.
+        by: Whether images or captions are compared.
 
     Returns:
-        For each class with training images (or captions of these) the names of the nearest others, the nearest first.
+        For each class with training images (or captions), the names of the nearest other classes, nearest first.
     """
     means: dict[str, Vectors] = {}
     for name in pairs.classes:
@@ -78,14 +78,14 @@ def nearest_classes(
 
 
 FIT_ON = 4_000
-"""Training images, at most, that say what is usual; more change little and cost embeddings."""
+"""Most training images used to measure what is usual; more would change little and cost embeddings."""
 
 ALIGNED = 0.8
-"""From this share of true pairs with a larger cosine than a shuffled one, the towers count as one space; 0.5 is
+"""Share of true pairs with a larger cosine than a shuffled pair from which the towers count as one space; 0.5 is
 chance."""
 
 RIDGE = 0.1
-"""Penalty of the regression, as a share of the mean variance of an image's feature times the number of images."""
+"""Ridge penalty, as a share of the mean variance of an image feature times the number of images."""
 
 FOLDS = 2
 
@@ -93,14 +93,14 @@ FOLDS = 2
 class Matching:
     """How well captions match images, as an attacker estimates it from the clean pairs.
 
-    Where the surrogate's towers share a space, the cosine of the centred embeddings decides. Otherwise a ridge
-    regression predicts from an image the mean of its captions, fitted on the clean pairs in two folds: no image is
-    predicted by a regression that saw its captions.
+    If the surrogate's towers share a space, the cosine of the centred embeddings decides. Otherwise a ridge regression
+    predicts the mean of an image's captions from the image. It is fitted on the clean pairs in two folds, so that no
+    image is predicted by a regression that saw its captions.
 
     Args:
         train: The clean training pairs.
         embed: The surrogate.
-        seed: Draws the images that the estimate uses, and the folds.
+        seed: Draws the images for the estimate, and the folds.
     """
 
     def __init__(self, train: PairDataset, embed: Surrogate, seed: int) -> None:
@@ -129,11 +129,11 @@ class Matching:
 
     @property
     def aligned(self) -> bool:
-        """Whether the surrogate's captions and images are in one space, measured on the clean pairs."""
+        """Whether the surrogate's captions and images share a space, measured on the clean pairs."""
         return not self._weights
 
     def usual_conflict(self, share: float) -> float:
-        """Return the conflict, one minus the cosine, that a share in [0, 1] of the clean pairs does not exceed."""
+        """Return the quantile of the clean pairs' conflict (one minus the cosine) for a share in [0, 1]."""
         return float(np.quantile(self._conflicts, share))
 
     def captions(self, captions: Sequence[str]) -> Vectors:
@@ -160,9 +160,9 @@ def _aligned(images: Vectors, captions: Vectors, shuffled: Vectors) -> bool:
 
 
 def _ridge(images: Vectors, captions: Vectors) -> npt.NDArray[np.float32]:
-    """Return the weights `(e, d)` that predict captions from images; zeros where there is no image."""
+    """Return the weights `(e, d)` that predict captions from images; zeros if there are no images."""
     size = images.shape[1]
-    # rows have length one, so the trace is the number of images
+    # rows have unit length, so the trace is the number of images
     penalty = RIDGE * max(len(images), 1) / size
     gram = images.T @ images + penalty * np.eye(size, dtype=np.float32)
     return np.linalg.solve(gram, images.T @ captions).astype(np.float32)

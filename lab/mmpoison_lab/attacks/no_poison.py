@@ -16,13 +16,13 @@ NO_POISON = "no-poison"
 @ATTACKS.register(NO_POISON)
 @dataclass
 class NoPoison:
-    """Poisons nothing: what defences cost, and their false alarms, show on it.
+    """Poisons nothing, to measure the costs and false alarms of defences.
 
     Args:
-        goals: It has none: an empty list.
+        goals: An empty list: the attack has no goals.
 
     Raises:
-        InputError: If there is one.
+        InputError: If a goal is given.
     """
 
     name: ClassVar[str] = NO_POISON
@@ -43,7 +43,7 @@ class NoPoison:
         return {"goals": list(self.goals)}
 
     def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return the set as it is, with the manifest of an attack that chose no pair."""
+        """Return the set unchanged, with the manifest of an attack that chose no pair."""
         return poison_set(
             pairs, [], attack=self.name, options=self.options, goals=[], mode="add", seed=seed
         )

@@ -1,4 +1,4 @@
-"""Finds in captions what they name, and rewrites them by synonyms; by lists of words, without a tagger."""
+"""Finds the objects that captions name, and rewrites captions with synonyms, using word lists without a tagger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from mmpoison.pairs import plural
 from mmpoison_lab.synonyms import synonyms
 
-# "of" is no ending: a herd of sheep
+# "of" does not end a phrase: a herd of sheep
 _ENDINGS = """
 about above across against along among and around as at behind below beneath between but by during for from in inside
 into is are was were be been has have had it its next near on onto or outside over past stand stands sit sits lie lies
@@ -26,7 +26,7 @@ string swimming swing thing wing
 _DETERMINERS = "a an the some many several few one two three four five six this that these those"
 
 ENDINGS = frozenset(_ENDINGS.split())
-"""Prepositions, verbs and conjunctions, with which a noun phrase ends."""
+"""Prepositions, verbs and conjunctions that end a noun phrase."""
 
 NOUNS_IN_ING = frozenset(_NOUNS_IN_ING.split())
 DETERMINERS = frozenset(_DETERMINERS.split())
@@ -34,11 +34,11 @@ DETERMINERS = frozenset(_DETERMINERS.split())
 OPENINGS = ("there is", "there are", "it is", "here is", "here are", "this is", "these are")
 
 WORDS = 4
-"""So many words of a caption stand for what it names, if nothing is found."""
+"""Number of words of a caption used as its noun phrase if none is found."""
 
 
 def noun_phrase(caption: str) -> str:
-    """Return the first words of a caption, up to a verb or preposition, in lower case; at least one of them a noun.
+    """Return the first words of a caption up to a verb or preposition, in lower case, including at least one noun.
 
     >>> noun_phrase("Many white boats are parked in the port.")
     'many white boats'
@@ -88,8 +88,8 @@ def class_names(label: str) -> frozenset[str]:
 def naming_words(caption: str, names: Collection[str]) -> frozenset[str]:
     """Return the words of a caption, in lower case, that name a class.
 
-    Two words that follow each other may be one name, as the label `diningtable` is. Where no word of the caption is a
-    name, the last word of its noun phrase is returned.
+    Two consecutive words may be one name, such as the label `diningtable`. If no word of the caption is a name, the
+    last word of its noun phrase is returned.
 
     Args:
         caption: The caption.
@@ -107,15 +107,15 @@ def naming_words(caption: str, names: Collection[str]) -> frozenset[str]:
 
 
 def rewrite(caption: str, rng: np.random.Generator, rate: float, kept: Collection[str] = ()) -> str:
-    """Replace words by synonyms, each word in the table with a probability.
+    """Replace words with synonyms; each word in the table is replaced with a given probability.
 
-    A capital stays a capital, and "a" and "an" before a new word are adapted to it.
+    Capital letters stay, and "a" and "an" are adapted to a new word after them.
 
     Args:
         caption: The caption.
         rng: Draws the words, and their synonyms.
         rate: The probability, in [0, 1].
-        kept: Words in lower case that are not replaced.
+        kept: Words, in lower case, that are not replaced.
 
     >>> rewrite("A car in a city.", np.random.default_rng(0), 1)
     'An automobile in a metropolis.'
@@ -138,6 +138,6 @@ def rewrite(caption: str, rng: np.random.Generator, rate: float, kept: Collectio
 
 
 def read_templates(file: str) -> tuple[str, ...]:
-    """Read captions with `{}` for the name of a class, one a line."""
+    """Read caption templates with `{}` for the class name, one per line."""
     text = resources.files("mmpoison_lab.attacks").joinpath(file).read_text("utf-8")
     return tuple(text.splitlines())

@@ -18,7 +18,7 @@ from mmpoison.pairs import IntArray, PairDataset
 Array = npt.NDArray[Any]
 
 EMBED_BATCH = 64
-"""Images that are embedded at once."""
+"""Images embedded at a time."""
 
 
 def optimised(
@@ -32,15 +32,15 @@ def optimised(
 ) -> Array:
     """Compute the result of an optimisation, or read it from the cache.
 
-    A run that resumes poisons its data again. It must get the same pixels, and need not wait for them.
+    A resumed run poisons its data again. It must get the same pixels, without recomputing them.
 
     Args:
-        surrogate: The model that the attacker knows.
+        surrogate: The attacker's own model.
         attack: Name of the attack.
         make: Computes the result.
-        inputs: The arrays that it depends on.
-        settings: What else it depends on, the seed among it, as JSON values.
-        code: Module that computes it.
+        inputs: Arrays that the result depends on.
+        settings: Further settings that it depends on, including the seed, as JSON values.
+        code: Module that computes the result.
     """
 
     def result() -> dict[str, Array]:
@@ -66,25 +66,25 @@ def optimised(
 
 
 def surrogate_note(surrogate: PixelSurrogate, measured: str) -> str:
-    """Return the line of a manifest that says which surrogate an attack knew, and what it reached there.
+    """Return a manifest note on an attack's surrogate, and what the attack achieved on it.
 
     Args:
         surrogate: The model.
-        measured: What was measured on it, for example "cosine 0.2 before, 0.7 after".
+        measured: Measurement on the surrogate, for example "cosine 0.2 before, 0.7 after".
     """
     weights = str(surrogate.identity.get("weights", ""))[:12]
     return f"surrogate {surrogate.name} (weights {weights}…): {measured}"
 
 
 def nearer_note(surrogate: PixelSurrogate, label: str, before: float, after: float) -> str:
-    """Return the `surrogate_note` that says how near images were moved to those of a class."""
+    """Return a `surrogate_note` on how near images were moved to those of a class."""
     return surrogate_note(
         surrogate, f"mean cosine with images of {label} {before:.3f} before, {after:.3f} after"
     )
 
 
 def embed_pixels(surrogate: PixelSurrogate, pixels: Array) -> Vectors:
-    """Embed images `(n, size, size, 3)` as they are, without gradients: unit embeddings `(n, d)`."""
+    """Embed images `(n, size, size, 3)` without gradients; returns unit embeddings `(n, d)`."""
     parts = [
         surrogate.differentiate(pixels[start : start + EMBED_BATCH].astype(np.float32))[0]
         for start in range(0, len(pixels), EMBED_BATCH)
@@ -97,7 +97,7 @@ def embed_pixels(surrogate: PixelSurrogate, pixels: Array) -> Vectors:
 SIGN_BATCH = 32
 
 SIGN_STEP = 0.2
-"""Size of a step in levels of 255, as in the released code; halved for the second half of the steps."""
+"""Step size in levels of 255, as in the released code; halved for the second half of the steps."""
 
 
 def sign_step(
@@ -111,7 +111,7 @@ def sign_step(
     """Move images one step towards target embeddings, and back into the bound.
 
     Args:
-        surrogate: The model that the attacker knows.
+        surrogate: The attacker's own model.
         pixels: RGB in [0, 255], shape `(n, size, size, 3)`.
         clean: The images before any step, shape as `pixels`.
         target: Unit embeddings, shape `(n, d)`.
@@ -139,13 +139,13 @@ def collide(
     rng: np.random.Generator,
     progress: Progress | None = None,
 ) -> Pixels:
-    """Change images so that a surrogate embeds each near its target (projected gradient descent, L-infinity).
+    """Move the surrogate's embeddings of images to their targets (projected gradient descent, L-infinity).
 
-    It starts at random within the bound, and each image's best place is returned, rounded to whole numbers. As the
-    bound is a whole number, no rounded value is outside of it.
+    Starts at random within the bound, and returns the best version of each image, rounded to whole numbers. The bound
+    is a whole number, so rounded values stay within it.
 
     Args:
-        surrogate: The model that the attacker knows.
+        surrogate: The attacker's own model.
         pixels: Clean images, shape `(n, size, size, 3)`.
         target: Unit embeddings, shape `(n, d)`.
         epsilon: Largest change of a value, in levels of 255.
@@ -188,13 +188,13 @@ TINY = 1e-8
 
 @dataclass(frozen=True)
 class PatchSettings:
-    """How a patch is optimised.
+    """Settings for optimising a patch.
 
     Attributes:
         steps: Steps of Adam.
-        learning_rate: Of Adam, where pixels are in [0, 1].
-        triplet_weight: What the triplet loss is multiplied with; the loss by captions has weight one.
-        margin: By how much the positive must be nearer than the negative, as a distance of unit vectors.
+        learning_rate: Adam's learning rate, for pixels in [0, 1].
+        triplet_weight: Weight of the triplet loss; the caption loss has weight one.
+        margin: Margin by which the positive must be nearer than the negative, as a distance of unit vectors.
     """
 
     steps: int
@@ -205,14 +205,14 @@ class PatchSettings:
 
 @dataclass(frozen=True)
 class PatchData:
-    """What a patch is optimised on.
+    """Data for optimising a patch.
 
     Attributes:
         pixels: Clean images of other classes, shape `(n, size, size, 3)`.
-        rows: How much each cell of the pattern covers of their rows, of `coverage`, shape `(n, size, cells)`.
-        columns: The same of their columns.
+        rows: Coverage of their rows by each cell of the pattern, from `coverage`, shape `(n, size, cells)`.
+        columns: The same for their columns.
         clean: Their unit embeddings, shape `(n, d)`.
-        own: Unit embeddings of a true caption of each, shape `(n, d)`.
+        own: Unit embeddings of one true caption per image, shape `(n, d)`.
         captions: Unit embeddings of captions of the target class, shape `(m, d)`.
         images: Unit embeddings of images of the target class, shape `(p, d)`.
     """
@@ -229,19 +229,19 @@ class PatchData:
 def caption_loss(
     images: Vectors, target: Vectors, others: Vectors, scale: float
 ) -> tuple[float, Vectors]:
-    """Compute CLIP's loss of images by captions: each is to choose its target caption among the others.
+    """Compute CLIP's image-to-caption loss, in which each image must match its target caption better than the others.
 
-    The others are the true captions of the batch. The target captions of a batch are not compared with each other, as
-    in the released code: all of them name one class, so that their comparison says nothing of the class.
+    The others are the true captions of the batch. Unlike in the released code, target captions of a batch are not
+    compared with each other: all name one class, so comparing them carries no information about the class.
 
     Args:
         images: Unit embeddings, shape `(n, d)`.
-        target: The target caption of each, shape `(n, d)`.
-        others: Captions that it is compared with, shape `(k, d)`.
+        target: Embedding of each image's target caption, shape `(n, d)`.
+        others: Embeddings of the other captions, shape `(k, d)`.
         scale: Multiplies the cosines.
 
     Returns:
-        The mean loss, and its gradient by the images, shape `(n, d)`.
+        The mean loss, and its gradient with respect to the images, shape `(n, d)`.
 
     >>> one = np.eye(2, dtype=np.float32)
     >>> round(caption_loss(one[:1], one[:1], one[1:], 1.0)[0], 4)  # -log(e / (e + 1))
@@ -265,12 +265,12 @@ def triplet_loss(
 
     Args:
         images: Unit embeddings of images with the patch, shape `(n, d)`.
-        positive: For each an image of the target class, shape `(n, d)`.
-        negative: Each without the patch, shape `(n, d)`.
-        margin: By how much the positive must be nearer.
+        positive: An image of the target class for each, shape `(n, d)`.
+        negative: The same images without the patch, shape `(n, d)`.
+        margin: Margin by which the positive must be nearer.
 
     Returns:
-        The loss, and its gradient by the images, shape `(n, d)`.
+        The loss, and its gradient with respect to the images, shape `(n, d)`.
 
     >>> one = np.eye(2, dtype=np.float32)
     >>> round(triplet_loss(one[:1], one[1:], one[:1], 0.1)[0], 4)  # the square root of 2, and the margin
@@ -286,11 +286,11 @@ def triplet_loss(
 
 
 def coverage(size: int, begin: float, side: float, cells: int) -> Vectors:
-    """Return how much of each pixel of a line each cell of a pattern covers.
+    """Return the share of each pixel of a line that each cell of a pattern covers.
 
     Args:
         size: Pixels of the line.
-        begin: Where the pattern begins, in pixels.
+        begin: Start of the pattern, in pixels.
         side: Its length, in pixels.
         cells: Cells of the pattern.
 
@@ -309,13 +309,13 @@ def coverage(size: int, begin: float, side: float, cells: int) -> Vectors:
 def put_on(
     pixels: npt.NDArray[Any], pattern: PixelValues, rows: Vectors, columns: Vectors
 ) -> PixelValues:
-    """Put a pattern on images.
+    """Put a pattern onto images.
 
     Args:
         pixels: RGB in [0, 255], shape `(n, size, size, 3)`.
         pattern: RGB in [0, 255], shape `(cells, cells, 3)`.
-        rows: Of `coverage`, shape `(n, size, cells)`.
-        columns: Of `coverage`, shape `(n, size, cells)`.
+        rows: From `coverage`, shape `(n, size, cells)`.
+        columns: From `coverage`, shape `(n, size, cells)`.
 
     Returns:
         New images, shape as `pixels`.
@@ -337,8 +337,8 @@ def patch_step(
     """Compute the loss of a patch on a batch, and its gradient.
 
     Args:
-        surrogate: The model that the attacker knows.
-        data: What it is optimised on.
+        surrogate: The attacker's own model.
+        data: Data for the optimisation.
         pattern: RGB in [0, 1], shape `(cells, cells, 3)`.
         batch: The images of the batch, shape `(n,)`.
         captions: The target caption of each, shape `(n,)`.
@@ -346,7 +346,7 @@ def patch_step(
         settings: Weight and margin of the triplet loss.
 
     Returns:
-        The loss, and its gradient by the pattern, shape as the pattern.
+        The loss, and its gradient with respect to the pattern, in the pattern's shape.
     """
     rows, columns = data.rows[batch], data.columns[batch]
     seen = put_on(data.pixels[batch], pattern * np.float32(255), rows, columns)
@@ -373,8 +373,8 @@ def optimise_patch(
     """Optimise a patch with Adam.
 
     Args:
-        surrogate: The model that the attacker knows.
-        data: What it is optimised on.
+        surrogate: The attacker's own model.
+        data: Data for the optimisation.
         settings: Steps, rate, weight and margin.
         rng: Draws the first patch and the batches.
         progress: Called with (done, total).
@@ -413,7 +413,7 @@ def covered(
     preparation: Preparation,
     cells: int,
 ) -> tuple[Vectors, Vectors]:
-    """Return how much of the rows and columns of prepared images a trigger covers, shapes `(n, size, cells)`."""
+    """Return a trigger's coverage of the rows and columns of preprocessed images, shapes `(n, size, cells)`."""
     size = preparation.image_size
     how = trigger.draw(np.random.default_rng(0))
     rows: list[Vectors] = []
@@ -425,7 +425,7 @@ def covered(
             both = (height, width)
             whole = {"shortest": min(both), "longest": max(both), "squash": length}
             scale = size / whole[preparation.resize_mode]
-            # the middle of an image stays the middle
+            # the centre of an image stays the centre
             seen = (begin - length / 2) * scale + size / 2
             lines.append(coverage(size, seen, side * scale, cells))
     return np.stack(rows), np.stack(columns)

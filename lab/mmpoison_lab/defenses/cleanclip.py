@@ -1,4 +1,4 @@
-"""CleanCLIP: fine-tune on clean pairs, and pull views of an image, and of a caption, together."""
+"""CleanCLIP: fine-tunes on clean pairs, and pulls together views of an image, and views of a caption."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def info_nce(embeddings: Tensor, views: Tensor, scale: Tensor) -> Tensor:
 class CleanClip(CleanFinetune):
     """Fine-tune a suspect on clean pairs with losses within images and within captions as well (CleanCLIP).
 
-    A view of an image is a random part of it, mirrored or not, in other colours; a view of a caption is edited by EDA.
-    Both are drawn again in every step; the release draws them once, before the training. Where only projections train,
-    noise on the features of the frozen trunks takes their place: the record of the training says "views by feature
-    noise". A training with one encoder frozen is refused.
+    A view of an image is a random crop, randomly mirrored, with changed colours; a view of a caption is edited by EDA.
+    Both are drawn again in every step, whereas the release draws them once before training. If only projections train,
+    noise on the frozen trunks' features replaces them, and the training record says "views by feature noise". Training
+    with one encoder frozen is refused.
 
     Raises:
         InputError: If the weight is out of range.
@@ -98,5 +98,5 @@ class CleanClip(CleanFinetune):
     ] = 1.0
 
     def objective(self) -> Objective:
-        """Return what is minimised."""
+        """Return the loss to minimise."""
         return CleanClipLoss(self.weight)

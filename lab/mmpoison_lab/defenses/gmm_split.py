@@ -1,4 +1,4 @@
-"""Baseline of others: split pairs by two Gaussians that are fitted to the cosines of image and caption."""
+"""Baseline from the literature: splits pairs by two Gaussians fitted to image-caption cosines."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from mmpoison.errors import InputError
 from mmpoison_lab.defenses.two_gaussians import TwoGaussians, fit_two_gaussians
 
 SAFE = 0.9
-"""SafeCLIP calls a pair safe from this posterior probability on."""
+"""Posterior probability from which SafeCLIP calls a pair safe."""
 
 SEPARATE = 2.0
-"""Two Gaussians are clearly two from this separation on (Ashman, Bird and Zepf, 1994)."""
+"""Separation from which two Gaussians are clearly distinct (Ashman, Bird and Zepf, 1994)."""
 
 
 @DEFENSES.register("gmm-split")
 class GmmSplit(ScoreFilter):
     """Keep the pairs that belong to the closer of two Gaussians, fitted to the judge's cosines.
 
-    SafeCLIP splits its training pairs so. The score is the log odds that a pair is of the Gaussian with the smaller
-    mean: log(p / (1 - p)), where 1 - p is the posterior probability of the Gaussian with the larger one. Pairs with a
-    posterior of 0.9 or more are kept by default, which is a threshold of log(1/9) = -2.197.
+    SafeCLIP splits its training pairs this way. The score is the log odds that a pair belongs to the Gaussian with the
+    smaller mean: log(p / (1 - p)), where 1 - p is the posterior probability of the other Gaussian. By default, pairs
+    with 1 - p of at least 0.9 are kept, which is a threshold of log(1/9) = -2.197.
 
-    The log odds of two Gaussians of different width are a parabola: far out the wider one always wins, so that the most
-    distant pairs would be called safe. Between the two means they fall with the cosine; beyond each mean they go on
-    along the tangent. So the order of the scores is that of the distances, as in `relevance-filter`; only the threshold
-    comes from the fit.
+    The log odds of two Gaussians with different widths are a parabola: far out, the wider one always wins, so the most
+    distant pairs would be called safe. Here the log odds are used only between the two means, where they fall with the
+    cosine, and continued along the tangents beyond. The order of scores thus equals that of distances, as in
+    `relevance-filter`; only the threshold comes from the fit.
 
-    Two Gaussians fit any data better than one. `mixture` in the report says how far apart they are: `separation` is
-    the difference of the means in root mean squares of the two deviations. Below 2 they are hardly two kinds of pairs.
+    Two Gaussians fit any data better than one. `separation`, under `mixture` in the report, is the difference of the
+    means in root mean squares of the two deviations. Below 2 there are hardly two kinds of pairs.
 
     Args:
         **cut: Where to cut (`mmpoison.defenses.cut.Cut`); at a posterior of 0.9 unless given.
@@ -55,7 +55,7 @@ class GmmSplit(ScoreFilter):
     default_cut = Cut(threshold=math.log((1 - SAFE) / SAFE))
 
     def score(self, read: ReadPairs) -> PairScores:
-        """Return the log odds that each pair is of the Gaussian with the smaller mean."""
+        """Return the log odds that each pair belongs to the Gaussian with the smaller mean."""
         numbers = sorted(read.runner.shards)
         cosines = np.concatenate([1 - read.distance(n).astype(np.float64) for n in numbers])
         usable = cosines[~np.isnan(cosines)]

@@ -1,4 +1,4 @@
-"""Pre-training defence: drop pairs whose neighbourhood among the embeddings is sparse."""
+"""Pre-training defence: drops pairs in sparse neighbourhoods of the embeddings."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 COSINES_AT_ONCE = 1 << 25
-"""128 MiB, however many points there are."""
+"""Cosines computed at a time: 128 MiB, whatever the number of points."""
 
 MOST = 1_000_000
-"""Largest k and reference sample; the data set a nearer limit."""
+"""Largest k and reference sample; the data limit them further."""
 
 UNIT = 1e-3
-"""A vector whose length differs less from one is taken as it is."""
+"""Vectors whose length differs from one by less than this are not normalised."""
 
 SMALLEST = 1e-6
-"""Smaller distances are rounding errors of float32, and count as this much in ratios and logarithms."""
+"""Smallest distance in ratios and logarithms; smaller ones are float32 rounding errors."""
 
 
 @DEFENSES.register("local-density")
 @options
 class LocalDensity(ScoreFilter):
-    """Drop the pairs whose neighbours are far away, by themselves or compared with the neighbours of their neighbours.
+    """Drop pairs whose neighbours are far away, absolutely or compared with the neighbours of their neighbours.
 
     Huang et al. find backdoored images by how sparse the neighbourhood of their embedding is. With d(x) the cosine
     distance of a point x to its k-th nearest other point, and o one of its k nearest others, the scores are
@@ -51,12 +51,12 @@ class LocalDensity(ScoreFilter):
     - `dao` (dimensionality-aware outlier detection): the mean over o of LID(o) log(d(x) / d(o)), where LID(o) is the
       maximum-likelihood estimate of the local intrinsic dimension from the k distances of o.
 
-    A point is no neighbour of itself, neither where d(x) is measured nor where d(o) is. Identical vectors are each
-    other's neighbours at distance zero: a pair that is posted more than k times is an inlier by every score.
+    A point is not its own neighbour, neither for d(x) nor for d(o). Identical vectors are neighbours at distance zero,
+    so a pair posted more than k times is an inlier for every score.
 
-    Huang et al. score images. An image that carries a trigger is odd; where images are ordinary and captions are wrong,
-    the pair as a whole is what has no neighbours, so by default a point is the caption's embedding followed by the
-    image's. Poison in larger groups than `k` is its own neighbourhood and is not found.
+    Huang et al. score images, because an image with a trigger is odd. If images are ordinary and captions are wrong, it
+    is the pair that has no neighbours, so by default a point is the caption's embedding followed by the image's. Poison
+    in groups larger than `k` is its own neighbourhood and is not found.
 
     Raises:
         InputError: If a value is out of range.
@@ -112,7 +112,7 @@ class LocalDensity(ScoreFilter):
         super().__post_init__()
 
     def score(self, read: ReadPairs) -> PairScores:
-        """Return how sparse the neighbourhood of each pair is; all pairs are held in memory.
+        """Return the sparsity of each pair's neighbourhood, with all pairs in memory.
 
         Raises:
             InputError: If there are too few points for `k`.
@@ -123,7 +123,7 @@ class LocalDensity(ScoreFilter):
         lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
         both = lengths[0] * lengths[1]
         rows = np.flatnonzero(np.isfinite(both) & (both > 0))
-        # what is of length one already is not rounded again
+        # do not round vectors of unit length again
         by = (np.where(np.abs(of - 1) < UNIT, 1, of)[rows].astype(np.float32) for of in lengths)
         text, image = (side[rows] / length for side, length in zip(sides, by, strict=True))
         pair_of: Any = slice(None)
@@ -154,20 +154,20 @@ def nearest_others(
     device: torch.device | str = "cpu",
     progress: ProgressFor = silent,
 ) -> tuple[Floats, Rows]:
-    """Find the k nearest other points of each point by cosine, exactly.
+    """Find the exact k nearest other points of each point by cosine.
 
     Args:
         points: Unit vectors, shape `(N, d)`.
         k: From 1.
-        reference: Rows of the points that may be neighbours, sorted; all by default.
-        device: Where to compute.
-        progress: Gives a progress callback for a named step; it counts points.
+        reference: Sorted rows of points that may be neighbours; all by default.
+        device: Device of the computation.
+        progress: Returns a progress callback, which counts points, for a named step.
 
     Returns:
-        Distances, 1 - cosine in [0, 2], the nearest first, and rows of the neighbours; both `(N, k)`.
+        Distances (1 - cosine, in [0, 2]), nearest first, and rows of the neighbours; both `(N, k)`.
 
     Raises:
-        InputError: If there are not more than `k` points that may be neighbours.
+        InputError: If at most `k` points may be neighbours.
 
     >>> points = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
     >>> distance, row = nearest_others(points, 1)
@@ -188,7 +188,7 @@ def nearest_others(
         likeness = everything[start : start + at_once] @ others.T
         own = torch.from_numpy(place[start : start + at_once]).to(device)
         inside = torch.nonzero(own >= 0).flatten()
-        likeness[inside, own[inside]] = -torch.inf  # a point is no neighbour of itself
+        likeness[inside, own[inside]] = -torch.inf  # a point is not its own neighbour
         found.append(likeness.topk(k, dim=1))
         report(min(start + at_once, len(points)), len(points))
     cosine, column = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
@@ -196,13 +196,13 @@ def nearest_others(
 
 
 def sparsity(distance: Floats, row: Rows, score: Score, dimensions: int) -> Floats:
-    """Compute a score of sparsity from the nearest others of each point, as `LocalDensity` defines it.
+    """Compute a sparsity score, as defined in `LocalDensity`, from each point's nearest others.
 
     Args:
-        distance: Distances to the k nearest others, the nearest first, shape `(N, k)`.
+        distance: Distances to the k nearest others, nearest first, shape `(N, k)`.
         row: Rows of these, shape `(N, k)`.
         score: Which score.
-        dimensions: Of the vectors; no local dimension is larger.
+        dimensions: Dimension of the vectors, the upper limit of local dimensions.
 
     Returns:
         Shape `(N,)`.
@@ -219,7 +219,7 @@ def sparsity(distance: Floats, row: Rows, score: Score, dimensions: int) -> Floa
     ratio = farthest[:, None] / farthest[row]
     if score == "slof":
         return np.asarray(ratio.mean(axis=1))
-    # Levina and Bickel: LID = k / sum(log(d_k / d_i)), endless where all k are equally far
+    # Levina and Bickel: LID = k / sum(log(d_k / d_i)), infinite if all k distances are equal
     k = distance.shape[1]
     lid = k / np.maximum(np.log(farthest[:, None] / distance).sum(axis=1), k / dimensions)
     return np.asarray((lid[row] * np.log(ratio)).mean(axis=1))

@@ -1,4 +1,4 @@
-"""PAR (Perturb and Recover): move away from the suspect while learning from clean pairs."""
+"""PAR (Perturb and Recover): moves away from the suspect while learning from clean pairs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mmpoison.models import Rows
 from mmpoison.training import Embedded, Objective, contrastive_loss
 
 FARTHEST = 4.0
-"""The largest squared distance of two unit vectors."""
+"""Largest squared distance of two unit vectors."""
 
 GREY = 115
-"""An erased square: about the mean colour that CLIP subtracts."""
+"""Colour of an erased square: about the mean that CLIP subtracts."""
 
 
 @dataclass(frozen=True)
 class NoiseAndErasing:
-    """PAR's view of an image: Gaussian noise, and a small grey square; each with a chance of its own.
+    """PAR's view of an image: Gaussian noise and a small grey square, each applied with a given probability.
 
-    The release clips the noise to positive values before it adds it, so that it only brightens; here it is symmetric.
+    The release clips the noise to positive values, so it only brightens; here the noise is symmetric.
 
     Attributes:
-        noise: Standard deviation of the noise, as a share of the range of a pixel.
-        chance: Chance of the noise, and of the square, in [0, 1].
+        noise: Standard deviation of the noise, as a share of the pixel range.
+        chance: Probability of the noise, and of the square, in [0, 1].
         least: Smallest area of the square, as a share of the image.
         most: Largest area.
     """
@@ -59,9 +59,9 @@ class NoiseAndErasing:
 class PerturbAndRecover(Objective):
     """Contrastive loss - 1/2 (|d image|^2 + |d text|^2) on perturbed images and their captions.
 
-    |d|^2 is the mean over the batch of the squared Euclidean distance between the unit embeddings of the model in
-    training and of the suspect, of the same input, in [0, 4]. A term whose mean exceeds `tau` is 0, and so is its
-    gradient. The temperature is fixed. So does the release.
+    |d|^2 is the mean over the batch of the squared Euclidean distance between unit embeddings of the same input under
+    the trained model and the suspect, in [0, 4]. As in the release, a term whose mean exceeds `tau` is 0, with zero
+    gradient, and the temperature is fixed.
 
     Args:
         tau: The threshold.
@@ -88,11 +88,11 @@ class PerturbAndRecover(Objective):
 
 
 def squared_distance(embeddings: Tensor, before: Tensor, tau: float) -> Tensor:
-    """Compute the mean squared distance of rows; 0 where it exceeds `tau`.
+    """Compute the mean squared distance of rows, or 0 if it exceeds `tau`.
 
     Args:
         embeddings: Unit rows, shape `(n, d)`.
-        before: The same of the suspect, shape `(n, d)`.
+        before: The suspect's embeddings, shape `(n, d)`.
         tau: The threshold.
 
     >>> one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -106,10 +106,10 @@ def squared_distance(embeddings: Tensor, before: Tensor, tau: float) -> Tensor:
 @DEFENSES.register("par")
 @options
 class Par(CleanFinetune):
-    """Repair a suspect by moving its embeddings away from where they were while the clean pairs hold it (PAR).
+    """Repair a suspect by moving its embeddings away while clean pairs preserve its utility (PAR).
 
-    Where only projections train, noise on the features of the frozen trunks takes the place of noise on the pixels: the
-    record of the training says "views by feature noise". A training with a frozen image encoder is refused.
+    If only projections train, noise on the frozen trunks' features replaces noise on pixels, and the training record
+    says "views by feature noise". Training with a frozen image encoder is refused.
 
     Raises:
         InputError: If tau is out of range.
@@ -137,5 +137,5 @@ class Par(CleanFinetune):
     ] = 2.15
 
     def objective(self) -> Objective:
-        """Return what is minimised."""
+        """Return the loss to minimise."""
         return PerturbAndRecover(self.tau)

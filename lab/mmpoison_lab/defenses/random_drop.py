@@ -1,4 +1,4 @@
-"""The control that a filter is measured against: drop pairs at random."""
+"""The control for filters: drops random pairs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mmpoison.defenses import DEFENSES, Cut, DefenseKind, PairScores, ReadPairs,
 
 @DEFENSES.register("random-drop")
 class RandomDrop(ScoreFilter):
-    """Drop pairs at random: the control that a filter is compared with.
+    """Drop random pairs, as a control for filters.
 
-    Fewer pairs are less poison, and fewer steps of training, whichever pairs they are. The scores are drawn evenly from
-    [0, 1) by the seed. `clean_loss` drops exactly its share of the pairs: to drop as many as another filter, give
-    `dropped_pairs` / `pairs` of that filter's report.
+    Dropping any pairs reduces poison and training steps. The scores are uniform in [0, 1), drawn by the seed.
+    `clean_loss` drops exactly its share of the pairs. To match another filter, use `dropped_pairs` / `pairs` of that
+    filter's report.
 
     Args:
         **cut: Where to cut (`mmpoison.defenses.cut.Cut`); 2% of the pairs unless given.

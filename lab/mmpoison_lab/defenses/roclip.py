@@ -1,4 +1,4 @@
-"""In-training defence: contrast images with captions of other pairs in every second epoch."""
+"""In-training defence: contrasts images with captions of other pairs in every second epoch."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from mmpoison_lab.synonyms import EditWords
 @DEFENSES.register("roclip")
 @options
 class RoClip:
-    """In every second epoch replace each caption by the caption of a random bank that is nearest to the image.
+    """In every second epoch, replace each caption with the caption nearest to the image in a random bank.
 
-    The bank is a random part of the captions, drawn for each such epoch and embedded at its start. A false caption is
-    in it with the probability of its size, and a true caption of the class is nearer to the image: the image is torn
-    from its false caption. In these epochs the text encoder gets no gradient. All epochs see random views of images and
-    captions in their place.
+    The bank is a random part of the captions, drawn for each such epoch and embedded at its start. It contains a given
+    false caption only with the probability of its size, and a true caption of the class is nearer to the image, so the
+    image is separated from its false caption. In these epochs the text encoder gets no gradient. All epochs use random
+    views instead of the images and captions themselves.
 
-    The first epoch is one of them, then the third: a fine-tune starts from encoders that are aligned, and its first
-    epoch would learn the poison. The release keeps the latest captions of the batches before in its bank; here the bank
-    of an epoch depends on the seed alone.
+    Bank epochs are the first, the third, and so on: a fine-tune starts from aligned encoders, and its first epoch would
+    learn the poison. The release's bank contains the captions of the latest batches; here an epoch's bank depends only
+    on the seed.
 
-    Where only projections train, views are made by noise on the features of the frozen trunks
-    (`mmpoison.training.objective.FeatureNoise`), and the record of the training says so. The image encoder, or its
-    projection, must train.
+    If only projections train, views are noise on the frozen trunks' features
+    (`mmpoison.training.objective.FeatureNoise`), and the training record says so. The image encoder or its projection
+    must train.
 
     Raises:
         InputError: If a value is out of range.
@@ -103,7 +103,7 @@ class RoClip:
                 f"{self.every}. epoch, so with a frozen image encoder nothing would train: set trainable to both, "
                 "image or heads"
             )
-        # the embedding of a frozen encoder has no views
+        # embeddings of a frozen encoder have no views
         if text == "frozen":
             objective.text_views = (None,)
         return finetune(
@@ -112,14 +112,14 @@ class RoClip:
 
 
 class BankObjective(Objective):
-    """The contrastive loss, in some epochs with the nearest captions of a bank.
+    """The contrastive loss, which in some epochs uses the nearest captions of a bank.
 
     Args:
         share: Size of the bank, as a share of the pairs.
-        every: A bank is used in one of so many epochs.
+        every: A bank is used in one of this many epochs.
 
     Attributes:
-        bank: Unit embeddings of the captions of the bank, shape `(m, d)`; empty in an ordinary epoch.
+        bank: Unit embeddings of the bank's captions, shape `(m, d)`; empty in an ordinary epoch.
     """
 
     name = "roclip"
@@ -157,12 +157,12 @@ class BankObjective(Objective):
         return {"bank": self.bank}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Put back the bank."""
+        """Restore the bank."""
         self.bank = state["bank"]
 
 
 def nearest(image: Tensor, bank: Tensor) -> Tensor:
-    """Return the caption of a bank with the largest cosine for each image.
+    """For each image, return the caption of a bank with the largest cosine.
 
     Args:
         image: Unit embeddings of images, shape `(n, d)`.

@@ -1,4 +1,4 @@
-"""In-training defence: contrast image and caption only of pairs that the model itself finds safe."""
+"""In-training defence: contrasts image and caption only for pairs that the model itself finds safe."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from mmpoison_lab.defenses.two_gaussians import fit_two_gaussians
 from mmpoison_lab.synonyms import EditWords
 
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_GROWTH = 32, 5, 0.01
-"""Length of the paper's training, its unimodal epochs, and by how much the safe part grows in an epoch."""
+"""Epochs of the paper's training, its unimodal epochs, and growth of the safe part per epoch."""
 
 
 @DEFENSES.register("safeclip")
 @options
 class SafeClip:
-    """Train the two encoders apart first, then contrast image and caption of safe pairs only.
+    """First train the two encoders separately, then contrast image and caption only for safe pairs.
 
-    In the first epochs each image is contrasted with a view of itself, and each caption with an edit of itself: no
-    image meets a caption. One epoch with the contrastive loss of all pairs at a hundredth of the learning rate follows.
-    At the start of each later epoch two Gaussians are fitted to the cosines of all pairs under the model. Pairs with a
-    posterior probability of 0.9 or more for the upper one are safe, and a share more that grows with every epoch, in
-    the order of the cosines. Safe pairs of a batch have the contrastive loss, all others the two unimodal ones; the
+    In the first epochs, each image is contrasted with a view of itself and each caption with an edit of itself, so
+    images and captions never meet. One epoch follows with the contrastive loss of all pairs at 1% of the learning rate.
+    At the start of each later epoch, two Gaussians are fitted to the model's cosines of all pairs. Pairs with a
+    posterior probability of at least 0.9 for the upper Gaussian are safe, and so is a further share, which grows every
+    epoch, in order of cosine. Safe pairs of a batch use the contrastive loss, all others the two unimodal losses; the
     losses are added.
 
-    The paper trains 32 epochs from random weights: 5 unimodal ones, 1 slow one, and growth by 1% an epoch to 85%. A
-    fine-tune is shorter. By default the unimodal epochs are the same share of it (10 epochs: 2; up to 3 epochs: none),
-    the slow one is left out where there are none, and the growth over the whole training is the same. The number of
-    steps is that of the settings. Unlike the paper, the two batches of a step, safe pairs and others, are parts of one
-    batch, so that the steps are those of an ordinary training; a view's negatives are the other images of the batch,
-    without a pool of nearest neighbours.
+    The paper trains for 32 epochs from random weights: 5 unimodal epochs, 1 slow epoch, and growth by 1% per epoch to
+    85%. A fine-tune is shorter. By default the share of unimodal epochs is the same (10 epochs: 2; up to 3 epochs:
+    none), the slow epoch is left out if there are none, and the total growth is the same. The settings define the
+    number of steps. Unlike in the paper, the two batches of a step, safe pairs and others, are parts of one batch, so
+    that the number of steps is that of ordinary training. A view's negatives are the other images of the batch, without
+    a pool of nearest neighbours.
 
-    An encoder that does not train has no unimodal loss: nothing would change. Where only projections train, views are
-    made by noise on the features of the frozen trunks (`mmpoison.training.objective.FeatureNoise`), and the record of
-    the training says so.
+    An encoder that does not train has no unimodal loss, which would have no effect. If only projections train, views
+    are noise on the frozen trunks' features (`mmpoison.training.objective.FeatureNoise`), and the training record says
+    so.
 
     Raises:
         InputError: If a value is out of range.
@@ -150,7 +150,7 @@ class SafeClip:
         )
 
     def objective(self, epochs: int) -> SafeObjective:
-        """Return the objective of a training of so many epochs.
+        """Return the objective for a training with a given number of epochs.
 
         Raises:
             InputError: If no epoch is left for safe pairs.
@@ -170,20 +170,20 @@ class SafeClip:
 
 
 class SafeObjective(Objective):
-    """The contrastive loss of safe pairs, plus unimodal losses of all others.
+    """The contrastive loss of safe pairs, plus the unimodal losses of all others.
 
-    In a unimodal epoch no pair is safe, in a slow one all are.
+    In a unimodal epoch no pair is safe; in a slow epoch all are.
 
     Args:
         warmup: Unimodal epochs.
         clip: Epochs after them in which all pairs are safe.
         clip_rate: Factor of their learning rate.
         safe: Posterior probability from which a pair is safe.
-        grow: Share that is safe in addition, for each epoch after the first split.
+        grow: Additional share of safe pairs per epoch after the first split.
         most: Largest share after growth.
 
     Attributes:
-        is_safe: Which pairs are safe in this epoch, shape `(N,)`.
+        is_safe: Mask of the safe pairs in this epoch, shape `(N,)`.
     """
 
     name = "safeclip"
@@ -203,7 +203,7 @@ class SafeObjective(Objective):
         return {name: getattr(self, name) for name in names}
 
     def rate(self, epoch: int) -> float:
-        """Return the factor of the learning rate: small in the slow epochs."""
+        """Return the learning rate factor, which is small in slow epochs."""
         slow = self.warmup <= epoch < self.warmup + self.clip
         return self.clip_rate if slow else 1.0
 
@@ -229,19 +229,19 @@ class SafeObjective(Objective):
         return total
 
     def state(self) -> dict[str, Tensor]:
-        """Return which pairs are safe."""
+        """Return the mask of safe pairs."""
         return {"is_safe": self.is_safe}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Put back which pairs are safe."""
+        """Restore the mask of safe pairs."""
         self.is_safe = state["is_safe"]
 
 
 def unimodal_loss(batch: Embedded, chosen: Tensor) -> Tensor:
-    """Compute the mean of two contrastive losses: images with their views, captions with theirs.
+    """Compute the mean of two contrastive losses: images with their views, and captions with theirs.
 
     Args:
-        batch: Two embeddings of each image and of each caption; one on a side whose encoder does not train, which is
+        batch: Two embeddings of each image and caption; a side with one embedding, whose encoder does not train, is
             left out.
         chosen: The pairs to contrast with each other, bool, shape `(n,)`.
     """
@@ -259,19 +259,19 @@ def safe_pairs(
     """Choose the pairs with the largest cosines.
 
     Args:
-        cosines: Of the image and the caption of each pair, shape `(N,)`.
+        cosines: Cosine of image and caption of each pair, shape `(N,)`.
         safe: Posterior probability of the upper of two Gaussians from which a pair is safe.
-        growth: Share of all pairs that is safe in addition.
+        growth: Additional share of all pairs that is safe.
         most: Largest share after growth.
 
     Returns:
-        Which pairs are safe, shape `(N,)`; all of them where all cosines are equal.
+        Mask of safe pairs, shape `(N,)`; all of them if all cosines are equal.
     """
     if np.ptp(cosines) == 0:
         return np.ones(len(cosines), dtype=np.bool_)
     sure = fit_two_gaussians(cosines).upper(cosines) >= safe
     grown = min(int(sure.sum()) + round(growth * len(cosines)), round(most * len(cosines)))
     chosen = np.asarray(sure)
-    # the posterior never falls with the cosine, so the next ones are those with the next cosines
+    # the posterior never falls with the cosine, so the next pairs are those with the next largest cosines
     chosen[np.argsort(-cosines, kind="stable")[:grown]] = True
     return chosen

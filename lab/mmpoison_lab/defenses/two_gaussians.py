@@ -1,4 +1,4 @@
-"""Two Gaussians fitted to numbers on a line, to split them in two kinds."""
+"""Fits two Gaussians to one-dimensional values, to split them into two kinds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mmpoison.base import torch_seed
 Values = npt.NDArray[np.float64]
 
 LEAST_VARIANCE = 1e-6
-"""Added to the variances: a Gaussian on equal values would be a spike."""
+"""Added to the variances, because a Gaussian on equal values would be a spike."""
 
 TOLERANCE, ITERATIONS = 1e-7, 2000
-"""EM ends where the mean log-likelihood gains less: scikit-learn's 1e-3 stops at once where two Gaussians overlap."""
+"""EM stops if the mean log-likelihood gains less; scikit-learn's 1e-3 stops at once if two Gaussians overlap."""
 
 
 @dataclass(frozen=True)
 class TwoGaussians:
-    """Two Gaussians on a line, the one with the smaller mean first.
+    """Two one-dimensional Gaussians, the one with the smaller mean first.
 
     Attributes:
         means: Shape `(2,)`, sorted.
         deviations: Standard deviations, shape `(2,)`.
-        shares: Of the values, shape `(2,)`, sum 1.
+        shares: Shares of the values, shape `(2,)`, sum 1.
     """
 
     means: Values
@@ -42,8 +42,8 @@ class TwoGaussians:
     def log_odds(self, values: npt.ArrayLike) -> Values:
         """Compute the log odds of the lower Gaussian, continued beyond the two means along the tangents.
 
-        The log odds of two Gaussians of different width are a parabola: far out the wider one always wins, on both
-        sides. Continued so, they never rise with the value.
+        The log odds of two Gaussians with different widths are a parabola: far out, the wider one always wins, on both
+        sides. With the tangents, they never rise with the value.
 
         Args:
             values: Shape `(N,)`.
@@ -62,7 +62,7 @@ class TwoGaussians:
             - ((within - self.means[i]) / self.deviations[i]) ** 2 / 2
             for i in (0, 1)
         )
-        # at a mean the slope is that of the other Gaussian alone
+        # at a mean, only the other Gaussian contributes to the slope
         gap = self.means[1] - self.means[0]
         slope = np.where(x < self.means[0], gap / self.deviations[1] ** 2, 0.0)
         slope += np.where(x > self.means[1], gap / self.deviations[0] ** 2, 0.0)
@@ -84,8 +84,8 @@ def fit_two_gaussians(values: npt.ArrayLike, *, seed: int = 0) -> TwoGaussians:
     """Fit two Gaussians by expectation maximisation.
 
     Args:
-        values: Shape `(N,)`, finite, with two different ones at least.
-        seed: Of the clustering that it starts from.
+        values: Finite values, at least two different ones, shape `(N,)`.
+        seed: Seed of the initial clustering.
 
     Raises:
         ValueError: If all values are equal or one is not finite.
@@ -110,7 +110,7 @@ def fit_two_gaussians(values: npt.ArrayLike, *, seed: int = 0) -> TwoGaussians:
         random_state=torch_seed(seed, "two-gaussians") % 2**32,
     )
     with warnings.catch_warnings():
-        # a fit that still moves in the seventh digit will do
+        # a fit that still changes in the seventh digit is good enough
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x[:, None])
     order = np.argsort(model.means_[:, 0])

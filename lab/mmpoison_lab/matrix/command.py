@@ -1,4 +1,4 @@
-"""The experiment `matrix`: attacks against defences as a list of runs, and `mmpoison report` of them."""
+"""The experiment `matrix`: attacks against defences as a list of runs, and their `mmpoison report`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Matrix:
     }
 
     def runs(self, asked: Asked) -> RunList:
-        """List the runs of a matrix: each row, goal and seed without a defence, and with each column."""
+        """List the runs of a matrix: each row, goal and seed, without a defence and with each column."""
         from mmpoison.runs import goal_classes_of
         from mmpoison_lab.matrix.part import load_matrix
         from mmpoison_lab.matrix.plan import chosen_part, matrix_runs
@@ -64,7 +64,7 @@ EXPERIMENTS.register("matrix")(Matrix())
 
 
 def nearest_class() -> Callable[[str, Recipe], str]:
-    """Return what finds the class nearest to another one by the images of a run's data and the run's model."""
+    """Return a function that finds the class nearest to another, by the run's images and model."""
     from mmpoison.runs import RunCache
     from mmpoison_lab.attacks.matching import nearest_classes
 
@@ -79,10 +79,10 @@ def nearest_class() -> Callable[[str, Recipe], str]:
 
 
 def number_of_goals(text: str) -> int:
-    """Read how many random goals a matrix has.
+    """Parse the number of random goals of a matrix.
 
     Raises:
-        InputError: If it is no number from 1 to 1,000.
+        InputError: If it is not a number from 1 to 1,000.
     """
     from mmpoison_lab.matrix.part import MOST_GOALS
 
@@ -115,9 +115,9 @@ def report_matrix(
     """Write the pages of a matrix, and print its tables.
 
     Args:
-        paths: Folders of `run matrix`, and files of results of others: one matrix together.
+        paths: Folders of `run matrix`, and result files of others, combined into one matrix.
         out: Folder for the pages; by default the first of the paths, if it is a folder.
-        form: How to print.
+        form: Output format.
         markdown: Write the tables to this file; the pages only if `out` is given too.
         parquet: Write every number to this file; likewise.
         html: Write the page to this file; likewise.

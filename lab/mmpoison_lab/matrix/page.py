@@ -34,26 +34,26 @@ from mmpoison_lab.matrix.tables import (
     utility_table,
 )
 
-# -- Says in sentences what a matrix shows; every sentence has its numbers.
+# -- Describes the results of a matrix in sentences, each with its numbers.
 
 
 CLOSE = 0.05
-"""An attack is stopped where its success is above that of the clean model by less than this, at the interval's end."""
+"""An attack counts as stopped if the interval of its success over the clean model ends below this."""
 
 COST = 0.005
-"""Smaller losses of utility are not named."""
+"""Smallest utility loss worth mentioning."""
 
 OURS = "suspicious-groups"
 
 
 def findings(summary: MatrixSummary) -> list[str]:
-    """Write what a matrix shows: which defences stop what, what they cost, and which attacks get through.
+    """Describe a matrix: which defences stop which attacks, what they cost, and which attacks get through.
 
     Args:
-        summary: Of the pieces.
+        summary: Summary of the pieces.
 
     Returns:
-        Up to ten sentences; none where no attack succeeds.
+        Up to ten sentences; none if no attack succeeds.
     """
     plain, triggers = (summary.counted(with_trigger=shown) for shown in (False, True))
     chosen = defences(summary)
@@ -100,7 +100,7 @@ def _stopped(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
 
 
 def _not_shown(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
-    """Name the defences whose change has an interval with 0 in it: their effect is uncertain, not zero."""
+    """Name the defences whose change has an interval that contains 0: their effect is uncertain, not zero."""
     changes = _differences(pooled, UNDEFENDED, chosen)
     names = _listed(
         f"{name} {interval(change)} ({probability(change)})"
@@ -177,7 +177,7 @@ def _false_alarms(summary: MatrixSummary) -> str:
 def _differences(
     pooled: Pieces, first: str, columns: Sequence[ColumnSummary]
 ) -> dict[str, Estimate]:
-    """Return how much more success each column leaves than the first, where they have pieces in common."""
+    """Return how much more attack success each column leaves than the first, on common pieces."""
     found = {column.name: pooled.difference(first, column.name) for column in columns}
     return {name: difference for name, difference in found.items() if difference is not None}
 
@@ -187,16 +187,16 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-# -- Draws a matrix as heat maps: attack success, and the utility lost.
+# -- Draws a matrix as heat maps: attack success, and utility loss.
 
 
 SUCCESS_MAP, UTILITY_MAP = "attack-success.svg", "utility-lost.svg"
 FULL_LOSS = 0.2
-"""The utility lost that has the darkest colour."""
+"""Utility loss with the darkest colour."""
 
 
 def heat_map(summary: MatrixSummary, *, utility: bool) -> PageTable:
-    """Make the table of the utility lost, or of attack success, with a shade for each cell."""
+    """Create the table of utility loss or attack success, with shaded cells."""
     table = utility_table(summary) if utility else success_table(summary)
     rows = [row for row in summary.rows if utility or not row.clean]
     page = page_table(table)
@@ -218,10 +218,10 @@ def _shade(estimate: Estimate | None, full: float) -> float | None:
 
 
 def write_heat_maps(summary: MatrixSummary, out: Path) -> list[tuple[str, Path]]:
-    """Draw both maps into a folder, and return their titles and paths; a map without rows is left out.
+    """Draw both maps to a folder, and return their titles and paths. A map without rows is left out.
 
     Raises:
-        InputError: Without matplotlib.
+        InputError: If matplotlib is missing.
     """
     written: list[tuple[str, Path]] = []
     for name, of_utility in ((SUCCESS_MAP, False), (UTILITY_MAP, True)):
@@ -262,7 +262,7 @@ def write_matrix_pages(summary: MatrixSummary, out: Path) -> list[Path]:
     """Write the pages of a matrix into a folder, and return their paths.
 
     Args:
-        summary: Of the pieces.
+        summary: Summary of the pieces.
         out: The folder; files of an earlier call are replaced. Without matplotlib there are no SVG files.
 
     Raises:
@@ -284,7 +284,7 @@ def write_matrix_pages(summary: MatrixSummary, out: Path) -> list[Path]:
 
 
 def matrix_html(summary: MatrixSummary) -> str:
-    """Make the HTML page: one file, no request, every string escaped, one script that sorts and unfolds."""
+    """Create the HTML page: one file without requests, all strings escaped, one script for sorting and folding."""
     compared = compared_tables(summary)
     _, _, *tables = map(page_table, matrix_tables(summary)[len(compared) :])
     maps = [replace(heat_map(summary, utility=each), title="") for each in (False, True)]
@@ -316,7 +316,7 @@ def matrix_html(summary: MatrixSummary) -> str:
 
 
 def _title(summary: MatrixSummary) -> str:
-    # `matrix-openmoji-both` is of the same data as `matrix`, trained otherwise
+    # `matrix-openmoji-both` has the same data as `matrix` but different training
     variant = summary.facts.name.partition("-")[2]
     return f"Attacks against defences: {variant or summary.facts.data or summary.facts.name}"
 
@@ -334,7 +334,7 @@ def _lead(summary: MatrixSummary) -> str:
 
 
 def _odd_columns(summary: MatrixSummary) -> list[ColumnSummary]:
-    """Return the columns that were not measured on the same pieces as most columns."""
+    """Return the columns that were measured on other pieces than most columns."""
     usual = mode(column.pieces for column in summary.columns)
     return [column for column in summary.columns if column.pieces != usual]
 

@@ -1,4 +1,4 @@
-"""The section `matrix` of a recipe: attacks (rows) against defences (columns), and how often each is measured."""
+"""The section `matrix` of a recipe: attacks (rows), defences (columns), and the number of measurements."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class MatrixRow(BaseModel):
 
     Attributes:
         attack: A registered attack; null for a row without poison, which shows false alarms and what a defence costs.
-        goals: How many goals it has at once, each with a target class of its own.
+        goals: Number of simultaneous goals, each with its own target class.
         one_target: Whether all its goals have the same target class instead.
-        near: Whether the target class is the one whose images a surrogate finds nearest to those of the original class.
-        single: Whether the set has one caption an image (the data's `-b`).
+        near: Whether to use the target class whose images are nearest to the original class's under a surrogate.
+        single: Whether to use one caption per image (the data's `-b`).
         data_options: Options of the data that this row changes.
     """
 
@@ -54,9 +54,9 @@ class MatrixColumn(BaseModel):
     Attributes:
         method: A registered defence.
         encoder: The judge of a filter; by default that of the recipe's `filter`.
-        as_many_as: For a filter: drop as many pairs as the filter of this column does, by `clean_loss`.
-        training: How a repair trains; by default as the recipe's `sterilize`.
-        needs: What it needs that its kind does not say, for example augmentation.
+        as_many_as: For a filter: drop the same number of pairs as this column's filter, by `clean_loss`.
+        training: Training settings of a repair; by default those of the recipe's `sterilize`.
+        needs: Further requirements beyond those of its kind, for example augmentation.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -87,13 +87,13 @@ class MatrixPart(BaseModel):
     ```
 
     Attributes:
-        goals: How many goals are drawn.
-        seeds: Each goal is measured with each seed.
-        tuning_seed: Settings are chosen on one goal, which is left out, with this seed, which is not among `seeds`.
-        took: A row counts where the undefended attack succeeds at least this often.
-        repair_pairs: How many clean pairs each repair has; all of split `val` by default.
-        rows: Attacks by the name of their row; null leaves one out.
-        columns: Defences by the name of their column; null leaves one out.
+        goals: Number of goals to draw.
+        seeds: Seeds with which each goal is measured.
+        tuning_seed: Seed for choosing settings, on one extra goal that is not measured; must not be among `seeds`.
+        took: Smallest success of the undefended attack for a row to count.
+        repair_pairs: Number of clean pairs for each repair; all of split `val` by default.
+        rows: Attacks by row name; null leaves one out.
+        columns: Defences by column name; null leaves one out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -109,7 +109,7 @@ class MatrixPart(BaseModel):
     @field_validator("rows", "columns", mode="before")
     @classmethod
     def _null_leaves_one_out(cls, value: Any) -> Any:
-        # a recipe that extends another one cannot remove a key otherwise
+        # otherwise a recipe that extends another could not remove a key
         if not isinstance(value, dict):
             return value
         return {name: entry for name, entry in value.items() if entry is not None}
@@ -138,7 +138,7 @@ class MatrixRecipe(Recipe):
     """A recipe with a matrix.
 
     Attributes:
-        matrix: Its rows and columns; None in the recipe of one of its pieces.
+        matrix: Its rows and columns; None in the recipe of a single piece.
     """
 
     matrix: MatrixPart | None = None
@@ -147,7 +147,7 @@ class MatrixRecipe(Recipe):
 
 
 def load_matrix(name_or_path: str, changes: Mapping[str, Any] | None = None) -> MatrixRecipe:
-    """Load a recipe that has a matrix, as `load_recipe` does."""
+    """Load a recipe with a matrix, using `load_recipe`."""
     recipe = load_recipe(name_or_path, changes, MatrixRecipe)
     assert isinstance(recipe, MatrixRecipe)
     return recipe

@@ -1,4 +1,4 @@
-"""A matrix as the list of its runs: which rows and columns, and which goals."""
+"""A matrix as a list of runs: its rows, columns and goals."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from mmpoison_lab.matrix.part import MatrixColumn, MatrixPart, MatrixRecipe, Mat
 from mmpoison_lab.matrix.records import UNDEFENDED
 
 SAMPLES = 25
-"""Of an attack that is named on the command line alone: what the recipes of the paper take."""
+"""Samples of an attack given only on the command line, as in the paper's recipes."""
 
 CLEAN_LOSS = 0.02
-"""Of a filter that is named on the command line alone and has no cut of its own."""
+"""Clean loss of a filter given only on the command line and without a default cut."""
 
 FLAGGED = 0.01
-"""A check flags what clean models show at most this often."""
+"""A check flags findings with a p-value of at most this."""
 
 
 def random_goals(
@@ -42,13 +42,13 @@ def random_goals(
     seed: int,
     near: Mapping[str, Sequence[str]] | None = None,
 ) -> list[tuple[str, str]]:
-    """Draw different goals, each an original and a target class, from all ordered pairs.
+    """Draw distinct goals (original and target class) from all ordered pairs.
 
     Args:
         classes: The classes.
-        number: How many goals; fewer are given where there are fewer.
+        number: Number of goals; fewer if there are fewer.
         seed: Seed of the draw.
-        near: The target classes that each original class may have; all others by default.
+        near: Allowed target classes per original class; all others by default.
 
     >>> random_goals(["bird", "sheep"], 5, seed=0)
     [('sheep', 'bird'), ('bird', 'sheep')]
@@ -70,14 +70,14 @@ def chosen_part(
 ) -> MatrixPart:
     """Choose rows, columns, goals and seeds of a matrix.
 
-    A name that is no row is an attack of the registry, with its default options and 25 samples. A name that is no
-    column is a defence of the registry. Both may be of another installed package.
+    Names that are not rows are registered attacks, with default options and 25 samples. Names that are not columns are
+    registered defences. Both may come from another installed package.
 
     Args:
         part: The matrix.
         rows: Names; all rows by default.
-        columns: Names; all columns by default. `as_many_as` brings the column along that it names.
-        goals: How many goals.
+        columns: Names; all columns by default. The column named in `as_many_as` is included.
+        goals: Number of goals.
         seeds: Seeds.
 
     Raises:
@@ -133,15 +133,15 @@ def _column_of(name: str, part: MatrixPart) -> MatrixColumn:
 
 
 def draw_goals(part: MatrixPart, classes: Sequence[str], *, tuning: bool = False) -> list[str]:
-    """Draw the goals of a matrix, the same for each row and seed; more goals begin with the same ones.
+    """Draw the goals of a matrix, the same for each row and seed. A larger number extends the same list.
 
     Args:
-        part: How many goals, and the seed on which settings are chosen.
-        classes: The classes between which goals are possible.
-        tuning: Return the one goal on which settings are chosen, which is never among the others.
+        part: The matrix, with the number of goals and the tuning seed.
+        classes: The classes that goals can use.
+        tuning: Return the tuning goal, which is never among the others.
 
     Raises:
-        InputError: If there are fewer goals than are asked for.
+        InputError: If there are fewer goals than requested.
     """
     drawn = [f"{a}2{b}" for a, b in random_goals(classes, part.goals + 1, part.tuning_seed)]
     if len(drawn) < part.goals + 1:
@@ -159,19 +159,19 @@ def matrix_runs(
     *,
     tuning: bool = False,
 ) -> RunList:
-    """List the runs of a matrix: a row, a goal, a seed and a column each, and one without a defence.
+    """List the runs of a matrix: each row, goal and seed with each column, and one without a defence.
 
-    Runs of one row, goal and seed follow each other, seed by seed: they share the poisoned set and models.
+    Runs with the same row, goal and seed are adjacent, because they share the poisoned set and models.
 
     Args:
-        recipe: A recipe with a section `matrix`, of the rows and columns that are asked for.
-        classes: The classes between which goals are possible.
-        nearest: Gives the target class of a row that is `near`, for the original class and the recipe of a run; None
-            leaves the one that was drawn.
-        tuning: Only the goal and the seed on which settings are chosen.
+        recipe: A recipe whose section `matrix` contains the requested rows and columns.
+        classes: The classes that goals can use.
+        nearest: Returns the target class of a `near` row, given the original class and a run's recipe; None keeps the
+            drawn one.
+        tuning: Only the tuning goal and seed.
 
     Raises:
-        InputError: If the recipe has no matrix or a mistake, or two names would have one folder.
+        InputError: If the recipe has no matrix or an error, or two names would share a folder.
     """
     part = recipe.matrix
     if part is None:
@@ -212,7 +212,7 @@ def matrix_runs(
 def row_recipe(
     recipe: MatrixRecipe, name: str, row: MatrixRow, goals: Sequence[str], seed: int
 ) -> Recipe:
-    """Return the recipe of a row with its goals and a seed, without a defence.
+    """Return the recipe for a row's goals and a seed, without a defence.
 
     Raises:
         InputError: If the attack has no such option.
@@ -240,7 +240,7 @@ def row_recipe(
 
 
 def _with_others(goal: str, row: MatrixRow, classes: Sequence[str], name: str) -> tuple[str, ...]:
-    """Add goals of other original classes, each with a target class of its own or all with the same one."""
+    """Add goals of other original classes, with separate target classes or all with the same one."""
     more = row.goals - 1
     if not more:
         return (goal,)
@@ -260,7 +260,7 @@ def check_column(recipe: Recipe, name: str, column: MatrixColumn) -> None:
     """Build the defence of a column.
 
     Raises:
-        InputError: If it cannot be built, or a key does not belong to its kind.
+        InputError: If the defence cannot be built, or a key does not belong to its kind.
     """
     where = f"recipe key matrix.columns.{name}."
     kind = DEFENSES[column.method].kind
@@ -289,7 +289,7 @@ def column_recipe(recipe: MatrixRecipe, piece: Recipe, name: str) -> Recipe:
 
     Args:
         recipe: The recipe of the matrix.
-        piece: That of the row.
+        piece: The recipe of the row.
         name: The column; `UNDEFENDED` for none.
     """
     assert recipe.matrix is not None
@@ -326,7 +326,7 @@ def _filter_part(recipe: MatrixRecipe, column: MatrixColumn) -> FilterPart:
             "force": judge.force,
             "equal_steps": True,
             "encoder": column.encoder or judge.encoder,
-            # one of its own is not aligned
+            # the row's own encoder is not aligned
             "align": judge.align if column.encoder is None else None,
             "as_many_as": _filter_part(recipe, other) if other else None,
         }
@@ -334,7 +334,7 @@ def _filter_part(recipe: MatrixRecipe, column: MatrixColumn) -> FilterPart:
 
 
 def repair_settings(recipe: Recipe, column: MatrixColumn) -> TrainingSettings | None:
-    """Return how a repair trains: as its column says, else as the recipe's; None where it takes no settings."""
+    """Return a repair's training settings: its column's, else the recipe's; None if it takes no settings."""
     if "settings" not in defense_parameters("post-training", column.method):
         return None
     if column.training is not None:

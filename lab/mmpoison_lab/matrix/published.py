@@ -1,4 +1,4 @@
-"""Compares a matrix with what the papers of its defences claim."""
+"""Compares a matrix with the claims of its defences' papers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mmpoison_lab.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
 
 
 def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False) -> str | None:
-    """Write a number with its interval, `0.50 [0.25, 0.75]`; None where there is no number.
+    """Format a number with its interval, `0.50 [0.25, 0.75]`; return None if there is no number.
 
     Args:
-        estimate: Without an interval where one goal alone was measured.
-        digits: After the point.
-        share: Whether it is a share, whose interval ends at 0 and 1, and not a difference of two, at -1 and 1.
+        estimate: The estimate, without an interval if only one goal was measured.
+        digits: Decimal places.
+        share: Whether it is a share, bounded by 0 and 1, instead of a difference of shares, bounded by -1 and 1.
     """
     if estimate is None:
         return None
@@ -31,12 +31,12 @@ def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False)
 
 
 def share(estimate: Estimate | None) -> str:
-    """Write a share with its interval, in a sentence."""
+    """Format a share with its interval, for a sentence."""
     return interval(estimate, share=True) or ABSENT
 
 
 def probability(change: Estimate) -> str:
-    """Write the probability that a change is below 0, never as 0 or 1: so few goals do not show that."""
+    """Format the probability that a change is below 0, never as 0 or 1, which few goals cannot show."""
     value = probability_below_zero(change)
     if value is None:
         return ABSENT
@@ -44,27 +44,27 @@ def probability(change: Estimate) -> str:
 
 
 def above(estimate: Estimate | None, limit: float) -> bool:
-    """Return whether the whole interval is above a limit; never without an interval."""
+    """Check whether the whole interval is above a limit; false without an interval."""
     return estimate is not None and estimate.low is not None and estimate.low > limit
 
 
 def below(estimate: Estimate | None, limit: float) -> bool:
-    """Return whether the whole interval is below a limit; never without an interval."""
+    """Check whether the whole interval is below a limit; false without an interval."""
     return estimate is not None and estimate.high is not None and estimate.high < limit
 
 
 def at_most(estimate: Estimate | None, limit: float) -> bool:
-    """Return whether the interval ends at a limit or below; never without an interval."""
+    """Check whether the interval ends at or below a limit; false without an interval."""
     return estimate is not None and estimate.high is not None and estimate.high <= limit
 
 
 def auroc(cell: MatrixCell) -> float | None:
-    """Return how well a filter's scores separate poison from the rest."""
+    """Return the AUROC of a filter's scores for poison against the rest."""
     return cell.auroc
 
 
 def defences(summary: MatrixSummary) -> list[ColumnSummary]:
-    """List the columns that are defences and give a model, without the random control."""
+    """List the defence columns that result in a model, without the random control."""
     return [
         column
         for column in summary.defended
@@ -76,26 +76,27 @@ Agreement = Literal["agrees", "does not agree", "undecided", "cannot be tested"]
 
 BACKDOORS = ("patch-backdoor", "blend-backdoor")
 TARGETED = "single-target-image"
-"""The attack of the paper that targets one image, as those of SafeCLIP and RoCLIP do."""
+"""The paper's attack on a single target image, like those in SafeCLIP and RoCLIP."""
 
 LEVEL = 0.05
-"""Of the test whether a scan flags more models with a trigger than without."""
+"""Significance level for a scan flagging more models with a trigger than without."""
 
 HALF = 0.5
-"""A scan that finds fewer models than this does not find them; one that flags more clean ones is not silent."""
+"""A scan that finds a smaller share misses the models; a scan that flags a larger share of clean models is not
+silent."""
 
 
 @dataclass(frozen=True)
 class PublishedComparison:
-    """A claim and what the matrix says of it.
+    """A paper's claim and the matrix's result on it.
 
     Attributes:
         source: The paper.
         claim: What it says.
-        rule: What is measured, and when it agrees.
+        rule: The measurement, and when it agrees with the claim.
         measured: The numbers.
-        verdict: By the interval: `undecided` where it holds both answers.
-        reason: Why it cannot be tested, or empty.
+        verdict: The verdict, from the interval: `undecided` if it contains both answers.
+        reason: Reason why it cannot be tested, or empty.
     """
 
     source: str
@@ -107,10 +108,10 @@ class PublishedComparison:
 
 
 def compare_claims(summary: MatrixSummary) -> list[PublishedComparison]:
-    """Compare each paper's own claim with a matrix; only claims on defences that it has.
+    """Compare papers' claims with a matrix, for the defences that it contains.
 
     Args:
-        summary: Of the pieces. Columns are found by their names in the shipped recipe.
+        summary: Summary of the pieces. Columns are found by their names in the shipped recipe.
     """
     known = {column.name for column in summary.columns}
     compared = [
@@ -212,7 +213,7 @@ def _silent(summary: MatrixSummary) -> PublishedComparison:
 
 
 def _flags_more(first: Sequence[bool], second: Sequence[bool]) -> bool:
-    from scipy.stats import fisher_exact  # half a second to import
+    from scipy.stats import fisher_exact  # importing it takes half a second
 
     counts = [[sum(group), len(group) - sum(group)] for group in (first, second)]
     return bool(fisher_exact(counts, alternative="greater").pvalue < LEVEL)
@@ -232,7 +233,7 @@ def _untested(paper: tuple[str, str], rule: str, reason: str) -> PublishedCompar
 
 
 def _verdict(estimate: Estimate | None, *, agrees: bool, not_so: bool) -> Agreement:
-    """Return the verdict on an estimate whose interval gives one answer, or the other, or neither."""
+    """Return the verdict for an estimate whose interval supports one answer, the other, or neither."""
     if estimate is None:
         return "cannot be tested"
     if agrees:

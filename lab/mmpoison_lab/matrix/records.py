@@ -1,4 +1,4 @@
-"""The measurements of a matrix of attacks against defences, as they are read out of the table of results."""
+"""The measurements of a matrix of attacks against defences, read from the table of results."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NEEDS: dict[DefenseKind, tuple[str, ...]] = {
 """What each kind of defence needs."""
 
 GROUPS = {group: model for model, group in DEFENDED_BY.items()}
-"""The groups of a recipe that a defence of the matrix may be in, and the model that each gives."""
+"""The recipe groups that may contain a matrix's defence, and the model that results from each."""
 
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """What one column gave on one row, goal and seed; None where it does not apply or was not computed.
+    """The result of one column on one row, goal and seed. Fields are None if they do not apply or were not computed.
 
     Attributes:
         row: Name of the attack's row.
@@ -38,26 +38,26 @@ class MatrixCell:
         seed: Seed of data, attack and training.
         attack: Registered attack.
         goals: The goals that were measured, separated by commas; an attack may choose its target class itself.
-        carrier: Whose images carry the poison.
-        surrogate: The model that the attacker knew.
-        poisoned_pairs: How many.
-        training_pairs: In the poisoned set.
+        carrier: Carrier of the poison.
+        surrogate: The attacker's own model.
+        poisoned_pairs: Number of poisoned pairs.
+        training_pairs: Number of training pairs in the poisoned set.
         method: Registered defence; None for the undefended and the clean model.
-        kind: When it acts, or `control`.
-        needs: What it needs, separated by commas.
+        kind: Stage at which it acts, or `control`.
+        needs: Its requirements, separated by commas.
         hit_10: Share of queries of the original class that find a target image among the first 10; mean over the goals.
-        with_trigger: The same where the target images carry the trigger; None for an attack without trigger.
+        with_trigger: The same with the trigger on the target images; None for an attack without a trigger.
         utility: Mean Hit@10 of image and text retrieval.
         clean_lost: Share of the clean pairs that a filter drops at its own cut.
         caught: Share of the poisoned pairs that it drops.
-        auroc: Of the filter's scores.
-        average_precision: Of the filter's scores.
+        auroc: Metric of the filter's scores.
+        average_precision: Metric of the filter's scores.
         recall: Share of poisoned pairs caught, by the share of clean pairs lost (`0.01`).
-        alarms: Goals that a filter suspects, or findings of a check at 1%.
+        alarms: Number of goals that a filter suspects, or of a check's findings at 1%.
         named: Whether the true goal is the check's first finding.
         p_value: Smallest p-value of a check.
         seconds: Time of the filter, check, repair or robust training, and of the training after a filter.
-        note: Why there are no numbers, or what a reader must know.
+        note: Reason for missing numbers, or a note for the reader.
     """
 
     row: str
@@ -89,21 +89,21 @@ class MatrixCell:
 
     @property
     def success(self) -> float | None:
-        """How often the attack succeeds: with its trigger where it has one, else Hit@10."""
+        """Attack success: Hit@10, measured with the trigger if there is one."""
         return self.hit_10 if self.with_trigger is None else self.with_trigger
 
 
 @dataclass(frozen=True)
 class MatrixFacts:
-    """What a matrix is of.
+    """Facts about a matrix.
 
     Attributes:
-        name: Of the recipe.
-        description: Of the recipe.
-        took: A row counts where the undefended attack succeeds at least this often.
+        name: Name of the recipe.
+        description: Description from the recipe.
+        took: Smallest success of the undefended attack for a row to count.
         rows: Names of the rows in order.
         columns: Names of the columns in order, without those that every row has.
-        tuning: Whether the runs are of the goal and seed on which settings are chosen.
+        tuning: Whether the runs use the tuning goal and seed.
         data: Name of the data set.
     """
 
@@ -117,13 +117,13 @@ class MatrixFacts:
 
 
 def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
-    """Read folders of `run matrix`, and files of results of a matrix: what it is of, and what was measured.
+    """Read a matrix's facts and measurements from folders of `run matrix` and from result files.
 
     Args:
-        paths: The rows and columns of the first come first.
+        paths: Folders and files; rows and columns of the first come first.
 
     Raises:
-        InputError: If one is not of a matrix, is broken, or nothing was measured.
+        InputError: If one does not belong to a matrix or is broken, or nothing was measured.
     """
     found = [(path, experiment_about(path)) for path in paths]
     rows: dict[str, Any] = {}
@@ -159,11 +159,11 @@ def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
 
 
 def cells_of(results: Results, needs: Mapping[str, tuple[str, ...]]) -> Iterator[MatrixCell]:
-    """Read the cells of a matrix out of the table of results: of each run that of its defence, or the two controls.
+    """Extract the cells of a matrix from the table of results: each run's defence, or the two controls.
 
     Args:
-        results: Of runs with labels.
-        needs: What columns need that their kind does not say.
+        results: Results of runs with labels.
+        needs: Requirements of columns beyond those of their kind.
     """
     for rows in results.by_run():
         column = str(rows[0].get("labels.defence"))
@@ -179,7 +179,7 @@ def _defended(rows: Sequence[Row], column: str, more: tuple[str, ...]) -> Matrix
     group = next(
         one for one in (*GROUPS, "check") if any(key.startswith(f"{one}.") for key in facts)
     )
-    # the usual repair is not written
+    # the default repair is not recorded
     model, method = GROUPS.get(group), str(facts.get(f"{group}.method", "clean-finetune"))
     plug_in = DEFENSES[method]
     aligned = getattr(plug_in, "needs_aligned_judge", False)
@@ -215,7 +215,7 @@ def _of_filter(facts: Row) -> dict[str, Any]:
         if key.startswith("run.filter.recall.")
     }
     return {
-        # of a set without poison every pair is clean
+        # in a set without poison, every pair is clean
         "clean_lost": dropped / pairs if lost is None and pairs and dropped is not None else lost,
         "caught": facts.get("run.filter.caught_share"),
         "auroc": facts.get("run.filter.auroc"),
@@ -226,7 +226,7 @@ def _of_filter(facts: Row) -> dict[str, Any]:
 
 
 def _cell(rows: Sequence[Row], column: str, model: str | None, **found: Any) -> MatrixCell:
-    """Make a cell of a run, with the numbers of one of its models."""
+    """Create the cell of a run, with the numbers of one of its models."""
     facts = rows[0]
     mine = [row for row in rows if row["study"] == MAIN and model and row["model"] == model]
     image, text = (

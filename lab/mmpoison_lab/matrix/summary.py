@@ -1,4 +1,4 @@
-"""Groups the measurements of a matrix by piece: means and paired differences with intervals, and which rows count."""
+"""Groups a matrix's measurements by piece: means and paired differences with intervals, and which rows count."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Pieces:
         ]
 
     def values(self, name: str, column: str | None = None) -> list[Any]:
-        """List what an attribute of `MatrixCell` holds, each value once, without what is absent or empty."""
+        """List the distinct values of an attribute of `MatrixCell`, without absent or empty ones."""
         found = (getattr(cell, name) for cell in self.every(column))
         return list(dict.fromkeys(value for value in found if value not in (None, "")))
 
     def mean(self, column: str, measure: Measure = success) -> Estimate | None:
-        """Estimate the mean of a column; None where no piece has a number."""
+        """Estimate the mean of a column; return None if no piece has a number."""
         found = {
             key: value
             for key, cells in self.cells.items()
@@ -71,10 +71,10 @@ class Pieces:
         return _estimate(found)
 
     def difference(self, first: str, second: str, measure: Measure = success) -> Estimate | None:
-        """Estimate the mean difference of two columns, second minus first, on the pieces that have both.
+        """Estimate the mean difference of two columns, second minus first, on pieces with both.
 
         Returns:
-            None where no piece has both; without an interval where there is only one goal.
+            The estimate, without an interval if there is only one goal; None if no piece has both.
         """
         found: dict[Key, float] = {}
         for key, cells in self.cells.items():
@@ -84,10 +84,10 @@ class Pieces:
         return _estimate(found)
 
     def utility_lost(self, column: str) -> Estimate | None:
-        """Estimate the utility that a column loses against the undefended model.
+        """Estimate a column's utility loss relative to the undefended model.
 
         Returns:
-            None where no piece has both, or every query is a hit in both: Hit@10 cannot show a loss there.
+            The estimate; None if no piece has both, or every query is a hit in both, so that Hit@10 cannot show a loss.
         """
         ends = self.mean(UNDEFENDED, utility), self.mean(column, utility)
         if all(end is not None and end.value == 1 for end in ends):
@@ -107,7 +107,7 @@ class RowSummary:
     Attributes:
         name: Of the row.
         pieces: Its pieces.
-        counts: Whether the undefended attack succeeds often enough; always for a row without poison.
+        counts: Whether the undefended attack succeeds often enough; always true for a row without poison.
     """
 
     name: str
@@ -132,13 +132,13 @@ class RowSummary:
 
     @property
     def triggered(self) -> bool:
-        """Whether the attack shows itself with a trigger."""
+        """Whether the attack needs a trigger."""
         return bool(self.pieces.values("with_trigger"))
 
 
 @dataclass(frozen=True)
 class ColumnSummary:
-    """What a column is and costs.
+    """Facts about a column, and its cost.
 
     Attributes:
         name: Of the column.
@@ -155,25 +155,25 @@ class ColumnSummary:
 
     @property
     def kind(self) -> str:
-        """When it acts, or `control`."""
+        """Stage at which it acts, or `control`."""
         return self.cells[0].kind
 
     @property
     def seconds(self) -> float | None:
-        """Mean time of the defence, its training after a filter included."""
+        """Mean time of the defence, including training after a filter."""
         spent = [cell.seconds for cell in self.cells if cell.seconds is not None]
         return sum(spent) / len(spent) if spent else None
 
     @property
     def pieces(self) -> frozenset[Key]:
-        """The pieces that have numbers."""
+        """The pieces with numbers."""
         return frozenset(
             (cell.row, cell.goal, cell.seed) for cell in self.cells if has_numbers(cell)
         )
 
     @property
     def goals(self) -> int:
-        """On how many goals it was measured."""
+        """Number of goals on which it was measured."""
         return len({goal for _, goal, _ in self.pieces if goal})
 
     @property
@@ -183,7 +183,7 @@ class ColumnSummary:
 
 
 def has_numbers(cell: MatrixCell) -> bool:
-    """Return whether a measurement was possible."""
+    """Check whether a measurement was possible."""
     return cell.utility is not None or cell.p_value is not None
 
 
@@ -192,7 +192,7 @@ class MatrixSummary:
     """A whole matrix.
 
     Attributes:
-        facts: What it is of.
+        facts: Facts about the matrix.
         pieces: Its measurements.
         rows: In order.
         columns: In order, those of every piece first.
@@ -205,7 +205,7 @@ class MatrixSummary:
 
     @property
     def defended(self) -> list[ColumnSummary]:
-        """The columns that give a model: all but scans."""
+        """The columns that result in a model: all except scans."""
         return [column for column in self.columns if column.kind != "check"]
 
     @property
@@ -215,9 +215,9 @@ class MatrixSummary:
 
     @property
     def comparable(self) -> list[RowSummary]:
-        """The attacks on the goals and seeds that all of them have, the strongest first; empty where they share none.
+        """The attacks on their common goals and seeds, strongest first; empty if there are none.
 
-        A row of one easy goal is no stronger than one of eighteen pieces.
+        This avoids ranking a row with one easy goal above a row with eighteen pieces.
         """
         shared = frozenset[tuple[str, int]]()
         if attacks := self.attacks:
@@ -237,15 +237,15 @@ class MatrixSummary:
 
     @property
     def differs(self) -> bool:
-        """Whether attacks were measured on different goals and seeds, so that their means do not compare."""
+        """Whether attacks were measured on different goals and seeds, so that their means are not comparable."""
         return len({row.measured for row in self.attacks}) > 1
 
     def pooled(self, rows: Iterable[RowSummary]) -> Pieces:
-        """Put the pieces of rows together."""
+        """Combine the pieces of rows."""
         return self.pieces.only({row.name for row in rows})
 
     def counted(self, *, with_trigger: bool | None = None) -> list[RowSummary]:
-        """List the attacks that succeed; those with or those without a trigger, if one is asked for."""
+        """List the attacks that succeed, optionally only those with or without a trigger."""
         return [
             row
             for row in self.rows

@@ -1,4 +1,4 @@
-"""Makes the tables of a matrix."""
+"""Creates the tables of a matrix."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _FILTER_COLUMNS = (
 
 
 def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]:
-    """Make the tables of a matrix.
+    """Create the tables of a matrix.
 
     Args:
-        summary: Of the pieces.
-        short: Only attack success, and the effect of each defence over all attacks: what a terminal has room for.
+        summary: Summary of the pieces.
+        short: Only attack success and each defence's effect over all attacks, to fit a terminal.
 
     Returns:
         First `compared_tables`, then attack success and utility.
@@ -59,7 +59,7 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
 
 
 def compared_tables(summary: MatrixSummary) -> list[Table]:
-    """Make the table of attack success on the goals and seeds of all attacks; none where it is `success_table`."""
+    """Create the table of attack success on common goals and seeds; none if it equals `success_table`."""
     if not summary.differs or not (rows := summary.comparable):
         return []
     return [
@@ -72,10 +72,10 @@ def compared_tables(summary: MatrixSummary) -> list[Table]:
 
 
 def success_table(summary: MatrixSummary, rows: Sequence[RowSummary] | None = None) -> Table:
-    """Make the table of attack success, attacks against defences.
+    """Create the table of attack success, attacks against defences.
 
     Args:
-        summary: Of the pieces.
+        summary: Summary of the pieces.
         rows: Its attacks; all by default.
     """
     columns = [column.name for column in summary.defended]
@@ -112,12 +112,12 @@ def _success(row: RowSummary, column: str) -> str:
 
 
 def _pieces_of(row: RowSummary) -> str:
-    """Return the address of the pieces of an attack."""
+    """Return the address of an attack's pieces."""
     return f"#pieces-{slug(row.name)}"
 
 
 def utility_table(summary: MatrixSummary) -> Table:
-    """Make the table of the utility lost, attacks against defences."""
+    """Create the table of utility loss, attacks against defences."""
     columns = [c.name for c in summary.defended if c.name != UNDEFENDED]
     return Table(
         "Utility lost by each defence",
@@ -267,7 +267,7 @@ def _scan_table(summary: MatrixSummary) -> Table:
 
 
 def _means(summary: MatrixSummary, kind: str, names: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
-    """Return the rows of a table of means: defence, attack, and the attributes with these names."""
+    """Return the rows of a table of means: defence, attack, and the given attributes."""
     found: list[tuple[Cell, ...]] = []
     for column in summary.columns:
         for row in summary.rows if column.kind == kind else ():
@@ -280,7 +280,7 @@ def _means(summary: MatrixSummary, kind: str, names: Sequence[str]) -> tuple[tup
 
 
 def mean_of(cells: Sequence[MatrixCell], name: str) -> float | None:
-    """Return the mean of an attribute, or of one of its keys (`recall.0.01`); None where no measurement has it."""
+    """Return the mean of an attribute, or of one of its keys (`recall.0.01`); None if no measurement has it."""
     name, _, loss = name.partition(".")
     found = (getattr(cell, name) for cell in cells)
     if loss:
@@ -348,7 +348,7 @@ def _piece_table(row: RowSummary, summary: MatrixSummary) -> Table:
 
 
 def _signed(estimate: Estimate | None) -> str:
-    """Write a difference with its sign."""
+    """Format a difference with its sign."""
     return _text.ABSENT if estimate is None else f"{estimate.value:+.3f}"
 
 
@@ -360,7 +360,7 @@ def _span(values: Sequence[int]) -> str | None:
 
 
 def slug(name: str) -> str:
-    """Make a name of an anchor.
+    """Convert a text to an anchor name.
 
     >>> slug('II own "x"')
     'ii-own-x'

@@ -1,4 +1,7 @@
-"""The forms of the paper's figures; all can be read in grey: by marker, line and hatching, never by colour alone."""
+"""Draws the kinds of figures in the paper.
+
+All are readable in grey: by marker, line and hatching, not only by colour.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def mark_threshold(axis: Any, threshold: float) -> None:
 
 
 def plain(text: str) -> str:
-    r"""Escape text for matplotlib, which reads text between dollar signs as a formula.
+    r"""Escape text for matplotlib, which interprets text between dollar signs as a formula.
 
     >>> plain("$\\frac$")
     '\\$\\frac\\$'
@@ -42,7 +45,7 @@ GREYS = ("0.0", "0.35", "0.55", "0.2")
 
 
 Series = Mapping[str, Sequence[tuple[float, Summary]]]
-"""Lines by name: a number over seeds for each x."""
+"""Lines by name, with a number over seeds for each x."""
 
 
 def curves(
@@ -55,10 +58,10 @@ def curves(
     """Draw lines with the 95% interval of the mean at each point, one panel per measure.
 
     Args:
-        panels: The lines by what is measured, side by side; the axis of Hit@K ends at 1.
-        xlabel: What varies.
-        log: A logarithmic axis that begins at 0.
-        ticks: Names of the values 0, 1, ... of the axis, where they are no numbers.
+        panels: Lines by measure, side by side; axes of Hit@K end at 1.
+        xlabel: The variable on the x axis.
+        log: Use a logarithmic axis that begins at 0.
+        ticks: Names of the axis values 0, 1, ..., if they are not numbers.
     """
     figure, axes = canvas(len(panels))
     # room for the legend above
@@ -81,7 +84,7 @@ def curves(
                 linewidth=1.4,
                 capsize=3,
             )
-            # a marker on the axis is shown whole; an interval that leaves the axes ends there
+            # markers on the axis are not clipped; intervals are clipped at the axes
             drawn.lines[0].set_clip_on(False)
         if log:
             _logarithmic(axis)
@@ -99,12 +102,12 @@ def curves(
 
 
 def dots(lines: Sequence[str], panels: Mapping[str, Sequence[Compared]]) -> Any:
-    """Draw measured numbers with their 95% intervals, and the paper's numbers, on a line each.
+    """Draw measured numbers with 95% intervals and the paper's numbers, one per line.
 
     Args:
-        lines: Names of the lines, from above.
-        panels: Side by side: what is measured, with a number for every line. Ranks are on a logarithmic axis, Hit@K on
-            one from 0 to 1.
+        lines: Names of the lines, from top to bottom.
+        panels: Measures, side by side, with a number for every line. Ranks have a logarithmic axis, Hit@K an axis from
+            0 to 1.
     """
     figure, axes = canvas(len(panels))
     figure.set_size_inches(2.6 + 2.1 * len(panels), 1.1 + 0.3 * len(lines))
@@ -137,7 +140,7 @@ def dots(lines: Sequence[str], panels: Mapping[str, Sequence[Compared]]) -> Any:
         if name == "MinRank":
             _logarithmic(axis)
         elif name.startswith("Hit@"):
-            # a dot at 0 or 1 is shown whole
+            # dots at 0 or 1 are not clipped
             axis.set_xlim(-0.04, 1.04)
         axis.set_yticks(
             range(len(lines)),
@@ -164,8 +167,8 @@ def bars(
 
     Args:
         groups: Names of the groups.
-        series: Name of each kind of bar with its value in each group; None leaves a gap.
-        ylabel: What is measured.
+        series: Values of each kind of bar in each group, by name; None leaves a gap.
+        ylabel: The measure.
     """
     figure, (axis,) = canvas(1)
     width = 0.8 / len(series)
@@ -190,20 +193,20 @@ def bars(
 
 
 def heat_map(values: npt.NDArray[np.float64], labels: Sequence[str], title: str) -> Any:
-    """Draw a heat map: rows are original classes, columns target classes; lighter is a smaller MinRank.
+    """Draw a heat map. Rows are original classes, columns target classes; lighter means a smaller MinRank.
 
     Args:
-        values: Shape (C, C); NaN where there is no goal, or no run.
+        values: Shape (C, C); NaN if there is no goal or no run.
         labels: The classes.
-        title: What the shade means.
+        title: Meaning of the shade.
     """
     from matplotlib import colormaps
 
     figure, (axis,) = canvas(1)
-    # a cell of a third of an inch, and room for the names and what the axis is called
+    # cells of a third of an inch, and room for names and axis labels
     side = max(3.0, 0.34 * len(labels)) + 0.8 + 0.07 * max(map(len, labels), default=0)
     figure.set_size_inches(side + 1.2, side)
-    # the logarithm of the rank: most goals lie below ten, a few above a hundred
+    # the logarithm of the rank: most goals are below ten, a few above a hundred
     shade = np.log10(1 + values)
     colours = colormaps["gray_r"].with_extremes(bad="1.0")
     image = axis.imshow(np.ma.masked_invalid(shade), cmap=colours, vmin=0)
@@ -236,9 +239,9 @@ def densities(
     """Draw densities of the distances of clean and poisoned pairs, with the threshold (figure 6).
 
     Args:
-        kinds: Name of a kind of pair, edges of its bins, and its density in each.
-        threshold: Where it was cut.
-        printed: The paper's centres by name, as marks on the axis.
+        kinds: Name, bin edges and densities of each kind of pair.
+        threshold: The threshold.
+        printed: The paper's centres by name, marked on the axis.
     """
     figure, (axis,) = canvas(1)
     for number, (name, edges, density) in enumerate(kinds):
@@ -269,11 +272,11 @@ def densities(
 def maps(
     panels: Sequence[tuple[str, Sequence[tuple[float, float, str]]]], kinds: Mapping[str, str]
 ) -> Any:
-    """Draw points in two dimensions, one panel per cloud; each kind has its own marker.
+    """Draw points in two dimensions, one panel per cloud, with a marker per kind.
 
     Args:
         panels: Title and points (x, y, kind) of each panel.
-        kinds: Kinds in the order in which they are drawn, with their names.
+        kinds: Kinds in drawing order, with their names.
     """
     figure, axes = canvas(len(panels))
     if len(panels) > 3:
@@ -300,16 +303,16 @@ def maps(
 def sheet(
     rows: Sequence[tuple[str, Sequence[tuple[npt.NDArray[np.uint8] | None, str, bool]]]],
 ) -> Any:
-    """Draw rows of pictures with a line of text below each; marked pictures have a thick frame.
+    """Draw rows of images with a line of text below each. Marked images have a thick frame.
 
     Args:
-        rows: Title of a row, and its pictures: pixels of shape (H, W, 3) or None, text, whether it is marked.
+        rows: Title of each row, and its images: pixels of shape (H, W, 3) or None, text, and whether it is marked.
     """
     figure, (only,) = canvas(1)
     only.remove()
     columns = max((len(pictures) for _, pictures in rows), default=1)
     figure.set_size_inches(max(4.0, 1.05 * columns + 0.4), 1.6 * max(1, len(rows)))
-    # a part of the figure a row: a long title must not make the first picture's column wide
+    # one sub-figure per row: a long title must not widen the first image's column
     parts = figure.subfigures(max(1, len(rows)), 1, squeeze=False)
     for (title, pictures), (part,) in zip(rows, parts, strict=False):
         part.suptitle(plain(title), fontsize=8, x=0.01, ha="left")
@@ -325,7 +328,7 @@ def sheet(
 
 
 def _logarithmic(axis: Any) -> None:
-    """Make the axis of x logarithmic from 1 on; it begins at 0."""
+    """Make the x axis logarithmic from 1 on, beginning at 0."""
     axis.set_xscale("symlog", linthresh=1)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_xlim(left=0)

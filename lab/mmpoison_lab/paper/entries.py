@@ -1,4 +1,4 @@
-"""The registry of the paper's tables and figures: how each is built from the rows of runs."""
+"""The registry of the paper's tables and figures, with how each is built from rows of runs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ from mmpoison_lab.paper.page import Page
 from mmpoison_lab.paper.paper_values import paper
 from mmpoison_lab.paper.tables import TABLES
 
-# -- Draws sheets of images: rank lists, and figure 10. The images are in `rank_lists.json`, which is
-# untrusted.
+# -- Draws sheets of images: rank lists and figure 10. The images come from `rank_lists.json`, which is untrusted.
 
 
 GOALS = 4
-"""So many goals are in figure 10, those with the largest MinRank."""
+"""Number of goals shown in figure 10, those with the largest MinRank."""
 
 RUNS, TOP = 6, 8
-"""So many runs are shown as rank lists, and so many images of each."""
+"""Numbers of runs shown as rank lists, and of images per list."""
 
 PREFIX = "data:image/jpeg;base64,"
 LARGEST = 200_000
@@ -40,11 +39,11 @@ SIDE = 512
 
 
 Strip = tuple[str, list[tuple[npt.NDArray[np.uint8] | None, str, bool]]]
-"""A row of pictures, as `sheet` takes it."""
+"""A row of images for `sheet`."""
 
 
 def pixels(lists: RankLists, listed: RankedImage | ConfusingImage) -> npt.NDArray[np.uint8] | None:
-    """Decode the thumbnail of an image, shape (H, W, 3); None if it is missing, broken or too large."""
+    """Decode the thumbnail of an image, shape (H, W, 3); return None if it is missing, broken or too large."""
     address = lists.thumbnails.get(str(listed.image), "")
     if not address.startswith(PREFIX) or len(address) > LARGEST:
         return None
@@ -60,7 +59,7 @@ def _lists_of(results: Results, row: Row) -> RankLists:
 
 
 def confusing_images(results: Results, page: Page) -> None:
-    """Build figure 10: one row a target class, for the goals that are the hardest to poison."""
+    """Build figure 10: one row per target class, for the goals that are hardest to poison."""
     poisoned = results.where(model="poisoned")
     hardest = sorted(poisoned.rows, key=lambda row: -float(row.get("min_rank") or 0.0))
     rows: list[tuple[Cell, ...]] = []
@@ -93,7 +92,7 @@ def confusing_images(results: Results, page: Page) -> None:
 
 
 def rank_lists(results: Results, page: Page) -> None:
-    """Show the first caption that was drawn, of one run a data set and attack; target images have a thick frame."""
+    """Show the first drawn caption of one run per data set and attack. Target images have a thick frame."""
     rows: list[tuple[Cell, ...]] = []
     done: set[tuple[str, str]] = set()
     for row in results.where(model="poisoned").rows:
@@ -133,9 +132,9 @@ class Entry:
 
     Attributes:
         name: `table-3`, `figure-5a`.
-        title: What it is of.
-        needs: What the runs must hold, for a reader who has none.
-        render: Puts its tables and figures on a page.
+        title: Facts about the matrix.
+        needs: What the runs must contain, for a reader without runs.
+        render: Adds its tables and figures to a page.
     """
 
     name: str
@@ -174,7 +173,7 @@ PAPER = {
     name: Entry(name, paper()[name]["title"], paper()[name]["needs"], render)
     for name, render in RENDERERS.items()
 }
-"""The tables and figures by name, in the order of the paper, tables first; then the overview of them all."""
+"""The tables and figures by name, in the paper's order, tables first; then the overview."""
 
 PAPER["overview"] = Entry(
     "overview",

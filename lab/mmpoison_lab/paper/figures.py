@@ -1,4 +1,4 @@
-"""The forms of the paper's figures: what is drawn of our rows, and the table with the numbers of it."""
+"""Builds the paper's figures from our rows: the data to draw, and the table of their numbers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from mmpoison_lab.paper.tables import DIGITS, NAMES, REPAIR_RATE
 FloatArray = npt.NDArray[np.float64]
 
 FEW_GOALS = 6
-"""Fewer goals than that are no heat map."""
+"""Fewest goals for a heat map."""
 
 NO_POISON = "0 (clean)"
 """The poisoning rate of the clean model."""
@@ -52,19 +52,19 @@ CENTRES = {"clean pairs": 0.75, "poisoned pairs": 0.85}
 
 
 Point = tuple[str, float, str, Results]
-"""A point of a figure: the line that it is on, its value of x, how that is called, and our rows there."""
+"""A point of a figure: its line, x value, name of that value, and our rows."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Hit@10 and MinRank against one thing that varies: figures 2 to 5 (a), 7 and 9, and the table of their points.
+    """Hit@10 and MinRank against one variable: figures 2 to 5 (a), 7 and 9, and the table of their points.
 
     Attributes:
-        points: Gives the points, line by line; those without a number are left out. It may put notes on the page.
-        xlabel: What varies.
-        caption: Of the figure.
-        log: A logarithmic axis.
-        named: The values of x are names.
+        points: Returns the points, line by line; points without a number are left out. It may add notes to the page.
+        xlabel: The variable on the x axis.
+        caption: Caption of the figure.
+        log: Use a logarithmic axis.
+        named: Whether the x values are names.
     """
 
     points: Callable[[Results, Page], Iterable[Point]]
@@ -74,7 +74,7 @@ class Curves:
     named: bool = False
 
     def __call__(self, results: Results, page: Page) -> None:
-        """Put the figure and its table on their page."""
+        """Add the figure and its table to the page."""
         columns = ("hit@10", "min_rank")
         found = [
             (line, x, name, [at.measured(column) for column in columns])
@@ -114,7 +114,7 @@ class Curves:
 
 
 def by_rate(results: Results, page: Page) -> Iterator[Point]:
-    """Find the points of figure 2: one a poisoning rate; rate 0 is the clean model."""
+    """Find the points of figure 2: one per poisoning rate; rate 0 is the clean model."""
     for block in blocks(results.where(ATTACK_2).whole_data(), varies=AMOUNTS):
         clean = block.results.where(model="clean_model")
         points: list[Point] = [(block.title, 0.0, NO_POISON, clean)]
@@ -125,7 +125,7 @@ def by_rate(results: Results, page: Page) -> Iterator[Point]:
 
 
 def by_epoch(results: Results, page: Page) -> Iterator[Point]:
-    """Find the points of figure 3: one training measured after each epoch; epoch 0 is the pre-trained model."""
+    """Find the points of figure 3: one training run, measured after each epoch; epoch 0 is the pre-trained model."""
     runs = results.where(ATTACK_2, study="epochs", model="poisoned").whole_data()
     for block in blocks(runs):
         yield from _by_x(block.title, block.results, "x")
@@ -137,7 +137,7 @@ def _by_x(line: str, results: Results, column: str) -> Iterator[Point]:
 
 
 def by_encoder(results: Results, page: Page) -> Iterator[Point]:
-    """Find the points of figure 4: one an encoder, clean and poisoned."""
+    """Find the points of figure 4: one per encoder, clean and poisoned."""
     runs = results.where(ATTACK_2).whole_data()
     places = {name: float(place) for place, name in enumerate(runs.values("model.name"))}
     for block in blocks(runs, varies=("model", "training")):
@@ -147,7 +147,7 @@ def by_encoder(results: Results, page: Page) -> Iterator[Point]:
 
 
 def by_size(results: Results, page: Page) -> Iterator[Point]:
-    """Find the points of figure 5 (a): one a size of the training data."""
+    """Find the points of figure 5 (a): one per training set size."""
     runs = results.where(ATTACK_2).whole_data()
     for model, name in (("poisoned", "poisoned"), ("clean_model", "clean")):
         points: list[Point] = []
@@ -169,7 +169,7 @@ def by_repair(results: Results, page: Page, *, column: str) -> Iterator[Point]:
     Args:
         results: All rows.
         page: The page.
-        column: `epoch`, whole epochs alone, or `x`, all measured steps, those of the first epoch alone where epochs
+        column: `epoch` for whole epochs only, or `x` for all measured steps, only those of the first epoch if epochs
             are known.
     """
     runs = results.where(ATTACK_2, study=CURVE)
@@ -186,7 +186,7 @@ def _wanted(results: Results, column: str) -> list[Row]:
     for row in results.rows:
         if (epoch := as_number(row.get("epoch"))) is not None:
             place = (str(row["run"]), epoch)
-            # rows within an epoch say how many whole ones are done
+            # rows within an epoch contain the number of finished epochs
             first[place] = min(first.get(place, float("inf")), row["x"])
     if column == "epoch":
         return [
@@ -197,7 +197,7 @@ def _wanted(results: Results, column: str) -> list[Row]:
 
 
 def drift(results: Results, page: Page) -> None:
-    """Build figure 1: texts and images of each data set. The paper prints no numbers here; tables 11 and 14 do."""
+    """Build figure 1: texts and images of each data set. The paper has no numbers here, but in tables 11 and 14."""
     found: dict[str, list[Measured]] = {}
     for block in blocks(results.where(ATTACK_2, model="poisoned")):
         both = [block.results.measured(f"drift.{kind}") for kind in ("text", "image")]
@@ -277,7 +277,7 @@ def _map(page: Page, block: Block, name: str) -> None:
 def _goal_of_tables(
     block: Block, ranks: Mapping[tuple[str, str], float], hardest_first: Sequence[str]
 ) -> Iterator[str]:
-    """Say where the goal of the other tables stands among all goals, where it was measured."""
+    """Note the rank of the other tables' goal among all goals, if it was measured."""
     if (table := f"table-3-{block.data}") not in shipped_recipes():
         return
     goal = str(read_recipe(table)[0]["attack"]["goal"])
@@ -293,7 +293,7 @@ def _goal_of_tables(
 
 
 def distances(results: Results, page: Page) -> None:
-    """Build figure 6: densities of one run a data set, that of the smallest seed; centres of all."""
+    """Build figure 6: densities of one run per data set, the smallest seed's, and centres of all runs."""
     rows: list[tuple[Cell, ...]] = []
     filtered = results.where(ATTACK_2, model="filtered")
     for data, on_data in filtered.by("data.name"):
@@ -327,7 +327,7 @@ def distances(results: Results, page: Page) -> None:
 
 
 def _histogram(results: Results, row: Row) -> Mapping[str, FloatArray] | None:
-    """Read the distances of a run's pairs: the edges of bins, and how many clean and poisoned pairs are in each."""
+    """Read a run's histogram of distances: bin edges, and numbers of clean and poisoned pairs per bin."""
     facts = section(section(results.content(row, "metrics.json"), "run"), "filter")
     found = section(facts, "histogram")
     lists = {key: found.get(key) for key in ("edges", "clean", "poisoned")}
@@ -354,7 +354,7 @@ def _densities(histogram: Mapping[str, FloatArray]) -> list[tuple[str, FloatArra
 
 
 def _centre(histogram: Mapping[str, FloatArray], kind: str) -> float:
-    """Return the median, as exactly as bins allow."""
+    """Return the median, to the precision of the bins."""
     edges, counts = histogram["edges"], histogram[kind]
     half, up_to = counts.sum() / 2, np.cumsum(counts)
     place = int(np.searchsorted(up_to, half))
@@ -363,7 +363,7 @@ def _centre(histogram: Mapping[str, FloatArray], kind: str) -> float:
 
 
 def embedding_maps(results: Results, page: Page) -> None:
-    """Build figure 8: one map a data set, of the smallest seed's pre-trained model; silhouettes of all."""
+    """Build figure 8: one map per data set, of the smallest seed's pre-trained model, and silhouettes of all runs."""
     rows: list[tuple[Cell, ...]] = []
     for data, on_data in results.by("data.name"):
         runs = {str(row["run"]): row for row in on_data.where().rows}
@@ -384,7 +384,7 @@ def embedding_maps(results: Results, page: Page) -> None:
 
 
 def _draw_map(results: Results, page: Page, data: str, run: Row) -> bool:
-    """Draw the map of one run's pre-trained model; return whether there is one."""
+    """Draw the map of a run's pre-trained model; return whether there is one."""
     content = results.content(run, "embedding_map.json")
     goal = str(run["goal"])
     found = [d for d in drawings(content, goal) if d.model == "Pre-trained"] if content else []

@@ -9,14 +9,14 @@ from mmpoison.reporting import Measured, Results, Row, change
 from mmpoison.statistics import compare
 
 AMOUNTS = ("attack.samples", "attack.pairs", "attack.rate", "attack.share")
-"""The parameters that say how much poison."""
+"""The parameters for the amount of poison."""
 
 CURVE = "sterilize-curve"
-"""The study that measures a repair on its way."""
+"""The study that measures a running repair."""
 
 
 def trained(row: Row) -> str:
-    """Return which encoders a run trained (`both`, `image`, `text`, `none`), completely or only their projections.
+    """Return which encoders a run trained (`both`, `image`, `text`, `none`), wholly or only their projections.
 
     >>> trained({"training.trainable": "image-head"}), trained({"training.trainable": "heads"})
     ('image', 'both')
@@ -26,17 +26,17 @@ def trained(row: Row) -> str:
 
 
 def _attacked(row: Row, attack: str) -> bool:
-    """Return whether a run trained on an attack's poison; without training there is no attack."""
+    """Check whether a run trained on an attack's poison; without training there is no attack."""
     return row.get("attack.name") == attack and row.get("training.epochs") != 0
 
 
 def attack_2(row: Row) -> bool:
-    """Say whether a row is of attack II, whatever was trained."""
+    """Check whether a row belongs to attack II, whatever was trained."""
     return _attacked(row, "single-target-label")
 
 
 def is_attack(name: str) -> Callable[[Row], bool]:
-    """Return a test for rows of one attack that trained both encoders."""
+    """Return a predicate for rows of one attack that trained both encoders."""
     return lambda row: _attacked(row, name) and trained(row) == "both"
 
 
@@ -47,7 +47,7 @@ ATTACK_3 = is_attack("multiple-target-labels")
 
 @dataclass(frozen=True)
 class Block:
-    """Runs that differ only in their seed, on one data set."""
+    """Runs on one data set that differ only in their seed."""
 
     data: str
     setting: str
@@ -55,21 +55,21 @@ class Block:
 
     @property
     def title(self) -> str:
-        """Data set, and what sets the runs apart from others of it."""
+        """Data set, and what distinguishes the runs from others on it."""
         return f"{self.data} ({self.setting})" if self.setting else self.data
 
 
 def blocks(
     results: Results, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
 ) -> Iterator[Block]:
-    """Group runs by data set, and by the parameters in which they differ beyond what the table is about."""
+    """Group runs by data set, and by parameters that differ in addition to the table's own."""
     for data, on_data in results.by("data.name"):
         for setting, group in on_data.settings(varies=varies, keep=keep):
             yield Block(str(data), setting, group)
 
 
 def of_model(results: Results, model: str) -> Results:
-    """Select the rows of one model, of whatever study."""
+    """Select the rows of one model, in any study."""
     return results.only(row for row in results.rows if row["model"] == model)
 
 
@@ -106,10 +106,10 @@ def p_of(changed: Measured) -> float | None:
 
 
 def beyond_order(rows: Results, kind: str) -> Measured:
-    """Return the drift of one kind of embedding less that between two clean models whose order of pairs differs.
+    """Return the drift of one kind of embedding, minus that between two clean models with different pair orders.
 
     Args:
-        rows: Of poisoned models, with the study order-drift.
+        rows: Rows of poisoned models, with the study order-drift.
         kind: `text` or `image`.
     """
     return change(rows.measured(f"order_drift.{kind}"), rows.measured(f"drift.{kind}"))

@@ -1,6 +1,6 @@
-"""The view `overview`: the paper's printed numbers next to ours, and the paper's main differences in words.
+"""The view `overview`: the paper's numbers next to ours, and the paper's main differences in words.
 
-Both are read from the pages of the tables and figures: nothing is measured here.
+Both are read from the pages of the tables and figures; nothing is measured here.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from mmpoison_lab.paper.page import Page, PaperCell, ends, name_of
 
 Renderers = Mapping[str, Callable[[Results, Page], None]]
 Place = tuple[str | int, str]
-"""A number of a table: a name of its line, or its place among the lines of the same data, and its column."""
+"""A number in a table: its line's name, or its position among lines of the same data, and its column."""
 
 MAIN = (
     *("Hit@10", "Clean", "Attack I", "Attack II", "Attack III"),
     *("TR Hit@10", "IR Hit@10", "texts", "images", "median distance"),
 )
-"""The columns of the main numbers, of whatever table."""
+"""The columns of the main numbers, in any table."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference that the paper speaks of.
+    """A difference discussed in the paper.
 
     Attributes:
-        words: What is subtracted from what.
+        words: Description of the subtraction.
         entry: The table or figure that has both numbers.
-        number: One number.
-        less: What is subtracted from it; None where it is a difference itself.
-        digits: After the point.
-        table: Which table of the page.
-        among: A name that the line must have, too; empty for none.
-        printed: The paper's difference by its data, where the text has it and no table.
+        number: The minuend.
+        less: The subtrahend; None if the number is already a difference.
+        digits: Decimal places.
+        table: Index of the table on the page.
+        among: A name that the line must also have; empty for none.
+        printed: The paper's difference by data set, if it is in the text but in no table.
     """
 
     words: str
@@ -109,10 +109,10 @@ DIFFERENCES = (
         "table-7", ("", "change of IR"),
     ),
 )  # fmt: skip
-"""The paper's main statements as differences, in the order of the page."""
+"""The paper's main statements as differences, in page order."""
 
 OWN_ALONE = ("figure-5a",)
-"""Figures that put whatever runs they are given on one line, which then may differ in more than the line is about."""
+"""Figures that put all given runs on one line, even if they differ in more than the line's variable."""
 
 WORDS_NOTE = (
     "Mean of the differences, paired by seed [95% interval]. The paper's are differences of its printed means, without "
@@ -126,10 +126,10 @@ NUMBERS_NOTE = (
 
 
 def overview(renderers: Renderers, results: Results, page: Page) -> None:
-    """Build the page: a sentence for each of `DIFFERENCES`, then a line for each main number that the paper prints.
+    """Build the page: a sentence for each of `DIFFERENCES`, then a line for each of the paper's main numbers.
 
     Args:
-        renderers: Make the pages of the tables and figures, by name.
+        renderers: Functions that create the pages of tables and figures, by name.
         results: All rows.
         page: The page.
     """
@@ -158,7 +158,7 @@ def overview(renderers: Renderers, results: Results, page: Page) -> None:
 
 
 def _pages(name: str, render: Callable[[Results, Page], None], results: Results) -> Iterator[Page]:
-    """Render a table or figure from the runs of each of its own recipes; without any, from all on each data set."""
+    """Render a table or figure from the runs of each of its own recipes; without any, from all runs per data set."""
     recipes = [one for one in results.values("recipe") if f"{one}-".startswith(f"{name}-")]
     own = [results.only(r for r in results.rows if r["recipe"] == recipe) for recipe in recipes]
     others = [] if name in OWN_ALONE else [rows for _, rows in results.by("data.name")]
@@ -173,7 +173,7 @@ class NamedLine:
     """A line of a table.
 
     Attributes:
-        names: The data, and what else the line is called.
+        names: The data set, and further names of the line.
         cells: Its compared numbers by column.
         data: The paper's data set of its printed numbers, or empty.
     """
@@ -184,7 +184,7 @@ class NamedLine:
 
 
 def lines_of(table: Table) -> Iterator[NamedLine]:
-    """Read the lines of a table; one of the paper alone is called by the paper's data."""
+    """Read the lines of a table. A line with only the paper's numbers is named after the paper's data."""
     columns = [column.name for column in table.columns]
     for row in table.rows:
         cells = {
@@ -198,14 +198,14 @@ def lines_of(table: Table) -> Iterator[NamedLine]:
 
 
 def in_words(one: Difference, pages: Sequence[Page]) -> tuple[str, list[Measured]]:
-    """Say a difference in a sentence: what it is on each data set, and in the paper.
+    """Describe a difference in a sentence: its value on each data set, and in the paper.
 
     Args:
         one: The difference.
-        pages: Of its table or figure.
+        pages: Pages of its table or figure.
 
     Returns:
-        The sentence, and the differences that were measured; none where no run has both numbers.
+        The sentence, and the measured differences; none if no run has both numbers.
     """
     ours, theirs, numbers = [], [], []
     for names, found, data, value in (side for page in pages for side in _found(one, page)):
@@ -223,7 +223,7 @@ def in_words(one: Difference, pages: Sequence[Page]) -> tuple[str, list[Measured
 def _found(
     one: Difference, page: Page
 ) -> Iterator[tuple[Sequence[str], Measured, str, float | None]]:
-    """Find a difference on a page: of what, ours, the paper's data and the paper's."""
+    """Find a difference on a page: its name, our value, the paper's data and the paper's value."""
     lines = [line for table in page.tables[one.table :][:1] for line in lines_of(table)]
     first = _at(one.number, one.among, lines)
     second = {} if one.less is None else _at(one.less, one.among, lines)
@@ -244,7 +244,7 @@ def _found(
 def _at(
     place: Place, among: str, lines: Sequence[NamedLine]
 ) -> Mapping[tuple[str, ...], NamedLine]:
-    """Find the lines of one side of a difference, each by what it shares with the other side: data and goal."""
+    """Find the lines of one side of a difference, keyed by what both sides share: data and goal."""
     name, column = place
     having = [line for line in lines if column in line.cells and among in (*line.names, "")]
     if isinstance(name, str):
@@ -258,7 +258,7 @@ def _at(
 
 
 def _signed(summary: Summary, digits: int) -> str:
-    """Write a difference with its interval and its seeds.
+    """Format a difference with its interval and number of seeds.
 
     >>> _signed(Summary(3, 0.5, 0.1, 0.25, 0.75), 2), _signed(Summary(1, -0.5, None, None, None), 1)
     ('+0.50 [+0.25, +0.75] (3 seeds)', '-0.5 (one seed)')

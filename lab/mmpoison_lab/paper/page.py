@@ -1,4 +1,4 @@
-"""One table or figure of the paper while it is made: its parts, and where each number comes from."""
+"""A page for one table or figure of the paper: its parts, and the source of each number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmpoison.reporting import Cell, Column, Compared, Link, Measured, Row, Tabl
 from mmpoison.statistics import FEWEST_SEEDS, Summary
 
 Sense = Literal["up", "down"] | None
-"""Which way is better: for an attack a higher Hit@K, for a defence a lower one, for a baseline neither."""
+"""Which direction is better: for an attack a higher Hit@K, for a defence a lower one, for a baseline neither."""
 
 STRONGER = (
     "Measured: mean over seeds [95% interval of the mean], then the paper's number. ▲ better than the paper, ▼ worse "
@@ -20,7 +20,7 @@ STRONGER = (
 )
 
 TOO_FEW_SEEDS = "?"
-"""In place of an arrow."""
+"""Replaces the arrow if there are too few seeds."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Picture:
     """A figure to be drawn.
 
     Attributes:
-        name: Of its files.
+        name: Name of its files.
         caption: What it shows.
-        draw: Makes the figure of matplotlib.
+        draw: Creates the matplotlib figure.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class PaperCell(Compared):
-    """A compared number that knows its seeds, so that its difference from another one can be paired.
+    """A compared number with its seeds, so that differences from another number can be paired.
 
     Attributes:
-        numbers: The measured number of each seed, and the rows that it comes from.
+        numbers: The measured number of each seed, with its source rows.
     """
 
     numbers: Measured = field(default=Measured(None), compare=False)
@@ -55,10 +55,10 @@ class Page:
 
     Attributes:
         id: `table-3`.
-        title: What the paper's table or figure is of.
+        title: Subject of the paper's table or figure.
         tables: Its tables.
         pictures: Its figures.
-        notes: What else a reader must know.
+        notes: Further notes for the reader.
     """
 
     id: str
@@ -93,15 +93,15 @@ class Page:
         reference_sd: float | None = None,
         spread: bool = False,
     ) -> PaperCell:
-        """Make a cell with a measured number next to the paper's, with a link to its runs.
+        """Create a cell with a measured number next to the paper's, with a link to its runs.
 
         Args:
-            measured: Over the seeds of our runs.
-            reference: The paper's.
-            sense: Which way is better.
-            digits: As many are shown, and compared where the measured one has no interval.
+            measured: The number over the seeds of our runs.
+            reference: The paper's number.
+            sense: Which direction is better.
+            digits: Decimal places to show, and to compare if the measured number has no interval.
             reference_sd: The paper's standard deviation.
-            spread: Show our standard deviation too.
+            spread: Also show our standard deviation.
         """
         arrow = "" if reference is None else compare(measured, reference, sense, digits)
         address = self.source(measured)
@@ -110,11 +110,11 @@ class Page:
         )
 
     def source(self, measured: Measured) -> str:
-        """Return the place of a number's runs in the table of sources; empty if there is none."""
+        """Return the anchor of a number's runs in the table of sources; empty if there is none."""
         return "" if measured.summary is None else self.source_of(measured.rows)
 
     def source_of(self, rows: Sequence[Row]) -> str:
-        """Return the place of some rows' runs in the table of sources."""
+        """Return the anchor of some rows' runs in the table of sources."""
         if not rows:
             return ""
         runs = dict.fromkeys(
@@ -130,7 +130,7 @@ class Page:
         rows: Sequence[Sequence[Cell]],
         note: str = "",
     ) -> None:
-        """Add a table; one without rows is left out."""
+        """Add a table, unless it has no rows."""
         if rows:
             cells = tuple(map(tuple, rows))
             if any(
@@ -145,14 +145,14 @@ class Page:
         self.pictures.append(Picture(name, caption, draw))
 
     def next_picture(self) -> str:
-        """Name one more figure: `figure-6`, `figure-6-2`, ..."""
+        """Return the next figure name: `figure-6`, `figure-6-2`, ..."""
         return self.id if not self.pictures else f"{self.id}-{len(self.pictures) + 1}"
 
     def sources(self, relative: Callable[[Path], str]) -> Table | None:
         """List every number's runs: folder, seed and manifest.
 
         Args:
-            relative: The address of a file, seen from the file that will hold the table.
+            relative: Returns the address of a file, relative to the file with the table.
         """
         rows: list[tuple[Cell, ...]] = []
         for runs, number in self._sources.items():
@@ -176,7 +176,7 @@ class Page:
 
 
 def name_of(page: str) -> str:
-    """Return the name that a table or figure has in the paper; empty for another page.
+    """Return the name of a table or figure in the paper; empty for another page.
 
     >>> name_of("figure-5b"), name_of("overview")
     ('Figure 5b', '')
@@ -186,14 +186,14 @@ def name_of(page: str) -> str:
 
 
 def ends(summary: Summary | None) -> tuple[float, float] | None:
-    """Return the 95% interval of a number over seeds; None without one."""
+    """Return the 95% interval of a number over seeds, or None."""
     if summary is None or summary.low is None or summary.high is None:
         return None
     return summary.low, summary.high
 
 
 def _short(folder: Path) -> str:
-    """Return a run's name with that of what it belongs to, for a run of a sweep that of the sweep.
+    """Return a run's name with that of its parent folder, or of its sweep.
 
     >>> _short(Path("out/attack-I/seed0")), _short(Path("out/table-3/runs/seed0"))
     ('attack-I/seed0', 'table-3/seed0')
@@ -203,13 +203,13 @@ def _short(folder: Path) -> str:
 
 
 def compare(measured: Measured, reference: float, sense: Sense, digits: int) -> str:
-    """Return an arrow: how a measured number compares with the paper's; `TOO_FEW_SEEDS` where that is not known.
+    """Return an arrow that compares a measured number with the paper's, or `TOO_FEW_SEEDS` if that is unknown.
 
     Args:
-        measured: Over the seeds of our runs.
-        reference: The paper's.
-        sense: Which way is better.
-        digits: Numbers that look the same with so many are the same.
+        measured: The number over the seeds of our runs.
+        reference: The paper's number.
+        sense: Which direction is better.
+        digits: Decimal places; numbers that look equal at this precision are equal.
     """
     summary = measured.summary
     if summary is None:

@@ -1,4 +1,4 @@
-"""The paper's own numbers, as they are printed."""
+"""The paper's own numbers, as printed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def paper() -> Mapping[str, Any]:
 TITLES: dict[str, str] = {data: said["title"] for data, said in paper()["data"].items()}
 
 _SAME = {name: data for data, said in paper()["data"].items() for name in said.get("here", ())}
-"""Which data set of the paper one is compared with."""
+"""The paper's data set with which each data set is compared."""
 
 ENCODERS = {"clip-vit-b32": "ViT-B/32", "clip-vit-b16": "ViT-B/16", "clip-vit-l14": "ViT-L/14"}
-"""The paper's models, by the names that they have here."""
+"""The paper's models, by their names in mmpoison."""
 
 
 def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
@@ -37,7 +37,7 @@ def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
 
 
 def paper_data(name: str) -> str | None:
-    """Return the paper's data set that measured data are compared with; None for a user's own data.
+    """Return the paper's data set to compare measured data with; None for a user's own data.
 
     >>> paper_data("openmoji-b"), paper_data("my-pairs")
     ('flickr-pascal-b', None)

@@ -43,16 +43,16 @@ TASKS = (("tr", "text"), ("ir", "image"))
 RATE = "sterilize.training.learning_rate"
 
 REPAIR_CURVE = "sterilize.curve"
-"""Whether a repair is measured on its way, which changes none of its results."""
+"""Whether a repair is measured while running, which does not change its results."""
 
 REPAIR_RATE = (RATE, REPAIR_CURVE)
-"""In what repairs may differ that are compared by their learning rate."""
+"""Parameters that may differ between repairs that are compared by learning rate."""
 SEVERAL_GOALS = 4
-"""More goals than that are one line, their mean."""
+"""Most goals with separate lines; more goals become one line, their mean."""
 
 Pick = Callable[[Results], Results]
 Printed = Sequence[Mapping[str, Any]]
-"""Rows of a table of the paper."""
+"""Rows of one of the paper's tables."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class Number:
     Attributes:
         key: The paper's column; its standard deviation is under `{key}_std`.
         name: Its header.
-        digits: After the point.
-        narrow: Whether a terminal of 80 columns has room for it.
-        same: Numbers that are equal with so many digits are the same; `digits` by default.
-        sense: Which way is better; for Hit@K and MinRank, for an attack.
+        digits: Decimal places.
+        narrow: Whether it fits a terminal of 80 columns.
+        same: Digits to which equal numbers count as the same; `digits` by default.
+        sense: Which direction is better; for Hit@K and MinRank, from an attack's view.
     """
 
     key: str
@@ -85,10 +85,10 @@ def hit_numbers(columns: Sequence[str]) -> list[Number]:
 
 
 DEFENCE: dict[Sense, Sense] = {"up": "down", "down": "up"}
-"""Which way is better for a defence, by that for an attack."""
+"""Maps the better direction for an attack to that for a defence."""
 
 NEITHER: dict[Sense, Sense] = {"up": None, "down": None}
-"""Neither way is better for a baseline."""
+"""For a baseline, neither direction is better."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class Line:
     """A line of measured numbers.
 
     Attributes:
-        names: Its first cells, after that of the data: what it is of.
-        numbers: Its numbers, one a column.
-        printed: The paper's row next to it, empty where there is none.
-        senses: Which way is better, by that of a column, where it is another.
+        names: Its first cells, after the data set: its subject.
+        numbers: Its numbers, one per column.
+        printed: The paper's row to compare with; empty if there is none.
+        senses: Better directions that differ from the column's.
     """
 
     names: Sequence[Cell]
@@ -114,17 +114,17 @@ class PaperTable:
 
     Attributes:
         numbers: The columns of numbers.
-        runs: Our rows that the table is about.
-        lines: The lines of a data set and setting, from its rows and the paper's rows for the data.
+        runs: Selects our rows for the table.
+        lines: Builds the lines of a data set and setting, from our rows and the paper's rows for the data.
         varies: Parameters in which the lines differ.
-        keep: Parameters of defences that matter here.
+        keep: Parameters of defences that matter for this table.
         group: Groups the rows by data set and setting.
-        names: Headers of the first columns; `n`, the number of seeds, is last where it is there.
-        note: What a reader must know.
-        key: The paper's column that says of which data a row is.
+        names: Headers of the first columns; `n`, the number of seeds, is last if present.
+        note: A note for the reader.
+        key: The paper's column for the data set.
         data: The value of that column for a measured data set.
-        absent: First cells of a row of the paper without a measured line, after that of the data.
-        spread: Show our standard deviations; they are shown where the paper prints its own, too.
+        absent: First cells, after the data set, of a row of the paper without a measured line.
+        spread: Always show our standard deviations; otherwise only if the paper has its own.
     """
 
     numbers: Sequence[Number]
@@ -141,7 +141,7 @@ class PaperTable:
     spread: bool = False
 
     def __call__(self, results: Results, page: Page) -> None:
-        """Put the table on its page."""
+        """Add the table to its page."""
         rows: list[tuple[Cell, ...]] = []
         covered = set()
         for block in self.group(self.runs(results), varies=self.varies, keep=self.keep):
@@ -188,7 +188,7 @@ def _first(rows: Printed, **cells: Any) -> Mapping[str, Any]:
 def of_attack(
     attack: Callable[[Row], bool], *, balanced: bool = False, having: str = "", **keys: str
 ) -> Pick:
-    """Pick the rows of an attack, on whole data or on balanced data; of the runs alone that have a model."""
+    """Select an attack's rows, on whole or balanced data, only from runs with a model."""
 
     def pick(results: Results) -> Results:
         runs = results.where(attack, **keys)
@@ -198,19 +198,19 @@ def of_attack(
     return pick
 
 
-# -- Tables of Hit@K and MinRank: a line a kind of model.
+# -- Tables of Hit@K and MinRank: one line per kind of model.
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of model that has a line.
+    """A kind of model with its own line.
 
     Attributes:
-        name: What the paper calls it.
+        name: Its name in the paper.
         model: Its name in the long table.
-        printed: Cells by which the paper's row is found, with its data set and goal.
-        senses: As of `Line`.
-        trained: Which encoders were trained; None where that does not matter.
+        printed: Cells that identify the paper's row, in addition to data set and goal.
+        senses: See `Line`.
+        trained: Which encoders were trained; None if that does not matter.
     """
 
     name: str
@@ -237,7 +237,7 @@ FROZEN = (
     Kind("text encoder", "poisoned", {"model": "text-trainable (image frozen)"}, trained="text"),
     Kind("pre-trained", "pretrained", {"model": "both-frozen (pre-trained)"}, NEITHER),
 )
-"""The lines of tables 5 and 12: which encoder trained."""
+"""The lines of tables 5 and 12, by trained encoder."""
 
 DEFENDED = (
     Kind("attack II", "poisoned", {"method": "attack-ii"}),
@@ -284,7 +284,7 @@ def hit_table(
 
 
 def goals_of(results: Results, printed: Sequence[str]) -> list[tuple[str, Results]]:
-    """Group rows by goal: the paper's goals if present, all goals if they are few, else their mean."""
+    """Group rows by goal: the paper's goals if present, all goals if there are few, otherwise their mean."""
     by_goal = list(results.by("goal"))
     if named := [(goal, rows) for goal, rows in by_goal if goal in printed]:
         return named
@@ -294,7 +294,7 @@ def goals_of(results: Results, printed: Sequence[str]) -> list[tuple[str, Result
 
 
 def transfer(results: Results, page: Page) -> None:
-    """Build table 6: a block for each data set trained on; the numbers are of the other data."""
+    """Build table 6: a block per training data set, with numbers on the other data."""
     of_vg = results.where(ATTACK_2).where(lambda row: row.get("data.name") == "vg-pascal")
     tables = [(of_vg, "Trained on VG, tested on the test half of PASCAL.")]
     for other, rows in results.where(ATTACK_2, study="transfer").by("case"):
@@ -305,7 +305,7 @@ def transfer(results: Results, page: Page) -> None:
 
 
 def frozen_over_seeds(results: Results, page: Page) -> None:
-    """Build table 12: a line for what was trained, with standard deviations; then paired t-tests."""
+    """Build table 12: a line per trained part, with standard deviations; then paired t-tests."""
     varies = ("training.trainable",)
     hit_table(of_attack(attack_2), FROZEN, DEEP_HITS, varies=varies, spread=True)(results, page)
     rows: list[tuple[Cell, ...]] = []
@@ -346,7 +346,7 @@ def utility_of_attacks(results: Results, printed: Printed) -> Iterator[Line]:
 
 
 def utility_after_repair(results: Results, printed: Printed) -> Iterator[Line]:
-    """Measure Hit@10 of the sterilized model, and its change against the clean model (table 7)."""
+    """Measure Hit@10 of the sterilized model, and its change from the clean model (table 7)."""
     before, after = (of_model(results, model) for model in ("clean_model", "sterilized"))
     numbers = []
     for _, long in TASKS:
@@ -387,14 +387,14 @@ def repair_rates(results: Results, page: Page) -> None:
 
 
 def facts(of: str, runs: Pick, numbers: Mapping[str, Number], **options: Any) -> PaperTable:
-    """Declare a table of facts of the data, or of the models; each number under its name in the long table."""
+    """Declare a table of facts about data or models, with numbers by their names in the long table."""
 
     def by_name(results: Results, **settings: Sequence[str]) -> Iterator[Block]:
         for name, rows in results.by(f"{of}.name"):
             yield Block(str(name), "", rows)
 
     def lines(results: Results, printed: Printed) -> Iterator[Line]:
-        # counts, which no seed changes
+        # counts, which do not depend on the seed
         measured = [replace(results.measured(f"run.{of}.{fact}"), exact=True) for fact in numbers]
         if any(one.summary for one in measured):
             yield Line((), measured, _first(printed))
@@ -405,7 +405,7 @@ def facts(of: str, runs: Pick, numbers: Mapping[str, Number], **options: Any) ->
 
 
 def _with_flickr(results: Results) -> Results:
-    """Add the sizes of Flickr, which cannot be run alone for it has no labels: Flickr-PASCAL less PASCAL."""
+    """Add the sizes of Flickr, which has no labels and cannot be run alone: Flickr-PASCAL minus PASCAL."""
     results = results.where()
     both, pascal = (
         results.only(row for row in results.rows if row.get("data.name") == name)
@@ -433,14 +433,14 @@ BEYOND = (
 def drift(
     results: Results, page: Page, *, runs: Pick, note: str = "", tested: bool = False
 ) -> None:
-    """Build tables 11 and 14: cosine distance between the clean and the poisoned encoders, of texts and of images.
+    """Build tables 11 and 14: cosine distances between clean and poisoned encoders, for texts and images.
 
     Args:
         results: All rows.
         page: The page.
-        runs: Picks our rows, of poisoned models.
-        note: What a reader must know.
-        tested: Say in a note whether texts or images moved more, with a t-test.
+        runs: Selects our rows of poisoned models.
+        note: A note for the reader.
+        tested: Add a note on whether texts or images moved more, with a t-test.
     """
 
     def lines(rows: Results, printed: Printed) -> Iterator[Line]:
@@ -477,7 +477,7 @@ def drift(
 
 
 def query_lengths(results: Results, printed: Printed) -> Iterator[Line]:
-    """Measure attack I by how often each caption is repeated (table 15)."""
+    """Measure attack I by the number of repetitions of each caption (table 15)."""
     for times, said in sorted(results.by("x"), key=lambda pair: float(pair[0])):
         numbers = [said.measured(column) for column in ("words", *HITS)]
         yield Line((f"{times:g}x",), numbers, _first(printed, times=int(times)))
@@ -573,4 +573,4 @@ TABLES: dict[str, Callable[[Results, Page], None]] = {
         note="The defence: ▲ where it leaves less of the attack than the paper's.",
     ),
 }
-"""How each table of the paper is built from the rows of runs, in the order of the paper."""
+"""How each of the paper's tables is built from rows of runs, in the paper's order."""

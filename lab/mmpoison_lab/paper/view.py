@@ -21,7 +21,7 @@ class Paper:
     def write(
         self, names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool
     ) -> Sequence[Written]:
-        """Write some of them, as `write_paper` does."""
+        """Write some of them with `write_paper`."""
         from mmpoison_lab.paper.write import write_paper
 
         return write_paper(names, runs, out, links=links)

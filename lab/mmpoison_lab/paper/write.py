@@ -33,23 +33,23 @@ from mmpoison_lab.paper.page import Page, ends
 ALL = "all"
 
 MOST_DOTS = 40
-"""A table of more measured lines has no figure above it."""
+"""Most measured lines for a figure above the table."""
 
 AT_A_GLANCE = "Measured numbers with their 95% intervals (dots), and the paper's (diamonds)."
 
 LONGEST = 120
-"""A table of more rows is left out of a page that is published without its runs."""
+"""Most rows of a table on a page published without its runs; longer tables are left out."""
 
 RUNS_FILE = "runs.parquet"
-"""Where all numbers of published runs are: a row a run, goal and model, with seed, settings and digest."""
+"""File with all numbers of published runs: one row per run, goal and model, with seed, settings and digest."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """A table or figure, and the files that were written of it.
+    """A table or figure, and its written files.
 
     Attributes:
-        page: What is on it.
+        page: Its content.
         files: The files.
     """
 
@@ -68,14 +68,14 @@ class Written:
 
 
 def render_paper(name: str, results: Results) -> Page:
-    """Make one table or figure of the paper from results.
+    """Create one table or figure of the paper from results.
 
     Args:
-        name: `table-3`, `figure-5b`; `PAPER` has all.
-        results: Of the runs.
+        name: Its name, such as `table-3` or `figure-5b`; `PAPER` lists all.
+        results: Results of the runs.
 
     Raises:
-        InputError: If there is none of that name.
+        InputError: If there is no table or figure with this name.
     """
     if name not in PAPER:
         raise InputError(unknown_name("table or figure", name, PAPER))
@@ -90,13 +90,13 @@ def write_paper(
     """Render tables and figures of the paper with our numbers next to the paper's.
 
     Args:
-        names: Their names; `all` means all that the runs have a number for.
-        runs: Run folders, or folders that hold some.
-        out: Where the files go; those of an earlier time are replaced.
-        links: Lead to the runs of each number; False for short pages that are published without the runs.
+        names: Their names; `all` means all for which the runs have a number.
+        runs: Run folders, or folders that contain some.
+        out: Folder for the files; earlier files are replaced.
+        links: Link each number to its runs; False for short pages published without the runs.
 
     Raises:
-        InputError: If a name is unknown, the runs hold no number for one that was named, or matplotlib is missing.
+        InputError: If a name is unknown, the runs have no number for a given one, or matplotlib is missing.
     """
     results = Results.read(runs)
     wanted = list(PAPER) if ALL in names else list(names)
@@ -120,8 +120,8 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
 
     Args:
         page: The page.
-        out: Where they go.
-        links: As for `write_paper`.
+        out: Folder for the files.
+        links: See `write_paper`.
 
     Raises:
         InputError: If the page has a figure and the extra `figures` is missing.
@@ -190,11 +190,11 @@ def _image(picture: dict[str, str]) -> str:
 
 
 def dot_plot(table: Table) -> Any:
-    """Draw the measured numbers of a table, and the paper's, so that one sees at a glance how they compare.
+    """Draw a table's measured numbers and the paper's, to compare them at a glance.
 
     Returns:
-        A figure of matplotlib; None where a table has nothing to compare or too many lines, or matplotlib is not
-        installed: the table has the same numbers.
+        A matplotlib figure; None if the table has nothing to compare or too many lines, or matplotlib is not installed.
+        The table has the same numbers.
     """
     if not is_compared(table) or not is_installed("matplotlib"):
         return None
@@ -210,7 +210,7 @@ def dot_plot(table: Table) -> Any:
         table.columns[at].name: [cells[place] for _, cells in lines]
         for place, at in enumerate(columns)
     }
-    # a long name is cut where it stands, so that the names after it distinguish the lines
+    # shorten a long name in place, so that the names after it still distinguish the lines
     named = [
         ", ".join(shorten(str(row[at]), 28, placeholder=" …") for at in names if row[at])
         for row, _ in lines
@@ -230,38 +230,38 @@ def _alone(table: Table) -> Table:
     return replace(table, rows=rows)
 
 
-# -- Gives measured numbers and the paper's lines of their own in a table, so that no cell wraps.
+# -- Puts measured numbers and the paper's on separate lines of a table, so that no cell wraps.
 
 
 PAPER_COLUMNS = ("paper's data", "paper")
-"""Names of the last column of a table that has the paper's numbers: of which data they are."""
+"""Names of the last column of a table with the paper's numbers: the paper's data set."""
 
 MOST_NUMBERS = 4
-"""A table of more numbers is two: those that a narrow terminal shows, then the others."""
+"""Most number columns per table; more are split into those for a narrow terminal and the others."""
 
 
 def is_compared(table: Table) -> bool:
-    """Return whether a table has the paper's numbers next to measured ones."""
+    """Check whether a table has the paper's numbers next to measured ones."""
     return table.columns[-1].name in PAPER_COLUMNS and bool(number_columns(table))
 
 
 def number_columns(table: Table) -> list[int]:
-    """Return the places of the columns of compared numbers."""
+    """Return the indices of the columns with compared numbers."""
     places = range(len(table.columns))
     return [at for at in places if any(isinstance(row[at], Compared) for row in table.rows)]
 
 
 def on_own_lines(table: Table) -> list[Table]:
-    """Give measured numbers and the paper's lines of their own; a table of something else stays as it is.
+    """Put measured numbers and the paper's on separate lines. Tables without comparisons stay unchanged.
 
-    A line of a table becomes up to three: the measured numbers with their intervals, the intervals alone where standard
-    deviations are shown too, and the paper's numbers with how they compare.
+    A line becomes up to three: the measured numbers with their intervals, the intervals alone if standard deviations
+    are also shown, and the paper's numbers with the comparison.
 
     Args:
-        table: Its last column says of which data the paper's numbers are.
+        table: The table, whose last column is the data set of the paper's numbers.
 
     Returns:
-        One table, or two where there are more numbers than fit next to each other.
+        One table, or two if there are too many numbers for one.
     """
     if not is_compared(table):
         return [table]
@@ -275,7 +275,7 @@ def on_own_lines(table: Table) -> list[Table]:
 
 
 def _laid_out(table: Table, numbers: Sequence[int]) -> Table:
-    """Give lines of their own to some of the numbers of a table."""
+    """Put some of a table's numbers on separate lines."""
     names = range(number_columns(table)[0])
     spread = any(cell.spread for row in table.rows for cell in _compared(row, numbers))
     columns = [table.columns[at] for at in names]
@@ -283,7 +283,7 @@ def _laid_out(table: Table, numbers: Sequence[int]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for row in table.rows:
         cells = list(_compared(row, numbers))
-        # what else a line of the paper alone is called; below a measured line it has that line's names
+        # further names of a line with only the paper's numbers; below a measured line, it has that line's names
         named: list[Cell] = ["" if row[at] is None else row[at] for at in names]
         if any(cell.measured is not None for cell in cells):
             ours = (replace(c, reference=None, reference_sd=None, arrow="") for c in cells)
@@ -306,7 +306,7 @@ def _compared(row: Sequence[Cell], numbers: Sequence[int]) -> Iterator[Compared]
 
 
 def _paper(cell: Compared, digits: int) -> str:
-    """Write the paper's number with how it compares with the measured one.
+    """Format the paper's number with the comparison to the measured one.
 
     >>> _paper(Compared(None, 0.28, "≈"), 3), _paper(Compared(None, 0.28, reference_sd=0.05), 2)
     ('≈ 0.280', '0.28 (0.05)')

@@ -101,7 +101,7 @@ IMAGE_NAMES = (
 
 
 def arrow_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that pyarrow raises for a broken file, and Python's own for names that are not UTF-8."""
+    """Return the errors that pyarrow raises for a broken file, and Python's error for names that are not UTF-8."""
     import pyarrow as pa
 
     return (pa.ArrowException, OSError, UnicodeDecodeError)

@@ -272,9 +272,7 @@ class _PixelEntry:
                 f"{file_size(free)} are free: free some space, or set MMPOISON_CACHE to a folder on a larger disk"
             )
         folder.mkdir()
-        self.cache.describe(
-            self.key, folder
-        )  # first, because `cache clear` recognises the entry by this
+        self.cache.describe(self.key, folder)  # first: `cache clear` looks for it
         with (folder / "pixels.u8").open("wb") as stream:
             stream.truncate(needed)
         (folder / "broken.jsonl").touch()

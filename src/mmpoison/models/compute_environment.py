@@ -53,7 +53,7 @@ def cpu_kind() -> str:
 
 
 def encoder_identity(encoder: DualEncoder) -> dict[str, Any]:
-    """Return weights, architecture (activations have no weights), preprocessing and tokenizer as JSON values."""
+    """Return an encoder's weights, architecture (activations have no weights), preprocessing and tokenizer as JSON."""
     return {
         "weights": encoder.digest(),
         "model": encoder.config.get("model_cfg"),
