@@ -209,7 +209,7 @@ class DownloadCache:
         advice = f"try again, or download it by hand to {target}"
         if known and file.sha256 is None:
             advice += (
-                f" (if it was changed there for good, delete its entry in {self.folder / LEDGER})"
+                f" (if it changed there permanently, delete its entry in {self.folder / LEDGER})"
             )
         raise InputError(f"{failures[0]}: {advice}")
 

@@ -200,7 +200,7 @@ def test_what_the_hub_cannot_give(
 def test_what_is_no_name_of_the_hub(monkeypatch: pytest.MonkeyPatch, hub: str) -> None:
     library = _Hub({})
     monkeypatch.setitem(sys.modules, "datasets", library)
-    with pytest.raises(InputError, match="give a hub name, e.g. hf:org/name"):
+    with pytest.raises(InputError, match=r"give a hub name, e\.g\. hf:org/name"):
         load_hub(hub)
     assert library.called == []
 
