@@ -92,10 +92,10 @@ def test_what_is_no_name_and_no_path_is_refused_at_once(value: Any, squares: Pai
         "recipe": lambda: mmpoison.run(value),
     }
     for name, call in calls.items():
-        with pytest.raises(InputError, match=f"^{name} is .*: give a name or a path"):
+        with pytest.raises(InputError, match=f"^{name} is .*: give a name, a path"):
             call()
     for call in (lambda: mmpoison.save_pairs(squares, value), lambda: mmpoison.keep_filter(value)):
-        with pytest.raises(InputError, match="give a name or a path"):
+        with pytest.raises(InputError, match="give a name, a path"):
             call()
     with pytest.raises(InputError, match="give a new folder with --out"):
         mmpoison.scan("no-such-data", out=Path())
@@ -122,7 +122,7 @@ def test_the_centre_of_a_class_takes_a_model(squares: PairDataset, checkpoint: P
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({}, "which goal"),
+        ({}, "no goal given"),
         ({"goal": GOAL, "sample": 2}, "did you mean 'samples'"),
         (
             {"goal": GOAL, "attack": mmpoison.SingleTargetLabel(goal=GOAL, samples=2)},
@@ -198,9 +198,9 @@ def test_train_evaluate_scan(
 
 
 def test_evaluate_needs_a_goal_for_clean_pairs(squares: PairDataset, checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="which goal"):
+    with pytest.raises(InputError, match="no goal given"):
         mmpoison.evaluate(checkpoint, squares)
-    with pytest.raises(InputError, match="during a training"):
+    with pytest.raises(InputError, match="during training"):
         mmpoison.evaluate(checkpoint, squares, goal=GOAL, study="epochs")
 
 

@@ -206,9 +206,7 @@ def test_who_comes_second_by_a_hair_says_that_nothing_is_lost(tmp_path: Path) ->
             out.mkdir()
             (out / "file").write_text("theirs")
 
-    with pytest.raises(
-        InputError, match="another process wrote it at the same time, so this result"
-    ):
+    with pytest.raises(InputError, match="another process wrote it at the same time, so"):
         write()
     assert (out / "file").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -238,9 +236,7 @@ def test_inputs_are_known_by_names_sizes_and_times(tmp_path: Path) -> None:
 
 def test_an_address_of_a_store_is_no_folder() -> None:
     for address in ("s3://bucket/scan", Path("s3://bucket/scan"), "hf://datasets/a/b"):
-        with pytest.raises(
-            InputError, match=r"^(s3|hf):/.*: results can only be written to a local folder"
-        ):
+        with pytest.raises(InputError, match=r"^(s3|hf):/.*: results can only be written to"):
             refuse_address(address)
     for folder in ("scan", "a:b", "/tmp/s3:/x", Path("C:/scan"), "./s3:/x"):
         refuse_address(folder)

@@ -73,10 +73,7 @@ def edited(manifest: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 EDITS: list[tuple[dict[str, Any], str]] = [
     ({"goals": ["sofa2sheep"]}, "goal 'sofa2sheep', but no poisoned pair has it"),
     ({"goals": ["sheep2sofa", "bird2sofa"]}, "goal 'bird2sofa', but no poisoned pair has it"),
-    (
-        {"first": {"goal": "bird2sofa"}},
-        "classes of 1 pair: goal 'bird2sofa' for a caption of class",
-    ),
+    ({"first": {"goal": "bird2sofa"}}, "of 1 pair: goal 'bird2sofa' for a caption of class"),
     ({"first": {"goal": "sheep2bird"}}, "'sheep2bird' for a caption of class 'sheep' on an image"),
     (
         {"goals": ["bird2sofa"], "pairs": {"goal": "bird2sofa"}, "options": {"goal": "bird2sofa"}},

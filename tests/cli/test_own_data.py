@@ -17,12 +17,7 @@ from mmpoison.pairs.folder import save_pairs
 
 Cli = Callable[..., Any]
 
-NAMES_OF_DATA = (
-    "the name of a data set",
-    "Pairs in any format",
-    "Clean data set",
-    "of pairs, or hf:",
-)
+NAMES_OF_DATA = ("name of a data set", "Pairs in any format", "Clean data set", "of pairs, or hf:")
 """What the help of an option or argument says that takes pairs of any format."""
 
 NO_DATA: dict[tuple[str, ...], str] = {

@@ -128,10 +128,7 @@ def test_of_a_long_strip_only_the_middle_is_made(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (
-            {"resize_mode": "stretch"},
-            "resize_mode 'stretch' must be one of shortest, longest, squash",
-        ),
+        ({"resize_mode": "stretch"}, "'stretch' must be one of shortest, longest, squash"),
         ({"interpolation": "random"}, "interpolation 'random' must be one of bicubic, bilinear"),
         ({"image_size": 0}, "image_size 0 is not a whole number from 1"),
         ({"image_size": 22.5}, "image_size 22.5 is not a whole number"),

@@ -478,7 +478,7 @@ def refused_early(recipe: Recipe, out: Path) -> str:
             {"filter": {"encoder": "pretrained"}},
             "exactly one of threshold (--threshold), clean_loss",
         ),
-        ({"robust_training": {"method": "rank-gain"}}, "one of kind in-training is needed: roclip"),
+        ({"robust_training": {"method": "rank-gain"}}, "expected kind in-training: roclip"),
         ({"sterilize": {"method": "clean-finetun"}}, "did you mean 'clean-finetune'"),
         ({"check": {"share": 1}}, "recipe key check.share: defence 'rank-gain': unknown option"),
     ],

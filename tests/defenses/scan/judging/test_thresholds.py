@@ -103,7 +103,7 @@ def test_labels_without_a_bad_pair_say_so() -> None:
     distances = clean(0)
     few = distances[:50]
     cut = label_threshold(distances, few, np.zeros(50, dtype=bool))
-    assert "no label is drop" in cut.note
+    assert "no pair is labelled drop" in cut.note
     assert (distances > cut.value).mean() == pytest.approx(LOSS, abs=1e-3)
 
 

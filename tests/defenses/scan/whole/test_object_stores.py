@@ -195,9 +195,7 @@ def test_memory_in_one_process_gives_the_same_results(
 
 @pytest.mark.parametrize("address", ["memory://set", "simplecache::memory://set"])
 def test_memory_is_refused_where_workers_are_other_processes(tmp_path: Path, address: str) -> None:
-    with pytest.raises(
-        InputError, match=rf"^{address}: lies in the memory of one process, .*folder"
-    ):
+    with pytest.raises(InputError, match=rf"^{address}: is in the memory of one process, .*folder"):
         mmpoison.scan(address, out=tmp_path / "out", progress=False)
     assert not list(tmp_path.iterdir())
 
@@ -206,8 +204,6 @@ def test_results_are_not_written_to_a_store(
     corpus: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        InputError, match=r"^s3://bucket/out: results can only be written to a local folder"
-    ):
+    with pytest.raises(InputError, match=r"^s3://bucket/out: results can only be written to"):
         mmpoison.scan(corpus[0], out="s3://bucket/out", progress=False)
     assert not list(tmp_path.iterdir())

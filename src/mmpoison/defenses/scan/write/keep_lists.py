@@ -84,8 +84,8 @@ def map_subset(path: Path) -> Uids:
         shape, _, dtype, start = read_header(stream, str(path))
     if dtype != UID_TYPE or len(shape) != 1 or shape[0] > path.stat().st_size:
         raise InputError(
-            f"{path}: holds {one_line(str(dtype))[:60]} of shape {shape!s:.60}: a sorted list of two uint64 for each "
-            "uid is needed, as DataComp's subset files are"
+            f"{path}: holds {one_line(str(dtype))[:60]} of shape {shape!s:.60}: expected a sorted list of "
+            "two uint64 per uid, as in DataComp's subset files"
         )
     count = int(shape[0])
     if (missing := start + count * UID_TYPE.itemsize - path.stat().st_size) > 0:
