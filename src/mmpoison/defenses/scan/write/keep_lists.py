@@ -84,12 +84,12 @@ def map_subset(path: Path) -> Uids:
         shape, _, dtype, start = read_header(stream, str(path))
     if dtype != UID_TYPE or len(shape) != 1 or shape[0] > path.stat().st_size:
         raise InputError(
-            f"{path}: holds {one_line(str(dtype))[:60]} of shape {shape!s:.60}: a sorted list of two uint64 for each "
-            "uid is needed, as DataComp's subset files are"
+            f"{path}: holds {one_line(str(dtype))[:60]} of shape {shape!s:.60}: expected a sorted list of two uint64 "
+            "for each uid, as in DataComp's subset files"
         )
     count = int(shape[0])
     if (missing := start + count * UID_TYPE.itemsize - path.stat().st_size) > 0:
-        raise InputError(f"{path}: cut short, {missing:,} bytes are missing")
+        raise InputError(f"{path}: cut short, missing {count_of(missing, 'byte')}")
     if count == 0:
         return np.empty(0, UID_TYPE)
     found: Uids = np.memmap(path, UID_TYPE, "r", offset=start, shape=(count,))
@@ -421,6 +421,6 @@ def keep_filter(path: str | Path) -> KeepFilter:
         map_subset(place)
     elif place.is_file() and place.suffix != ".txt":
         raise InputError(
-            f"{path}: is no list of pairs to keep: give a {KEEP_FILE}, a .txt or a folder"
+            f"{path}: not a list of pairs to keep; give a {KEEP_FILE}, a .txt or a folder"
         )
     return KeepFilter(place)
