@@ -23,7 +23,7 @@ class MatrixRow(BaseModel):
         goals: How many goals it has at once, each with a target class of its own.
         one_target: Whether all its goals have the same target class instead.
         near: Whether the target class is the one whose images a surrogate finds nearest to those of the original class.
-        single: Whether the set has one caption an image (the data's `-b`).
+        single: Whether the set has one caption per image (the data's `-b`).
         data_options: Options of the data that this row changes.
     """
 

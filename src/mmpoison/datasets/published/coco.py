@@ -260,7 +260,7 @@ def _drop(entries: list[ImageEntry], dropped: Sequence[str], known: set[str]) ->
     if unknown := sorted(set(dropped) - known):
         names = one_line(", ".join(sorted(known))) or "none"
         raise InputError(
-            f"data option drop_classes: {unknown[0]!r}is not one of the categories: {names}"
+            f"data option drop_classes: {unknown[0]!r} is not one of the categories: {names}"
         )
     return [entry for entry in entries if entry.label not in dropped]
 

@@ -248,7 +248,7 @@ class ArrayShard(Shard):
         for array, header in ((self.text, text), (self.image, image)):
             if header.columns != (self.dimension or text.columns):
                 raise ShardError(
-                    f"{array}: has {header.columns:,}numbers per row, but the others have "
+                    f"{array}: has {header.columns:,} numbers per row, but the others have "
                     f"{self.dimension or text.columns:,}"
                 )
         rows = (text.rows if self.stop is None else min(self.stop, text.rows)) - self.start

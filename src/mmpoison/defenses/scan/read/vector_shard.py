@@ -223,7 +223,7 @@ class VectorShard:
                 )
             if vectors.dtype not in (np.float16, np.float32):
                 raise InputError(
-                    f"{name}:vectors of {side} are {vectors.dtype}: expected float16 or float32"
+                    f"{name}: vectors of {side} are {vectors.dtype}: expected float16 or float32"
                 )
         if len(self.text) != len(self.image):
             raise InputError(
