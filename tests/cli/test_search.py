@@ -29,7 +29,7 @@ def test_a_busy_port(refused: Callable[[str], str]) -> None:
         other.listen()
         port = other.getsockname()[1]
         said = refused(f"search --models model --data squares --port {port}")
-    assert f"127.0.0.1 port {port} cannot be listened on (Address already in use)" in said
+    assert f"cannot listen on 127.0.0.1 port {port} (Address already in use)" in said
     assert "less than or equal to 65535" in refused("search --models m --data d --port 65536")
 
 

@@ -170,8 +170,8 @@ def test_rows_without_an_image(root: Path) -> None:
     write_arrow(root / "b.arrow", table)
     for name in ("b.parquet", "b.arrow"):
         # a path in a file from outside is never followed
-        assert "holds no image" in refused(root, f"{name}/0")
-        assert "holds no image" in refused(root, f"{name}/1")
+        assert "contains no image" in refused(root, f"{name}/0")
+        assert "contains no image" in refused(root, f"{name}/1")
         assert open_image(root, f"{name}/2").read() == b"x"
 
 

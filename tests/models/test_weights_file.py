@@ -104,7 +104,7 @@ REFUSED = [
     ("program.pt", program(), "a TorchScript archive, and a checkpoint's code is never run here"),
     ("packed.bin", packed(), "when unpacked"),
     *(
-        ("other.pt", by_torch(content), "holds no dictionary of weights")
+        ("other.pt", by_torch(content), "contains no dictionary of weights")
         for content in NO_DICTIONARIES
     ),
     *(
@@ -122,8 +122,8 @@ REFUSED = [
         for shards, says in (
             ({"weight": "../outside.safetensors"}, "is not a safetensors file in the same folder"),
             ({"weight": "shard.bin"}, "is not a safetensors file in the same folder"),
-            ({"weight": 3}, "not an index of weights"),
-            (["weight"], "not an index of weights"),
+            ({"weight": 3}, "not a weights index"),
+            (["weight"], "not a weights index"),
             ({"weight": "gone.safetensors"}, "gone.safetensors: no such file of weights"),
         )
     ),

@@ -63,7 +63,7 @@ def test_answers_are_sent_at_once() -> None:
 
 @pytest.mark.parametrize(("host", "port"), [("203.0.113.1", 0), ("127.0.0.1", 99999)])
 def test_an_address_that_cannot_be_had(page: Path, host: str, port: int) -> None:
-    with pytest.raises(InputError, match=f"{host} port {port} cannot be listened on"):
+    with pytest.raises(InputError, match=f"cannot listen on {host} port {port}"):
         serve(create_app("test", page), host=host, port=port)
 
 

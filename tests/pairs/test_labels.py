@@ -145,7 +145,10 @@ def test_labels_and_splits_are_taken(write_csv: Callable[[str], Path]) -> None:
         ("image,label\n0.jpg,cat\n./0.jpg,dog\n", "line 3: image './0.jpg' occurs twice"),
         ("image,label\n0.jpg\n", "line 2: the number of values differs"),
         ("image,label\n0.jpg,cat,dog\n", "line 2: the number of values differs"),
-        ("image,label,split\n0.jpg,cat,exam\n", "line 2: split 'exam' is none of train, val, test"),
+        (
+            "image,label,split\n0.jpg,cat,exam\n",
+            "line 2: split 'exam' is not one of train, val, test",
+        ),
         ('image,label\n"0.jpg,cat\n', "broken CSV"),
         (b"image,label\n0.jpg,caf\xe9\n", "not UTF-8"),
         (

@@ -26,7 +26,7 @@ def test_the_common_folder(parts: list[list[str]]) -> None:
     absolute = [PurePosixPath(path) for path in paths if ".." not in path.split("/")]
     line = line_of([*paths, "../x.jpg"])
     if not absolute:
-        assert "holds no image" in line
+        assert "contains no image" in line
         return
     common = set.intersection(*(set(path.parents) for path in absolute))
     best = max(common, key=lambda folder: len(folder.parts))

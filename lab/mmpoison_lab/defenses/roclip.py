@@ -99,8 +99,8 @@ class RoClip:
         image, text = ROLES[settings.trainable]
         if image == "frozen" and text != "frozen":
             raise InputError(
-                f"roclip with trainable {settings.trainable!r}: the text encoder gets no gradient in every "
-                f"{self.every}. epoch, so with a frozen image encoder nothing would train: set trainable to both, "
+                f"roclip with trainable {settings.trainable!r}: the text encoder gets no gradient in one of every "
+                f"{self.every} epochs, so with a frozen image encoder nothing would train: set trainable to both, "
                 "image or heads"
             )
         # embeddings of a frozen encoder have no views

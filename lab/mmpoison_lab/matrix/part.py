@@ -22,8 +22,8 @@ class MatrixRow(BaseModel):
         attack: A registered attack; null for a row without poison, which shows false alarms and what a defence costs.
         goals: Number of simultaneous goals, each with its own target class.
         one_target: Whether all its goals have the same target class instead.
-        near: Whether to use the target class whose images are nearest to the original class's under a surrogate.
-        single: Whether to use one caption per image (the data's `-b`).
+        near: Whether the target class is the one whose images a surrogate finds nearest to those of the original class.
+        single: Whether the set has one caption per image (the data's `-b`).
         data_options: Options of the data that this row changes.
     """
 

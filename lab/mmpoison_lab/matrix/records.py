@@ -149,7 +149,7 @@ def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
         )
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{paths[0]}: experiment.yaml is broken: delete it, the runs stay"
+            f"{paths[0]}: experiment.yaml is broken: delete it; the runs are kept"
         ) from None
     needs = {name: tuple(one.get("needs") or ()) for name, one in columns.items()}
     cells = list(cells_of(Results.read(paths), needs))

@@ -123,7 +123,7 @@ def rebuild(
         train = len(pairs.select(split="train"))
         raise InputError(
             f"the clean set is not the one that the manifest was made from: its fingerprint is "
-            f"{pairs.fingerprint[:12]}… with {train:,} training pairs, the manifest names "
+            f"{pairs.fingerprint[:12]}… with {train:,} training pairs, but the manifest names "
             f"{manifest.clean_fingerprint[:12]}… with {manifest.clean_pairs:,}"
         )
     poisoned = inject(pairs, manifest)

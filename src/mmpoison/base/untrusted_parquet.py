@@ -53,8 +53,8 @@ def refuse_packed(
         total += sum(rows.column(number).num_values * width for number, width in read)
         if total > most_unpacked(size):
             raise InputError(
-                f"{where}: {size:,} bytes unpack to {total / 2**30:.1f} GiB or more (a bomb?): rewrite it without the "
-                "columns that repeat one value, or with smaller row groups"
+                f"{where}: {size:,} bytes unpack to {total / 2**30:.1f} GiB or more (a decompression bomb?): rewrite "
+                "it without the columns that repeat one value, or with smaller row groups"
             )
 
 

@@ -402,9 +402,11 @@ def unpack(
         with zipfile.ZipFile(archive) as opened:
             members = [m for m in opened.infolist() if wanted is None or wanted(m.filename)]
             if not members:
-                raise InputError(f"{archive}: holds none of the expected files")
+                raise InputError(f"{archive}: contains none of the expected files")
             if sum(member.file_size for member in members) > most_bytes:
-                raise InputError(f"{archive}: unpacks to more than {most_bytes:,} bytes (a bomb?)")
+                raise InputError(
+                    f"{archive}: unpacks to more than {most_bytes:,} bytes (a decompression bomb?)"
+                )
             for member in members:
                 check_relative(member.filename, str(archive))
             for done, member in enumerate(members, start=1):

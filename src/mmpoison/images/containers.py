@@ -242,7 +242,7 @@ def walk_tar(
                 if name is not None and member.isreg() and not member.issparse():
                     yield name, member
                     continue
-                why = "leaves the shard" if name is None else "is no regular file"
+                why = "leaves the shard" if name is None else "is not a regular file"
                 problem(LeftOut(f"{path}: member {member.name!r:.80} {why}, so it is refused", 0))
         # tarfile takes a header that it cannot read for the end of the archive
         with path.open("rb") as raw:
@@ -356,7 +356,7 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
     except broken as error:
         raise InputError(f"{path / name}: broken file ({short(error)})") from None
     if not isinstance(value, bytes):
-        raise InputError(f"{path / name}: the row holds no image")
+        raise InputError(f"{path / name}: the row contains no image")
     check_bytes(path / name, len(value))
     return value
 

@@ -268,8 +268,8 @@ class _PixelEntry:
         needed, free = self.count * _row_bytes(self.size), shutil.disk_usage(place).free
         if needed + self.count > free:
             raise InputError(
-                f"{place}: {file_size(needed)} are needed for {self.count:,} decoded images of {self.size} pixels, "
-                f"{file_size(free)} are free: free some space, or set MMPOISON_CACHE to a folder on a larger disk"
+                f"{place}: {self.count:,} decoded images of {self.size} pixels need {file_size(needed)}, but only "
+                f"{file_size(free)} is free: free some space, or set MMPOISON_CACHE to a folder on a larger disk"
             )
         folder.mkdir()
         self.cache.describe(self.key, folder)  # first: `cache clear` looks for it

@@ -443,7 +443,7 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
     else:
         return None
     if not isinstance(content, dict) or not all(isinstance(i, int) for i in content.values()):
-        raise InputError(f"{folder}: its tokenizer has no table of tokens")
+        raise InputError(f"{folder}: its tokenizer has no vocabulary")
     return content
 
 

@@ -100,7 +100,7 @@ def _read_shards(index: Path) -> Weights:
     content = read_json(index)
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise InputError(f"{index}: not an index of weights")
+        raise InputError(f"{index}: not a weights index")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(names.values())):
         if Path(name).name != name or not name.endswith(".safetensors"):
@@ -189,11 +189,11 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content:
-        raise InputError(f"{path}: holds no dictionary of weights")
+        raise InputError(f"{path}: contains no dictionary of weights")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise InputError(
-                f"{path}: holds no dictionary of weights ({str(name)[:60]!r} is not a tensor)"
+                f"{path}: contains no dictionary of weights ({str(name)[:60]!r} is not a tensor)"
             )
     return dict(content)
 

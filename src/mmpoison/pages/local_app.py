@@ -277,8 +277,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         why = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{host} port {port} cannot be listened on ({why}): is the page open already? Choose another --port "
-            "(0: any free one, those below 1024 need administrator rights)"
+            f"cannot listen on {host} port {port} ({why}): is the page open already? Choose another --port "
+            "(0: any free one; those below 1024 need administrator rights)"
         ) from None
     return listener
 

@@ -230,7 +230,7 @@ class PairsBuilder:
             self.problem(LeftOut(f"{where}: image {image_id!r:.200} occurs twice", count))
             return False
         if split not in SPLITS:
-            line = f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}"
+            line = f"{where}: split {split!r:.80} is not one of {', '.join(SPLITS)}"
             self.problem(LeftOut(line, count))
             return False
         own, own_captions = self._own_columns(entry)
@@ -267,7 +267,7 @@ class PairsBuilder:
         folder = self._elsewhere
         if folder is None or folder == "/":
             first = f" ({self.problems[0]})" if self.problems else ""
-            return f"{what}: holds no image{first}"
+            return f"{what}: contains no images{first}"
         line = f"{what}: no image path is in the folder {str(self.root)!r}: all are in {one_line(folder)}"
         if os.path.isdir(folder):  # noqa: PTH112 - a path that is none is just not there
             return f"{line}: give --data-root {one_line(shlex.quote(folder))}"
@@ -349,7 +349,7 @@ def _caption_fault(caption: object) -> str | None:
         return f"is not text: {caption!r:.60}"
     if len(caption) > MAX_CAPTION:
         return f"has {len(caption):,} characters, over {MAX_CAPTION:,}"
-    return None if is_text(caption) else f"is not text in UTF-8: {caption!r:.60}"
+    return None if is_text(caption) else f"is not UTF-8 text: {caption!r:.60}"
 
 
 def _spelled(path: str) -> str:

@@ -142,7 +142,7 @@ def labels_from_csv(pairs: PairDataset, file: str | Path) -> PairDataset:
         labels[image] = row["label"].strip() or None
         if split := (row.get("split") or "").strip():
             if split not in SPLITS:
-                raise InputError(f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}")
+                raise InputError(f"{where}: split {split!r:.80} is not one of {', '.join(SPLITS)}")
             splits[image] = split
     if unknown:
         raise InputError(

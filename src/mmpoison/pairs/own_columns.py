@@ -86,11 +86,13 @@ def check_own(values: OwnColumns) -> None:
         text = json.dumps(values, ensure_ascii=False)
         text.encode()
     except UnicodeEncodeError:
-        raise InputError("own columns are not text in UTF-8") from None
+        raise InputError("own columns are not UTF-8 text") from None
     except (RecursionError, ValueError, TypeError):
         raise InputError("own columns cannot be written as JSON") from None
     if len(text) > MOST_CHARACTERS:
-        raise InputError(f"own columns have {len(text):,} characters, over {MOST_CHARACTERS:,}")
+        raise InputError(
+            f"own columns have {len(text):,} characters: at most {MOST_CHARACTERS:,} are allowed"
+        )
 
 
 def is_own_captions(value: object) -> bool:

@@ -79,7 +79,7 @@ def read_model(
     """
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or not isinstance(facts.get("looks"), list):
-        raise InputError(f"{folder / FACTS}: not made by a training")
+        raise InputError(f"{folder / FACTS}: not written by a training run")
     try:
         changed = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError) as error:
@@ -94,7 +94,9 @@ def read_model(
     try:
         result = TrainingResult(encoder=encoder, **facts["result"])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / FACTS}: not made by a training ({error!r:.200})") from None
+        raise InputError(
+            f"{folder / FACTS}: not written by a training run ({error!r:.200})"
+        ) from None
     return result, [ProbeRecord.of(probe, folder / FACTS) for probe in facts["looks"]]
 
 
@@ -150,5 +152,5 @@ def read_verdicts(folder: Path, pairs: int) -> Verdicts:
         raise InputError(f"{folder / ARRAYS}: missing or damaged")
     verdicts = Verdicts(found[0], found[1], facts)
     if not len(verdicts.keep) == len(verdicts.distances) == pairs:
-        raise InputError(f"{folder / ARRAYS}: is on other pairs")
+        raise InputError(f"{folder / ARRAYS}: belongs to other pairs")
     return verdicts

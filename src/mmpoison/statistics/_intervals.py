@@ -217,7 +217,7 @@ def clustered_share(
     """
     array, code, count = _read(hits, clusters, confidence)
     if not np.isin(array, (0, 1)).all():
-        raise InputError("hits must be 0 or 1, one a query")
+        raise InputError("hits must be 0 or 1, one per query")
     n = len(array)
     share = math.fsum(array) / n
     if count == 1:

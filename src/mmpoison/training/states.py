@@ -171,7 +171,7 @@ class StateFolder:
         for key in sorted(here.keys() | job.keys()):
             if here.get(key) != job.get(key):
                 raise InputError(
-                    f"{path}: is of another training ({key} is {_short(job.get(key))} there and "
+                    f"{path}: belongs to another training ({key} is {_short(job.get(key))} there and "
                     f"{_short(here.get(key))} here): give the same one, choose another --out, or delete {self.folder}"
                 )
 

@@ -44,7 +44,7 @@ def test_members_are_written(tmp_path: Path, out: Path) -> None:
     unpack(path, out, most_bytes=3005, wanted=GOOD.__contains__, progress=lambda *s: seen.append(s))
     assert tree(out) == GOOD
     assert seen == [(3, 3)]
-    with pytest.raises(InputError, match=r"x.zip: holds none of the expected files"):
+    with pytest.raises(InputError, match=r"x.zip: contains none of the expected files"):
         unpack(path, out, most_bytes=MOST, wanted="z".__eq__)
     with pytest.raises(InputError, match=r"x.zip: unpacks to more than 3,006 bytes .*bomb"):
         unpack(path, out, most_bytes=3006)

@@ -159,7 +159,7 @@ def test_lines_are_counted_behind_an_open_quote(write: Write) -> None:
         (b"", "is empty"),
         ("a,b\nx,y\n", "no column holds images: say which with --option image=NAME, one of a, b"),
         ("image,b\n1.jpg,x\n", "no column holds captions"),
-        ("image,caption\n", "holds no image"),
+        ("image,caption\n", "contains no image"),
         ('"', "line 1: a quote is opened and never closed"),
         ("\nimage,caption\n", "its first line is empty"),
         ("image,caption,by,by \n1.jpg,x,y,z\n", "line 1: 2 columns are called 'by': give"),

@@ -94,7 +94,7 @@ def test_rows_of_an_image_join_wherever_images_lie(tmp_path: Path, name: str) ->
         ("/etc/1.jpg", "train", "image path '/etc/1.jpg' leaves the folder"),
         ("C:\\1.jpg", "train", "image path 'C:"),
         ("http://a.b/1.jpg", "train", "'http://a.b/1.jpg' is a URL"),
-        ("1.jpg", "holdout", "split 'holdout' is none of train, val, test"),
+        ("1.jpg", "holdout", "split 'holdout' is not one of train, val, test"),
     ],
 )
 def test_a_broken_row_is_left_out_and_named(

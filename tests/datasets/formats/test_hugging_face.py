@@ -99,7 +99,7 @@ def test_offsets_that_lead_astray(saved: Path) -> None:
     good = b"\0\0\0\0\3\0\0\0\6\0\0\0"
     assert raw.count(good) == 3
     (saved / "a.arrow").write_bytes(raw.replace(good, b"\0\0\0\0\3\0\0\0\xff\xff\xff\x7f"))
-    assert "holds no image" in refusal(load_pairs, saved)
+    assert "contains no image" in refusal(load_pairs, saved)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_code_of_a_data_set_is_never_run(saved_dict: Path, monkeypatch: pytest.M
             ConnectionError("no\nnetwork"),
             "hf:a/b: cannot be loaded from the hub (ConnectionError: no network)",
         ),
-        ({"train": part_of()}, "hf:a/b: the library keeps no files of it"),
+        ({"train": part_of()}, "hf:a/b: the library has no cached files of it"),
         ({"train": part_of(Path("/x/y.arrow"), indices=[1])}, "split 'train' is a selection"),
     ],
 )

@@ -141,7 +141,7 @@ def test_no_such_folder(make: Make, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="its files match no known format"):
         load_pairs(tmp_path / "empty")
-    with pytest.raises(InputError, match="holds no image"):
+    with pytest.raises(InputError, match="contains no image"):
         load_pairs(tmp_path / "empty", format="image-folder")
     with pytest.raises(InputError, match="no such folder"):
         load_pairs(make("cow/1.jpg") / "cow" / "1.jpg", format="image-folder")

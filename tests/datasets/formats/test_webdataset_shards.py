@@ -142,7 +142,7 @@ def test_a_file_that_is_no_tar(write: Write, tmp_path: Path) -> None:
     assert len(pairs) == 1
     assert all("not an uncompressed tar file" in line for line in pairs.problems)
     (tmp_path / "00000.tar").unlink()
-    with pytest.raises(InputError, match="holds no image"):
+    with pytest.raises(InputError, match="contains no image"):
         load_pairs(tmp_path)
 
 

@@ -152,7 +152,7 @@ def test_classes_to_drop(published: Path, tmp_path: Path) -> None:
     for file in (tmp_path / "copy" / "annotations").glob("instances*.json"):
         file.write_text(file.read_text().replace('"boat"', '"b\\noat"'))
     said = refusal(load, drop_classes=["cat"])
-    assert "drop_classes: 'cat' is none of the categories: b\\noat, dog" in said
+    assert "drop_classes: 'cat' is not one of the categories: b\\noat, dog" in said
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_of_several_files_the_one_with_all_images_is_taken(published: Path, tmp_
     assert len(load_pairs(root, split="karpathy").images) == 3
     assert len(load_pairs(root / "dataset_flickr30k.json").images) == 3
     said = refusal(load_pairs, root / "results_20130124.token", split="karpathy")
-    assert "has no split, split=karpathy needs" in said
+    assert "has no split: split=karpathy needs" in said
     (root / "dataset_flickr30k.json").unlink()
     said = refusal(load_pairs, root, split="karpathy", format="flickr30k")
     assert "has no dataset_flickr30k.json" in said
@@ -104,7 +104,7 @@ def test_a_file_in_another_encoding(tmp_path: Path) -> None:
     file = tmp_path / "results_20130124.token"
     file.write_text(TOKENS, encoding="utf-16")
     said = refusal(load_pairs, tmp_path)
-    assert "holds no image (results_20130124.token line 1: not" in said
+    assert "contains no images (results_20130124.token line 1: not" in said
     file.write_text(TOKENS, encoding="utf-8-sig")
     assert load_pairs(tmp_path).images.ids[0] == "flickr30k-images/1000092795.jpg"
 

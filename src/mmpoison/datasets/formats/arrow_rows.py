@@ -565,8 +565,8 @@ def bounded_batches(
                 return
             if total > limit:
                 problems.append(
-                    f"{name} row {first + start}: unpacks to more than {limit:,} bytes of text (a bomb?); the rest is "
-                    "not read"
+                    f"{name} row {first + start}: unpacks to more than {limit:,} bytes of text (a decompression "
+                    "bomb?); the rest is not read"
                 )
                 return
             yield first + start, piece
@@ -595,5 +595,5 @@ def text_bytes(column: Any) -> int:
     if not len(places):
         return 0
     if places.min() < 0:
-        raise IndexError("a place before the first")
+        raise IndexError("a position before the first row")
     return int(lengths[places].sum())

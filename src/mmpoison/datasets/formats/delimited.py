@@ -258,7 +258,7 @@ class _Table:
         except StopIteration:
             raise InputError(problems[-1] if problems else f"{file}: is empty") from None
         if not is_text(head) or "\x00" in head:
-            raise InputError(f"{file}: its first line is not text in UTF-8")
+            raise InputError(f"{file}: its first line is not UTF-8 text")
         separator = _separator(head, file, chosen) if separator is None else _unescape(separator)
         lines.restart(head)
         records = _records(lines, separator)

@@ -190,7 +190,7 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
             raise InputError(f"hf:{hub}: split {split!r} is a selection, not whole files")
         found += [(Path(file["filename"]).resolve(), split) for file in part.cache_files]
     if not found:
-        raise InputError(f"hf:{hub}: the library keeps no files of it")
+        raise InputError(f"hf:{hub}: the library has no cached files of it")
     folder = Path(os.path.commonpath([file.parent for file, _ in found]))
     return folder, [
         (file.relative_to(folder).as_posix(), split_name(split)) for file, split in found

@@ -345,7 +345,7 @@ def composed_folder(root: Path | None, name: str) -> Path:
         InputError: If there is none.
     """
     if root is None or not root.is_dir():
-        raise InputError(f"{root}: no such folder, {needs(name)}")
+        raise InputError(f"{root}: no such folder: {needs(name)}")
     return root
 
 

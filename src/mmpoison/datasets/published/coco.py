@@ -150,7 +150,7 @@ def find_parts(root: Path, year: Year | None, parts: Parts | None) -> tuple[Path
         if not names or (parts == "both" and len(names) < 2):
             wanted = parts if parts in PARTS else "train and val" if parts else "train or val"
             raise InputError(
-                f"{annotations}: has no captions_*{year or ''}.json of {wanted}, {needs('coco')}"
+                f"{annotations}: has no captions_*{year or ''}.json of {wanted}: {needs('coco')}"
             )
     folder = annotations.parent if annotations.name == "annotations" else annotations
     return folder, [annotations / name for name in names]
@@ -260,7 +260,7 @@ def _drop(entries: list[ImageEntry], dropped: Sequence[str], known: set[str]) ->
     if unknown := sorted(set(dropped) - known):
         names = one_line(", ".join(sorted(known))) or "none"
         raise InputError(
-            f"data option drop_classes: {unknown[0]!r} is none of the categories: {names}"
+            f"data option drop_classes: {unknown[0]!r} is not one of the categories: {names}"
         )
     return [entry for entry in entries if entry.label not in dropped]
 

@@ -126,7 +126,7 @@ def _as_published(
 ) -> PairDataset:
     file = source.file(TOKEN_FILE)
     if not file.is_file():
-        raise InputError(f"{source.root}: has no {TOKEN_FILE}, {needs(NAME)}")
+        raise InputError(f"{source.root}: has no {TOKEN_FILE}: {needs(NAME)}")
     entries = read_captions(file, source.problem)
     by_kind: dict[str | None, list[ImageEntry]] = {}
     for entry in entries:

@@ -104,13 +104,13 @@ def load_flickr30k(
 def _captions_file(root: Path, split: str | None) -> Path:
     if not root.is_dir():
         if split == "karpathy" and root.suffix != ".json":
-            raise InputError(f"{root}: has no split, split=karpathy needs {KARPATHY_FILE}")
+            raise InputError(f"{root}: has no split: split=karpathy needs {KARPATHY_FILE}")
         return root
     names = (KARPATHY_FILE,) if split == "karpathy" else (*TOKEN_FILES, *CSV_FILES, KARPATHY_FILE)
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise InputError(f"{root}: has no {' or '.join(names)}, {needs(FLICKR)}")
+    raise InputError(f"{root}: has no {' or '.join(names)}: {needs(FLICKR)}")
 
 
 def read_captions(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
@@ -223,7 +223,7 @@ def _read_json(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     """`{"2008_000716.jpg": {"category": "aeroplane", "captions": [...]}}`."""
     entries: list[ImageEntry] = []
     if not file.exists():
-        raise InputError(f"{file}: no such file, {needs(PASCAL)}")
+        raise InputError(f"{file}: no such file: {needs(PASCAL)}")
     listed = read_json(file)
     if not isinstance(listed, dict):
         raise InputError(f"{file}: must be a JSON object")
@@ -386,7 +386,7 @@ def _folder(root: Path, name: str) -> Path:
     for folder in FOLDERS[name]:
         if (root / folder).is_dir():
             return root / folder
-    raise InputError(f"{root / name}: no such folder, {needs('flickr-pascal')}")
+    raise InputError(f"{root / name}: no such folder: {needs('flickr-pascal')}")
 
 
 register_published("flickr-pascal", load_flickr_pascal)

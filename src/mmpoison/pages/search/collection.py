@@ -275,6 +275,6 @@ class Collection:
             InputError: If there is no image, or the manifest names unknown classes or images.
         """
         if not len(self.pairs.images):
-            raise InputError(f"{self.name}: holds no image")
+            raise InputError(f"{self.name}: contains no images")
         _ = self.goals, self._added
         return self

@@ -94,7 +94,7 @@ def searchable_images(
         images = gallery[pixels.position[gallery] >= 0]
         if not len(images):
             raise InputError(
-                f"none of the {len(gallery):,} images can be read : `mmpoison data verify` shows why"
+                f"none of the {len(gallery):,} images can be read: `mmpoison data verify` shows why"
             )
         bare = pairs.where(np.zeros(len(pairs), dtype=bool))
         inputs = prepare_pixels(encoder, bare, images=images, pixels=pixels)

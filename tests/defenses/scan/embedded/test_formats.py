@@ -198,7 +198,7 @@ REFUSED: list[tuple[str, str, Callable[[Path], Any], dict[str, str], str]] = [
     (NPY, "", Path.exists, {"text": "c.npy"}, "c.npy: no such file"),
     (NPY, "img*", lambda f: np.save(f, PAIRS.image[:49]), {}, "img_emb.npy: has 49 rows, "),
     (NPY, "*.parquet", lambda f: rewrite(f, shorter), {}, "pairs.parquet: has 77 rows, "),
-    (NPY, "text*", lambda f: cut(f, -1), {}, "text_emb.npy: cut short, 1 bytes are missing"),
+    (NPY, "text*", lambda f: cut(f, -1), {}, "text_emb.npy: cut short, missing 1 byte"),
     ("parquet-lists", "", Path.exists, {"text": "c"}, "has no column 'c' (option text)"),
 ]
 
@@ -258,7 +258,7 @@ def saved(array: Any) -> Callable[[Path], None]:
 TEXT, IMAGE, TABLE = "text_emb/*", "img_emb/*", "metadata/*"
 NO_ARRAY = "is not a .npy array"
 FAULTS: list[tuple[str, str, Callable[[Path], Any], str]] = [
-    (CLIP, TEXT, lambda f: cut(f, -10), "cut short, 10 bytes are missing"),
+    (CLIP, TEXT, lambda f: cut(f, -10), "cut short, missing 10 bytes"),
     (CLIP, IMAGE, lambda f: f.write_bytes(b"\x93NUMPY garbage"), NO_ARRAY),
     (CLIP, TEXT, lambda f: cut(f, 0), NO_ARRAY),
     (CLIP, TEXT, saved(np.full((41, 16), None)), "holds object: expected float16 or float32"),
@@ -271,7 +271,12 @@ FAULTS: list[tuple[str, str, Callable[[Path], Any], str]] = [
     (CLIP, TABLE, lambda f: cut(f, -20), "broken Parquet file"),
     (CLIP, TEXT, leads_out, "points outside its folder"),
     ("datacomp", "*.npz", lambda f: cut(f, -9), r"broken \.npz file"),
-    ("datacomp", "*.npz", claims_terabytes, "'l14_txt': cut short, 3,200,000,000,000 bytes"),
+    (
+        "datacomp",
+        "*.npz",
+        claims_terabytes,
+        "'l14_txt': cut short, missing 3,200,000,000,000 bytes",
+    ),
     ("datacomp", "*.parquet", Path.unlink, "no such file"),
     ("parquet-lists", "*.parquet", lambda f: cut(f, -9), "broken Parquet file"),
 ]
@@ -542,4 +547,4 @@ def test_columns_are_named_where_they_cannot_be_guessed(tmp_path: Path) -> None:
     source = open_embedded(tmp_path, options={"text": "a", "image": "b"})
     assert source.shards[0].schema().names == ["n", "text_x", "text_y"]
     shard = open_embedded(tmp_path, options={"text": "a", "image": "n"}).shards[0]
-    assert "column 'n' holds int64: lists of numbers are needed" in refusal(shard.vectors)
+    assert "column 'n' holds int64: expected lists of numbers" in refusal(shard.vectors)

@@ -101,7 +101,7 @@ def test_a_subset_file_is_mapped(tmp_path: Path) -> None:
         (saved(np.array([(2, 1), (1, 1)], "u8,u8")), "is not sorted"),
         (saved(np.zeros((2, 2), "u8,u8")), "of shape"),
         (saved(np.array([None])), "holds object"),
-        (subset_bytes(["f" * 32])[:-1], "cut short, 1 bytes are missing"),
+        (subset_bytes(["f" * 32])[:-1], "cut short, missing 1 byte"),
         (b"x", "is not a .npy array"),
     ],
 )

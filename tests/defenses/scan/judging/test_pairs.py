@@ -89,7 +89,7 @@ def test_what_a_spreadsheet_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "line 1: the columns pair and verdict are needed, it has none"),
+        ("", "line 1: needs the columns pair and verdict, has none"),
         ("image,verdict\n", "it has image, verdict"),
         ("pair,verdict\na#0,bad\n", "line 2: verdict 'bad' must be keep, drop or unsure"),
         ("pair,verdict\n,keep\n", "line 2: names no pair"),

@@ -209,8 +209,8 @@ def _rows_of(file: Path) -> BoundedRows:
     rows = BoundedRows(file)
     if not set(COLUMNS) <= set(rows.columns):
         raise InputError(
-            f"{file} line 1: the columns {' and '.join(COLUMNS)} are needed, "
-            f"it has {one_line(', '.join(rows.columns))[:200] or 'none'}"
+            f"{file} line 1: needs the columns {' and '.join(COLUMNS)}, "
+            f"has {one_line(', '.join(rows.columns))[:200] or 'none'}"
         )
     return rows
 

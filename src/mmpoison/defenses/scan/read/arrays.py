@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 
-from mmpoison.base.phrasing import one_line
+from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.untrusted import most_unpacked
 from mmpoison.defenses.scan.read.files import Array, DataFile, ShardError
 from mmpoison.defenses.scan.read.shards import Shard
@@ -128,7 +128,7 @@ class ArrayFile:
         stream.seek(header.start + first * row)
         raw = stream.read(size)
         if len(raw) < size:
-            raise ShardError(f"{self}: cut short, {size - len(raw):,} bytes are missing")
+            raise ShardError(f"{self}: cut short, missing {count_of(size - len(raw), 'byte')}")
         order: Literal["F", "C"] = "F" if header.fortran else "C"
         numbers = np.frombuffer(raw, header.dtype).reshape(-1, header.columns, order=order)
         return numbers[start - first : stop - first]
@@ -143,7 +143,7 @@ class ArrayFile:
             raise ShardError(f"{self}: has shape {shape!s:.60}, expected (pairs, numbers)")
         header = Header(shape[0], shape[1], dtype, fortran, start)
         if (missing := start + header.bytes - length) > 0:
-            raise ShardError(f"{self}: cut short, {missing:,} bytes are missing")
+            raise ShardError(f"{self}: cut short, missing {count_of(missing, 'byte')}")
         return header
 
     @contextmanager
@@ -164,8 +164,8 @@ class ArrayFile:
             stored = info.compress_type == zipfile.ZIP_STORED
             if not stored and info.file_size > most_unpacked(info.compress_size):
                 raise ShardError(
-                    f"{self}: {info.compress_size:,} bytes unpack to {info.file_size / 2**30:.1f} GiB (a bomb?): save "
-                    "it again without compression (numpy.savez)"
+                    f"{self}: {info.compress_size:,} bytes unpack to {info.file_size / 2**30:.1f} GiB (a "
+                    "decompression bomb?): save it again without compression (numpy.savez)"
                 )
             with archive.open(info) as stream:
                 # the local header repeats the lengths of name and extra field, and they may differ
@@ -248,7 +248,7 @@ class ArrayShard(Shard):
         for array, header in ((self.text, text), (self.image, image)):
             if header.columns != (self.dimension or text.columns):
                 raise ShardError(
-                    f"{array}: has {header.columns:,} numbers a row, the others have "
+                    f"{array}: has {header.columns:,} numbers per row, but the others have "
                     f"{self.dimension or text.columns:,}"
                 )
         rows = (text.rows if self.stop is None else min(self.stop, text.rows)) - self.start

@@ -247,7 +247,7 @@ class _Writer:
             text, image, unreadable = (error.found[name] for name in names)
         broken: dict[str, str] = parse_json(unreadable.tobytes(), "reasons")
         if len(text) != len(part) or len(image) != len(part):
-            raise InputError("cached embeddings are of other pairs: run `mmpoison cache clear`")
+            raise InputError("cached embeddings belong to other pairs: run `mmpoison cache clear`")
         return text, image, broken
 
 

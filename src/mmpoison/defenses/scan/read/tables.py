@@ -115,7 +115,7 @@ class ParquetRows:
         for array in self._batches(column):
             if not _is_text(array.type):
                 raise ShardError(
-                    f"{self.file}: column {column!r:.80} holds {array.type}: text or whole numbers are needed"
+                    f"{self.file}: column {column!r:.80} holds {array.type}: expected text or whole numbers"
                 )
             found += ["" if value is None else str(value) for value in values_of(array)]
         return found
@@ -139,7 +139,7 @@ class ParquetRows:
             )
             if not any(test(kind) for test in known):
                 raise ShardError(
-                    f"{self.file}: column {column!r:.80} holds {array.type}: numbers are needed"
+                    f"{self.file}: column {column!r:.80} holds {array.type}: expected numbers"
                 )
             with self._broken():
                 plain = array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array
@@ -183,7 +183,9 @@ class ParquetRows:
                     piece = read.take(pa.array(inside)).combine_chunks()
                     limit -= sum(text_bytes(c) for column in piece.columns for c in column.chunks)
                     if limit < 0:
-                        raise ShardError(f"{self.file}: unpacks to too much text (a bomb?)")
+                        raise ShardError(
+                            f"{self.file}: unpacks to too much text (a decompression bomb?)"
+                        )
                     pieces.append(piece.cast(schema))
         found = pa.concat_tables(pieces) if pieces else schema.empty_table()
         return found.take(pa.array(np.argsort(order, kind="stable")))
@@ -241,7 +243,9 @@ class ParquetRows:
                 # count first: a text stored once may be expanded for every row
                 limit -= text_bytes(array)
                 if limit < 0:
-                    raise ShardError(f"{self.file}: unpacks to too much text (a bomb?)")
+                    raise ShardError(
+                        f"{self.file}: unpacks to too much text (a decompression bomb?)"
+                    )
                 yield array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
     def _refuse_packed(self, metadata: Any, columns: Sequence[str], groups: Sequence[int]) -> None:
@@ -294,7 +298,7 @@ def choose_columns(
             continue
         if not _is_text(kind):
             raise InputError(
-                f"{own.file}: column {chosen.id!r:.80} holds {kind}: text or whole numbers are needed as ids: convert "
+                f"{own.file}: column {chosen.id!r:.80} holds {kind}: ids must be text or whole numbers: convert "
                 "it, or name another column with the option id"
             )
         break

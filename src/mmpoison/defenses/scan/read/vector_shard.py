@@ -223,20 +223,20 @@ class VectorShard:
                 )
             if vectors.dtype not in (np.float16, np.float32):
                 raise InputError(
-                    f"{name}: vectors of {side} are {vectors.dtype}, expected float16 or float32"
+                    f"{name}: vectors of {side} are {vectors.dtype}: expected float16 or float32"
                 )
         if len(self.text) != len(self.image):
             raise InputError(
-                f"{name}: {len(self.text):,} captions and {len(self.image):,} images, a pair needs both"
+                f"{name}: {len(self.text):,} captions but {len(self.image):,} images: a pair needs both"
             )
         if self.image_of is not None and self.image_of.shape != (len(self.text),):
             raise InputError(
-                f"{name}: image_of has shape {self.image_of.shape}, one number for each of {len(self.text):,} pairs "
-                "is needed"
+                f"{name}: image_of has shape {self.image_of.shape}, but needs one number for each of the "
+                f"{len(self.text):,} pairs"
             )
         if self.image_of is not None and len(self.image_of) and self.image_of.min() < 0:
             raise InputError(
-                f"{name}: image_of has the number {self.image_of.min()}, give numbers from 0"
+                f"{name}: image_of has the number {self.image_of.min()}: give numbers from 0"
             )
 
     def __len__(self) -> int:

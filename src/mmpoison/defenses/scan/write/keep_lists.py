@@ -89,7 +89,7 @@ def map_subset(path: Path) -> Uids:
         )
     count = int(shape[0])
     if (missing := start + count * UID_TYPE.itemsize - path.stat().st_size) > 0:
-        raise InputError(f"{path}: cut short, {missing:,} bytes are missing")
+        raise InputError(f"{path}: cut short, missing {count_of(missing, 'byte')}")
     if count == 0:
         return np.empty(0, UID_TYPE)
     found: Uids = np.memmap(path, UID_TYPE, "r", offset=start, shape=(count,))
@@ -421,6 +421,6 @@ def keep_filter(path: str | Path) -> KeepFilter:
         map_subset(place)
     elif place.is_file() and place.suffix != ".txt":
         raise InputError(
-            f"{path}: is no list of pairs to keep: give a {KEEP_FILE}, a .txt or a folder"
+            f"{path}: not a list of pairs to keep; give a {KEEP_FILE}, a .txt or a folder"
         )
     return KeepFilter(place)

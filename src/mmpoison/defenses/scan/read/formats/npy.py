@@ -197,7 +197,7 @@ def open_clip_retrieval(
     for folder, found in (("img_emb", images), ("text_emb", texts)):
         if not found:
             raise InputError(
-                f"{place.given}: has no {folder}/{folder}_*.npy: embeddings of captions and of images are needed"
+                f"{place.given}: has no {folder}/{folder}_*.npy: needs embeddings of both captions and images"
             )
     # `clip-retrieval inference --enable_metadata False` writes none
     owns = {number: ParquetRows(file) for number, (_, file) in tables.items()}
@@ -233,7 +233,8 @@ def _numbered(place: Listing, folder: str, ending: str) -> dict[int, tuple[str, 
             number = int(match[1])
             if number in found:
                 raise InputError(
-                    f"{file}: {found[number][1].name} has the same number: two runs are mixed here, separate them"
+                    f"{file}: {found[number][1].name} has the same number: the files of two runs are mixed: separate "
+                    "them"
                 )
             found[number] = (match[1], file)
     return found

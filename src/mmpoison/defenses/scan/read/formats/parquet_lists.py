@@ -181,7 +181,7 @@ def _matrix(array: Any, size: int, where: str, first: int) -> Array:
     import pyarrow.compute as pc
 
     if not is_list_of_numbers(array.type):
-        raise ShardError(f"{where} holds {array.type}: lists of numbers are needed")
+        raise ShardError(f"{where} holds {array.type}: expected lists of numbers")
     present = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
     kept = array.drop_null() if not present.all() else array
     lengths = np.asarray(pc.list_value_length(kept).to_numpy(zero_copy_only=False))
