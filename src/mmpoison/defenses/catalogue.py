@@ -181,7 +181,7 @@ def defense_parameters(kind: DefenseKind, name: str) -> dict[str, bool]:
     if plug_in.kind != kind:
         others = ", ".join(other for other in DEFENSES if DEFENSES[other].kind == kind)
         raise InputError(
-            f"defence {name!r} is of kind {plug_in.kind}, but kind {kind} is needed: "
+            f"defence {name!r} is of kind {plug_in.kind}, expected kind {kind}: "
             + (others or "none is installed")
         )
     known: dict[str, bool] = {}
