@@ -62,7 +62,7 @@ CASES = {
         (f"{POISON} --from-manifest nowhere.json", "nowhere.json: no such file"),
         (
             f"{POISON} --from-manifest nowhere.json {GOAL}",
-            "--goal and --from-manifest exclude each other",
+            "--goal and --from-manifest cannot be combined",
         ),
         (f"{POISON} {GOAL} --preset release", "unknown preset 'release'"),
         (f"{POISON} {GOAL} --preset reference-release --mode add", "sets mode=replace"),
@@ -225,7 +225,7 @@ CASES = {
         ("data verify squares --option seven", "--option 'seven': write KEY=VALUE"),
         ("data verify squares --option images=a --option images=b", "images is given twice"),
         ("data verify squares --option strict=perhaps", "strict=perhaps: must be a valid boolean"),
-        ("data verify squares --data-root nowhere", "nowhere: no such folder of images"),
+        ("data verify squares --data-root nowhere", "nowhere: no such image folder"),
         ("data verify squares --option colour=red", "has no option 'colour'"),
         ("data verify squares --format jsonn", "unknown data set 'jsonn'"),
         ("data verify flickr8k", "needs the folder that holds it"),

@@ -206,7 +206,7 @@ class DownloadCache:
                 continue
             self._note(file, url, known)
             return target
-        advice = f"try again, or download it by hand to {target}"
+        advice = f"try again, or download it yourself to {target}"
         if known and file.sha256 is None:
             advice += (
                 f" (if it was changed there for good, delete its entry in {self.folder / LEDGER})"
@@ -287,8 +287,8 @@ def _check_disk(
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise InputError(
-                f"{folder}: {what} needs {file_size(needed)}, {file_size(free)} are free: free some space, or use "
-                "another disk"
+                f"{folder}: {what} needs {file_size(needed)}, but only {file_size(free)} is free: free some space, "
+                "or use another disk"
             )
 
 
@@ -381,7 +381,7 @@ def download(
         if url.startswith("https:") and not answer.url.startswith("https:"):
             raise ValueError(f"redirects to {answer.url}, which is not encrypted")
         if (size := int(answer.headers.get("Content-Length", 0))) > most:
-            raise ValueError(f"has {size:,} bytes there, at most {most:,} were expected")
+            raise ValueError(f"has {size:,} bytes there, but at most {most:,} were expected")
 
     def fetch(url: str, path: str, _: Any) -> None:
         # pooch creates files that only their owner can read

@@ -68,7 +68,7 @@ def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) ->
             training[key] = stands_for
         elif training[key] != stands_for:
             raise InputError(
-                f"{where}: preset {name!r} means training.{key}={stands_for}, the recipe says {training[key]!r}: "
+                f"{where}: preset {name!r} means training.{key}={stands_for}, but the recipe says {training[key]!r}: "
                 "remove one of the two, or set attack.preset alone"
             )
     for ours, theirs in preset.trainable.items():
