@@ -150,7 +150,7 @@ class SafeClip:
         )
 
     def objective(self, epochs: int) -> SafeObjective:
-        """Return the objective of a training of so many epochs.
+        """Return the objective of a training with this number of epochs.
 
         Raises:
             InputError: If no epoch is left for safe pairs.

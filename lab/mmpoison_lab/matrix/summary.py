@@ -237,7 +237,7 @@ class MatrixSummary:
 
     @property
     def differs(self) -> bool:
-        """Whether attacks were measured on different goals and seeds, so that their means do not compare."""
+        """Whether attacks were measured on different goals and seeds, so that their means are not comparable."""
         return len({row.measured for row in self.attacks}) > 1
 
     def pooled(self, rows: Iterable[RowSummary]) -> Pieces:

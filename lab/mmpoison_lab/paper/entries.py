@@ -32,7 +32,7 @@ GOALS = 4
 """So many goals are in figure 10, those with the largest MinRank."""
 
 RUNS, TOP = 6, 8
-"""So many runs are shown as rank lists, and so many images of each."""
+"""Number of runs shown as rank lists, and number of images of each."""
 
 PREFIX = "data:image/jpeg;base64,"
 LARGEST = 200_000
@@ -146,7 +146,7 @@ class Entry:
 
 BY, AFTER = (
     "Hit@10 and MinRank {}.",
-    "Hit@10 and MinRank of the attack after so many {} of the repair.",
+    "Hit@10 and MinRank of the attack by number of {} of the repair.",
 )
 BY_EPOCH, BY_STEP = (partial(figures.by_repair, column=column) for column in ("epoch", "x"))
 

@@ -209,7 +209,7 @@ def compare(measured: Measured, reference: float, sense: Sense, digits: int) -> 
         measured: Over the seeds of our runs.
         reference: The paper's.
         sense: Which way is better.
-        digits: Numbers that look the same with so many are the same.
+        digits: Number of digits with which equal numbers count as the same.
     """
     summary = measured.summary
     if summary is None:

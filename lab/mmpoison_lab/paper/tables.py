@@ -64,7 +64,7 @@ class Number:
         name: Its header.
         digits: After the point.
         narrow: Whether a terminal of 80 columns has room for it.
-        same: Numbers that are equal with so many digits are the same; `digits` by default.
+        same: Number of digits with which equal numbers count as the same; `digits` by default.
         sense: Which way is better; for Hit@K and MinRank, for an attack.
     """
 
