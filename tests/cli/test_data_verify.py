@@ -85,7 +85,7 @@ EDITS: list[tuple[dict[str, Any], str]] = [
     ({"options": {"samples": "x"}}, "cannot be run on the clean set: samples 'x'"),
     ({"options": {"goal": 5}}, "cannot be run on the clean set"),
     ({"options": {"size": 5}}, "cannot be run on the clean set: size: attack"),
-    ({"counts": {"poisoned_samples": 2}}, "it says poisoned_samples 2, its pairs make 3"),
+    ({"counts": {"poisoned_samples": 2}}, "it says poisoned_samples 2, but its pairs make 3"),
     ({"counts": {"training_pairs": 99}}, "not a poison manifest"),
 ]
 

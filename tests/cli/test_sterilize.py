@@ -99,7 +99,7 @@ def test_what_is_saved_is_not_called_repaired(
         line = f"Model check {when}: No unusual difference from the reference (no finding with p <= 0.01)"
         assert line in checked.out
         assert f"- {line}" in card
-    assert "next: measure a suspected goal, with two classes in place of A and B (" in checked.out
+    assert "next: measure a suspected goal, with two class names for A and B (" in checked.out
     assert f"--goal A2B --reference {checkpoint}" in checked.out
     curve = json.loads((tmp_path / "checked" / "sterilize-curve.json").read_text())
     assert [branch["learning_rate"] for branch in curve["branches"]] == [1e-3, 1e-4, 1e-5]

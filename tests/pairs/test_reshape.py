@@ -141,7 +141,7 @@ PINNED = {
         (subset_per_class, (1.5,), "share 1.5 of the images"),
         (subset_per_class, (float("nan"),), "share nan of the images"),
         (split_per_class, (0,), "test images per class: 0 is too few"),
-        (split_per_class, (4,), "class 'dog' has 4 images: 4 for the test leave none for training"),
+        (split_per_class, (4,), "class 'dog' has 4 images: 4 test images leave none for training"),
     ],
 )
 def test_bad_arguments_are_one_line(

@@ -1,4 +1,4 @@
-"""The long table of all runs: a row a number, studies, settings; and Parquet, which may be somebody else's."""
+"""The long table of all runs: one row per number, studies, settings; and Parquet, which may be somebody else's."""
 
 from __future__ import annotations
 

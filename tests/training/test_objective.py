@@ -211,7 +211,7 @@ def test_views_that_cannot_be_made(run: Run) -> None:
     message = refusal(run, PixelsOnly(), trainable="heads")
     assert message.startswith("everything needs views of the images themselves")
     message = refusal(run, Everything(), trainable="image")
-    assert "needs views of the captions, and the text encoder is frozen" in message
+    assert "needs views of the captions, but the text encoder is frozen" in message
 
 
 def test_several_processes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -525,13 +525,13 @@ class NearestAssigned(AdaptiveLabelAttack):
         caption, image = assign(cosine, math.ceil(asked / len(images)), least)
         if not len(caption):
             raise InputError(
-                f"goal {job.goal}: under the surrogate every possible pair is conspicuous (more conflict than "
-                f"{self.unseen:.0%} of the clean pairs have): choose a target class nearer to the original class, or "
+                f"goal {job.goal}: with this surrogate, every possible pair is conspicuous (it conflicts more than "
+                f"{self.unseen:.0%} of the clean pairs do): choose a target class nearer to the original class, or "
                 "a larger unseen"
             )
         order = np.argsort(-cosine[caption, image], kind="stable")[:asked]
         entries = poisoned_pairs(train, rows[caption[order]], images[image[order]], job.goal)
-        few = f"only {len(entries)} of {asked} requested pairs: under the surrogate the others are conspicuous"
+        few = f"only {len(entries)} of {asked} requested pairs: with this surrogate, the others are conspicuous"
         return job.inject(entries, notes=[few] if len(entries) < asked else [])
 
 

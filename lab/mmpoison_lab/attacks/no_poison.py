@@ -35,7 +35,7 @@ class NoPoison:
 
     def __post_init__(self) -> None:
         if self.goals:
-            raise InputError(f"attack {self.name!r} has no goal, got {', '.join(self.goals)}")
+            raise InputError(f"attack {self.name!r} takes no goal, got {', '.join(self.goals)}")
 
     @property
     def options(self) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class BankObjective(Objective):
 
     Args:
         share: Size of the bank, as a share of the pairs.
-        every: A bank is used in one of this many epochs.
+        every: Use a bank in every n-th epoch.
 
     Attributes:
         bank: Unit embeddings of the bank's captions, shape `(m, d)`; empty in an ordinary epoch.

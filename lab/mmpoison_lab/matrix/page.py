@@ -388,5 +388,5 @@ def _markdown_page(
         f"# {_text.visible(_title(summary))}\n\n{_lead(summary)}\n\n{warnings}{said}"
         f"```sh\n{code}\n```\n\n{missing}{pictures}"
         f"{markdown(matrix_tables(summary))}\n"
-        "Every measurement is in [runs.parquet](runs.parquet), a row a number.\n"
+        "Every measurement is in [runs.parquet](runs.parquet), one row per number.\n"
     )

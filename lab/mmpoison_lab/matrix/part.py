@@ -117,7 +117,7 @@ class MatrixPart(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> MatrixPart:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: one is given twice")
+            raise ValueError("seeds: a seed is given twice")
         if self.tuning_seed in self.seeds:
             # the default seeds, or those that follow it
             free = max(5, self.tuning_seed + 1)

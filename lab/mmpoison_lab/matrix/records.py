@@ -134,7 +134,7 @@ def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
             columns = columns | {**about["matrix"]["columns"], **columns}
         except (KeyError, TypeError, ValueError):
             raise InputError(
-                f"{path}: is not a folder of `run matrix`, nor its runs.parquet"
+                f"{path}: is neither a folder of `run matrix` nor its runs.parquet"
             ) from None
     first = found[0][1]
     try:
@@ -154,7 +154,7 @@ def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
     needs = {name: tuple(one.get("needs") or ()) for name, one in columns.items()}
     cells = list(cells_of(Results.read(paths), needs))
     if not cells:
-        raise InputError(f"{paths[0]}: no run is done yet")
+        raise InputError(f"{paths[0]}: no run is complete yet")
     return facts, cells
 
 

@@ -94,7 +94,7 @@ def success_table(summary: MatrixSummary, rows: Sequence[RowSummary] | None = No
         "Share of the attacker's queries that find a target image among the first 10, or find it with the trigger. "
         f"`{UNDEFENDED}` is the poisoned model without a defence; n: its pieces (goals and seeds)."
         + (
-            " The attacks were not measured on the same goals and seeds, so their means do not compare."
+            " The attacks were not measured on the same goals and seeds, so their means are not comparable."
             if summary.differs
             else ""
         ),

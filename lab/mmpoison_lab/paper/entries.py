@@ -145,7 +145,7 @@ class Entry:
 
 BY, AFTER = (
     "Hit@10 and MinRank {}.",
-    "Hit@10 and MinRank of the attack after so many {} of the repair.",
+    "Hit@10 and MinRank of the attack by number of {} of the repair.",
 )
 BY_EPOCH, BY_STEP = (partial(figures.by_repair, column=column) for column in ("epoch", "x"))
 

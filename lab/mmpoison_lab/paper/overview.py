@@ -53,59 +53,60 @@ OURS, CLEAN = "ours (poisoned model)", "baseline (clean model)"
 
 DIFFERENCES = (
     Difference(
-        "Attack I: Hit@10 of the poisoned model, less the clean model's",
+        "Attack I: Hit@10 of the poisoned model, minus the clean model's",
         "table-2", (OURS, "Hit@10"), (CLEAN, "Hit@10"),
     ),
     Difference(
-        "Attack II: Hit@10 of the poisoned model, less the clean model's",
+        "Attack II: Hit@10 of the poisoned model, minus the clean model's",
         "table-3", (OURS, "Hit@10"), (CLEAN, "Hit@10"),
     ),
     Difference(
-        "Attack III, two goals at once: Hit@10 of the poisoned model, less the clean model's",
+        "Attack III, two goals at once: Hit@10 of the poisoned model, minus the clean model's",
         "table-4", (OURS, "Hit@10"), (CLEAN, "Hit@10"),
     ),
     Difference(
-        "Attack II, another data set than the poisoned one: Hit@10 of the poisoned model, less the clean model's",
+        "Attack II, another data set than the poisoned one: Hit@10 of the poisoned model, minus the clean model's",
         "table-6", (OURS, "Hit@10"), (CLEAN, "Hit@10"),
     ),
     Difference(
-        "Utility, Hit@10 of image retrieval: after attack II, less that of the clean model",
+        "Utility, Hit@10 of image retrieval: after attack II, minus that of the clean model",
         "table-1", ("IR", "Attack II"), ("IR", "Clean"),
     ),
     Difference(
-        "Attack II on one encoder: MinRank with the text encoder trained alone, less that with the image encoder alone",
+        "Attack II on one encoder: MinRank with the text encoder trained alone, minus that with the image encoder "
+        "alone",
         "table-5", ("text encoder", "MinRank"), ("image encoder", "MinRank"), digits=2,
     ),
     Difference(
-        "Drift after attack II: that of texts, less that of images",
+        "Drift after attack II: that of texts, minus that of images",
         "table-11", ("", "texts"), ("", "images"), digits=4,
     ),
     Difference(
-        "Drift that attack II adds to a change of order: that of texts, less that of images",
+        "Drift that attack II adds to a change of order: that of texts, minus that of images",
         "table-11", ("beyond that", "texts"), ("beyond that", "images"), digits=4, table=1,
     ),
     Difference(
-        "Attack II at the highest poisoning rate: Hit@10, less that at the lowest",
+        "Attack II at the highest poisoning rate: Hit@10, minus that at the lowest",
         "figure-2", (-1, "Hit@10"), (0, "Hit@10"),
     ),
     Difference(
-        "Attack II on all training pairs: Hit@10, less that on the smallest share at the same rate",
+        "Attack II on all training pairs: Hit@10, minus that on the smallest share at the same rate",
         "figure-5a", (-1, "Hit@10"), (0, "Hit@10"), among="poisoned",
     ),
     Difference(
-        "The filter's encoder: median distance of image and caption of poisoned pairs, less that of clean pairs",
+        "The filter's encoder: median distance of image and caption of poisoned pairs, minus that of clean pairs",
         "figure-6", ("poisoned pairs", "median distance"), ("clean pairs", "median distance"),
     ),
     Difference(
-        "The filter before training: Hit@10 of attack II behind it, less that without it",
+        "The filter before training: Hit@10 of attack II after it, minus that without it",
         "table-16", ("defence (filtered)", "Hit@10"), ("attack II", "Hit@10"),
     ),
     Difference(
-        "The repair on clean pairs: Hit@10 of attack II after its first epoch, less that before",
+        "The repair on clean pairs: Hit@10 of attack II after its first epoch, minus that before",
         "figure-7", (1, "Hit@10"), (0, "Hit@10"), printed={"Flickr-PASCAL": -0.9},
     ),
     Difference(
-        "Utility, Hit@10 of image retrieval: after the repair, less that of the clean model",
+        "Utility, Hit@10 of image retrieval: after the repair, minus that of the clean model",
         "table-7", ("", "change of IR"),
     ),
 )  # fmt: skip

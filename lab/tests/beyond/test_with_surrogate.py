@@ -143,7 +143,7 @@ def test_fewer_pairs_than_requested_are_noted(clean: PairDataset) -> None:
     everything = poison(1).manifest
     assert len(everything.pairs) == 18
     assert "notes" not in everything.to_json()
-    with pytest.raises(InputError, match=r"goal sheep2plane: under the surrogate"):
+    with pytest.raises(InputError, match=r"goal sheep2plane: with this surrogate"):
         poison(0.01, "sheep2plane")
 
 

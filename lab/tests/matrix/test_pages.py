@@ -152,7 +152,7 @@ def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[Matrix
     first, whole, *_ = matrix_tables(summary, short=True)
     assert [row["Attack"] for row in whole.to_json()["rows"]] == names
     assert [row["n"] for row in whole.to_json()["rows"]] == [1, 6]
-    assert "so their means do not compare" in whole.note
+    assert "so their means are not comparable" in whole.note
     rows = [(row["Attack"], row["n"], row["none"]) for row in first.to_json()["rows"]]
     assert rows == [("II", 1, "0.90"), ("mine", 1, "0.88")]
     assert "Attack success on the same goals and seeds" in matrix_html(summary)
@@ -162,7 +162,7 @@ def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[Matrix
     )
     assert len(matrix_tables(same, short=True)) == 2
     apart = summarise(facts("filter", rows=names), [*cells, *(replace(c, seed=9) for c in mine)])
-    assert "so their means do not compare" in matrix_tables(apart, short=True)[0].note
+    assert "so their means are not comparable" in matrix_tables(apart, short=True)[0].note
 
 
 def tables_of(summary: MatrixSummary) -> dict[str, list[dict[str, Any]]]:

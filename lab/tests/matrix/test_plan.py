@@ -149,7 +149,7 @@ def test_names_that_would_share_a_folder(matrix_recipe: MatrixRecipe) -> None:
     [
         ({"rows": {}}, "matrix.rows"),
         ({"goals": 0}, "matrix.goals"),
-        ({"seeds": [5, 5]}, "one is given twice"),
+        ({"seeds": [5, 5]}, "a seed is given twice"),
         ({"rows": {"x": {"attack": None, "samples": 3}}}, "a row without an attack has no options"),
         ({"columns": {"x": {"method": "relevance-filter", "as_many_as": "y"}}}, "no column 'y'"),
         ({"cells": 3}, "unknown key 'matrix.cells'"),

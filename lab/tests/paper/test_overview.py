@@ -81,7 +81,7 @@ def test_a_difference_is_paired_by_seed(scenes: list[Path]) -> None:
     said = sentences(overview(scenes))
     poisoned, clean = (of_runs(scenes, *GOAL, m, "hit@10") for m in ("poisoned", "clean_model"))
     assert said["Attack II"] == (
-        "Attack II: Hit@10 of the poisoned model, less the clean model's: openmoji, sheep2aeroplane "
+        "Attack II: Hit@10 of the poisoned model, minus the clean model's: openmoji, sheep2aeroplane "
         f"{difference(poisoned, clean)}; the paper: Flickr-PASCAL +0.736, COCO +0.400."
     )
     after, before = (

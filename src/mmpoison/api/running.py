@@ -48,7 +48,7 @@ class RunResult(Evaluation):
         """
         found = run_checkpoints(self.folder)
         if name not in found:
-            raise InputError(f"{self.folder}: no model {name!r}, it has {', '.join(found)}")
+            raise InputError(f"{self.folder}: no model {name!r}; it has {', '.join(found)}")
         return load_checkpoint(found[name])
 
 

@@ -98,7 +98,7 @@ class VectorSurrogate:
             return self._image[[self._image_row[int(index)] for index in images]]
         except KeyError as error:
             name = pairs.images.ids[error.args[0]]
-            raise InputError(f"the surrogate has no vector of image {name!r}") from None
+            raise InputError(f"the surrogate has no vector for image {name!r}") from None
 
     def captions(self, captions: Sequence[str]) -> npt.NDArray[Any]:
         """Look up vectors of captions, and encode unlisted captions.
@@ -111,7 +111,7 @@ class VectorSurrogate:
         if not len(new):
             return self._text[rows]
         if self._encode is None:
-            raise InputError(f"the surrogate has no vector of caption {captions[new[0]][:60]!r}")
+            raise InputError(f"the surrogate has no vector for caption {captions[new[0]][:60]!r}")
         vectors = self._text[rows].copy()
         vectors[new] = self._encode([str(captions[row]) for row in new])
         return vectors

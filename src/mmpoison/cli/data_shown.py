@@ -97,7 +97,7 @@ GROUPS = (
     ("download", "Data sets that one command downloads"),
     (
         "by hand",
-        "Data sets to fetch by hand; then --data-root DIR, or DIR as $MMPOISON_DATA/NAME",
+        "Data sets to download yourself; then --data-root DIR, or DIR as $MMPOISON_DATA/NAME",
     ),
 )
 

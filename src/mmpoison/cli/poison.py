@@ -133,7 +133,7 @@ def _again(
 
     if chosen:
         raise InputError(
-            f"{next(iter(chosen))} and --from-manifest exclude each other: give only one of them"
+            f"{next(iter(chosen))} and --from-manifest cannot be combined: give only one of them"
         )
     manifest = PoisonManifest.read(file)
     poisoned = rebuild(clean.load(), manifest, file.parent)

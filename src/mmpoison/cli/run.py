@@ -48,7 +48,7 @@ def demo(
     changes: Changes = None,
     device: str = "auto",
 ) -> None:
-    """Poison, train, measure and defend, on data and a model of the package.
+    """Poison, train, measure and defend, with data and a model from the package.
 
     Example: [bold]mmpoison demo[/bold]
 

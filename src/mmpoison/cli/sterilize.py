@@ -98,4 +98,4 @@ def _evaluate(done: Sterilized, data: NamedData, reference: str | None) -> str:
         of = "goal" if done.known else "goal that the findings suggest"
         return f"measure the {of}: {command}"
     few = ", ".join(done.classes[:SHOWN]) + (", ..." if len(done.classes) > SHOWN else "")
-    return f"measure a suspected goal, with two classes in place of A and B ({few}): {command}"
+    return f"measure a suspected goal, with two class names for A and B ({few}): {command}"

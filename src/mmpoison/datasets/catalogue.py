@@ -248,7 +248,7 @@ class PathData:
         """Load the pairs as one table, warn about left-out entries, and refuse files that change meanwhile."""
         source, place = self.source, self.place
         if place is not None and not place.exists():
-            raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
+            raise InputError(f"{place}: no such folder: {source.name} needs {source.where_from}")
         tables = None if place is None else TableStates.of(place)
         with nullcontext() if tables is None else tables.read():
             pairs = source.load(place, seed, **self.options)
@@ -325,9 +325,9 @@ def image_folder(source: DataSource, folder: str | Path) -> Path:
         InputError: If the format has no such paths, or the folder does not exist.
     """
     if "images" not in source.options:
-        raise InputError(f"{folder}: {source.name} knows the place of its images: omit this folder")
+        raise InputError(f"{folder}: {source.name} already finds its own images: omit this folder")
     if not Path(folder).is_dir():
-        raise InputError(f"{folder}: no such folder of images")
+        raise InputError(f"{folder}: no such image folder")
     return Path(folder)
 
 

@@ -321,12 +321,12 @@ def _count_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
     complete = manifest.filtered is None and not manifest.dropped_images
     if complete and manifest.clean_pairs + added != manifest.training_pairs:
         problems.append(
-            f"manifest says {manifest.clean_pairs} training pairs before the attack, there were "
+            f"manifest says {manifest.clean_pairs} training pairs before the attack, but there were "
             f"{manifest.training_pairs - added}"
         )
     if len(train) != manifest.training_pairs:
         problems.append(
-            f"manifest says {manifest.training_pairs} training pairs, there are {len(train)}"
+            f"manifest says {manifest.training_pairs} training pairs, but there are {len(train)}"
         )
     honest = train.images.ids[train.image[~train.poisoned]]
     if kept := set(manifest.dropped_images).intersection(honest):
@@ -337,7 +337,7 @@ def _count_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
     from_train = int((written_for == TRAIN).sum())
     if from_train != len(manifest.pairs):
         problems.append(
-            f"manifest lists {len(manifest.pairs)} poisoned pairs, {from_train} have captions of the train split"
+            f"manifest lists {len(manifest.pairs)} poisoned pairs, but {from_train} have captions of the train split"
         )
     return problems
 

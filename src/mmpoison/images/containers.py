@@ -260,7 +260,7 @@ def walk_tar(
     if len(block) < 512:
         problem(
             broken_file(
-                f"{path}: has no end mark after {count_of(count, 'member')}, it was cut short"
+                f"{path}: has no end mark after {count_of(count, 'member')}: it was cut short"
             )
         )
 
@@ -346,7 +346,7 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
         find = _parquet_cell if path.suffix == ".parquet" else _arrow_cell
         array, index = find(path, column, row, key)
         if index >= len(array):
-            raise InputError(f"{path}: broken, it has fewer rows than it says")
+            raise InputError(f"{path}: broken: it has fewer rows than it claims")
         cell = array[index]
         if isinstance(cell, pa.StructScalar):
             # ignore the path next to the bytes
@@ -371,7 +371,7 @@ def _image_column(path: Path, column: str, schema: Any) -> str:
 def _part_of(path: Path, row: int, bounds: np.ndarray[Any, Any]) -> tuple[int, int]:
     """Return the part of a table that contains a row, and the row's position in it."""
     if not 0 <= row < bounds[-1]:
-        raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
+        raise InputError(f"{path}: has no row {row}; it has {bounds[-1]}")
     part = int(np.searchsorted(bounds, row, side="right")) - 1
     return part, row - int(bounds[part])
 

@@ -78,7 +78,7 @@ def add_image(pixels: Pixels) -> str:
         except OSError as error:
             raise InputError(
                 f"{target.parent}: a new image cannot be written ({error.strerror or error}): "
-                "set MMPOISON_CACHE to a folder that can"
+                "set MMPOISON_CACHE to a writable folder"
             ) from None
     return f"{FOLDER}/{digest}.png"
 
@@ -281,7 +281,7 @@ def image_path(root: Path, image_id: str) -> Path:
     try:
         inside = path.resolve().is_relative_to(root.resolve())
     except (RuntimeError, ValueError, OSError):
-        raise InputError(f"{path}: not a path of a file (a link to itself?)") from None
+        raise InputError(f"{path}: not a file path (a link to itself?)") from None
     if not inside:
         raise InputError(f"{path}: points outside {root}, so it is refused")
     refuse_special(path)

@@ -256,7 +256,7 @@ class _PixelEntry:
                 ) from None
             raise InputError(
                 f"{error.filename or self.folder}: decoded images cannot be cached there ({error.strerror or error}): "
-                "set MMPOISON_CACHE to a folder that may be written"
+                "set MMPOISON_CACHE to a writable folder"
             ) from None
         return dict(sorted({**_reasons(self.folder, states), **passing}.items())), set(passing)
 

@@ -183,7 +183,7 @@ def _check_usable(encoder: DualEncoder) -> None:
         InputError: If a caption that fills the context cannot be embedded, or the temperature is not a finite number.
     """
     if not torch.isfinite(encoder.logit_scale.detach().exp()).all():
-        raise InputError("logit_scale is out of range, the temperature would not be a number")
+        raise InputError("logit_scale is out of range: the temperature would not be a number")
     tokens = encoder.tokens(["a " * 500])
     try:
         with torch.no_grad():

@@ -46,7 +46,7 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
         InputError: If `out` is not empty, or the format cannot represent the model; then nothing is written.
     """
     if format not in get_args(ExportFormat):
-        raise InputError(f"format {format!r}: one of {', '.join(get_args(ExportFormat))}")
+        raise InputError(f"format {format!r} is not one of {', '.join(get_args(ExportFormat))}")
     if reason := export_targets(encoder)[format]:
         raise InputError(f"{encoder.name}: {reason}; it can be exported as open-clip")
     encoder, card = _with_public_names(encoder), _card(encoder, format)

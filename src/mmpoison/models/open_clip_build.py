@@ -263,7 +263,7 @@ def _inside_package(package: str) -> str:
     if package not in PYPI_TOWERS:
         raise InputError(
             f"text model {PYPI_PREFIX}{package} is not supported: only "
-            f"{', '.join(PYPI_PREFIX + name for name in PYPI_TOWERS)} is"
+            f"{', '.join(PYPI_PREFIX + name for name in PYPI_TOWERS)} are"
         )
     module = require(package, f"text tower {package} is not installed")
     return str(module.get_model_path())

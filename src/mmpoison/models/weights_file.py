@@ -214,4 +214,4 @@ def _what_it_is_instead(path: Path) -> str:
         return ": it is a Git LFS pointer: download the file itself with `git lfs pull`"
     if head.lstrip()[:1] == b"<":
         return ": it is a web page and not the file: download the file itself"
-    return ": truncated, or of another kind"
+    return ": truncated, or not a file of this kind"

@@ -260,7 +260,7 @@ def place_image(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
     name = image_id if inner is None else file_name(*inner, data)
     if Path(name).parts[0] in RESERVED:
         raise InputError(
-            f"{root / image_id}: an image cannot have the name {name!r}, which a file of the data set has"
+            f"{root / image_id}: an image cannot have the name {name!r}: a file of the data set has it"
         )
     target = folder / name
     clash = NameClash(f"{root / image_id}: another image of the source has the name {name!r}")
@@ -303,7 +303,7 @@ def line_text(line: Mapping[str, Any]) -> str:
     if len(text) > MAX_LINE_BYTES:
         raise InputError(
             f"image {line['image']!r:.200}: its captions take {len(text):,} bytes on a line of {CAPTIONS_FILE}, "
-            f"{MAX_LINE_BYTES:,} are allowed: remove some"
+            f"at most {MAX_LINE_BYTES:,} are allowed: remove some"
         )
     return text
 

@@ -69,7 +69,7 @@ def keyword_pattern(words: Iterable[str]) -> re.Pattern[str]:
     """
     spelled = [r"\s+".join(map(re.escape, word.split())) for word in words]
     if not spelled or not all(spelled):
-        raise InputError("labels by keyword: no keyword was given, e.g. sheep=sheep|lamb|goat")
+        raise InputError("labels by keyword: give keywords, e.g. sheep=sheep|lamb|goat")
     return re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?:e?s)?(?!\w)", re.IGNORECASE)
 
 
@@ -95,7 +95,7 @@ def parse_keywords(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
             raise InputError(f"keywords {text!r}: the label {label!r} is given twice")
         parsed[label] = words
     if not parsed:
-        raise InputError("keywords: none was given, e.g. sheep=sheep|lamb|goat")
+        raise InputError("keywords: give some, e.g. sheep=sheep|lamb|goat")
     return parsed
 
 

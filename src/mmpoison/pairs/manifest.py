@@ -161,7 +161,7 @@ class PoisonManifest:
             for name, figure in figures.items():
                 claimed = said.rate if name == "rate" else said.counts[name]
                 if abs(claimed - figure) > 1e-9:
-                    raise ValueError(f"it says {name} {claimed}, its pairs make {figure}")
+                    raise ValueError(f"it says {name} {claimed}, but its pairs make {figure}")
             return manifest
         except (KeyError, ValueError) as error:
             fault = f"{type(error).__name__}: {error}"

@@ -158,7 +158,7 @@ def _places(index: Mapping[str, int], ids: Collection[str]) -> IntArray:
         return np.fromiter((index[name] for name in ids), dtype=np.int32, count=len(ids))
     except KeyError as error:
         raise InputError(
-            f"image {error.args[0]!r} of the manifest is not in the set: it was made from another one"
+            f"image {error.args[0]!r} of the manifest is not in the set: it was made from a different set"
         ) from None
 
 
@@ -171,7 +171,7 @@ def _rows_of(clean: PairDataset, source: IntArray, captions: Sequence[str]) -> I
         if not left:
             raise InputError(
                 f"the pair {caption[:60]!r} with {clean.images.ids[place]!r} of the manifest is not in the set: "
-                "it was made from another one"
+                "it was made from a different set"
             )
         rows.append(left.pop(0))
     return np.array(rows, dtype=np.int32)

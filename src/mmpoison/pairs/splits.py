@@ -114,7 +114,7 @@ def split_per_class(pairs: PairDataset, test: int, seed: int = 0) -> PairDataset
     for label, count in pairs.counts()["classes"].items():
         if count <= test:
             raise InputError(
-                f"class {label!r} has {count_of(count, 'image')}: {test} for the test leave none for training"
+                f"class {label!r} has {count_of(count, 'image')}: {test} test images leave none for training"
             )
     splits = ["train"] * len(pairs.images)
     for label in pairs.classes:

@@ -408,7 +408,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-# -- One long table: a row a number.
+# -- One long table: one row per number.
 
 
 LONG = (

@@ -78,7 +78,7 @@ class ScanResult(DataScan):
             return pandas.DataFrame([group.to_json() for group in self.groups])
         file = self.folder / f"{table}.parquet"
         if not file.is_file():
-            raise InputError(f"{file}: is not there: scan again")
+            raise InputError(f"{file}: is missing: scan again")
         return pandas.read_parquet(file)
 
     def lines(self, kept: str | Path | None = None) -> list[str]:

@@ -68,7 +68,7 @@ def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) ->
             training[key] = stands_for
         elif training[key] != stands_for:
             raise InputError(
-                f"{where}: preset {name!r} means training.{key}={stands_for}, the recipe says {training[key]!r}: "
+                f"{where}: preset {name!r} means training.{key}={stands_for}, but the recipe says {training[key]!r}: "
                 "remove one of the two, or set attack.preset alone"
             )
     for ours, theirs in preset.trainable.items():
@@ -323,7 +323,7 @@ class SterilizePart(_MethodPart):
         pairs: How many clean pairs are available; all by default.
         curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
             each epoch (figures 7 and 9).
-        every: With `curve`: after so many steps too.
+        every: With `curve`: also measure after every n steps.
     """
 
     method: str = CLEAN_FINETUNE

@@ -121,7 +121,7 @@ def _merged(found: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 HANDFUL = 10
-"""With at most so many goals, all models stay in the cache."""
+"""Maximum number of goals with which all models stay in the cache."""
 
 SHARED = {"seed", "data", "model", "training"}
 """What the data and the clean model of a run depend on, as groups of the recipe."""

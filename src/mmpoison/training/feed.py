@@ -242,12 +242,12 @@ class _FeedSide:
             return
         if self.role == "frozen":
             raise InputError(
-                f"{name} needs views of the {what}, and the {self.side} encoder is frozen: "
+                f"{name} needs views of the {what}, but the {self.side} encoder is frozen: "
                 "set trainable to both or heads"
             )
         if self.feature_noise and self.objective.feature_view is None:
             raise InputError(
-                f"{name} needs views of the {what} themselves, and with frozen trunks there are only features: "
+                f"{name} needs views of the {what} themselves, but with frozen trunks there are only features: "
                 "set trainable to both"
             )
 

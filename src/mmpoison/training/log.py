@@ -42,7 +42,7 @@ class LogOptions:
         """
         for name in self.trackers:
             if name not in TRACKERS:
-                raise InputError(f"tracker {name!r} is not known: {', '.join(TRACKERS)}")
+                raise InputError(f"unknown tracker {name!r}: choose one of {', '.join(TRACKERS)}")
             if not all(map(is_installed, TRACKERS[name])):
                 raise InputError(f"tracker {name} is not installed: pip install 'mmpoison[{name}]'")
 
@@ -149,5 +149,5 @@ class LossGuard:
         if len(self.last) == WINDOW and mean > self.factor * usual:
             raise DivergedError(
                 f"the loss has exploded: {mean:.3g} on average over the last {WINDOW} steps, at step {step}; "
-                f"{usual:.3g} is usual"
+                f"usually {usual:.3g}"
             )

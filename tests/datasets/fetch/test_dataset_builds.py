@@ -104,7 +104,7 @@ def test_the_same_command_fetches_what_is_missing(
     files: list[PublicFile], web: Web, tmp_path: Path, cache: Path
 ) -> None:
     last = web.files.pop("/images.zip")
-    with pytest.raises(InputError, match=r"404.* or download it by hand to .*/set/images.zip$"):
+    with pytest.raises(InputError, match=r"404.* or download it yourself to .*/set/images.zip$"):
         fetch_and_unpack("set", files, tmp_path / "o")
     assert not (tmp_path / "o").exists()
     # as the message says; the other is of pooch when it was killed

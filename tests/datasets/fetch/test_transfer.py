@@ -87,7 +87,7 @@ def test_a_failure_is_tried_again(
     ("served", "expected", "message"),
     [
         ({}, {"sha256": "0" * 64}, f"expected {'0' * 64} but got {SHA256}"),
-        ({}, {"most": SIZE - 1}, "has 1,024,000 bytes there, at most 1,023,999 were expected"),
+        ({}, {"most": SIZE - 1}, "has 1,024,000 bytes there, but at most 1,023,999 were expected"),
         ({"lengths": False}, {"most": SIZE - 1}, "sends more than 1,023,999 bytes"),
         ({"cuts": [5000]}, {}, "IncompleteRead"),
         ({"statuses": [404]}, {}, "404 Client Error"),

@@ -114,8 +114,8 @@ def test_line_ends(write: Write, end: str) -> None:
 # -- what is broken --------------------------------------------------------------------------------
 
 ROWS: dict[str, tuple[str | bytes, str]] = {
-    "fewer fields": ("1.jpg", "line 3: has 1 fields, the header has 2"),
-    "more fields": ("1.jpg,a,b", "line 3: has 3 fields, the header has 2"),
+    "fewer fields": ("1.jpg", "line 3: has 1 fields, but the header has 2"),
+    "more fields": ("1.jpg,a,b", "line 3: has 3 fields, but the header has 2"),
     "not UTF-8": (b"1.jpg,caf\xe9", "line 3: not UTF-8"),
     "zero byte": ("1.jpg,a\x00b", "line 3: holds a zero byte"),
     "long field": ("1.jpg," + "x" * 140_000, "line 3: a field of over 131,072 characters"),

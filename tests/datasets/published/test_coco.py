@@ -113,7 +113,7 @@ def test_the_largest_object_and_no_labels(write_coco: Write) -> None:
     file.write_text(file.read_text().replace("704.1", "1e999", 1).replace('": 89', '": 500', 1))
     broken = load_coco(root, labels="largest")
     assert labels_of(broken) == ["cat", "person"]
-    assert "annotations[2]: not as it should be (Number out of range" in broken.problems[0]
+    assert "annotations[2]: not in the expected form (Number out of range" in broken.problems[0]
     said = "json: 1 object is of category ids that the file does not list, the first 500"
     assert said in broken.problems[1]
     file.unlink()

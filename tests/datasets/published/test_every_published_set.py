@@ -159,7 +159,7 @@ PARTS = {name: DATASETS[name].parts for name, folder in FOLDERS.items() if folde
 @pytest.mark.parametrize(("name", "part"), [(name, part) for name in PARTS for part in PARTS[name]])
 def test_a_missing_part(published: Path, tmp_path: Path, name: str, part: str) -> None:
     nowhere = refusal(load_dataset, name, tmp_path / "nowhere")
-    assert f"no such folder, {name} needs a folder with" in nowhere
+    assert f"no such folder: {name} needs a folder with" in nowhere
     assert "needs the folder that holds it (--data-root DIR" in refusal(load_dataset, name)
     for other in {*PARTS[name]} - {part}:
         (tmp_path / other).symlink_to(published / FOLDERS[name] / other)
@@ -207,12 +207,12 @@ SAID = ("annotations", 1)
 
 # set, the new entry, what is said of it, how many images and pairs are lost; of COCO also where the entry is
 BROKEN: list[tuple[Any, ...]] = [
-    ("coco", {"image_id": 2, "caption": None}, "annotations[1]: not as it should be (Exp", 0, 1, SAID),
+    ("coco", {"image_id": 2, "caption": None}, "annotations[1]: not in the expected form (Exp", 0, 1, SAID),
     ("coco", {"image_id": 2, "caption": " \n"}, "images[1]: a caption of 'train2014/COCO_", 0, 1, SAID),
     ("coco", {"image_id": 777, "caption": "x"}, "1 caption is of image ids that the file ", 0, 1, SAID),
     ("coco", {"id": 1, "file_name": "x.jpg"}, "images[1]: image id 1 occurs twice", 1, 2, ("images", 1)),
-    ("coco", {"id": 2}, "images[1]: not as it should be (Object missing", 1, 2, ("images", 1)),
-    ("flickr30k", 5, "images[1]: not as it should be (Expected `object`, got `int`)", 1, 2),
+    ("coco", {"id": 2}, "images[1]: not in the expected form (Object missing", 1, 2, ("images", 1)),
+    ("flickr30k", 5, "images[1]: not in the expected form (Expected `object`, got `int`)", 1, 2),
     ("flickr30k", {"filename": "2.jpg"}, "missing required field `sentences`", 1, 2),
     ("flickr30k", {"filename": None, "sentences": []}, "Expected `str`, got `null` - at `$.fi", 1, 2),
     ("flickr30k", karpathy_image("2.jpg", "rest"), "split 'rest' is not one of train, val, test", 1, 2),
@@ -235,13 +235,13 @@ BROKEN: list[tuple[Any, ...]] = [
     ("pascal-sentences", _class(captions=[["x"], "x"]), "is not text: ['x']", 0, 4),
     ("pascal-sentences", _class(captions=["\ud800", "x"]), "is not UTF-8 text: '\\ud800'", 0, 4),
     ("pascal-sentences", _class(captions=["  "]), "of 'images/2008_000001.jpg' is empty", 0, 5),
-    ("visual-genome", 7, "region_descriptions.json [1]: not as it should be (Expected `object`", 1, 2),
-    ("visual-genome", {"regions": []}, "[1]: not as it should be (Object missing required field", 1, 2),
+    ("visual-genome", 7, "region_descriptions.json [1]: not in the expected form (Expected `object`", 1, 2),
+    ("visual-genome", {"regions": []}, "[1]: not in the expected form (Object missing required field", 1, 2),
     ("visual-genome", {"id": "2", "regions": []}, "Expected `int`, got `str`", 1, 2),
-    ("visual-genome", {"id": -2, "regions": []}, "[1]: not as it should be (Expected `int` >= 0", 1, 2),
-    ("visual-genome", {"id": 10**30, "regions": []}, "not as it should be (Expected `int` <=", 1, 2),
-    ("visual-genome", {"id": 2, "regions": 5}, "[1]: not as it should be (Expected `array`", 1, 2),
-    ("visual-genome", {"id": 2, "regions": [{}]}, "[1]: not as it should be (Object missing", 1, 2),
+    ("visual-genome", {"id": -2, "regions": []}, "[1]: not in the expected form (Expected `int` >= 0", 1, 2),
+    ("visual-genome", {"id": 10**30, "regions": []}, "not in the expected form (Expected `int` <=", 1, 2),
+    ("visual-genome", {"id": 2, "regions": 5}, "[1]: not in the expected form (Expected `array`", 1, 2),
+    ("visual-genome", {"id": 2, "regions": [{}]}, "[1]: not in the expected form (Object missing", 1, 2),
     ("visual-genome", regions_of(2, None, "x"), "of 'VG_100K/2.jpg' is not text: None", 0, 1),
     ("visual-genome", regions_of(2, "", "x"), "a caption of 'VG_100K/2.jpg' is empty", 0, 1),
     ("visual-genome", regions_of(1, "again"), "[1]: image 'VG_100K/1.jpg' occurs twice", 1, 2),
@@ -302,7 +302,7 @@ def test_images_elsewhere_and_missing(published: Path, tmp_path: Path, name: str
     if len(names) > 3:
         assert "(the option missing=keep keeps them, and data verify then names each)" in refused
     nowhere = refusal(load_dataset, name, root, options={"images": "nowhere"})
-    assert "nowhere: no such folder of images" in nowhere
+    assert "nowhere: no such image folder" in nowhere
 
 
 # -- whole sets ------------------------------------------------------------------------------------

@@ -118,10 +118,10 @@ def test_image_data_says_in_which_folder_an_image_is(root: Path) -> None:
     wanted = [f"VG_100K{'_2' * (n in (1, 3))}/{n}.jpg" for n in range(1, 6)]
     assert list(pairs.images.ids) == wanted
     assert len(pairs.problems) == 2
-    assert "image_data.json [4]: not as it should be (Expected `str`" in pairs.problems[0]
+    assert "image_data.json [4]: not in the expected form (Expected `str`" in pairs.problems[0]
     (root / "image_data.json").write_text("{}")
     said = refusal(load_visual_genome, root)
-    assert "image_data.json: not as it should be (Expected `arr" in said
+    assert "image_data.json: not in the expected form (Expected `arr" in said
 
 
 def test_an_entry_that_is_not_utf8(root: Path) -> None:

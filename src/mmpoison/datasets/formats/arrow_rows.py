@@ -256,7 +256,7 @@ def _entries(
                 if columns.inside != inside:
                     kind = "bytes" if columns.inside else "paths"
                     yield broken_file(
-                        f"{file.name}: holds {kind} of images, the first file does not"
+                        f"{file.name}: contains {kind} of images, but the first file does not"
                     )
                     continue
                 batches = read(columns.needed, False)

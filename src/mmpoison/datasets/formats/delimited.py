@@ -374,7 +374,7 @@ def _fault(fields: list[str], header: list[str]) -> str | None:
     """Describe the problem with a row's fields."""
     if len(fields) != len(header):
         return (
-            f"has {len(fields)} fields, the header has {len(header)} "
+            f"has {len(fields)} fields, but the header has {len(header)} "
             "(a separator or a line break without quotes?)"
         )
     if not all(map(is_text, fields)):

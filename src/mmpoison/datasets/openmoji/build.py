@@ -292,7 +292,7 @@ _register(
 )
 _register(
     "openmoji-b",
-    "the same scenes, one caption an image (balanced)",
+    "the same scenes, one caption per image (balanced)",
     load=derived(load_openmoji, balanced, "caption_seed", without=["train_share"]),
     build=build_balanced_openmoji,
 )

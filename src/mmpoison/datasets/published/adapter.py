@@ -140,7 +140,7 @@ def decode_entry(
 def broken_json(error: Exception) -> str:
     """Describe a JSON error in one line."""
     if isinstance(error, msgspec.ValidationError):
-        return f"not as it should be ({error})"
+        return f"not in the expected form ({error})"
     # since 0.23 msgspec raises its own error for this
     if isinstance(error, UnicodeDecodeError) or "Invalid UTF-8" in str(error):
         return "not UTF-8"
@@ -192,7 +192,7 @@ class PublishedFolder:
         self.named = images is not None
         self.place = self.folder if images is None else Path(images)
         if self.named and not self.place.is_dir():
-            raise InputError(f"{images}: no such folder of images")
+            raise InputError(f"{images}: no such image folder")
         self.missing: Missing = options.get("missing", "skip")
         self.problems: list[str] = []
 

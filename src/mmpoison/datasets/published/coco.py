@@ -143,7 +143,7 @@ def find_parts(root: Path, year: Year | None, parts: Parts | None) -> tuple[Path
             names = [name for name in names if name.endswith(f"{year}.json")]
         elif len(years) > 1:
             raise InputError(
-                f"{annotations}: holds COCO of {' and of '.join(sorted(years))}: say which with year=2014 or year=2017"
+                f"{annotations}: contains COCO {' and '.join(sorted(years))}: say which with year=2014 or year=2017"
             )
         if parts in PARTS:
             names = [name for name in names if f"_{parts}" in name]
@@ -213,7 +213,7 @@ def _read_objects(
     """Return label and sorted categories of each image with objects, by image id."""
     if not file.is_file():
         raise InputError(
-            f"{file}: no such file, labels={labels} needs the objects; labels=none reads captions alone"
+            f"{file}: no such file: labels={labels} needs the objects; labels=none reads captions alone"
         )
     lists = read_lists(file, {"annotations": _Object, "categories": _Category}, problem)
     names = {category.id: category.name for category in lists["categories"] if category}

@@ -194,7 +194,7 @@ def coco_numbers(folder: Path) -> dict[str, int]:
     """
     file = folder / IMAGES_FILE
     if not file.is_file():
-        raise InputError(f"{file}: missing; it says which images are in COCO too")
+        raise InputError(f"{file}: missing; it says which images are also in COCO")
     return {
         f"{number}.jpg": data.coco_id
         for number, data in _image_data(file, lambda line: None)
@@ -348,7 +348,7 @@ def _without(clean: PairDataset, numbers: set[int], in_coco: Mapping[str, int]) 
     kept = [in_coco.get(image_name(str(image))) not in numbers for image in clean.images.ids]
     if not any(kept):
         raise InputError(
-            "coco-paper-vg: every image of Visual Genome is in COCO too; data option shared=keep keeps them"
+            "coco-paper-vg: every image of Visual Genome is also in COCO; data option shared=keep keeps them"
         )
     return clean.piece(np.flatnonzero(kept))
 

@@ -293,7 +293,7 @@ def check_tables(
     if min(captions, images) < FEWEST_KINDS:
         raise InputError(
             f"{captions} kinds of captions and {images} of images are too few to distinguish poison from drift: "
-            f"{FEWEST_KINDS} of each are needed"
+            f"at least {FEWEST_KINDS} of each are needed"
         )
     other = _other(kinds)
     gains = [reference - table for table in clean]

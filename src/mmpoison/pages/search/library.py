@@ -246,7 +246,7 @@ class Library:
         for other in self.collections.values():
             if other.key == collection.key:
                 raise InputError(
-                    f"data {other.name!r} and {collection.name!r} are the same images: remove one"
+                    f"data {other.name!r} and {collection.name!r} contain the same images: remove one"
                 )
         self.collections[source.name] = collection.check()
 

@@ -184,7 +184,7 @@ REFUSED: list[tuple[str, str, Callable[[Path], Any], dict[str, str], str]] = [
     (CLIP, "metadata/*", Path.unlink, {"id": "uid"}, "option id='uid': no table"),
     (CLIP, "text_emb/*", lambda f: cut(f, 1), {}, "cannot be read) (none of 3 shards"),
     ("datacomp", "", Path.exists, {"model": "h14"}, "must be 'l14' or 'b32'"),
-    ("datacomp", "*.npz", only_b32, {"model": "l14"}, "has no array 'l14_txt', it has b32_img"),
+    ("datacomp", "*.npz", only_b32, {"model": "l14"}, "has no array 'l14_txt'; it has b32_img"),
     (
         "datacomp",
         "*.parquet",
@@ -303,7 +303,7 @@ def test_a_shard_that_lacks_a_column(tmp_path: Path) -> None:
     file = folder / "metadata" / "metadata_1.parquet"
     rewrite(file, lambda table: table.drop_columns(["image_path"]))
     _, bad, last = open_embedded(folder).shards
-    assert "metadata_1.parquet: has no column 'image_path', it has caption, url" in refusal(bad.ids)
+    assert "metadata_1.parquet: has no column 'image_path'; it has caption, url" in refusal(bad.ids)
     assert len(last.ids()) == 7
 
 
@@ -517,15 +517,15 @@ def test_a_missing_list_or_number_is_nan(tmp_path: Path) -> None:
     assert np.isnan(source.shards[0].vectors()[0]).all(axis=1).sum() == 100
     source = written_lists(tmp_path, [[1, 2], None, [3]], [[1, 2]] * 3)
     said = refusal(source.shards[0].vectors)
-    assert "'text_embedding' row 2: has 1 numbers, the others have 2" in said
+    assert "'text_embedding' row 2: has 1 numbers, but the others have 2" in said
     source = written_lists(tmp_path, [[], [1, 2]], [[1, 2]] * 2)
-    assert "row 0: has 0 numbers, the others have 2" in refusal(source.shards[0].vectors)
+    assert "row 0: has 0 numbers, but the others have 2" in refusal(source.shards[0].vectors)
 
 
 @pytest.mark.parametrize("nothing", [None, []])
 def test_lists_without_a_number_are_refused(tmp_path: Path, nothing: Any) -> None:
     said = refusal(written_lists, tmp_path, [nothing] * 3, [nothing] * 3)
-    assert "column 'text_embedding' has no numbers, each list is empty or missing" in said
+    assert "column 'text_embedding' has no numbers: every list is empty or missing" in said
 
 
 def test_a_column_that_parquet_calls_null_is_empty(tmp_path: Path) -> None:

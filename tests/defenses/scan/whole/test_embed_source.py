@@ -219,7 +219,7 @@ def test_captions_of_another_language_are_said() -> None:
     english = ["Two dogs run over a green meadow", "Waves are breaking on the beach"]
     said = foreign_captions(encoder, german)
     assert said is not None
-    assert "tokens a word" in said
+    assert "tokens per word" in said
     assert "--encoder" in said
     assert foreign_captions(encoder, english) is None
     assert foreign_captions(encoder, []) is None

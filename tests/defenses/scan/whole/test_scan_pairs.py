@@ -295,7 +295,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "strip": (strip, "99000000 x 1 pixels: a side is over the limit of 65,535"),
     "missing": (no_file, "no such image"),
     "folder": (a_folder, "cannot be read (Is a directory)"),
-    "loop": (loop, "not a path of a file (a link to itself?)"),
+    "loop": (loop, "not a file path (a link to itself?)"),
 }
 
 

@@ -159,7 +159,7 @@ class ArrayFile:
             except KeyError:
                 names = [one_line(n.removesuffix(".npy")) for n in archive.namelist()[:12]]
                 raise ShardError(
-                    f"{self.file}: has no array {self.member!r}, it has {', '.join(names) or 'none'}"
+                    f"{self.file}: has no array {self.member!r}; it has {', '.join(names) or 'none'}"
                 ) from None
             stored = info.compress_type == zipfile.ZIP_STORED
             if not stored and info.file_size > most_unpacked(info.compress_size):
@@ -243,7 +243,8 @@ class ArrayShard(Shard):
         text, image = self.text.header(), self.image.header()
         if text.rows != image.rows:
             raise ShardError(
-                f"{self.image}: has {image.rows:,} rows, {self.text} has {text.rows:,}: they belong to different pairs"
+                f"{self.image}: has {image.rows:,} rows, but {self.text} has {text.rows:,}: they belong to different "
+                "pairs"
             )
         for array, header in ((self.text, text), (self.image, image)):
             if header.columns != (self.dimension or text.columns):
@@ -254,7 +255,7 @@ class ArrayShard(Shard):
         rows = (text.rows if self.stop is None else min(self.stop, text.rows)) - self.start
         if self.own is not None and (own := self.own.rows()) != rows:
             raise ShardError(
-                f"{self.own.file}: has {own:,} rows, {self.text} has {rows:,}: they belong to different pairs"
+                f"{self.own.file}: has {own:,} rows, but {self.text} has {rows:,}: they belong to different pairs"
             )
 
 

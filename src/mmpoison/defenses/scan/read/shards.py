@@ -239,7 +239,7 @@ def recognise_embedded(place: Listing) -> EmbeddedFormat:
         sought = "; ".join(
             f"{known.name}: {known.looks_for}" for known in EMBEDDED_FORMATS.values()
         )
-        raise InputError(f"{shown}: no known format of embeddings, looked for {sought}")
+        raise InputError(f"{shown}: no known format of embeddings; looked for {sought}")
     if len(found) > 1:
         kinds = " or ".join(f"{known.name} ({one_line(evidence)})" for known, evidence in found)
         raise InputError(f"{shown}: could be {kinds}: say which with --format")

@@ -202,7 +202,7 @@ class ParquetRows:
                 if column not in present:
                     shown = ", ".join(map(one_line, present[:12])) or "none"
                     raise ShardError(
-                        f"{self.file}: has no column {column!r:.80}, it has {shown:.200}"
+                        f"{self.file}: has no column {column!r:.80}; it has {shown:.200}"
                     )
             leaves, metadata = text_leaves(plain, columns), plain.metadata
             start, stop = self._span(plain)

@@ -82,7 +82,7 @@ def open_npy_pair(
     ):
         if rows and count != rows:
             raise InputError(
-                f"{other}: has {count:,} rows, {files['text']} has {rows:,}: they belong to different pairs"
+                f"{other}: has {count:,} rows, but {files['text']} has {rows:,}: they belong to different pairs"
             )
 
     def shard(start: int) -> ArrayShard:

@@ -55,7 +55,7 @@ class ListShard(Shard):
             size = self.dimension or _width(pieces, column)
             if self.rows and not size:
                 raise ShardError(
-                    f"{self.own.file}: column {column!r:.80} has no numbers, each list is empty or missing"
+                    f"{self.own.file}: column {column!r:.80} has no numbers: every list is empty or missing"
                 )
             blocks, row = [], self.start
             for batch in pieces:
@@ -188,7 +188,7 @@ def _matrix(array: Any, size: int, where: str, first: int) -> Array:
     if len(wrong := np.flatnonzero(lengths != size)):
         row = first + int(np.flatnonzero(present)[wrong[0]])
         raise ShardError(
-            f"{where} row {row}: has {int(lengths[wrong[0]])} numbers, the others have {size}"
+            f"{where} row {row}: has {int(lengths[wrong[0]])} numbers, but the others have {size}"
         )
     flat = kept.flatten()
     half = array.type.value_type == pa.float16()
