@@ -116,7 +116,7 @@ def would_have_found(found: ScanFinding) -> str:
         f"{one.found} of {one.planted} on {one.images} images ({one.interval[0]:.0%} to {one.interval[1]:.0%})"
         for one in found.planted
     )
-    return f"Test goals planted in {found.sample:,} of these pairs and found: {sizes}."
+    return f"Test goals found when planted in {found.sample:,} of these pairs: {sizes}."
 
 
 @dataclass(frozen=True)
