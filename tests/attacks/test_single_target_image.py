@@ -81,10 +81,7 @@ def test_the_centre_is_the_image_nearest_to_the_mean(squares: PairDataset) -> No
 @pytest.mark.parametrize(
     ("embeddings", "says"),
     [
-        (
-            np.ones((3, 2)),
-            r"embeddings of 4 images of 'aeroplane' are needed, .* got shape \(3, 2\)",
-        ),
+        (np.ones((3, 2)), r"expected embeddings of 4 images of 'aeroplane' .* got shape \(3, 2\)"),
         (np.ones(4), r"got shape \(4,\)"),
         (np.zeros((4, 2)), "some are zero, infinite or NaN"),
         (np.full((4, 2), np.nan), "some are zero, infinite or NaN"),

@@ -67,4 +67,4 @@ def test_a_file_of_holes_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(content))
     problems: list[str] = []
     assert list(walk_tar(path, problems.append)) == []
-    assert "is no regular file" in problems[0]
+    assert "is not a regular file" in problems[0]

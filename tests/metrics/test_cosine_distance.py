@@ -72,8 +72,8 @@ def test_tensors_and_no_rows() -> None:
     ("a", "b", "message"),
     [
         ([1.0, 0.0], [1.0, 0.0], r"a must have shape \(N, d\), not \(2,\)"),
-        (np.ones((2, 3)), np.ones((3, 3)), r"shape \(2, 3\) and b of shape \(3, 3\)"),
-        (np.ones((1, 3)), np.ones((2, 3)), "must have the same shape"),
+        (np.ones((2, 3)), np.ones((3, 3)), r"a and b differ: \(2, 3\) and \(3, 3\)"),
+        (np.ones((1, 3)), np.ones((2, 3)), "shapes of a and b differ"),
         (np.ones((2, 0)), np.ones((2, 0)), r"no columns: shape \(2, 0\)"),
         ([[1.0, 0.0], [0.0, 0.0]], np.ones((2, 2)), "a row 1 is a zero vector"),
         (np.ones((2, 2)), [[0.0, 0.0], [1.0, 0.0]], "b row 0 is a zero vector"),

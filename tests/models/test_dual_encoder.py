@@ -93,8 +93,8 @@ def test_what_the_preprocessing_config_says(make_encoder: Callable[..., DualEnco
     # open_clip asks the image encoder
     assert made(size=[48, 48]).image_size == 32
     for settings, said in (
-        ({"resize_mode": "stretch"}, "resize_mode 'stretch' is none of"),
-        ({"interpolation": "nearest"}, "interpolation 'nearest' is none of"),
+        ({"resize_mode": "stretch"}, "resize_mode 'stretch' must be one of"),
+        ({"interpolation": "nearest"}, "interpolation 'nearest' must be one of"),
         ({"size": (32, 64)}, "only square images are supported"),
     ):
         with pytest.raises(InputError, match=said):

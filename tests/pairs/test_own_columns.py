@@ -57,7 +57,7 @@ def test_values_of_other_kinds_become_text() -> None:
 
 def test_what_cannot_be_written_is_refused() -> None:
     check_own({"a": "x" * (MOST_CHARACTERS - 20)})
-    assert "own columns have" in refusal(check_own, {"a": "x" * MOST_CHARACTERS})
+    assert "own columns exceed" in refusal(check_own, {"a": "x" * MOST_CHARACTERS})
     assert "not UTF-8 text" in refusal(check_own, {"a": ["\udcff"]})
 
 
@@ -146,4 +146,4 @@ def test_columns_that_do_not_match_are_left_out_and_named() -> None:
     assert pairs.images.own_columns is None
     first, second = pairs.problems
     assert "'a.jpg': caption_columns has 2 entries for 1 captions, they are left out" in first
-    assert "'b.jpg': own columns have 262,182 characters, over 262,144" in second
+    assert "'b.jpg': own columns exceed 262,144 characters: 262,182" in second

@@ -132,7 +132,7 @@ def test_impossible_values_of_a_file_are_named(
     table = results_table([make_run("run")])
     table.loc[3, ["measure", "value"]] = measure, value
     write_table(table, file)
-    with pytest.raises(InputError, match=rf"theirs\.parquet: is no file of results \(run .*{says}"):
+    with pytest.raises(InputError, match=rf"theirs\.parquet: not a file of results \(run .*{says}"):
         read_runs([file])
 
 
@@ -140,7 +140,7 @@ def test_broken_files_are_one_line(make_run: MakeRun, tmp_path: Path) -> None:
     file = tmp_path / "theirs.parquet"
     for content in (b"", b"PAR1", b"x" * 400):
         file.write_bytes(content)
-        with pytest.raises(InputError, match=r"theirs\.parquet: is no file of results"):
+        with pytest.raises(InputError, match=r"theirs\.parquet: not a file of results"):
             read_runs([file])
     table = write_results([make_run("run")], file)
     for odd in (table.drop(columns="seed"), table.assign(settings="{"), table.assign(seed=None)):

@@ -156,9 +156,7 @@ def test_the_state_of_another_training_is_refused(
         "model": {"encoder": make_encoder(1)},
         "pairs": {"pairs": train.where(train.image > 0)},
     }
-    with pytest.raises(
-        InputError, match=rf"belongs to another training \({other} is .* choose another"
-    ):
+    with pytest.raises(InputError, match=rf"to another training \({other} is .* choose another"):
         tune(checkpoints=checkpoints, **changes[other])
 
 

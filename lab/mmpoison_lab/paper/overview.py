@@ -73,8 +73,7 @@ DIFFERENCES = (
         "table-1", ("IR", "Attack II"), ("IR", "Clean"),
     ),
     Difference(
-        "Attack II on one encoder: MinRank with the text encoder trained alone, minus that with the image encoder "
-        "alone",
+        "Attack II on one encoder: MinRank with the text encoder trained alone minus that with the image encoder alone",
         "table-5", ("text encoder", "MinRank"), ("image encoder", "MinRank"), digits=2,
     ),
     Difference(

@@ -31,9 +31,9 @@ def test_vectors_that_were_computed_before(squares: Any) -> None:
     known = VectorSurrogate(["a", "b"], [[1.0, 0.0], [0.0, 1.0]], [4, 7], [[2.0], [3.0]])
     assert known.captions(["b", "a", "b"]).tolist() == [[0, 1], [1, 0], [0, 1]]
     assert known(squares, np.array([7, 4], np.int32)).tolist() == [[3], [2]]
-    with pytest.raises(InputError, match="no vector of caption 'c'"):
+    with pytest.raises(InputError, match="no vector for caption 'c'"):
         known.captions(["a", "c"])
-    with pytest.raises(InputError, match=f"no vector of image '{squares.images.ids[5]}'"):
+    with pytest.raises(InputError, match=f"no vector for image '{squares.images.ids[5]}'"):
         known(squares, np.array([5], np.int32))
 
 

@@ -404,9 +404,7 @@ def unpack(
             if not members:
                 raise InputError(f"{archive}: contains none of the expected files")
             if sum(member.file_size for member in members) > most_bytes:
-                raise InputError(
-                    f"{archive}: unpacks to more than {most_bytes:,} bytes (a decompression bomb?)"
-                )
+                raise InputError(f"{archive}: over {most_bytes:,} bytes (a decompression bomb?)")
             for member in members:
                 check_relative(member.filename, str(archive))
             for done, member in enumerate(members, start=1):

@@ -193,8 +193,7 @@ def _check_scans(image: Image.Image, stream: BinaryIO, name: str) -> None:
     stream.seek(place)
     if scans > MAX_SCANS:
         raise BrokenImage(
-            f"{name}: a progressive JPEG of more than {MAX_SCANS} scans (a decompression bomb?)",
-            "too-large",
+            f"{name}: progressive JPEG of over {MAX_SCANS} scans (decompression bomb?)", "too-large"
         )
 
 

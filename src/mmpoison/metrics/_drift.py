@@ -34,9 +34,7 @@ def cosine_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float6
     """
     left, right = as_matrix(a, "a", "(N, d)"), as_matrix(b, "b", "(N, d)")
     if left.shape != right.shape:
-        raise InputError(
-            f"a of shape {left.shape} and b of shape {right.shape} must have the same shape"
-        )
+        raise InputError(f"the shapes of a and b differ: {left.shape} and {right.shape}")
     distances = np.empty(len(left), dtype=np.float64)
     step = max(1, _CHUNK_VALUES // left.shape[1])
     for start in range(0, len(left), step):

@@ -90,9 +90,7 @@ def check_own(values: OwnColumns) -> None:
     except (RecursionError, ValueError, TypeError):
         raise InputError("own columns cannot be written as JSON") from None
     if len(text) > MOST_CHARACTERS:
-        raise InputError(
-            f"own columns have {len(text):,} characters: at most {MOST_CHARACTERS:,} are allowed"
-        )
+        raise InputError(f"own columns exceed {MOST_CHARACTERS:,} characters: {len(text):,}")
 
 
 def is_own_captions(value: object) -> bool:

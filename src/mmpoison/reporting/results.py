@@ -505,9 +505,7 @@ def described_in(file: Path) -> str:
     try:
         return str((pq.read_schema(file).metadata or {}).get(DESCRIBED, b"").decode())
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"{file}: not a Parquet file of results ({one_line(str(error))[:200]})"
-        ) from None
+        raise InputError(f"{file}: not a file of results ({one_line(str(error))[:200]})") from None
 
 
 def _read_long(file: Path) -> Iterator[RunRead]:
@@ -543,9 +541,7 @@ def _read_long(file: Path) -> Iterator[RunRead]:
                 )
             (facts if row["study"] == OF_RUN else numbers)[measure] = float(value)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise InputError(
-            f"{file}: not a Parquet file of results ({one_line(str(error))[:200]})"
-        ) from None
+        raise InputError(f"{file}: not a file of results ({one_line(str(error))[:200]})") from None
     for name, (facts, measured) in found.items():
         measured.pop((None, None, OF_RUN, None, None), None)
         yield RunRead.of_rows(name, facts, tuple(measured.values()))

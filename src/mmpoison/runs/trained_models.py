@@ -79,7 +79,7 @@ def read_model(
     """
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or not isinstance(facts.get("looks"), list):
-        raise InputError(f"{folder / FACTS}: not written by a training run")
+        raise InputError(f"{folder / FACTS}: not of a trained model")
     try:
         changed = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError) as error:
@@ -94,9 +94,7 @@ def read_model(
     try:
         result = TrainingResult(encoder=encoder, **facts["result"])
     except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / FACTS}: not written by a training run ({error!r:.200})"
-        ) from None
+        raise InputError(f"{folder / FACTS}: not of a trained model ({error!r:.200})") from None
     return result, [ProbeRecord.of(probe, folder / FACTS) for probe in facts["looks"]]
 
 

@@ -168,7 +168,7 @@ def test_lines_are_counted_behind_an_open_quote(write: Write) -> None:
             "no column holds file names, URLs are in url: download the images first",
         ),
         ("image,caption\n1.jpg,x\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "its first line is not text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "its first line is not UTF-8 text"),
         (
             "image,caption\n1.jpg,a\n2.jpg," + "x" * (5 << 20),
             "line 3: longer than 4 MiB, so it is refused",

@@ -164,7 +164,7 @@ def test_only_regular_members_are_read(write: Write, kind: bytes) -> None:
     file = write(link, ("0.txt", "x"), *sample("1"))
     pairs = with_problems(file)
     assert list(captions_by_image(pairs)) == ["00000.tar/1.jpg"]
-    assert any("no regular file" in line for line in pairs.problems)
+    assert any("not a regular file" in line for line in pairs.problems)
     with pytest.raises(InputError, match="no such image"):
         open_image(file.parent, "00000.tar/0.jpg")
 

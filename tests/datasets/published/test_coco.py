@@ -63,7 +63,7 @@ def test_years_and_parts(write_coco: Write) -> None:
     write_coco({9: [17]}, "train", 2014)
     write_coco({9: [17]}, "train")
     root = write_coco({42: [1]}, "val")
-    assert "of 2014 and of 2017: say which with year=2014 or" in refusal(load_pairs, root)
+    assert "contains COCO 2014 and 2017: say which with year=2014 or" in refusal(load_pairs, root)
     for year in (2014, "2017"):
         assert str(year) in ids(load_pairs(root, year=year))[0]
     both = partial(load_coco, root, year=2017)

@@ -70,8 +70,7 @@ def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, 
     count = min(round(share * len(images)), MOST_HELD_OUT)
     if count < FEWEST_HELD_OUT:
         raise InputError(
-            f"{share:g} of {len(images)} clean images are {count} held-out images, but at least {FEWEST_HELD_OUT} "
-            "are needed"
+            f"{share:g} of {len(images)} clean images are {count} held-out images, but {FEWEST_HELD_OUT} are needed"
         )
     chosen = np.sort(generator(seed, "sterilize/held-out").permutation(images)[:count])
     held = np.isin(pairs.image, chosen)

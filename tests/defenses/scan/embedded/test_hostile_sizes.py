@@ -41,7 +41,7 @@ def test_lists_that_are_all_equal(tmp_path: Path, group: int) -> None:
     column = equal_lists(10_000, 64, pa.float32())
     table = pa.table({"text": column, "image": column})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
-    with pytest.raises(InputError, match=r"a\.parquet: [0-9,]+ bytes unpack to .* \(a bomb\?\)"):
+    with pytest.raises(InputError, match=r"a\.parquet: [0-9,]+ bytes unpack to .* bomb\?\)"):
         open_embedded(tmp_path, format="parquet-lists")
 
 
@@ -52,7 +52,7 @@ def test_a_compressed_array_of_zeros(tmp_path: Path, method: int) -> None:
         archive.write(tmp_path / "a.npy", "a.npy")
     array = ArrayFile(DataFile(str(tmp_path / "a.npz")), "a")
     for read in (array.header, array.read):
-        with pytest.raises(ShardError, match=r"array 'a': [0-9,]+ bytes unpack to .*a bomb"):
+        with pytest.raises(ShardError, match=r"array 'a': [0-9,]+ bytes unpack to .*bomb"):
             read()
 
 
@@ -77,7 +77,7 @@ def test_an_own_column_of_one_value(tmp_path: Path, column: pa.Array) -> None:
     assert (folder / "pairs.parquet").stat().st_size < 20_000
     (shard,) = open_embedded(folder).shards
     assert len(shard.ids()) == ROWS
-    with pytest.raises(ShardError, match="a bomb"):
+    with pytest.raises(ShardError, match="bomb"):
         shard.table(np.arange(ROWS))
     if not pa.types.is_list(column.type):
         # one value, as often as an honest file has it

@@ -194,7 +194,7 @@ def test_tars_without_json_are_refused(tmp_path: Path) -> None:
         ("x.npy", "no such list"),
         (".", "has no keep.npy and no lists of keys"),
         ("a.npy", "holds float64"),
-        ("a.csv", "is no list of pairs to keep"),
+        ("a.csv", "not a list of pairs to keep"),
     ],
 )
 def test_what_is_no_list_is_refused_at_once(tmp_path: Path, name: str, says: str) -> None:

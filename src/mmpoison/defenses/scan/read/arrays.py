@@ -243,8 +243,7 @@ class ArrayShard(Shard):
         text, image = self.text.header(), self.image.header()
         if text.rows != image.rows:
             raise ShardError(
-                f"{self.image}: has {image.rows:,} rows, but {self.text} has {text.rows:,}: they belong to different "
-                "pairs"
+                f"{self.image}: has {image.rows:,} rows, but {self.text} has {text.rows:,}: they do not match"
             )
         for array, header in ((self.text, text), (self.image, image)):
             if header.columns != (self.dimension or text.columns):
@@ -255,7 +254,7 @@ class ArrayShard(Shard):
         rows = (text.rows if self.stop is None else min(self.stop, text.rows)) - self.start
         if self.own is not None and (own := self.own.rows()) != rows:
             raise ShardError(
-                f"{self.own.file}: has {own:,} rows, but {self.text} has {rows:,}: they belong to different pairs"
+                f"{self.own.file}: has {own:,} rows, but {self.text} has {rows:,}: they do not match"
             )
 
 

@@ -81,9 +81,8 @@ def foreign_captions(model: DualEncoder, captions: Sequence[str]) -> str | None:
         return None
     return (
         f"captions have {found:.1f} tokens per word, where English has {tokens_a_word(ENGLISH):.1f}: {model.name} "
-        "hardly "
-        "knows their words (another language?), so groups may be artefacts: scan again with --encoder and a model "
-        "that knows them"
+        "hardly knows their words (another language?), so groups may be artefacts: scan again with --encoder and a "
+        "model that knows them"
     )
 
 

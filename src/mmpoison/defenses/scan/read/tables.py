@@ -183,9 +183,7 @@ class ParquetRows:
                     piece = read.take(pa.array(inside)).combine_chunks()
                     limit -= sum(text_bytes(c) for column in piece.columns for c in column.chunks)
                     if limit < 0:
-                        raise ShardError(
-                            f"{self.file}: unpacks to too much text (a decompression bomb?)"
-                        )
+                        raise ShardError(f"{self.file}: too much text (a decompression bomb?)")
                     pieces.append(piece.cast(schema))
         found = pa.concat_tables(pieces) if pieces else schema.empty_table()
         return found.take(pa.array(np.argsort(order, kind="stable")))
@@ -243,9 +241,7 @@ class ParquetRows:
                 # count first: a text stored once may be expanded for every row
                 limit -= text_bytes(array)
                 if limit < 0:
-                    raise ShardError(
-                        f"{self.file}: unpacks to too much text (a decompression bomb?)"
-                    )
+                    raise ShardError(f"{self.file}: too much text (a decompression bomb?)")
                 yield array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
     def _refuse_packed(self, metadata: Any, columns: Sequence[str], groups: Sequence[int]) -> None:

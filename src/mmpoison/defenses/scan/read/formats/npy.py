@@ -82,7 +82,7 @@ def open_npy_pair(
     ):
         if rows and count != rows:
             raise InputError(
-                f"{other}: has {count:,} rows, but {files['text']} has {rows:,}: they belong to different pairs"
+                f"{other}: has {count:,} rows, but {files['text']} has {rows:,}: they do not match"
             )
 
     def shard(start: int) -> ArrayShard:
@@ -233,8 +233,7 @@ def _numbered(place: Listing, folder: str, ending: str) -> dict[int, tuple[str, 
             number = int(match[1])
             if number in found:
                 raise InputError(
-                    f"{file}: {found[number][1].name} has the same number: the files of two runs are mixed: separate "
-                    "them"
+                    f"{file}: {found[number][1].name} has the same number: separate the files of the two runs"
                 )
             found[number] = (match[1], file)
     return found
