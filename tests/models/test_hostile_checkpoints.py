@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import safetensors.torch
 import torch
 from pydantic import BaseModel
 from tests.conftest import nothing_happens
-from tests.models.conftest import CONFIG, WEIGHTS, edit_json
+from tests.models.conftest import CONFIG, edit_json
 
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_encoder
@@ -104,20 +103,6 @@ def test_arguments_of_the_tokenizer_run_nothing(hostile: Path) -> None:
     edit_json(hostile / "evil" / "tokenizer_config.json", lambda c: c.pop("auto_map"))
     said = str(loads_or_is_refused(hostile))
     assert "model_cfg.text_cfg.tokenizer_kwargs.trust_remote_code: unknown key" in said
-
-
-def test_the_same_from_the_header_of_a_bare_file(hostile: Path) -> None:
-    edit_json(hostile / "evil" / "tokenizer_config.json", lambda c: c.update(AUTO_MAP))
-    config = json.loads((hostile / CONFIG).read_text())
-    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {
-        "trust_remote_code": True,
-        "subfolder": "evil",
-    }
-    bare = hostile / "bare.safetensors"
-    tensors = safetensors.torch.load_file(hostile / WEIGHTS)
-    safetensors.torch.save_file(tensors, bare, metadata={"mmpoison": json.dumps(config)})
-    with nothing_happens(hostile), pytest.raises(InputError, match="tokenizer_kwargs"):
-        load_encoder(bare)
 
 
 def test_configuration_files_of_other_versions_run_nothing(hostile: Path) -> None:
