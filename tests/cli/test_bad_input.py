@@ -247,10 +247,7 @@ CASES = {
         ),
         ("models show nothing", "unknown model 'nothing'"),
         ("models fetch hf-hub:", "needs a repository"),
-        (
-            "models export openmoji-mini --to onnx --out out",
-            "format 'onnx' is not one of open-clip",
-        ),
+        ("models export openmoji-mini --to onnx --out out", "format 'onnx' is not one of"),
         ("models export openmoji-mini --to transformers --out out", "its image encoder is a"),
         ("defenses local-densty", "did you mean 'local-density'"),
     ],

@@ -180,9 +180,7 @@ def test_a_broken_group_loses_its_rows_alone(write: Write) -> None:
 def test_paths_and_bytes_are_not_mixed(write: Write, tmp_path: Path) -> None:
     write("a.parquet", image=["1.jpg"], caption=["x"])
     write("b.parquet", image=[b"1"], caption=["x"])
-    with pytest.warns(
-        MmpoisonWarning, match=r"b.parquet: contains bytes of images, but the first file"
-    ):
+    with pytest.warns(MmpoisonWarning, match=r"b.parquet: contains bytes of images, but the"):
         assert len(load_pairs(tmp_path)) == 1
 
 
