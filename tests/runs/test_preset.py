@@ -47,7 +47,7 @@ def test_a_frozen_text_encoder_is_frozen_as_in_the_released_code() -> None:
 @pytest.mark.parametrize(
     ("value", "changes", "says"),
     [
-        ({"training": {"batch_size": 32}}, {}, "means training.batch_size=256, the recipe sa"),
+        ({"training": {"batch_size": 32}}, {}, "means training.batch_size=256, but the recipe sa"),
         ({}, {"training.batch_size": 64}, "means training.batch_size=256, but the recipe says 64"),
         ({"preset": "reference"}, {}, "unknown preset 'reference'"),
         ({"preset": 3}, {}, "unknown preset '3'"),

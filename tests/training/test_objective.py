@@ -217,4 +217,4 @@ def test_views_that_cannot_be_made(run: Run) -> None:
 def test_several_processes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_processes(monkeypatch, 2)
     message = refusal(partial(run, Everything()))
-    assert message.startswith("everything trains in one process, not in 2: leave out torchrun")
+    assert message.startswith("everything trains in one process, not in 2: omit torchrun")

@@ -147,11 +147,11 @@ def verify(
 
     Options:
         data: Folder or file of pairs, or the name of a data set.
-        clean: Clean pairs folder that the poisoned set was made from.
+        clean (DIR): Clean pairs folder that the poisoned set was made from.
 
     Output:
         images: Also read the image files.
-        out: New file for the JSON.
+        out (FILE): New file for the JSON.
     """
     from mmpoison.attacks.catalogue import attack_problems
     from mmpoison.base.files import write_json

@@ -90,7 +90,7 @@ def test_text_that_is_no_text(tmp_path: Path) -> None:
     offsets = pa.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0")
     bad = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff\xfe")])
     folder = write_arrow(tmp_path, {"image": ["1.jpg", "2.jpg"], "caption": bad}).parent
-    with pytest.warns(MmpoisonWarning, match=r"row 1: a caption of '2.jpg' is not text"):
+    with pytest.warns(MmpoisonWarning, match=r"row 1: a caption of '2.jpg' is not UTF-8 text"):
         assert captions_by_image(load_pairs(folder)) == {"1.jpg": ["a"], "2.jpg": []}
 
 

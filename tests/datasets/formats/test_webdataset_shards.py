@@ -191,7 +191,7 @@ def test_keys_that_are_not_whole(write: Write) -> None:
         "key '1': has no image",
         "key '2': has no caption; 00000.tar key '2': .json: not valid JSON",
         "key '3': .json is not an object",
-        "a caption of '00000.tar/4.jpg' is not text",
+        "a caption of '00000.tar/4.jpg' is not UTF-8 text",
         "'5.jpg': key '5' has an image already",
         "'5.png': key '5' has an image already",
         "'5.txt' occurs twice",

@@ -72,7 +72,7 @@ def test_years_and_parts(write_coco: Write) -> None:
     (root / "annotations" / "captions_train2017.json").unlink()
     assert len(both().images) == 1
     assert "has no captions_*2017.json of train and val" in refusal(both, parts="both")
-    assert "has no captions_*2017.json of train, coco" in refusal(both, parts="train")
+    assert "has no captions_*2017.json of train: coco" in refusal(both, parts="train")
     for file in (root / "annotations").glob("*2014.json"):
         file.unlink()
     assert "has no captions_*2014.json of train or val" in refusal(load_coco, root, year=2014)
@@ -120,7 +120,7 @@ def test_the_largest_object_and_no_labels(write_coco: Write) -> None:
     bare = load_coco(root, labels="none")
     assert bare.classes == ()
     assert bare.images.categories is None
-    assert "instances_train2017.json: no such file, labels=random" in refusal(load_coco, root)
+    assert "instances_train2017.json: no such file: labels=random" in refusal(load_coco, root)
 
 
 # -- the paper's split -----------------------------------------------------------------------------

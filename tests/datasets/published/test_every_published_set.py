@@ -142,7 +142,7 @@ def test_one_caption_an_image(published: Path, name: str) -> None:
         ("coco", "https://cocodataset.org", "has no captions_*.json of train or val"),
         ("flickr30k", "https://shannon", "has no results_20130124.token or "),
         ("flickr8k", "https://hockenmaier", "has no Flickr8k.token.txt"),
-        ("pascal-sentences", "http", "pascal_sentences.json: no such file, pascal-sentences needs"),
+        ("pascal-sentences", "http", "pascal_sentences.json: no such file: pascal-sentences needs"),
         ("rsicd", "https://github", "dataset_rsicd.json: no such file"),
         ("ucm-captions", "https://github", "dataset.json: no such file"),
         ("visual-genome", "https://", "region_descriptions.json: no such file"),

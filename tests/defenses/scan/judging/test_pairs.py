@@ -90,7 +90,7 @@ def test_what_a_spreadsheet_writes(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("", "line 1: needs the columns pair and verdict, has none"),
-        ("image,verdict\n", "it has image, verdict"),
+        ("image,verdict\n", "has image, verdict"),
         ("pair,verdict\na#0,bad\n", "line 2: verdict 'bad' must be keep, drop or unsure"),
         ("pair,verdict\n,keep\n", "line 2: names no pair"),
         ("pair,verdict\na#0,keep\na#0,drop\n", "line 3: pair 'a#0' has two verdicts"),
