@@ -238,7 +238,7 @@ def test_run_a_recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> 
     assert result.page.is_file()
     assert repr(result).startswith(f"RunResult({str(tmp_path / 'run')!r}; {GOAL} ")
     assert result.model("clean_model").digest() != result.model().digest()
-    with pytest.raises(InputError, match="no model 'filtered', it has clean_model, poisoned"):
+    with pytest.raises(InputError, match="no model 'filtered'; it has clean_model, poisoned"):
         result.model("filtered")
     with pytest.raises(InputError, match="a Recipe object takes no changes"):
         mmpoison.run(recipe, seed=1)

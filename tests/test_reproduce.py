@@ -125,7 +125,7 @@ def test_the_overview_is_made_of_the_published_numbers(
     text = (out / "overview.md").read_text()
     assert text.startswith("---\nhide: [navigation, toc]\n---\n\n# The paper's numbers and ours\n")
     # a name leads to a page that is there
-    assert "| [Table 11](table-11.md) | Drift after attack II: that of texts, less" in text
+    assert "| [Table 11](table-11.md) | Drift after attack II: that of texts, minus" in text
     assert "| [Table 11](table-11.md) | openmoji | texts |" in text
     assert "| Table 3 | openmoji, sheep2aeroplane | ours (poisoned model), " in text
     assert "(overview.md)" in (out / "index.md").read_text()

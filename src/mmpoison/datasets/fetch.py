@@ -193,7 +193,7 @@ def _fetch(file: PublicFile, folder: Path, progress: Progress | None = None) -> 
             "checksum": "published" if file.sha256 else "of this download, none is published",
             "fetched": time.strftime("%Y-%m-%d", time.gmtime(found.st_mtime)),
         }
-    raise InputError(f"{failures[0]}: try again, or download it by hand to {target}")
+    raise InputError(f"{failures[0]}: try again, or download it yourself to {target}")
 
 
 @contextmanager
@@ -327,7 +327,7 @@ def download(
         if url.startswith("https:") and not answer.url.startswith("https:"):
             raise ValueError(f"redirects to {answer.url}, which is not encrypted")
         if (size := int(answer.headers.get("Content-Length", 0))) > most:
-            raise ValueError(f"has {size:,} bytes there, at most {most:,} were expected")
+            raise ValueError(f"has {size:,} bytes there, but at most {most:,} were expected")
 
     def fetch(url: str, path: str, _: Any) -> None:
         # pooch creates files that only their owner can read

@@ -77,7 +77,7 @@ def test_hashes_are_even_and_independent() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"text": np.zeros((3, 2), np.float32)}, "shard 4: 3 captions and 2 images"),
+        ({"text": np.zeros((3, 2), np.float32)}, "shard 4: 3 captions but 2 images"),
         ({"text": np.zeros((2, 2))}, "shard 4: vectors of captions are float64"),
         ({"image": np.zeros(2, np.float16)}, "vectors of images have shape"),
         ({"image_of": np.zeros(5, np.intp)}, "image_of has shape"),
