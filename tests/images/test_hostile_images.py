@@ -123,7 +123,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "text.ppm": (b"P3\n10000 10000\n255\n1 ", "over the limit of 4,000,000 for a packed or text"),
     "comment.ppm": (b"P6\n#" + b"a" * 5_000_000, "a PPM header without end"),
     "digits.ppm": (b"P6\n" + b"9" * 5_000 + b" 1\n255\n", "a PPM header without end"),
-    "scans.jpg": (jpeg_of_scans(1_000), "more than 100 scans"),
+    "scans.jpg": (jpeg_of_scans(1_000), "over 100 scans"),
     "profile.png": (png(8, 8, extra=chunk(b"iCCP", b"a\0\0" + BOMB)), "broken image"),
     "text.png": (png(8, 8, extra=chunk(b"zTXt", b"a\0\0" + BOMB)), "broken image"),
     "texts.png": (

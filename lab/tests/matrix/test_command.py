@@ -91,7 +91,7 @@ def test_a_broken_folder_is_one_line(refused: Callable[..., str], work: Path) ->
     for text, says in (
         ("name: [x", "experiment.yaml"),
         ("- x", "is broken"),
-        ("matrix: {rows: 3}", "is not a folder of `run matrix`"),
+        ("matrix: {rows: 3}", "is neither a folder of `run matrix`"),
         ("matrix: {rows: {}, columns: {}}", "is broken"),
     ):
         (work / "broken" / "experiment.yaml").write_text(text)
