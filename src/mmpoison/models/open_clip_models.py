@@ -75,7 +75,7 @@ def load_file(file: Path, architecture: str | None = None) -> DualEncoder:
 
     Args:
         file: The weights.
-        architecture: The architecture; by default as identified from the file or its folder.
+        architecture: The architecture; by default that of the config next to the file.
 
     Raises:
         InputError: If neither the call nor the file or its folder says the architecture, or the weights are of another
