@@ -77,8 +77,8 @@ def test_tensors_and_no_rows() -> None:
         (np.ones((2, 0)), np.ones((2, 0)), r"no columns: shape \(2, 0\)"),
         ([[1.0, 0.0], [0.0, 0.0]], np.ones((2, 2)), "a row 1 is a zero vector"),
         (np.ones((2, 2)), [[0.0, 0.0], [1.0, 0.0]], "b row 0 is a zero vector"),
-        ([[1.0, float("nan")]], [[1.0, 1.0]], "a row 0 holds NaN"),
-        ([[1.0, 1.0]], [[1.0, float("inf")]], "b row 0 holds NaN or infinity"),
+        ([[1.0, float("nan")]], [[1.0, 1.0]], "a row 0 contains NaN"),
+        ([[1.0, 1.0]], [[1.0, float("inf")]], "b row 0 contains NaN or infinity"),
         ([["x"]], [[1.0]], "real numbers"),
     ],
 )

@@ -128,7 +128,7 @@ def test_a_collapsed_encoder_gets_the_worst_ranks(dtype: Any) -> None:
         (np.eye(2), np.eye(2), [0, 1], r"booleans of shape \(2,\), not int64"),
         (np.eye(2), np.eye(2), [False, False], "no target image"),
         (np.eye(2), np.zeros((2, 2)), [True, False], "gallery_embeddings row 0 is a zero vector"),
-        ([[np.nan, 1.0]], np.eye(2), [True, False], "query_embeddings row 0 holds NaN"),
+        ([[np.nan, 1.0]], np.eye(2), [True, False], "query_embeddings row 0 contains NaN"),
     ],
 )
 def test_bad_input(queries: Any, gallery: Any, targets: Any, says: str) -> None:

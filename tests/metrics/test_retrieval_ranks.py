@@ -136,7 +136,7 @@ ONES = np.ones((2, 3))
         (ONES, ONES, [-1, 1], "holds -1 to 1"),
         (ONES * [[1], [0]], ONES, [0, 1], "image_embeddings row 1 is a zero vector"),
         (ONES, ONES * [[0], [1]], [0, 1], "text_embeddings row 0 is a zero vector"),
-        (ONES, ONES * [[1], [np.nan]], [0, 1], "text_embeddings row 1 holds NaN"),
+        (ONES, ONES * [[1], [np.nan]], [0, 1], "text_embeddings row 1 contains NaN"),
     ],
 )
 def test_bad_input(function: Any, images: Any, texts: Any, owner: Any, message: str) -> None:

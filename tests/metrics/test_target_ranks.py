@@ -91,9 +91,9 @@ def test_tensors_are_read(dtype: torch.dtype) -> None:
         (np.zeros((2, 3)), [False] * 3, r"no target image in targets of shape \(3,\)"),
         (np.zeros((0, 3)), [False] * 3, "no target image"),
         (np.zeros((2, 2)), [[True, True], [False, False]], "no target image for query 1"),
-        ([[0.0, 1.0], [0.0, float("nan")]], [True, False], r"query 1 holds NaN; shape \(2, 2\)"),
-        ([[float("nan"), 1.0]], [True, False], "query 0 holds NaN"),
-        ([[float("nan"), 1.0]], [[False, True]], "query 0 holds NaN"),
+        ([[0.0, 1.0], [0.0, float("nan")]], [True, False], r"query 1 contain NaN; shape \(2, 2\)"),
+        ([[float("nan"), 1.0]], [True, False], "query 0 contain NaN"),
+        ([[float("nan"), 1.0]], [[False, True]], "query 0 contain NaN"),
         (np.zeros((1, 2), complex), [True, False], "real numbers, not complex128"),
         (np.zeros((1, 2), bool), [True, False], "real numbers, not bool"),
         ([["a", "b"]], [True, False], "real numbers"),
@@ -111,7 +111,7 @@ def test_nan_names_its_query_across_chunks(monkeypatch: pytest.MonkeyPatch) -> N
     scores = np.zeros((9, 2))
     scores[7, 1] = np.nan
     for call in (lambda: target_ranks(scores, [True, False]), lambda: constant_rows(scores)):
-        with pytest.raises(InputError, match="query 7 holds NaN"):
+        with pytest.raises(InputError, match="query 7 contain NaN"):
             call()
 
 

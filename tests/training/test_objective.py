@@ -209,9 +209,9 @@ def test_views_that_cannot_be_made(run: Run) -> None:
         feature_view = None
 
     message = refusal(run, PixelsOnly(), trainable="heads")
-    assert message.startswith("everything needs views of the images themselves")
+    assert message.startswith("everything augments the images themselves")
     message = refusal(run, Everything(), trainable="image")
-    assert "needs views of the captions, but the text encoder is frozen" in message
+    assert "augments the captions, but the text encoder is frozen" in message
 
 
 def test_several_processes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,11 +84,6 @@ class SelfVouched(AdaptiveAttack):
     Targets filters that use an image's other captions, or similar images: the false captions of an image agree with
     each other, and many images of B carry them. The images represent the attacker's own (carrier `own`). If there are
     fewer images of A, they are used in turn.
-
-    Exactly one of `samples` and `share` sets the amount.
-
-    Raises:
-        InputError: If not exactly one amount is given or it is out of range.
     """
 
     name = "self-vouched"
@@ -128,11 +123,6 @@ class Orphan(AdaptiveLabelAttack):
 
     Targets filters that learn from clean captions of A which images match them. The attacker chooses a topic that the
     data set lacks: all clean training pairs with images of A are removed.
-
-    Exactly one of `samples`, `pairs` and `share` sets the amount.
-
-    Raises:
-        InputError: If not exactly one amount is given or a value is out of range.
     """
 
     name = "orphan"
@@ -161,9 +151,6 @@ class Decoys(AdaptiveLabelAttack):
     with the same seed. Data with too few images for the decoys are refused.
 
     Exactly one of `samples`, `pairs` and `share` sets the amount of the attack's own goal; the decoys are added to it.
-
-    Raises:
-        InputError: If not exactly one amount is given or a value is out of range.
     """
 
     name = "decoys"
@@ -227,11 +214,6 @@ class BothNames(AdaptiveLabelAttack):
     Targets filters that compare a caption with its image: half of the caption is true, for example "a sheep in a field
     next to a white plane". Attack II chooses captions and images; the true caption is drawn from the image's captions.
     The goal is measured with plain captions of A.
-
-    Exactly one of `samples`, `pairs` and `share` sets the amount.
-
-    Raises:
-        InputError: If not exactly one amount is given or a value is out of range.
     """
 
     name = "both-names"
@@ -318,12 +300,8 @@ class UnderTheGrid(AdaptiveAttack):
     nine clusterings of a surrogate's vectors, with seeds that differ from the filter's. A training image of B gets all
     captions of one image of A if each of their cells then has at most `per_cell` poisoned images. This continues until
     enough images of each goal are placed or none fits. A single goal has room for few images, so the attacker uses
-    several original classes for one target class. The manifest's notes list goals with fewer images than requested.
-
-    Exactly one of `samples` and `share` sets the amount, for each goal.
-
-    Raises:
-        InputError: If not exactly one amount is given or a value is out of range.
+    several original classes for one target class. The amount applies to each goal; the manifest's notes list goals with
+    fewer images than requested.
     """
 
     name = "under-the-grid"
@@ -490,11 +468,6 @@ class NearestAssigned(AdaptiveLabelAttack):
     to images of B with the largest sum of cosines (`scipy.optimize.linear_sum_assignment`) and an equal limit of
     captions per image. Pairs with more conflict than a share `unseen` of the clean pairs are left out. There may thus
     be fewer pairs than requested, which the manifest's notes report. Choose a B near A: see `nearest_classes`.
-
-    Exactly one of `samples`, `pairs` and `share` sets the amount.
-
-    Raises:
-        InputError: If not exactly one amount is given or a value is out of range.
     """
 
     name = "nearest-assigned"
@@ -577,11 +550,6 @@ class NearestGoal(LabelAttack):
     have the largest cosine to their mean. Their numbers are those of the captions and images of A in attack II. A
     caption shared by several images is used again only after all others. Captions and images are paired greedily,
     largest cosine first, and each image carries the same number of captions (or one more).
-
-    Exactly one of `samples`, `pairs` and `share` sets the amount.
-
-    Raises:
-        InputError: If not exactly one amount is given or a value is out of range.
     """
 
     name = "nearest-goal"
@@ -676,11 +644,6 @@ class FeatureCollision(RateAttack):
     Each new image starts at random within the bound. Sign-gradient steps move it towards the surrogate's embedding of
     one training image of B. It has the surrogate's input size and is a PNG, which preserves its pixels exactly. The
     released code takes 4,000 steps on features of a larger model, and renames its PNG files to .jpg.
-
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
-
-    Raises:
-        InputError: If not exactly one amount is given or a value is out of range.
     """
 
     name = "feature-collision"

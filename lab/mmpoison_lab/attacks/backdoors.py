@@ -183,11 +183,6 @@ class PatchBackdoor(Backdoor):
 
     The goal `A2B` is measured like any other: captions of A are queries, and test images of B are the target set.
     Without the patch, a backdoor should find none of them; `with_trigger` in `metrics.json` is measured with the patch.
-
-    Exactly one of `samples`, `pairs` and `rate` sets the amount.
-
-    Raises:
-        InputError: If not exactly one amount is given, or a value is out of range.
     """
 
     name = "patch-backdoor"
@@ -223,9 +218,6 @@ class BlendBackdoor(Backdoor):
     The noise consists of coloured squares and fills the centre square of an image, which is a model's view. The new
     images are PNG files of the original size, and no existing file changes. Measurement and all options not listed here
     are those of `PatchBackdoor`.
-
-    Raises:
-        InputError: If not exactly one amount is given, or a value is out of range.
     """
 
     name = "blend-backdoor"
@@ -272,11 +264,6 @@ class BadClip(Backdoor):
 
     Choice of images and captions, and measurement, are those of `patch-backdoor`. The manifest's notes describe the
     effect of the patch.
-
-    Exactly one of `samples`, `pairs` and `rate` sets the amount.
-
-    Raises:
-        InputError: If not exactly one amount is given, or a value is out of range.
     """
 
     name = "badclip"

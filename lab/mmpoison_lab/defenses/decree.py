@@ -116,9 +116,6 @@ class Decree:
 
     The paper optimises for up to 1,000 epochs; here the limit is a number of steps. The release scales the norm's
     weight by the number of pixels; here the norm is a share, so one weight suits all image sizes.
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     name: ClassVar[str] = "decree"

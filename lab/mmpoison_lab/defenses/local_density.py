@@ -57,9 +57,6 @@ class LocalDensity(ScoreFilter):
     Huang et al. score images, because an image with a trigger is odd. If images are ordinary and captions are wrong, it
     is the pair that has no neighbours, so by default a point is the caption's embedding followed by the image's. Poison
     in groups larger than `k` is its own neighbourhood and is not found.
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     name: ClassVar[str] = "local-density"

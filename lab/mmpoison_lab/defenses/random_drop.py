@@ -18,9 +18,6 @@ class RandomDrop(ScoreFilter):
 
     Args:
         **cut: Where to cut (`mmpoison.defenses.cut.Cut`); 2% of the pairs unless given.
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     name: ClassVar[str] = "random-drop"

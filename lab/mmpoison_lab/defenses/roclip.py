@@ -49,9 +49,6 @@ class RoClip:
     If only projections train, views are noise on the frozen trunks' features
     (`mmpoison.training.objective.FeatureNoise`), and the training record says so. The image encoder or its projection
     must train.
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     name: ClassVar[str] = "roclip"

@@ -59,9 +59,6 @@ class SafeClip:
     An encoder that does not train has no unimodal loss, which would have no effect. If only projections train, views
     are noise on the frozen trunks' features (`mmpoison.training.objective.FeatureNoise`), and the training record says
     so.
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     name: ClassVar[str] = "safeclip"

@@ -81,6 +81,7 @@ ATTACKS: Registry[type[Attack]] = Registry(
 class BaseAttack(Attack):
     """Base class of this package's attacks. Its fields are the options (`mmpoison.base.options`), the goal first.
 
+    The options `samples`, `pairs`, `rate` and `share`, where an attack has them, set the amount: give exactly one.
     `settings` holds the shared options with their defaults filled in.
     """
 

@@ -48,9 +48,8 @@ class SingleTargetImage(RateAttack):
     are training pairs nevertheless, and the image's own captions remain test captions. The manifest's `target_images`
     names the target image. Captions and target image use separate random streams.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. The carrier is `existing`. The target image
-    has no training pair of its own, so training sees it only with the attacker's captions, exactly as with `own`. `own`
-    is therefore refused: it would count the same pairs as a second result.
+    The carrier is `existing`. The target image has no training pair of its own, so training sees it only with the
+    attacker's captions, exactly as with `own`. `own` is therefore refused: it would count the same pairs twice.
 
     Raises:
         InputError: If not exactly one amount is given, a value is out of range, the carrier is `own`, or the preset
@@ -110,8 +109,8 @@ class SingleTargetLabel(RateAttack):
     The seed determines which images of A are used, and which image of B each caption gets. Every B image is used
     equally often; the remainder is drawn without repetition.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. A rate is rounded down, so it never exceeds
-    the requested rate. A share is rounded to a whole number of images, halves to the even number.
+    A rate is rounded down, so it never exceeds the requested rate. A share is rounded to a whole number of images,
+    halves to the even number.
 
     With the carrier `existing` (the paper's), images of class B keep their true captions. The carrier `own` models
     images posted by the attacker: for each image of A, one training image of B loses its true captions and carries the
@@ -146,10 +145,9 @@ class MultipleTargetLabels(BaseAttack):
 
     Each goal gets the pairs that attack II draws for it with the same seed and amount.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. `samples`, `pairs` and `share` apply to each
-    goal, as in the paper (25 samples for each of two goals on Flickr-PASCAL). `rate` applies to the whole set; its
-    pairs are divided evenly among the goals. With the carrier `own`, each goal has its own images, and no image is used
-    twice.
+    `samples`, `pairs` and `share` apply to each goal, as in the paper (25 samples for each of two goals on
+    Flickr-PASCAL). `rate` applies to the whole set; its pairs are divided evenly among the goals. With the carrier
+    `own`, each goal has its own images, and no image is used twice.
 
     The preset leaves out a defect of the released code, which `drop_last_targets` reproduces: the code removes the
     clean pairs of the second goal's images. The model then sees these images only with false captions, and the last

@@ -96,7 +96,7 @@ def unit_rows(block: npt.NDArray[Any], name: str, first_row: int = 0) -> npt.NDA
     unusable = ~(np.isfinite(largest) & (largest > 0))
     if unusable.any():
         row = int(unusable.argmax())
-        what = "is a zero vector" if largest[row] == 0 else "holds NaN or infinity"
+        what = "is a zero vector" if largest[row] == 0 else "contains NaN or infinity"
         raise InputError(
             f"{name} row {first_row + row} {what}, so it has no direction; rows are (d,) = "
             f"({rows.shape[1]},)"

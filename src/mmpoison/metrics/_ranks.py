@@ -164,9 +164,9 @@ def _blocks(
 
 
 def _refuse_nan(row_values: FloatArray, rows: slice, shape: tuple[int, ...]) -> None:
-    """Raise if a row's maximum says that the row holds NaN."""
+    """Raise if a row's maximum shows that the row contains NaN."""
     nan = np.isnan(row_values)
     if nan.any():
         raise InputError(
-            f"similarity of query {rows.start + int(nan.argmax())} holds NaN; shape {shape}"
+            f"similarities of query {rows.start + int(nan.argmax())} contain NaN; shape {shape}"
         )

@@ -242,13 +242,13 @@ class _FeedSide:
             return
         if self.role == "frozen":
             raise InputError(
-                f"{name} needs views of the {what}, but the {self.side} encoder is frozen: "
+                f"{name} augments the {what}, but the {self.side} encoder is frozen: "
                 "set trainable to both or heads"
             )
         if self.feature_noise and self.objective.feature_view is None:
             raise InputError(
-                f"{name} needs views of the {what} themselves, but with frozen trunks there are only features: "
-                "set trainable to both"
+                f"{name} augments the {what} themselves, but frozen trunks leave only their features: set "
+                "trainable to both"
             )
 
     def compute_table(self, pairs: Rows, cache: Path | None, progress: ProgressFor | None) -> None:

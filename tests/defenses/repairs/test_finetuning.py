@@ -169,5 +169,5 @@ def test_with_one_encoder_frozen_they_are_refused(
     settings = QUICK.model_copy(update={"trainable": "text"})
     clean, inputs = squares.select(split="val"), prepare_pixels(encoder, squares)
     says = refusal(repair(settings).apply, encoder, clean, inputs, seed=0)
-    frozen = "needs views of the images, but the image encoder is frozen"
+    frozen = "augments the images, but the image encoder is frozen"
     assert says.startswith(f"{repair.name} {frozen}")

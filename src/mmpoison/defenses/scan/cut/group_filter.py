@@ -44,9 +44,6 @@ class SuspiciousGroups(ScoreFilter):
 
     Args:
         **cut: Where to cut (`mmpoison.defenses.cut.Cut`).
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     name: ClassVar[str] = "suspicious-groups"

@@ -51,9 +51,6 @@ class ScanTrace:
 
     The result is the last trained model. Its training record says what each step dropped, and `dropped.csv`, next to
     the log, lists the pairs.
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     name: ClassVar[str] = "scan-trace"

@@ -63,9 +63,6 @@ class Trace(ScoreFilter):
     Args:
         shard: All pairs, embedded by the suspect, in the order in which they are judged.
         **cut: Where to cut (`mmpoison.defenses.cut.Cut`); by default, pairs of strong groups are dropped.
-
-    Raises:
-        InputError: If a value is out of range.
     """
 
     name: ClassVar[str] = "trace"
