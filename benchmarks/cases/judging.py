@@ -185,7 +185,7 @@ def scanned(folder: Path, out: Path, poison: set[int], pairs: int) -> Found:
     """Scan a corpus as a user does, and compare what is dropped with the truth."""
     command = ["scan", str(folder), "--out", str(out), "--no-planted", "--workers", str(WORKERS)]
     done = alone(mmpoison, *command, OMP_NUM_THREADS="1")
-    dropped = set(pq.read_table(out / "drop.parquet")["id"].to_pylist())
+    dropped = set(pq.read_table(out / "drop.parquet")["uid"].to_pylist())
     found = len(dropped.intersection(map(uid_of, poison)))
     timing = {key: done[key] for key in ("seconds", "cpu_seconds", "peak_gib")}
     return {

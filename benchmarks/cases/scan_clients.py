@@ -62,7 +62,7 @@ def scan_clients(
         present = _write_tars(scratch / "tars", pairs)
         found = scanned(scratch / "metadata", scratch / "scan", poison, pairs)
         keep = scratch / "scan" / "keep.npy"
-        dropped = set(pq.read_table(scratch / "scan" / "drop.parquet")["id"].to_pylist())
+        dropped = set(pq.read_table(scratch / "scan" / "drop.parquet")["uid"].to_pylist())
         stays = [pair for pair in range(pairs) if uid_of(pair) not in dropped]
         listed = [f"{first:016x}{last:016x}" for first, last in np.load(keep).tolist()]
         if listed != sorted(map(uid_of, stays)):
