@@ -94,7 +94,7 @@ def _pair_groups(first: list[RunGroup], second: list[RunGroup]) -> list[tuple[Ru
         if len(set(goals)) < len(goals):
             several = ", ".join(sorted(set(goals)))
             raise InputError(
-                f"{side} hold several settings of one goal ({several}): give the runs of one setting, all its seeds"
+                f"{side}: several settings of one goal ({several}): give the runs of one setting"
             )
         by_goal.append({group.goal: group for group in groups})
     common = [goal for goal in by_goal[0] if goal in by_goal[1]]
