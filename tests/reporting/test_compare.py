@@ -91,7 +91,7 @@ def test_several_goals_are_matched(tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("seeds", "have no seed in common"),
-        ("settings", "hold several settings of one goal"),
+        ("settings", ": several settings of one goal"),
         ("goals", "have no goal in common"),
         ("nothing", "no metrics.json here or below"),
     ],

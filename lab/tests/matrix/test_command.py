@@ -39,7 +39,7 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
     assert not (out / "failures.jsonl").exists()
 
     # again: nothing is left
-    assert "8 of 8 runs are complete (8 were before)" in cli("run", recipe, "--out", "out").out
+    assert "8 of 8 runs are complete (8 already were)" in cli("run", recipe, "--out", "out").out
     shown = cli("report", "out", "--json")
     tables = {table["title"]: table["rows"] for table in json.loads(shown.out)}
     assert [row["Attack"] for row in tables["Attack success after each defence"]] == ["II-own"]

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on standard error and exit code 2.
+    """Run the command line; bad input gives one line on standard error and exit code 2.
 
     Nothing heavy is imported before signals and errors are handled.
     """

@@ -33,12 +33,12 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "Inspect": {"report": "report", "search": "search", "cache": "cache"},
 }
-"""The verbs in the order of the help, each with its module; a group of verbs is the `app` of its module."""
+"""Verbs in the order of the help, each with its module; a verb group is its module's `app`."""
 VERBS = {verb: (panel, module) for panel, verbs in GROUPS.items() for verb, module in verbs.items()}
 
 
 class _Root(PlainGroup):
-    """The application: a command imports the module of its verb alone."""
+    """The application; a command imports only the module of its verb."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
@@ -49,7 +49,7 @@ class _Root(PlainGroup):
 
 @once
 def command_of(name: str) -> Any:
-    """Make the command of a verb, or of a group of verbs."""
+    """Return the command of a verb or verb group."""
     panel, place = VERBS[name]
     module = importlib.import_module(f"mmpoison.cli.{place}")
     group: PlainTyper | None = getattr(module, "app", None)
@@ -90,17 +90,17 @@ def _root(
 ) -> None:
     if context.invoked_subcommand is None:
         console.print(START, highlight=False, soft_wrap=True)
-        # no command was given: a script must not take that for success
+        # no command was given: scripts must see a failure
         raise typer.Exit(2)
 
 
 _noticed: set[str] = set()
-"""The notices of this command."""
+"""Notices that this command has printed."""
 
 
 @once
 def _command() -> Any:
-    # 30 ms, which a process that runs many commands, as the tests do, spends once
+    # takes 30 ms; cached for processes that run many commands, such as the tests
     return get_command(app)
 
 
@@ -120,11 +120,11 @@ MOVED = {
     "No such option: --trust": "a checkpoint's code is never run",
     "No such option: --no-stop": "a repair always runs all its steps",
 }
-"""What verbs and options of 0.1 that are gone are answered with."""
+"""Hints for verbs and options of 0.1 that no longer exist."""
 
 
 def run_command() -> int:
-    """Run the command line once; an error of usage is one line.
+    """Run the command line once; a usage error is printed as one line.
 
     Returns:
         The exit code.
@@ -141,7 +141,7 @@ def run_command() -> int:
         if "NoArgs" in type(error).__name__:  # a group without a verb: the message is its help
             typer.echo(error.format_message())
         else:
-            # typer's own types begin their reasons with this
+            # typer's own types add this prefix
             reason = error.format_message().replace("Value error, ", "")
             moved = next((now for was, now in MOVED.items() if was in reason), "see --help")
             stderr(f"mmpoison: {reason} ({moved})")
@@ -158,7 +158,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show our own warnings as one line without a place in our code; others as Python does."""
+    """Print mmpoison's warnings as one line without a code location; others as Python does."""
     if issubclass(category, MmpoisonWarning):
         stderr(f"mmpoison: warning: {message}")
     elif issubclass(category, MmpoisonNotice):
@@ -168,7 +168,7 @@ def _show_warning(
 
 
 def _notice(message: str) -> None:
-    """Print a notice once: data may be read several times by one command."""
+    """Print each notice only once, although a command may read data several times."""
     if message not in _noticed:
         _noticed.add(message)
         stderr(f"mmpoison: {message}")

@@ -1,4 +1,4 @@
-"""The verb `check`: checks whether a model is poisoned, without knowing the goal."""
+"""The verb `check`: checks a model for poisoning, without knowing the goal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmpoison.runs.check_model import CheckedModel
 
 SHOWN = 10
-"""So many findings are printed; `model-check.json` has all."""
+"""Number of findings printed; `model-check.json` has all."""
 
 
 @verb(check_model)
@@ -38,8 +38,8 @@ def check(
 
     Example: [bold]mmpoison check model --data scenes --reference start --clean-runs 5 --out check[/bold]
 
-    With the pairs that a suspect was trained on: [bold]mmpoison check suspect --data pairs --reference trained-on-kept
-    --trace traced[/bold]
+    With the suspect's training pairs: [bold]mmpoison check suspect --data pairs
+    --reference trained-on-kept --trace traced[/bold]
 
     Options:
         model: Name, folder or file of the suspect (see `mmpoison models list`).

@@ -47,8 +47,9 @@ def hold_output(context: typer.Context, out: Path, *, work: Path | None = None) 
         work: Folder of the verb's unfinished work.
 
     Raises:
-        AlreadyDone: If the same command made it before, from the same inputs.
-        InputError: If it is an address of a store, contains anything else, or another process is writing it.
+        AlreadyDone: If the same command has already written it from the same inputs.
+        InputError: If `out` is the address of an object store, contains anything else, or is being
+            written by another process.
     """
     refuse_address(out)
     made_by: dict[str, Any] = {
@@ -64,12 +65,12 @@ def hold_output(context: typer.Context, out: Path, *, work: Path | None = None) 
 
 
 def _inputs(context: typer.Context, out: Path) -> list[Path]:
-    """List the options that are paths of existing files, in the order of their names."""
+    """List the option values that are existing paths, sorted by option name."""
     found = []
     for name, value in sorted(context.params.items()):
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if name in ("out", "kept") or not isinstance(one, (str, Path)):
-                continue  # what is written is no input
+                continue  # an output is not an input
             try:
                 if one != "" and Path(one).exists():
                     found.append(Path(one))
@@ -78,7 +79,7 @@ def _inputs(context: typer.Context, out: Path) -> list[Path]:
     return found
 
 
-# of several processes only the first one prints
+# if there are several processes, only the main one prints
 console = Console(quiet=not is_main_process())
 
 
@@ -88,7 +89,7 @@ def stderr_console() -> Console:
 
 
 def echo(text: str) -> None:
-    """Print text on standard output unchanged, whatever the width of the terminal."""
+    """Print text on standard output unchanged, whatever the terminal's width."""
     if is_main_process():
         typer.echo(text, nl=not text.endswith("\n"))
 
@@ -99,7 +100,7 @@ def print_json(value: Any) -> None:
 
 
 def print_entries(entries: Iterable[tuple[str, str]]) -> None:
-    """Print names, and what there is to say of each, so that nothing is cut."""
+    """Print names with their descriptions, without cutting anything."""
     table = Grid.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -122,23 +123,23 @@ def live_progress(*, on_stderr: bool = False) -> AbstractContextManager[LiveProg
     """Show progress on the terminal while the block runs.
 
     Args:
-        on_stderr: Use standard error, if a program reads standard output.
+        on_stderr: Use standard error, because a program reads standard output.
     """
     return console_progress(stderr_console() if on_stderr else console)
 
 
 def busy(what: str) -> AbstractContextManager[LiveProgress]:
-    """Show that work of unknown length goes on, while the block runs; nothing if standard error is not a terminal."""
+    """Show work of unknown length while the block runs, if standard error is a terminal."""
     return console_progress(stderr_console(), what)
 
 
 def print_tables(tables: Sequence[Table], form: Format, *, whole: bool = False) -> None:
-    """Print tables on standard output: drawn, or as a program reads them.
+    """Print tables on standard output, drawn or in a format for programs.
 
     Args:
-        tables: What to print.
-        form: How.
-        whole: Draw every column and the intervals too; what a program reads always has them.
+        tables: The tables.
+        form: Output format.
+        whole: Also draw all columns and intervals, which the other formats always have.
     """
     from mmpoison.reporting.formats import WRITERS
     from mmpoison.reporting.terminal_tables import terminal
@@ -149,24 +150,24 @@ def print_tables(tables: Sequence[Table], form: Format, *, whole: bool = False) 
         echo(WRITERS[form](tables))
 
 
-# -- Options and messages that all verbs with a local page share.
+# -- Options and messages shared by all verbs with a local page.
 
 
 DEFAULT_PORT = 8747
 
 
 def check_pages(verb: str) -> None:
-    """Refuse early if the packages of local pages are missing.
+    """Check early that the packages for local pages are installed.
 
     Raises:
-        InputError: If one is.
+        InputError: If one is missing.
     """
     for package in ("fastapi", "uvicorn"):
         require(package, f"mmpoison {verb} needs the extra 'search' ({package})")
 
 
 def announce(address: str, *, open_it: bool, what: str = "Ctrl-C stops it") -> None:
-    """Print the page's address, and open it if there is a browser."""
+    """Print the page's address; with `open_it`, open it too if there is a graphical browser."""
     say(f"{address}   ({what})")
     if open_it:
         open_in_browser(address)
@@ -191,13 +192,13 @@ def _has_screen() -> bool:
 def print_first(
     tables: Sequence[Table], form: Format, *, whole: bool = False, rest: str = "--all"
 ) -> None:
-    """Print tables; on a terminal the summary alone, and how to get the rest.
+    """Print tables; a terminal shows only the first ones and how to see the rest.
 
     Args:
-        tables: All of them.
-        form: How to print.
-        whole: Print all of them on a terminal too.
-        rest: What prints the rest.
+        tables: All tables.
+        form: Output format.
+        whole: Print all tables on a terminal too.
+        rest: Option or command that prints the rest.
     """
     from mmpoison.reporting.terminal_tables import first_tables, hides
 
@@ -208,7 +209,13 @@ def print_first(
 
 
 def say_the_rest(tables: int, columns: bool, rest: str) -> None:
-    """Say how many more tables there are, whether these have more columns or intervals, and what prints them."""
+    """Print which tables, columns and intervals were left out, and what shows them.
+
+    Args:
+        tables: Number of tables left out.
+        columns: Whether columns or intervals were left out.
+        rest: Option or command that prints the rest.
+    """
     more = [count_of(tables, "more table")] if tables else []
     more += ["all columns and intervals"] if columns else []
     if more:
@@ -216,5 +223,5 @@ def say_the_rest(tables: int, columns: bool, rest: str) -> None:
 
 
 def command_for_all(runs: Sequence[Path]) -> str:
-    """Return the command that prints every table of some runs."""
+    """Return the command that prints all tables of the runs."""
     return shlex.join(["mmpoison", "report", *map(str, runs), "--all"])

@@ -165,11 +165,11 @@ def verify(
     made_from = load_pairs(clean) if clean else None
     notes: list[str] = []
     manifest = pairs.manifest
-    # an attack that makes images reads those of the clean set
+    # an attack that adds images reads those of the clean set
     if made_from is not None and manifest is not None and (images or not manifest.added_images):
         faults, notes = attack_problems(made_from, manifest)
         manifest_faults += faults
-    # standard output is for JSON alone where a program reads it
+    # with --json, standard output is reserved for JSON
     with live_progress(on_stderr=as_json) as progress:
         found = verify_pairs(
             pairs,

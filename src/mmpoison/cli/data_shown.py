@@ -22,17 +22,17 @@ from mmpoison.pairs.folder import CAPTIONS_FILE
 from mmpoison.reporting.text import safe_text
 
 SHOWN = 10
-"""So many lines of each kind of problem are printed; `--json` and `--out` have all."""
+"""Number of lines printed per kind of problem; `--json` and `--out` have all."""
 
 COUNTED = 256 * 2**20
-"""The captions file of an available data set is counted up to this size; the list should not take seconds."""
+"""Largest captions file that is counted, in bytes; a larger one would take seconds."""
 
 
 def show_verification(found: Verification) -> None:
-    """Print facts, what is wrong, and notes."""
+    """Print the facts, problems and notes of a verification."""
     table = Table(show_header=False, box=box.SIMPLE, pad_edge=False)
     table.add_column(no_wrap=True)
-    # a fingerprint that is cut cannot be copied
+    # wrapped, not cut: users copy the fingerprint
     table.add_column(overflow="fold")
     for key, value in found.facts().items():
         table.add_row(key, safe_text(value))
@@ -50,10 +50,10 @@ def show_verification(found: Verification) -> None:
 
 
 def known_data(asked: str | None = None) -> dict[str, Any]:
-    """List the known data sets and formats, and what of them is on this machine, as plain values.
+    """List known data sets and formats, and the data on this machine, as plain values.
 
     Args:
-        asked: Of this one alone.
+        asked: List only this data set or format.
     """
     sets, formats = [], []
     for name in DATASETS if asked is None else [asked]:
@@ -88,7 +88,7 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
 
 
 def is_format(source: DataSource) -> bool:
-    """Return whether an entry is a format for any data, and not one data set."""
+    """Return whether an entry is a format for any data rather than one data set."""
     return source.recognise is not None and not source.terms
 
 
@@ -103,14 +103,14 @@ GROUPS = (
 
 
 def show_known_data(known: dict[str, Any], *, details: bool = False) -> None:
-    """Print the known data sets and formats, so that nothing is cut at 80 columns.
+    """Print the known data sets and formats; nothing is cut at 80 columns.
 
     Args:
-        known: As `known_data` gives it.
-        details: Say of each where it is from, on what terms, and what options it takes.
+        known: Result of `known_data`.
+        details: Also print the origin, terms and options of each.
     """
     for how, title in GROUPS:
-        # one part that has to be fetched by hand is what a user must know
+        # if one part must be fetched by hand, the user must know
         of_kind = [entry for entry in known["data_sets"] if _hardest(entry) == how]
         _show_entries(title, of_kind, details)
     _show_entries("Formats of your own data", known["formats"], details)
@@ -158,7 +158,7 @@ def _show_entries(title: str, entries: list[dict[str, Any]], details: bool) -> N
 
 
 def _ways(entry: dict[str, Any], details: bool) -> list[str]:
-    """Say how to get a data set, or the data sets that it consists of."""
+    """Describe how to get a data set, or the data sets that it is made from."""
     ways = entry.get("get", ())
     parts = [way["name"] for way in ways if way["name"] != entry["name"]]
     lines = [f"made from {' and '.join(parts)}"] if parts else []
@@ -172,7 +172,7 @@ def _ways(entry: dict[str, Any], details: bool) -> list[str]:
 
 
 def _here(source: DataSource) -> list[dict[str, Any]]:
-    """List places on this machine where a data set is."""
+    """List the places of a data set on this machine."""
     places = []
     root = find_root(source)
     if root is not None:
@@ -183,7 +183,7 @@ def _here(source: DataSource) -> list[dict[str, Any]]:
 
 
 def _images_in(place: Path) -> int | None:
-    """Count the images of a pairs folder; None if counting is slow."""
+    """Count the images of a pairs folder; None if that is slow or fails."""
     file = place / CAPTIONS_FILE
     try:
         if file.stat().st_size > COUNTED:

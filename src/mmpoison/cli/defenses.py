@@ -1,4 +1,4 @@
-"""The verb `defenses`: shows the defences and what can be set."""
+"""The verb `defenses`: lists the defences and their parameters."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def defenses(
 
 
 def _show_names(known: Sequence[Any]) -> None:
-    """List the defences by kind, one entry each, and where each kind is selected."""
+    """Print the defences by kind, with the option that selects each kind."""
     for kind, where in KINDS.items():
         of_kind = [defense for defense in known if defense.kind == kind]
         if not of_kind:
@@ -117,4 +117,4 @@ KINDS = {
     "post-training": "mmpoison sterilize --method NAME",
     "check": "mmpoison check --method NAME",
 }
-"""When a defence acts, in order, and where it is selected."""
+"""The kinds of defences in order, each with the option that selects it."""

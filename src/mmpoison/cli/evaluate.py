@@ -1,4 +1,4 @@
-"""The verb `evaluate`: measure the effect of poison, and the utility of a model."""
+"""The verb `evaluate`: measures attack success and utility of a model."""
 
 from __future__ import annotations
 

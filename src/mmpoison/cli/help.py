@@ -1,4 +1,4 @@
-"""The help of the command line: groups of verbs, options without noise, and what `mmpoison` alone prints."""
+"""The command line's help: simplified options, and what `mmpoison` alone prints."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def _attacks() -> str:
 
 
 def _experiments() -> str:
-    """Name the options of the installed experiments, and what each is."""
+    """Name and describe the options of the installed experiments."""
     from mmpoison.runs.experiments import EXPERIMENTS
 
     return "; ".join(
-        f"Of a {name}: " + ", ".join(f"{key} ({what})" for key, what in one.options.items())
+        f"For a {name}: " + ", ".join(f"{key} ({what})" for key, what in one.options.items())
         for name, one in EXPERIMENTS.items()
     )
 
 
 LISTED: dict[str, Callable[[], str]] = {"--attack": _attacks, "--with": _experiments}
-"""Options whose help ends with what is installed."""
+"""Options whose help ends with a list of what is installed."""
 
 LONGEST_CHOICES = 16
-"""Characters of choices that stand next to an option; more of them would make a column of half the terminal."""
+"""Longest list of choices shown next to an option, in characters; others go into its help."""
 
 START = """[bold]mmpoison[/bold] studies, measures and defeats data poisoning of multimodal encoders such as CLIP.
 
@@ -48,7 +48,7 @@ What do you have?
       [bold]mmpoison scan pairs.csv --out scan[/bold]
   a model: find out whether it is poisoned (START is the model that it was made from)
       [bold]mmpoison check MODEL --data pairs --reference START[/bold]
-  the paper: reproduce any table or figure of it (with the package mmpoison-lab)
+  the paper: reproduce its tables and figures (with the package mmpoison-lab)
       [bold]mmpoison run table-3-openmoji[/bold]
   nothing yet: see the attack and the defences on the package's own data
       [bold]mmpoison demo[/bold]
@@ -70,7 +70,7 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """A group of verbs with such a help."""
+    """A group of verbs whose help is simplified in the same way."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
@@ -78,13 +78,13 @@ class PlainGroup(TyperGroup):
 
 
 class PlainTyper(typer.Typer):
-    """An application with such a help; its options are those of `typer.Typer`."""
+    """A `typer.Typer` whose help is simplified in the same way."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"cls": PlainGroup, "add_completion": False, **options})
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
-        """Register a verb, as `typer.Typer.command` does; its docstring says what its options are (`declared`)."""
+        """Register a verb like `typer.Typer.command`; its docstring describes its options."""
         register = super().command(name, **{"cls": PlainCommand, **options})
 
         def decorate(function: F) -> F:
@@ -95,37 +95,37 @@ class PlainTyper(typer.Typer):
 
 
 def simplified(command: C, ctx: Any) -> C:
-    """Copy a command, without what its help does not show, and give each option the name of what it takes."""
+    """Copy a command for its help: hide noise, and name the value that each option takes."""
     shown = copy(command)
     if shown.help:
-        # a line break of the source is none of the terminal
+        # join the lines of a paragraph: the terminal wraps them itself
         shown.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(shown.help))
-    # with --help, which none of its own is added to then
+    # these include --help, so click adds no second one
     shown.params = [copy(parameter) for parameter in command.get_params(ctx)]
     for parameter in shown.params:
         if isinstance(parameter, TyperOption):
             _simplify(parameter)
         else:
-            # its name and its help say what it is
+            # an argument's name and help are enough
             vars(parameter)["display_type_rich"] = lambda ctx: ""
     return shown
 
 
 def _simplify(option: TyperOption) -> None:
-    # an option is spelled one way; what follows its first long name is an older spelling
+    # show one spelling; those after the first long name are older
     long = [name for name in option.opts if name.startswith("--")]
     if long and long[0] in LISTED and (listed := LISTED[long[0]]()):
         option.help = f"{option.help} {listed}."
     option.opts = long[:1] + [name for name in option.opts if name not in long]
     option.secondary_opts = option.secondary_opts[:1]
-    # a range is a bound on nonsense; a message names it when it is left
+    # ranges only exclude absurd values; the error message names them
     vars(option)["_get_number_range_help_str"] = lambda: None
     value = _value_of(option)
     option.metavar = option.metavar or value
 
 
 def _value_of(option: TyperOption) -> str:
-    """Return what an option takes by its type; long choices go into its help."""
+    """Return the name of an option's value, by its type; long choices go into its help."""
     if option.is_flag or option.name == "help":
         return ""
     kind = option.type_descriptor

@@ -1,4 +1,4 @@
-"""Turns any end of a command into one line and an exit code.
+"""Turns every way a command can end into one line and an exit code.
 
 | end | exit code |
 |---|---|
@@ -7,7 +7,7 @@
 | a misleading result, no memory, a missing package, a bug | 1 |
 | Ctrl-C (SIGINT) | 130 |
 | SIGTERM | 143 |
-| the reader of the output has closed it (`mmpoison ... | head`) | 141, without a message |
+| the output pipe is closed (`mmpoison ... | head`) | 141, without a message |
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class _Signals:
-    """Turns SIGINT and SIGTERM into exceptions of the main thread, and records which one came."""
+    """Turns SIGINT and SIGTERM into exceptions in the main thread, and records which one came."""
 
     def __init__(self) -> None:
         self.came: int | None = None
@@ -43,7 +43,7 @@ class _Signals:
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may install handlers
         for number in (signal.SIGINT, signal.SIGTERM):
-            # shells ignore SIGINT for background jobs, and nohup is the user's wish
+            # keep ignoring what the shell ignores, such as SIGINT in background jobs
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._raise)
 
@@ -60,14 +60,14 @@ class _Signals:
             return
         self.came = number
         while frame is not None:
-            # C code that imports a module ends the process in its own words if that raises
+            # an exception in an import from C code would abort the process with another message
             if frame.f_code.co_filename.startswith("<frozen importlib"):
                 os._exit(_stopped(self))
             frame = frame.f_back
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def swallowed(self, unraisable: Any) -> bool:
-        """Return whether an exception that Python could not raise was ours; it is then raised again shortly."""
+        """Return whether a signal caused an exception that Python discarded; if so, resend it."""
         if self.came is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             return False
         again = threading.Timer(0.05, os.kill, (self._owner, self.came))
@@ -77,7 +77,7 @@ class _Signals:
 
 
 def guarded(run: Callable[[], int]) -> NoReturn:
-    """Run a command and leave the process with its exit code.
+    """Run a command and exit the process with its exit code.
 
     Args:
         run: The command; returns an exit code.
@@ -93,7 +93,7 @@ def guarded(run: Callable[[], int]) -> NoReturn:
     in_thread = threading.excepthook
 
     def thread_hook(value: threading.ExceptHookArgs, /) -> None:
-        # a pool whose work was cancelled raises an error, also after this function
+        # after a signal, threads of cancelled pools raise errors, even later than this function
         if signals.came is None:
             in_thread(value)
 
@@ -101,7 +101,7 @@ def guarded(run: Callable[[], int]) -> NoReturn:
     sys.unraisablehook = hook
     try:
         code = _code_of(run, signals)
-    except KeyboardInterrupt:  # a second one while the first was handled
+    except KeyboardInterrupt:  # a second signal, while the first was handled
         code = _stopped(signals)
     finally:
         sys.unraisablehook = unraisable
@@ -113,11 +113,11 @@ def _code_of(run: Callable[[], int], signals: _Signals) -> int:
     try:
         code = run()
         sys.stdout.flush()
-        # typer turns Ctrl-C into 130; a local page that Ctrl-C ended returns 0 and is done
+        # typer turns Ctrl-C into 130; a local page stopped by Ctrl-C returns 0, which is success
         ended = signals.came == signal.SIGTERM or (signals.came is not None and code)
         return _stopped(signals) if ended or code == INTERRUPTED else code
     except SystemExit as stop:
-        # typer and rich exit this way if the reader of the output has closed it
+        # typer and rich exit this way if the output pipe is closed
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
         # a signal inside a library may surface as any exception
@@ -144,7 +144,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     """Return one line that says what ended a command and what to do, and the exit code.
 
     Args:
-        error: Any exception but those of a signal.
+        error: Any exception except those of a signal.
     """
     from mmpoison.base.files import no_memory, no_room
     from mmpoison.base.registry import plugin_fault
@@ -195,7 +195,7 @@ def _short(error: BaseException) -> str:
 
 
 def _save_trace(error: BaseException) -> str:
-    """Save the stack trace and say where; print it if the user asks for it or no file can be written."""
+    """Save the stack trace and return where; print it instead if MMPOISON_TRACEBACK is set."""
     import time
     import traceback
 

@@ -79,7 +79,7 @@ def show(
 
 
 def _in_words(value: Any) -> str:
-    """Write a fact about a model as a person reads it.
+    """Format a fact about a model for people.
 
     >>> _in_words(151277313), _in_words(True), _in_words({"mean": [0.5, 0.4], "size": 2})
     ('151,277,313', 'yes', 'mean 0.5, 0.4; size 2')

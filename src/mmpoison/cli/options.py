@@ -1,6 +1,7 @@
 """Options that several verbs share.
 
-A verb that says nothing of one of these options has its help from here, and what it takes (in brackets):
+A verb that does not describe one of these options takes the help, and the value name in brackets,
+from here:
 
 Options:
     data (DATA): Pairs in any format, or the name of a data set.
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
 SEEDS = 2**63 - 1
 """The largest seed."""
 WORKERS = 4096
-"""The most processes or threads of one command."""
+"""The largest number of processes or threads of one command."""
 
 PANELS = (
     *(
@@ -95,10 +96,10 @@ PANELS = (
     ),
     *("Rebuild", "Training pairs", "Views", "What is measured"),
 )
-"""The headings of options in docstrings of verbs, and in their help."""
+"""Headings of option groups in the docstrings of verbs and in their help."""
 
 READING = ("format", "data_root", "option")
-"""The options that say how data are read."""
+"""Options that say how data are read."""
 
 Format = Literal["table", "markdown", "latex", "csv", "json"]
 As = Annotated[Literal["table", "markdown", "latex", "csv"], typer.Option("--as")]
@@ -120,11 +121,11 @@ ON_TERMINAL: dict[str, Any] = {
     "clean_runs": Annotated[int, typer.Option(min=0, max=1000)],
     "evaluate_every": Annotated[int | None, typer.Option(min=1, max=10**9)],
 }
-"""What a terminal says more of parameters of Python: their bounds, choices and flags."""
+"""Types of Python parameters on the command line, with bounds and choices."""
 
 
 def parse_options(assignments: Sequence[str] | None, flag: str = "--option") -> dict[str, Any]:
-    """Read the values of `--option` as text; what they are for knows which are numbers.
+    """Parse the KEY=VALUE assignments of `--option`; the values stay text.
 
     Raises:
         InputError: If one is not KEY=VALUE, or a key is given twice.
@@ -160,7 +161,7 @@ def named_data(
 
 
 def changed_options(context: typer.Context) -> dict[str, Any]:
-    """Return the options of a verb that are not at their default, by what they are called on the command line."""
+    """Return a verb's options that differ from their defaults, by command-line name."""
     return {
         one.opts[0]: value
         for one in context.command.params
@@ -169,7 +170,7 @@ def changed_options(context: typer.Context) -> dict[str, Any]:
 
 
 def data_changes(root: Path | None, options: Sequence[str] | None) -> dict[str, Any]:
-    """Return what `--data-root` and `--option` change of a recipe.
+    """Return the changes of a recipe that `--data-root` and `--option` make.
 
     Raises:
         InputError: If an option is not KEY=VALUE, or is given twice.

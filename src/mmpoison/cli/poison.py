@@ -1,4 +1,4 @@
-"""The verb `poison`: attack a data set, or rebuild a poisoned set from its manifest."""
+"""The verb `poison`: attacks a data set, or rebuilds a poisoned set from its manifest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OTHER = (
     *("positional", "--out", "--data", "--from-manifest", "--images", "--device"),
     *("--format", "--data-root", "--option"),
 )
-"""Options that do not say what to poison."""
+"""Options that do not change the attack."""
 
 
 @verb(poison_pairs)
@@ -86,10 +86,10 @@ def poison(
     Rebuild:
         from_manifest: Manifest of the poisoned set to rebuild from the clean set.
     """
-    assert data is not None, "how it is read is known, if not what"
+    assert data is not None, "always given: its name may be empty"
     if bool(data.data) == (positional is not None):
         raise InputError("no data given, or more than one: give --data FOLDER, FILE or NAME once")
-    # named with `--data` or, as in earlier versions, without it: both are one command
+    # `--data NAME` and, as in earlier versions, a plain NAME are the same command
     data = replace(data, data=data.data or str(positional))
     context.params |= {"data": data.data, "positional": None}
     hold_output(context, out)
@@ -97,7 +97,7 @@ def poison(
     if from_manifest is not None:
         poisoned = _again(from_manifest, chosen, data, out, images)
     else:
-        chosen.pop("--set", None)  # the function has it already
+        chosen.pop("--set", None)  # `call` has it already
         own = {name[2:].replace("-", "_"): value for name, value in chosen.items()}
         poisoned = call(data, **own)
     manifest = poisoned.manifest
@@ -116,7 +116,7 @@ def poison(
 
 
 def gallery_notes(manifest: PoisonManifest) -> list[str]:
-    """List what readers must know of poison on gallery images (attack I), one line each."""
+    """List the target images that are in the gallery (attack I), one warning each."""
     return [
         f"{goal}: the target image {image} is in the gallery (split test); only the manifest marks its poisoned "
         "captions as training pairs, so programs that do not read it see them in split test"

@@ -1,4 +1,4 @@
-"""The verb `report`: tables and pages of finished runs, and views of other packages."""
+"""The verb `report`: shows tables and pages of finished runs, and views of other packages."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def report(
 
 
 def _write_files(runs: Sequence[Path], html: Path | None, parquet: Path | None) -> list[str]:
-    """Write the page and the table of all numbers of some runs, and return a line about each."""
+    """Write the requested page and table of all numbers, and return one line about each."""
     said = []
     if html is not None:
         from mmpoison.reporting.html_report import write_html
@@ -152,10 +152,10 @@ def print_views(
     links: bool,
     whole: bool = False,
 ) -> None:
-    """Write views of other packages, and print their tables.
+    """Write views of other packages and print their tables.
 
     Raises:
-        InputError: If there is no such view, or the runs have nothing for it.
+        InputError: If a view is unknown, or the runs have no data for it.
     """
     from mmpoison.base.files import refuse_special
     from mmpoison.base.registry import of_laboratory, unknown_name
@@ -182,7 +182,7 @@ def print_views(
 def print_metrics(
     metrics: Metrics, form: Format, *, whole: bool = False, rest: str = "--all"
 ) -> None:
-    """Print what was measured of some models: as tables, or as `metrics.json`."""
+    """Print metrics as tables, or as the content of `metrics.json`."""
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.terminal_tables import hides, terminal_table
 
@@ -192,7 +192,7 @@ def print_metrics(
         print_tables(metrics_tables(metrics), form)
     else:
         console.print(terminal_table(metrics))
-        # of one run the table above has every goal: no table of all settings
+        # the table above has all goals of the run, so the table of all settings is not needed
         tables = [table for table in metrics_tables(metrics) if not table.of_all]
         more = tables if whole else [t for t in tables if not (t.of_models or t.detail)]
         print_tables(more, form, whole=whole)
@@ -203,12 +203,12 @@ def print_metrics(
 def show_run(
     folder: Path, page: Path | None = None, *, drawn: bool = True, whole: bool = False
 ) -> None:
-    """Make a finished run's page, and print its tables and where everything is.
+    """Write a finished run's page, and print its tables and where its files are.
 
     Args:
         folder: The run folder.
-        page: Its page, where it is written already.
-        drawn: False makes the page alone.
+        page: Its page, if already written.
+        drawn: If False, print nothing.
         whole: Print every table and column.
     """
     from mmpoison.records.run_files import Metrics

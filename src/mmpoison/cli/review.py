@@ -1,4 +1,4 @@
-"""The verb `review`: groups and pairs of a scan on a local page, for verdicts by hand."""
+"""The verb `review`: shows a scan's groups and pairs on a local page and saves your verdicts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def review(
     from mmpoison.records.data_scan import read_scan
 
     found = read_scan(result)
-    assert data is not None, "how it is read is known, if not what"
+    assert data is not None, "always given: its name may be empty"
     named = replace(data, data=data.data) if data.data else as_scanned(found, result, data)
     pieces = PairPieces(named)
     pairs = scanned_pairs(result, pieces, count, random=random)

@@ -96,7 +96,7 @@ def run(
 
     Attack III: [bold]mmpoison run openmoji --goals sheep2aeroplane+sofa2bird[/bold]
 
-    A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
+    A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; for the plan: --dry-run
 
     Attacks against defences: [bold]mmpoison run matrix --on openmoji --with rows=II-own --goals 2[/bold]
 
@@ -113,7 +113,7 @@ def run(
         experiment: Option of an experiment, e.g. rows=II-own; repeatable.
         save_models: Save the checkpoints (default: only for a single run).
     """
-    if recipe is None:  # before anything that takes torch
+    if recipe is None:  # before anything that imports torch
         show_recipes()
         return
     from mmpoison.base.workers import place_workers
@@ -153,7 +153,7 @@ def run(
         listed.runs,
         folder,
         place,
-        # the checkpoints of a few seeds are kept as those of one run are
+        # a few seeds save their checkpoints, as a single run does
         save_models=save_models is not False if listed.few else save_models,
         form=form,
         show=None if show is None else lambda: show([folder], form),
@@ -162,13 +162,13 @@ def run(
 
 @dataclass(frozen=True)
 class Listed:
-    """What a command asks to run.
+    """The runs that a command asks for.
 
     Attributes:
-        runs: The list.
-        one: The recipe, where it is a single run of its own.
+        runs: The list of runs.
+        one: The recipe, if it is a single run.
         few: Whether it is one recipe with several seeds.
-        show: Prints the results of a folder in a form; None where they are many and the reader chooses.
+        show: Prints the results of folders in a format; None for a grid, which may be large.
     """
 
     runs: RunList
@@ -190,13 +190,13 @@ def list_of_runs(
     """Make the list of runs that a command asks for.
 
     Args:
-        recipe: Its name or path.
+        recipe: Name or path of the recipe.
         assignments: `KEY=VALUE` for all runs, `KEY=VALUE,VALUE` for a grid.
-        changed: More keys for all runs, and their values.
-        seeds: Empty for the recipe's own.
-        goals: `--goals`.
-        options: `--with`.
-        dry_run: Nothing will be run.
+        changed: More keys for all runs, with their values.
+        seeds: The seeds; empty for the recipe's own.
+        goals: Value of `--goals`.
+        options: Values of `--with`.
+        dry_run: Whether nothing will be run.
 
     Raises:
         InputError: If the recipe, a goal or an option is wrong.
@@ -252,7 +252,7 @@ def list_of_runs(
 
 
 def show_recipes() -> None:
-    """List the shipped recipes, one a line: as a table on a terminal, whole for a program."""
+    """Print the shipped recipes, one per line: a table on a terminal, else the full lines."""
     from mmpoison.runs.recipe_files import MEASURED_ON, list_recipes, listed_recipes
 
     if not console.is_terminal:
@@ -264,12 +264,12 @@ def show_recipes() -> None:
     longest = max(len(row.name) for row in rows)
     table.add_column("recipe")
     table.add_column("minutes", justify="right")
-    # only this one is cut: a name or a number must be whole
+    # only this column is cut: names and numbers must be complete
     rest = max(20, console.width - longest - len("minutes") - 4)
     table.add_column("what it is", no_wrap=True, overflow="ellipsis", max_width=rest)
     on: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        # "Table 3: " says what the name says
+        # "Table 3: " repeats the name
         title = row.title.removeprefix(f"{row.name.capitalize().replace('-', ' ')}: ")
         table.add_row(row.name, "" if row.minutes is None else str(row.minutes), safe_text(title))
         if row.data:
@@ -295,7 +295,7 @@ def _run_one(
     from mmpoison.api import running as api
 
     folder = api.run_folder(recipe) if out is None else out
-    # standard output is for the result alone where a program reads it
+    # with --json, standard output is reserved for the result
     shown = console if form == "table" else stderr_console()
     shown.print(
         f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}; "

@@ -1,4 +1,4 @@
-"""What `run` does with the list of an experiment: reads it, forecasts it, runs it, shows what it gave."""
+"""Many runs of `mmpoison run`: parses seeds and grids, forecasts and runs them, shows results."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from mmpoison.runs.run_list import RunList
 
 MOST_SEEDS = 10_000
-"""So many runs one command may ask for."""
+"""Largest number of seeds in one command."""
 FAILED = 1
 RESULTS = "runs.parquet"
-"""In the folder of an experiment: every number of its runs."""
+"""File in the folder of an experiment with every number of its runs."""
 
 
 def parse_seeds(text: str | None) -> list[int]:
-    """Read `3`, `0-4` or `0,2,5`; of no text there is none: the recipe's own seed.
+    """Parse `3`, `0-4` or `0,2,5`; None gives no seeds, which means the recipe's own.
 
     >>> parse_seeds("0-2,7")
     [0, 1, 2, 7]
@@ -64,7 +64,7 @@ def parse_seeds(text: str | None) -> list[int]:
 
 
 def split_changes_and_grid(assignments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Split `KEY=VALUE` from `KEY=VALUE,VALUE,...`: what changes all runs, and what makes a grid of them.
+    """Separate `KEY=VALUE`, which changes all runs, from `KEY=VALUE,VALUE,...`, which makes a grid.
 
     >>> split_changes_and_grid(["a.b=1", "c.d=1,[2,3]"])
     (['a.b=1'], {'c.d': [1, [2, 3]]})
@@ -108,7 +108,7 @@ def split_values(text: str) -> list[str]:
 
 
 def parse_goals(text: str) -> str | list[Any]:
-    """Parse `all`, or goals with commas; `+` joins several goals of one run.
+    """Parse `all`, or goals separated by commas; `+` joins the goals of one run.
 
     >>> parse_goals("boat2dog,sheep2boat+dog2cat")
     ['boat2dog', ['sheep2boat', 'dog2cat']]
@@ -122,7 +122,7 @@ def parse_goals(text: str) -> str | list[Any]:
 
 
 def read_grid(recipe: str, changes: dict[str, Any], **more: Any) -> RunList:
-    """List the runs of a recipe; its data are read only if all their goals are asked for, and not known otherwise."""
+    """List the runs of a recipe; load its data only if `all` goals need classes not yet known."""
     from mmpoison.runs.run_list import grid_of_runs
 
     def classes(one: Recipe) -> Sequence[str]:
@@ -135,7 +135,7 @@ def read_grid(recipe: str, changes: dict[str, Any], **more: Any) -> RunList:
 
 
 def print_forecast(experiment: RunList, out: Path, placement: Placement) -> None:
-    """Print what an experiment would do, by the runs like its own that finished here."""
+    """Print what an experiment would run; estimate time and disk from similar finished runs."""
     from mmpoison.runs.run_all import forecast
 
     found = forecast(experiment, out)
@@ -167,12 +167,12 @@ def run_experiment(
     """Run the list of an experiment; exit with 1 if a run failed.
 
     Args:
-        experiment: The list.
-        out: Its folder.
-        place: Where it runs, as for `place_workers`.
-        save_models: Keep the checkpoints in the run folders; by default as the experiment says.
-        form: How results are printed.
-        show: Prints the results at the end; None prints the command that does.
+        experiment: The list of runs.
+        out: Folder of the experiment.
+        place: Arguments of `place_workers`.
+        save_models: Save checkpoints in the run folders; by default as the experiment says.
+        form: Output format of the results.
+        show: Prints the results at the end; with None, only the command for it is printed.
     """
     from mmpoison.base.workers import place_workers
     from mmpoison.reporting.results import write_results
@@ -180,7 +180,7 @@ def run_experiment(
     from mmpoison.runs.run_all import experiment_text, run_all
 
     placement = place_workers(**place)
-    # standard output is for the result alone where a program reads it
+    # with --json, standard output is reserved for the result
     tell = say if form == "table" else stderr
     shown_on = console if form == "table" else stderr_console()
     shown_on.print(
@@ -194,7 +194,7 @@ def run_experiment(
     tell_failures(state, tell)
     tell(
         f"{out}: {state.found + len(state.done)} of {state.total} runs are complete"
-        + (f" ({state.found} were before)" if state.found else "")
+        + (f" ({state.found} already were)" if state.found else "")
         + (f", {len(state.failed)} failed: failures.jsonl" if state.failed else "")
     )
     if state.found or state.done:
@@ -210,21 +210,21 @@ def run_experiment(
 
 
 def print_means(folders: Sequence[Path], form: Format) -> None:
-    """Print the tables of runs, or of the runs below folders; on a terminal the first ones."""
+    """Print the tables of runs, or of all runs in folders; a terminal shows only the first ones."""
     from mmpoison.reporting.seeds import seed_tables
 
     print_first(seed_tables(folders), form, rest=command_for_all(folders))
 
 
 def tell_failures(state: SweepState, tell: Callable[[str], None] = say) -> None:
-    """Print a line for each run that failed."""
+    """Print one line per failed run."""
     for failure in state.failed.values():
         tell(f"{failure.run}: failed after {count_of(failure.tries, 'attempt')}: {failure.error}")
 
 
 @contextmanager
 def shown(place: Console = console) -> Iterator[OnChange]:
-    """Show how far a sweep is while the block runs, and a line for each run that is done."""
+    """Show the progress of a sweep while the block runs, and one line per finished run."""
     with console_progress(place) as progress:
         show, lines = progress.progress("runs"), 0
 

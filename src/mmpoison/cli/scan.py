@@ -1,4 +1,4 @@
-"""The verb `scan`: checks a data set for poison and lists the pairs to drop, without any option but `--out`."""
+"""The verb `scan`: checks a data set for poison and lists the pairs to drop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmpoison.reporting.scan_result import ScanResult
 
 INCOMPLETE = 1
-"""Exit code of a scan in which a shard could not be read."""
+"""Exit code of a scan that could not read a shard."""
 
 
 @verb(scan_pairs)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 PATIENCE = 10.0
-"""Seconds that the browser waits for the first answer; after that the page is opened while it loads."""
+"""Longest wait for the models, in seconds, before the browser opens the page."""
 
 
 def search(
@@ -106,13 +106,13 @@ def search(
 
 
 def _open_with_an_answer(library: Library, address: str, patience: float = PATIENCE) -> None:
-    """Open the page once all models can answer, or have taken too long; not if the session has failed."""
+    """Open the page when everything is loaded or after `patience` seconds; not after a failure."""
     try:
         library.wait(patience)
     except TimeoutError:
-        pass  # a large gallery: the page shows what is loaded
+        pass  # a large gallery: the page shows what is loaded so far
     except BaseException:
-        return  # the session has failed, which its own thread reports
+        return  # the session failed; the library's thread reports it
     open_in_browser(address)
 
 

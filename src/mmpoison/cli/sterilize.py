@@ -1,4 +1,4 @@
-"""The verb `sterilize`: repair a suspect checkpoint, and save it if it keeps its utility."""
+"""The verb `sterilize`: repairs a suspect checkpoint, and saves it if it keeps its utility."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmpoison.runs.sterilize_model import Sterilized
 
 SHOWN = 6
-"""Classes that are named where no goal is known."""
+"""Number of classes named if no goal is known."""
 
 
 @verb(sterilize_model)
@@ -32,8 +32,8 @@ def sterilize(
     Other learning rates: [bold]mmpoison sterilize --data scenes --model model --out candidate
     --learning-rate 3e-6 --learning-rate 3e-5[/bold]
 
-    With the pairs that the suspect was trained on: [bold]mmpoison sterilize --data pairs --split train --model suspect
-    --out candidate --unlearn scan --unlearn traced[/bold]
+    With the suspect's training pairs: [bold]mmpoison sterilize --data pairs --split train
+    --model suspect --out candidate --unlearn scan --unlearn traced[/bold]
 
     OUT/sterilize-curve.json has the utility during the repair. No model is saved (exit code 1) if every learning rate
     loses more than --max-utility-loss.
@@ -79,7 +79,7 @@ def sterilize(
 
 
 def _evaluate(done: Sterilized, data: NamedData, reference: str | None) -> str:
-    """Return the command that measures the goals in the new model; empty where the data have no class to test."""
+    """Return the command that measures the goals in the new model; empty without test classes."""
     if not done.classes:
         return ""
     goals = [part for goal in done.goals or ("A2B",) for part in ("--goal", goal)]

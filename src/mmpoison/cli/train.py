@@ -1,4 +1,4 @@
-"""The verb `train`."""
+"""The verb `train`: fine-tunes a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train(call: Callable[[], TrainingResult], context: typer.Context, out: Path)
 
     On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
     """
-    # next to the folder of the model, which appears whole or not at all
+    # next to the model's folder, which is written atomically
     hold_output(context, out, work=out.with_name(f"{out.name}.training"))
     result = call()
     if not is_main_process():

@@ -1,4 +1,4 @@
-"""Makes a verb of the command line from the Python function that does its work, so that an option is declared once."""
+"""Makes command-line verbs from Python functions, so that each option is declared only once."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PANELS = [Section(title, title, SectionType.MULTIPLE) for title in options.PANELS]
 _GOOGLE = GoogleParser([*DEFAULT_SECTIONS, *_PANELS])
 SHOWN_AS = {"param": "Args"}
-"""What the library calls a section, and what it is called in a docstring."""
+"""Section titles in docstrings, by docstring_parser's names for them."""
 
 FIRST_GROUP = "Options"
-"""Options without a heading of their own."""
+"""The group of options without a heading of their own."""
 ELSEWHERE = ("progress", "settings", "format", "options")
-"""Parameters of Python that a terminal has in another way."""
+"""Python parameters that the command line handles in another way."""
 
 
 def verb(function: Callable[..., Any]) -> Callable[[F], F]:
-    """Make a verb from a function of the Python API: its parameters become options, with type, default and help.
+    """Make a verb from a function of the Python API, whose parameters become options.
 
-    The decorated function prints the result. It gets `call`, which runs the Python function on what the terminal gave
-    and shows its progress, and then its own parameters: what only a terminal has, and options of the Python function
-    that it looks at, or that are arguments or needed on a terminal.
+    The decorated function prints the result. Its first parameter is `call`, which runs the Python
+    function with the given options and shows progress. The others are options that only the command
+    line has, and options of the Python function that it reads, requires or makes positional.
     """
 
     def decorate(command: F) -> F:
@@ -62,14 +62,15 @@ def verb(function: Callable[..., Any]) -> Callable[[F], F]:
 
 
 def declared(command: F) -> F:
-    """Turn a verb into what typer takes: its options with their types, and the group and help of each.
+    """Turn a verb into a function for typer, with the type, group and help of each option.
 
-    A docstring has the options below a heading a group, as the help has, and arguments below any. One that is named
-    there with `...`, or not at all, has that of `options`, or of the Python function. `NamedData` is one option
-    for the data, and three for how they are read.
+    The verb's docstring lists options under headings, one per group of the help; arguments may be
+    under any of them. An option described as `...`, or not listed, takes its help from the module
+    `options`, else from the Python function. A `NamedData` parameter becomes one option for the
+    data and three for how they are read.
 
     Raises:
-        LookupError: If nothing describes an option.
+        LookupError: If an option has no description.
     """
     function = vars(command).get("function")
     own = _parameters(command)
@@ -98,7 +99,7 @@ def declared(command: F) -> F:
         kind, given = _split(one.annotation)
         found = [place[name] for place in places if name in place]
         if described := getattr(given, "description", None):  # declared by a plug-in
-            # a value comes first as it is written
+            # a value at the start keeps its spelling
             named = described.partition(" ")[0].endswith(":")
             help_of = f"{described if named else capitalized(described)}."
             found.insert(int(name in said), (FIRST_GROUP, help_of, ""))
@@ -126,7 +127,7 @@ def declared(command: F) -> F:
         def call(*pairs: object, **more: Any) -> Any:
             if pairs:
                 arguments.pop("pairs")
-            # standard output is for the result alone where a program reads it
+            # if a program reads standard output, it is reserved for the result
             with live_progress(on_stderr=on_stderr) as progress:
                 return function(*pairs, **{**arguments, **more}, progress=progress)
 
@@ -141,7 +142,7 @@ def declared(command: F) -> F:
 
 
 def _docstring(of: Any) -> str:
-    """Return a docstring, from the source where `python -OO` has dropped it; empty if there is no source either."""
+    """Return a docstring; under `python -OO`, read it from the source, if there is one."""
     text = inspect.getdoc(of)
     if text is None and sys.flags.optimize > 1:
         with suppress(OSError):
@@ -151,13 +152,13 @@ def _docstring(of: Any) -> str:
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a function by name, with their types, for calls by name."""
+    """Return a function's parameters by name, as keyword-only ones with resolved types."""
     hints = None
     names: dict[str, Any] = {}
     while hints is None:
         try:
             hints = get_type_hints(function, localns=names, include_extras=True)
-        except NameError as error:  # imported for type checkers alone: a class of that name will do
+        except NameError as error:  # imported for type checkers only: a class of that name will do
             missing = str(error.name)
             names[missing] = type(missing, (), {})
     return {
@@ -167,7 +168,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _on_terminal(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the parameters that a function of the Python API has on a terminal; `--set` has its `**keywords`."""
+    """Return a function's parameters for the command line; `--set` takes its `**keywords`."""
     found = {}
     for name, one in _parameters(function).items():
         if inspect.signature(function).parameters[name].kind is one.VAR_KEYWORD:
@@ -184,7 +185,7 @@ def _on_terminal(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _split(kind: Any) -> tuple[Any, Any]:
-    """Split a type into the plain one and what typer is to know of it."""
+    """Split a type into the plain type and its annotation for typer, if any."""
     return get_args(kind)[:2] if get_origin(kind) is Annotated else (kind, None)
 
 
@@ -193,14 +194,14 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 def _is_data(kind: Any) -> bool:
-    """Return whether a type is that of a data set, which a terminal names."""
+    """Return whether a type is a data set, which the command line takes by name."""
     return any(
         getattr(one, "__name__", "") in ("NamedData", "Pairs") for one in _members(_split(kind)[0])
     )
 
 
 def _plain(kind: Any) -> Any:
-    """Return what a terminal gives for a type of Python: a number, a choice, or text, such as a name or a path.
+    """Return the command-line type for a Python type: a number, flag, choice, text or path.
 
     >>> _plain(float | Sequence[float] | None), _plain(int), _plain(bytes | str | None)
     (list[float] | None, <class 'int'>, str | None)
@@ -210,17 +211,17 @@ def _plain(kind: Any) -> Any:
         if get_origin(one) is Sequence:
             return list[_plain(get_args(one)[0])] | None  # type: ignore[misc]
     plain = (one for one in members if one in (bool, int, float) or get_origin(one) is Literal)
-    # what may be an object or a name in Python is a name here
+    # a parameter that takes an object or a name in Python takes a name here
     names = any(getattr(one, "__name__", "") == "DualEncoder" for one in members)
     kind = next(plain, Path if Path in members and not names else str)
     return kind | None if NoneType in members else kind
 
 
 def _arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a function of the Python API for the options that are given.
+    """Return the arguments of a Python API function for the given options.
 
     Raises:
-        InputError: If `--set` has a parameter that is an option.
+        InputError: If `--set` names a parameter that has an option of its own.
     """
     from mmpoison.base.untrusted import parse_changes
 
@@ -238,14 +239,15 @@ def _arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str,
 
 
 def _flag(parameter: inspect.Parameter) -> list[str]:
-    """Return the name of a flag that is off by default: nobody turns it off."""
+    """Return the name of a flag that is off by default, which needs no `--no-` form."""
     return [f"--{parameter.name.replace('_', '-')}"] if parameter.default is False else []
 
 
 def described_options(docstring: str) -> tuple[str, dict[str, tuple[str, str, str]]]:
-    """Split a docstring of Google's style into its text, and group, help and value of each option that it describes.
+    """Split a Google-style docstring into its text and the group, help and value of each option.
 
-    The help `...` is that of the shared options, or of the Python function; so is the value of one that names none.
+    The help is empty if it is `...`, and the value if there is none: `declared` takes both from
+    elsewhere.
 
     >>> described_options("Scan.\\n\\nCompute:\\n    seed: A number.\\n        Of all.\\n    goal (A2B): ...")
     ('Scan.', {'seed': ('Compute', 'A number. Of all.', ''), 'goal': ('Compute', '', 'A2B')})
@@ -254,11 +256,11 @@ def described_options(docstring: str) -> tuple[str, dict[str, tuple[str, str, st
     found: dict[str, tuple[str, str, str]] = {}
     for entry in parsed.meta:
         if len(entry.args) < 2:
-            continue  # what is returned
+            continue  # a Returns section
         said = "" if entry.description == "..." else " ".join((entry.description or "").split())
         names, _, takes = entry.args[1].partition(" (")
         group = SHOWN_AS.get(entry.args[0], entry.args[0])
         for name in names.split(", "):
-            # the first counts: arguments come before what is raised
+            # the first entry counts: arguments come before exceptions
             found.setdefault(name.lstrip("*"), (group, said, takes.removesuffix(")")))
     return (parsed.description or "").rstrip(), found

@@ -1,4 +1,4 @@
-"""A page served only to this machine: request guard, images, and the server."""
+"""A local page: request guard, images, and the server."""
 
 from __future__ import annotations
 
@@ -174,14 +174,14 @@ def create_app(
 ) -> FastAPI:
     """Make an application whose page is `index.html` of a folder; the caller adds routes.
 
-    The folder's files are served under `/static/`, files shared by all pages (`base.css`) under `/shared/`. An
-    `InputError` from a route becomes status 400 with its one line, as `{"error": ...}`; a request with other arguments
-    than a route takes becomes status 422.
+    The folder's files are served under `/static/`, files shared by all pages (`base.css`) under
+    `/shared/`. An `InputError` from a route becomes status 400 with its one line, as
+    `{"error": ...}`. A request with invalid arguments becomes status 422.
 
     Args:
         title: Title of the application.
         static: A folder of this package, never one of the user's.
-        text: Makes the text in a JSON value harmless; applied to every answer, since it comes from the data.
+        text: Makes text from the data harmless; applied to every JSON answer.
         host: The address that it will listen on, for the guard.
         max_body: Size limit of a request in bytes.
     """

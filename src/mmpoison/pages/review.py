@@ -43,7 +43,7 @@ from mmpoison.reporting.text import spelled
 
 
 def as_scanned(scan: DataScan, result: Path, given: NamedData | None = None) -> NamedData:
-    """Return the scanned set and how to read it, whatever the current folder.
+    """Return the scanned set and how to read it, independent of the current folder.
 
     Args:
         scan: The scan record.

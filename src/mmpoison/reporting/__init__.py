@@ -1,6 +1,6 @@
-"""Reports of finished runs: tables for the terminal, in Markdown and as JSON, and one HTML page that opens offline.
+"""Reports of finished runs: tables in several formats, and one HTML page that opens offline.
 
-Nothing is imported here: every command writes text for a terminal, and few make a report.
+Submodules are imported on first use: every command prints text, but few make a report.
 """
 
 import lazy_loader

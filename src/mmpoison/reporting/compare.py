@@ -1,4 +1,4 @@
-"""Compares two settings, or two models, paired by seed, with tests."""
+"""Compares two settings or two models, paired by seed, with significance tests."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ NOTE = (
 
 
 def compare_runs(first: Sequence[Path], second: Sequence[Path]) -> list[Table]:
-    """Compare two settings: each model that both measured, paired by seed.
+    """Compare two settings, paired by seed: one table per model, and one for drift.
 
     Args:
-        first: Run folders of one setting, or folders of them.
-        second: Of the other.
+        first: Run folders of the first setting, or folders that contain them.
+        second: The same for the second setting.
 
     Raises:
-        InputError: If a side is not one setting, they share no seed, or no goal where they have several.
+        InputError: If a side has several settings of one goal, or both share no seed or no goal.
+            With one setting on each side, the goals may differ.
     """
     tables: list[Table] = []
     for one, other in _pair_groups(group_runs(first), group_runs(second)):
@@ -59,15 +60,15 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path]) -> list[Table]:
 
 
 def compare_models(runs: Sequence[Path], first: str, second: str) -> list[Table]:
-    """Compare two models of the same runs, paired by seed, one table a setting.
+    """Compare two models of the same runs, paired by seed: one table per setting.
 
     Args:
-        runs: Run folders, or folders of them.
-        first: A row of metrics.json, such as `clean_model`.
-        second: Another.
+        runs: Run folders, or folders that contain them.
+        first: Key of the first model in metrics.json, e.g. `clean_model`.
+        second: Key of the second model.
 
     Raises:
-        InputError: If there is no such row, or no run measured both.
+        InputError: If a key is unknown, or no run measured both models.
     """
     names = {model.key: model.name for model in MODELS}
     for key in (first, second):
@@ -93,7 +94,7 @@ def _pair_groups(first: list[RunGroup], second: list[RunGroup]) -> list[tuple[Ru
         if len(set(goals)) < len(goals):
             several = ", ".join(sorted(set(goals)))
             raise InputError(
-                f"{side} hold several settings of one goal ({several}): give the runs of one setting, all its seeds"
+                f"{side}: several settings of one goal ({several}): give the runs of one setting"
             )
         by_goal.append({group.goal: group for group in groups})
     common = [goal for goal in by_goal[0] if goal in by_goal[1]]
@@ -109,7 +110,7 @@ DRIFT = {"drift of texts": "drift.text", "drift of images": "drift.image"}
 def _rows(
     first: Results, second: Results, measures: Mapping[str, str]
 ) -> tuple[tuple[Cell, ...], ...]:
-    """Compare the measures that both sides have, a row each."""
+    """Return one row per measure that both sides have."""
     rows: list[tuple[Cell, ...]] = []
     for name, column in measures.items():
         test = paired(first, second, column)

@@ -1,4 +1,4 @@
-"""Creates figures of matplotlib in one style; templates, charts and tables of pages."""
+"""Matplotlib figures in one style; templates, charts and tables for HTML pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmpoison.reporting.table import Table, cell_texts
 
 
 def canvas(panels: int) -> tuple[Any, list[Any]]:
-    """Make a figure with panels side by side.
+    """Create a figure and its panels, side by side.
 
     Raises:
         InputError: If the extra `figures` is missing.
@@ -31,7 +31,7 @@ def canvas(panels: int) -> tuple[Any, list[Any]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # no pyplot: it has state of the whole process, and needs a screen
+    # no pyplot: it keeps global state and may need a display
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]
@@ -41,27 +41,27 @@ def canvas(panels: int) -> tuple[Any, list[Any]]:
 
 
 DARK = "@media (prefers-color-scheme: dark) {%s {filter: invert(.9) hue-rotate(180deg)}}"
-"""Makes the paper of an SVG dark and its ink light; colours keep their hue."""
+"""Inverts the brightness of an SVG in dark mode; colours keep their hue."""
 
 
 def save(figure: Any, target: Path) -> Path:
-    """Write a figure whole or not at all, in the format of the file's ending; an SVG has a dark form."""
+    """Write a figure atomically, in the format of its extension; an SVG adapts to dark mode."""
     from matplotlib import rc_context
 
-    # the same figure is the same file: no date, no version, no random names
+    # the same figure gives the same file: no date, version or random ids
     metadata: dict[str, Any] = {"Date" if target.suffix == ".svg" else "Software": None}
     with atomic_file(target) as temporary, rc_context({"svg.hashsalt": "mmpoison"}):
         figure.savefig(temporary, format=target.suffix[1:], dpi=150, metadata=metadata)
         if target.suffix == ".svg":
             photos = any(one.get_array().ndim == 3 for axis in figure.axes for one in axis.images)
-            # what is inverted twice stays as it is
+            # photos are inverted twice, so they keep their colours
             dark = DARK % ("svg, image" if photos else "svg")
             text = temporary.read_text(encoding="utf-8")
             temporary.write_text(text.replace("</style>", f"{dark}</style>", 1), encoding="utf-8")
     return target
 
 
-# -- HTML of pages and notebooks: every string in it is escaped, and a picture is in the page itself.
+# -- HTML for pages and notebooks: every string is escaped, and pictures are embedded.
 
 
 _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
@@ -69,15 +69,15 @@ _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={
 
 @cache
 def template(name: str, package: str = "mmpoison.reporting") -> Template:
-    """Load the template of a page, with the ways to write numbers as filters.
+    """Load a page template, with number formatters as filters.
 
     Args:
-        name: Its file in the folder `templates` of a package, without `.html.j2`.
-        package: The package; what its template extends or imports may be mmpoison's.
+        name: File name in the package's folder `templates`, without `.html.j2`.
+        package: The package. Its templates may also extend or import mmpoison's.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("mmpoison.reporting")]),
-        autoescape=True,  # always: the templates' names end in .j2, by which no default would do it
+        autoescape=True,  # set explicitly: jinja2's own selection does not escape .j2 files
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -90,19 +90,19 @@ def template(name: str, package: str = "mmpoison.reporting") -> Template:
 
 
 def _sha256(script: str) -> str:
-    """Return the digest by which a Content-Security-Policy allows one script."""
+    """Return the digest that allows one script in a Content-Security-Policy."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 @dataclass(frozen=True)
 class Series:
-    """One row of a chart of dots, or one line of a chart of lines; numbers are in percent of the drawing.
+    """One row of a dot chart, or one line of a line chart, in percent of the drawing's size.
 
     Attributes:
-        name: What it is of.
-        points: Place from the left, and share; a dot has one, at 0.
-        interval: Its ends; empty where it is not known.
-        marked: Whether it has the colour of the attack.
+        name: The label.
+        points: Horizontal position and share of each point; a dot has one point, at position 0.
+        interval: Ends of the 95% interval; empty if unknown.
+        marked: Whether it is drawn in the attack's colour.
     """
 
     name: str
@@ -118,13 +118,13 @@ def series(
     *,
     marked: bool = False,
 ) -> list[Series]:
-    """Make one series of a chart from shares; none where no share is known.
+    """Make one chart series from shares; return an empty list if no share is known.
 
     Args:
-        name: What it is of.
-        points: Place from the left and share, both in [0, 1]; what is not in it is left out.
-        ends: Of the 95% interval.
-        marked: Whether it has the colour of the attack.
+        name: The label.
+        points: Horizontal position and share, both in [0, 1]; points with other shares are dropped.
+        ends: Ends of the 95% interval.
+        marked: Whether it is drawn in the attack's colour.
     """
     known = [
         (round(100 * place, 2), round(100 * share, 2))
@@ -136,7 +136,7 @@ def series(
 
 
 def pictures_inside(sources: Mapping[str, object]) -> dict[str, str]:
-    """Keep only pictures that are embedded in the page: any other would cause a request."""
+    """Keep only pictures given as data URLs: any other would cause a request."""
     return {
         name: source
         for name, source in sources.items()
@@ -145,7 +145,7 @@ def pictures_inside(sources: Mapping[str, object]) -> dict[str, str]:
 
 
 def html_tables(tables: Sequence[Table]) -> str:
-    """Write tables as HTML for a notebook, each under its title; every text in them is escaped."""
+    """Format tables as HTML for a notebook, each with its title; all text is escaped."""
     return "".join(map(_html_table, tables))
 
 

@@ -1,4 +1,4 @@
-"""Writes tables for other programs: JSON, Markdown, LaTeX, CSV."""
+"""Formats tables for other programs: Markdown, LaTeX, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _LATEX = {
     "–": "--",
     "\N{NO-BREAK SPACE}": "~",
 }
-"""What LaTeX would read as a command, or has no glyph for; triangles need the package amssymb."""
+"""Characters that LaTeX reads as commands or has no glyph for; triangles need amssymb."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet runs a text that begins with one of these."""
+"""A spreadsheet runs text that starts with one of these as a formula."""
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """Write tables for LaTeX (packages booktabs and amssymb), each in a `table` with its title as caption."""
+    """Format tables for LaTeX (booktabs, amssymb), each as a `table` captioned with its title."""
     return "\n".join(map(_latex_table, tables))
 
 
@@ -75,10 +75,10 @@ def _in_latex(text: str) -> str:
 
 
 def csv_text(tables: Sequence[Table]) -> str:
-    """Write tables as one CSV: the title first, then the columns of all tables; cells that a table lacks are empty.
+    """Format tables as one CSV, with a title column and the columns of all tables.
 
-    A number over seeds takes four columns: its mean under the name of the column, then ` sd`, ` low` and ` high`.
-    Numbers have all their digits.
+    A number over seeds takes four columns: the mean under the column's name, then ` sd`, ` low`
+    and ` high`. Numbers have full precision. Cells are empty in columns that a table lacks.
     """
     rows = [
         {"table": _in_csv(table.title), **_csv_row(table, row)}
@@ -104,7 +104,7 @@ def _csv_row(table: Table, row: Sequence[Cell]) -> dict[str, object]:
 
 
 def _csv_parts(cell: Cell) -> dict[str, object]:
-    """Return the values of one cell by what is added to the name of its column.
+    """Return the values of one cell by the suffix of their column name.
 
     >>> _csv_parts(Summary(2, 0.5, 0.1, 0.3, 0.7)), _csv_parts((0.1, 0.2)), _csv_parts(None)
     ({'': 0.5, 'sd': 0.1, 'low': 0.3, 'high': 0.7}, {'low': 0.1, 'high': 0.2}, {'': ''})
@@ -124,7 +124,7 @@ def _csv_parts(cell: Cell) -> dict[str, object]:
 
 
 def _in_csv(text: str) -> str:
-    """Make a text from outside harmless: without control characters, and no formula of a spreadsheet."""
+    """Make external text safe: drop control characters and quote spreadsheet formulas."""
     plain = visible(text)
     return f"'{plain}" if plain.startswith(_FORMULA) else plain
 
@@ -139,4 +139,4 @@ WRITERS: Mapping[str, Callable[[Sequence[Table]], str]] = {
     "csv": csv_text,
     "json": _json,
 }
-"""How tables are written, by the name of the format."""
+"""Functions that format tables, by format name."""

@@ -1,4 +1,4 @@
-"""Makes the HTML page of a run, or of several: one file, no request, every string escaped, one script of its own."""
+"""Writes the HTML page of one run or several: one offline file, with every string escaped."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from mmpoison.reporting.table import Cell, Column, Compared, Link, Table, cell_t
 from mmpoison.reporting.text import visible
 from mmpoison.statistics import Summary
 
-# -- Makes the tables of a page as text: one that is wider than the page becomes several, below each other.
+# -- Tables of a page, as text. A table wider than the page is split into several, stacked.
 
 
 PAGE = 1040
-"""Pixels that a table has on a window of 1,200; `report.css` gives the page 70rem and its edges."""
+"""Pixels for a table in a window of 1,200; `report.css` sets the page width (70rem) and padding."""
 CHARACTER, PADDING = 7.8, 11.2
-"""Pixels of a digit, and in front of a column, in tables of the class `stacked`."""
+"""Pixels per digit, and before each column, in tables of class `stacked`."""
 LONGEST_NAME = 30
-"""Characters of a column of text; longer text is folded between its words (`report.css` says so too)."""
+"""Characters per line of a text column; longer text wraps (`report.css` sets the same width)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class PageColumn:
 
     Attributes:
         name: Its header.
-        kind: Its classes of CSS: `left` for words, `left prose` for sentences, empty for numbers.
+        kind: CSS classes: `left` for words, `left prose` for sentences, empty for numbers.
     """
 
     name: str
@@ -70,10 +70,10 @@ class PageCell:
     """One cell of a table on a page.
 
     Attributes:
-        lines: Its text; all lines after the first are small.
-        address: Where the first line leads, or empty.
-        anchor: A name by which others lead here, or empty.
-        shade: How dark it is in [0, 1], in a heat map.
+        lines: The text; all lines after the first are small.
+        address: Link target of the first line, or empty.
+        anchor: Id for links to this cell, or empty.
+        shade: Darkness in a heat map, in [0, 1]; None elsewhere.
     """
 
     lines: list[str]
@@ -87,11 +87,11 @@ class PageTable:
     """One table on a page.
 
     Attributes:
-        title: Its caption; empty where it continues the table above, or a heading says it.
-        label: The same for a screen reader, never empty.
+        title: The caption; empty if the table continues the one above, or a heading says it.
+        label: The title for screen readers, never empty.
         columns: The columns.
-        rows: One cell a column each.
-        note: What a reader must know; it stands under the last part.
+        rows: One cell per column.
+        note: What a reader must know; shown below the last part.
     """
 
     title: str
@@ -106,7 +106,7 @@ def page_table(table: Table, chosen: Sequence[int] | None = None) -> PageTable:
 
     Args:
         table: The table.
-        chosen: Numbers of the columns that are shown, by default all.
+        chosen: Indices of the columns to show; all by default.
     """
     shown = range(len(table.columns)) if chosen is None else chosen
     columns = [table.columns[n] for n in shown]
@@ -122,16 +122,16 @@ def page_table(table: Table, chosen: Sequence[int] | None = None) -> PageTable:
 
 
 def page_tables(table: Table, *, leave_out: Sequence[str] = ()) -> list[PageTable]:
-    """Make a table for a page, in as many parts as its columns need.
+    """Split a table into parts that fit the page.
 
-    Every part begins with the names of the rows, and with n where there is one.
+    Each part starts with the row names, and with n if the table has it.
 
     Args:
         table: The table.
-        leave_out: Names of columns that are not shown.
+        leave_out: Names of columns to omit.
     """
     shown = [n for n, column in enumerate(table.columns) if column.name not in leave_out]
-    # the number of seeds belongs to the name of a row
+    # n, the number of seeds, stays with the row name
     fixed = 2 if len(shown) > 1 and table.columns[shown[1]].name == "n" else 1
     names, numbers = shown[:fixed], shown[fixed:]
     room = PAGE - sum(_width(table, n) for n in names)
@@ -152,11 +152,11 @@ def page_tables(table: Table, *, leave_out: Sequence[str] = ()) -> list[PageTabl
 
 
 def balanced_parts(widths: Sequence[float], room: float) -> list[list[int]]:
-    """Divide columns into the fewest parts that have room, each with about as many columns.
+    """Split columns into the fewest parts that fit, with about equally many columns each.
 
     Args:
-        widths: Of each column, in order.
-        room: For one part; a column that is wider has a part of its own.
+        widths: Width of each column, in order.
+        room: Width of one part; a wider column gets its own part.
 
     >>> balanced_parts([10] * 7, 65), balanced_parts([10, 90, 10], 50), balanced_parts([], 50)
     ([[0, 1, 2, 3], [4, 5, 6]], [[0], [1], [2]], [[]])
@@ -182,7 +182,7 @@ def _filled(widths: Sequence[float], room: float, most: int) -> list[list[int]]:
 
 
 def _width(table: Table, number: int) -> float:
-    """Return about how wide a column is: its longest line, and the longest word of its header."""
+    """Estimate a column's width in pixels from its longest line and longest header word."""
     column = table.columns[number]
     cells = [cell for row in table.rows for cell in _page_cells([row[number]], [column])]
     lines = [line for cell in cells for line in cell.lines]
@@ -194,7 +194,7 @@ def _width(table: Table, number: int) -> float:
 
 
 def _page_cells(row: Sequence[Cell], columns: Sequence[Column]) -> list[PageCell]:
-    """Return cells with their lines: the number, then its deviation and its interval."""
+    """Make page cells; a number's deviation and interval are lines of their own."""
     texts = zip(row, cell_texts(row, columns), stacked_texts(row, columns), strict=True)
     return [
         PageCell(
@@ -207,7 +207,7 @@ def _page_cells(row: Sequence[Cell], columns: Sequence[Column]) -> list[PageCell
 
 
 def _joined(lines: Sequence[str]) -> list[str]:
-    """Join the two ends of an interval, which stand below each other in a terminal."""
+    """Join the two ends of an interval, which a terminal shows on two lines."""
     joined: list[str] = []
     for line in lines:
         if joined and joined[-1].startswith("[") and joined[-1].endswith(","):
@@ -217,18 +217,18 @@ def _joined(lines: Sequence[str]) -> list[str]:
     return joined
 
 
-# -- Turns the map of the embeddings into numbers for a drawing; no layout here.
+# -- Turns the embedding map into coordinates; the template does the layout.
 
 
 SIDE = 100.0
-"""Side of a drawing."""
+"""Side length of a drawing."""
 
 _MARGIN = 4.0
 
 
 @dataclass(frozen=True)
 class Point:
-    """One caption or image: place from the left and from the top, and `original`, `target` or `other`."""
+    """One caption or image: distance from left and top, and `original`, `target` or `other`."""
 
     x: float
     y: float
@@ -237,7 +237,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Texts or images of one model; those that matter are drawn last, over the others."""
+    """Texts or images of one model; the goal's classes come last, so they are drawn on top."""
 
     model: str
     what: str
@@ -245,14 +245,14 @@ class Drawing:
 
 
 def drawings(embedding_map: EmbeddingMap | Mapping[str, object], goal: str) -> list[Drawing]:
-    """Arrange a map as drawings, texts and images of each model.
+    """Make the drawings of a map: the texts and the images of each model.
 
     Args:
-        embedding_map: What embedding_map.json holds.
-        goal: Its two classes are marked.
+        embedding_map: Content of embedding_map.json.
+        goal: Goal whose two classes are marked.
 
     Raises:
-        InputError: If it is not that.
+        InputError: If the content is invalid.
     """
     shown = EmbeddingMap.of(embedding_map, "embedding_map.json")
     pair = classes(goal) or ("", "")
@@ -266,7 +266,7 @@ def drawings(embedding_map: EmbeddingMap | Mapping[str, object], goal: str) -> l
         for name, points in per_model.items():
             if not points:
                 continue
-            # the axes of PCA are the same for all models
+            # all models share the axes of PCA
             place = _placer(every if shown.method == "pca" else points)
             drawn = [
                 Point(*place(x, y), kinds.get(_class_name(shown, code), "other"))
@@ -284,7 +284,7 @@ def _class_name(shown: EmbeddingMap, code: int) -> str:
 
 
 def _points(points: Iterable[Sequence[float]]) -> list[tuple[float, float, int]]:
-    """Keep the points that can be drawn: far outliers would hide all others."""
+    """Drop unlabelled points and far outliers, which would squeeze all others together."""
     return [
         (float(x), float(y), int(code))
         for x, y, code in points
@@ -325,18 +325,18 @@ class Row:
     ranks: RankSpread
 
     def interval(self, key: str) -> list[float]:
-        """Return the ends of the 95% interval of a figure, clustered by image; none where it is not known."""
+        """Return the ends of a metric's 95% interval, clustered by image; empty if unknown."""
         return self.ranks.interval.get(key, [])
 
 
 def render_html(run: Path) -> str:
-    """Make the page of a finished run.
+    """Render the page of a finished run.
 
     Args:
-        run: The run folder; of its files only metrics.json must exist.
+        run: The run folder; only metrics.json must exist.
 
     Raises:
-        InputError: If one of its files is broken, or metrics.json is missing.
+        InputError: If metrics.json is missing, or a file is invalid.
     """
     metrics = Metrics.read(run / "metrics.json", _text.clean)
     about, names = metrics.run, metrics.goals
@@ -370,13 +370,13 @@ def render_html(run: Path) -> str:
 
 
 def render_runs_html(runs: Sequence[Path]) -> str:
-    """Make the page of several finished runs: means over seeds, and where they come from.
+    """Render the page of several finished runs: means over seeds, and provenance.
 
     Args:
-        runs: Run folders, folders that hold some, or files of results; at least one.
+        runs: Run folders, folders that contain them, or result files; at least one.
 
     Raises:
-        InputError: If one of their files is broken, or one seed of a setting occurs twice.
+        InputError: If a file is invalid, or a setting has the same seed twice.
     """
     read = read_runs(runs)
     groups = group_metrics(read)
@@ -400,14 +400,14 @@ def render_runs_html(runs: Sequence[Path]) -> str:
 
 
 def write_html(runs: Sequence[Path], target: Path) -> Path:
-    """Write one self-contained page of one run, or of several, and return its path.
+    """Write one self-contained page of one run or several, and return its path.
 
     Args:
         runs: As for `render_runs_html`.
         target: The file; an existing one is replaced.
 
     Raises:
-        InputError: If one of the runs' files is broken, or `target` is a folder.
+        InputError: If a file of a run is invalid, or `target` is a folder.
     """
     if target.is_dir():
         raise InputError(f"{target}: is a folder, not a file, e.g. {target / 'report.html'}")
@@ -419,7 +419,7 @@ def write_html(runs: Sequence[Path], target: Path) -> Path:
 
 
 def commands(run: Path, about: RunFacts) -> list[str]:
-    """List the commands that repeat a run, in its folder; each part is quoted for a shell."""
+    """List the shell commands that repeat a run, to be run in its folder."""
     seeds = "" if about.seed is None else f" --seeds {about.seed}"
     where = shlex.quote(f"{_name(run)}-again")
     return [
@@ -436,13 +436,13 @@ def write_report(run: Path) -> Path:
         run: The run folder.
 
     Raises:
-        InputError: If one of the run's files is broken, or metrics.json is missing.
+        InputError: If metrics.json is missing, or a file is invalid.
     """
     return write_html([run], run / "report.html")
 
 
 class _Pictures(TypedDict):
-    """The rank lists of a run, for a page."""
+    """Rank lists of a run, with their goals and thumbnails."""
 
     rank_goals: list[str]
     queries: list[dict[str, object]]
@@ -451,7 +451,7 @@ class _Pictures(TypedDict):
 
 def _pictures(run: Path) -> _Pictures:
     file = run / "rank_lists.json"
-    # captions are what is judged here: what cannot be printed in them is spelled, not left out
+    # readers judge these captions, so unprintable characters are spelled out, not dropped
     lists = RankLists.read(file, _text.spelled) if file.exists() else RankLists()
     thumbnails = pictures_inside(lists.thumbnails)
     return {
@@ -462,14 +462,14 @@ def _pictures(run: Path) -> _Pictures:
 
 
 def _name(run: Path) -> str:
-    """Return a run's name, with that of its sweep if the run's name is only a seed."""
+    """Return a run's name, prefixed with its sweep's name if it is only a seed."""
     folder = run.resolve()
     short = folder.name.startswith("seed") and folder.parent.name
     return _text.visible(f"{folder.parent.name}-{folder.name}" if short else folder.name)
 
 
 def _versions(abouts: Sequence[RunFacts]) -> dict[str, str]:
-    """Collect the versions of each library in all runs."""
+    """Collect the versions of each library over all runs."""
     found: dict[str, dict[str, None]] = {}
     for about in abouts:
         for library, version in about.versions.items():
@@ -478,7 +478,7 @@ def _versions(abouts: Sequence[RunFacts]) -> dict[str, str]:
 
 
 def _rows(metrics: Metrics, goal: str) -> list[Row]:
-    # an evaluation of one model lacks most rows of a run, and a reader looks for none of them
+    # an evaluation of one model has few of a run's rows, and readers do not miss the others
     evaluated = bool(metrics.run.row_names)
     models = (
         computed_models(metrics, goal)
@@ -497,7 +497,7 @@ def _rows(metrics: Metrics, goal: str) -> list[Row]:
 
 
 def _dots(rows: Iterable[tuple[str, float | None, Iterable[float | None]]]) -> list[Series]:
-    """Return a chart of models, each with its Hit@10 and the ends of the interval; only the known ones."""
+    """Return a dot chart of the models whose Hit@10 is known, with intervals."""
     return [
         one
         for name, hit, ends in rows
@@ -506,7 +506,7 @@ def _dots(rows: Iterable[tuple[str, float | None, Iterable[float | None]]]) -> l
 
 
 def _dots_of_table(table: Table) -> list[Series]:
-    """Return the chart of the models of a setting, over seeds; an empty one for a table of something else."""
+    """Return the dot chart of a setting's models over seeds; empty for other tables."""
     if not table.of_models:
         return []
     place = [column.name for column in table.columns].index("Hit@10")
@@ -518,7 +518,7 @@ def _dots_of_table(table: Table) -> list[Series]:
 
 @dataclass(frozen=True)
 class _Repair:
-    """The goals and the utility during a repair, as a table and as lines against labelled steps."""
+    """Goals and utility during a repair, as a table and as lines over labelled steps."""
 
     tables: list[PageTable]
     lines: list[Series]
@@ -526,7 +526,7 @@ class _Repair:
 
 
 def _repair(run: Path) -> _Repair | None:
-    """Read the curve of a run's repair; None where it has fewer than two steps."""
+    """Read the curve of a run's repair; None if it has fewer than two probes."""
     probes = [probe for branch in curve_of(run).branches if branch.chosen for probe in branch.looks]
     if len(probes) < 2:
         return None
@@ -540,12 +540,12 @@ def _repair(run: Path) -> _Repair | None:
         ("IR", [each.image_retrieval.hit_10 for each in utility]),
         ("TR", [each.text_retrieval.hit_10 for each in utility]),
     ]
-    # most probes are among the first steps
+    # a logarithmic scale, because most probes are among the first steps
     length = [math.log1p(max(probe.step, 0)) for probe in probes]
     places = [each / (max(length) or 1.0) for each in length]
     steps: list[tuple[str, float]] = []
     for probe, place in zip(probes, places, strict=True):
-        # labels that would overlap on a phone are left out
+        # omit labels that would overlap on a phone
         if not steps or 100 * place - steps[-1][1] >= 12:
             steps.append((_text.count(probe.step), round(100 * place, 2)))
     table = Table(
@@ -568,12 +568,12 @@ def _repair(run: Path) -> _Repair | None:
 
 
 def _studies(metrics: Metrics) -> list[PageTable]:
-    """Describe, as text, what is measured beyond the main table and the drift."""
+    """Return the tables of a run other than the main table and drift."""
     return [
         part
         for table in metrics_tables(metrics)
         if not table.of_models and not table.of_drift
-        # one run: no n
+        # n is always 1 for a single run
         for part in page_tables(table, leave_out=("n",))
     ]
 

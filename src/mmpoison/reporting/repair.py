@@ -1,4 +1,4 @@
-"""Shows a repair: the curve over its steps (figures 7 and 9 of the paper), the learning rates (table 8)."""
+"""Figures and table of a repair: curves over its steps (figures 7, 9), learning rates (table 8)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MARKS = ("o", "s", "^", "D", "v", "x")
 
 
 def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
-    """Draw the effect of the poison and the utility against the steps, as PNG and SVG.
+    """Plot the poison's effect and the utility over the steps, as PNG and SVG.
 
-    Left are the goals of the test part, or the known goals, or else the drift of the embeddings; right image and text
-    retrieval of the held-out pairs. A learning rate has its own line and mark, so that the figure can be read without
-    colour.
+    The left panel shows the goals on the test part, else the known goals, else the embeddings'
+    drift. The right panel shows image and text retrieval of the held-out pairs. Each learning rate
+    has its own marker and grey, so the figure needs no colour.
 
     Args:
-        target: The file without its ending.
-        curve: The content of `sterilize-curve.json`.
+        target: The file without its extension.
+        curve: Content of `sterilize-curve.json`.
 
     Raises:
         InputError: If the extra `figures` is missing.
@@ -56,18 +56,18 @@ def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
         axis.set(xlabel="steps", xlim=(0, None), ylim=(0, None))
         axis.xaxis.set_major_formatter("{x:g}")
         if axis.get_legend_handles_labels()[0]:
-            # above, where it hides no line
+            # above the panel, where it hides no line
             axis.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1))
     axes[1].set(ylabel=f"held-out Hit@{k}", ylim=(0, 1.02))
     return [save(figure, target.with_suffix(ending)) for ending in (".png", ".svg")]
 
 
 def shows_loss(curve: Mapping[str, Any], probes: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether a loss of utility can show: not where every held-out query is a hit before and after.
+    """Return False if every held-out query is a hit before and after, so that no loss can show.
 
     Args:
-        curve: The content of `sterilize-curve.json`.
-        probes: Of one learning rate.
+        curve: Content of `sterilize-curve.json`.
+        probes: Probes of one learning rate.
     """
     name = f"hit@{curve['held_out']['hit_at']}"
     return not all(
@@ -78,7 +78,7 @@ def shows_loss(curve: Mapping[str, Any], probes: Sequence[Mapping[str, Any]]) ->
 
 
 def no_loss_shown(curve: Mapping[str, Any]) -> str:
-    """Say why the loss of the chosen model was not measured, and what to do; empty where it was."""
+    """Say why the chosen model's utility loss was not measured and what to do; empty if it was."""
     chosen = [branch["looks"] for branch in curve["branches"] if branch["chosen"]]
     if not chosen or shows_loss(curve, chosen[0]):
         return ""
@@ -90,10 +90,10 @@ def no_loss_shown(curve: Mapping[str, Any]) -> str:
 
 
 def repair_table(curve: Mapping[str, Any]) -> Table:
-    """Show the learning rates side by side, at the step where each ended.
+    """Compare the learning rates, each at its last step.
 
     Args:
-        curve: The content of `sterilize-curve.json`.
+        curve: Content of `sterilize-curve.json`.
     """
     k = curve["held_out"]["hit_at"]
     probed = [branch["looks"] for branch in curve["branches"] if branch["looks"]]
@@ -102,7 +102,7 @@ def repair_table(curve: Mapping[str, Any]) -> Table:
         list(start.get("test", {}).get("goal", {})),
         list(start.get("canary_goals", {})),
     )
-    # one goal is in the title: its name would make two wide columns
+    # a single goal is named in the title: its name would widen two columns
     one = len(goals) == 1
     columns = [
         Column("learning rate"),
@@ -156,7 +156,7 @@ def _name(branch: Mapping[str, Any]) -> str:
 
 
 def _poison(probes: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[float]], str]:
-    """Give lines that show the effect of the poison, by name, and the label of their axis."""
+    """Return the curves of the poison's effect, by name, and their axis label."""
     first = probes[0]
     if goals := first.get("test", {}).get("goal", {}):
         lines = {

@@ -1,4 +1,4 @@
-"""Writes the page of a scan of a data set: verdict, groups with examples, histogram of scores, counts of shards."""
+"""Writes the page of a scan: verdict, groups with examples, score histogram, shards."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SHARDS_SHOWN = 40
 
 
 def write_scan_page(target: Path, scan: DataScan) -> Path:
-    """Write the page: one file, no request, every string escaped, one script that sorts tables and copies commands.
+    """Write the page and return its path: one offline file, with every string escaped.
 
-    Images of the web are links and are not loaded: whoever poisoned the data may own their servers.
+    Web images are linked, not loaded: an attacker may control their servers.
 
     Args:
         target: The file.
-        scan: What the scan found.
+        scan: The scan record.
     """
     shown = DataScan.of(_text.clean(scan.to_json()))
     groups = [
@@ -59,8 +59,8 @@ def _shown(pairs: Sequence[ExamplePair]) -> list[dict[str, Any]]:
 
 
 def _power(size: PlantedCount) -> Series:
-    """Return the share of the test goals of one size that were found, with its exact binomial interval."""
-    from scipy.stats import binomtest  # half a second
+    """Return the share of test goals of one size that were found, with its exact interval."""
+    from scipy.stats import binomtest  # takes half a second
 
     interval = binomtest(size.found, size.planted).proportion_ci()
     share = size.found / size.planted
@@ -69,7 +69,7 @@ def _power(size: PlantedCount) -> Series:
 
 
 def _cut(scan: DataScan) -> float | None:
-    """Return the place of the cut on the plot of scores, in percent; None if no score is above it."""
+    """Return the position of the cut in the score plot, in percent; None if it is not in it."""
     if scan.cut is None or scan.histogram is None or scan.cut.rule == "false-alarms":
         return None
     low, high = scan.histogram.edges[0], scan.histogram.edges[-1]
@@ -77,7 +77,7 @@ def _cut(scan: DataScan) -> float | None:
 
 
 def _curves(histogram: Histogram) -> dict[str, str]:
-    """Return the points of each density in a drawing of 100 by 40; that of dropped pairs is a part of all."""
+    """Return each density as points in a drawing of 100 by 40; dropped pairs are a share of all."""
     edges = np.asarray(histogram.edges)
     densities = {
         name: np.asarray(counts) / (sum(of) * np.diff(edges))
@@ -90,7 +90,7 @@ def _curves(histogram: Histogram) -> dict[str, str]:
     }
     x = 100 * ((edges[1:] + edges[:-1]) / 2 - edges[0]) / (edges[-1] - edges[0])
     top = max((density.max() for density in densities.values()), default=1)
-    # a bin that has pairs is visible, however few
+    # a bin with any pairs stays visible
     return dict.fromkeys(("pairs", "dropped", "shuffled"), "") | {
         name: " ".join(
             f"{at:.2f},{40 - 39 * max(y / top, 0.01 * (y > 0)):.2f}"

@@ -1,4 +1,4 @@
-"""Shows a finished scan: as lines on a terminal, with pictures in a notebook, as tables of pandas."""
+"""A finished scan, shown as lines in a terminal, pictures in a notebook, or pandas tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpoison.reporting.figure import pictures_inside
 from mmpoison.reporting.text import percent, visible
 
 GROUPS_SHOWN = 3
-"""Groups that a terminal and a notebook show; the page has all of them."""
+"""Number of groups shown in a terminal or notebook; the page has all."""
 
 
 class ScanResult(DataScan):
@@ -26,14 +26,14 @@ class ScanResult(DataScan):
 
     @classmethod
     def made(cls, scan: DataScan, folder: Path) -> ScanResult:
-        """Return the result of a scan whose files are in a folder."""
+        """Return the result of a scan whose files are in `folder`."""
         found = cls.of(scan.to_json())
         found._folder = folder
         return found
 
     @property
     def folder(self) -> Path:
-        """The folder of the lists and of the page, `scan.html`."""
+        """The folder with the lists of pairs and the page, `scan.html`."""
         return self._folder
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ class ScanResult(DataScan):
         return f"<div>{''.join(parts)}<p>{escape(page)}</p></div>"
 
     def _first(self) -> list[ScanGroup]:
-        """Return the groups that clean data do not explain, at least one: the others are on the page."""
+        """Return the groups that clean data do not explain, but always the first one, if any."""
         return self.groups[: max(1, sum(one.grade != "as in clean data" for one in self.groups))]
 
     def to_pandas(self, table: Literal["drop", "scores", "groups"] = "drop") -> Any:
@@ -70,9 +70,9 @@ class ScanResult(DataScan):
                 every pair with its score; `groups`: the strongest groups, with their grade.
 
         Raises:
-            InputError: If the folder of the scan is gone.
+            InputError: If the file of the table is missing.
         """
-        import pandas  # half a second
+        import pandas  # takes half a second
 
         if table == "groups":
             return pandas.DataFrame([group.to_json() for group in self.groups])
@@ -82,7 +82,11 @@ class ScanResult(DataScan):
         return pandas.read_parquet(file)
 
     def lines(self, kept: str | Path | None = None) -> list[str]:
-        """Describe a scan, a line a fact: the verdict first."""
+        """Describe the scan, one line per fact, the verdict first.
+
+        Args:
+            kept: Where the remaining pairs were written, if they were.
+        """
         lines = [f"{self.verdict.capitalize()}. {' '.join(self.summary)}"]
         shown = self._first()[:GROUPS_SHOWN]
         for number, group in enumerate(shown, 1):
@@ -114,7 +118,7 @@ class ScanResult(DataScan):
 
 
 def _above(done: DataScan) -> str:
-    """Say where a scan cut and what that is expected to cost, as the end of a line."""
+    """Return the end of a line: the threshold and the expected loss of clean pairs."""
     cut = done.cut
     if cut is None or cut.rule == "false-alarms":
         return ""

@@ -1,4 +1,4 @@
-"""Puts metrics into words: names of rows, the headline, warnings; no layout here."""
+"""Describes metrics in words: names of models and goals, and the headline; no layout here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmpoison.reporting.text import count
 
 @dataclass(frozen=True)
 class Model:
-    """One row of every table: its key in metrics.json, its name and what it is."""
+    """One row of every table: its key in metrics.json, its name and a description."""
 
     key: str
     name: str
@@ -36,10 +36,10 @@ RANK_LIST_MODELS = tuple(
 
 
 def named_models(run: RunFacts, models: Sequence[Model] = MODELS) -> list[Model]:
-    """Return the rows with the names that they have in a run.
+    """Return the rows, renamed as a run names them.
 
     Args:
-        run: Its facts: `row_names` differ from the usual ones.
+        run: Facts of the run; its `row_names` replace the usual names.
         models: The usual rows.
     """
     names = run.row_names
@@ -60,25 +60,25 @@ def named_models(run: RunFacts, models: Sequence[Model] = MODELS) -> list[Model]
 
 
 def shown_models(computed: Container[str], models: Sequence[Model] = MODELS) -> list[Model]:
-    """Give the rows of a page of a run, which shows what was not computed as a dash.
+    """Return the rows of a run's page, which shows missing values as dashes.
 
-    Few runs have a robust training: its row is there only where it was computed.
+    Few runs use robust training, so its row is left out unless it was computed.
     """
     return [model for model in models if model.key != "robust" or model.key in computed]
 
 
 def computed_models(metrics: Metrics, goal: str) -> list[Model]:
-    """Select the rows of a goal that were computed, with their names; all of them where there is none."""
+    """Return a goal's computed rows, named as in the run; all rows if none was computed."""
     computed = {*metrics.goal.get(goal, {}), *metrics.utility}
     models = named_models(metrics.run)
     return [model for model in models if model.key in computed] or models
 
 
 def section(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return the mapping at `parent[key]`; an empty one where it is absent.
+    """Return the mapping at `parent[key]`, empty if absent.
 
     Raises:
-        InputError: If something else than a mapping is there.
+        InputError: If `parent` or the value is not a mapping.
     """
     if not isinstance(parent, Mapping):
         raise InputError(f"metrics.json: must hold a JSON object, not {type(parent).__name__}")
@@ -91,7 +91,7 @@ def section(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def classes(goal: str) -> tuple[str, str] | None:
-    """Split a goal into its original and its target class; None where its name does not say them.
+    """Split a goal's name into original and target class; None if it does not name them.
 
     >>> classes("sheep2aeroplane"), classes("mp3"), classes("a2b2c")
     (('sheep', 'aeroplane'), None, None)
@@ -101,7 +101,7 @@ def classes(goal: str) -> tuple[str, str] | None:
 
 
 def goal_title(goal: str) -> str:
-    """Write a goal as a person reads it.
+    """Format a goal's name for people.
 
     >>> goal_title("sheep2aeroplane")
     'sheep → aeroplane'
@@ -111,7 +111,7 @@ def goal_title(goal: str) -> str:
 
 
 def headline(metrics: Metrics) -> list[str]:
-    """Say what happened in plain language, one sentence a goal, each computed from the numbers."""
+    """Describe the result in plain language, one sentence per goal."""
     run = metrics.run
     rows = {goal: metrics.goal.get(goal, {}) for goal in metrics.goals}
     if not any(rows.values()):
@@ -143,7 +143,7 @@ def _sentence(goal: str, row: Mapping[str, GoalRow], opening: str) -> str:
         if row["poisoned"].targets == 1:
             image = f"the one target image ({pair[1]})"
     found = f"{_whole(after)} of {captions} find {image} among the first ten"
-    # a model that finds the target images for every caption is no attack that succeeded
+    # if every caption finds the target images, the attack did not succeed
     odd = before is not None and after - before >= 0.1 and (random or 0) >= after / 2
     others = [
         f"{when}, {_whole(share)}"
@@ -164,7 +164,7 @@ def _finite(number: float | None) -> float | None:
 
 
 def _whole(share: float) -> str:
-    """Write a share in whole percent; one that only rounds to none or to all has a decimal.
+    """Format a share in whole percent, with a decimal if it only rounds to 0% or 100%.
 
     >>> _whole(0.941), _whole(0.002), _whole(0.0), _whole(0.998)
     ('94%', '0.2%', '0%', '99.8%')

@@ -1,4 +1,4 @@
-"""A table before anything is drawn: the same numbers for the terminal, for Markdown and for programs."""
+"""Tables independent of their output, so that all formats have the same numbers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mmpoison.statistics import Summary
 
 @dataclass(frozen=True)
 class Link:
-    """Text that leads somewhere: in Markdown and on a page; elsewhere the text alone.
+    """Linked text. Markdown and pages show the link, other formats only the text.
 
     Attributes:
-        text: What is read.
-        address: Where it leads, relative to the file that holds the table, or `#` and a name.
-        anchor: A name by which others lead here, or empty.
+        text: The text.
+        address: The target, relative to the file that contains the table, or `#` and an id.
+        anchor: Id for links to this cell, or empty.
     """
 
     text: str
@@ -30,12 +30,12 @@ class Compared:
     """A measured number compared with a reference, for example the paper's.
 
     Attributes:
-        measured: Over seeds; None where no run computed it.
-        reference: The paper's; None where it prints none.
-        arrow: How the two compare, or empty.
-        address: Where the measured number comes from.
-        reference_sd: Standard deviation that the paper prints.
-        spread: Whether the measured number is shown with its standard deviation too.
+        measured: The number over seeds; None if no run computed it.
+        reference: The reference; None if there is none.
+        arrow: How the two compare, e.g. ▼, or empty.
+        address: Link to the source of the measured number.
+        reference_sd: Standard deviation of the reference.
+        spread: Whether to show the standard deviation of the measured number.
     """
 
     measured: Summary | None
@@ -47,7 +47,7 @@ class Compared:
 
 
 Cell = str | int | float | Summary | tuple[float, float] | Link | Compared | None
-"""Text, a count, a number, one over seeds, an interval, a link, one compared with a reference, or nothing."""
+"""Text, a count, a number, a summary over seeds, an interval, a link, a comparison, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Column:
     """One column.
 
     Attributes:
-        name: Its header.
-        digits: After the point.
-        narrow: Whether a terminal shows it at once; the others are shown with `--all`.
-        interval: Whether a number over seeds is shown with its interval.
-        prose: Whether it holds sentences, which are wrapped.
+        name: The header.
+        digits: Number of decimals.
+        narrow: Whether a terminal shows it even without `--all`.
+        interval: Whether numbers over seeds are shown with their interval.
+        prose: Whether it contains sentences, which wrap.
     """
 
     name: str
@@ -74,14 +74,14 @@ class Table:
     """Rows of cells under a title.
 
     Attributes:
-        title: What it is of.
-        columns: The columns; the first holds names.
-        rows: One cell a column each.
+        title: The title.
+        columns: The columns; the first contains names.
+        rows: One cell per column.
         note: What a reader must know, or empty.
-        of_models: Whether it is the main table of a run, models and their figures.
+        of_models: Whether it is the main table of a run, with the models and their metrics.
         of_drift: Whether it is the table of drift.
-        of_all: Whether it has all settings side by side, of which other tables say more.
-        detail: Whether it only adds to another table: a terminal shows it with `--all`.
+        of_all: Whether it compares all settings, which other tables show in detail.
+        detail: Whether it only adds details to another table; a terminal shows it with `--all`.
     """
 
     title: str
@@ -94,12 +94,15 @@ class Table:
     detail: bool = False
 
     def is_text(self, number: int) -> bool:
-        """Return whether a column holds words, which are left-aligned; the first column always does."""
+        """Return whether a column is text, which is left-aligned; the first one always is."""
         cells = [row[number] for row in self.rows if row[number] is not None]
         return number == 0 or (bool(cells) and all(isinstance(c, str | Link) for c in cells))
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values: a row is an object by column, a number over seeds one with n, mean, sd, low, high."""
+        """Return JSON values; each row is an object with the column names as keys.
+
+        A number over seeds is an object with n, mean, sd, low and high.
+        """
         return {
             "title": self.title,
             "rows": [
@@ -111,7 +114,7 @@ class Table:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Write tables as Markdown, each under its title in bold."""
+    """Format tables as Markdown, each under its title in bold."""
     blocks: list[str] = []
     for table in tables:
         lines = [
@@ -133,12 +136,12 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def cell_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
-    """Write the cells of a row as text, each on one line."""
+    """Format the cells of a row, each on one line."""
     return [visible(text) for text in _texts(row, columns, " ")]
 
 
 def stacked_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
-    """Write the cells of a row as text, the parts of a number over seeds below each other."""
+    """Format the cells of a row; each part of a number over seeds is on its own line."""
     return ["\n".join(map(visible, text.split("\n"))) for text in _texts(row, columns, "\n")]
 
 
@@ -147,9 +150,9 @@ def _texts(row: Sequence[Cell], columns: Sequence[Column], between: str) -> list
 
 
 def _text(cell: Cell, column: Column, between: str) -> str:
-    """Write one cell; the parts of a number over seeds are separated by `between`.
+    """Format one cell; `between` separates the parts of a number over seeds.
 
-    A single number that is too small for the digits is not shown as zero: it may be a p-value.
+    A single number too small for the digits is not shown as zero: it may be a p-value.
 
     >>> plain, fine = Column("Hit@10"), Column("p", 4)
     >>> _text(Summary(3, 0.5, 0.1, 0.25, 0.75), plain, " "), _text(0.25, plain, " "), _text(None, plain, " ")
@@ -185,12 +188,12 @@ def _interval(
     ends: tuple[float | None, float | None], digits: int, between: str
 ) -> tuple[str, ...]:
     low, high = (decimal(end, digits) for end in ends)
-    # below each other where the parts are, so that a column stays narrow
+    # on two lines if the parts are on lines of their own, so that the column stays narrow
     return (f"[{low},", f"{high}]") if between == "\n" else (f"[{low}, {high}]",)
 
 
 def compared_parts(cell: Compared, digits: int, *, interval: bool = True) -> list[str]:
-    """Format a compared number: mean, spread, interval, arrow and reference; what is absent is left out.
+    """Format a compared number: those of mean, spread, interval, arrow and reference that exist.
 
     >>> compared_parts(Compared(Summary(3, 0.5, 0.1, 0.25, 0.75), 0.6, "▼"), 2)
     ['0.50', '[0.25, 0.75]', '▼ 0.60']

@@ -1,4 +1,4 @@
-"""Draws tables for a terminal: no number is cut, whatever its width."""
+"""Draws tables for a terminal of any width, without cutting a number."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from mmpoison.reporting.text import ABSENT, count, decimal, percent, visible
 from mmpoison.statistics import Summary
 
 ENDLESS = 10_000
-"""Columns of a terminal on which every table has room."""
+"""A terminal width, in characters, that fits every table."""
 
 LONGEST_NAME = 22
-"""Columns of the names of rows; longer names are folded."""
+"""Width of row names, in characters; longer names wrap."""
 
 LONGEST_JOINED_NAME = 32
-"""The same where several columns of words became one."""
+"""The same if several text columns were joined into one."""
 
 LONGEST_WORDS = 30
-"""The most characters of words in such a column; sentences have a part of their own."""
+"""Longest text in a column that may be joined; columns with longer text stay separate."""
 
 NARROWEST_PROSE, NEXT_TO_PROSE = 26, 16
-"""Columns of a terminal that sentences need, and the most that each column of words next to them gets."""
+"""Smallest width of a column of sentences, and largest width of a text column next to it."""
 
 _INTERVAL = re.compile(r" \[95 ?% interval[^\]]*\]")
-"""What a note says of the intervals in its cells."""
+"""The part of a note that explains the intervals."""
 
 
 def first_tables(tables: Sequence[Table]) -> list[Table]:
-    """Select the tables that a terminal shows at once: those that compare settings, else all but details.
+    """Select the tables to show first: those that compare all settings, else all but details.
 
     Args:
-        tables: Of one setting, or of several.
+        tables: Tables of one setting or several.
     """
     compared = [table for table in tables if table.of_all]
     return compared or [table for table in tables if not table.detail]
 
 
 def terminal(tables: Sequence[Table], *, whole: bool = False) -> RenderableType:
-    """Draw tables for a terminal; what is too wide for it is drawn in parts, below each other.
+    """Draw tables for a terminal; a table that is too wide is split into parts.
 
     Args:
-        tables: What to draw.
-        whole: Draw every column and the intervals too, not only what a reader needs first.
+        tables: The tables.
+        whole: Draw all columns and the intervals, not only the narrow columns.
     """
     shown = [table if whole else _short(table) for table in tables]
-    # what is said of several tables in a row is said once, under the last of them
+    # a note shared by consecutive tables is shown once, under the last of them
     once = [
         replace(table, note="")
         if [table.note] == [n.note for n in shown[place : place + 1]]
@@ -67,7 +67,7 @@ def terminal(tables: Sequence[Table], *, whole: bool = False) -> RenderableType:
 
 
 def hides(tables: Sequence[Table]) -> bool:
-    """Return whether `terminal` leaves columns or intervals of these tables out."""
+    """Return whether `terminal` leaves out columns or intervals of these tables."""
     return any(
         not column.narrow or (column.interval and any(map(_has_interval, cells)))
         for table in tables
@@ -81,7 +81,7 @@ def _has_interval(cell: Cell) -> bool:
 
 
 def _short(table: Table) -> Table:
-    """Leave out the columns that are not narrow, and intervals; one n for all rows is said in the note."""
+    """Drop intervals and columns that are not narrow; an n shared by all rows moves to the note."""
     shown = [n for n, column in enumerate(table.columns) if column.narrow]
     note = _INTERVAL.sub("", table.note)
     for place in [n for n in shown if table.columns[n].name == "n"]:
@@ -99,7 +99,7 @@ def _short(table: Table) -> Table:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A table, in as many parts as the terminal needs; each part begins with the names of the rows."""
+    """A table in parts that fit the terminal; each part starts with the row names."""
 
     table: Table
 
@@ -118,7 +118,7 @@ class _Drawn:
                 wider = [0, number]
                 parts.append(wider)
             parts[-1] = wider
-        # as wide as the terminal: a title above a narrow table would be a column of words
+        # as wide as the terminal: rich would wrap the title of a narrow table to its width
         yield Text(visible(table.title), style="bold")
         for part in parts:
             yield _part(table, part, longest)
@@ -128,7 +128,7 @@ class _Drawn:
 
 
 def _names_joined(table: Table) -> tuple[Table, bool]:
-    """Join the columns of words into one, so that every part says which row it is of."""
+    """Join the text columns into one, so that every part identifies its rows."""
     words = [0, *(n for n in range(1, len(table.columns)) if _is_name(table, n))]
     numbers = [n for n in range(len(table.columns)) if n not in words]
     if len(words) == 1 or not numbers:
@@ -162,7 +162,7 @@ def _width(table: Table, numbers: Sequence[int], longest: int, console: Console)
 def _part(
     table: Table, numbers: Sequence[int], longest: int, prose: int | None = None
 ) -> RichTable:
-    """Draw some columns of a table; `prose` is the most that sentences get, by default what the others leave."""
+    """Draw some columns of a table; `prose` limits the width of sentences."""
     columns = [table.columns[n] for n in numbers]
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     sentences = _has_prose(table)
@@ -171,7 +171,7 @@ def _part(
         name.replace(" ", "\n") if sentences else name, overflow="fold", max_width=longest
     )
     for number, column in zip(numbers[1:], columns[1:], strict=True):
-        # below each other, so that a column is as narrow as its numbers
+        # one word per line, so that a column is as narrow as its numbers
         header = visible(column.name)
         header = header if column.prose else header.replace(" ", "\n")
         widest = prose if column.prose else longest if sentences else None
@@ -183,17 +183,17 @@ def _part(
     return drawn
 
 
-# -- Shows one run in the terminal: a `rich` table, readable at 80 columns and without colour.
+# -- The table of one run, readable at 80 columns and without colour.
 
 
 def terminal_table(metrics: Metrics | Mapping[str, object]) -> RichTable:
-    """Make the table of one run: models as rows, the goal's Hit@K and MinRank and the model's utility as columns.
+    """Make the table of one run: one row per model, with Hit@K, MinRank and utility.
 
     Args:
-        metrics: What metrics.json holds.
+        metrics: Content of metrics.json.
 
     Raises:
-        InputError: If it is not that.
+        InputError: If the content is invalid.
     """
     metrics = Metrics.of(metrics, "metrics.json")
     names = metrics.goals

@@ -1,4 +1,4 @@
-"""Makes text from outside harmless, and writes numbers in one way."""
+"""Makes external text safe to show, and formats numbers consistently."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rich.markup import escape
 from mmpoison.base.phrasing import one_line
 
 ABSENT = "–"
-"""What was not computed: an en dash, never a zero."""
+"""Shown for a value that was not computed; never a zero."""
 
-# Operating system commands and their kin run to a terminator; control sequences end in one letter.
+# Operating system commands and the like run to a terminator; control sequences end in one letter.
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
     r"|\x1b[ -/]*[0-~]?"
 )
-# The two joiners shape emoji and many scripts; every other invisible format character goes.
+# The two joiners shape emoji and many scripts; all other invisible format characters are dropped.
 _JOINERS = "\u200c\u200d"
 
 
@@ -48,7 +48,7 @@ def _visible_character(character: str) -> str:
 
 
 def safe_text(text: str) -> str:
-    r"""Make a caption safe for a `rich` console: nothing in it can colour, move or reverse text.
+    r"""Make text safe for a `rich` console: it cannot colour, move or reverse anything.
 
     >>> safe_text("[red]a \x1b[31msheep")
     '\\[red]a sheep'
@@ -68,7 +68,7 @@ def clean(value: Any) -> Any:
 
 
 def spelled(value: Any) -> Any:
-    r"""Spell what cannot be printed in every string of a JSON value: where data are judged it must be seen.
+    r"""Spell out unprintable characters in every string of a JSON value, for reviewers to see.
 
     >>> spelled({"caption": "a \x1b[31msheep"})
     {'caption': 'a \\x1b[31msheep'}
@@ -83,7 +83,7 @@ def spelled(value: Any) -> Any:
 
 
 def is_web_address(text: str) -> bool:
-    """Return whether a text is an address of the web, without name or password, that is safe as a link.
+    """Return whether text is a web address without credentials, which is safe as a link.
 
     >>> is_web_address("https://example.org/a.jpg"), is_web_address("javascript:alert(1)"), is_web_address("http://a@b/")
     (True, False, False)
@@ -97,14 +97,14 @@ def is_web_address(text: str) -> bool:
 
 
 def as_number(value: Any) -> float | None:
-    """Return the value as a float, or None where it is not a number."""
+    """Return the value as a float, or None if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value)
 
 
 def decimal(value: Any, digits: int = 3) -> str:
-    """Write a number with fixed digits.
+    """Format a number with a fixed number of decimals.
 
     >>> decimal(0.9281), decimal(51, 2), decimal(None)
     ('0.928', '51.00', '–')
@@ -114,7 +114,7 @@ def decimal(value: Any, digits: int = 3) -> str:
 
 
 def short(value: Any) -> str:
-    """Write a number with as many digits as it needs.
+    """Format a number with at most four significant digits.
 
     >>> short(0.83), short(1e-05), short(None)
     ('0.83', '1e-05', '–')
@@ -124,7 +124,7 @@ def short(value: Any) -> str:
 
 
 def count(value: Any) -> str:
-    """Write a whole number with thousands separated.
+    """Format a number with commas between thousands.
 
     >>> count(25125), count(None)
     ('25,125', '–')
@@ -136,7 +136,7 @@ def count(value: Any) -> str:
 
 
 def percent(share: Any) -> str:
-    """Write a share as a percentage.
+    """Format a share as a percentage.
 
     >>> percent(0.00498), percent(0.0008)
     ('0.50%', '0.08%')
@@ -152,7 +152,7 @@ def percent(share: Any) -> str:
 
 
 def seconds(value: Any) -> str:
-    """Write a duration in seconds, minutes or hours.
+    """Format a duration in seconds, minutes or hours.
 
     >>> seconds(8.12).replace(chr(160), " "), seconds(3725).replace(chr(160), " ")
     ('8.1 s', '1 h 02 min')

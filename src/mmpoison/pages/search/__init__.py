@@ -1,4 +1,4 @@
-"""The image search engine: results of several models for the same query, side by side."""
+"""The image search page: results of several models for one query, side by side."""
 
 import lazy_loader
 

@@ -72,7 +72,7 @@ def captions_answer(
 
 
 def image_facts(collection: Collection, image: int) -> dict[str, Any]:
-    """Collect what a result card shows of an image."""
+    """Collect what a result card shows about an image."""
     return {
         "id": collection.pairs.images.ids[image],
         "label": collection.pairs.images.label(image),
@@ -147,7 +147,7 @@ def _columns(answer: Answer, library: Library) -> list[dict[str, Any]]:
         else:
             facts = {"name": name, **_job(job), "message": job.message}
             if job.state == "ready":
-                facts["state"] = "working"  # it became ready after the search had passed it over
+                facts["state"] = "working"  # it became ready after the search skipped it
             columns.append(facts)
     return columns
 
@@ -192,8 +192,7 @@ def search_app(engine: Engine, *, host: str = LOCAL) -> FastAPI:
     def search(
         data: Key,
         part: Part,
-        # more than the engine accepts, so that its own message is shown
-        # and nothing at all, of which the engine says what to do
+        # accepts empty and too long queries, so that the engine's own message is shown
         q: Annotated[str, Query(max_length=2 * QUERY_LENGTH)] = "",
         shown: Shown = 12,
         target: Target = "",
@@ -262,7 +261,7 @@ def search_app(engine: Engine, *, host: str = LOCAL) -> FastAPI:
 
 
 def _class(collection: Collection, number: int) -> str:
-    """Return a class by number: the page shows its name without control characters, so the name itself is no key."""
+    """Return a class by number: the shown name lacks control characters, so it is not a key."""
     classes = collection.pairs.classes
     if number >= len(classes):
         raise InputError(f"class {number}: the data have {len(classes)} classes, counted from 0")

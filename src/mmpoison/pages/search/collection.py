@@ -85,7 +85,7 @@ class Collection:
     Attributes:
         name: The name shown.
         pairs: The pairs; the manifest says which are false.
-        manifest: The poison that they contain, or with which a model was trained on them; None if unknown.
+        manifest: The poison in the pairs, or in what a model was trained on; None if unknown.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Collection:
 
     @cached_property
     def key(self) -> str:
-        """Identifier of the table of images in addresses: the same in every session, different for other tables."""
+        """Identifier of the image table in addresses, the same in every session."""
         digest = hashlib.sha256(str(self.pairs.root).encode("utf-8", "surrogateescape"))
         for image_id in self.pairs.images.ids:
             digest.update(b"\0" + str(image_id).encode("utf-8", "surrogateescape"))
@@ -102,7 +102,7 @@ class Collection:
 
     @cached_property
     def parts(self) -> dict[str, int]:
-        """The galleries that can be searched and how many images each has; the first one is the default."""
+        """The galleries and their numbers of images; the first one is the default."""
         codes = self.pairs.images.split_codes
         counts = {split: int((codes == SPLITS.index(split)).sum()) for split in reversed(SPLITS)}
         found = {split: count for split, count in counts.items() if count}
@@ -207,7 +207,7 @@ class Collection:
             images = images[self.pairs.images.class_codes[images] == code]
         rng = generator(0, f"suggestions/{part}/{label}")
         found: dict[str, None] = {}
-        # one caption per image, drawn by the seed: no selection of flattering ones
+        # one caption per image, drawn with a fixed seed: no flattering selection
         for image in rng.permutation(images)[: 4 * SUGGESTED]:
             own = [c.text for c in self.captions(int(image)) if not c.poisoned and c.text.strip()]
             if own:
@@ -269,7 +269,7 @@ class Collection:
         return dict(uses)
 
     def check(self) -> Collection:
-        """Check that the manifest fits the data; returns the same collection.
+        """Check that the manifest matches the data, and return the same collection.
 
         Raises:
             InputError: If there is no image, or the manifest names unknown classes or images.

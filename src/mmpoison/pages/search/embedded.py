@@ -28,7 +28,7 @@ DEPTH = 1000
 
 @dataclass(frozen=True)
 class Ranking:
-    """The first items of one model for one query, best first.
+    """The best items for one query under one model, best first.
 
     Attributes:
         items: Shape `(n,)`: images of the table, or rows of the captions.
@@ -43,7 +43,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Searchable:
-    """Items and their embeddings, which each search compares with the query: exact at any size.
+    """Items and their embeddings. A search compares all of them with the query, so it is exact.
 
     Attributes:
         items: The item of each row, shape `(G,)`.
@@ -54,10 +54,10 @@ class Searchable:
     embeddings: Embeddings
 
     def search(self, query: Embeddings) -> Ranking:
-        """Find the first items for one unit embedding, shape `(1, d)`; of equal ones the earlier row is first."""
+        """Find the best items for one embedding, shape `(1, d)`; ties go to the earlier row."""
         similarity = self.embeddings @ query[0]
         depth = min(DEPTH, len(similarity))
-        # all that score as much as the last one, so that ties do not depend on the partition
+        # includes all ties with the last one, so that they do not depend on the partition
         last = np.partition(similarity, -depth)[-depth]
         rows = np.flatnonzero(similarity >= last)
         rows = rows[np.argsort(-similarity[rows], kind="stable")][:depth]
@@ -103,7 +103,7 @@ def searchable_images(
             "embeddings": embed_images(encoder, inputs, images, progress=progress),
         }
 
-    # the rows are indices into the table, so these count too
+    # cached rows are indices into the table, so they are part of the key
     rows = hashlib.sha256(gallery.tobytes()).hexdigest()
     key = search_key(encoder, "images", f"{rows} {present_files_digest(pairs, gallery)[0]}")
     return Searchable(*ContentCache(cache).arrays(key, compute, "images", "embeddings"))
@@ -129,7 +129,7 @@ def searchable_captions(
 
 
 def search_key(encoder: DualEncoder, what: str, content: str) -> CacheKey:
-    """Return all that the embeddings of a gallery or of captions depend on."""
+    """Return the cache key: everything that the embeddings of a gallery or captions depend on."""
     from mmpoison.models.compute_environment import compute_environment, encoder_identity
 
     parts = {

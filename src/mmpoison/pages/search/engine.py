@@ -35,7 +35,7 @@ class Hit:
 
     Attributes:
         item: The image, or the row of the caption.
-        rank: From 0, as everywhere.
+        rank: Its rank, counted from 0.
         similarity: Cosine similarity to the query, in [-1, 1].
         target: Whether it is in the target set.
         was: Its rank under the first model; None if that rank is not known, or this is the first model.
@@ -54,7 +54,7 @@ class ResultColumn:
 
     Attributes:
         hits: The results shown, best first.
-        known: How many ranks are known, from 0.
+        known: Number of known ranks, counted from 0.
         size: Number of searched items.
         best_target: Rank of the best target, ties counted against it; None if it is not among the known ranks.
         targets_shown: Number of targets among the shown results.
@@ -147,7 +147,7 @@ class PairFacts:
 
 
 class Engine:
-    """Answers queries over the galleries that a library has prepared.
+    """Answers queries over the galleries of a library.
 
     Args:
         library: Models, data sets and galleries.
@@ -161,7 +161,7 @@ class Engine:
     def images_for(
         self, collection: Collection, part: str, query: str, *, shown: int, target: str = ""
     ) -> Answer:
-        """Find the first images for a text.
+        """Find the best images for a text.
 
         Args:
             collection: The data set.
@@ -199,7 +199,7 @@ class Engine:
         shown: int,
         original: str = "",
     ) -> Answer:
-        """Find the first captions for a picture; items are rows of `library.captions`.
+        """Find the best captions for a picture; items are rows of `library.captions`.
 
         Args:
             collection: The data set.
@@ -258,7 +258,9 @@ class Engine:
         return Answer(columns, waiting)
 
     def pair_facts(self, collection: Collection, image: int) -> tuple[list[PairFacts], str]:
-        """Compute the distances of an image's captions; also say why there are none if the image cannot be read.
+        """Compute the distances of an image's captions.
+
+        If the image cannot be read, there are no distances, and the second value says why.
 
         Raises:
             InputError: If there is no such image.

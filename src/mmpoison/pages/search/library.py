@@ -1,4 +1,4 @@
-"""Loads models, data sets and galleries one by one in a background thread, while the page is already open."""
+"""Loads models, data sets and galleries in a background thread while the page is already open."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Job:
     Attributes:
         what: Its description, for people.
         state: Its state.
-        done: Number of embedded images or captions.
-        total: Number of all of them; 0 if they are not counted.
+        done: Number of images or captions embedded so far.
+        total: Their total number; 0 if unknown.
         message: Why it failed.
-        note: A remark for the reader although it is ready.
+        note: A remark on a job that is ready.
     """
 
     what: str
@@ -288,5 +288,5 @@ class Library:
                 )
             self._indices[name, part, model, kind] = index
         except InputError as error:
-            # it is reported to the request that needs the gallery, and the session goes on
+            # reported to the request that needs the gallery; the session continues
             job.message = str(error)

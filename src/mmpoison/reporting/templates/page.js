@@ -1,4 +1,4 @@
-// Sorts rows by a click on the header of their table, copies commands, and unfolds what a link leads to.
+// Sorts a table by a click on a header, copies commands, and unfolds the target of a link.
 for (const code of document.querySelectorAll("pre > code")) {
   const button = document.createElement("button");
   button.textContent = "Copy";

@@ -1,4 +1,4 @@
-// One pair at a time; a verdict counts when the server has answered that it is on the disk.
+// Shows one pair at a time. A verdict counts once the server has confirmed that it is on disk.
 
 const $ = (id) => document.getElementById(id);
 const VERDICTS = ["keep", "drop", "unsure"];
@@ -9,9 +9,9 @@ let place = 0;
 let busy = false;
 let scoreName = "score";
 let goals = []; // groups of the scan
-const done = []; // what undo takes back: {place, was, verdict}
+const done = []; // verdicts for undo: {place, was, verdict} or {place, group}
 let shownGroup = null; // the group whose pairs are shown
-const known = new Map(); // pairs that were fetched
+const known = new Map(); // fetched pairs
 
 async function ask(path, body) {
   const options = body === undefined ? {} : {
@@ -20,7 +20,7 @@ async function ask(path, body) {
     body: JSON.stringify(body),
   };
   const answer = await fetch(path, options);
-  const value = answer.json(); // an answer that breaks off, as that of a killed server, is none
+  const value = answer.json(); // fails if the answer breaks off, e.g. when the server is killed
   return { status: answer.status, value: await (answer.ok ? value : value.catch(() => ({}))) };
 }
 
@@ -184,7 +184,7 @@ function nextOpen(from) {
   return -1;
 }
 
-// Puts a verdict on the disk. Answers whether it is there.
+// Saves a verdict on disk; returns whether it was saved.
 async function save(number, verdict, was) {
   if (busy) return false;
   busy = true;
@@ -228,7 +228,7 @@ async function decide(verdict) {
   }
 }
 
-// Decides on all pairs of the shown pair's group that nobody has decided on; an empty verdict takes it back.
+// Decides all undecided pairs of a group; an empty verdict undoes that. Returns how many, or -1.
 async function saveGroup(group, verdict) {
   if (busy) return -1;
   busy = true;

@@ -4,7 +4,7 @@ import { countOf, h, number, picture } from "./dom.js";
 
 const similarity = (value) => value.toFixed(3);
 
-// how far a result has moved against the first model, in a sign and in words
+// how far a result moved relative to the first model, as a symbol and in words
 function move(hit, column, first) {
   if (!first || column.new === null) return null;
   if (hit.was === null) {
@@ -83,7 +83,7 @@ function summary(column, first, context) {
 
 function waiting(column) {
   if (column.state === "failed") return h("p", { class: "notice" }, column.message);
-  const how = column.total ? `${number(column.done)} of ${number(column.total)}` : column.state === "working" ? "at work" : "waiting";
+  const how = column.total ? `${number(column.done)} of ${number(column.total)}` : column.state === "working" ? "in progress" : "waiting";
   return h("p", { class: "soft" }, `Not ready yet: ${how}.`);
 }
 
@@ -99,7 +99,7 @@ export function renderColumns(models, items, context) {
       children.push(h("div", { class: "summary" }, ...summary(column, place ? first : null, context)));
       const hits = column.hits.map((hit) => draw(hit, column, place ? first : null, items[hit.item], context));
       const list = h("ol", { class: context.captions ? "hits captions" : "hits" }, ...hits);
-      // cells are as wide as the longest word of a label, which is not broken then
+      // cells are as wide as the longest word of a label, so that no word is broken
       list.style.setProperty("--longest", Math.min(20, Math.max(0, ...words.map((word) => word.length))));
       children.push(list);
     }
@@ -107,7 +107,7 @@ export function renderColumns(models, items, context) {
   });
 }
 
-// for those who do not see the columns
+// for screen readers
 export function sayResults(models, context) {
   const ready = models.filter((column) => column.state === "ready");
   if (!ready.length) return "No model is ready yet.";

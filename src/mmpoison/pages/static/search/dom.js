@@ -20,7 +20,7 @@ export function countOf(count, one, several = `${one}s`) {
   return `${number(count)} ${count === 1 ? one : several}`;
 }
 
-// an image's alternative text: its caption, else what is known
+// an image's alternative text: its caption, else its label and id
 export function alternative(facts) {
   return facts.caption || [facts.label, facts.id].filter(Boolean).join(", ");
 }

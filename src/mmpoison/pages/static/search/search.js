@@ -1,26 +1,26 @@
-// The search page: what is asked, and what is shown of the answer.
+// The search page: sends queries and shows the answers.
 
 import { ask, Refused, Unreachable } from "./api.js";
 import { renderColumns, sayResults } from "./columns.js";
 import { byId, countOf, h, number, picture } from "./dom.js";
 
 const SOON = 700;
-const AT_ONCE = 200; // while there is nothing to see yet
+const AT_ONCE = 200; // while no results are shown yet
 const AGAIN = 1000;
 
 let state = null;
-let asked = null; // {text} or {image} or {file}: what the results are of
+let asked = null; // the query of the results: {text}, {image} or {file}
 let incomplete = false; // some model has not answered it yet
-let lost = false; // the server did not answer the last time
-let first = null; // the query that the page opens with: the first suggested one
-let turn = 0; // of several answers under way only the last one counts
+let lost = false; // the server did not answer the last request
+let first = null; // the first suggested query, with which the page opens
+let turn = 0; // of several pending requests, only the last one counts
 let timer = null;
 const TYPE = "Type what the pictures should show, for example: a lamb on the grass.";
 const wish = new URLSearchParams(location.search);
 
 const chosen = () => state?.data.find((set) => set.key === byId("data").value) ?? null;
 
-// -- the server is there, or not --------------------------------------------------------------------
+// -- errors of the server -------------------------------------------------------------------------
 
 async function guarded(work) {
   try {
@@ -49,7 +49,7 @@ function later(work, wait) {
 }
 
 function say(text, wrong = false) {
-  // the same words again would be read aloud again
+  // setting the same text again would make screen readers repeat it
   if (byId("status").textContent !== text) byId("status").textContent = text;
   byId("status").className = wrong ? "notice" : "";
 }
@@ -93,7 +93,7 @@ function drawState() {
   const before = byId("data").value;
   fill(byId("data"), sets.map((set) => [set.key, set.name]), before || wish.get("data"));
   if (before !== byId("data").value) drawCollection();
-  // one quiet line: what is loaded in the background, and then what is loaded
+  // one line: what is loading in the background, and later what is loaded
   const job = state.busy[0];
   byId("busy").hidden = !job;
   byId("about").hidden = Boolean(job);
@@ -147,14 +147,14 @@ function markSuggested() {
   }
 }
 
-// says in one line what is chosen, for those who have not opened the options
+// shows the selected options in one line while they are closed
 function drawChosen() {
   const said = (id) => byId(id).selectedOptions[0]?.textContent ?? "";
   const framed = byId("target").value ? `${said("target")} framed` : "nothing framed";
   byId("chosen").textContent = `: ${[said("data"), said("part"), framed].join(", ")}`;
 }
 
-// -- asking -----------------------------------------------------------------------------------------
+// -- queries --------------------------------------------------------------------------------------
 
 function begin() {
   if (!chosen()) return;
@@ -266,7 +266,7 @@ function drawAsked(set) {
   }
 }
 
-// the address brings the same results again
+// saves the query in the address, so that it gives the same results again
 function remember(common) {
   const keep = { ...common, original: byId("original").value, target: byId("target").value };
   if (asked.text !== undefined) keep.q = asked.text;
@@ -277,7 +277,7 @@ function remember(common) {
   sessionStorage.setItem("search", address);
 }
 
-// -- what the user does -----------------------------------------------------------------------------
+// -- user input -----------------------------------------------------------------------------------
 
 byId("text-form").addEventListener("submit", async (event) => {
   event.preventDefault();
