@@ -21,7 +21,7 @@ WHAT = {
     "clean_model": "Fine-tuned on the clean pairs; the other models are compared with it.",
     "clean_model_reordered": "Fine-tuned on the clean pairs in the poisoned order; shows the drift without poison.",
     "poisoned": "**POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
-    "filtered": "Fine-tuned on poisoned pairs after a filter dropped some. Some poison may be left.",
+    "filtered": "Fine-tuned on the poisoned pairs that a filter kept. Some poison may be left.",
     "robust": "Trained on poisoned pairs with a defence. The attack may still have succeeded in part.",
     "sterilized": "A suspect model after a repair with clean pairs. Some of the poison may be left.",
     "trained": "Fine-tuned on pairs that carry no poison manifest.",

@@ -1,4 +1,4 @@
-"""Checks suspect models for poison, and trains clean models for comparison if a check needs them."""
+"""Checks suspect models for poison, and trains clean models for checks that compare with some."""
 
 from __future__ import annotations
 

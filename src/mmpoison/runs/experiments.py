@@ -1,4 +1,4 @@
-"""Extension points: other packages add experiments to `mmpoison run` and views to `mmpoison report`.
+"""Plug-in points for packages: experiments of `mmpoison run` and views of `mmpoison report`.
 
 ```toml
 [project.entry-points."mmpoison.experiments"]

@@ -249,8 +249,8 @@ class FilterPart(BaseModel):
         trusted: Known clean pairs for a defence that can use them (`clean_loss`): the clean split
             `val`, or `none` if `val` has another distribution or the judge was trained on it.
         force: Use a judge even if it cannot distinguish true from shuffled pairs of the data.
-        equal_steps: Replace each dropped pair with a random kept pair, so that the filtered model is
-            trained for the same number of steps as the others.
+        equal_steps: Replace each dropped pair with a random kept pair, so that the filtered model
+            is trained for the same number of steps as the others.
         as_many_as: Another filter with the same judge, as a control: drop the same number of pairs
             as it does, by `clean_loss`.
     """
@@ -351,7 +351,7 @@ class SterilizePart(_MethodPart):
 
     @model_serializer(mode="wrap")
     def _without_the_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # leave out the default method, which 0.1.0 did not write, so that old recipes keep their text
+        # leave out the default method, as 0.1.0 did, so that old recipes keep their text
         value: dict[str, Any] = handler(self)
         if self.method == CLEAN_FINETUNE:
             value.pop("method", None)
@@ -619,7 +619,7 @@ def _validate(model: type[M], value: Mapping[str, Any], where: str) -> M:
 
 
 def _known_keys(model: Any, location: Sequence[int | str]) -> list[str]:
-    """Return the keys of the group at a location; list indices and user-chosen names are skipped."""
+    """Return the keys of the group at a location, skipping list indices and user-chosen names."""
     for part in location:
         field = model.model_fields.get(part)
         if field is not None:
