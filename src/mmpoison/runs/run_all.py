@@ -134,8 +134,8 @@ def evicted_stages(experiment: RunList, *, save_models: bool) -> dict[str, froze
     """Return the stages that each run deletes from the cache when it is complete, by run.
 
     Nothing is deleted with at most `HANDFUL` goals, or if models are saved. Otherwise each run
-    deletes the stages that depend on its own poison. The last run with a poisoned model also deletes
-    that model. Results of at most `LARGEST_CACHED` bytes stay (`mmpoison.runs.run_stages`).
+    deletes the stages that depend on its own poison. The last run with a poisoned model also
+    deletes that model. Results of at most `LARGEST_CACHED` bytes stay (`mmpoison.runs.run_stages`).
 
     Args:
         experiment: The runs.

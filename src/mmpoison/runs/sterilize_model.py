@@ -1,4 +1,4 @@
-"""Sterilizes a suspect model: holds out clean pairs, repairs it, and saves or refuses the result."""
+"""Sterilizes suspect models: holds out clean pairs, repairs, and saves or refuses the result."""
 
 from __future__ import annotations
 
