@@ -205,7 +205,7 @@ def _goals(part: SweepPart, recipe: Recipe, classes: Classes) -> list[Any]:
     return goals
 
 
-# -- names -------------------------------------------------------------------------------------------------------
+# -- Names of runs.
 
 
 def _id(parameters: Mapping[str, Any], labels: Mapping[str, str]) -> str:

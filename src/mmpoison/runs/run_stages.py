@@ -471,7 +471,7 @@ class RunStages:
         entries = (self.store.entry(key) for key in made)
         return sum(entry.bytes for entry in entries if entry is not None)
 
-    # -- one model ------------------------------------------------------------------------------------------------
+    # -- Trains one model, or reads it from the cache or the run folder.
 
     def _model(
         self,
