@@ -126,7 +126,7 @@ def _costs(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
             more.append(column.name)
     if not costly:
         return f"No defence costs {COST} of utility or more."
-    last = f"; it is more than the attack loses for {_listed(more)}" if more else ""
+    last = f"; this exceeds the drop in attack success for {_listed(more)}" if more else ""
     return f"Utility is lost by {_listed(costly)}{last}."
 
 
