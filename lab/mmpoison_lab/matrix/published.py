@@ -82,7 +82,7 @@ LEVEL = 0.05
 """Significance level of the test that a scan flags more models with a trigger than without."""
 
 HALF = 0.5
-"""A scan disagrees if it flags less than this share with a trigger, or more without one."""
+"""The claim fails if a scan flags less than this share with a trigger, or more without one."""
 
 
 @dataclass(frozen=True)

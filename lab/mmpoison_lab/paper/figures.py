@@ -294,7 +294,7 @@ def _goal_of_tables(
 
 
 def distances(results: Results, page: Page) -> None:
-    """Build figure 6: densities of the run with the smallest seed, and centres of all runs."""
+    """Build figure 6: densities of the smallest seed's run by data set, and centres of all runs."""
     rows: list[tuple[Cell, ...]] = []
     filtered = results.where(ATTACK_2, model="filtered")
     for data, on_data in filtered.by("data.name"):
@@ -364,7 +364,7 @@ def _centre(histogram: Mapping[str, FloatArray], kind: str) -> float:
 
 
 def embedding_maps(results: Results, page: Page) -> None:
-    """Build figure 8: a map of the pre-trained model, and silhouettes of all runs."""
+    """Build figure 8: a map of the pre-trained model by data set, and silhouettes of all runs."""
     rows: list[tuple[Cell, ...]] = []
     for data, on_data in results.by("data.name"):
         runs = {str(row["run"]): row for row in on_data.where().rows}
