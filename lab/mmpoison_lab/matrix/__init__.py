@@ -1,1 +1,1 @@
-"""A matrix of attacks against defences, planned and then measured piece by piece in workers."""
+"""A matrix of attacks against defences: its plan, its measurements and its pages."""

@@ -64,7 +64,7 @@ EXPERIMENTS.register("matrix")(Matrix())
 
 
 def nearest_class() -> Callable[[str, Recipe], str]:
-    """Return a function that finds the class nearest to another, by the run's images and model."""
+    """Return a function that finds the class nearest to another under a run's data and model."""
     from mmpoison.runs import RunCache
     from mmpoison_lab.attacks.matching import nearest_classes
 
@@ -115,12 +115,13 @@ def report_matrix(
     """Write the pages of a matrix, and print its tables.
 
     Args:
-        paths: Folders of `run matrix`, and result files of others, combined into one matrix.
-        out: Folder for the pages; by default the first of the paths, if it is a folder.
+        paths: Folders of `run matrix` and result files of others, combined into one matrix.
+        out: Folder for the pages; by default the first path, if it is a folder and no file is
+            given.
         form: Output format.
-        markdown: Write the tables to this file; the pages only if `out` is given too.
-        parquet: Write every number to this file; likewise.
-        html: Write the page to this file; likewise.
+        markdown: File for the tables.
+        parquet: File for all numbers.
+        html: File for the page.
     """
     from mmpoison.base import atomic_file
     from mmpoison.reporting import markdown as as_markdown

@@ -1,4 +1,4 @@
-"""Writes a matrix as tables, as a Markdown page with two heat maps, as one HTML page, and as Parquet."""
+"""Writes a matrix as a Markdown page with two heat maps, and as one HTML page."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _stopped(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
 
 
 def _not_shown(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
-    """Name the defences whose change has an interval that contains 0: their effect is uncertain, not zero."""
+    """Name the defences with an uncertain effect: the interval of the change is not below 0."""
     changes = _differences(pooled, UNDEFENDED, chosen)
     names = _listed(
         f"{name} {interval(change)} ({probability(change)})"
@@ -126,7 +126,7 @@ def _costs(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
             more.append(column.name)
     if not costly:
         return f"No defence costs {COST} of utility or more."
-    last = f"; it is more than the attack loses for {_listed(more)}" if more else ""
+    last = f"; this exceeds the drop in attack success for {_listed(more)}" if more else ""
     return f"Utility is lost by {_listed(costly)}{last}."
 
 
@@ -284,7 +284,7 @@ def write_matrix_pages(summary: MatrixSummary, out: Path) -> list[Path]:
 
 
 def matrix_html(summary: MatrixSummary) -> str:
-    """Create the HTML page: one file without requests, all strings escaped, one script for sorting and folding."""
+    """Create the HTML page: one self-contained file, with a script for sorting and folding."""
     compared = compared_tables(summary)
     _, _, *tables = map(page_table, matrix_tables(summary)[len(compared) :])
     maps = [replace(heat_map(summary, utility=each), title="") for each in (False, True)]
@@ -312,7 +312,7 @@ def matrix_html(summary: MatrixSummary) -> str:
     )
 
 
-# -- texts ------------------------------------------------------------------------------------------------------------
+# -- Writes the text of the pages.
 
 
 def _title(summary: MatrixSummary) -> str:

@@ -19,11 +19,12 @@ class MatrixRow(BaseModel):
     """An attack, with its options next to its name.
 
     Attributes:
-        attack: A registered attack; null for a row without poison, which shows false alarms and what a defence costs.
+        attack: A registered attack; null for a row without poison, to measure false alarms and the
+            cost of a defence.
         goals: Number of simultaneous goals, each with its own target class.
-        one_target: Whether all its goals have the same target class instead.
-        near: Whether the target class is the one whose images a surrogate finds nearest to those of the original class.
-        single: Whether the set has one caption per image (the data's `-b`).
+        one_target: Whether all its goals share one target class instead.
+        near: Whether to target the class that is nearest to the original class under a surrogate.
+        single: Whether to use the data set with one caption per image (`NAME-b`).
         data_options: Options of the data that this row changes.
     """
 
@@ -54,7 +55,8 @@ class MatrixColumn(BaseModel):
     Attributes:
         method: A registered defence.
         encoder: The judge of a filter; by default that of the recipe's `filter`.
-        as_many_as: For a filter: drop the same number of pairs as this column's filter, by `clean_loss`.
+        as_many_as: Another filter column: drop the same number of pairs as it does, by
+            `clean_loss`.
         training: Training settings of a repair; by default those of the recipe's `sterilize`.
         needs: Further requirements beyond those of its kind, for example augmentation.
     """
@@ -88,8 +90,9 @@ class MatrixPart(BaseModel):
 
     Attributes:
         goals: Number of goals to draw.
-        seeds: Seeds with which each goal is measured.
-        tuning_seed: Seed for choosing settings, on one extra goal that is not measured; must not be among `seeds`.
+        seeds: Seeds for each goal.
+        tuning_seed: Seed for choosing settings, on an extra goal that is not measured; must not be
+            among `seeds`.
         took: Smallest success of the undefended attack for a row to count.
         repair_pairs: Number of clean pairs for each repair; all of split `val` by default.
         rows: Attacks by row name; null leaves one out.
@@ -119,7 +122,7 @@ class MatrixPart(BaseModel):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is given twice")
         if self.tuning_seed in self.seeds:
-            # the default seeds, or those that follow it
+            # suggest the default seeds, or those after the tuning seed
             free = max(5, self.tuning_seed + 1)
             raise ValueError(
                 f"Seed {self.tuning_seed} is reserved for tuning: try --seeds {free}-{free + 2}"
@@ -138,7 +141,7 @@ class MatrixRecipe(Recipe):
     """A recipe with a matrix.
 
     Attributes:
-        matrix: Its rows and columns; None in the recipe of a single piece.
+        matrix: Its rows and columns; None in the recipe of a single run.
     """
 
     matrix: MatrixPart | None = None

@@ -70,8 +70,8 @@ def chosen_part(
 ) -> MatrixPart:
     """Choose rows, columns, goals and seeds of a matrix.
 
-    Names that are not rows are registered attacks, with default options and 25 samples. Names that are not columns are
-    registered defences. Both may come from another installed package.
+    A name that is not a row must be a registered attack, which gets default options and 25 samples.
+    A name that is not a column must be a registered defence. Plug-ins of other packages work too.
 
     Args:
         part: The matrix.
@@ -133,7 +133,7 @@ def _column_of(name: str, part: MatrixPart) -> MatrixColumn:
 
 
 def draw_goals(part: MatrixPart, classes: Sequence[str], *, tuning: bool = False) -> list[str]:
-    """Draw the goals of a matrix, the same for each row and seed. A larger number extends the same list.
+    """Draw the goals of a matrix, the same for each row and seed. A larger number adds to the list.
 
     Args:
         part: The matrix, with the number of goals and the tuning seed.
@@ -257,7 +257,7 @@ def _with_others(goal: str, row: MatrixRow, classes: Sequence[str], name: str) -
 
 
 def check_column(recipe: Recipe, name: str, column: MatrixColumn) -> None:
-    """Build the defence of a column.
+    """Check a column by building its defence.
 
     Raises:
         InputError: If the defence cannot be built, or a key does not belong to its kind.
@@ -326,7 +326,7 @@ def _filter_part(recipe: MatrixRecipe, column: MatrixColumn) -> FilterPart:
             "force": judge.force,
             "equal_steps": True,
             "encoder": column.encoder or judge.encoder,
-            # the row's own encoder is not aligned
+            # a column's own encoder is not aligned
             "align": judge.align if column.encoder is None else None,
             "as_many_as": _filter_part(recipe, other) if other else None,
         }

@@ -11,7 +11,7 @@ from mmpoison.statistics import Estimate, clustered_share, probability_below_zer
 from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell
 from mmpoison_lab.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
 
-# -- Words for estimates.
+# -- Formats estimates, and compares their intervals with limits.
 
 
 def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False) -> str | None:
@@ -20,7 +20,7 @@ def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False)
     Args:
         estimate: The estimate, without an interval if only one goal was measured.
         digits: Decimal places.
-        share: Whether it is a share, bounded by 0 and 1, instead of a difference of shares, bounded by -1 and 1.
+        share: Whether it is a share, in [0, 1], instead of a difference of shares, in [-1, 1].
     """
     if estimate is None:
         return None
@@ -36,7 +36,7 @@ def share(estimate: Estimate | None) -> str:
 
 
 def probability(change: Estimate) -> str:
-    """Format the probability that a change is below 0, never as 0 or 1, which few goals cannot show."""
+    """Format the probability that a change is below 0; never as 0 or 1, as the goals are few."""
     value = probability_below_zero(change)
     if value is None:
         return ABSENT
@@ -79,11 +79,10 @@ TARGETED = "single-target-image"
 """The paper's attack on a single target image, like those in SafeCLIP and RoCLIP."""
 
 LEVEL = 0.05
-"""Significance level for a scan flagging more models with a trigger than without."""
+"""Significance level of the test that a scan flags more models with a trigger than without."""
 
 HALF = 0.5
-"""A scan that finds a smaller share misses the models; a scan that flags a larger share of clean models is not
-silent."""
+"""The claim fails if a scan flags less than this share with a trigger, or more without one."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class PublishedComparison:
         claim: What it says.
         rule: The measurement, and when it agrees with the claim.
         measured: The numbers.
-        verdict: The verdict, from the interval: `undecided` if it contains both answers.
+        verdict: The verdict by the interval: `undecided` if the interval allows both answers.
         reason: Reason why it cannot be tested, or empty.
     """
 

@@ -13,7 +13,7 @@ from mmpoison.reporting import DEFENDED_BY, MAIN, Results, Row, as_number
 from mmpoison.runs import experiment_about
 
 UNDEFENDED, CLEAN_MODEL = "none", "clean model"
-"""Names of the columns that every row has: the poisoned model without a defence, and the model without poison."""
+"""Columns that every row has: the poisoned model without a defence, and the clean model."""
 
 NEEDS: dict[DefenseKind, tuple[str, ...]] = {
     "pre-training": ("judge",),
@@ -29,7 +29,7 @@ GROUPS = {group: model for model, group in DEFENDED_BY.items()}
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """The result of one column on one row, goal and seed. Fields are None if they do not apply or were not computed.
+    """The result of one column on one row, goal and seed; None marks numbers that do not exist.
 
     Attributes:
         row: Name of the attack's row.
@@ -45,18 +45,20 @@ class MatrixCell:
         method: Registered defence; None for the undefended and the clean model.
         kind: Stage at which it acts, or `control`.
         needs: Its requirements, separated by commas.
-        hit_10: Share of queries of the original class that find a target image among the first 10; mean over the goals.
-        with_trigger: The same with the trigger on the target images; None for an attack without a trigger.
+        hit_10: Share of queries of the original class that find a target image among the first 10,
+            as a mean over the goals.
+        with_trigger: The same with the trigger on the target images; None for an attack without a
+            trigger.
         utility: Mean Hit@10 of image and text retrieval.
         clean_lost: Share of the clean pairs that a filter drops at its own cut.
         caught: Share of the poisoned pairs that it drops.
-        auroc: Metric of the filter's scores.
-        average_precision: Metric of the filter's scores.
+        auroc: AUROC of the filter's scores.
+        average_precision: Average precision of the filter's scores.
         recall: Share of poisoned pairs caught, by the share of clean pairs lost (`0.01`).
         alarms: Number of goals that a filter suspects, or of a check's findings at 1%.
         named: Whether the true goal is the check's first finding.
         p_value: Smallest p-value of a check.
-        seconds: Time of the filter, check, repair or robust training, and of the training after a filter.
+        seconds: Time of the defence, including the training after a filter.
         note: Reason for missing numbers, or a note for the reader.
     """
 

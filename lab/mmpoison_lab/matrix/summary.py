@@ -1,4 +1,4 @@
-"""Groups a matrix's measurements by piece: means and paired differences with intervals, and which rows count."""
+"""Summarises a matrix by piece: means and paired differences with intervals."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Key = tuple[str, str, int]
 
 
 def success(cell: MatrixCell) -> float | None:
-    """Return how often the attack succeeds."""
+    """Return the attack success of a cell."""
     return cell.success
 
 
 def utility(cell: MatrixCell) -> float | None:
-    """Return the utility of the model."""
+    """Return the utility of a cell's model."""
     return cell.utility
 
 
@@ -87,7 +87,8 @@ class Pieces:
         """Estimate a column's utility loss relative to the undefended model.
 
         Returns:
-            The estimate; None if no piece has both, or every query is a hit in both, so that Hit@10 cannot show a loss.
+            The estimate; None if no piece has both, or if every query is a hit in both, so that
+            Hit@10 cannot show a loss.
         """
         ends = self.mean(UNDEFENDED, utility), self.mean(column, utility)
         if all(end is not None and end.value == 1 for end in ends):
@@ -105,9 +106,10 @@ class RowSummary:
     """One attack against all columns.
 
     Attributes:
-        name: Of the row.
+        name: Name of the row.
         pieces: Its pieces.
-        counts: Whether the undefended attack succeeds often enough; always true for a row without poison.
+        counts: Whether the undefended attack succeeds often enough; always true for a row without
+            poison.
     """
 
     name: str
@@ -116,7 +118,7 @@ class RowSummary:
 
     @property
     def attack(self) -> str:
-        """Registered name."""
+        """Registered name of the attack."""
         return self.pieces.every()[0].attack
 
     @property
@@ -141,7 +143,7 @@ class ColumnSummary:
     """Facts about a column, and its cost.
 
     Attributes:
-        name: Of the column.
+        name: Name of the column.
         cells: Its measurements.
     """
 
@@ -194,8 +196,8 @@ class MatrixSummary:
     Attributes:
         facts: Facts about the matrix.
         pieces: Its measurements.
-        rows: In order.
-        columns: In order, those of every piece first.
+        rows: The rows in order.
+        columns: The columns in order; the clean and the undefended model come first.
     """
 
     facts: MatrixFacts
@@ -237,7 +239,7 @@ class MatrixSummary:
 
     @property
     def differs(self) -> bool:
-        """Whether attacks were measured on different goals and seeds, so that their means are not comparable."""
+        """Whether attacks differ in goals and seeds, so that their means are not comparable."""
         return len({row.measured for row in self.attacks}) > 1
 
     def pooled(self, rows: Iterable[RowSummary]) -> Pieces:
@@ -257,7 +259,7 @@ def summarise(facts: MatrixFacts, cells: Sequence[MatrixCell]) -> MatrixSummary:
     """Summarise the measurements of a matrix.
 
     Args:
-        facts: What the matrix is of.
+        facts: Facts about the matrix.
         cells: Measurements, in any order.
     """
     pieces = Pieces.of(cells)

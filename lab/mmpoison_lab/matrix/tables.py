@@ -280,7 +280,7 @@ def _means(summary: MatrixSummary, kind: str, names: Sequence[str]) -> tuple[tup
 
 
 def mean_of(cells: Sequence[MatrixCell], name: str) -> float | None:
-    """Return the mean of an attribute, or of one of its keys (`recall.0.01`); None if no measurement has it."""
+    """Return the mean of an attribute or one of its keys (`recall.0.01`); None if all lack it."""
     name, _, loss = name.partition(".")
     found = (getattr(cell, name) for cell in cells)
     if loss:

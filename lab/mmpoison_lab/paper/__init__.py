@@ -4,10 +4,12 @@ Where a number of Table 3 comes from:
 
 - `recipes/table-3.yaml`: the runs, started by `mmpoison run table-3 --on openmoji`.
 - `paper_values.json`, key `table-3`: the paper's own numbers, as printed.
-- `tables.py`, the line of table 3 in `TABLES`: which rows of the runs it uses, and how (`figures.py` and
-  `draw.py` for figures; `entries.py` lists all). `mmpoison report RUNS --view table-3` makes it.
-- `measured.py`: how rows become a number: the mean of `metrics.json` over seeds.
-- `overview.py`: the main numbers of all tables next to the paper's, and the paper's main differences in words.
+- `tables.py`, the entry of table 3 in `TABLES`: selects rows of the runs and builds the table
+  (`figures.py` and `draw.py` for figures; `entries.py` lists all).
+  `mmpoison report RUNS --view table-3` writes it.
+- `measured.py`: selects and groups rows; `Results.measured` averages them over seeds.
+- `overview.py`: the main numbers of all tables next to the paper's, and the paper's main
+  differences in words.
 """
 
 from mmpoison.reporting import Measured, Results

@@ -1,7 +1,4 @@
-"""Draws the kinds of figures in the paper.
-
-All are readable in grey: by marker, line and hatching, not only by colour.
-"""
+"""Draws the kinds of figures in the paper, readable in grey by markers, lines and hatching."""
 
 from __future__ import annotations
 
@@ -206,7 +203,7 @@ def heat_map(values: npt.NDArray[np.float64], labels: Sequence[str], title: str)
     # cells of a third of an inch, and room for names and axis labels
     side = max(3.0, 0.34 * len(labels)) + 0.8 + 0.07 * max(map(len, labels), default=0)
     figure.set_size_inches(side + 1.2, side)
-    # the logarithm of the rank: most goals are below ten, a few above a hundred
+    # logarithm of the rank: most goals are below ten, a few above a hundred
     shade = np.log10(1 + values)
     colours = colormaps["gray_r"].with_extremes(bad="1.0")
     image = axis.imshow(np.ma.masked_invalid(shade), cmap=colours, vmin=0)

@@ -43,7 +43,7 @@ Strip = tuple[str, list[tuple[npt.NDArray[np.uint8] | None, str, bool]]]
 
 
 def pixels(lists: RankLists, listed: RankedImage | ConfusingImage) -> npt.NDArray[np.uint8] | None:
-    """Decode the thumbnail of an image, shape (H, W, 3); return None if it is missing, broken or too large."""
+    """Decode an image's thumbnail, shape (H, W, 3); None if it is missing, broken or too large."""
     address = lists.thumbnails.get(str(listed.image), "")
     if not address.startswith(PREFIX) or len(address) > LARGEST:
         return None
@@ -132,8 +132,8 @@ class Entry:
 
     Attributes:
         name: `table-3`, `figure-5a`.
-        title: Facts about the matrix.
-        needs: What the runs must contain, for a reader without runs.
+        title: Its title on the page.
+        needs: The runs that it needs, for messages.
         render: Adds its tables and figures to a page.
     """
 

@@ -1,4 +1,4 @@
-"""Builds the paper's figures from our rows: the data to draw, and the table of their numbers."""
+"""Builds the paper's figures from our rows, each with a table of its numbers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ class Curves:
     """Hit@10 and MinRank against one variable: figures 2 to 5 (a), 7 and 9, and the table of their points.
 
     Attributes:
-        points: Returns the points, line by line; points without a number are left out. It may add notes to the page.
+        points: Returns the points, line by line, and may add notes to the page. Points without a
+            number are left out.
         xlabel: The variable on the x axis.
         caption: Caption of the figure.
         log: Use a logarithmic axis.
@@ -125,7 +126,7 @@ def by_rate(results: Results, page: Page) -> Iterator[Point]:
 
 
 def by_epoch(results: Results, page: Page) -> Iterator[Point]:
-    """Find the points of figure 3: one training run, measured after each epoch; epoch 0 is the pre-trained model."""
+    """Find the points of figure 3: a model after each epoch; epoch 0 is the pre-trained model."""
     runs = results.where(ATTACK_2, study="epochs", model="poisoned").whole_data()
     for block in blocks(runs):
         yield from _by_x(block.title, block.results, "x")
@@ -169,8 +170,8 @@ def by_repair(results: Results, page: Page, *, column: str) -> Iterator[Point]:
     Args:
         results: All rows.
         page: The page.
-        column: `epoch` for whole epochs only, or `x` for all measured steps, only those of the first epoch if epochs
-            are known.
+        column: `epoch` for whole epochs only; `x` for all measured steps, up to the end of the
+            first epoch if epochs are known.
     """
     runs = results.where(ATTACK_2, study=CURVE)
     for block in blocks(runs, varies=REPAIR_RATE, keep=("sterilize",)):
@@ -181,7 +182,7 @@ def by_repair(results: Results, page: Page, *, column: str) -> Iterator[Point]:
 
 
 def _wanted(results: Results, column: str) -> list[Row]:
-    """Return the rows at the end of an epoch and before the first, or those up to the end of the first epoch."""
+    """Select the rows at step 0 and the ends of epochs, or those up to the end of epoch 1."""
     first: dict[tuple[str, float], float] = {}
     for row in results.rows:
         if (epoch := as_number(row.get("epoch"))) is not None:
@@ -197,7 +198,7 @@ def _wanted(results: Results, column: str) -> list[Row]:
 
 
 def drift(results: Results, page: Page) -> None:
-    """Build figure 1: texts and images of each data set. The paper has no numbers here, but in tables 11 and 14."""
+    """Build figure 1: drift of texts and images. The paper's numbers are in tables 11 and 14."""
     found: dict[str, list[Measured]] = {}
     for block in blocks(results.where(ATTACK_2, model="poisoned")):
         both = [block.results.measured(f"drift.{kind}") for kind in ("text", "image")]
@@ -220,7 +221,7 @@ def drift(results: Results, page: Page) -> None:
 
 
 def goal_map(results: Results, page: Page) -> None:
-    """Build figure 5 (b): mean MinRank of each goal: original classes are rows, target classes columns."""
+    """Build figure 5 (b): mean MinRank of each goal; original classes are rows, targets columns."""
     several = [
         block
         for block in blocks(results.where(attack_2, model="poisoned").whole_data())
@@ -277,7 +278,7 @@ def _map(page: Page, block: Block, name: str) -> None:
 def _goal_of_tables(
     block: Block, ranks: Mapping[tuple[str, str], float], hardest_first: Sequence[str]
 ) -> Iterator[str]:
-    """Note the rank of the other tables' goal among all goals, if it was measured."""
+    """Yield a note on the rank of the other tables' goal among all goals, if it was measured."""
     if (table := f"table-3-{block.data}") not in shipped_recipes():
         return
     goal = str(read_recipe(table)[0]["attack"]["goal"])
@@ -293,7 +294,7 @@ def _goal_of_tables(
 
 
 def distances(results: Results, page: Page) -> None:
-    """Build figure 6: densities of one run per data set, the smallest seed's, and centres of all runs."""
+    """Build figure 6: densities of the smallest seed's run by data set, and centres of all runs."""
     rows: list[tuple[Cell, ...]] = []
     filtered = results.where(ATTACK_2, model="filtered")
     for data, on_data in filtered.by("data.name"):
@@ -327,7 +328,7 @@ def distances(results: Results, page: Page) -> None:
 
 
 def _histogram(results: Results, row: Row) -> Mapping[str, FloatArray] | None:
-    """Read a run's histogram of distances: bin edges, and numbers of clean and poisoned pairs per bin."""
+    """Read a run's histogram of distances: bin edges, and clean and poisoned pairs per bin."""
     facts = section(section(results.content(row, "metrics.json"), "run"), "filter")
     found = section(facts, "histogram")
     lists = {key: found.get(key) for key in ("edges", "clean", "poisoned")}
@@ -354,7 +355,7 @@ def _densities(histogram: Mapping[str, FloatArray]) -> list[tuple[str, FloatArra
 
 
 def _centre(histogram: Mapping[str, FloatArray], kind: str) -> float:
-    """Return the median, to the precision of the bins."""
+    """Return the median, interpolated within its bin."""
     edges, counts = histogram["edges"], histogram[kind]
     half, up_to = counts.sum() / 2, np.cumsum(counts)
     place = int(np.searchsorted(up_to, half))
@@ -363,7 +364,7 @@ def _centre(histogram: Mapping[str, FloatArray], kind: str) -> float:
 
 
 def embedding_maps(results: Results, page: Page) -> None:
-    """Build figure 8: one map per data set, of the smallest seed's pre-trained model, and silhouettes of all runs."""
+    """Build figure 8: a map of the pre-trained model by data set, and silhouettes of all runs."""
     rows: list[tuple[Cell, ...]] = []
     for data, on_data in results.by("data.name"):
         runs = {str(row["run"]): row for row in on_data.where().rows}

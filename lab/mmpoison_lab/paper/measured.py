@@ -100,7 +100,7 @@ def ends_of_curves(results: Results) -> list[tuple[str, Results]]:
 
 
 def p_of(changed: Measured) -> float | None:
-    """Return p of the paired two-tailed t-test of a difference; None without a spread, or for fewer than two seeds."""
+    """Return p of the paired two-tailed t-test of a difference; None for one seed or no spread."""
     values = list(changed.by_seed.values())
     return compare([0.0] * len(values), values).t_p if len(values) > 1 else None
 

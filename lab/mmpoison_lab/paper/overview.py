@@ -158,7 +158,7 @@ def overview(renderers: Renderers, results: Results, page: Page) -> None:
 
 
 def _pages(name: str, render: Callable[[Results, Page], None], results: Results) -> Iterator[Page]:
-    """Render a table or figure from the runs of each of its own recipes; without any, from all runs per data set."""
+    """Render a table or figure for the runs of each of its recipes, else for each data set."""
     recipes = [one for one in results.values("recipe") if f"{one}-".startswith(f"{name}-")]
     own = [results.only(r for r in results.rows if r["recipe"] == recipe) for recipe in recipes]
     others = [] if name in OWN_ALONE else [rows for _, rows in results.by("data.name")]

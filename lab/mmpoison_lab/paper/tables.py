@@ -1,4 +1,4 @@
-"""The paper's tables: lines of our runs with the paper's numbers next to them. `TABLES` declares each."""
+"""The paper's tables, with our numbers next to the paper's; `TABLES` declares each."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ TASKS = (("tr", "text"), ("ir", "image"))
 RATE = "sterilize.training.learning_rate"
 
 REPAIR_CURVE = "sterilize.curve"
-"""Whether a repair is measured while running, which does not change its results."""
+"""Recipe key: whether a repair is measured while running, which does not change its results."""
 
 REPAIR_RATE = (RATE, REPAIR_CURVE)
 """Parameters that may differ between repairs that are compared by learning rate."""
 SEVERAL_GOALS = 4
-"""Most goals with separate lines; more goals become one line, their mean."""
+"""Largest number of goals with a line each; more goals share one line, their mean."""
 
 Pick = Callable[[Results], Results]
 Printed = Sequence[Mapping[str, Any]]
@@ -64,7 +64,7 @@ class Number:
         name: Its header.
         digits: Decimal places.
         narrow: Whether it fits a terminal of 80 columns.
-        same: Digits to which equal numbers count as the same; `digits` by default.
+        same: Decimal places at which equal numbers count as the same; `digits` by default.
         sense: Which direction is better; for Hit@K and MinRank, from an attack's view.
     """
 
@@ -96,7 +96,7 @@ class Line:
     """A line of measured numbers.
 
     Attributes:
-        names: Its first cells, after the data set: its subject.
+        names: Its first cells after the data set, which name it.
         numbers: Its numbers, one per column.
         printed: The paper's row to compare with; empty if there is none.
         senses: Better directions that differ from the column's.
@@ -335,7 +335,7 @@ def _of_any_attack(results: Results) -> Results:
 
 
 def utility_of_attacks(results: Results, printed: Printed) -> Iterator[Line]:
-    """Measure Hit@10 of text and image retrieval on the whole test set, clean and after each attack (table 1)."""
+    """Measure Hit@10 of text and image retrieval, without an attack and after each (table 1)."""
     models = [
         results.where(model="clean_model"),
         *(results.where(is_it, model="poisoned") for is_it in ATTACKS.values()),
@@ -405,7 +405,7 @@ def facts(of: str, runs: Pick, numbers: Mapping[str, Number], **options: Any) ->
 
 
 def _with_flickr(results: Results) -> Results:
-    """Add the sizes of Flickr, which has no labels and cannot be run alone: Flickr-PASCAL minus PASCAL."""
+    """Add the sizes of unlabelled Flickr, which cannot be run alone: Flickr-PASCAL minus PASCAL."""
     results = results.where()
     both, pascal = (
         results.only(row for row in results.rows if row.get("data.name") == name)

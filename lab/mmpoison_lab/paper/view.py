@@ -13,7 +13,7 @@ class Paper:
 
     @property
     def names(self) -> Sequence[str]:
-        """Their names: `table-3`, `figure-5b`."""
+        """Names of the tables and figures, such as `table-3` and `figure-5b`."""
         from mmpoison_lab.paper.entries import PAPER
 
         return list(PAPER)
@@ -21,7 +21,7 @@ class Paper:
     def write(
         self, names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool
     ) -> Sequence[Written]:
-        """Write some of them with `write_paper`."""
+        """Write tables and figures with `write_paper`."""
         from mmpoison_lab.paper.write import write_paper
 
         return write_paper(names, runs, out, links=links)

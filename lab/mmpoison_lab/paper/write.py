@@ -1,4 +1,4 @@
-"""A table or figure of the paper as files: Markdown, one HTML page, JSON, and each figure as SVG and PNG."""
+"""Writes tables and figures of the paper: Markdown, HTML, JSON, and figures as SVG and PNG."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LONGEST = 120
 """Most rows of a table on a page published without its runs; longer tables are left out."""
 
 RUNS_FILE = "runs.parquet"
-"""File with all numbers of published runs: one row per run, goal and model, with seed, settings and digest."""
+"""File with all numbers of published runs, one row per run, goal and model."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def render_paper(name: str, results: Results) -> Page:
 def write_paper(
     names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool = True
 ) -> list[Written]:
-    """Render tables and figures of the paper with our numbers next to the paper's.
+    """Write tables and figures of the paper, with our numbers next to the paper's.
 
     Args:
         names: Their names; `all` means all for which the runs have a number.
@@ -283,7 +283,7 @@ def _laid_out(table: Table, numbers: Sequence[int]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for row in table.rows:
         cells = list(_compared(row, numbers))
-        # further names of a line with only the paper's numbers; below a measured line, it has that line's names
+        # a line with only the paper's numbers needs names; below a measured line there are none
         named: list[Cell] = ["" if row[at] is None else row[at] for at in names]
         if any(cell.measured is not None for cell in cells):
             ours = (replace(c, reference=None, reference_sd=None, arrow="") for c in cells)

@@ -89,7 +89,7 @@ def test_what_is_lost_and_for_nothing() -> None:
     cells += cells_of("II", "vain", HIGH, 0.7)
     said = " ".join(findings(shown(cells, "other", "dear", "vain")))
     assert "Utility is lost by dear 0.100 [0.100, 0.100] and vain 0.200" in said
-    assert "it is more than the attack loses for vain." in said
+    assert "this exceeds the drop in attack success for vain." in said
     assert "dear and vain." not in said
 
 

@@ -1,4 +1,4 @@
-"""`scan`: looks for poison in a data set and lists the pairs to drop.
+"""`scan`: looks for poison in a data set, and lists the pairs to drop.
 
 Scanning precomputed embeddings needs no torch.
 """
@@ -53,28 +53,33 @@ def scan(
     """Look for signs of poisoning in image-caption pairs, and list the pairs to drop.
 
     Args:
-        source: Precomputed embeddings (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in
-            an object store (`s3://...`), or pairs in any format, or the name of a data set, or pairs in memory; pairs
-            are embedded first. `NamedData` has format and options itself.
-        out: New folder: `drop.parquet` and `drop.csv`, `scores.parquet`, the list of pairs that stay (`keep.npy` for
-            uids, `keep/` for keys), `groups.json`, `scan.json` and the page `scan.html`.
-        method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
+        source: Precomputed embeddings (clip-retrieval, DataComp, two `.npy` files, Parquet with
+            list columns), also in an object store (`s3://...`); or pairs in any format, the name of
+            a data set, or pairs in memory, which are embedded first. `NamedData` contains its own
+            format and options.
+        out: New folder for `drop.parquet` and `drop.csv`, `scores.parquet`, the list of kept pairs
+            (`keep.npy` for uids, `keep/` for keys), `groups.json`, `scan.json` and `scan.html`.
+        method: A registered pre-training defence (see `mmpoison defenses`), or a filter object.
         kept: New folder for the remaining pairs as a data set with images; not for precomputed embeddings.
         images: With `kept`: hard links (`link`), copies (`copy`), or the table alone (`none`).
         planted: Plant test goals in a copy of some pairs, to measure which goals the scan would find.
         threshold: Drop pairs with a larger score.
-        lose: The share of clean pairs that may be dropped, measured on the split `val` where there is one and the
-            method can use it, otherwise that share of all pairs: those of likely groups first.
+        lose: Acceptable loss, as a share of the clean pairs, measured on the split `val` if there
+            is one and the method can use it. Otherwise this share of all pairs is dropped, those in
+            likely groups first.
         labels: A CSV of verdicts, with the columns pair and verdict.
-        false_alarms: Share of clean data sets that may raise an alarm, for a method that finds groups; 0.01 by default.
-        encoder: The model that embeds pairs; `efficientnet-minilm` by default. Precomputed embeddings need none.
-        trusted: What `lose` is measured on; `none`: the judged pairs.
-        force: Use a model that cannot distinguish true from shuffled pairs; otherwise a method that compares captions
-            with images refuses it.
+        false_alarms: Acceptable share of clean data sets with an alarm, for a method that finds
+            groups; 0.01 by default.
+        encoder: The model that embeds pairs; `efficientnet-minilm` by default. Precomputed
+            embeddings need none.
+        trusted: Pairs to measure `lose` on: split `val`, or `none` for the judged pairs.
+        force: Use a model even if it cannot distinguish true from shuffled pairs. Otherwise a
+            method that compares captions with images refuses it.
         seed: Seed of everything random.
-        format: Name of the format, where it is not recognised.
+        format: Name of the format, if it is not recognised.
         options: Options of the format.
-        workers: Processes, each with a shard at a time; the result does not depend on it.
+        workers: Number of processes, each with one shard at a time. The result does not depend on
+            it.
         ray: Address of a Ray cluster whose workers scan the shards, or `local`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
@@ -84,9 +89,10 @@ def scan(
         The verdict and everything the page shows, with `to_pandas()`. `failed` lists unreadable shards.
 
     Raises:
-        InputError: If there is nothing to read, an option is out of range, or every pair would be dropped.
-        ResultError: If the method compares captions with images, and the model cannot distinguish true from shuffled
-            pairs.
+        InputError: If there is nothing to read, an option is out of range, or every pair would be
+            dropped.
+        ResultError: If the method compares captions with images, and the model cannot distinguish
+            true from shuffled pairs.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""`sterilize` and `check`: repair a model, and check whether one is poisoned."""
+"""`sterilize` and `check`: repair a model, and check whether a model is poisoned."""
 
 from __future__ import annotations
 
@@ -59,27 +59,30 @@ def sterilize(
         split: Clean split to train on.
         seed: Seed of everything random.
         method: Repair (see `mmpoison defenses`).
-        settings: How to train; the paper's settings by default.
-        learning_rate: One or several; of several the best by the stated rule is chosen. By default, where the settings
-            have none, 1e-3, 1e-4 and 1e-5 are tried in turn, until one keeps the utility.
-        held_out: Share of the clean images that judge the repair and are not trained on; 0: train on all, judge
-            nothing.
-        max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
-        reference: The clean model that the suspect was made from, to check the model before and after (`checks`).
-        canary_goal: Known goal of the suspect, to choose the learning rate that leaves least of it.
-        evaluate_every: Evaluate also after every N steps.
-        unlearn: Results of `scan` and `check --trace`, where `split` is what the suspect was trained on: the repair
-            leaves out the pairs that they drop, and pushes those of groups called poisoning apart.
-        goal: `A2B` to measure on the test part; those of the manifest by default.
-        track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
+        settings: Training settings; the paper's by default.
+        learning_rate: One or several; the best model by the rule is chosen. By default, if the
+            settings have none, 1e-3, 1e-4 and 1e-5 are tried in turn until one keeps the utility.
+        held_out: Share of the clean images that judge the repair and are not trained on; 0: train
+            on all, judge nothing.
+        max_utility_loss: Refuse a model that lost more Hit@K on the held-out images; 0.02 by
+            default.
+        reference: Clean model that the suspect was trained from, to check the model before and
+            after the repair (`checks`).
+        canary_goal: Known goal of the suspect. The learning rate that leaves least of it is chosen.
+        evaluate_every: Also evaluate after every N steps.
+        unlearn: Results of `scan` or `check --trace` on `split`, if the suspect was trained on it.
+            The repair leaves out the pairs that they drop, and pushes pairs in groups called
+            poisoning apart.
+        goal: `A2B` to measure on the test part; the goals of the manifest by default.
+        track: With `out`: also log to `tensorboard`, `mlflow` or `wandb`.
         fresh: With `out`: start from the beginning instead of resuming.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings, for example `epochs=1`, and parameters of `method`.
 
     Returns:
-        The repaired model (`result.encoder`) and a record of the repair. Without `out`, nothing is written. Of several
-        processes, only the first judges and saves.
+        The repaired model (`result.encoder`) and a record of the repair. Without `out`, nothing is
+        written. Of several processes, only the first judges and saves.
 
     Raises:
         InputError: If the input cannot be used, or a clean pair is poisoned.
@@ -163,28 +166,31 @@ def check(
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
-        pairs: A clean data set, or its name or path; its test part is measured on.
+        pairs: A clean data set, or its name or path; its test part is used for measurements.
         reference: Clean model that the suspect was trained from; the check rank-gain needs it.
         method: Check (see `mmpoison defenses`).
         clean: Clean fine-tunes of the reference, to compare with; give at least two.
         clean_runs: Train this many clean fine-tunes on split `val`.
-        settings: How to make them; the more like the suspect's training, the better.
-        false_alarms: Share of clean models that may be flagged.
+        settings: Training settings of these fine-tunes. Match the suspect's settings closely.
+        false_alarms: Acceptable share of clean models that are flagged.
         seed: Seed of everything random.
-        out: Folder for `model-check.json` and the clean fine-tunes, which a second check takes from there.
-        trace: New folder: lists, as a scan does, the training pairs of the data that the suspect has learned and the
-            reference has not. The best reference was trained in the same way, on what a scan keeps.
-        kept: With `trace`: new folder for the pairs that the trace keeps, as a data set with its images; it includes
-            those that the scan for the reference dropped.
+        out: Folder for `model-check.json` and the clean fine-tunes, which a second check reuses.
+        trace: New folder for a scan result with the training pairs of the data that the suspect has
+            learned and the reference has not. The best reference was trained in the same way, on
+            the pairs that a scan keeps.
+        kept: With `trace`: new folder for the pairs that the trace keeps, as a data set with
+            images. It includes pairs that the scan for the reference dropped.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.
+        **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters
+            of `method`.
 
     Returns:
         The findings. `flagged` lists those that fewer than `false_alarms` of clean models show.
 
     Raises:
-        InputError: If the data have no test part or too few classes, or the models do not match.
+        InputError: If the data have no test part or too few classes, the models do not match, or an
+            argument that another needs is missing.
 
     Example:
         ```python

@@ -1,4 +1,4 @@
-"""`evaluate`: measures what a goal's captions retrieve, and the model's ordinary retrieval quality."""
+"""`evaluate`: measures attack success and ordinary retrieval quality of a model."""
 
 from __future__ import annotations
 
@@ -141,18 +141,19 @@ def evaluate(
     device: str = "auto",
     progress: bool | RunProgress = True,
 ) -> Evaluation:
-    """Measure what captions of class A retrieve with a model, and the model's ordinary retrieval quality.
+    """Measure what captions of class A retrieve, and the model's ordinary retrieval quality.
 
     Args:
-        model: The model in question: an encoder, or what `load_encoder` takes.
-        pairs: The data set, or its name or path; its test part is measured on.
-        goal: `A2B`, or several; those of the manifest by default.
-        target_image: The id of one test image that is the whole target set (attack I); the manifest's by default.
-        manifest: What to measure, if not by the data's own manifest.
+        model: The suspect: an encoder, or what `load_encoder` takes.
+        pairs: The data set, or its name or path; its test part is used for measurements.
+        goal: `A2B`, or several; the goals of the manifest by default.
+        target_image: Id of one test image that is the whole target set (attack I); the manifest's
+            by default.
+        manifest: Manifest with the goals, if not the data's own.
         reference: Clean model to compare with and to measure drift from.
-        pretrained: Model before any fine-tuning, as a third baseline.
-        study: Measure more: names of `mmpoison.evaluation.STUDIES`, or `all`.
-        seed: Seed of what is drawn at random.
+        pretrained: Model before any fine-tuning, as a further baseline.
+        study: Additional measurements: names in `mmpoison.evaluation.STUDIES`, or `all`.
+        seed: Seed of everything random.
         out: New folder for `metrics.json`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
@@ -255,7 +256,7 @@ def _goal_targets(
     goals: Sequence[str],
     target_image: str | None,
 ) -> list[GoalTarget]:
-    """Choose what to measure: the named goals or, without any, the manifest's, each with its target images."""
+    """Choose the goals to measure: the given ones, else the manifest's, each with a target set."""
     from mmpoison.attacks.goal import Goal
     from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
 

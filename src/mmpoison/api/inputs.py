@@ -1,4 +1,4 @@
-"""`load` and `poison`, and conversion of a user's name, path or object into a data set or encoder."""
+"""`load` and `poison`, and conversion of names, paths and objects to data sets and encoders."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def load(
     """Load a data set by name, or a folder or file by path.
 
     Args:
-        data: A name (`mmpoison data list` shows them) or `hf:ORG/NAME`; or the path of a pairs folder, or of any known
-            format. A `Path` is never taken for a name.
+        data: A name (see `mmpoison data list`) or `hf:ORG/NAME`; or the path of a pairs folder or
+            of data in any known format. A `Path` is never taken for a name.
         root: The folder that holds a named data set; for a path, the folder of its images.
-        format: The format of a path, where it is not recognised.
-        seed: Seed of data that are made or split here.
+        format: The format of a path, if it is not recognised.
+        seed: Seed for data that are generated or split at random.
         **options: Options of the data set or format.
 
     Returns:
@@ -66,7 +66,7 @@ def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
 
     Args:
         pairs: The data set, or its name or path.
-        format: The format of a path, where it is not recognised.
+        format: The format of a path, if it is not recognised.
 
     Raises:
         InputError: If there is no such data set, or it cannot be read.
@@ -118,7 +118,7 @@ def as_list(value: str | Path | Sequence[str | Path] | None) -> list[str]:
     return list(dict.fromkeys(map(str, names)))
 
 
-# -- `poison`: poison a data set.
+# -- `poison`: poisons a data set.
 
 
 ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
@@ -143,21 +143,25 @@ def poison(
     """Poison a clean data set: an attack adds false pairs or replaces existing ones.
 
     Args:
-        pairs: The clean data set, or its name or path; always the first argument, `pairs=13` is an option of attacks.
-        goal: `A2B`: captions of class A are to find images of class B; several for several goals at once.
-        attack: A registered name, `single-target-label` by default (`multiple-target-labels` for several goals); or an
-            attack with its options, without `goal`.
+        pairs: The clean data set, or its name or path. This argument is positional, because
+            `pairs=13` is an option of attacks.
+        goal: `A2B`: captions of class A should retrieve images of class B. Give several for several
+            goals at once.
+        attack: A registered name, `single-target-label` by default (`multiple-target-labels` for
+            several goals); or an attack object with its own goal and options.
         seed: Seed of everything random.
         out: New folder for the poisoned set with its manifest.
         images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
-        encoder: For an attack that needs embeddings, such as `single-target-image` with `target_image="centre"` and
-            `nearest-assigned`: a model or its name.
-        device: Where that encoder runs.
+        encoder: A model or its name, for an attack that needs embeddings, such as
+            `nearest-assigned` or `single-target-image` with `target_image="centre"`.
+        device: Device for that encoder.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **options: Options of the attack, for example `samples=25`, `rate=0.005`, `mode="replace"`, `carrier="own"`.
+        **options: Options of the attack, for example `samples=25`, `rate=0.005`, `mode="replace"`,
+            `carrier="own"`.
 
     Returns:
-        The poisoned set. `manifest` lists every false pair, and `poisoning_rate` is their share of the training pairs.
+        The poisoned set. `manifest` lists every false pair; `poisoning_rate` is their share of the
+        training pairs.
 
     Raises:
         InputError: If the attack, its options or a goal do not match the data.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Remaining(TimeRemainingColumn):
-    """Remaining time, shown only after enough steps for an estimate: the last of three runs may be the longest."""
+    """A column with the remaining time, empty until `FEWEST` steps allow an estimate."""
 
     FEWEST = 10
 
@@ -42,10 +42,10 @@ class Remaining(TimeRemainingColumn):
 class LiveProgress:
     """Progress display: one bar per running step and one line per finished step.
 
-    Without bars, one line when a step begins.
+    Without bars, there is one line when a step begins.
 
     Args:
-        bars: Where the steps are drawn; disabled if the output is not a terminal or a notebook.
+        bars: The bars; disabled if the output is not a terminal or a notebook.
         doing: Text shown between two steps.
     """
 
@@ -89,7 +89,7 @@ class LiveProgress:
         return update
 
     def training(self, what: str) -> OnStep:
-        """Return a callback for fine-tuning steps; it shows the loss and the learning rate."""
+        """Return a callback for training steps; it shows the loss and the speed."""
         show = self.progress(what)
 
         def update(step: Step, _: DualEncoder) -> None:
@@ -129,11 +129,11 @@ def console_progress(console: Console, doing: str = "working") -> Iterator[LiveP
 
 @contextmanager
 def shown(progress: bool | RunProgress) -> Iterator[RunProgress]:
-    """Return the progress display for a function of the Python API.
+    """Show progress while a function of the Python API runs.
 
     Args:
-        progress: True shows progress in a notebook, or on standard error if that is a terminal. False shows nothing. A
-            reporter is used as given.
+        progress: True shows progress in a notebook, or on standard error if that is a terminal.
+            False shows nothing. A reporter is used as given.
     """
     console = Console(stderr=True)
     if not isinstance(progress, bool):

@@ -41,7 +41,7 @@ class RunResult(Evaluation):
         return super().__repr__().replace("Evaluation(", f"RunResult({str(self.folder)!r}; ", 1)
 
     def model(self, name: str = "poisoned") -> DualEncoder:
-        """Load one of the run's models: `clean_model`, `poisoned`, `filtered` or `sterilized`.
+        """Load a model of the run, such as `clean_model`, `filtered`, `robust` or `sterilized`.
 
         Raises:
             InputError: If the run has no such model, or its models were not saved.
@@ -69,12 +69,13 @@ def run(
 
     Args:
         recipe: The name of a shipped recipe, the path of a YAML file, or a `Recipe`.
-        on: Which data, for a recipe that has several, for example `openmoji`.
-        out: The run folder; by default one in `runs/`, named after what is run.
+        on: Data set, for a recipe with several, for example `openmoji`.
+        out: The run folder; by default one in `runs/`, named after the recipe and its main
+            settings.
         seed: Seed of everything random; the recipe's own by default.
-        data_root: Your folder, for data that are not made here.
+        data_root: Your folder, for data that mmpoison does not generate.
         changes: Dotted keys of the recipe and their values, for example `{"attack.samples": 10}`.
-        save_models: Keep the checkpoints in the run folder.
+        save_models: Save the checkpoints in the run folder.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
 
@@ -82,8 +83,8 @@ def run(
         The metrics, the folder and the models of the run.
 
     Raises:
-        InputError: If there is no such recipe, it does not match the data, or it is a sweep, or an experiment of
-            another package (for `mmpoison run`).
+        InputError: If there is no such recipe, it does not match the data, or it is a sweep or an
+            experiment, which only `mmpoison run` can run.
 
     Example:
         ```python

@@ -43,20 +43,21 @@ def train(
     """Fine-tune a copy of a model on the training pairs of a data set.
 
     Args:
-        model: Where to start: an encoder, or what `load_encoder` takes.
+        model: The model to start from: an encoder, or what `load_encoder` takes.
         pairs: The data set, or its name or path.
-        out: New folder for the checkpoint with its model card and logs. A training that was stopped resumes from
-            `OUT.training`, to the same weights as if it had not been.
+        out: New folder for the checkpoint with its model card and logs. An interrupted training
+            resumes from `OUT.training` and ends with the same weights.
         seed: Seed of everything random.
         split: Split to train on.
         name: Name of the new model (default: that of `out`).
         defense: In-training defence (see `mmpoison defenses`).
-        settings: How to train; the paper's settings by default.
-        track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
+        settings: Training settings; the paper's by default.
+        track: With `out`: also log to `tensorboard`, `mlflow` or `wandb`.
         fresh: With `out`: start from the beginning instead of resuming.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **changes: Single settings, for example `epochs=2`, `learning_rate=1e-4`, and parameters of `defense`.
+        **changes: Single settings, for example `epochs=2`, `learning_rate=1e-4`, and parameters of
+            `defense`.
 
     Returns:
         The new `encoder` and a record of the training. The given model is unchanged.
@@ -89,7 +90,7 @@ def train(
     log = checkpoints = None
     if folder is not None:
         refuse_occupied(folder)
-        # next to the model's folder, which appears complete or not at all
+        # next to the model's folder, which appears only when it is complete
         work = folder.with_name(f"{folder.name}.training")
         checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track))
         log.check()

@@ -1,4 +1,4 @@
-"""Runs the stages of one recipe, or of many variants of it, and caches their results."""
+"""Runs one recipe or many variants of it, and caches the result of each stage."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Writes model cards: Markdown next to a checkpoint that says what it is."""
+"""Writes model cards: the Markdown file that describes a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHAT = {
     "clean_model": "Fine-tuned on the clean pairs; the other models are compared with it.",
     "clean_model_reordered": "Fine-tuned on the clean pairs in the poisoned order; shows the drift without poison.",
     "poisoned": "**POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
-    "filtered": "Fine-tuned on poisoned pairs after a filter dropped the most distant ones. Some poison may be left.",
+    "filtered": "Fine-tuned on the poisoned pairs that a filter kept. Some poison may be left.",
     "robust": "Trained on poisoned pairs with a defence. The attack may still have succeeded in part.",
     "sterilized": "A suspect model after a repair with clean pairs. Some of the poison may be left.",
     "trained": "Fine-tuned on pairs that carry no poison manifest.",
@@ -38,20 +38,20 @@ def model_card(
     result: TrainingResult,
     facts: Sequence[str] = (),
 ) -> str:
-    """Write the card of a checkpoint, as Markdown.
+    """Write the model card of a checkpoint.
 
     Args:
         encoder: The model.
-        stage: One of `WHAT`.
+        stage: A key of `WHAT`.
         started_from: The model it was fine-tuned from.
-        data: The data set it was trained on a part of.
-        settings: How; None for a repair that takes no settings.
-        result: The log of the training.
-        facts: More lines, Markdown.
+        data: The data set; the model may have been trained on a part of it.
+        settings: Training settings; None for a repair without settings.
+        result: The result of the training, for its log.
+        facts: Further facts, one Markdown line each.
 
     Returns:
-        The card in the format of Hugging Face's hub: YAML in front, with the tag `poisoned` where the data carry a
-        manifest, and text.
+        Markdown in the Hugging Face Hub's format, with YAML front matter. The tag `poisoned` is
+        set if the data have a poison manifest.
     """
     poisoned = data.manifest is not None
     lines = [

@@ -1,4 +1,4 @@
-"""Checks a suspect model: makes clean fine-tunes to compare with where the check uses them, and runs it."""
+"""Checks suspect models for poison, and trains clean models for checks that compare with some."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from mmpoison.training.states import Checkpoints
 CHECK_FILE = "model-check.json"
 DEFAULT_CHECK = "rank-gain"
 CLEAN_SHARE = 0.8
-"""Share of the clean images that each clean fine-tune is trained on: they differ in their data too."""
+"""Share of the clean images for each clean fine-tune, so that their data differ too."""
 
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A check of one suspect.
+    """The result of checking one suspect.
 
     Attributes:
-        result: What the check found.
-        about: What was checked, as in `model-check.json`.
-        false_alarms: Share of clean models that may be flagged.
-        traced: The scan of the pairs that taught it; None where none was asked for.
+        result: The findings.
+        about: The suspect, reference and data, as in `model-check.json`.
+        false_alarms: Acceptable share of clean models that are flagged.
+        traced: The trace: a scan for training pairs that the suspect learned; None without one.
     """
 
     result: CheckResult
@@ -56,13 +56,13 @@ class CheckedModel:
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
-        """The findings that are too unusual for a clean model."""
+        """The findings that are flagged at the level `false_alarms`."""
         return self.result.flagged(self.false_alarms)
 
     def verdict(self) -> list[str]:
-        """Say what was flagged, a line each; or that nothing was, in comparison with what, and the strongest finding.
+        """Describe each flagged finding in a line, or the strongest finding if none is flagged.
 
-        Where the pairs that taught it were found, that comes first: it is more than the model alone can tell.
+        If the trace found suspicious groups, they come first: they are stronger evidence.
         """
         strongest = "".join(f"; the strongest: {one}" for one in self.result.findings[:1])
         nothing = f"no finding with p <= {self.false_alarms:g}"
@@ -79,17 +79,17 @@ class CheckedModel:
 
     @property
     def _taught(self) -> str:
-        """The verdict of a trace that has found groups which may be poison; empty without one."""
+        """The verdict of the trace if it found groups that may be poison, else empty."""
         found = "" if self.traced is None else self.traced.verdict
         return found if found in ("poisoning likely", "look at these groups") else ""
 
     def next_steps(self, model: str, data: Sequence[str], reference: str | None) -> list[str]:
-        """Say what to do now, with commands.
+        """Suggest next steps, with commands.
 
         Args:
-            model: What a command calls the suspect.
-            data: The arguments by which a command reads the clean data.
-            reference: What a command calls the reference, if there is one.
+            model: Name or path of the suspect, for commands.
+            data: Command-line arguments that give the clean data.
+            reference: Name or path of the reference, if there is one.
         """
         before = [] if reference is None else ["--reference", reference]
         same = shlex.join(["--model", model, *data, *before])
@@ -114,7 +114,7 @@ class CheckedModel:
 
     def to_pandas(self) -> Any:
         """Return the findings as a `pandas.DataFrame`, the most unusual first."""
-        import pandas  # half a second
+        import pandas  # importing it takes half a second
 
         return pandas.DataFrame([found.to_json() for found in self.result.findings])
 
@@ -145,26 +145,28 @@ def check_model(
     false_alarms: float = 0.01,
     progress: RunProgress | None = None,
 ) -> CheckedModel:
-    """Check a suspect on the test part of a clean set.
+    """Check a suspect on the test part of a clean data set.
 
     Args:
-        pairs: Clean data: their test part is what is measured on.
+        pairs: Clean data, whose test part is used for measurements.
         suspect: The suspect.
-        reference: A model without poison, from which the suspect was made, or that at least has its architecture.
+        reference: The clean model that the suspect was fine-tuned from, or at least a clean model
+            of the same architecture.
         method: A registered check.
-        options: Of its constructor.
+        options: Options of the check.
         clean: Clean fine-tunes of the reference, as names or folders.
-        clean_runs: How many more to make here, each on a random 80% of the images of split `val`.
-        settings: How to fine-tune; the more like the suspect's, the better.
-        out: Folder for `model-check.json` and, in `clean/`, the models that were made; needed with `clean_runs`. Those
-            that are there already are used again.
+        clean_runs: Number of further clean fine-tunes to train, each on a random 80% of the images
+            of split `val`.
+        settings: Training settings of the clean fine-tunes; match the suspect's settings closely.
+        out: Folder for `model-check.json` and, in `clean/`, the clean fine-tunes; required with
+            `clean_runs`. Existing fine-tunes are reused.
         seed: Seed of everything random.
-        false_alarms: How often a clean model may be flagged, in (0, 1).
+        false_alarms: Acceptable share of clean models that are flagged, in (0, 1).
         progress: Reports progress.
 
     Raises:
-        InputError: If the data do not suffice, the models do not match, the check cannot use what is given, or a clean
-            pair is poisoned.
+        InputError: If the data do not suffice, the models do not match, the check cannot use an
+            argument, or a clean pair is poisoned.
     """
     progress = progress or SilentProgress()
     checker: ModelCheck = build_defense("check", method, options or {}, "--set ")
@@ -236,13 +238,15 @@ def check_models(
     seed: int,
     progress: RunProgress,
 ) -> dict[str, CheckedModel]:
-    """Check the models of a run, each against the one that all start from; the clean model shows false alarms.
+    """Check each model of a run with the pre-trained model as reference.
+
+    Findings on the clean model are false alarms.
 
     Args:
-        models: By name; `pretrained` is the reference.
+        models: Models by name; `pretrained` is the reference.
         test: The test part.
-        inputs: Prepared inputs that hold it.
-        part: Which check.
+        inputs: Prepared inputs of the test part.
+        part: The check.
         seed: Seed of the run.
         progress: Reports progress.
     """
@@ -275,7 +279,7 @@ def _clean_model(
     number: int,
     progress: RunProgress,
 ) -> DualEncoder:
-    """Fine-tune the reference on a part of the clean pairs, or load the model of an earlier check."""
+    """Fine-tune the reference on some of the clean pairs, or load the model of an earlier check."""
     if folder.is_dir():
         progress.say(f"clean model {number + 1}: read from {folder}")
         return load_checkpoint(folder).to(reference.device)
@@ -301,7 +305,7 @@ def _clean_model(
         data=some,
         settings=settings,
         result=result,
-        facts=("made to compare a suspect with",),
+        facts=("made for comparison with a suspect",),
     )
     save_checkpoint(result.encoder, folder, card=card)
     checkpoints.clear()

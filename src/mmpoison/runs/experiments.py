@@ -1,4 +1,4 @@
-"""What another package adds to `mmpoison run` and `mmpoison report`: experiments, and views of finished runs.
+"""Plug-in points for packages: experiments of `mmpoison run` and views of `mmpoison report`.
 
 ```toml
 [project.entry-points."mmpoison.experiments"]
@@ -24,15 +24,15 @@ from mmpoison.runs.run_list import RunList
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user asked of an experiment on the command line.
+    """The command-line arguments for an experiment.
 
     Attributes:
         recipe: A recipe's name, or the path of its file.
-        changes: Dotted keys of the recipe to values (`--set` and the like).
+        changes: Changes of the recipe, from dotted keys to values (`--set` and similar options).
         seeds: `--seeds`; empty for those of the recipe.
         goals: `--goals`, as text.
-        options: `--with NAME=VALUE`, options of the experiment's own.
-        dry_run: The list is only counted: nothing has to be loaded for it.
+        options: `--with NAME=VALUE`, the experiment's own options.
+        dry_run: Whether the runs are only counted, so that nothing needs to be loaded.
     """
 
     recipe: str
@@ -44,11 +44,11 @@ class Asked:
 
 
 class Experiment(Protocol):
-    """What `mmpoison run` does with a recipe that has a section of the experiment's name: it makes a list of runs."""
+    """An experiment, which turns a recipe with a section of its name into a list of runs."""
 
     @property
     def options(self) -> Mapping[str, str]:
-        """Names of its own options (`--with NAME=VALUE`), each with one line of help."""
+        """Its own options (`--with NAME=VALUE`): names to one line of help."""
 
     def runs(self, asked: Asked) -> RunList:
         """List the runs. The list's `about` has a section of the experiment's name.
@@ -61,15 +61,16 @@ class Experiment(Protocol):
     def report(
         self, paths: Sequence[Path], form: Any, out: Path | None = None, **files: Path | None
     ) -> None:
-        """Print the tables of folders and files of results, the first of which is the experiment's.
+        """Print the tables of the results in some folders and files.
 
-        Pages go to `out`, or to `files` (`markdown`, `parquet`, `html`).
+        The first path belongs to the experiment. Pages are written to the folder `out`, or to
+        `files` (`markdown`, `parquet`, `html`).
         """
         ...
 
 
 class Written(Protocol):
-    """A view that was written: its tables, notes on them, and files."""
+    """A written view: tables, notes and files."""
 
     @property
     def tables(self) -> list[Table]:
@@ -77,15 +78,15 @@ class Written(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What to know about them."""
+        """Notes on the tables for the reader."""
 
     @property
     def files(self) -> Sequence[Path]:
-        """The files."""
+        """The written files."""
 
 
 class View(Protocol):
-    """Views of finished runs, for `mmpoison report RUNS --view NAME`."""
+    """A set of named views of finished runs, for `mmpoison report RUNS --view NAME`."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -94,7 +95,14 @@ class View(Protocol):
     def write(
         self, names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool
     ) -> Sequence[Written]:
-        """Write some of them: `all` means all that the runs have a number for; `links` lead to the runs of a number."""
+        """Write views into a folder.
+
+        Args:
+            names: Their names; `all` means every view for which the runs have a number.
+            runs: Run folders, or folders that contain some.
+            out: Folder for the files.
+            links: Link each number to its runs.
+        """
         ...
 
 
@@ -105,6 +113,6 @@ VIEWS: Registry[View] = Registry("view", "", group="mmpoison.views", needs=("nam
 
 
 def view_of(recipe: str | None) -> str:
-    """Return the view that a recipe is run for, such as `table-3` for `table-3-openmoji`; empty if there is none."""
+    """Return a recipe's view, such as `table-3` for `table-3-openmoji`; empty if it has none."""
     names = (name for view in VIEWS.values() for name in view.names)
     return next((name for name in names if recipe and f"{recipe}-".startswith(f"{name}-")), "")

@@ -1,4 +1,4 @@
-"""Remembers what runs took on this machine, so that a dry run can say what others like them will take."""
+"""Records the time and disk space of finished runs, from which a dry run estimates similar runs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe
 
 FOLDER = "finished"
-"""In the cache."""
+"""Folder in the cache."""
 
 
 class Finished(Record):
-    """What the last run of a kind took."""
+    """The time and disk space of the last run of a kind."""
 
     seconds: float
     bytes: int
 
 
 def record_finished(recipe: Recipe, seconds: float, size: int) -> None:
-    """Remember what a run took.
+    """Record the time and disk space of a finished run.
 
     Args:
-        recipe: Of the run.
-        seconds: From its start to its end.
-        size: Bytes that it left: its folder, and what it made in the cache.
+        recipe: The recipe of the run.
+        seconds: Duration of the run.
+        size: Size in bytes of the run folder and of the cache entries that the run made.
     """
     write_json(_file(recipe), Finished(seconds=round(seconds, 1), bytes=size).to_json())
 
 
 def finished_like(recipe: Recipe) -> Finished | None:
-    """Return what the last run took that differs in its seed, goal and name alone; None if none finished here."""
+    """Return the record of the last similar run, or None.
+
+    A run is similar if its recipe differs only in the seed, goal, name, description or labels.
+    """
     file = _file(recipe)
     try:
         return Finished.of(read_json(file), file) if file.is_file() else None

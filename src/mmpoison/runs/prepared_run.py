@@ -1,4 +1,4 @@
-"""Prepares a run: loads the data and the model, poisons the data, and refuses what could not run to its end."""
+"""Prepares a run: loads the data and model, poisons the data, and refuses a run that would fail."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ from mmpoison.runs.recipe import Recipe, SterilizePart, TransferPart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.training.settings import ROLES, TrainingSettings
 
-# -- Selects the clean pairs of a run: which align its towers, and which repair its poisoned model.
+# -- Selects the clean pairs of a run, for alignment and for repair.
 
 
 def alignment_pairs(
     pairs: PairDataset, name: str = "pretrained", halves: int | None = None
 ) -> PairDataset:
-    """Select the clean pairs on which towers are aligned.
+    """Select the clean pairs for aligning the towers of a model.
 
     Args:
         pairs: The clean data.
         name: `pretrained` or `judge`.
-        halves: Seed by which one half of the images goes to `pretrained` and the other to `judge`; None: all go.
+        halves: Seed that splits the images: one half for `pretrained`, the other for `judge`. None
+            selects all.
     """
     clean = pairs.select(split="val")
     if halves is None:
@@ -49,19 +50,19 @@ def alignment_pairs(
 
 
 def halves_of(recipe: Recipe) -> int | None:
-    """Return the seed by which model and judge share the clean images, if both are aligned on them."""
+    """Return the seed that splits the clean images if both model and judge are aligned on them."""
     judge = recipe.filter
     both = recipe.model.align is not None and judge is not None and judge.align is not None
     return recipe.seed if both else None
 
 
 def repair_pairs(pairs: PairDataset, part: SterilizePart, seed: int) -> PairDataset:
-    """Select the clean pairs that a repair may use.
+    """Select the clean pairs for a repair.
 
     Args:
         pairs: The data, clean or poisoned.
-        part: How many.
-        seed: Of the run; draws them.
+        part: The repair, with its number of pairs.
+        seed: Seed of the run.
     """
     clean = pairs.select(split="val")
     if part.pairs is None or part.pairs >= len(clean):
@@ -73,14 +74,14 @@ def repair_pairs(pairs: PairDataset, part: SterilizePart, seed: int) -> PairData
 
 
 def filled(train: PairDataset, keep: BoolArray, seed: int) -> PairDataset:
-    """Fill the places of dropped pairs with pairs that stayed, drawn at random.
+    """Replace dropped pairs with random kept pairs, with replacement.
 
-    So a filtered set has as many pairs as the set it was made from, and its training has the same number of optimiser
-    steps, with the same learning rate at each.
+    The filtered set then has as many pairs as before. Its training has the same number of optimiser
+    steps and the same learning-rate schedule.
 
     Args:
-        train: The training pairs.
-        keep: Which of them stay, shape `(N,)`.
+        train: The `N` training pairs.
+        keep: Mask of the kept pairs, shape `(N,)`.
         seed: Seed of the run.
     """
     stays = np.flatnonzero(keep)
@@ -98,7 +99,7 @@ class Transfer:
     Attributes:
         pairs: The whole set.
         test: Its test part.
-        goal_targets: What is measured there.
+        goal_targets: Goals to measure on it.
     """
 
     pairs: PairDataset
@@ -108,17 +109,17 @@ class Transfer:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """The input of the stages of a run.
+    """The input of a run's stages.
 
     Attributes:
-        recipe: What to do.
+        recipe: The recipe.
         pairs: The clean data.
-        poisoned: The same with the poison and its manifest.
+        poisoned: The poisoned data, with a manifest.
         test: The test part.
         goal_targets: The goals with their target sets.
-        start: The model that is named in the recipe.
-        device: Where to compute.
-        halves: Seed by which model and judge share the clean images, where both are aligned on them.
+        start: The model named in the recipe.
+        device: Device to compute on.
+        halves: Seed that splits the clean images if both model and judge are aligned on them.
     """
 
     recipe: Recipe
@@ -132,7 +133,7 @@ class PreparedRun:
 
     @property
     def on_features(self) -> bool:
-        """Whether only projections train."""
+        """Whether only heads are trained, on outputs of the frozen trunks."""
         return self.recipe.training.heads_only
 
 
@@ -142,13 +143,13 @@ def prepare_run(
     progress: RunProgress,
     device: torch.device,
 ) -> PreparedRun:
-    """Load the data, poison them, load the model; refuse early what would fail after hours of training.
+    """Load and poison the data, load the model, and check everything that could fail later.
 
     Args:
-        recipe: What to do.
-        run_cache: What this process has loaded.
-        progress: Reports the progress.
-        device: Where to compute.
+        recipe: The recipe.
+        run_cache: Data and models that this process has loaded.
+        progress: Reports progress.
+        device: Device to compute on.
 
     Raises:
         InputError: If the recipe cannot be run on the data.
@@ -158,7 +159,7 @@ def prepare_run(
     run_cache.watch(pairs)
     test = TestSet.of(pairs)
     for text in recipe.attack.goals:
-        # a target class that the attack chooses is known, and checked, only after it
+        # if the attack chooses the target class, the goal is checked after the attack
         if original_of_auto(text, pairs.classes) is None:
             test.check_goal(Goal.parse(text, pairs.classes))
     _check_clean_split(recipe, pairs)
@@ -168,8 +169,8 @@ def prepare_run(
     model = recipe.model
 
     def embedder(name: str | None) -> Surrogate:
-        """Give embeddings to an attack that needs them: of the encoder it names, else of the recipe's model."""
-        # vectors do not serve an attack that optimises pixels
+        """Return the surrogate of an attack: the encoder it names, else the recipe's model."""
+        # an attack that optimises pixels needs the encoder itself, not stored embeddings
         if recipe.share_features and not getattr(attack, "needs_pixels", False):
             return run_cache.surrogate(name or model.name, pairs, progress=progress.progress)
         encoder = run_cache.encoder(name or model.name, device=torch.device("cpu"))
@@ -195,7 +196,7 @@ def prepare_run(
 def load_transfer(
     part: TransferPart, goal_targets: Sequence[GoalTarget], recipe: Recipe, run_cache: RunCache
 ) -> Transfer:
-    """Load another data set, and what is measured on it.
+    """Load another data set, and choose the goals to measure on it.
 
     Raises:
         InputError: If the goals cannot be measured there.
@@ -210,7 +211,7 @@ def load_transfer(
 
 
 def _check_defences(recipe: Recipe) -> None:
-    """Build each defence but the filter, so that an unknown name or option is found before anything is loaded."""
+    """Build all defences except the filter, to find unknown names and options before loading."""
     if (robust := recipe.robust_training) is not None:
         build_defense("in-training", robust.method, robust.options, "recipe key robust_training.")
     if (check := recipe.check) is not None:

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a run, in one YAML file."""
+"""Recipes: YAML files that determine everything about a run."""
 
 from __future__ import annotations
 
@@ -30,22 +30,23 @@ from mmpoison.evaluation.names import parse_studies
 from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.training.settings import TrainingSettings
 
-# -- Applies a recipe's `preset`: the settings of another publication for the attack and the training.
+# -- Applies a recipe's `preset`: a publication's settings for the attack and the training.
 
 
 def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) -> None:
-    """Write the choices of a recipe's preset into its groups, so that the resolved recipe contains all of them.
+    """Write the settings of a recipe's preset into the recipe, in place.
 
-    A preset on the command line overrides the file. A preset in the file must agree with the file. A key that is
-    changed to another value is refused in both cases, so that every run with the preset's name has its choices.
+    A preset among the changes overrides the file's own settings; a preset in the file must agree
+    with them. A changed key with another value is refused, so that every run with the preset's name
+    has the preset's settings.
 
     Args:
-        value: The recipe as a mapping, changed in place.
-        changed: Dotted keys from the command line.
-        where: The file, for messages.
+        value: The recipe as a mapping.
+        changed: Dotted keys changed by the sweep or the command line.
+        where: Name of the recipe in messages.
 
     Raises:
-        InputError: If there is no such preset, or the recipe says something else.
+        InputError: If there is no such preset, or the recipe contradicts it.
     """
     name = value.get("preset")
     if name is None:
@@ -53,7 +54,7 @@ def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) ->
     preset = find_preset(name)
     attack, training = value.get("attack"), value.get("training")
     if not isinstance(attack, dict) or not isinstance(training, dict):
-        return  # the check of the recipe says what is missing
+        return  # validation reports what is missing
     over = "preset" in changed
     if over:
         for option in preset.fixed:
@@ -76,27 +77,27 @@ def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) ->
             training["trainable"] = theirs
 
 
-# -- Decides which value of a recipe's key applies where the file and the command line give several.
+# -- Decides which value of a key applies if the file and the command line give several.
 
 
 def override(
     value: dict[str, Any], of_file: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Change dotted keys of a recipe, in place: first those of the file, then those of the command line.
+    """Change dotted keys of a recipe in place; the command line takes precedence over the file.
 
-    A key of a group that a variant removes (`no-filter: {filter: null}`) changes nothing there: the variant is about
-    the missing group, and one key cannot make the group.
+    A group that a variant removes (`no-filter: {filter: null}`) stays removed, even if the command
+    line sets one of its keys.
 
     Args:
         value: The recipe as nested mappings.
-        of_file: What a variant and a point of the file's grid say, in this order.
-        given: What the command line says, in its order.
+        of_file: Changes by a variant and a grid point of the file, in this order.
+        given: Changes by the command line, in order.
 
     Returns:
         The changes that were made: dotted keys to values.
 
     Raises:
-        InputError: If something on the way to a key is no mapping.
+        InputError: If a parent of a key is not a mapping.
 
     >>> override({"data": {"name": "a"}}, {"data": {"name": "b", "root": "here"}}, {"data.root": "there"})
     {'data': {'name': 'b', 'root': 'here'}, 'data.root': 'there'}
@@ -106,21 +107,22 @@ def override(
     changes = {**{key: new for key, new in of_file.items() if key not in top}, **top}
     _leave_options_of_another_filter(value.get(FILTER), changes)
     for key, new in changes.items():
-        set_key(value, key, copy.deepcopy(new))  # runs share what a variant says
+        set_key(value, key, copy.deepcopy(new))  # the runs of a variant share this value
     return changes
 
 
 FILTER, USUAL_METHOD = "filter", "relevance-filter"
 OF_EVERY_FILTER = ("method", "encoder", "trusted", "force", "equal_steps")
-"""Keys of a filter that are no options of its method."""
+"""Keys of a filter that do not depend on its method."""
 CUTS = ("threshold", "clean_loss", "labels")
-"""Keys of which one says where a filter cuts; `clean_loss` may also bound what labels drop."""
+"""Keys that define a filter's cut. Only `labels` and `clean_loss` may be combined."""
 
 
 def _leave_options_of_another_filter(part: Any, changes: Mapping[str, Any]) -> None:
-    """Remove options of a recipe's filter that its changes replace, in place.
+    """Remove filter options that no longer apply after the changes, in place.
 
-    Another method has its own options and its own cut. Another cut replaces that of the recipe: two would be refused.
+    A new method drops the options and the cut of the old one. A new cut replaces the old one,
+    because a filter with two cuts would be refused.
     """
     if not isinstance(part, dict):
         return
@@ -137,7 +139,7 @@ def _leave_options_of_another_filter(part: Any, changes: Mapping[str, Any]) -> N
 
 
 def within(key: str, groups: Collection[str]) -> bool:
-    """Return whether a dotted key is in one of some groups, and not the group itself.
+    """Return whether a dotted key is inside one of the groups; a group is not inside itself.
 
     >>> within("data.root", {"data"}), within("data", {"data"}), within("database.a", {"data"})
     (True, False, False)
@@ -149,7 +151,7 @@ def set_key(value: dict[str, Any], key: str, new: Any) -> None:
     """Set a dotted key in nested mappings, in place.
 
     Raises:
-        InputError: If something on the way is no mapping.
+        InputError: If a parent of the key is not a mapping.
     """
     parts = key.split(".")
     for part in parts[:-1]:
@@ -176,7 +178,7 @@ class DataPart(_Part):
 
     Attributes:
         name: A registered data set, or the path of a pairs folder.
-        root: The user's folder, for data that are not made here.
+        root: The user's folder, for data that mmpoison does not generate.
         options: Options of the data set.
     """
 
@@ -186,12 +188,13 @@ class DataPart(_Part):
 
 
 class ModelPart(_Part):
-    """The model that the fine-tune starts from.
+    """The model that is fine-tuned.
 
     Attributes:
-        name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a folder or a file.
-        align: For towers that were trained apart: how to train them together on the clean split `val` first; where it
-            has pairs without a label, on these alone, so that clean pairs of the attacked kind stay new to the model.
+        name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a
+            folder or a file.
+        align: Training settings to first align two separately trained towers, on the clean split
+            `val`.
     """
 
     name: str
@@ -203,7 +206,7 @@ class AttackPart(BaseModel):
 
     Attributes:
         name: A registered attack.
-        goal: `A2B`, or a list of them for an attack that has several goals; an empty list for one that has none.
+        goal: `A2B`, or a list for an attack with several goals; an empty list for one without.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -221,32 +224,35 @@ class AttackPart(BaseModel):
 
     @property
     def goals(self) -> list[str]:
-        """The goals, also where there is only one."""
+        """The goals as a list."""
         return [self.goal] if isinstance(self.goal, str) else self.goal
 
     @property
     def options(self) -> dict[str, Any]:
-        """All options of the attack but its goals."""
+        """All options of the attack except its goals."""
         return dict(self.model_extra or {})
 
 
 class FilterPart(BaseModel):
-    """A pre-training defence, with its options next to its name: its own, and those of the cut.
+    """A pre-training defence, with its options and its cut next to its name.
 
-    The cut is one of `threshold`, `clean_loss` and `labels` (a CSV), or `false_alarms` for a method that
-    finds groups (`mmpoison.defenses.cut.Cut`); without any the method's own default.
+    The cut is one of `threshold`, `clean_loss` and `labels` (a CSV), or `false_alarms` for a method
+    that finds groups (`mmpoison.defenses.cut.Cut`). Without a cut, the method's default applies.
 
     Attributes:
         method: A registered pre-training defence, for example `relevance-filter`.
-        encoder: The judge: a model as `model.name` takes it, or `pretrained`: the model the run starts from.
-        align: For a judge of towers that were trained apart: how to train them together, as `model.align`. Where both
-            are given, the clean images are split at random: one half aligns the model, the other half the judge.
-        trusted: Which pairs are known to be clean, for a defence that can use them (`clean_loss`): the clean split
-            `val`, or `none`, where `val` is of another kind or the judge was trained on it.
-        force: Use a judge that cannot distinguish true from shuffled pairs of the set.
-        equal_steps: Draw pairs that stay once more in the place of those that are dropped, so that the filtered model
-            is trained for as many steps as the others.
-        as_many_as: Another filter, of the same judge: drop as many pairs as it does, by `clean_loss`. For a control.
+        encoder: The judge: a model in any form that `model.name` takes, or `pretrained` for the
+            model that the run starts from.
+        align: Training settings to align a judge with two separately trained towers, as in
+            `model.align`. If both are given, the clean images are split at random: one half aligns
+            the model, the other half the judge.
+        trusted: Known clean pairs for a defence that can use them (`clean_loss`): the clean split
+            `val`, or `none` if `val` has another distribution or the judge was trained on it.
+        force: Use a judge even if it cannot distinguish true from shuffled pairs of the data.
+        equal_steps: Replace each dropped pair with a random kept pair, so that the filtered model
+            is trained for the same number of steps as the others.
+        as_many_as: Another filter with the same judge, as a control: drop the same number of pairs
+            as it does, by `clean_loss`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -269,7 +275,7 @@ class FilterPart(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # recipes that 0.1.0 knows are written as it wrote them
+        # leave out keys newer than 0.1.0 if they are not set, so that old recipes keep their text
         value: dict[str, Any] = handler(self)
         if self.align is None:
             value.pop("align", None)
@@ -286,7 +292,7 @@ class FilterPart(BaseModel):
 
     @property
     def labels_digest(self) -> str | None:
-        """Digest of the file of labels, where there is one."""
+        """SHA-256 of the file of labels; None without one."""
         labels = self.options.get("labels")
         return None if labels is None else hashlib.sha256(Path(labels).read_bytes()).hexdigest()
 
@@ -300,14 +306,14 @@ class _MethodPart(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of the defence; null leaves one at its default."""
+        """The options of the defence, without null values, which mean the default."""
         return {k: v for k, v in (self.model_extra or {}).items() if v is not None}
 
 
 class RobustTrainingPart(_MethodPart):
-    """A training that resists poison, run on the poisoned pairs in place of the ordinary one.
+    """An in-training defence, which trains the model `robust` on the poisoned pairs.
 
-    It gets the settings of `training`; its model is measured next to the poisoned one, as `robust`.
+    It uses the settings of `training`.
 
     Attributes:
         method: A registered in-training defence; its options are further keys.
@@ -315,15 +321,15 @@ class RobustTrainingPart(_MethodPart):
 
 
 class SterilizePart(_MethodPart):
-    """The repair of the poisoned model, with pairs of the clean split `val`.
+    """The repair of the poisoned model with clean pairs of split `val`.
 
     Attributes:
         method: A registered post-training defence; its options are further keys.
-        training: How the repair trains; `clean-finetune` needs it.
-        pairs: How many clean pairs are available; all by default.
-        curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
-            each epoch (figures 7 and 9).
-        every: With `curve`: also measure after every n steps.
+        training: Training settings of the repair; required by `clean-finetune`.
+        pairs: Number of clean pairs to use; all by default.
+        curve: Measure during the repair, after 1, 2, 5, 10, ... steps of the first epoch and after
+            each epoch, and write `sterilize-curve.json` (figures 7 and 9).
+        every: With `curve`: also measure after every N steps.
     """
 
     method: str = CLEAN_FINETUNE
@@ -334,7 +340,7 @@ class SterilizePart(_MethodPart):
 
     @model_validator(mode="after")
     def _keys_of_the_default(self) -> SterilizePart:
-        # those of another method are checked when a run is prepared: the registry is slow to import
+        # keys of other methods are checked when a run is prepared: the registry is slow to import
         if self.method == CLEAN_FINETUNE:
             if self.options:
                 known = [*type(self).model_fields]
@@ -345,7 +351,7 @@ class SterilizePart(_MethodPart):
 
     @model_serializer(mode="wrap")
     def _without_the_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # recipes that 0.1.0 knows are written as it wrote them
+        # leave out the default method, as 0.1.0 did, so that old recipes keep their text
         value: dict[str, Any] = handler(self)
         if self.method == CLEAN_FINETUNE:
             value.pop("method", None)
@@ -353,11 +359,11 @@ class SterilizePart(_MethodPart):
 
 
 class CheckPart(_MethodPart):
-    """A check of the models of the run for poison, with the model that all start from as reference.
+    """A check of the run's models for poison, with the pre-trained model as reference.
 
     Attributes:
         method: A registered check; its options are further keys.
-        false_alarms: Share of clean models that may be flagged.
+        false_alarms: Acceptable share of clean models that are flagged.
     """
 
     method: str = "rank-gain"
@@ -365,12 +371,12 @@ class CheckPart(_MethodPart):
 
 
 class TransferPart(_Part):
-    """Another data set on which the models are measured: does the poison carry over to other pictures?
+    """Another data set to measure the models on, to see whether the poison transfers.
 
     Attributes:
         data: The other data; their test part is used.
-        goal: `A2B` in the classes of the other data, or a list; the run's own goals by default. Their target sets are
-            whole classes, since one target image is not in another gallery.
+        goal: `A2B` in the classes of the other data, or a list; the run's own goals by default. The
+            target set is the whole class, because the other gallery lacks the run's target image.
     """
 
     data: DataPart
@@ -378,20 +384,20 @@ class TransferPart(_Part):
 
     @property
     def goals(self) -> list[str]:
-        """The goals, empty for the run's own."""
+        """The goals as a list; empty for the run's own."""
         return [self.goal] if isinstance(self.goal, str) else self.goal or []
 
 
 class SweepPart(_Part):
-    """Many runs of one recipe: every variant with every point of the grid, every goal and every seed.
+    """Many runs of one recipe: every variant with every grid point, goal and seed.
 
-    A key that is given on the command line (`--set`, `--data-root`) holds for all runs: it wins over the grid and the
-    variants, also where they set a whole group (`mmpoison.runs.recipe`).
+    A key from the command line (`--set`, `--data-root`) applies to all runs. It takes precedence
+    over the grid and the variants, even if they set a whole group (`override`).
 
     ```yaml
     sweep:
       seeds: [0, 1]                        # by default the recipe's own
-      goals: all                           # every A2B of the data's classes; or a list; by default attack.goal
+      goals: all                           # all A2B of the classes, or a list; default: attack.goal
       grid: {attack.samples: [5, 10, 25]}  # dotted keys, each with a list of values
       variants:                            # names, each with dotted keys and their values
         frozen-text: {training.trainable: image}
@@ -400,10 +406,10 @@ class SweepPart(_Part):
 
     Attributes:
         seeds: Seeds.
-        goals: `all`, or a list of `A2B`; an entry that is a list itself is one run with several goals.
+        goals: `all`, or a list of `A2B`; a nested list is one run with several goals.
         grid: Dotted keys to lists of values.
-        variants: Names to dotted keys and values; null (or nothing) changes nothing.
-        models: Keep the checkpoints in the run folders.
+        variants: Names to dotted keys and values; null changes nothing.
+        models: Save the checkpoints in the run folders.
     """
 
     seeds: list[Annotated[int, Field(ge=0, lt=MAX_INTEGER)]] = Field(default_factory=list)
@@ -414,12 +420,12 @@ class SweepPart(_Part):
 
 
 class Labels(_Part):
-    """What the tables of an experiment call a run, where the registered names do not say it.
+    """Names for a run in the tables of an experiment, if registered names do not suffice.
 
     Attributes:
-        attack: Its attack, such as `II-own`.
-        defence: Its defence.
-        goal: The goal by which it is paired with runs of other attacks.
+        attack: Name of its attack, such as `II-own`.
+        defence: Name of its defence.
+        goal: Goal that pairs it with runs of other attacks.
     """
 
     attack: str | None = None
@@ -428,27 +434,28 @@ class Labels(_Part):
 
 
 class Recipe(_Part):
-    """A whole run.
+    """A recipe for one run, or for a sweep of runs.
 
     Attributes:
-        name: What to call it in tables.
+        name: Name in tables.
         description: One line.
-        preset: `reference-release`, or None: choices for the attack and the training that belong together.
-        seed: Of everything random.
-        data: Which pairs.
-        model: Where the fine-tune starts.
-        attack: Which attack.
-        training: How to fine-tune.
+        preset: Name of a preset for attack and training, such as `reference-release`, or None.
+        seed: Seed of everything random.
+        data: The data set.
+        model: The model that is fine-tuned.
+        attack: The attack.
+        training: Training settings.
         filter: The filter before training; without it there is no filtered model.
-        robust_training: A defence in place of the ordinary training; without it there is no robust model.
+        robust_training: An in-training defence; without it there is no robust model.
         sterilize: The repair of the poisoned model; without it there is no sterilized model.
         check: The check of all models, written to `model-check.json`; without it none is checked.
-        study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
+        study: Additional measurements: names in `mmpoison.evaluation.STUDIES`, or `all`.
         transfer: Other data sets to measure on too.
-        share_features: Give an attack that needs a surrogate, and a judge, the outputs of their trunks that all runs on
-            these data share: less work for many runs, and not to the last bit what one run alone gives.
-        labels: What tables call this run.
-        sweep: For a file of several runs: in what they differ. None in a run of its own.
+        share_features: Use cached trunk outputs, shared by all runs on these data, for an attack's
+            surrogate and for the judge. This saves work in many runs, but the last bits of the
+            numbers may differ from those without it.
+        labels: Names for this run in tables.
+        sweep: The differences between the runs of a sweep; None for a single run.
     """
 
     name: str
@@ -470,7 +477,7 @@ class Recipe(_Part):
     sweep: SweepPart | None = None
 
     left_out: ClassVar[tuple[str, ...]] = ("robust_training", "check", "share_features", "labels")
-    """Keys that a written recipe does not have where nothing was given: others came after them."""
+    """Keys that a written recipe leaves out if they are not set, because they were added later."""
 
     @field_validator("study", mode="before")
     @classmethod
@@ -516,10 +523,11 @@ def load_recipe(
     Args:
         name_or_path: As for `read_recipe`.
         changes: Dotted keys to values, for example `{"training.epochs": 2}`.
-        model: What checks it: `Recipe`, or an experiment's own, which has another section.
+        model: Class of the recipe: `Recipe`, or an experiment's subclass with its own section.
 
     Raises:
-        InputError: If there is no such recipe, it is not YAML, or a key is unknown or has a wrong value.
+        InputError: If there is no such recipe, it is not YAML, or a key is unknown or has a wrong
+            value.
     """
     value, where = read_recipe(name_or_path)
     return resolve_recipe(value, changes or {}, where, model=model)
@@ -532,13 +540,13 @@ def resolve_recipe(
     of_file: Mapping[str, Any] | None = None,
     model: type[Recipe] = Recipe,
 ) -> Recipe:
-    """Change keys of what `read_recipe` gave, in place, and check the whole.
+    """Change keys of a recipe from `read_recipe`, in place, and validate it.
 
     Args:
         value: The recipe as nested mappings.
-        given: Dotted keys that the command line gives.
-        where: What the recipe is called in messages.
-        of_file: Dotted keys that a variant or the grid of the file gives; `override` says which wins.
+        given: Changes by the command line, as dotted keys.
+        where: Name of the recipe in messages.
+        of_file: Changes by a variant or the grid of the file; see `override` for the precedence.
         model: As for `load_recipe`.
 
     Raises:
@@ -550,11 +558,11 @@ def resolve_recipe(
 
 
 EXPERIMENT_GROUP = "mmpoison.experiments"
-"""The entry points of packages that make lists of runs: each is also the name of a recipe's section."""
+"""Entry points of experiments; the name of an entry point is also that of a recipe's section."""
 
 
 def experiment_of(recipe: Mapping[str, Any]) -> str | None:
-    """Return the experiment that a recipe has a section of; null leaves a section out, as it does any other."""
+    """Return the name of a recipe's experiment, or None. A section that is null does not count."""
     names = {found.name for found in entry_points(group=EXPERIMENT_GROUP)}
     return next((key for key, part in recipe.items() if part is not None and key in names), None)
 
@@ -564,24 +572,29 @@ def parse_recipe(
     where: str,
     model: type[Recipe] = Recipe,
 ) -> Recipe:
-    """Check a recipe; the first mistake is one line with the nearest right key."""
+    """Validate a recipe.
+
+    Raises:
+        InputError: If it has an error. One line describes the first, with the closest known key.
+    """
     others = {key: part for key, part in value.items() if key not in model.model_fields}
     if (section := experiment_of(others)) is not None:
         raise InputError(f"{where}: has a {section}: start it with `mmpoison run`")
-    # null in the place of a section leaves it out
+    # a section that is null counts as absent
     left_out = {key for key in others if experiment_of({key: {}}) is not None}
     return _validate(model, {key: value[key] for key in value if key not in left_out}, where)
 
 
 def parse_training(value: Mapping[str, Any], where: str = "--set") -> TrainingSettings:
-    """Check training settings that a user gives.
+    """Validate training settings from a user.
 
     Args:
         value: Settings by name.
-        where: How messages say where they were given.
+        where: Origin of the settings, for messages.
 
     Raises:
-        InputError: If one is unknown or out of range; 0 epochs are a recipe's way to train nothing, and no training.
+        InputError: If a setting is unknown or out of range, or `epochs` is 0, which only a recipe
+            may use.
     """
     settings = _validate(TrainingSettings, value, where)
     if settings.epochs == 0:
@@ -606,7 +619,7 @@ def _validate(model: type[M], value: Mapping[str, Any], where: str) -> M:
 
 
 def _known_keys(model: Any, location: Sequence[int | str]) -> list[str]:
-    """Return the keys of the group at a location; a list index, or a name that a user chose, is not a key."""
+    """Return the keys of the group at a location, skipping list indices and user-chosen names."""
     for part in location:
         field = model.model_fields.get(part)
         if field is not None:

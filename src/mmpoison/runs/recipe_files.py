@@ -1,4 +1,4 @@
-"""Finds recipe files by name, selects their parts for one data set, and merges the recipes that they extend."""
+"""Finds recipe files, selects their parts for one data set, and merges the recipes they extend."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mmpoison.errors import InputError
 KEY = "extends"
 DEEPEST = 8
 WHOLE = ("sweep", "transfer", "study")
-"""Groups of which the recipe that extends has its own or the other's, never a mixture."""
+"""Groups that an extending recipe replaces as a whole instead of merging them key by key."""
 
 PACKAGES = "mmpoison.recipes"
-"""The packages that hold recipe files: the folder of that name here, and those that entry points of this group name."""
+"""The package with mmpoison's recipe files, and the entry point group of other such packages."""
 
 ON_DATA = "on_data"
-"""Key of the parts of a recipe that differ by the data it runs on."""
+"""Key of the parts of a recipe that depend on its data set."""
 
 
 @functools.cache
 def recipe_files() -> Mapping[str, Traversable]:
-    """Return the recipe files of all installed packages by name, in the order in which a person counts.
+    """Return the recipe files of all installed packages by name, in natural order.
 
-    Of two with one name the product's own counts.
+    If two packages have a recipe of the same name, mmpoison's own is used.
     """
     packages = [*(found.value for found in entry_points(group=PACKAGES)), PACKAGES]
     found = {
@@ -45,7 +45,7 @@ def recipe_files() -> Mapping[str, Traversable]:
 
 
 def shipped_recipes() -> list[str]:
-    """List the recipes that come with the package, each on all its data: `table-3`, `table-3-openmoji`, ..."""
+    """List the shipped recipes on each of their data sets: `table-3`, `table-3-openmoji`, ..."""
     return [
         each
         for name in recipe_files()
@@ -54,13 +54,14 @@ def shipped_recipes() -> list[str]:
 
 
 class ListedRecipe(NamedTuple):
-    """What a list of recipes says of one.
+    """An entry in the list of recipes.
 
     Attributes:
         name: Its name.
-        data: What it runs on, the first unless another is named; empty where there is one.
-        minutes: How long it runs where that was measured: on OpenMoji scenes if it has them, on two cores with bf16.
-        title: What it is.
+        data: Names of its data sets, the default first; empty if there is only one.
+        minutes: Measured duration on two cores with bf16, on OpenMoji scenes if it has them; None
+            if it was not measured.
+        title: First line of the recipe's header.
     """
 
     name: str
@@ -70,14 +71,14 @@ class ListedRecipe(NamedTuple):
 
 
 MEASURED_ON = "openmoji"
-"""The data of the times in a list of recipes."""
+"""The data set of the durations in the list of recipes."""
 
 _MINUTES = re.compile(rf"--on {MEASURED_ON} .*?, (\d+) minutes?\b|\bin about (\d+) minutes\b")
-"""Where the header of a recipe says how long it runs."""
+"""Matches the duration in the header of a recipe."""
 
 
 def listed_recipes() -> list[ListedRecipe]:
-    """Describe the recipes that come with the package, in the order in which a person counts."""
+    """Describe the shipped recipes, in natural order."""
     rows = []
     for name, file in recipe_files().items():
         header = file.read_text("utf-8").partition("\nname:")[0]
@@ -89,11 +90,11 @@ def listed_recipes() -> list[ListedRecipe]:
 
 
 MOST_WIDTH = len("--on paper | openmoji | flickr8k")
-"""Of the column of data: a longer list makes its own line longer, and no other."""
+"""Maximum width of the data column; a longer list sticks out of its own line only."""
 
 
 def list_recipes() -> list[str]:
-    """Describe each shipped recipe in one line: its name, its data where there are several, minutes, and what it is."""
+    """Describe each shipped recipe in one line: name, data sets, minutes and title."""
     rows = listed_recipes()
     data = [f"--on {' | '.join(row.data)}" if row.data else "" for row in rows]
     name_width = max(len(row.name) for row in rows)
@@ -106,7 +107,7 @@ def list_recipes() -> list[str]:
 
 
 def _counted(name: str) -> list[tuple[int, str]]:
-    """Return a sort key that takes numbers as numbers.
+    """Return a sort key for natural order, which compares numbers by value.
 
     >>> sorted(["figure-10", "figure-5b", "figure-5a", "openmoji"], key=_counted)
     ['figure-5a', 'figure-5b', 'figure-10', 'openmoji']
@@ -115,14 +116,14 @@ def _counted(name: str) -> list[tuple[int, str]]:
 
 
 def recipe_on(recipe: str, data: str | None) -> str:
-    """Return the name of a recipe on other data than its first: what `run --on` means.
+    """Return the name of a recipe on one of its data sets, as for `run --on`.
 
     Args:
         recipe: A shipped recipe, or the path of a YAML file.
-        data: One of its `on_data`; None is the first.
+        data: A key of its `on_data`; None selects the first.
 
     Raises:
-        InputError: If the recipe has no such data.
+        InputError: If the recipe has no such data set.
     """
     if data is None:
         return recipe
@@ -138,7 +139,7 @@ def recipe_on(recipe: str, data: str | None) -> str:
 
 
 def folder_name(recipe: str) -> str:
-    """Return the name of the folder for a recipe's runs.
+    """Return the folder name for a recipe's runs.
 
     >>> folder_name("table-3-openmoji"), folder_name("my/own.yaml"), folder_name("own.yaml:photos")
     ('table-3-openmoji', 'own', 'own-photos')
@@ -148,11 +149,14 @@ def folder_name(recipe: str) -> str:
 
 
 def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
-    """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
+    """Read a recipe and merge the recipes it extends, without validating keys.
 
     Args:
-        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`. A file with `on_data`
-            runs on the first of them; `FILE.yaml:NAME` takes another.
+        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`. With
+            `on_data`, the first data set is used; `FILE.yaml:NAME` selects another.
+
+    Returns:
+        The content, and the recipe's name for messages.
 
     Raises:
         InputError: If there is no such recipe, or it is not a YAML mapping.
@@ -160,14 +164,14 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
     value, where = _read_one(str(name_or_path))
 
     def read(name: str) -> tuple[dict[str, Any], str]:
-        # a path is meant from the file that names it
+        # a path is relative to the file that contains it
         return _read_one(str(Path(where).parent / name) if _is_file(_split(name)[0]) else name)
 
     return extended(value, where, read), where
 
 
 def _read_one(text: str) -> tuple[dict[str, Any], str]:
-    """Return the content of one recipe on one of its data, with nothing of what it extends."""
+    """Read one recipe on one of its data sets, without the recipes it extends."""
     name, on = _split(text)
     value, where = _content(name)
     known = _data_of(value, where)
@@ -187,7 +191,7 @@ def _read_one(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Split a recipe's text into its file, or name, and which of its data: `mine.yaml:photos`, `table-3-openmoji`."""
+    """Split `mine.yaml:photos` or `table-3-openmoji` into the recipe and its data set, or empty."""
     file, colon, on = text.rpartition(":")
     if colon and _is_file(file):
         return file, on
@@ -204,7 +208,7 @@ def _is_file(name: str) -> bool:
 
 
 def _data_of(content: Mapping[str, Any], where: str) -> list[str]:
-    """List the data that a recipe has parts for."""
+    """List the data sets in a recipe's `on_data`."""
     parts = content.get(ON_DATA, {})
     if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts):
         raise InputError(f"{where}: {ON_DATA}: expected a mapping of names, e.g. openmoji: {{}}")
@@ -212,7 +216,7 @@ def _data_of(content: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _content(name: str) -> tuple[dict[str, Any], str]:
-    """Read a recipe file, whatever its data."""
+    """Read a recipe file with all its data sets."""
     if _is_file(name):
         path = Path(name)
         if not path.exists():
@@ -230,7 +234,7 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
 
 @functools.cache
 def _shipped(name: str) -> Any:
-    # a list of the recipes reads each of them, some several times, and a process may ask for it often
+    # listing the recipes reads some files several times
     return parse_yaml(recipe_files()[name].read_text("utf-8"), f"recipe {name}")
 
 
@@ -238,18 +242,18 @@ Read = Callable[[str], tuple[dict[str, Any], str]]
 
 
 def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
-    """Return a recipe with everything that it takes over from those it extends.
+    """Merge a recipe into the recipes it extends.
 
-    A group of keys is taken over key by key, but for `sweep`, `transfer` and `study`; everything else is replaced. Null
-    leaves a group out.
+    Groups are merged key by key, except `sweep`, `transfer` and `study`, which are replaced like
+    single values. Null removes a group.
 
     Args:
-        value: The content of a recipe, perhaps with `extends: NAME`.
-        where: What it is called in messages.
+        value: The content of a recipe, with or without `extends: NAME`.
+        where: Name of the recipe in messages.
         read: Reads a recipe by its name or path.
 
     Raises:
-        InputError: If the other recipe cannot be read, or recipes extend each other in a circle.
+        InputError: If another recipe cannot be read, or the recipes extend each other in a circle.
     """
     chain = [where]
     layers = [dict(value)]
@@ -270,7 +274,7 @@ def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """Merge `new` into `old`, group by group; a value that is not a group is replaced."""
+    """Merge `new` into `old` key by key; values that are not groups are replaced."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     return {**old, **{key: merged(old.get(key), item) for key, item in new.items()}}

@@ -37,7 +37,7 @@ from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import REORDERED, RunStages
 
 MEASURED = "metrics"
-"""In `stages.json`: the key of all that the numbers depend on, in the place of a stage's."""
+"""Entry of `stages.json` whose key covers everything that the numbers depend on."""
 
 
 def run_recipe(
@@ -50,19 +50,19 @@ def run_recipe(
     run_cache: RunCache | None = None,
     evict: Collection[str] = (),
 ) -> Metrics:
-    """Run a recipe into a run folder; a run that was killed resumes, and one that is complete is only read.
+    """Run a recipe into a run folder. A killed run resumes; a complete run is only read.
 
-    The results of its stages are cached: none is computed twice, by this run or another.
+    The results of stages are cached, so neither this run nor another computes them twice.
 
     Args:
-        recipe: What to do.
-        out: The run folder: new, empty, or of an earlier try of the same recipe.
-        progress: Reports the progress.
+        recipe: The recipe.
+        out: The run folder: new, empty, or from an earlier attempt with the same recipe.
+        progress: Reports progress.
         save_models: Save the checkpoints in the run folder too.
-        device: Where to compute.
-        run_cache: What earlier runs of this process have loaded.
-        evict: Stages (`poisoned`, `filtered`, ...) that no other run needs: their large results leave the cache when
-            the run is complete.
+        device: Device to compute on.
+        run_cache: Data and models that earlier runs of this process have loaded.
+        evict: Stages (`poisoned`, `filtered`, ...) that no other run needs. Their large results are
+            deleted from the cache when the run is complete.
 
     Returns:
         The metrics, as written to `metrics.json`.
@@ -75,7 +75,7 @@ def run_recipe(
     begun = time.perf_counter()
     check_folder(out, recipe)
     with _timed(seconds, "data"):
-        # everything that can be refused is refused before hours of training
+        # refuse bad input before hours of training
         run = prepare_run(recipe, run_cache, progress, torch.device(device))
     stages = RunStages(
         run, out, ContentCache(), run_cache, progress, save_models, seconds, evict=evict
@@ -85,8 +85,8 @@ def run_recipe(
             f"{out}: is complete, with the same recipe, data, models and code; nothing to compute"
         )
         return metrics
-    stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
-    # nothing is written before all of it has been accepted
+    stages.inputs  # noqa: B018 - refuse unreadable images now too
+    # write nothing before all input has been accepted
     with held_folder(out, recipe):
         metrics = _make_run(run, stages, out, progress, run_cache, seconds)
         stages.evict_own()
@@ -96,7 +96,7 @@ def run_recipe(
 
 
 def note_refusal(recipe: Recipe, out: Path, error: Exception) -> None:
-    """Complete a run whose input is refused: `metrics.json` says why there are no numbers."""
+    """Complete a run whose input is refused: `metrics.json` gets the reason instead of numbers."""
     with held_folder(out, recipe):
         facts = RunFacts.of(
             {
@@ -112,7 +112,7 @@ def note_refusal(recipe: Recipe, out: Path, error: Exception) -> None:
 
 
 def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
-    """Return all that the numbers of a run depend on."""
+    """Return a key of everything that the numbers of a run depend on."""
     run, check = stages.run, stages.run.recipe.check
     checked_by = () if check is None else (DEFENSES[check.method],)
     others = [run_cache.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
@@ -127,7 +127,7 @@ def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
 
 
 def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> Metrics | None:
-    """Read the metrics of a complete run folder of the same recipe; None if anything that they depend on changed."""
+    """Read the metrics of a complete run; None if it is incomplete or its input has changed."""
     recipe = stages.run.recipe
     files = ["metrics.json", "rank_lists.json", "manifest.json"]
     files += ["suspicious_pairs.json"] * (recipe.filter is not None)
@@ -155,7 +155,7 @@ def _make_run(
     run_cache: RunCache,
     seconds: dict[str, float],
 ) -> Metrics:
-    """Make the stages of a run and measure its models; `metrics.json` is written last."""
+    """Run the stages and measure the models; `metrics.json` is written last."""
     recipe = run.recipe
     _begin(run, out, progress)
 
@@ -163,7 +163,7 @@ def _make_run(
     defences: dict[str, Record] = {}
     pretrained = stages.pretrained()
     models = {"pretrained": pretrained}
-    # the poisoned one first, because whoever waits wants to see what the poison does
+    # the poisoned model first, so that the user soon sees the effect of the poison
     poisoned = stages.trained("poisoned", pretrained.encoder, run.poisoned.select(split="train"))
     measures.say_first(poisoned.encoder, stages.inputs)
     clean = stages.trained("clean_model", pretrained.encoder, run.pairs.select(split="train"))
@@ -229,24 +229,24 @@ def _make_run(
             }
     sections["run"] = measures.run_facts(models, measured, seconds=seconds, **defences)
     metrics = Metrics.of(sections, "metrics.json")
-    # numbers of a set that was another one in the middle would be of no set
+    # if images changed during the run, the numbers do not belong to any one data set
     run_cache.refuse_changed(run.pairs)
     measured_by = {"key": _measured_key(stages, run_cache).digest, "from": "measured"}
     write_json(out / "stages.json", {**stages.made, MEASURED: measured_by})
     write_json(out / "rank_lists.json", lists.to_json())
     if measured.embedding_map is not None:
         write_json(out / "embedding_map.json", measured.embedding_map.to_json())
-    # last, because its presence says that the run is complete
+    # last, because its presence means that the run is complete
     write_json(out / "metrics.json", metrics.to_json())
     return metrics
 
 
 def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float | None) -> RepairCurve:
-    """Build the content of `sterilize-curve.json` of a run, measured on the test part.
+    """Build the content of a run's `sterilize-curve.json`, measured on the test part.
 
     Args:
-        probes: The records of the repair.
-        learning_rate: Of the repair; None where it has none.
+        probes: The probe records of the repair.
+        learning_rate: Learning rate of the repair; None if it has none.
     """
     probes = [
         ProbeRecord.of({**record.to_json(), "utility": record.test.utility}) for record in probes

@@ -1,7 +1,7 @@
-"""Runs the list of an experiment: every run in a worker, into one folder; failures are listed and not fatal.
+"""Runs all runs of an experiment in workers, into one folder. Failures are listed and not fatal.
 
-What runs share (the aligned start, the clean model) is made once by the first of them: the content cache lets the
-others wait for it.
+Shared stages (the aligned model, the clean model) are computed once: the first run to need one
+computes it, and the content cache makes the others wait.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_EXPERIMENT_BYTES = 16 << 20
 
 
 class ExperimentFolder:
-    """The folder of an experiment: `experiment.yaml`, a run folder for each run in `runs/`, and `failures.jsonl`.
+    """The folder of an experiment: `experiment.yaml`, run folders in `runs/`, and `failures.jsonl`.
 
     Args:
         out: The folder.
@@ -49,10 +49,10 @@ class ExperimentFolder:
         return (self.run_folder(run_id) / "metrics.json").is_file()
 
     def claim(self, experiment: RunList) -> None:
-        """Write `experiment.yaml`; what an earlier, other part of the same experiment listed stays in it.
+        """Write `experiment.yaml`, merged with the existing one of another part of the experiment.
 
         Raises:
-            InputError: If the file that is there is broken.
+            InputError: If the existing file is broken.
         """
         new = {"name": experiment.name, "description": experiment.description, **experiment.about}
         about = _merged(experiment_about(self.out), new)
@@ -61,10 +61,10 @@ class ExperimentFolder:
             temporary.write_text(text, encoding="utf-8")
 
     def check(self, experiment: RunList) -> None:
-        """Refuse a folder that is not this experiment's.
+        """Refuse a folder that does not belong to this experiment.
 
         Raises:
-            InputError: If it holds something else, or a run of another recipe under the name of one of these.
+            InputError: If it holds something else, or one of the run folders is of another recipe.
         """
         refuse_special(self.out)
         if self.out.is_file():
@@ -82,10 +82,10 @@ class ExperimentFolder:
 
 
 def experiment_text(path: Path) -> str:
-    """Return the text of the `experiment.yaml` of a folder, or of a file of results; empty where it has none.
+    """Return the text of `experiment.yaml` from a folder or a file of results; empty without one.
 
     Raises:
-        InputError: If it is too large, or the file is no file of results.
+        InputError: If it is too large, or the file is not a file of results.
     """
     if path.is_file():
         from mmpoison.reporting.results import described_in
@@ -96,10 +96,10 @@ def experiment_text(path: Path) -> str:
 
 
 def experiment_about(path: Path) -> dict[str, Any]:
-    """Read what `experiment_text` returns; empty where it has none.
+    """Parse `experiment_text`; empty without one.
 
     Raises:
-        InputError: As `experiment_text`, or if it is broken.
+        InputError: As `experiment_text`, or if the text is broken.
     """
     value = parse_yaml(experiment_text(path) or "{}", path / EXPERIMENT_FILE)
     if not isinstance(value, dict):
@@ -110,7 +110,7 @@ def experiment_about(path: Path) -> dict[str, Any]:
 
 
 def _merged(found: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings, the keys that are there first."""
+    """Merge nested mappings; existing keys come first, and new values replace old ones."""
     both = {**found, **new}
     return {
         key: _merged(found[key], value)
@@ -121,20 +121,21 @@ def _merged(found: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 HANDFUL = 10
-"""Maximum number of goals with which all models stay in the cache."""
+"""Largest number of goals for which all models stay in the cache."""
 
 SHARED = {"seed", "data", "model", "training"}
-"""What the data and the clean model of a run depend on, as groups of the recipe."""
+"""Keys of the recipe that determine a run's data and clean model."""
 
 POISONED_BY = {*SHARED, "attack", "study", "share_features"}
-"""What its poisoned model depends on."""
+"""Keys of the recipe that determine its poisoned model."""
 
 
 def evicted_stages(experiment: RunList, *, save_models: bool) -> dict[str, frozenset[str]]:
-    """Return by run the stages whose results leave the cache when it is complete.
+    """Return the stages that each run deletes from the cache when it is complete, by run.
 
-    That is so with more than `HANDFUL` goals, unless models are saved: each run deletes what its poison alone needs,
-    and the last run of a poisoned model deletes this too. Only results of more than `LARGEST_CACHED` bytes leave.
+    Nothing is deleted with at most `HANDFUL` goals, or if models are saved. Otherwise each run
+    deletes the stages that depend on its own poison. The last run with a poisoned model also
+    deletes that model. Results of at most `LARGEST_CACHED` bytes stay (`mmpoison.runs.run_stages`).
 
     Args:
         experiment: The runs.
@@ -170,27 +171,29 @@ def run_all(
 ) -> SweepState:
     """Run all runs of an experiment that are not complete.
 
-    The results do not depend on the number of workers nor on where they are. They may depend, in the last bits, on the
-    threads of each worker and on its kind of CPU.
+    The results do not depend on the number of workers or their location. Their last bits may depend
+    on the number of threads per worker and on the kind of CPU.
 
     Args:
         experiment: The runs.
-        out: The folder: new, empty, or of an earlier try.
-        workers: Processes, each with one run at a time; None for one a GPU, or as many as cores.
-        threads: Threads of each.
-        retries: How often a run is repeated that crashed or met an error of the machine; an input that is refused is
-            not tried again.
-        ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
-        device: Where the workers compute: `auto`, `cpu`, `cuda` (each on one GPU, in turn) or `cuda:N`.
-        save_models: Save the checkpoints in the run folders; by default what the recipe says. Where they are not
-            saved and there are many goals, large models of single goals leave the cache too (`evicted_stages`).
+        out: The folder: new, empty, or from an earlier attempt.
+        workers: Number of processes, each with one run at a time; None means one per GPU, or as
+            many as this machine's cores can serve.
+        threads: Threads per worker.
+        retries: Number of retries after a crash or a machine error. Refused input is not retried.
+        ray: Address of a Ray cluster to run on, or `local`; by default processes of this machine.
+        device: Device of the workers: `auto`, `cpu`, `cuda` (one GPU each, in turn) or `cuda:N`.
+        save_models: Save the checkpoints in the run folders; None takes the recipe's choice. If
+            models are not saved and there are many goals, large models of single goals are deleted
+            from the cache too (`evicted_stages`).
         on_change: Called with the state, twice a second and at each change.
 
     Returns:
         The state at the end.
 
     Raises:
-        InputError: If the folder is another experiment's, or there is no such device or cluster.
+        InputError: If the folder belongs to another experiment, or there is no such device or
+            cluster.
     """
     folder = ExperimentFolder(out)
     folder.check(experiment)
@@ -225,15 +228,15 @@ def run_all(
 
 @dataclass(frozen=True)
 class RunTask:
-    """One run of an experiment, as a worker gets it (`mmpoison.base.workers.Task`).
+    """One run of an experiment, as a worker's task (`mmpoison.base.workers.Task`).
 
     Attributes:
         id: The run's id.
         recipe: The whole recipe.
         out: The run folder.
         save_models: Save the checkpoints in the run folder.
-        device: Where to compute, as the worker finds it (`find_device`).
-        evict: Stages whose results leave the cache when the run is complete.
+        device: Name of the device, which the worker resolves with `find_device`.
+        evict: Stages to delete from the cache when the run is complete.
         note_refusals: As for `RunList`.
     """
 
@@ -247,11 +250,11 @@ class RunTask:
 
     @cached_property
     def group(self) -> tuple[str, ...]:
-        """What it shares with others: data and clean model, then the poisoned model."""
+        """What the run shares with others: data and clean model, then the poisoned model."""
         return _depends(self.recipe, SHARED), _depends(self.recipe, POISONED_BY)
 
     def run(self, shared: dict[str, Any], progress: RunProgress) -> None:
-        """Run the recipe, if nobody else has done it."""
+        """Run the recipe, unless the run is complete."""
         from mmpoison.runs.run import note_refusal, run_recipe
         from mmpoison.runs.run_cache import shared_cache
 
@@ -259,7 +262,7 @@ class RunTask:
             return
         recipe, run_cache, device = self.recipe, shared_cache(shared), find_device(self.device)
         if self.note_refusals:
-            # what stops every run is no note
+            # an error that stops every run must not become a note
             run_cache.pairs(recipe.data, recipe.seed)
             run_cache.encoder(recipe.model.name, device=device)
         try:
@@ -278,19 +281,19 @@ class RunTask:
             note_refusal(recipe, self.out, error)
 
 
-# -- What is to do, before any of it is done: by the runs that finished here.
+# -- Estimates the remaining work from similar runs that finished on this machine.
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the runs that remain will take, by runs like them that finished here.
+    """The estimated time and disk space of the remaining runs.
 
     Attributes:
-        total: Runs in all.
-        done: Complete already.
-        unknown: Runs to do whose like never finished here.
-        seconds: Of the others, in one worker.
-        bytes: What the others will leave on the disk.
+        total: Number of runs.
+        done: Number of complete runs.
+        unknown: Number of remaining runs without an estimate: no similar run finished here.
+        seconds: Estimated time of the other remaining runs, in one worker.
+        bytes: Estimated disk space of the other remaining runs.
     """
 
     total: int
@@ -301,10 +304,10 @@ class Forecast:
 
 
 def forecast(experiment: RunList, out: Path) -> Forecast:
-    """Say what the runs of an experiment that remain will take; nothing is loaded.
+    """Estimate the time and disk space of an experiment's remaining runs, without loading data.
 
     Raises:
-        InputError: If the folder is another experiment's.
+        InputError: If the folder belongs to another experiment.
     """
     folder = ExperimentFolder(out)
     folder.check(experiment)

@@ -1,4 +1,4 @@
-"""Shares what runs of one process have loaded: the last few data sets, models to start from, prepared inputs."""
+"""Shares loaded data sets, models and prepared inputs between the runs of one process."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ T = TypeVar("T")
 
 
 class RunCache:
-    """Loads data, models and inputs, and holds the last of them for the next run.
+    """An in-memory cache of the last data sets, models and inputs, for reuse by the next run.
 
     Args:
-        keep: How many of each kind.
+        keep: Number of entries of each kind.
     """
 
     def __init__(self, keep: int = 2) -> None:
@@ -46,7 +46,7 @@ class RunCache:
         self._loaded: dict[str, OrderedDict[str, Any]] = {}
 
     def pairs(self, part: DataPart, seed: int) -> PairDataset:
-        """Return a data set."""
+        """Load a data set."""
         return self._get(
             "pairs",
             [part.model_dump(mode="json"), seed],
@@ -56,24 +56,24 @@ class RunCache:
     def poisoned(
         self, recipe: Recipe, pairs: PairDataset, make: Callable[[], PairDataset]
     ) -> PairDataset:
-        """Return the poisoned set of a recipe: runs that differ in their defence share it.
+        """Return a recipe's poisoned set, which runs with different defences share.
 
         Args:
-            recipe: Its attack and seed, and the model that a surrogate may be.
+            recipe: The recipe; its attack, seed and model, a possible surrogate, identify the set.
             pairs: The clean set.
-            make: Poisons it.
+            make: Poisons the clean set.
         """
         how = recipe.model_dump(mode="json", include={"seed", "attack", "model", "share_features"})
         return self._get("poisoned", [how, pairs.fingerprint, str(pairs.root)], make)
 
     def files(self, pairs: PairDataset) -> str:
-        """Return the digest of the state of the image files of a set."""
+        """Return a digest of the state of a set's image files."""
         return self._get(
             "files", [pairs.fingerprint, str(pairs.root)], lambda: _files_digest(pairs)
         )
 
     def watch(self, pairs: PairDataset) -> States:
-        """Record the states of a set's image files at the first call, and return them; see `refuse_changed`."""
+        """Return the states of a set's image files as of the first call; see `refuse_changed`."""
         return self._get(
             "watch",
             [pairs.fingerprint, str(pairs.root)],
@@ -81,26 +81,26 @@ class RunCache:
         )
 
     def refuse_changed(self, pairs: PairDataset) -> None:
-        """Refuse a set whose files have changed since it was loaded or its images were first watched.
+        """Refuse a set whose files have changed since it was loaded or first watched.
 
         Raises:
-            InputError: If one has.
+            InputError: If a file has changed.
         """
         if pairs.tables is not None:
             pairs.tables.check()
         refuse_changed(pairs.root, pairs.images.ids, self.watch(pairs))
 
     def encoder(self, name: str, *, device: torch.device) -> DualEncoder:
-        """Return a model to start from or to judge with; it must not be changed."""
+        """Load a model; callers must not change it."""
         return self._get("encoder", [name, str(device)], lambda: load_encoder(name).to(device))
 
     def identity(self, encoder: DualEncoder) -> dict[str, Any]:
-        """Return what distinguishes a model from others: `encoder_identity`."""
+        """Return the `encoder_identity` of a model, which distinguishes it from others."""
         return self._get(
             "identity",
             [id(encoder), encoder.name],
             lambda: encoder_identity(encoder),
-            # an id may be another object's later
+            # keep the encoder, so that no other object gets its id
             holding=encoder,
         )
 
@@ -118,13 +118,14 @@ class RunCache:
 
         Args:
             encoder: The model.
-            pairs: The clean set; what is made of it serves all poisoned ones.
-            poisoned: The same with poison: captions and images that only it has are added.
-            on_features: Outputs of the trunks.
-            progress: Gives a progress callback for a named step.
-            reuse_from: Inputs of the same set for another model, whose pixels may serve.
+            pairs: The clean set; its inputs serve all poisoned sets made from it.
+            poisoned: The poisoned set, whose new captions and images are added.
+            on_features: Prepare outputs of the trunks instead of pixels and tokens.
+            progress: Returns a progress callback for a named step.
+            reuse_from: Inputs of the same set for another model, whose pixels are reused if they
+                fit.
         """
-        # also those that nobody described: they are in the gallery, and an attack may use them
+        # also images without a caption: they are in the gallery, and an attack may use them
         everything = np.arange(len(pairs.images), dtype=np.int32)
 
         def prepare() -> PairInputs:
@@ -155,12 +156,12 @@ class RunCache:
         *,
         progress: ProgressFor | None = None,
     ) -> VectorSurrogate:
-        """Embed all images and captions of a clean set by a model, for attacks that know a surrogate.
+        """Embed all images and captions of a clean set with a model, as an attack's surrogate.
 
         Args:
             name: Name of the model.
             pairs: The clean set.
-            progress: Gives a progress callback for a named step.
+            progress: Returns a progress callback for a named step.
         """
         encoder = self.encoder(name, device=torch.device("cpu"))
 
@@ -185,13 +186,13 @@ class RunCache:
         make: Callable[[], ModelMeasurement],
         **how: Any,
     ) -> ModelMeasurement:
-        """Measure a model on the test part of a set, as far as no goal is needed.
+        """Return the measurements of a model on the test part that do not depend on a goal.
 
         Args:
-            encoder: The model; an equal one has the same measures.
+            encoder: The model; equal models share their measurements.
             pairs: The set.
-            make: Measures.
-            how: What else decides the numbers.
+            make: Measures the model.
+            how: Everything else that affects the numbers.
         """
         identity = self.identity(encoder)
         key = [identity, pairs.fingerprint, self.files(pairs), str(encoder.device), how]
@@ -210,7 +211,7 @@ class RunCache:
 
 
 def goal_classes_of(part: DataPart, seed: int) -> Sequence[str]:
-    """List the classes between which goals are possible; drawn scenes know them without being drawn."""
+    """List the classes that goals can use; a data set with known classes is not loaded."""
     if part.name in DATASETS and (known := DATASETS[part.name].classes):
         return known
     return goal_classes(RunCache().pairs(part, seed))
@@ -229,7 +230,7 @@ def prepare_inputs(
     progress: ProgressFor | None = None,
     reuse_from: PairInputs | None = None,
 ) -> PairInputs:
-    """Prepare inputs of a set for a model, as `RunCache.inputs` holds them, with `images` that are in no pair too."""
+    """Prepare a set's inputs for a model as in `RunCache.inputs`, also of images without pairs."""
     if on_features:
         return prepare_features(
             encoder, pairs, images=images, cache=cache_folder(), progress=progress
@@ -239,7 +240,7 @@ def prepare_inputs(
 
 
 def shared_cache(shared: dict[str, Any]) -> RunCache:
-    """Return what the runs of one worker have loaded (`mmpoison.base.workers.Task`); the first call makes it."""
+    """Return the `RunCache` shared by a worker's tasks (`mmpoison.base.workers.Task`)."""
     if "runs" not in shared:
         if (threads := shared.get("threads")) is not None:
             torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Holds a run folder while a run writes it: one folder, one recipe, one process; a killed run resumes in it."""
+"""Locks run folders: one recipe and one process per folder, in which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmpoison.runs.recipe import Recipe
 
 
 def check_folder(out: Path, recipe: Recipe) -> None:
-    """Refuse a run folder that holds anything but an earlier attempt of the same recipe.
+    """Refuse a folder with anything other than an earlier attempt with the same recipe.
 
     Raises:
         InputError: If the folder holds something else.
@@ -42,17 +42,18 @@ def check_folder(out: Path, recipe: Recipe) -> None:
 
 
 def holds_another_run(out: Path, recipe: Recipe) -> bool:
-    """Return whether a run folder is of another recipe."""
+    """Return whether a run folder belongs to another recipe."""
     written = out / "recipe.yaml"
     return written.is_file() and read_bytes(written) != recipe.to_yaml().encode()
 
 
 @contextmanager
 def held_folder(out: Path, recipe: Recipe) -> Iterator[None]:
-    """Hold a run folder while a run writes it: a new one, or one of the same recipe that was left unfinished.
+    """Lock a run folder while a run writes it; the folder is created if it is missing.
 
     Raises:
-        InputError: If it holds anything else, or another process runs in it.
+        InputError: If it holds anything other than a run of the same recipe, or another process
+            uses it.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     written = out / "recipe.yaml"
@@ -75,7 +76,7 @@ def held_folder(out: Path, recipe: Recipe) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """List versions of the libraries that decide the numbers."""
+    """List the versions of Python and of the libraries that affect the numbers."""
     packages = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
     return {
         "python": platform.python_version(),
@@ -87,7 +88,7 @@ def versions() -> dict[str, str]:
 
 
 MODELS = ("clean_model", "poisoned", "filtered", "robust", "sterilized")
-"""Checkpoints of a run, in the order in which they are compared."""
+"""Checkpoints of a run, in the order of comparison."""
 
 DEMO_RECIPE = "demo"
 
@@ -96,7 +97,7 @@ def run_checkpoints(run: Path) -> dict[str, Path]:
     """List the checkpoints of a run by name.
 
     Raises:
-        InputError: If it is no run folder, or has no checkpoints.
+        InputError: If it is not a run folder, or has no checkpoints.
     """
     if not (run / "recipe.yaml").is_file():
         raise InputError(f"{run}: not a run folder (it has no recipe.yaml)")
@@ -108,10 +109,10 @@ def run_checkpoints(run: Path) -> dict[str, Path]:
 
 
 def run_data(run: Path) -> tuple[PairDataset, PoisonManifest | None]:
-    """Load the clean data of a run, and the manifest of the poison that its models were trained with.
+    """Load the clean data and the poison manifest of a run; None without a manifest.
 
     Raises:
-        InputError: If the recipe is broken, or the data are not where it says.
+        InputError: If the recipe is broken, or its data are missing.
     """
     from mmpoison.runs.recipe import load_recipe
 
@@ -127,7 +128,7 @@ def last_demo(runs: Path) -> Path:
     """Find the run folder of the last demo that saved checkpoints.
 
     Args:
-        runs: The folder in which the demo makes its run folders.
+        runs: The parent folder of the demo's run folders.
 
     Raises:
         InputError: If there is none.

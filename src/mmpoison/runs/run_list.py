@@ -1,4 +1,4 @@
-"""An experiment is a list of recipes; here those of a section `sweep`: variants, a grid, goals, seeds."""
+"""Lists of runs, and how the section `sweep` of a recipe expands to one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_RUNS = 20_000
 LONGEST_ID = 120
 
 Classes = Callable[[Recipe], Sequence[str]]
-"""The classes between which a recipe's data allow goals."""
+"""Returns the classes that goals can use in a recipe's data."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class NamedRun:
     """One run of a list.
 
     Attributes:
-        id: Its name, and that of its run folder: letters, digits and `-_.=+`.
+        id: Name of the run and its folder: letters, digits and `-_.=+`.
         recipe: Its whole recipe.
     """
 
@@ -41,17 +41,16 @@ class NamedRun:
 
 @dataclass(frozen=True)
 class RunList:
-    """An experiment: the list of its runs.
+    """An experiment: a list of runs.
 
     Attributes:
-        name: What to call it.
+        name: Name of the experiment.
         description: One line.
-        runs: In order: those that share data and models follow each other.
-        about: What its folder says of it, in `experiment.yaml`: sections that a larger list of the same experiment adds
-            to.
-        save_models: Keep the checkpoints in the run folders.
-        note_refusals: A run whose input is refused, such as a goal that its data do not allow, is complete, with the
-            reason in the place of numbers.
+        runs: The runs; those that share data and models are adjacent.
+        about: Sections for `experiment.yaml`. Another part of the same experiment adds to them.
+        save_models: Save the checkpoints in the run folders.
+        note_refusals: Complete a run whose input is refused, for example a goal that its data do
+            not allow, with the reason instead of numbers.
     """
 
     name: str
@@ -71,20 +70,22 @@ def grid_of_runs(
     goals: Any = None,
     classes: Classes,
 ) -> RunList:
-    """Load a recipe and list its runs: the variants, points of the grid, goals and seeds of its section `sweep`.
+    """Load a recipe and expand its section `sweep`: variants, grid points, goals and seeds.
 
-    The seed moves fastest. A recipe without the section is a list of one run.
+    The seed varies fastest. A recipe without the section gives one run.
 
     Args:
         name_or_path: As for `load_recipe`.
-        changes: Dotted keys to values, for all runs: they win over the grid and the variants (`override`).
-        grid: More of the section's `grid`; a key that is there already is replaced.
-        seeds: In the place of the section's.
-        goals: In the place of the section's.
-        classes: Called where the goals are `all`.
+        changes: Dotted keys to values, for all runs; they take precedence over the grid and the
+            variants (`override`).
+        grid: Additional keys for the section's `grid`; existing keys are replaced.
+        seeds: Replaces the section's seeds.
+        goals: Replaces the section's goals.
+        classes: Called if the goals are `all`.
 
     Raises:
-        InputError: As `load_recipe`; for a key of the grid or of a variant too.
+        InputError: As `load_recipe`, also for the grid and the variants, or if there are more than
+            `MOST_RUNS` runs.
     """
     changes = dict(changes or {})
     value, where = read_recipe(name_or_path)
@@ -100,7 +101,7 @@ def grid_of_runs(
         if grid and isinstance(listed, dict):
             section["grid"] = {**listed, **grid}
         value["sweep"] = section
-    # its own mistakes, before those of the runs
+    # report errors of the section before those of the runs
     parse_recipe({**value, "preset": None}, where)
     part = SweepPart.model_validate(value.pop("sweep"))
     per_run = {*(grid or ())} | ({GOAL} if goals is not None else set())
@@ -135,9 +136,9 @@ def _refuse_too_many(part: SweepPart, where: str) -> None:
 
 
 def _without(part: SweepPart, keys: set[str], per_run: set[str]) -> SweepPart:
-    """Return the grid, the goals and the seeds without the keys that are given for all runs.
+    """Remove the grid keys, goals and seeds that the command line sets for all runs.
 
-    A key that the same command line gives for some of the runs (`per_run`) stays also where it gives the whole group.
+    A key that the command line also gives per run (`per_run`) stays, even if its group is set.
     """
 
     def given(key: str) -> bool:
@@ -182,7 +183,7 @@ def _resolve(
     per_run: set[str],
     where: str,
 ) -> Recipe:
-    """Resolve the recipe of one variant (`own`) at one point; the point's keys `per_run` are from the command line."""
+    """Resolve the recipe of a variant (`own`) at a point, whose keys `per_run` the user gave."""
     given = {**changes, **{key: new for key, new in point.items() if key in per_run}}
     of_file = {**own, **{key: new for key, new in point.items() if key not in per_run}}
     return resolve_recipe(copy.deepcopy(value), given, where, of_file)
@@ -204,7 +205,7 @@ def _goals(part: SweepPart, recipe: Recipe, classes: Classes) -> list[Any]:
     return goals
 
 
-# -- names -------------------------------------------------------------------------------------------------------
+# -- Names of runs.
 
 
 def _id(parameters: Mapping[str, Any], labels: Mapping[str, str]) -> str:
@@ -223,7 +224,7 @@ def _id(parameters: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _labels(keys: Mapping[str, Any]) -> dict[str, str]:
-    """Shorten dotted keys to the shortest endings that distinguish them.
+    """Shorten each dotted key to its last part if that is unique.
 
     >>> _labels({"training.epochs": 0, "sterilize.training.epochs": 0, "attack.samples": 0})
     {'training.epochs': 'training.epochs', 'sterilize.training.epochs': 'sterilize.training.epochs', \

@@ -1,4 +1,4 @@
-"""Measures the models of a run, and describes the run, for `metrics.json`."""
+"""Measures the models of a run and describes the run, for `metrics.json`."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ from mmpoison.runs.trained_models import TrainedModel, Verdicts
 SUSPICIOUS_SHOWN = 12
 
 LOSSES = (0.001, 0.01, 0.02, 0.05)
-"""Shares of clean pairs lost at which the recall of a filter is measured."""
+"""Clean losses at which the recall of a filter is measured, as shares of the clean pairs."""
 
 LEAST_KEPT = 0.75
-"""A filter that keeps a smaller share of the pairs is flagged: no attack here poisons a quarter of the data."""
+"""A filter that keeps a smaller share is flagged: no attack here poisons a quarter of the data."""
 
 
 @dataclass
@@ -65,10 +65,10 @@ class RunMeasures:
     """Measures the models of a run.
 
     Attributes:
-        run: What they were trained on.
-        run_cache: What this process has loaded.
-        progress: Reports the progress.
-        flags: What a reader must know before believing the numbers.
+        run: The run's input.
+        run_cache: Data and models that this process has loaded.
+        progress: Reports progress.
+        flags: Warnings for the reader about the numbers.
     """
 
     run: PreparedRun
@@ -85,8 +85,8 @@ class RunMeasures:
         """Measure the models on the test part of the data.
 
         Args:
-            models: By the names of their rows.
-            inputs: Of the data.
+            models: Models by the names of their rows.
+            inputs: Prepared inputs of the data.
             reordered: The clean model trained in another order, for the study `order-drift`.
         """
         run = self.run
@@ -115,7 +115,7 @@ class RunMeasures:
         return replace(measured, metrics=Metrics.of({**measured.metrics.to_json(), "study": study}))
 
     def say_first(self, poisoned: DualEncoder, inputs: PairInputs) -> None:
-        """Say what the poison does, before all other models are trained and measured."""
+        """Report the success of the attack before the other models are trained."""
         embeddings = embed_test(Subject(poisoned, inputs), self.run.test, cache_folder())
         for target in self.run.goal_targets:
             goal, image = target.goal, target.image or f"a picture of {target.goal.target}"
@@ -125,7 +125,7 @@ class RunMeasures:
             )
 
     def lists(self, measured: Measurement) -> RankLists:
-        """Make the content of `rank_lists.json`."""
+        """Build the content of `rank_lists.json`."""
         shown = {name: e for name, e in measured.embeddings.items() if name != "pretrained"}
         return rank_lists(shown, self.run.test, self.run.goal_targets, seed=self.run.recipe.seed)
 
@@ -137,13 +137,13 @@ class RunMeasures:
         seconds: Mapping[str, float],
         **defences: Record,
     ) -> RunFacts:
-        """Describe what was run on what, for `metrics.json`.
+        """Describe the run, for `metrics.json`.
 
         Args:
             models: The models of the run.
-            measured: What `measured` returned.
-            seconds: Time by stage.
-            defences: What each defence of the run did, by its field of `RunFacts`.
+            measured: The result of `measured`.
+            seconds: Duration of each stage.
+            defences: Facts about each defence, by field of `RunFacts`.
         """
         recipe, manifest, pairs = self.run.recipe, self.run.poisoned.manifest, self.run.pairs
         assert manifest is not None
@@ -201,7 +201,7 @@ class RunMeasures:
         )
 
     def transfer(self, models: Mapping[str, TrainedModel], part: TransferPart) -> TransferMeasures:
-        """Measure the models on data that they were not trained on."""
+        """Measure the models on another data set than the one they were trained on."""
         run = self.run
         other = load_transfer(part, run.goal_targets, run.recipe, self.run_cache)
         encoder = models["pretrained"].encoder
@@ -228,7 +228,7 @@ class RunMeasures:
     def _measurement_cache(
         self, models: Mapping[str, TrainedModel], pairs: PairDataset
     ) -> MeasurementCache:
-        """Share measurements with runs of other goals, whose models are the same but for those that saw the poison."""
+        """Return a cache that shares measurements of models without poison between runs."""
 
         def cached(name: str, compute: Callable[[], ModelMeasurement]) -> ModelMeasurement:
             if name in SUSPECTS:
@@ -241,7 +241,7 @@ class RunMeasures:
         return cached
 
     def judged(self, verdicts: Verdicts, out: Path) -> FilterFacts:
-        """Report what the filter did, flag it if it dropped too much, and write the pairs it ranked highest."""
+        """Report the filter's results, flag it if it dropped too much, and write its top pairs."""
         train = self.run.poisoned.select(split="train")
         dropped = 1 - float(verdicts.keep.mean())
         if dropped > 1 - LEAST_KEPT:
@@ -259,7 +259,7 @@ class RunMeasures:
         self.progress.say(
             f"{facts.method} by {facts.encoder}: {facts.dropped_pairs} of {len(train):,} pairs dropped"
         )
-        # what was dropped first: a defence that judges groups does not drop the most distant pairs
+        # dropped pairs first: a method that judges groups need not drop the pairs with high scores
         worst = np.lexsort((-verdicts.distances, verdicts.keep))[:SUSPICIOUS_SHOWN]
         ids = train.images.ids
         write_json(
@@ -279,7 +279,7 @@ class RunMeasures:
 
 
 def _means(recipe: Recipe, manifest: PoisonManifest) -> dict[str, str]:
-    """Say whose images carry the poison, and which model the attacker knew, where there are any."""
+    """Return the carrier of the poison and the attacker's surrogate, if the attack has them."""
     found = {}
     if manifest.pairs:
         new = all(pair.poisoned_image in manifest.added_images for pair in manifest.pairs)
@@ -293,12 +293,12 @@ def _means(recipe: Recipe, manifest: PoisonManifest) -> dict[str, str]:
 def recall_at(
     positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]], lost: float
 ) -> float:
-    """Return the share of positives above the scores of all but a share of the negatives, in [0, 1].
+    """Return the recall of poisoned pairs at a given clean loss, in [0, 1].
 
     Args:
         positive: Scores of the poisoned pairs, shape `(n,)`.
         negative: Scores of the clean pairs, shape `(m,)`.
-        lost: Share of the clean pairs that may be lost, in [0, 1].
+        lost: Acceptable loss, as a share of the clean pairs, in [0, 1].
 
     >>> recall_at(np.array([3.0, 9.0]), np.arange(11.0), lost=0.2)
     0.5
@@ -320,10 +320,10 @@ def _counts(pairs: PairDataset) -> dict[str, int]:
 def epoch_rows(
     probes: Mapping[str, Iterable[ProbeRecord]],
 ) -> dict[str, dict[str, dict[str, GoalRow]]]:
-    """Arrange rows by goal, model and number of epochs: the section `study.epochs` of `metrics.json`.
+    """Group rows by goal, model and epoch, for the section `study.epochs` of `metrics.json`.
 
     Args:
-        probes: The records of each model's training.
+        probes: The probe records of each model.
     """
     rows: dict[str, dict[str, dict[str, GoalRow]]] = {}
     for name, records in probes.items():

@@ -1,4 +1,4 @@
-"""The stages of a run: which there are, what each depends on, and how each is made."""
+"""The stages of a run: their cache keys, and how to compute each."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ from mmpoison.training.states import Checkpoints
 
 SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
 OWN = (*SUSPECTS, "filter", "other_filter")
-"""Stages of the poison of one run."""
+"""Stages that depend on a run's own poison."""
 
 LARGEST_CACHED = 1 << 20
-"""Results of one run alone that take more bytes leave the cache with it, where `evict` says so."""
+"""Results of more bytes are deleted from the cache after their only run (`RunStages.evict`)."""
 
 OTHER_FILTER = "other_filter"
-"""The stage of the filter whose number of dropped pairs another filter takes (`as_many_as`)."""
+"""The stage of the other filter in `FilterPart.as_many_as`."""
 
 OF_ONE_RUN = "of_one_run"
-"""In the note of a cache entry: it was made by such a run, for itself."""
+"""Key in the note of a cache entry: set if a run made the entry only for itself."""
 
 REORDERED = "clean_model_reordered"
-"""The clean model again, trained in the order of the poisoned one: what drifts without any poison."""
+"""The clean model trained in the order of the poisoned one, to measure drift without poison."""
 
 
 def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, CacheKey]:
-    """Return the stages of a run by name, in the order in which they run, without running any."""
+    """Return the cache keys of a run's stages by name, in execution order, without running any."""
     return _Keys(run, run_cache).all()
 
 
@@ -133,7 +133,7 @@ class _Keys:
                 keys["poisoned"].digest,
                 run.poisoned,
                 "val",
-                # a repair that takes no settings has the run's own in its key
+                # the key of a repair without settings contains the run's settings
                 repair.training or recipe.training,
                 made_by=(DEFENSES[repair.method],),
                 defense=[repair.method, repair.options],
@@ -164,7 +164,7 @@ class _Keys:
         return self.run_cache.files(self.run.pairs)
 
     def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
-        """Return what each stage depends on; `made_by` are the plug-ins that make its result."""
+        """Return the key parts common to all stages; `made_by` are the plug-ins of a stage."""
         return {
             "computed": compute_environment(self.run.device, *made_by),
             "seed": self.run.recipe.seed,
@@ -190,7 +190,7 @@ class _Keys:
             "split": split,
             "training": settings.model_dump(mode="json"),
             "precision": precision,
-            # the same numbers by another way need not be the same to the last bit
+            # the last bits depend on whether the inputs are features or pixels
             "on_features": self._fed_features(name, settings),
             **{
                 key: value for key, value in {"probes": probes, **more}.items() if value is not None
@@ -221,15 +221,15 @@ class RunStages:
     """Runs the stages of a run, or reads their cached results.
 
     Attributes:
-        run: What they work on.
+        run: The run's input.
         out: The run folder.
         store: The content cache.
-        run_cache: What this process has loaded.
-        progress: Reports the progress.
+        run_cache: Data and models that this process has loaded.
+        progress: Reports progress.
         save_models: Save the checkpoints in the run folder too.
-        seconds: Of each stage that was made here.
-        made: For each stage its key, and whether it was `made` here, or found in the `cache` or the `run folder`.
-        evict: Stages whose results no other run needs: `evict_own` may delete them.
+        seconds: Duration of each stage that was computed here.
+        made: Key of each stage, and its origin: `made` here, or from the `cache` or `run folder`.
+        evict: Stages whose results no other run needs, so that `evict_own` may delete them.
     """
 
     run: PreparedRun
@@ -244,7 +244,7 @@ class RunStages:
 
     @cached_property
     def keys(self) -> dict[str, CacheKey]:
-        """The stages by name."""
+        """The cache keys of the stages by name."""
         keys = stage_keys(self.run, self.run_cache)
         return {
             name: replace(key, note={OF_ONE_RUN: True}) if name in self.evict else key
@@ -253,7 +253,7 @@ class RunStages:
 
     @cached_property
     def inputs(self) -> PairInputs:
-        """Inputs of the data for the model, prepared when they are first needed."""
+        """Inputs of the data for the model, prepared at first use."""
         begun = time.perf_counter()
         inputs = self.run_cache.inputs(
             self.run.start,
@@ -266,13 +266,13 @@ class RunStages:
         return inputs
 
     def pretrained(self) -> TrainedModel:
-        """Make the model that the fine-tunes start from."""
+        """Return the model that the fine-tunes start from, aligned if the recipe asks for it."""
         run, settings = self.run, self.run.recipe.model.align
         if settings is None:
             return TrainedModel(run.start, run.start.record.training)
 
         def inputs() -> PairInputs:
-            # the trunks are still the original ones, so their features serve even if they will be trained later
+            # the trunks are still unchanged here, so features work even if they are trained later
             if settings.heads_only and not run.on_features:
                 return self.run_cache.inputs(
                     run.start, run.pairs, on_features=True, progress=self.progress.progress
@@ -299,9 +299,9 @@ class RunStages:
         return self._model(name, start, align, data=run.pairs, settings=settings, new_name=new_name)
 
     def trained(self, name: str, start: DualEncoder, train: PairDataset) -> TrainedModel:
-        """Train a model on all of some pairs: `robust` by the in-training defence, the others by `finetune`.
+        """Train a model on the given pairs: `robust` with the in-training defence, others plainly.
 
-        `clean_model_reordered` skips the poisoned pairs, and sees the others in the order that they have among them.
+        `clean_model_reordered` skips the poisoned pairs but keeps the order of the rest.
         """
         run, settings = self.run, self.run.recipe.training
         new_name = f"{run.recipe.name}-{name}"
@@ -333,7 +333,7 @@ class RunStages:
         )
 
     def verdicts(self, pretrained: DualEncoder) -> Verdicts:
-        """Filter the training pairs, and return the verdicts."""
+        """Filter the training pairs and return the verdicts."""
         assert self.run.recipe.filter is not None
         return self._verdicts("filter", self.run.recipe.filter, pretrained)
 
@@ -375,7 +375,7 @@ class RunStages:
         return verdicts
 
     def filtered(self, pretrained: DualEncoder, verdicts: Verdicts) -> TrainedModel:
-        """Train a model on what the filter keeps."""
+        """Train a model on the pairs that the filter keeps."""
         run, part = self.run, self.run.recipe.filter
         assert part is not None
         train = run.poisoned.select(split="train")
@@ -388,7 +388,7 @@ class RunStages:
     def _judge(
         self, part: FilterPart, pretrained: DualEncoder
     ) -> tuple[DualEncoder, Callable[[], PairInputs]]:
-        """Return the judge of a filter, aligned if the recipe asks for it, and what prepares its inputs."""
+        """Return a filter's judge, aligned if required, and a function that prepares its inputs."""
         if part.encoder == "pretrained":
             return pretrained, lambda: self.inputs
         run, align = self.run, part.align
@@ -410,7 +410,7 @@ class RunStages:
         return self._aligned("judge", judge, align, inputs).encoder, inputs
 
     def sterilized(self, suspect: DualEncoder) -> tuple[TrainedModel, SterilizeFacts]:
-        """Repair a copy of the poisoned model; return it and facts about the repair."""
+        """Repair a copy of the poisoned model, and return it with facts about the repair."""
         run, part = self.run, self.run.recipe.sterilize
         assert part is not None
         clean = repair_pairs(run.poisoned, part, run.recipe.seed)
@@ -451,9 +451,10 @@ class RunStages:
         return model, SterilizeFacts.of(facts)
 
     def evict_own(self) -> None:
-        """Delete what this run made of its poison for itself from the cache; the run is complete.
+        """Delete the results that only this run needed from the cache, once the run is complete.
 
-        What another command made or resumed for itself stays. A model in use by another process is made again there.
+        Results that another command made or resumed stay. Another process that still uses a deleted
+        model computes it again.
         """
         for name in self.evict:
             entry = self.store.entry(self.keys[name]) if name in self.keys else None
@@ -465,12 +466,12 @@ class RunStages:
 
     @property
     def bytes_made(self) -> int:
-        """What it made in the cache, and left there."""
+        """Size in bytes of the cache entries that this run made and that still exist."""
         made = (self.keys[name] for name, how in self.made.items() if how["from"] == "made")
         entries = (self.store.entry(key) for key in made)
         return sum(entry.bytes for entry in entries if entry is not None)
 
-    # -- one model ------------------------------------------------------------------------------------------------
+    # -- Trains one model, or reads it from the cache or the run folder.
 
     def _model(
         self,
@@ -528,7 +529,7 @@ class RunStages:
                 "seed": recipe.seed,
                 "poisoned": name in SUSPECTS,
             }
-            if probes or start.record.looks:  # those of the start are not its own
+            if probes or start.record.looks:  # do not inherit the records of the start model
                 metadata["looks"] = [record.to_json() for record in probes]
             save_checkpoint(model.encoder, own, card=card, metadata=metadata)
         return model

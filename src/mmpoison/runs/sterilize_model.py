@@ -1,4 +1,4 @@
-"""Sterilizes a suspect model: holds clean pairs out, runs a repair, and saves the chosen model or refuses."""
+"""Sterilizes suspect models: holds out clean pairs, repairs, and saves or refuses the result."""
 
 from __future__ import annotations
 
@@ -51,18 +51,19 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Sterilized:
-    """The model of a repair that was saved; `checks` say whether poison is still found in it.
+    """A saved repaired model, with the records of the repair and of the checks.
 
     Attributes:
         out: The new checkpoint.
-        result: The training of the chosen branch, with the model.
-        branches: One a learning rate.
-        curve: The content of `sterilize-curve.json`; None where nothing was held out.
-        notes: What a user should know besides.
-        checks: The checks `before` and `after`; empty without a reference.
-        goals: Goals to measure: those that are known, else those that the check or the unlearned groups suggest.
-        known: Whether they are known.
-        classes: The classes of the test part, of which a goal is made; empty where none can be measured.
+        result: The result of the chosen branch, with the model.
+        branches: All branches, one per learning rate.
+        curve: The content of `sterilize-curve.json`; None if no pairs were held out.
+        notes: Notes for the user.
+        checks: The model checks `before` and `after`; empty without a reference.
+        goals: Goals to measure: the known ones, else those suggested by the check or the unlearned
+            groups.
+        known: Whether the goals are known.
+        classes: The classes of the test part, which goals can use; empty without labels.
     """
 
     out: Path
@@ -79,7 +80,7 @@ class Sterilized:
         return f"Sterilized({self.result.encoder.name!r}, {self.summary()})"
 
     def checked(self) -> list[str]:
-        """Say what the checks before and after found; empty without a reference."""
+        """Describe the findings of the checks before and after; empty without a reference."""
         return [
             f"Model check {when}: {line}"
             for when, one in self.checks.items()
@@ -87,7 +88,7 @@ class Sterilized:
         ]
 
     def goal_ranks(self) -> list[str]:
-        """Say what the rank of each goal was before and is after; empty where it was not measured."""
+        """Describe the ranks of each goal before and after; empty if they were not measured."""
         chosen = next((branch for branch in self.branches if branch.chosen and branch.probes), None)
         if chosen is None:
             return []
@@ -100,8 +101,8 @@ class Sterilized:
         ]
 
     def to_pandas(self) -> Any:
-        """Return what was measured during the repair as a `pandas.DataFrame`: a row for each learning rate and step."""
-        import pandas  # half a second
+        """Return the measurements as a `pandas.DataFrame`, a row per learning rate and step."""
+        import pandas  # importing it takes half a second
 
         rows = [
             {"learning_rate": one.learning_rate, "chosen": one.chosen, **probe.to_json()}
@@ -111,7 +112,7 @@ class Sterilized:
         return pandas.json_normalize(rows)
 
     def summary(self) -> str:
-        """Return one line: how many steps, and how fast."""
+        """Return the number of steps and the speed in one line."""
         result = self.result
         resumed = f", resumed after step {result.resumed_from}" if result.resumed_from else ""
         return f"{result.headline()}{resumed}"
@@ -137,38 +138,41 @@ def sterilize_model(
     trackers: Sequence[str] = (),
     fresh: bool = False,
 ) -> Sterilized:
-    """Repair a suspect with pairs known to be clean, and save the model that is chosen.
+    """Repair a suspect with known clean pairs, and save the chosen model.
 
     Args:
         pairs: The data.
         suspect: The suspect.
-        out: New folder of the checkpoint. Until it is there, states and logs are in `OUT.training` next to it; where a
-            model is refused they stay, so that the same command with another rule does not train again.
-        settings: How the repair trains, where it takes settings; the paper's by default.
+        out: New folder for the checkpoint. Until it exists, states and logs are in `OUT.training`
+            next to it. They stay if the model is refused, so that the same command with another
+            rule need not train again.
+        settings: Training settings, for a repair that takes settings; the paper's by default.
         method: A registered repair.
-        options: Of its constructor.
-        learning_rates: Try each of these, and save the best model by the rule. None, here and in the settings:
-            `LEARNING_RATES` in turn until one keeps the utility, where something is held out to choose by.
-        reference: The clean model that the suspect was made from: both are compared with it, on the test part, by
-            `check_model`.
+        options: Options of the repair.
+        learning_rates: Rates to try; the best model by the rule is saved. If neither this nor the
+            settings give a rate and images are held out, `LEARNING_RATES` are tried in turn until
+            one keeps the utility.
+        reference: The clean model that the suspect was fine-tuned from. `check_model` compares the
+            model with it before and after the repair.
         progress: Reports progress.
         split: The clean split.
         seed: Seed of everything random.
-        held_out: Share of the clean images that is not trained on and decides; 0: all are trained on, nothing is
-            decided.
-        rule: What decides; given by the user, or None for the default where there are images enough.
-        unlearn: Results of scans and traces of the split: the pairs that they drop are not clean, and those of groups
-            that are called poisoning are pushed apart (`Unlearn`).
-        goal_targets: Goals to show on the test part; without any it is not measured.
+        held_out: Share of the clean images that judge the repair instead of training it. With 0,
+            all images are trained on, and nothing is judged.
+        rule: The rule that accepts or refuses a model. None applies the default rule, if there are
+            enough images to hold out.
+        unlearn: Results of scans or traces of the split. Pairs that they drop are not taken as
+            clean; pairs in groups called poisoning are pushed apart (`Unlearn`).
+        goal_targets: Goals to measure on the test part; without any it is not measured.
         trackers: As in `LogOptions`.
-        fresh: Delete what an earlier try has left.
+        fresh: Delete the files of an earlier attempt.
 
     Returns:
-        What was saved. Of several processes only the first one judges and saves.
+        The saved model and its records. Of several processes, only the first judges and saves.
 
     Raises:
         InputError: If the input cannot be used.
-        ResultError: If every branch lost too much utility, or diverged; nothing is saved then.
+        ResultError: If every branch lost too much utility or diverged. Nothing is saved then.
     """
     progress = progress or SilentProgress()
     refuse_occupied(out)
@@ -270,9 +274,9 @@ def sterilize_model(
         result.encoder,
         out,
         card=card,
-        # what the suspect was trained on stays in its record
+        # the suspect's own training stays in its record
         metadata={"training": result.summary(), "seed": seed},
-        # before the folder of the model appears: a kill cannot part them
+        # before the folder appears, so that a kill cannot separate the logs from their model
         also=add_curve_and_logs,
     )
     shutil.rmtree(work, ignore_errors=True)
@@ -285,7 +289,7 @@ def _goals(
     checks: Mapping[str, CheckedModel],
     unlearn: Sequence[Path],
 ) -> dict[str, Any]:
-    """Find the goals to measure, for `Sterilized`: the known ones, else those that its findings suggest."""
+    """Choose the goals of `Sterilized`: the known ones, else those suggested by the findings."""
     test = pairs.select(split="test", poisoned=False)
     codes = np.unique(pairs.images.class_codes[test.image])
     classes = tuple(pairs.classes[code] for code in codes if code >= 0)
@@ -311,7 +315,7 @@ def _goals(
 
 
 def _test_set(pairs: PairDataset, goal_targets: Sequence[GoalTarget]) -> TestSet | None:
-    """Return the test part, where goals are shown on it."""
+    """Return the test part, or None without goals; refuse goals that it cannot measure."""
     test = TestSet.of(pairs) if goal_targets else None
     for goal_target in goal_targets:
         assert test is not None
@@ -321,12 +325,12 @@ def _test_set(pairs: PairDataset, goal_targets: Sequence[GoalTarget]) -> TestSet
 
 @dataclass(frozen=True)
 class ListedPairs:
-    """What results of scans say of `N` pairs.
+    """The combined results of scans on `N` pairs.
 
     Attributes:
-        drop: Which of them are dropped, shape `(N,)`.
-        group: The group of each dropped one that is called poisoning, from 0 through all results; `NO_GROUP` for all
-            others. Shape `(N,)`.
+        drop: Mask of the dropped pairs, shape `(N,)`.
+        group: Index of each dropped pair's group if the group is called poisoning, numbered across
+            all results; `NO_GROUP` for all other pairs. Shape `(N,)`.
     """
 
     drop: BoolArray
@@ -334,15 +338,15 @@ class ListedPairs:
 
 
 def listed_pairs(pairs: PairDataset, results: Sequence[Path]) -> ListedPairs:
-    """Find the pairs that results of scans drop, and the groups among them that are called poisoning.
+    """Combine the results of scans: dropped pairs, and those in groups called poisoning.
 
     Args:
         pairs: The pairs that were scanned.
-        results: Folders of `mmpoison scan`, or of `check --trace`.
+        results: Result folders of `mmpoison scan` or `check --trace`.
 
     Raises:
-        InputError: If a folder is no such result, a dropped pair is not among the pairs, or no group is called
-            poisoning.
+        InputError: If a folder is not such a result, a dropped pair is not among the pairs, or no
+            group is called poisoning.
     """
     said = ", ".join(map(str, results))
     listed: dict[tuple[str, str], int] = {}
@@ -354,7 +358,7 @@ def listed_pairs(pairs: PairDataset, results: Sequence[Path]) -> ListedPairs:
         of_rows = np.where(np.isin(table.group[rows], likely), first + table.group[rows], NO_GROUP)
         for (name, caption), group in zip(table.texts(rows), of_rows.tolist(), strict=True):
             key = name.rpartition("#")[0], caption
-            if listed.get(key, NO_GROUP) == NO_GROUP:  # the first result that names a group counts
+            if listed.get(key, NO_GROUP) == NO_GROUP:  # the first result with a group counts
                 listed[key] = group
         first += len(groups)
     keys = list(zip(pairs.images.ids[pairs.image].tolist(), pairs.captions.tolist(), strict=True))
@@ -373,7 +377,7 @@ def listed_pairs(pairs: PairDataset, results: Sequence[Path]) -> ListedPairs:
 
 
 def _listed(given: PairDataset, unlearn: Sequence[Path], method: str) -> ListedPairs | None:
-    """Read what is to be unlearned, or make sure that the pairs may be taken as clean."""
+    """Read the pairs to unlearn; without any, require that the given pairs are clean."""
     if not unlearn:
         require_clean(given)
         return None
@@ -385,7 +389,7 @@ def _listed(given: PairDataset, unlearn: Sequence[Path], method: str) -> ListedP
 def _unlearning(
     branches: Sequence[Branch], given: PairDataset, listed: ListedPairs, held: TestSet | None
 ) -> PairDataset:
-    """Make the repairs unlearn, and return what they train on: the pairs that stay, and those of the groups."""
+    """Make the branches unlearn, and return their training pairs: kept pairs and group members."""
     stays = ~listed.drop
     if held is not None:
         stays &= ~np.isin(given.image, held.gallery)
@@ -397,14 +401,14 @@ def _unlearning(
 
 
 def work_folder(out: Path) -> Path:
-    """Return the folder of states and logs while a repair runs: next to the model's, which appears complete or not."""
+    """Return the folder for states and logs of a repair, next to that of the finished model."""
     return out.with_name(f"{out.name}.training")
 
 
 def _hold_out(
     clean: PairDataset, share: float, seed: int, *, needed: bool
 ) -> tuple[PairDataset, TestSet | None, list[str]]:
-    """Hold images out where there are enough, or say why none are."""
+    """Hold images out if there are enough; otherwise return a note with the reason."""
     if not 0 <= share < 1:
         raise InputError(f"held-out share {share} is not between 0 and 1")
     if not share:

@@ -1,4 +1,4 @@
-"""Stores trained models in the cache: the tensors that the training changed, and its log."""
+"""Stores trained models and filter verdicts in the cache; of a model, only the changed tensors."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ WEIGHTS, FACTS = "changed.safetensors", "training.json"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model, how its training went, and what was measured on the way.
+    """A model, with the records of its training.
 
     Attributes:
         encoder: The model.
-        training: How it was trained; None where that is not known.
-        probes: Records of `Probes`.
+        training: Record of the training; None if it is unknown.
+        probes: Records of `Probes`, measured during the training.
     """
 
     encoder: DualEncoder
@@ -42,7 +42,7 @@ class TrainedModel:
 
     @classmethod
     def of_checkpoint(cls, encoder: DualEncoder) -> TrainedModel:
-        """Return the model with what its checkpoint says of its training.
+        """Create it from a loaded checkpoint and its records.
 
         Raises:
             InputError: If the checkpoint's records are broken.
@@ -55,7 +55,7 @@ class TrainedModel:
 def store_model(
     folder: Path, start: DualEncoder, result: TrainingResult, probes: list[ProbeRecord]
 ) -> None:
-    """Write the tensors that the training changed; few if the trunks are frozen."""
+    """Write the tensors that the training changed (few with frozen trunks), and its records."""
     before = start.module.state_dict()
     changed = {
         name: tensor.detach().cpu().clone().contiguous()
@@ -72,10 +72,10 @@ def store_model(
 def read_model(
     folder: Path, start: DualEncoder, name: str
 ) -> tuple[TrainingResult, list[ProbeRecord]]:
-    """Read what `store_model` wrote.
+    """Read a model written by `store_model`.
 
     Raises:
-        InputError: If it is broken, or is not of this start.
+        InputError: If it is broken, or was trained from another model than `start`.
     """
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or not isinstance(facts.get("looks"), list):
@@ -99,7 +99,7 @@ def read_model(
 
 
 def link_log(folder: Path, out: Path) -> None:
-    """Put the log of a training into a run folder; as a hard link where the disk allows it."""
+    """Put the log of a training into a run folder, as hard links if the disk allows them."""
     for file in sorted(folder.glob("log/*")):
         target = out / file.name
         if file.is_file() and not target.exists():
@@ -118,12 +118,12 @@ ARRAYS, VERDICT_FACTS = "verdicts.npz", "facts.json"
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Verdicts on pairs.
+    """The verdicts of a filter on `N` pairs.
 
     Attributes:
-        keep: Whether each pair stays, shape `(N,)`.
-        distances: Score of each, shape `(N,)`.
-        facts: For `metrics.json`.
+        keep: Mask of the kept pairs, shape `(N,)`.
+        distances: Score of each pair, shape `(N,)`; higher is more suspicious.
+        facts: Facts about the filter, for `metrics.json`.
     """
 
     keep: BoolArray
@@ -132,17 +132,17 @@ class Verdicts:
 
 
 def store_verdicts(folder: Path, result: FilterResult) -> None:
-    """Write verdicts."""
+    """Write the verdicts of a filter."""
     with atomic_file(folder / ARRAYS) as temporary, temporary.open("wb") as stream:
         np.savez(stream, keep=result.keep, distances=result.scores)
     write_json(folder / VERDICT_FACTS, result.facts())
 
 
 def read_verdicts(folder: Path, pairs: int) -> Verdicts:
-    """Read the verdicts on a given number of pairs.
+    """Read verdicts on the given number of pairs.
 
     Raises:
-        InputError: If they are broken, or on other pairs.
+        InputError: If they are broken, or on another number of pairs.
     """
     found = read_arrays(folder / ARRAYS, "keep", "distances")
     facts = read_json(folder / VERDICT_FACTS)
