@@ -3,7 +3,7 @@
     python docs/tools/cli_reference.py            # names the pages that differ from the help
     python docs/tools/cli_reference.py --write    # writes them
 
-A page has what `mmpoison VERB --help` shows: what the verb does, its examples, its options in the same panels.
+A page shows what `mmpoison VERB --help` shows: what the verb does, its examples, its options in the same panels.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ def _described(path: str, command: Any) -> Iterator[str]:
         row = f"| {shown} | {_cell(_markdown(parameter.help or ''))} | {default} |"
         panels.setdefault(panel, []).append(row)
     for panel, rows in panels.items():
-        yield "\n".join([f"| {panel} | what it does | without it |", "|---|---|---|", *rows])
+        yield "\n".join([f"| {panel} | description | default |", "|---|---|---|", *rows])
 
 
 def _default(parameter: Any) -> str:
     if parameter.required:
-        return "needed"
+        return "required"
     value = parameter.default
     if value is None or value is False or callable(value) or value in ("", [], ()):
         return ""
