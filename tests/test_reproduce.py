@@ -104,14 +104,14 @@ def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: P
     assert "| `table-3 --on openmoji` | [" in text
     assert "`runs.parquet` of the release" in text
     assert "(table-3.md) | 5 | 7 | 12.3 | 20.0 | 0 | 12 |" in text
-    assert text.endswith("In all 0.2 hours.\n")
+    assert text.endswith("In total 0.2 hours.\n")
     for seed in range(6):  # one was there when the command that noted its time began
         (folder := tmp_path / "table-3-openmoji" / f"seed{seed}").mkdir(parents=True)
         (folder / "metrics.json").write_text("{}")
     text = reproduce.index_page(["table-3-openmoji"], tmp_path, tmp_path)
     assert "(table-3.md) | 5 of 6 | 7 |" in text
     assert "table-2" not in text
-    assert "In all 0.2 hours, and what the commands that were cut off took before" in text
+    assert "In total 0.2 hours, not counting the time before interruptions" in text
 
 
 def test_the_overview_is_made_of_the_published_numbers(
@@ -212,7 +212,7 @@ def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:
     (out / "false-alarms.md").touch()
     assert reproduce.more_pages(tmp_path, tmp_path, out) == [
         "- [Suspected goals: OpenMoji scenes](suspected-goals-openmoji.md)",
-        "- [False alarms of suspicious-groups on clean sets](false-alarms.md), of an earlier run",
+        "- [False alarms of suspicious-groups on clean sets](false-alarms.md), from an earlier run",
     ]
     text = (tmp_path / "suspected-goals-openmoji.md").read_text()
     assert "| single-target-label/add | 24 | 0.5000 |" in text
@@ -246,7 +246,7 @@ def test_pages_beyond_the_paper_alone_leave_those_of_the_paper(
         "## Beyond the paper",
         "",
         "- [Queries, neighbours and classes: OpenMoji scenes](studies-openmoji.md)",
-        "- [False alarms of suspicious-groups on clean sets](false-alarms.md), of an earlier run",
+        "- [False alarms of suspicious-groups on clean sets](false-alarms.md), from an earlier run",
     ]
     published = set(pq.read_table(out / "runs.parquet").column("run").to_pylist())
     assert published == {"table-3-openmoji/seed5", "studies-openmoji/II", "studies-openmoji/I"}

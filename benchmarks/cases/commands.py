@@ -162,7 +162,7 @@ def _differences(one: Found, other: Found) -> Found:
             "MinRank": largest("goal.", f".{name}.", "min_rank"),
             "utility": largest("utility.", f".{name}."),
         }
-    found["embeddings, one number of a unit vector"] = {
+    found["embeddings, one component of a unit vector"] = {
         name: float(np.abs(each - other["embeddings"][name]).max())
         for name, each in one["embeddings"].items()
     }

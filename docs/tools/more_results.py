@@ -18,7 +18,7 @@ from mmpoison.reporting.results import expand
 from mmpoison.reporting.seeds import seed_tables
 from mmpoison.reporting.table import Table, markdown
 
-# those of the tables, so that trainings are shared
+# those of the tables, so that trained models are shared
 FIVE = "--seeds 5-9 --no-models --workers 2"
 TEN = "--seeds 5-14 --no-models --workers 2"
 

@@ -6,7 +6,7 @@
     python docs/tools/reproduce.py --dry-run             # the commands alone
     python docs/tools/reproduce.py --pages               # run nothing, render what is there
 
-A second call resumes: a recipe takes what it has done from its folder, and trainings that several recipes share from
+A second call resumes: a recipe takes what it has done from its folder, and models that several recipes share from
 the cache; `times.json` next to the runs says what each took when it was made. A recipe that fails is named at the end
 and does not stop the others. Where only pages beyond the paper were run, those of the paper stay as they are. The
 pages have means; `runs.parquet` has every number of every run, with its seed, settings and digest. It lies next to the
@@ -66,15 +66,15 @@ the paper's numbers next to ours. [The paper's numbers and ours](overview.md) ha
 paper's main differences in words. Neither set is the paper's and no model is CLIP: the shape of a result can be
 compared, not its digits. [How to run them](../../tasks/reproduce.md).
 
-The pages have means over seeds. Every run behind them, with its seed and the digest of its poison, is in {runs}.
+The pages show means over seeds. Every run behind them, with its seed and the digest of its poison, is in {runs}.
 
 ## What it took
 
-All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, one worker of
-one thread a core. *Trained here*: trainings that the command made; the others were taken from the cache, where an
-earlier line had put them. *Alone*: with the time of those added, as on a machine where nothing was trained before.
-Scenes and features of frozen trunks are made once for all, too. *6 of 15* runs: the command was cut off and resumed,
-and its row has what it took after that; *alone* counts every training.
+To run everything, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, with one
+single-threaded worker per core. *Trained here* counts the models that the command trained. It took the others from the
+cache, where the command of an earlier row had stored them; *alone* adds their training time, to estimate the time on a
+machine with an empty cache. Scenes and features of frozen trunks are also computed only once. *6 of 15* runs: the
+command was interrupted and resumed, and its row shows only what came after that; *alone* includes every model.
 
 """
 
@@ -169,7 +169,7 @@ def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
             minutes = f", {took['minutes']:.1f} minutes" if took else ""
             lines.append(f"{line}.md){minutes}")
         elif (out / f"{more.name}.md").is_file():
-            lines.append(f"{line}.md), of an earlier run")
+            lines.append(f"{line}.md), from an earlier run")
     return lines
 
 
@@ -180,7 +180,7 @@ def cached_trainings() -> dict[str, dict[str, Any]]:
 
 
 def needed(folder: Path, cached: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """How many trainings the runs of a folder need, whoever made them, and their seconds.
+    """Count the models that the runs of a folder need, wherever they were trained, and their training seconds.
 
     Args:
         folder: Holds the runs.
@@ -193,8 +193,8 @@ def needed(folder: Path, cached: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def trainings(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """How many trainings these are, and their seconds."""
-    # a training of no epochs, for what is measured on models as they are, is none
+    """Count models and their training seconds."""
+    # a training of zero epochs, for a model measured as it is, does not count
     seconds = [e["seconds"] for e in entries if e["seconds"] > 0.1]
     return {"trainings": len(seconds), "training_s": sum(seconds)}
 
@@ -242,7 +242,7 @@ def index_page(names: list[str], runs: Path, out: Path) -> str:
     named = f"{facts['cores']} cores ({facts['processor']}, {bf16} bf16), torch {facts['torch']}"
     lines = INDEX.format(machine=named, version=__version__, runs=where).splitlines()
     lines += [
-        "| `mmpoison run` | page | runs | trained here | minutes | of processor | all its trainings | alone, minutes |",
+        "| `mmpoison run` | page | runs | trained here | minutes | CPU minutes | all its models | alone, minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     total, cut_off = 0.0, False
@@ -263,8 +263,8 @@ def index_page(names: list[str], runs: Path, out: Path) -> str:
             f"| {took['minutes']:.1f} | {took['processor_minutes']:.1f} "
             f"| {every['trainings']} | {alone(took, every):.0f} |"
         )
-    before = ", and what the commands that were cut off took before that" if cut_off else ""
-    lines += ["", f"In all {total / 60:.1f} hours{before}."]
+    before = ", not counting the time before interruptions" if cut_off else ""
+    lines += ["", f"In total {total / 60:.1f} hours{before}."]
     return "\n".join(lines) + "\n"
 
 

@@ -41,7 +41,7 @@ CLOSE = 0.05
 """An attack counts as stopped if the interval of its success over the clean model ends below this."""
 
 COST = 0.005
-"""Smallest utility loss worth mentioning."""
+"""Minimum utility loss worth mentioning."""
 
 OURS = "suspicious-groups"
 

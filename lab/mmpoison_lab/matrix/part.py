@@ -93,7 +93,7 @@ class MatrixPart(BaseModel):
         seeds: Seeds for each goal.
         tuning_seed: Seed for choosing settings, on an extra goal that is not measured; must not be
             among `seeds`.
-        took: Smallest success of the undefended attack for a row to count.
+        took: Minimum success of the undefended attack for a row to count.
         repair_pairs: Number of clean pairs for each repair; all of split `val` by default.
         rows: Attacks by row name; null leaves one out.
         columns: Defences by column name; null leaves one out.

@@ -47,7 +47,7 @@ def random_goals(
     Args:
         classes: The classes.
         number: Number of goals; fewer if there are fewer.
-        seed: Seed of the draw.
+        seed: Seed for the draw.
         near: Allowed target classes per original class; all others by default.
 
     >>> random_goals(["bird", "sheep"], 5, seed=0)

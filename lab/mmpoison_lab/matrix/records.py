@@ -35,7 +35,7 @@ class MatrixCell:
         row: Name of the attack's row.
         column: Name of the defence's column.
         goal: The goal that was drawn; empty for a row without poison.
-        seed: Seed of data, attack and training.
+        seed: Seed for data, attack and training.
         attack: Registered attack.
         goals: The goals that were measured, separated by commas; an attack may choose its target class itself.
         carrier: Carrier of the poison.
@@ -102,7 +102,7 @@ class MatrixFacts:
     Attributes:
         name: Name of the recipe.
         description: Description from the recipe.
-        took: Smallest success of the undefended attack for a row to count.
+        took: Minimum success of the undefended attack for a row to count.
         rows: Names of the rows in order.
         columns: Names of the columns in order, without those that every row has.
         tuning: Whether the runs use the tuning goal and seed.

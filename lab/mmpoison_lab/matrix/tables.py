@@ -234,7 +234,7 @@ def _column_table(summary: MatrixSummary) -> Table:
         ),
         "Seconds of the defence and its training, means over pieces; compare them within one machine only. None of "
         "them knows the goal or the trigger. Every trained model has as many optimiser steps as the undefended one: "
-        "the places of dropped pairs are filled with pairs that stayed. Repairs share their clean pairs and steps.",
+        "the places of dropped pairs are filled with remaining pairs. Repairs share their clean pairs and steps.",
     )
 
 

@@ -82,8 +82,8 @@ def confusing_images(results: Results, page: Page) -> None:
             said = "; ".join(shorten(c, 90, placeholder=" …") for c in one.captions)
             rows.append((name, Link(str(one.image), source), one.label or "–", said or None))
     note = (
-        "Images labelled otherwise that come first for captions of the target class under the clean model: where many "
-        "look like the class, the poison is a smaller share of what the model learns about it."
+        "Images with another label that the clean model ranks first for captions of the target class. Where many of "
+        "them look like the class, the poison is a smaller share of what the model learns about it."
     )
     columns = tuple(map(Column, ("target class", "image", "its label", "its captions")))
     page.table(page.title, columns, rows, note)

@@ -42,7 +42,7 @@ from mmpoison_lab.paper.tables import DIGITS, NAMES, REPAIR_RATE
 FloatArray = npt.NDArray[np.float64]
 
 FEW_GOALS = 6
-"""Fewest goals for a heat map."""
+"""Minimum number of goals for a heat map."""
 
 NO_POISON = "0 (clean)"
 """The poisoning rate of the clean model."""

@@ -65,7 +65,7 @@ DIFFERENCES = (
         "table-4", (OURS, "Hit@10"), (CLEAN, "Hit@10"),
     ),
     Difference(
-        "Attack II, another data set than the poisoned one: Hit@10 of the poisoned model, minus the clean model's",
+        "Attack II, measured on a different data set: Hit@10 of the poisoned model, minus the clean model's",
         "table-6", (OURS, "Hit@10"), (CLEAN, "Hit@10"),
     ),
     Difference(
@@ -115,13 +115,13 @@ OWN_ALONE = ("figure-5a",)
 """Figures that put all given runs on one line, even if they differ in more than the line's variable."""
 
 WORDS_NOTE = (
-    "Mean of the differences, paired by seed [95% interval]. The paper's are differences of its printed means, without "
-    "an interval, on the data that are named and with CLIP."
+    "Mean of the differences, paired by seed [95% interval]. The paper's differences are those of its printed means, "
+    "without an interval, on the named data and with CLIP."
 )
 NUMBERS_NOTE = (
     "Mean over n seeds [95% interval of the mean], for each number that the paper prints: Hit@10 of the attacker's "
-    "captions, utility (tables 1 and 7: Hit@10 of text and image retrieval, TR and IR), drift and distance. Data that "
-    "are not the paper's have the number of the data that they stand in for. The tables' own pages have every number."
+    "captions, utility (tables 1 and 7: Hit@10 of text and image retrieval, TR and IR), drift and distance. Data "
+    "sets that the paper lacks show its number for the data set that they replace. Each table's page has every number."
 )
 
 

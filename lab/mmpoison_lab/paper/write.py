@@ -33,12 +33,12 @@ from mmpoison_lab.paper.page import Page, ends
 ALL = "all"
 
 MOST_DOTS = 40
-"""Most measured lines for a figure above the table."""
+"""Maximum number of measured lines for a figure above the table."""
 
 AT_A_GLANCE = "Measured numbers with their 95% intervals (dots), and the paper's (diamonds)."
 
 LONGEST = 120
-"""Most rows of a table on a page published without its runs; longer tables are left out."""
+"""Maximum number of rows of a table on a page published without its runs; longer tables are left out."""
 
 RUNS_FILE = "runs.parquet"
 """File with all numbers of published runs, one row per run, goal and model."""
@@ -237,7 +237,7 @@ PAPER_COLUMNS = ("paper's data", "paper")
 """Names of the last column of a table with the paper's numbers: the paper's data set."""
 
 MOST_NUMBERS = 4
-"""Most number columns per table; more are split into those for a narrow terminal and the others."""
+"""Maximum number of number columns per table; more are split into those for a narrow terminal and the others."""
 
 
 def is_compared(table: Table) -> bool:
