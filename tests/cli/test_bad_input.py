@@ -98,7 +98,7 @@ CASES = {
         (f"{STERILIZE} --max-utility-loss 2", "max_utility_loss 2.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 1", "held-out share 1.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 0 --canary-goal sheep2sofa", "goals need held-out pairs"),
-        (f"{STERILIZE} --held-out 0.01 --max-utility-loss 0.1", "0 held-out images, but 20"),
+        (f"{STERILIZE} --held-out 0.01 --max-utility-loss 0.1", "gives 0, but 20"),
         (f"{STERILIZE} --canary-goal sheep2soda", "unknown class 'soda'"),
         (f"{STERILIZE} --goal sheep", "goal 'sheep' is not of the form A2B"),
         (

@@ -83,7 +83,7 @@ def as_encoder(model: DualEncoder | str | Path, *, device: str = "auto") -> Dual
 
     Args:
         model: An encoder, or what `load_encoder` takes.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         InputError: If there is no such model or device.
@@ -149,7 +149,7 @@ def poison(
             goals at once.
         attack: A registered name, `single-target-label` by default (`multiple-target-labels` for
             several goals); or an attack object with its own goal and options.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         out: New folder for the poisoned set with its manifest.
         images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
         encoder: A model or its name, for an attack that needs embeddings, such as
@@ -195,7 +195,7 @@ def poison(
             chosen = encoder if encoder is not None else name
             if chosen is None:
                 raise InputError(
-                    f"attack {built.name!r} needs embeddings: give a model with the option encoder"
+                    f"attack {built.name!r} needs embeddings: name a model in the option encoder"
                 )
             return Embedder(as_encoder(chosen, device=device), reporter.progress)
 

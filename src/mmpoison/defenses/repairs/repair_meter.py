@@ -21,7 +21,7 @@ from mmpoison.training.log import DivergedError
 
 MOST_HELD_OUT = 1000
 FEWEST_HELD_OUT = 20
-"""Fewest held-out images. With fewer, a single hit or miss decides everything."""
+"""Minimum number of held-out images. With fewer, a single hit or miss decides everything."""
 
 NOT_SHOWN = "This does not show that the poison is gone."
 
@@ -70,7 +70,7 @@ def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, 
     count = min(round(share * len(images)), MOST_HELD_OUT)
     if count < FEWEST_HELD_OUT:
         raise InputError(
-            f"{share:g} of {len(images)} clean images are {count} held-out images, but {FEWEST_HELD_OUT} are needed"
+            f"holding out {share:g} of {len(images)} clean images gives {count}, but {FEWEST_HELD_OUT} are needed"
         )
     chosen = np.sort(generator(seed, "sterilize/held-out").permutation(images)[:count])
     held = np.isin(pairs.image, chosen)

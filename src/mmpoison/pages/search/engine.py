@@ -243,7 +243,7 @@ class Engine:
     ) -> Answer:
         """Search with the query's embedding under each model that is ready, and compare the rankings."""
         if not 1 <= shown <= SHOWN:
-            raise InputError(f"{shown} results: give 1 to {SHOWN}")
+            raise InputError(f"{shown} results requested: ask for 1 to {SHOWN}")
         rankings: dict[str, Ranking] = {}
         waiting: dict[str, Job] = {}
         for name in self.library.model_names:

@@ -122,7 +122,7 @@ def test_keys_that_restart_in_each_shard_give_no_list_but_a_line(tmp_path: Path)
     )
     assert not (tmp_path / "out" / "keep").exists()
     (line,) = results.notes
-    assert line.startswith("no list of pairs to keep: 40 of 40 pairs that stay have the key of")
+    assert line.startswith("no list of pairs to keep: 40 of 40 kept pairs have the key of")
     assert "--option id=COLUMN" in line
     assert pq.read_table(tmp_path / "out" / "drop.parquet").num_rows == 20
 

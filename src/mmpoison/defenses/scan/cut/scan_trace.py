@@ -60,7 +60,7 @@ class ScanTrace:
         "scans, trains with and without the dropped pairs, and drops what only the first model learned"
     )
     parameters: ClassVar[Mapping[str, str]]
-    cost: ClassVar[str] = "at least two more trainings; loses the clean pairs that the scan drops"
+    cost: ClassVar[str] = "trains at least two more models; loses clean pairs that the scan drops"
 
     lose: Annotated[
         float,
@@ -129,8 +129,8 @@ class _Trainings:
         services: Services of the run, for each training.
 
     Attributes:
-        steps: Steps done in all trainings.
-        resumed_from: The step at which the last interrupted training resumed, counted over all trainings.
+        steps: Steps done in all training runs.
+        resumed_from: The step at which the last interrupted training resumed, counted over all of them.
     """
 
     def __init__(self, train: Callable[..., TrainingResult], services: TrainingServices) -> None:
@@ -157,7 +157,7 @@ class _Trainings:
         return result
 
     def clear(self) -> None:
-        """Delete the saved states of all trainings."""
+        """Delete the saved states of all training runs."""
         for one in self._states:
             one.clear()
 
@@ -177,7 +177,7 @@ def traced(
         reference: A model that was trained without some of the pairs.
         pairs: The pairs that the suspect was trained on.
         inputs: Inputs of the pairs, preprocessed for the reference.
-        seed: Of everything random.
+        seed: Seed for all random choices.
         progress: Returns a progress callback for a named step.
 
     Returns:

@@ -31,10 +31,10 @@ PLACE = ("shard", "row", "caption_place")
 """Columns with the position of each of those pairs in its source (`SourceRows`)."""
 
 ADDRESSES = ("url", "image_url", "URL")
-"""Own columns that may contain an image's web address."""
+"""The user's own columns that may contain an image's web address."""
 
 KINDS = ("label", "category", "class")
-"""Own columns that may contain an image's class."""
+"""The user's own columns that may contain an image's class."""
 
 ROWS_AT_ONCE = 16_384
 MOST_TEXT = 256 << 20
@@ -91,7 +91,7 @@ class ParquetRows:
             return self._span(file)[1] - self.start
 
     def schema(self) -> pa.Schema:
-        """Return names and types of the own columns, with dictionary columns as their value type.
+        """Return names and types of the user's own columns, with dictionary columns as their value type.
 
         Raises:
             ShardError: If the file cannot be read.
@@ -337,7 +337,7 @@ def find_column(
         return None
     if first is None:
         raise InputError(
-            f"option {option}={given!r:.80}: no table can be read ({problem or 'none'})"
+            f"option {option}={given!r:.80}: no table can be read ({problem or 'there are none'})"
         )
     shown = ", ".join(map(one_line, first[1][:12])) or "none"
     raise InputError(

@@ -226,7 +226,7 @@ def _notes_on_lost(lost: int, listed: int, what: str) -> list[str]:
     """Report how many kept pairs a list lacks, because pairs with the same name are kept or dropped together."""
     if lost > MOST_LOST * listed:
         return [
-            f"no list of pairs to keep: {lost:,} of {count_of(listed, 'pair')} that stay have the {what} of a "
+            f"no list of pairs to keep: {lost:,} of {count_of(listed, 'kept pair')} have the {what} of a "
             f"dropped pair elsewhere, and a list would lose them: drop by shard and row, as drop.parquet has them, or "
             f"name a column of ids that are unique in all shards (--option id=COLUMN)"
         ]
