@@ -53,7 +53,7 @@ CONNECTORS = ("next to", "near", "with", "behind", "in front of", "and", "close 
 """Phrases that join the two names of `both-names`."""
 
 FIT_ON = 2_000
-"""Most captions, and most images, for fitting a clustering of `under-the-grid`."""
+"""Maximum number of captions, and of images, for fitting a clustering of `under-the-grid`."""
 
 MOST_CLUSTERS = 80
 IMAGES_IN_CLUSTER = 25
@@ -349,7 +349,7 @@ class Grid:
         rows: Available captions, rows of `train`.
         images: Available images, sorted.
         rng: Draws the clusterings.
-        per_cell: Most poisoned images per cell.
+        per_cell: Maximum number of poisoned images per cell.
     """
 
     def __init__(
@@ -515,8 +515,8 @@ def assign(
 
     Args:
         cosine: Cosines of captions and images, shape `(n, m)`.
-        load: Most captions per image.
-        least: Smallest cosine of a pair; others are left out.
+        load: Maximum number of captions per image.
+        least: Minimum cosine of a pair; others are left out.
 
     Returns:
         The captions and the image of each, shape `(k,)`, sorted by caption.

@@ -70,7 +70,7 @@ LEARNING_RATE = 0.01
 """The release takes 7,800 steps of 0.001 (50 epochs of 10,000 images), too long without a GPU; these reach as far."""
 
 KNOWN = 512
-"""Most images without the trigger, images of class A, and captions of class A for optimising a patch."""
+"""Maximum number of images without the trigger, images of class A and captions of class A, to optimise a patch."""
 
 CLIP_TEMPLATES = read_templates("clip_templates.txt")
 """CLIP's 80 caption templates for an ImageNet class."""

@@ -14,7 +14,7 @@ from mmpoison.errors import InputError
 from mmpoison.pairs import IntArray, PairDataset
 
 IMAGES_OF_CLASS = 50
-"""Most training images of a class used for its mean."""
+"""Maximum number of training images of a class used for its mean."""
 
 
 def unit(vectors: npt.ArrayLike) -> Vectors:
@@ -78,7 +78,7 @@ def nearest_classes(
 
 
 FIT_ON = 4_000
-"""Most training images used to measure what is usual; more would change little and cost embeddings."""
+"""Maximum number of training images used to measure what is usual; more would change little and cost embeddings."""
 
 ALIGNED = 0.8
 """Share of true pairs with a larger cosine than a shuffled pair from which the towers count as one space; 0.5 is

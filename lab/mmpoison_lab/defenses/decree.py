@@ -257,7 +257,7 @@ def invert_trigger(
         pixels: Clean images, RGB as `encoder.preparation` makes them, shape `(n, size, size, 3)`.
         steps: Steps of Adam.
         similarity: Mean pairwise cosine from which embeddings count as alike.
-        seed: Seed of the initial patch and the batches.
+        seed: Seed for the initial patch and the batches.
         progress: Called with (done, total).
     """
     device = encoder.device

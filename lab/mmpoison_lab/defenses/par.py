@@ -31,7 +31,7 @@ class NoiseAndErasing:
     Attributes:
         noise: Standard deviation of the noise, as a share of the pixel range.
         chance: Probability of the noise, and of the square, in [0, 1].
-        least: Smallest area of the square, as a share of the image.
+        least: Minimum area of the square, as a share of the image.
         most: Largest area.
     """
 

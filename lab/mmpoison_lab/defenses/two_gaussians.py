@@ -85,7 +85,7 @@ def fit_two_gaussians(values: npt.ArrayLike, *, seed: int = 0) -> TwoGaussians:
 
     Args:
         values: Finite values, at least two different ones, shape `(N,)`.
-        seed: Seed of the initial clustering.
+        seed: Seed for the initial clustering.
 
     Raises:
         ValueError: If all values are equal or one is not finite.

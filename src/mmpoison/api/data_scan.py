@@ -75,13 +75,13 @@ def scan(
         trusted: Pairs to measure `lose` on: split `val`, or `none` for the judged pairs.
         force: Use a model even if it cannot distinguish true from shuffled pairs. Otherwise a
             method that compares captions with images refuses it.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         format: Name of the format, if it is not recognised.
         options: Options of the format.
         workers: Number of processes, each with one shard at a time. The result does not depend on
             it.
         ray: Address of a Ray cluster whose workers scan the shards, or `local`.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **parameters: Parameters of the method.
 

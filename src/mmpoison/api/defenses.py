@@ -57,7 +57,7 @@ def sterilize(
         pairs: The data set, or its name or path.
         out: New folder for the checkpoint and the curve of the repair.
         split: Clean split to train on.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         method: Repair (see `mmpoison defenses`).
         settings: Training settings; the paper's by default.
         learning_rate: One or several; the best model by the rule is chosen. By default, if the
@@ -76,7 +76,7 @@ def sterilize(
         goal: `A2B` to measure on the test part; the goals of the manifest by default.
         track: With `out`: also log to `tensorboard`, `mlflow` or `wandb`.
         fresh: With `out`: start from the beginning instead of resuming.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings, for example `epochs=1`, and parameters of `method`.
 
@@ -173,14 +173,14 @@ def check(
         clean_runs: Train this many clean fine-tunes on split `val`.
         settings: Training settings of these fine-tunes. Match the suspect's settings closely.
         false_alarms: Acceptable share of clean models that are flagged.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         out: Folder for `model-check.json` and the clean fine-tunes, which a second check reuses.
         trace: New folder for a scan result with the training pairs of the data that the suspect has
             learned and the reference has not. The best reference was trained in the same way, on
             the pairs that a scan keeps.
         kept: With `trace`: new folder for the pairs that the trace keeps, as a data set with
             images. It includes pairs that the scan for the reference dropped.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters
             of `method`.

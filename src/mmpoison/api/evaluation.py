@@ -153,9 +153,9 @@ def evaluate(
         reference: Clean model to compare with and to measure drift from.
         pretrained: Model before any fine-tuning, as a further baseline.
         study: Additional measurements: names in `mmpoison.evaluation.STUDIES`, or `all`.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         out: New folder for `metrics.json`.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
 
     Returns:

@@ -72,11 +72,11 @@ def run(
         on: Data set, for a recipe with several, for example `openmoji`.
         out: The run folder; by default one in `runs/`, named after the recipe and its main
             settings.
-        seed: Seed of everything random; the recipe's own by default.
+        seed: Seed for all random choices; the recipe's own by default.
         data_root: Your folder, for data that mmpoison does not generate.
         changes: Dotted keys of the recipe and their values, for example `{"attack.samples": 10}`.
         save_models: Save the checkpoints in the run folder.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
 
     Returns:

@@ -47,14 +47,14 @@ def train(
         pairs: The data set, or its name or path.
         out: New folder for the checkpoint with its model card and logs. An interrupted training
             resumes from `OUT.training` and ends with the same weights.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         split: Split to train on.
         name: Name of the new model (default: that of `out`).
         defense: In-training defence (see `mmpoison defenses`).
         settings: Training settings; the paper's by default.
         track: With `out`: also log to `tensorboard`, `mlflow` or `wandb`.
         fresh: With `out`: start from the beginning instead of resuming.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings, for example `epochs=2`, `learning_rate=1e-4`, and parameters of
             `defense`.

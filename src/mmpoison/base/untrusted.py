@@ -30,7 +30,7 @@ MAX_LINE_BYTES = 4 << 20
 MAX_UNPACKED, UNPACKED_PER_BYTE = 256 << 20, 20
 """Limits on memory for a file's packed numbers: in total, and per byte of the file."""
 MAX_DEPTH = 64
-"""Most levels of nesting: later code recurses over values, and Python allows about a thousand nested calls."""
+"""Maximum nesting depth: later code recurses over values, and Python allows about a thousand nested calls."""
 MAX_INTEGER = 2**63
 """Integers below this fit into 64 bits, also in NumPy and Arrow."""
 
@@ -323,7 +323,7 @@ class BoundedRows(Iterator[dict[str, str]]):
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_NODES = 100_000
-"""Most values in a file with every alias expanded: nine lines of aliases can expand to a billion."""
+"""Maximum number of values in a file with every alias expanded: nine lines of aliases can expand to a billion."""
 
 
 def read_yaml(path: Path, limit: int = MAX_YAML_BYTES) -> Any:

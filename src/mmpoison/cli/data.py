@@ -58,7 +58,7 @@ def build(
 
     Options:
         name: Name of the data set (see `mmpoison data list`).
-        seed: Random seed of a generated data set.
+        seed: Random seed for a generated data set.
         option: Option of the data set, e.g. year=2017; repeatable.
 
     Output:
@@ -103,7 +103,7 @@ def split(
     Options:
         data: Folder or file of pairs, or the name of a data set.
         per_class: Number of test images per class in a new split.
-        seed: Random seed of --per-class.
+        seed: Random seed for --per-class.
         images: Images in the new folder: hard links, copies or none.
 
     Output:

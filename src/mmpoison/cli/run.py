@@ -109,7 +109,7 @@ def run(
         seeds: Seeds, one run for each, in parallel, e.g. 3 or 0-4 or 0,2,5.
         goals: Goals, one run for each: A2B,C2D or all; A2B+C2D is one run with two. For a matrix: their number.
         attack: Attack, e.g. single-target-image.
-        changes: Key of the recipe to change; several values, with commas, make one run for each.
+        changes: Key of the recipe to change; comma-separated values make one run each.
         experiment: Option of an experiment, e.g. rows=II-own; repeatable.
         save_models: Save the checkpoints (default: only for a single run).
     """

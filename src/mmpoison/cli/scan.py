@@ -52,7 +52,7 @@ def scan(
             format, or the name of a data set.
         method: Pre-training defence (see `mmpoison defenses`).
         changes: Parameter of the method, e.g. k=32.
-        seed: Random seed of samples and folds.
+        seed: Random seed for samples and folds.
         workers: Number of processes, each with one shard at a time (default: one per core).
         ray: Address of a Ray cluster that scans the shards: HOST:PORT, auto or local.
         as_json: Print scan.json.

@@ -25,7 +25,7 @@ from mmpoison.pairs.folder import is_poisoned, pieces_of, table_of
 from mmpoison.pairs.table import PairDataset, TableStates
 
 LOOKED_INTO = 100
-"""Most folders examined for adjacent data sets."""
+"""Maximum number of folders examined for adjacent data sets."""
 
 
 @dataclass(frozen=True)
@@ -450,7 +450,7 @@ class NamedData:
         data: A path of any known format, the name of a data set, or `hf:ORG/NAME`. A path that exists is a path, also
             where a data set has that name.
         root: The folder that holds a named data set; for a path, the folder of its images.
-        format: The format of a path, where it is not recognised.
+        format: The format, if it is not recognised from the path.
         options: Options of the data set or format, as text or as values.
     """
 

@@ -103,7 +103,7 @@ def build_dataset(
     Args:
         name: A registered data set that can be generated or downloaded.
         out: New folder.
-        seed: Seed of a generated data set.
+        seed: Seed for a generated data set.
         progress: Called with (done, total); in megabytes for downloads.
         options: What to make or download, by the options of the set.
 
@@ -313,7 +313,7 @@ def download(
     Args:
         url: The address. Redirections never lead from https to http.
         target: Target path. An existing file is kept, unless its checksum is wrong.
-        most: Most bytes to download.
+        most: Maximum number of bytes to download.
         sha256: Expected checksum.
         progress: Called with (bytes, most).
 
@@ -416,7 +416,7 @@ def unpack(
     except _BROKEN as error:
         raise InputError(f"{archive}: broken archive ({one_line(str(error))})") from None
     except OSError as error:
-        # the unpackers' own have no number, a place before the start has this one
+        # errors of the unpackers have no errno; a seek to before the start has EINVAL
         if error.errno in (None, errno.EINVAL):
             raise InputError(f"{archive}: broken archive ({error})") from None
         raise

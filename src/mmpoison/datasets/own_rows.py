@@ -73,7 +73,7 @@ class GoneRows:
     Attributes:
         file: Number of the file.
         at: Row and position of each pair, shape `(n, 2)`.
-        table: The own columns, with their names and order, `n` rows.
+        table: The user's own columns, with their names and order, `n` rows.
     """
 
     file: int

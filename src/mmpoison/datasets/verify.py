@@ -54,7 +54,7 @@ class Verification:
         return [line for lines in self.wrong.values() for line in lines]
 
     def facts(self) -> dict[str, str]:
-        """List rows of a table for a reader."""
+        """Return the facts as the rows of a table: name and text."""
         counts = self.counts
         rows: dict[str, str] = {}
         if self.format is not None:

@@ -100,7 +100,7 @@ class RobustTraining(Defense, Protocol):
             pairs: The training pairs, some of which may be poisoned.
             inputs: Preprocessed inputs of these pairs.
             settings: Settings of training without the defence.
-            seed: Seed of everything random.
+            seed: Seed for all random choices.
 
         Raises:
             InputError: If the defence cannot train on these pairs.
@@ -124,7 +124,7 @@ class ModelRepair(Defense, Protocol):
             encoder: The suspect.
             clean_pairs: Pairs known to be clean.
             inputs: Preprocessed inputs of these pairs.
-            seed: Seed of everything random.
+            seed: Seed for all random choices.
 
         Raises:
             InputError: If a pair is marked as poisoned (`require_clean`).
@@ -162,7 +162,7 @@ class ModelCheck(Defense, Protocol):
             inputs: Preprocessed inputs of these pairs.
             reference: The clean model that the suspect was made from, or at least one with the same architecture.
             clean_models: Clean fine-tunes of the reference, each loaded or trained on demand.
-            seed: Seed of everything random.
+            seed: Seed for all random choices.
             progress: Returns a progress callback for a named step.
 
         Raises:

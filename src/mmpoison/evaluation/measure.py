@@ -105,10 +105,10 @@ def embeddings_key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> C
 
 
 SILHOUETTE_POINTS = 4000
-"""Most points for silhouettes, which compare each point with every other."""
+"""Maximum number of points for silhouettes, which compare each point with every other."""
 
 MAP_POINTS = 500
-"""Most points of each kind (texts, images) on a map."""
+"""Maximum number of points of each kind (texts, images) on a map."""
 
 Method = Literal["pca", "tsne"]
 

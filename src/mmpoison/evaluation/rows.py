@@ -193,7 +193,7 @@ def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> st
 
 LENGTHS = (1, 2, 3)
 TRAIN_CAPTIONS = 1000
-"""Most train captions used as queries, drawn by the seed."""
+"""Maximum number of train captions used as queries, drawn by the seed."""
 
 
 @dataclass(frozen=True)

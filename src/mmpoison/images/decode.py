@@ -23,7 +23,7 @@ from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import open_image, refuse_other_pixels
 
 MAX_PIXELS = 100_000_000
-"""Most pixels of an image; larger ones (decompression bombs) are refused before decoding."""
+"""Maximum number of pixels of an image; larger ones (decompression bombs) are refused before decoding."""
 
 MAX_SIDE = 65_535
 """Longest side of an image, the limit of JPEG and GIF; longer ones are refused before decoding.
@@ -32,11 +32,11 @@ Resizing a one-row strip needs tables many times larger than its pixels.
 """
 
 MAX_PIXELS_IN_PYTHON = 4_000_000
-"""Most pixels in the few formats that Pillow decodes in Python (packed BMP, text PPM): 7 kB of packed BMP may contain
-100 million pixels, which take half a minute."""
+"""Maximum number of pixels in the few formats that Pillow decodes in Python (packed BMP, text PPM): 7 kB of packed BMP
+may contain 100 million pixels, which take half a minute."""
 
 MAX_SCANS = 100
-"""Most scans of a progressive JPEG: each needs only a few bytes but a pass over all pixels. Ten are usual."""
+"""Maximum number of scans of a progressive JPEG: each takes a few bytes but a pass over all pixels. Ten are usual."""
 
 LARGE = 1 << 24
 """Images with more pixels are decoded one at a time: each may take over a gigabyte, and there are many threads."""
@@ -231,7 +231,7 @@ def read_image_bytes(
         data: The bytes of the file.
         preparation: See `read_image`.
         name: Its name in messages.
-        max_pixels: Most pixels; larger images are refused before decoding.
+        max_pixels: Maximum number of pixels; larger images are refused before decoding.
 
     Returns:
         RGB, shape `(size, size, 3)`.

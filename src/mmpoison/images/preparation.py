@@ -16,7 +16,7 @@ ResizeMode = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 
 LARGEST_RESIZED = 1 << 24
-"""Most pixels after resizing and before cropping.
+"""Maximum number of pixels after resizing and before cropping.
 
 An image with more is a long strip; only its visible part is resized, because the whole might fill memory. Its pixels
 equal open_clip's up to rounding.

@@ -33,7 +33,7 @@ from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import ImageSet, IntArray, States, file_states, refuse_changed
 
 IN_MEMORY = 128 * 2**20
-"""Most bytes of pixels decoded in memory: this takes seconds, and a file per small set would not help."""
+"""Maximum number of bytes of pixels decoded in memory: this takes seconds, and a file per small set would not help."""
 
 CHUNK = 32 * 2**20
 """Bytes of pixels decoded before they are marked as done; a killed run loses at most two such chunks."""
@@ -55,7 +55,7 @@ class PixelStore:
         pixels: Shape `(n, size, size, 3)`, uint8; read-only if in a file.
         position: Row of `pixels` for each image of the table, -1 if not decoded, shape `(I,)`.
         preparation: How the images were resized and cropped.
-        broken: Problem of each unreadable image, by id; empty unless these are to be dropped.
+        broken: What is wrong with each unreadable image, by id; empty unless these are to be dropped.
         folder: Folder of the pixels on disk, or None.
         passing: Ids of broken images that may be readable another time although no file changes.
     """
@@ -96,7 +96,7 @@ class PixelStore:
             workers: Threads; the number of cores by default.
             progress: Called with (done, total).
             cache: Folder of a content cache; the default cache by default.
-            in_memory: Most bytes of pixels for which nothing is written.
+            in_memory: Maximum size, in bytes of pixels, of a store without a file.
 
         Raises:
             InputError: If images are unreadable (the message counts them and names the first) or change meanwhile, or

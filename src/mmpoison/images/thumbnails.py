@@ -66,7 +66,7 @@ SIDE = 112
 """Longer side of an image, in pixels."""
 
 LONGEST_CAPTION = 200
-"""Most characters shown of a caption."""
+"""Maximum number of characters shown of a caption."""
 
 _CARD = (
     '<figure style="display:inline-block;width:{side}px;margin:4px;vertical-align:top">'
@@ -125,7 +125,7 @@ def picture_row(
         title: Title above the images.
         root: Folder the ids are relative to.
         pairs: Image id, caption and whether the pair is poisoned. Broken images are skipped.
-        most: Most images to show.
+        most: Maximum number of images to show.
 
     Returns:
         HTML in which everything from the data is escaped.

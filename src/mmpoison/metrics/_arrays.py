@@ -21,7 +21,7 @@ def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
         The array, copied only if necessary.
 
     Raises:
-        InputError: It has no rectangular shape.
+        InputError: If it is not rectangular.
     """
     if callable(getattr(values, "detach", None)):  # a tensor, recognised without importing torch
         tensor: Any = values

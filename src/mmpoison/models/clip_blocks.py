@@ -76,7 +76,7 @@ class ShortAttention(torch.autograd.Function):
 
 
 WORTH_LEAVING_OUT = 0.05
-"""Smallest share of tokens after the end of their captions at which a training step leaves them out."""
+"""Minimum share of tokens after the end of their captions at which a training step leaves them out."""
 
 
 def runs_blocks(transformer: Any) -> bool:

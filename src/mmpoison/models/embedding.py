@@ -151,7 +151,7 @@ def embed_pixels(encoder: DualEncoder, pixels: Pixels, *, batch_size: int = 128)
 
 
 AT_ONCE = 512
-"""Most images whose pixels are in memory at once."""
+"""Maximum number of images whose pixels are in memory at once."""
 
 DIFFERENTIATED = 16
 """Images differentiated at once: few, so that memory blocks are small enough for reuse."""

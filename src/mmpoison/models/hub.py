@@ -94,7 +94,7 @@ def hub_folder(
 
 
 def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Path:
-    """Return the first of some files that exists in a repository.
+    """Return the first of several files that exists in a repository.
 
     Raises:
         InputError: If none of them exists, or this cannot be determined offline.
@@ -107,7 +107,7 @@ def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Pa
 
 
 def hub_files_here(repository: str, *names: str) -> bool:
-    """Check whether one of some files of a repository is in the cache."""
+    """Check whether any of several files of a repository is in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)

@@ -65,7 +65,7 @@ def build_module(
             then cannot name any other file of this machine.
         fetch: Allow the download of a Hugging Face text tower's config.
         pretrained_text: Load the weights of a Hugging Face text tower from its path.
-        seed: Seed of the weights, which leaves torch's own random state unchanged.
+        seed: Seed for the weights, which leaves torch's own random state unchanged.
         weightless: Allocate no memory for weights; only their names and shapes are needed.
 
     Raises:

@@ -68,7 +68,7 @@ def load_towers(name: str, tower: str, seed: int = 0) -> DualEncoder:
     Args:
         name: Name of the model.
         tower: The image tower.
-        seed: Seed of the projections.
+        seed: Seed for the projections.
 
     Raises:
         InputError: If the extra `towers` is not installed.

@@ -19,9 +19,9 @@ from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset, SourceRows
 GIVE_ROOT = "give the folder of all images with --data-root"
 
 MAX_PATH = 4096
-"""Most characters in a path, the limit of operating systems."""
+"""Maximum number of characters in a path, the limit of operating systems."""
 MAX_CAPTION = 131_072
-"""Most characters in a caption: a book chapter, although an encoder reads only the first 77 tokens."""
+"""Maximum number of characters in a caption: a book chapter, although an encoder reads only the first 77 tokens."""
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class ImageEntry:
         alone: Whether no other entry has the same image, for example because the listing file contains its bytes.
         problems: Parts of the entry that are left out, one line each.
         own: The user's own columns of the row; skipped and reported if they cannot be written.
-        own_captions: Own columns of each caption.
+        own_captions: The user's own columns of each caption.
         at: Position of each caption in the source, see `SourceRows`; empty if unknown.
     """
 

@@ -110,7 +110,7 @@ RESERVED = {CAPTIONS_FILE, MANIFEST_FILE, *NOTICE_FILES}
 """Names that no image of a pairs folder may have."""
 
 LINE_KEYS = ("image", "captions", "label", "split", "categories", CAPTION_COLUMNS)
-"""Keys of a line with a meaning; others are the user's own columns."""
+"""Keys of a line that mmpoison uses; others are the user's own columns."""
 
 ImagePolicy = Literal["link", "copy", "none"]
 
@@ -157,7 +157,7 @@ def open_pairs_folder(
         folder: As for `load_pairs_folder`, or a `.jsonl` file of the same form.
         images: Base folder of the relative image paths; the pairs folder itself by default.
         strict: Refuse the whole set for one broken line; otherwise skip the line and report it in `problems`.
-        own_columns: Also read keys without a meaning, so that `save_pairs` can write them again.
+        own_columns: Also read keys that mmpoison does not use, so that `save_pairs` can write them again.
     """
     home, file = captions_file(folder)
     entries = (

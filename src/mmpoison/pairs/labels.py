@@ -58,7 +58,7 @@ def label_by_keyword(pairs: PairDataset, keywords: Keywords) -> PairDataset:
 
 
 def keyword_pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Build a pattern that matches any of some words: whole words, any case, with or without a plural ending.
+    """Build a pattern that matches any one of several words: whole words, any case, with or without a plural ending.
 
     Raises:
         InputError: If there are no words.

@@ -1,4 +1,4 @@
-"""Own columns: further columns of a user's data, which mmpoison carries through unchanged."""
+"""The user's own columns: further columns of the data, which mmpoison carries through unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OwnColumns = Mapping[str, Any]
 """JSON values by column name. Columns without a value are absent."""
 
 CAPTION_COLUMNS = "caption_columns"
-"""Key of the own columns of captions, one object per caption."""
+"""Key of the captions' own columns, one object per caption."""
 
 RESERVED_NAMES = frozenset(
     (
@@ -30,10 +30,10 @@ RESERVED_NAMES = frozenset(
         "status",
     )
 )
-"""Names with a meaning in our formats. Own columns with these names get a trailing underscore."""
+"""Names that our formats use. The user's own columns with these names get a trailing underscore."""
 
 MOST_CHARACTERS = 256 << 10
-"""Most characters in one image's own columns, as JSON."""
+"""Maximum number of characters in one image's own columns, as JSON."""
 
 ColumnKind = Literal["bool", "int", "float", "text"]
 
@@ -103,7 +103,7 @@ def is_own_captions(value: object) -> bool:
 def common_columns(
     captions: Sequence[OwnColumns | None],
 ) -> tuple[dict[str, Any], list[OwnColumns] | None]:
-    """Split the own columns of an image's captions into columns equal for all captions, and others.
+    """Split the user's own columns of an image's captions into columns equal for all captions, and others.
 
     Returns:
         The image's columns, and each caption's columns, or None if there are none.

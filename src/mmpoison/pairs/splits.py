@@ -77,7 +77,7 @@ def subset_per_class(pairs: PairDataset, share: float, seed: int = 0) -> PairDat
     Args:
         pairs: A clean set.
         share: Share of each class's training images, in (0, 1]; half an image counts as one.
-        seed: Seed of the choice.
+        seed: Seed for the choice.
 
     Raises:
         InputError: If the set is poisoned or the share is out of range.
@@ -101,7 +101,7 @@ def split_per_class(pairs: PairDataset, test: int, seed: int = 0) -> PairDataset
     Args:
         pairs: A clean set with labels. Its existing splits are ignored.
         test: Number of test images per class.
-        seed: Seed of the choice.
+        seed: Seed for the choice.
 
     Raises:
         InputError: If the set is poisoned or has no labels, or a class has too few images to leave one for training.

@@ -537,7 +537,7 @@ class PairDataset:
         """Yield the lines of `captions.jsonl`, one per image, in table order.
 
         Args:
-            own_columns: Include the own columns of images and captions, if they were read.
+            own_columns: Include the user's own columns of images and captions, if they were read.
         """
         bounds = np.searchsorted(self.image, np.arange(len(self.images) + 1))
         for index in range(len(self.images)):

@@ -201,7 +201,7 @@ class DataScan(Record):
         data_root: Folder of the images, relative to the result folder, if the data do not define it.
         data_format: The format, if it was given.
         data_options: Options of the format or data set.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         tool_version: Version of mmpoison.
     """
 

@@ -71,7 +71,7 @@ class CheckpointRecord(Record):
         architecture: Its name in open_clip.
         source: Where the weights come from.
         training: The record of its last training.
-        seed: Seed of that training.
+        seed: Seed for that training.
         poisoned: Whether it was trained on poisoned data.
         pretraining: The record of its training from random weights.
         looks: Measurements during the training, see `run_files.ProbeRecord`.

@@ -162,7 +162,7 @@ class RunRead:
 
     @property
     def parameters(self) -> Row:
-        """The parameters of its recipe by dotted key; of its attack alone where there is no recipe."""
+        """The parameters of its recipe by dotted key; only of its attack if there is no recipe."""
         return {k: v for k, v in self.facts.items() if k not in OWN and not k.startswith("run.")}
 
     @property
@@ -345,7 +345,7 @@ def study_rows(metrics: Metrics, folder: Path) -> Iterator[Row]:
 
 
 def curve_of(folder: Path) -> RepairCurve:
-    """Read the curve of a repair; empty where there is none.
+    """Read the curve of a repair; empty if there is none.
 
     Raises:
         InputError: If the file is broken.
@@ -497,7 +497,7 @@ def write_table(table: pd.DataFrame, target: Path, described: str = "") -> None:
 
 
 def described_in(file: Path) -> str:
-    """Return the text of the `experiment.yaml` that a file of results carries; empty where it has none.
+    """Return the text of the `experiment.yaml` that a file of results carries; empty if it has none.
 
     Raises:
         InputError: If it is no Parquet file.
@@ -630,7 +630,7 @@ class Measured:
     Attributes:
         summary: Its mean with its interval; None where no run has the number.
         rows: The rows it comes from.
-        by_seed: The number of each seed, where it is known.
+        by_seed: The number of each seed, if it is known.
         exact: Take the number as it is, without an interval: a count.
     """
 
@@ -647,7 +647,7 @@ class Measured:
         *,
         bounds: Bounds = UNBOUNDED,
     ) -> Measured:
-        """Summarize the number of each seed; without a summary where there is none.
+        """Summarize the number of each seed; without a summary if there is none.
 
         Args:
             by_seed: The number of each seed.
@@ -818,7 +818,7 @@ def change(first: Measured, second: Measured) -> Measured:
         second: Another, of the same seeds.
 
     Returns:
-        The difference over the seeds that both have; without a summary where there are none.
+        The difference over the seeds that both have; without a summary if there are none.
 
     >>> one, two = Measured(None, (), {0: 1.0, 1: 2.0}), Measured(None, (), {1: 5.0, 2: 7.0})
     >>> change(one, two).by_seed

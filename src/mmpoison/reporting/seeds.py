@@ -343,7 +343,7 @@ def _label(parts: Sequence[str], common: set[str]) -> str:
 
 
 def _alike(groups: Sequence[RunGroup]) -> list[list[int]]:
-    """List the groups that differ in their goal alone, where there are several."""
+    """List the groups that differ only in their goal, if there are several."""
     found: dict[tuple[object, ...], list[int]] = {}
     for number, group in enumerate(groups):
         key = (group.recipe, group.mode, group.setting)
@@ -505,7 +505,7 @@ _WITH_TRIGGER: Mapping[str, tuple[Column, str]] = {
 
 
 def seed_tables(runs: Sequence[Path]) -> list[Table]:
-    """Make all tables of some runs: for each setting its models, its utility where captions repeat, drift and studies.
+    """Make all tables of several runs: each setting's models, its utility where captions repeat, drift and studies.
 
     Several settings stand side by side first.
 

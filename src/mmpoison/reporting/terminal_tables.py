@@ -32,7 +32,7 @@ LONGEST_WORDS = 30
 """Longest text in a column that may be joined; columns with longer text stay separate."""
 
 NARROWEST_PROSE, NEXT_TO_PROSE = 26, 16
-"""Smallest width of a column of sentences, and largest width of a text column next to it."""
+"""Minimum width of a column of sentences, and maximum width of a text column next to it."""
 
 _INTERVAL = re.compile(r" \[95 ?% interval[^\]]*\]")
 """The part of a note that explains the intervals."""

@@ -160,7 +160,7 @@ def check_model(
         settings: Training settings of the clean fine-tunes; match the suspect's settings closely.
         out: Folder for `model-check.json` and, in `clean/`, the clean fine-tunes; required with
             `clean_runs`. Existing fine-tunes are reused.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         false_alarms: Acceptable share of clean models that are flagged, in (0, 1).
         progress: Reports progress.
 

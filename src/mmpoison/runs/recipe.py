@@ -440,7 +440,7 @@ class Recipe(_Part):
         name: Name in tables.
         description: One line.
         preset: Name of a preset for attack and training, such as `reference-release`, or None.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         data: The data set.
         model: The model that is fine-tuned.
         attack: The attack.

@@ -201,7 +201,7 @@ class RunMeasures:
         )
 
     def transfer(self, models: Mapping[str, TrainedModel], part: TransferPart) -> TransferMeasures:
-        """Measure the models on another data set than the one they were trained on."""
+        """Measure the models on a data set other than the one they were trained on."""
         run = self.run
         other = load_transfer(part, run.goal_targets, run.recipe, self.run_cache)
         encoder = models["pretrained"].encoder

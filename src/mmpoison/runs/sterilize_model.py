@@ -156,7 +156,7 @@ def sterilize_model(
             model with it before and after the repair.
         progress: Reports progress.
         split: The clean split.
-        seed: Seed of everything random.
+        seed: Seed for all random choices.
         held_out: Share of the clean images that judge the repair instead of training it. With 0,
             all images are trained on, and nothing is judged.
         rule: The rule that accepts or refuses a model. None applies the default rule, if there are

@@ -56,7 +56,7 @@ class _Result:
 
 
 FEWEST_SEEDS = 4
-"""Fewest seeds for a comparison.
+"""Minimum number of seeds for a comparison.
 
 With two seeds the interval extends 9 standard deviations to each side, so it contains nearly any number.
 """
@@ -291,7 +291,7 @@ def _clopper_pearson(hits: float, n: float, confidence: float) -> tuple[float, f
 
 
 _EXACT_PAIRS = 12
-"""Most pairs for which all 2^n signs are tried if ranks tie: SciPy's exact distribution does not handle ties."""
+"""Maximum number of pairs to try all 2^n signs if ranks tie: SciPy's exact distribution does not handle ties."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class CropFlipColour:
     """Image views: a random crop resized to full size, randomly mirrored, with random brightness and contrast.
 
     Attributes:
-        area: Smallest area of the crop, as a share of the image. The aspect ratio stays.
+        area: Minimum area of the crop, as a share of the image. The aspect ratio stays.
         flip: Probability of mirroring.
         colour: Brightness and contrast are multiplied by factors in `[1 - colour, 1 + colour]`.
     """

@@ -34,7 +34,7 @@ ROLES: dict[Trainable, tuple[Role, Role]] = {
 
 MOST_EPOCHS = 100_000
 MOST_PAIRS = 1 << 24
-"""Most pairs in one batch, 512 times the largest published batch."""
+"""Maximum number of pairs in one batch, 512 times the largest published batch."""
 MOST_STEPS = 10**9
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -63,7 +63,7 @@ class TrainingSettings(BaseModel):
             (`image-head`, `text-head`), nothing (`none`), or everything but the blocks of the text transformer
             (`text-transformer-frozen`: what the paper's released code did for a frozen text encoder). A frozen encoder
             is frozen whole, and its normalisation statistics and dropout are still.
-        precision: `bf16` where the processor computes in it, else `fp32`; `auto` chooses. `fp16` scales its gradients.
+        precision: `bf16` if the processor supports it, else `fp32`; `auto` chooses. `fp16` scales its gradients.
         divergence: The training stops when the mean loss of 20 steps is more than `divergence` times
             max(log(batch size), mean of the first 20 steps).
         max_steps: The largest number of steps, whatever the epochs are.

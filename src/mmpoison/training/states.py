@@ -93,7 +93,7 @@ class StateFolder:
 
     Args:
         checkpoints: Folder and interval.
-        job: Description of the training, as plain values. States of other trainings are refused.
+        job: Description of the training, as plain values. States of other training jobs are refused.
     """
 
     checkpoints: Checkpoints

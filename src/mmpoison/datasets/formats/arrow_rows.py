@@ -293,7 +293,7 @@ class TableColumns:
         label, split, categories: Further columns, or None.
         label_names: Class names, if labels are class numbers.
         own: The user's own columns, with their names in a table of pairs.
-        caption_columns: Whether a column contains the own columns of captions.
+        caption_columns: Whether a column contains the captions' own columns.
         default_image: Whether a reader that knows only the file would choose the same image column.
     """
 
@@ -517,7 +517,7 @@ def entries_of(
 
 
 def _caption_columns(value: Any, where: str) -> list[dict[str, Any]] | None:
-    """Read the own columns of captions, one JSON object each; other values are ignored."""
+    """Read the captions' own columns, one JSON object each; other values are ignored."""
     if not isinstance(value, list):
         return None
     return [_object(text, where) for text in value]

@@ -39,7 +39,7 @@ LEAST_UNPACKED = 64 << 20
 """Bytes that a file may unpack to whatever its ratio."""
 
 MAX_REREADS = 100
-"""Most rereads of a file after a quote that is never closed."""
+"""Maximum number of rereads of a file after a quote that is never closed."""
 
 
 def open_delimited(

@@ -97,7 +97,7 @@ def open_image_folder(root: Path, *, templates: str | Sequence[str] = TEMPLATES)
             several with `;` between.
 
     Returns:
-        The pairs; the label is the name of the folder, all images are in `train` where there are no split folders.
+        The pairs; the label is the name of the folder, all images are in `train` if there are no split folders.
 
     Raises:
         InputError: If there is no class folder with an image, or a template has no `{}`.

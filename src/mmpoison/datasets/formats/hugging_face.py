@@ -104,7 +104,7 @@ def load_hub(
 
     Args:
         hub: Its name, `org/name`.
-        config: Configuration, where there are several.
+        config: Configuration, if there are several.
         images: As for `open_hugging_face`.
         own_columns: As for `open_hugging_face`.
         **columns: As for `open_hugging_face`.

@@ -93,7 +93,7 @@ def _tables(root: Path) -> tuple[Path, list[TableFile], list[LeftOut]]:
 
 
 def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[LeftOut]]:
-    """Return the base folder of ids, its files of a kind, and a message for each refused file.
+    """Return the folder that ids are relative to, its matching files, and a message for each refused file.
 
     Hidden files are left out; a link that points outside the folder is refused.
 

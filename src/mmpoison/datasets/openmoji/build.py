@@ -89,7 +89,7 @@ class SceneOptions(TypedDict, total=False):
         per_class: Labelled images a class: the first half split "train", the rest "test".
         held_out: Clean images without a label, split "val", all classes equally often: the part that defences trust.
         size: Side of the square images in pixels.
-        scene_seed: In the place of the seed of a run: the same scenes for every seed, or others than those of its seed.
+        scene_seed: Replaces the run's seed: the same scenes for every seed, or scenes other than those of its seed.
     """
 
     unlabelled: int
@@ -237,7 +237,7 @@ def load_openmoji(
 
     Args:
         root: A folder built before, or None for the cache folder.
-        seed: Seed of the scenes.
+        seed: Seed for the scenes.
         progress: Called with (done, total) while scenes are drawn.
         train_share: Share of the training images of each class, and of those without a label, that are used, in (0, 1];
             test and clean images stay.

@@ -310,7 +310,7 @@ def compose_scene(
 
     Args:
         label: One of ``CLASSES``.
-        rng: Everything random comes from here.
+        rng: Source of all random choices.
         pool: "pretraining" or "demo": which sprites and colours may appear.
         size: Side of the square image in pixels.
 

@@ -156,7 +156,7 @@ class ImageOptions(TypedDict, total=False):
     """Options that select the images of a published data set.
 
     Attributes:
-        images: Folder of the images, where it is elsewhere.
+        images: Folder of the images, if they are elsewhere.
         missing: `skip` (the default) leaves out entries whose image is not there and says so in one line, unless no
             folder of images is there at all: then the table is read by itself. `keep` keeps all.
     """
@@ -389,7 +389,7 @@ def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
 
 
 def recognise_file(*names: str) -> Callable[[Path], str | None]:
-    """Create a function that recognises a data set by any of some files, given directly or in its folder."""
+    """Create a function that recognises a data set by any one of several files, given directly or in its folder."""
 
     def recognise(path: Path) -> str | None:
         if path.is_file():

@@ -70,7 +70,7 @@ them: only clear cases, as in PASCAL.
 """
 NAMED, OTHER = 3, 2
 MOST = 100
-"""Most labelled images per kind, twice PASCAL's 50 for training and test together."""
+"""Maximum number of labelled images per kind, twice PASCAL's 50 for training and test together."""
 HELD_OUT = 2_000
 """Unlabelled images in split `val`: clean pairs for aligning towers and for defences."""
 

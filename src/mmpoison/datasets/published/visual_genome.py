@@ -97,7 +97,7 @@ def load_visual_genome(
         captions_per_image: How many region descriptions are drawn for each image, at most; 0 keeps all.
         keywords: Words of each label, or `sheep=sheep|lamb; aeroplane=plane|jet`, matched as `label_by_keyword` does;
             by default the paper's, for sheep and aeroplane; `none` gives no labels.
-        match: Where words are looked for: in the `chosen` captions, or in `all` of the image's.
+        match: Captions that are searched for the keywords: the `chosen` ones, or `all` of the image's captions.
         test_per_class: How many images of each label are `test`; the paper tests on PASCAL, so none by default.
         caption_seed: Draws the captions.
         split_seed: Draws the test images.
@@ -269,8 +269,8 @@ def load_visual_genome_paper(
     Args:
         root: A folder of Visual Genome.
         seed: Not used, so that runs with different seeds share captions and labels.
-        match: Keywords are looked for in the `chosen` captions, or in `all` that an image has: the paper can be read
-            either way. The captions are the same, so that the two readings differ in their labels alone.
+        match: Captions that are searched for the keywords: the `chosen` ones, or `all` of an image: the paper can be
+            read either way. The captions are the same, so that the two readings differ in their labels alone.
         caption_seed: Draws the captions.
         **options: Which images are used, see `ImageOptions`.
 

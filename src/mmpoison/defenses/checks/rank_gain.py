@@ -69,7 +69,7 @@ class Kinds:
         Args:
             held_out: The held-out pairs; every image of the gallery has a caption.
             embeddings: Of the suspect.
-            seed: Seed of the clustering.
+            seed: Seed for the clustering.
 
         Raises:
             InputError: If there are too few images to find kinds.

@@ -80,7 +80,7 @@ class CleanFinetune:
 
 
 class UnlearnLoss(Objective):
-    """Contrastive loss of the pairs that stay + exp(tau) x the mean excess of cosine within groups of false pairs.
+    """Contrastive loss of the remaining pairs + exp(tau) x the mean excess of cosine within groups of false pairs.
 
     Within a group, every caption is compared with every image: the group taught an association between a topic and a
     kind of images, and so did similar pairs that were not found. The excess is the part above the mean cosine of

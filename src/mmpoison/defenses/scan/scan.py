@@ -69,7 +69,7 @@ class ScanSettings:
         method: The method, which scores the pairs and defines the cut.
         planted: Whether to plant test goals, for methods that find groups.
         force: Use the model even if it cannot distinguish true from shuffled pairs.
-        seed: Of everything random.
+        seed: Seed for all random choices.
         sample: Pairs in the sample.
     """
 
@@ -99,7 +99,7 @@ def scan_embedded(
         out: New folder of the results.
         work: Folder of unfinished work, from which a killed scan resumes; removed at the end.
         settings: The user's choices for a scan.
-        workers: Processes, each with a shard at a time.
+        workers: Number of processes, each with one shard at a time.
         threads: Threads per process.
         ray: Address of a Ray cluster to run on, or `local`; by default processes on this machine.
         progress: Reports the progress.
@@ -286,7 +286,7 @@ def _kinds(runner: ShardRunner, pairs: Reduced) -> npt.NDArray[np.intp] | None:
 
 
 FEWEST_OF_A_KIND = 5
-"""Smallest average number of images per value for a column to define classes."""
+"""Minimum average number of images per value for a column to define classes."""
 
 
 def _out_of_order(facts: ShardFacts) -> bool:

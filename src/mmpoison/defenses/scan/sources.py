@@ -29,7 +29,7 @@ _IN_MEMORY = re.compile(r"(^|::)memory://")
 
 DEFAULT_ENCODER = "efficientnet-minilm"
 EXAMPLES = 20
-"""Most left-out rows listed in `scan.json`."""
+"""Maximum number of left-out rows listed in `scan.json`."""
 FOLDER, TRUSTED_FOLDER = "embeddings", "trusted"
 
 

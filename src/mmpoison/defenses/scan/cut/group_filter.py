@@ -19,7 +19,7 @@ ALIGNED = 0.9
 """Fewest AUROC of true against shuffled pairs at which a distance is informative for a single pair."""
 
 FEWEST_PAIRS = 40
-"""Fewest pairs for a group search."""
+"""Minimum number of pairs for a group search."""
 
 
 @DEFENSES.register("suspicious-groups")

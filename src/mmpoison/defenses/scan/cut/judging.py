@@ -396,7 +396,7 @@ def filter_pairs(
         force: Use a judge that cannot distinguish true from shuffled pairs of the set; otherwise a method that compares
             captions with images refuses it.
         inputs: Inputs of the set, preprocessed for the judge; by default they are preprocessed here.
-        seed: Seed of the method's random choices.
+        seed: Seed for the method's random choices.
         progress: Returns a progress callback for a named step.
         **parameters: Parameters of the method and of the cut (`mmpoison.defenses.cut.CutOptions`), if `method` is a
             name.

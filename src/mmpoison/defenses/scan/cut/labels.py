@@ -95,7 +95,7 @@ def pairs_to_label(
     Args:
         distances: Shape `(N,)`.
         count: Number of pairs to choose; fewer if there are fewer pairs.
-        seed: Seed of the choice.
+        seed: Seed for the choice.
 
     Returns:
         Positions of the pairs, shape `(n,)`.

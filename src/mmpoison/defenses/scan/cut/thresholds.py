@@ -23,7 +23,7 @@ LOSS = 0.01
 REPEATS = 400
 
 IN_BOOTSTRAP = 20_000
-"""Most pairs per bootstrap repeat. Beyond that an even selection is used: all pairs would take minutes."""
+"""Maximum number of pairs per bootstrap repeat. Beyond that an even selection is used: all pairs would take minutes."""
 
 
 def loss_threshold(

@@ -29,7 +29,7 @@ ALIKE_IMAGES = 10
 """Number of images most similar to a group's but outside it, whose captions tell what the images show."""
 
 MOST_CAPTIONS = 2000
-"""Most captions of a group used for its description."""
+"""Maximum number of captions of a group used for its description."""
 
 Place = tuple[int, int]
 

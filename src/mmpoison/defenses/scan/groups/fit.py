@@ -53,7 +53,7 @@ from mmpoison.errors import InputError
 
 RIDGE = 1.0
 FEWEST_ITEMS = 20
-"""Fewest items for a regression; with fewer it predicts zero."""
+"""Minimum number of items for a regression; with fewer it predicts zero."""
 
 LIKE_IMAGES = 2.0
 """Weight of similar images' captions, in units of the image's own captions."""
@@ -208,7 +208,7 @@ LEFT_OUT = 0.03
 """Share of items that the next fit leaves out: those with the most similar conflicting items."""
 
 FITTED = 25_000
-"""Most sampled pairs for the first regressions: all of their seeds are compared with each other."""
+"""Maximum number of sampled pairs for the first regressions: all of their seeds are compared with each other."""
 
 FEWEST = 20
 

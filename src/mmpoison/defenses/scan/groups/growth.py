@@ -40,7 +40,7 @@ CAPTION_NEARNESS = 20.0
 """As `NEARNESS`, for captions with the same meaning."""
 
 IN_CORE = float(np.exp(-0.8 * NEARNESS))
-"""Smallest nearness to a core's centre, captions and images together, for an item to belong to it."""
+"""Minimum nearness to a core's centre, captions and images together, for an item to belong to it."""
 
 FEW, EXPECTED_AT_LEAST = 0.1, 0.5
 """Added to the found and expected numbers of similar items, so that single items have little weight."""
@@ -53,7 +53,7 @@ the items, and wide edges would reach other kinds.
 """
 
 EXPECTED = 0.3
-"""Smallest expected share of conflicting items in a cell, because cells are found by their conflict."""
+"""Minimum expected share of conflicting items in a cell, because cells are found by their conflict."""
 
 SAME_TOPIC = (0.5, 0.8)
 """Mean cosines below which captions have different topics, and from which they share one; 0 means unrelated."""
@@ -71,7 +71,7 @@ SHARED = 0.5
 """If two groups share this fraction of the smaller one, only the stronger is reported."""
 
 LEAST_STRENGTH = 0.1
-"""Smallest strength of a group. More than half of clean sets have a stronger one (`levels`)."""
+"""Minimum strength of a group. More than half of clean sets have a stronger one (`levels`)."""
 
 # -- Values derived from those.
 
@@ -97,11 +97,11 @@ BACKGROUND = 5000
 """Sampled items that measure the usual number of items around another."""
 
 MOST_MEMBERS = 400
-"""Most items of a group that others are compared with."""
+"""Maximum number of items of a group that others are compared with."""
 
 MOST_GROUPS = 10
 MOST_CELLS = 20
-"""Most cells to which similar items are added; some end up as one group."""
+"""Maximum number of cells to which similar items are added; some end up as one group."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ class Likeness(Stored):
         mine: Number of items of each group that each represents, shape `(m, g)`.
         every: Number of items that each represents in comparison with each group, shape `(m, g)`.
         middle: Caption and image centres of each group, unit vectors, shape `(g, k + l)`.
-        floor: Smallest similarity of a group's captions and images to its centres, shape `(g, 2)`.
-        least: Smallest group fraction among a group's own items, shape `(g,)`.
+        floor: Minimum similarity of a group's captions and images to its centres, shape `(g, 2)`.
+        least: Minimum group fraction among a group's own items, shape `(g,)`.
         strength: Strength of each group's cell, shape `(g,)`.
     """
 

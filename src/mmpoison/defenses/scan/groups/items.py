@@ -198,7 +198,7 @@ CELLS = 256
 """Cells per side."""
 
 FEWEST_OF_A_CELL = 20
-"""Smallest average number of sampled items per cell."""
+"""Minimum average number of sampled items per cell."""
 
 ROUNDS = 10
 BLOCK = 8192
@@ -350,7 +350,7 @@ def _bins(conflict: Values) -> Index:
 
 
 GATHERED = 4000
-"""Most items gathered from flagged cells; groups start from them."""
+"""Maximum number of items gathered from flagged cells; groups start from them."""
 
 OF_A_CELL = 50
 """Items gathered per flagged cell, if not all conflicting items are."""

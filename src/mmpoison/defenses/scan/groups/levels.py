@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 FEWEST_IMAGES = 5
-"""Fewest images of a group, because clean data have many smaller ones.
+"""Minimum number of images of a group, because clean data have many smaller ones.
 
 An image with far too many captions is an exception.
 """

@@ -74,7 +74,7 @@ def plant_goals(
         labels: Kind of each image, shape `(I,)`, -1 for none; by default kinds are found from the vectors.
         sizes: Numbers of images per goal; kinds with fewer images are not used as targets.
         goals: Number of goals per size.
-        seed: Seed of the kinds and the goals.
+        seed: Seed for the kinds and the goals.
         progress: Called with the number of scans done and their total.
 
     Returns:

@@ -27,7 +27,7 @@ MOST_BYTES = 16 << 30
 """Largest array that cannot be memory-mapped (in a store, or compressed); larger ones are refused."""
 
 MOST_ROWS = 1 << 40
-"""Most rows: a header can claim any number, and an error message would repeat all its digits."""
+"""Maximum number of rows: a header can claim any number, and an error message would repeat all its digits."""
 
 HEADER_BYTES = 12_000
 """The header of a plain array takes 128 bytes; NumPy refuses more than 10,000."""

@@ -31,10 +31,10 @@ GUESSING = 0.55
 """An AUROC below this, or with an interval that reaches 0.5, is no better than for random pairs."""
 
 SAME_TEXT = 0.98
-"""Smallest cosine of two embeddings of the same caption; rounding and batches cause a difference of 0.001."""
+"""Minimum cosine of two embeddings of the same caption; rounding and batches cause a difference of 0.001."""
 
 FEWEST_REPEATS = 20
-"""Fewest repeated captions for a check of the caption order."""
+"""Minimum number of repeated captions for a check of the caption order."""
 
 
 @dataclass(frozen=True)

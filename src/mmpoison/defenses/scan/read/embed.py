@@ -259,7 +259,7 @@ def _write(file: Path, data: bytes) -> None:
 
 
 USED = (*ADDRESSES, *KINDS)
-"""Own columns used by the scan itself. The lists need all columns, which are read again from the source."""
+"""The user's own columns that the scan itself uses. The lists need all, which are read again from the source."""
 
 
 def _table(names: Sequence[str], part: PairDataset) -> bytes:

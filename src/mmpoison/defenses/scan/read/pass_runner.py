@@ -128,7 +128,7 @@ class ReadPairs:
     Attributes:
         runner: Runs passes over the shards.
         sample: A random sample of the pairs.
-        seed: Of everything random.
+        seed: Seed for all random choices.
         progress: Returns a progress callback for a named step.
     """
 
@@ -207,7 +207,7 @@ def read_pairs(
     Args:
         runner: Runs passes over the shards.
         compute: A `ReadPass`, or a function that returns its result and more.
-        seed: Of everything random.
+        seed: Seed for all random choices.
         progress: Returns a progress callback for a named step.
 
     Raises:
@@ -226,7 +226,7 @@ def read_memory(
 
     Args:
         shard: All pairs.
-        seed: Of everything random.
+        seed: Seed for all random choices.
         progress: Returns a progress callback for a named step.
         sample: Pairs in the sample.
     """

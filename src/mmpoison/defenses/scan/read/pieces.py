@@ -126,7 +126,7 @@ class PairPieces:
         self.format = found.source.name
         ours = self.format == "pairs-folder"
         if found.source.stream is None or (found.poisoned and not ours):
-            self._keep(found.load(warn=False))  # `problems` has what was left out
+            self._keep(found.load(warn=False))  # `problems` lists what was left out
             return
         if ours:
             self.images = count_images(path)
@@ -291,7 +291,7 @@ class Unreadable:
 
     Attributes:
         images: Number of images needed.
-        reasons: Problem of each unreadable image, by id.
+        reasons: What is wrong with each unreadable image, by id.
         pairs: Number of pairs to judge that are left out with these images.
         poisoned: Number of these pairs that the manifest marks as poisoned; None without a manifest.
     """

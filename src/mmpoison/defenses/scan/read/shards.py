@@ -97,7 +97,7 @@ class Shard(ABC):
         return self._own().table(rows)
 
     def schema(self) -> pa.Schema:
-        """Return names and types of the own columns."""
+        """Return names and types of the user's own columns."""
         import pyarrow as pa
 
         return pa.schema([]) if self.own is None else self.own.schema()

@@ -373,7 +373,7 @@ SAMPLE = 100_000
 """Pairs in the sample: 200 MB for float16 with 512 dimensions on both sides."""
 
 MOST_OF_AN_IMAGE = 50
-"""Most captions of an image in the sample."""
+"""Maximum number of captions of an image in the sample."""
 
 
 @dataclass(frozen=True)
@@ -411,7 +411,7 @@ class Sample(Stored):
         owner: Image number of each pair in its shard, shape `(n,)`.
         text: Vectors of the captions, as stored, shape `(n, d)`.
         image: Vectors of the images, as stored, shape `(n, e)`.
-        size: Most pairs to retain.
+        size: Maximum number of pairs to retain.
     """
 
     hash: Hashes

@@ -66,7 +66,7 @@ class Judged:
         finding: The basis of the verdict.
         facts: Facts about its shards.
         notes: Notes for the user.
-        seed: Of everything random.
+        seed: Seed for all random choices.
         scan: The written scan record; None before writing.
     """
 

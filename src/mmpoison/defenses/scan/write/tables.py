@@ -45,7 +45,7 @@ class ResultWriter:
         failed: Name and reason of each unreadable shard.
 
     Args:
-        own: Own columns to copy to `drop.parquet`.
+        own: The user's own columns to copy to `drop.parquet`.
         keep: Writes the kept pairs, if this writer is responsible for them.
         write: Receives tables of dropped pairs.
         score: Writes a table to `scores.parquet`.
@@ -178,7 +178,7 @@ def write_results(
 
     Args:
         out: The folder.
-        source: The source. Footers of its tables are read for the types of own columns.
+        source: The source. Footers of its tables are read for the types of the user's own columns.
         gone: Receives the dropped pairs if mmpoison embedded them, with the columns `NAMES` and `PLACE`. Their lists
             are then not written here, because the owner's columns are in the source.
 
@@ -211,7 +211,7 @@ def write_drops(
 
     Args:
         out: The folder.
-        own: Schema of the own columns.
+        own: Schema of the user's own columns.
         captions: As for `drop_schema`.
     """
     import pyarrow.parquet as pq
@@ -236,7 +236,7 @@ def drop_schema(own: pa.Schema, *, captions: bool = False) -> pa.Schema:
     """Return the schema of `drop.parquet`: own columns under their own names, then the scan's columns.
 
     Args:
-        own: Schema of the own columns. A scan column with the same name gets the prefix `scan_`.
+        own: Schema of the user's own columns. A scan column with the same name gets the prefix `scan_`.
         captions: Whether a row may have several captions, so that a column names the dropped one.
     """
     import pyarrow as pa
@@ -275,7 +275,7 @@ def _in_text(table: pa.Table) -> pa.Table:
 
 
 def own_schema(shards: Sequence[Shard]) -> pa.Schema:
-    """Return one schema for the own columns of all shards; columns with conflicting types become text.
+    """Return one schema for the user's own columns of all shards; columns with conflicting types become text.
 
     Args:
         shards: The shards; unreadable ones are skipped.

@@ -15,7 +15,7 @@ from mmpoison.records.data_scan import GroupGrade, ScanVerdict
 from mmpoison.reporting.text import percent
 
 FEWEST_PAIRS = 200
-"""Fewest pairs for calling a group unusual: no smaller clean sets were measured."""
+"""Minimum number of pairs for calling a group unusual: no smaller clean sets were measured."""
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ def open_clip_retrieval(
     Args:
         place: The folder.
         id: Column of the ids; `image_path` by default, the key of the pair in its tar.
-        caption: Column of captions; `caption` by default, where there is one.
+        caption: Column of captions; `caption` by default, if there is one.
         image_id: Column that says which image, where several captions share one.
         score: Column of a similarity that was computed by the same model.
 
@@ -282,7 +282,7 @@ def open_datacomp(
         id: Column of the ids.
         caption: Column of captions; `text` by default.
         image_id: Column that says which image, where several captions share one; `sha256` joins pairs of one image.
-        score: Column of stored scores; by default the one of the model, where there is one.
+        score: Column of stored scores; by default that of the model, if there is one.
 
     Raises:
         InputError: If there are no such files, the model is absent, or a given column is missing.
