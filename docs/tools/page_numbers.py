@@ -44,7 +44,7 @@ class PageTable:
     rows: tuple[tuple[str, ...], ...]
 
     def line(self, keys: Sequence[str]) -> Mapping[str, str] | None:
-        """Return the first row that has these cells in this order, by column; None where there is none.
+        """Return the first row that has these cells in this order, by column; None if there is none.
 
         The number of seeds, column `n`, is no key: it would be taken for a step or an epoch.
         """

@@ -117,7 +117,7 @@ def of_search(browser: Browser, run: Path, out: Path, work: Path) -> None:
 
 
 def of_review(browser: Browser, run: Path, out: Path, work: Path) -> None:
-    """The review of what a scan finds, from another folder than the scan ran in."""
+    """The review of what a scan finds, from a folder other than the one that the scan ran in."""
     options = [part for each in SCENES for part in ("--option", each)]
     mmpoison("data", "build", "openmoji", "--out", work / "scenes", *options)
     poison = ("--attack", "single-target-label", "--goal", "sheep2aeroplane", "--samples", "25")
