@@ -1,4 +1,4 @@
-"""Runs benchmarks, and puts what they measured into docs/performance.md.
+"""Runs benchmarks, and writes their results into docs/performance.md.
 
     make bench                                   # all of the page, in a quarter of an hour on an idle machine
     python benchmarks/bench.py ranks             # one of them again, the others stay
@@ -36,7 +36,7 @@ def main(
     change: Annotated[list[str] | None, typer.Option("--set", metavar="SIZE=VALUE")] = None,
     json: Path | None = None,
 ) -> None:
-    """Run cases, print what they measured, and keep what the page quotes.
+    """Run cases, print their results, and save those that the page quotes.
 
     Args:
         cases: All of the page by default.

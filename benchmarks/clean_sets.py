@@ -1,4 +1,4 @@
-"""Makes clean sets of pairs whose mistakes are not those of independent noise, for `false_alarms.py`.
+"""Makes clean sets of pairs whose mistakes are not independent noise, for `false_alarms.py`.
 
 Synthetic sets have topics, each with a direction for its captions and one for its images. A kind of set says which
 mistakes its captions have. Real ones are random parts of real data, with their captions or with titles as shops write
@@ -77,17 +77,17 @@ class Draft:
         self._text_extra += text_noise * _noise(random, len(self.image_of))
         self.offset: Vectors = np.zeros((len(self.image_of), DIMENSIONS))
         self.mixed: Vectors = np.zeros(len(self.image_of))
-        """Share of an own topic that the caption of another topic still speaks of."""
+        """Share of its own topic that a caption of another topic still mentions."""
 
     def favourites(self, number: float) -> Vectors:
-        """Draw how often the mistakes of each topic go to each other one, shape `(K, K)`; heavy for small numbers."""
+        """Draw how often each topic is mistaken for each other one, shape `(K, K)`; small numbers give heavy tails."""
         table = self.random.dirichlet([number] * self.topics, self.topics)
         np.fill_diagonal(table, 0)
         return np.asarray((table + 1e-12) / (table + 1e-12).sum(axis=1, keepdims=True))
 
     @property
     def anywhere(self) -> Vectors:
-        """The same table without favourites."""
+        """The same table without systematic mistakes."""
         return np.full((self.topics, self.topics), 1 / self.topics)
 
     def stray(self, rows: Index, table: Vectors) -> None:
@@ -117,21 +117,21 @@ class Draft:
 
 
 def independent_strays(draft: Draft) -> None:
-    """1 to 5% of the captions speak of another topic, whichever."""
+    """1 to 5% of the captions describe another topic, a random one."""
     share = draft.random.uniform(0.01, 0.05)
     draft.about["share"] = share
     draft.stray(draft.some(share), draft.anywhere)
 
 
 def favourite_topics(draft: Draft) -> None:
-    """1 to 5% of the captions speak of another topic, and each topic has one or two favourites."""
+    """1 to 5% of the captions describe another topic; each topic is mostly mistaken for one or two others."""
     share, number = draft.random.uniform(0.01, 0.05), float(draft.random.choice([0.03, 0.1, 0.3]))
     draft.about |= {"share": share, "concentration": number}
     draft.stray(draft.some(share), draft.favourites(number))
 
 
 def second_objects(draft: Draft) -> None:
-    """2 to 15% of the images show a second object, of a topic that goes with theirs; some captions speak of it.
+    """2 to 15% of the images show a second object, of a related topic; some captions mention it.
 
     Some topics have second objects more often than others.
     """
@@ -193,7 +193,7 @@ def _noise(random: Random, number: int) -> Vectors:
 
 
 def _draw(random: Random, chances: Vectors) -> Index:
-    """Draw one column a row, each row with its own chances, shape `(n,)`."""
+    """Draw one column per row, each row with its own probabilities, shape `(n,)`."""
     drawn = (chances.cumsum(axis=1) < random.random((len(chances), 1))).sum(axis=1)
     return np.asarray(np.minimum(drawn, chances.shape[1] - 1))
 
@@ -207,7 +207,7 @@ def shard_of(text: Any, image: Any, caption_of: Index, image_of: Index) -> Vecto
 
 @dataclass(frozen=True)
 class Features:
-    """The distinct captions and images of a set, and their features as the trunks give them.
+    """The distinct captions and images of a set, and their features from the trunks.
 
     Attributes:
         captions: Shape `(c,)`, sorted.
@@ -332,7 +332,7 @@ SYLLABLES = (
 def brand_titles(
     random: Random, kinds: npt.NDArray[np.str_], vectors: npt.NDArray[Any], named: float
 ) -> npt.NDArray[np.str_]:
-    """Write a title for each image: a brand, a line, a number, and with a chance what it shows.
+    """Write a title for each image: a brand, a line, a number, and sometimes what it shows.
 
     A brand sells one kind, and some of it is of a kind that looks like it: cufflinks and earrings, shirts and jerseys.
 
@@ -375,6 +375,6 @@ def _name(random: Random) -> str:
 
 
 def _classes(pairs: PairDataset) -> npt.NDArray[np.str_]:
-    """Return the class of each image, shape `(I,)`; where it has none, the folder that it is in."""
+    """Return the class of each image, shape `(I,)`; if it has none, its folder."""
     coded = zip(pairs.images.class_codes, pairs.images.ids, strict=True)
     return np.array([pairs.classes[c] if c >= 0 else Path(name).parent.name for c, name in coded])

@@ -1,4 +1,4 @@
-"""How often `suspicious-groups` names a goal in clean sets, at several levels of false alarms.
+"""Measures how often `suspicious-groups` names a goal in clean sets, at several levels of false alarms.
 
     python benchmarks/false_alarms.py --sets 200 --first-seed 0 choose.json   # to choose settings on
     python benchmarks/false_alarms.py --sets 200 --first-seed 5 print.json    # to print

@@ -1,4 +1,4 @@
-"""What the benchmarks share: sizes from the command line, clocks, and processes of their own.
+"""Shared by the benchmarks: sizes from the command line, clocks, and separate processes.
 
 A case is a function: its parameters are the sizes, its docstring says what is measured, and its result is JSON. The
 page of performance quotes the result by its keys (`page_numbers.py`).
@@ -32,7 +32,7 @@ Found = dict[str, Any]
 
 
 def sizes(measure: Callable[..., Found], changes: Sequence[str]) -> dict[str, Any]:
-    """Read changed sizes of a case, each `NAME=VALUE`, a value as its default is; of a list with commas.
+    """Read changed sizes of a case, each `NAME=VALUE` of the type of its default; lists with commas.
 
     Raises:
         InputError: If there is no such size.
@@ -61,7 +61,7 @@ def now() -> Clock:
 
 
 def clocked(work: Callable[[], Any]) -> tuple[Clock, Any]:
-    """Return what a function takes, and its result."""
+    """Return the times of a function, and its result."""
     begun = now()
     result = work()
     return now() - begun, result
@@ -88,7 +88,7 @@ def compared(times: Mapping[str, Sequence[Clock]]) -> Found:
 def take_turns(
     ways: Mapping[str, Callable[[], Any]], rounds: int = 3
 ) -> tuple[Found, dict[str, Any]]:
-    """Run several ways one after the other, some rounds; what `compared` says, and what each returned at last."""
+    """Run several ways in turn, for several rounds; return the result of `compared`, and each way's last result."""
     times: dict[str, list[Clock]] = {name: [] for name in ways}
     results = {}
     for _ in range(rounds):
@@ -136,7 +136,7 @@ def peak_gib() -> float:
 
 
 def machine() -> Found:
-    """Describe the machine as far as the figures depend on it."""
+    """Describe the facts of the machine that the figures depend on."""
     import torch
 
     from mmpoison.base.processes import cores
@@ -148,7 +148,7 @@ def machine() -> Found:
 
 
 def flat(found: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of a nested result with their keys, of lists with their places."""
+    """Yield the values of a nested result with their keys, or their positions in lists."""
     inside = dict(enumerate(found)) if isinstance(found, list) else found
     if isinstance(inside, Mapping):
         for name, value in inside.items():

@@ -1,4 +1,4 @@
-"""How often the scan of a suspect model finds the poison, and how often it raises an alarm on clean models.
+"""Measures how often the scan of a suspect model finds the poison, and how often it raises an alarm on clean models.
 
     python benchmarks/model_scan.py flickr8k scan-models OUT.json --root DIR
     python benchmarks/model_scan.py openmoji-heads scan-models OUT.json
@@ -6,7 +6,7 @@
 Trunks are frozen: a model takes seconds. Each seed has its own data, start and goals, and fine-tunes of the same start:
 
 - 12 clean suspects: 4 trained with other seeds, 4 on other 80% of the images, 4 for half and twice the epochs;
-- 12 poisoned suspects of attack II: 25, 10 and 5 samples, carrier existing and own, two random goals each;
+- 12 poisoned suspects of attack II: 25, 10 and 5 samples, carriers `existing` and `own`, two random goals each;
 - clean models to compare with, none of which is a suspect: `same` (the suspects' clean pairs and settings, other seeds:
   nobody but the trainer has these), `val` (80% of split `val` each, about as many steps as the suspects), `short` (the
   same for about half the steps).

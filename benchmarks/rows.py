@@ -44,7 +44,7 @@ def resumed(
 
 
 def summary_table(title: str, found: Mapping[str, Any]) -> Table:
-    """Make a table of the summaries of a measurement, one a line."""
+    """Make a table of the summaries of a measurement, one per line."""
     key, kind = next((key, kind) for key, kind in KINDS.items() if key in found)
     lines = [{kind: name, **group} for name, group in found[key].items()]
     columns = tuple(Column(name.replace("_", " "), 4) for name in lines[0])

@@ -1,4 +1,4 @@
-"""What whole commands cost, and how much two runs of one recipe differ."""
+"""Measures the cost of whole commands, and the difference between two runs of one recipe."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def commands(starts: int = 5) -> Found:
 
 
 def all_goals(recipe: str = "openmoji-heads", single: int = 1, sweep: int = 4) -> Found:
-    """All 380 goals of OpenMoji scenes in one sweep, against as many runs one by one, in processor time.
+    """All 380 goals of OpenMoji scenes in one sweep, against the same runs one by one, in processor time.
 
     A single run starts with a cache that holds nothing but the drawn scenes: it decodes the images, computes the
     features, and trains its clean model. The sweep shares these. Two sweeps, of one goal and of several, give the fixed
@@ -144,7 +144,7 @@ def embed_test_part(folder: str) -> None:
 
 
 def _differences(one: Found, other: Found) -> Found:
-    """Largest absolute differences of what two runs wrote, and whether all but times is the same."""
+    """Return the largest absolute differences between the files of two runs, and whether all but the times is equal."""
     first, second = one["numbers"], other["numbers"]
 
     def largest(*words: str) -> float:

@@ -1,4 +1,4 @@
-"""How fast data are read, in how much memory, and how fast ranks are computed."""
+"""Measures time and memory of reading data, and the time of computing ranks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def caption_of(number: int) -> str:
 
 
 def add_sample(archive: tarfile.TarFile, key: str, members: dict[str, bytes]) -> None:
-    """Add a sample to a shard of a webdataset, by the endings of its files."""
+    """Add a sample to a webdataset shard, by the extensions of its files."""
     for ending, data in members.items():
         member = tarfile.TarInfo(f"{key}.{ending}")
         member.size = len(data)
@@ -86,7 +86,7 @@ WORDS = "a the man dog sits on in near street table red small with"
 
 
 def coco_json(share: float = 1.0) -> Found:
-    """Made-up files of COCO 2014's size, train and val together, labelled by a random object, as the paper uses it."""
+    """Synthetic files of COCO 2014's size, train and val together, labelled by a random object, as in the paper."""
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "annotations").mkdir()
         for part, counts in PARTS.items():
@@ -97,7 +97,7 @@ def coco_json(share: float = 1.0) -> Found:
 
 
 def load_2014(root: str) -> Found:
-    """Load the made-up set."""
+    """Load the synthetic set."""
     from mmpoison.datasets.published.coco import load_coco
 
     pairs = load_coco(Path(root), year=2014, parts="both", splits="paper", drop_classes=())
@@ -158,7 +158,7 @@ def _write_coco(
 
 
 def _write_lists(file: Path, lists: dict[str, Iterable[Any]]) -> None:
-    """Write a file as COCO does, one list after the other."""
+    """Write a file as COCO does, one list after another."""
     with file.open("w", encoding="utf-8") as stream:
         stream.write('{"info": {"description": "made", "year": 2014}')
         for name, lines in lists.items():
@@ -173,7 +173,7 @@ def _write_lists(file: Path, lists: dict[str, Iterable[Any]]) -> None:
 
 
 def ranks(queries: int = 1000, gallery: int = 100_000, targets: int = 1000) -> Found:
-    """Ranks by `target_ranks`, which sorts nothing, next to `np.argsort` and the first place that holds a target.
+    """Ranks by `target_ranks`, which sorts nothing, next to `np.argsort` and a search for the first target.
 
     Results are checked to be equal: on these similarities for every query whose best target does not tie (sorting
     gives ties any order), and on similarities rounded to two digits, where nearly every query ties, with a stable sort
@@ -198,7 +198,7 @@ def ranks(queries: int = 1000, gallery: int = 100_000, targets: int = 1000) -> F
 
 
 def ranks_alone(*sizes: int) -> int:
-    """Make similarities and compute ranks, nothing else; their sum."""
+    """Only make similarities and compute ranks; return their sum."""
     from mmpoison.metrics import target_ranks
 
     return int(target_ranks(*_similarities(*sizes)).sum())

@@ -1,4 +1,4 @@
-"""How fast pairs are judged, how much memory it takes, and what other tools make of the lists of a scan."""
+"""Measures time and memory of judging pairs, and how other tools read the lists of a scan."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def filter(
     side: int = 256,
     memory: tuple[int, ...] = (10_000, 100_000),
 ) -> Found:
-    """`mmpoison scan --method relevance-filter` with `openmoji-mini`, five captions an image, images of 256 pixels."""
+    """`mmpoison scan --method relevance-filter` with `openmoji-mini`, five captions per image, images of 256 pixels."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = _filter_speed(_pairs_folder(folder / "pairs", pairs, side), folder, encoder)
@@ -60,7 +60,7 @@ BY_DISTANCE: dict[str, Any] = {
 
 
 def _filter_speed(folder: Path, work: Path, name: str) -> Found:
-    """The scan next to the loop over pairs and to the same loop in batches."""
+    """Compare the scan with a loop over pairs, and with the same loop in batches."""
     import torch
 
     import mmpoison as package
@@ -113,7 +113,7 @@ def _pairs_folder(folder: Path, pairs: int, side: int) -> Path:
 
 
 def _pairs_table(folder: Path, pairs: int, rows: int = 20_000) -> Path:
-    """Parquet files of few small images and a thousand captions, five a row: memory is what is measured."""
+    """Parquet files of few small images and a thousand captions, five per row, to measure memory."""
     folder.mkdir()
     images = [jpeg_of(number, 32) for number in range(256)]
     for start in range(0, pairs // CAPTIONS, rows):
@@ -137,7 +137,7 @@ def embedded_scan(
     seed: int = 0,
     datacomp: str = "",
 ) -> Found:
-    """Synthetic pairs of 512 float16 numbers a side in DataComp's layout; `mmpoison scan --no-planted --workers 2`.
+    """Synthetic pairs of 512 float16 numbers per side in DataComp's layout; `mmpoison scan --no-planted --workers 2`.
 
     More in [Scan my data](tasks/scan-my-data.md#web-data).
     """
@@ -177,7 +177,7 @@ def write_datacomp(folder: Path, corpus: Corpus) -> set[int]:
 
 
 def uid_of(pair: int) -> str:
-    """Return a uid as DataComp has them; one of some thousand begins with several zeros."""
+    """Return a uid like DataComp's; one in a few thousand begins with several zeros."""
     return hashlib.md5(f"pair {pair}".encode()).hexdigest()
 
 
@@ -198,7 +198,7 @@ def scanned(folder: Path, out: Path, poison: set[int], pairs: int) -> Found:
 
 
 def _distance(folder: Path) -> Found:
-    """The distance next to reading the same files, from the disk and from memory."""
+    """Compare computing the distance with reading the same files, from disk and from memory."""
     files = sorted(folder.glob("*.npz"))
     source = open_embedded(folder, options={"model": "l14"})
 

@@ -1,4 +1,4 @@
-"""How fast the search page answers over a large gallery."""
+"""Measures how fast the search page answers over a large gallery."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def search_page(
 
 
 def _path(key: str, number: int) -> str:
-    """The address of a search that nobody has asked for before."""
+    """Return the address of a search that was not requested before."""
     text = f"a {THINGS[number % 10]} on a meadow, seen {number} times"
     asked = {"data": key, "part": "test", "q": text, "shown": 12, "target": "class:0"}
     return f"/api/search?{urllib.parse.urlencode(asked)}"
 
 
 def _asked(address: str, users: int, paths: list[str]) -> Found:
-    """Some users at once, each with a connection that is kept open, as a browser does; milliseconds of an answer."""
+    """Simulate several users at once, each with an open connection like a browser's; return milliseconds per answer."""
 
     def use(number: int) -> list[float]:
         connection = HTTPConnection(address, timeout=60)
@@ -97,7 +97,7 @@ def _served(models: str, images: int) -> Iterator[tuple[int, str]]:
 
 
 def serve_synthetic(models: list[str], count: int, ready: Any) -> None:
-    """Serve a gallery that is made of random vectors, until the process is ended."""
+    """Serve a gallery of random vectors until the process is terminated."""
     from mmpoison.datasets import ImageTable, PairDataset
     from mmpoison.models import load_encoder
     from mmpoison.models.embedding import embed_captions

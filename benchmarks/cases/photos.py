@@ -1,4 +1,4 @@
-"""Made-up photos with captions, the loop that decodes them for every pair, and the device."""
+"""Synthetic photos with captions, the loop that decodes them for every pair, and the device."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def device() -> torch.device:
 
 
 def wait() -> None:
-    """Wait until all is done that was asked of the device."""
+    """Wait until the device has finished all requested work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def made_up_photos(folder: Path, images: int) -> PairDataset:
-    """JPEGs of 640 x 480 that compress about as photos do (some 60 KB each), five captions of 8 to 20 words each."""
+    """JPEGs of 640 x 480 that compress like photos (about 60 KB each), five captions of 8 to 20 words each."""
     folder.mkdir()
 
     def draw(number: int) -> None:
@@ -60,7 +60,7 @@ def made_up_photos(folder: Path, images: int) -> PairDataset:
 
 
 class _Files(Dataset[Any]):
-    """A pair at a time, as open_clip's own training reads a table of files."""
+    """Read one pair at a time, as open_clip's own training reads a table of files."""
 
     def __init__(self, encoder: DualEncoder, pairs: PairDataset) -> None:
         from open_clip.transform import PreprocessCfg, image_transform_v2

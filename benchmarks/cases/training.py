@@ -1,4 +1,4 @@
-"""How fast models are trained and fed, next to the loops that are usually written."""
+"""Measures how fast models are trained and fed, compared with the usual loops."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def training_step(
     batch: int = 32,
     precision: str = "auto",
 ) -> Found:
-    """ViT-B/32 with random weights, both encoders, 32 pairs a batch, AdamW, in the precision that `auto` chooses.
+    """ViT-B/32 with random weights, both encoders, 32 pairs per batch, AdamW, in the precision that `auto` chooses.
     The peer is the step of the paper's released loop: 32-bit, 77 tokens. Both take turns.
 
     Gains that depend on the data: captions of 17 to 19 tokens here, cut at the longest of a batch.
@@ -102,7 +102,7 @@ def training_step_depthwise(images: int = 64, rounds: int = 5, steps: int = 4) -
 def _step(
     encoder: DualEncoder, pairs: PairDataset, inputs: PixelInputs, settings: TrainingSettings
 ) -> Clock:
-    """Mean time of the steps of a fine-tune but the first, which makes the moments."""
+    """Return the mean time of the steps of a fine-tune, except the first, which allocates the moments."""
     ends: list[Clock] = []
 
     def note(*_: Any) -> None:
@@ -114,7 +114,7 @@ def _step(
 
 
 def _at_hand(inputs: PixelInputs, batches: list[tuple[Rows, Rows]]) -> PixelInputs:
-    """Batches that lie in memory as tensors: data that costs nothing."""
+    """Batches that are in memory as tensors: data at no cost."""
     same: Any = copy(inputs)
     for side, name in enumerate(("load_images", "load_texts")):
         stored = {rows[side].tobytes(): getattr(inputs, name)(rows[side]) for rows in batches}
@@ -156,7 +156,7 @@ def count_flops(encoder: DualEncoder, inputs: PixelInputs, images: Rows, texts: 
 def _released_step(
     encoder: DualEncoder, inputs: PixelInputs, batch: tuple[Rows, Rows]
 ) -> Callable[[], None]:
-    """The step of the released loop on one batch whose tensors lie in memory: 32-bit, 77 tokens, AdamW."""
+    """The step of the released loop on one batch whose tensors are in memory: 32-bit, 77 tokens, AdamW."""
     copied = encoder.copy()
     module: Any = copied.module.train()
     images = copied.image_input(inputs.load_images(batch[0])).contiguous()
@@ -197,7 +197,7 @@ def _matmul(precision: str, where: torch.device) -> Clock:
 
 
 def embedding(model: str = VIT, images: int = 24, batch: int = 32, workers: int = 0) -> Found:
-    """ViT-B/32, five captions an image. The peer is the usual loop over pairs with open_clip."""
+    """ViT-B/32, five captions per image. The peer is the usual loop over pairs with open_clip."""
     encoder = load_encoder(model).to(device())
     module: Any = encoder.module
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():

@@ -1,4 +1,4 @@
-"""Counts lines of code by room and compares them with `budgets.toml`: a room that grows says so in the same commit.
+"""Counts lines of code by room and compares them with `budgets.toml`: if a room grows, its commit must say so.
 
 A line of code is one that is not blank, not a comment and not part of a docstring.
 """
@@ -45,7 +45,7 @@ def lines_of_code(text: str) -> int:
 
 
 def counted(root: Path) -> dict[str, int]:
-    """Count each room, all of the product and its files, the laboratory, the tests of both and the benchmarks."""
+    """Count each room, the whole product and its files, the laboratory, the tests of both, and the benchmarks."""
     found: Counter[str] = Counter()
     package = root / "src" / "mmpoison"
     for file in package.rglob("*.py"):
@@ -61,7 +61,7 @@ def counted(root: Path) -> dict[str, int]:
 
 
 def main() -> int:
-    """Print what is over its budget; with `--write`, write today's numbers.
+    """Print the rooms that are over budget; with `--write`, store the present numbers.
 
     Returns:
         1 if a room is over its budget or has none, else 0.

@@ -1,4 +1,4 @@
-"""The reference of the command line, made from the help: `docs/reference/cli.md` and a page for each verb.
+"""Generates the command line reference from the help: `docs/reference/cli.md` and a page for each verb.
 
     python docs/tools/cli_reference.py            # names the pages that differ from the help
     python docs/tools/cli_reference.py --write    # writes them
@@ -28,7 +28,7 @@ EXAMPLE = re.compile(r"^(?P<what>[^\[\]`]*): \[bold\](?P<command>.*?)\[/bold\](?
 
 
 def pages() -> dict[Path, str]:
-    """Make all pages of the command line, by file; pages of verbs that there are no more are empty."""
+    """Make all pages of the command line, by file; pages of removed verbs are empty."""
     root: Any = get_command(app)
     made = {REFERENCE / "cli.md": _index(root)}
     for name in VERBS:
@@ -108,12 +108,12 @@ def _default(parameter: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text of the help without its markup."""
+    """Return a help text without its markup."""
     return Text.from_markup(text).plain.strip()
 
 
 def _markdown(text: str) -> str:
-    """Write a text of the help as Markdown: bold words are commands, brackets and angles are text."""
+    """Write a help text as Markdown: bold words are commands, brackets and angles are text."""
     one_line = " ".join(text.split())
     return re.sub(r"<([A-Za-z]+)>", r"&lt;\1&gt;", re.sub(r"\[/?bold\]", "`", one_line)).strip()
 

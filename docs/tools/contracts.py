@@ -1,9 +1,9 @@
-"""The contracts of version 1, made from the code: the blocks of `docs/contracts.md`.
+"""Generates the blocks of `docs/contracts.md` from the code: the contracts of version 1.
 
     python docs/tools/contracts.py            # names what differs from the page
     python docs/tools/contracts.py --write    # writes it
 
-A line that goes, or changes, breaks somebody's program: it needs a new major version.
+A line that changes or disappears breaks somebody's program: it needs a new major version.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ GROUPS = (ATTACKS, DEFENSES, DATASETS, MODELS)
 
 
 def verbs() -> Iterator[str]:
-    """Write each verb with its arguments and options, those that must be given first."""
+    """Write each verb with its arguments and options, required ones first."""
     for name in VERBS:
         command = command_of(name)
         for child, one in (getattr(command, "commands", None) or {"": command}).items():
@@ -93,7 +93,7 @@ def names() -> Iterator[str]:
 def keys(record: type[BaseModel], file: str) -> Iterator[str]:
     """Write the keys of a file, then those of each kind of object in it, once.
 
-    `key.*` stands for an object with any keys, `key[]` for a list; `=` says of what.
+    `key.*` stands for an object with any keys, `key[]` for a list; the type of its items follows `=`.
     """
     known, waiting = {record: file}, [record]
     for one in waiting:
@@ -108,7 +108,7 @@ def keys(record: type[BaseModel], file: str) -> Iterator[str]:
 
 
 def inside(kind: Any, path: str) -> tuple[str, type[BaseModel] | None]:
-    """Return the path to the record in a type, optional or in mappings and lists; the path alone without one."""
+    """Find the record in a type, which may be optional or inside mappings and lists; return its path and class."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return path, kind
     parts, more = typing.get_args(kind), path
@@ -154,7 +154,7 @@ def scan() -> Iterator[str]:
 
 
 def protocols() -> Iterator[str]:
-    """Write what a plug-in of each kind has, and the groups of entry points by which it is found."""
+    """Write the attributes of each kind of plug-in, and the entry point groups where plug-ins are found."""
     for protocol in PROTOCOLS:
         said = [name for name in inspect.get_annotations(protocol) if not name.startswith("_")]
         yield f"{protocol.__name__}: {' '.join(said)}".rstrip()
@@ -169,7 +169,7 @@ def protocols() -> Iterator[str]:
 
 
 def options() -> Iterator[str]:
-    """Write what each attack and defence takes; those without a default first."""
+    """Write the parameters of each attack and defence, those without a default first."""
     for registry in (ATTACKS, DEFENSES):
         for name in registry:
             yield f"{registry.kind} {name}{parameters(registry[name])}"
@@ -188,7 +188,7 @@ BLOCKS = {
 
 
 def pages() -> Mapping[Path, str]:
-    """Make the page: its text stays, its blocks are made."""
+    """Make the page: keep its text, regenerate its blocks."""
     text = PAGE.read_text(encoding="utf-8")
     wrapper = TextWrapper(
         78, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False

@@ -1,4 +1,4 @@
-"""Results beyond the paper's tables: which commands make them, and their pages for the documentation.
+"""Lists the results beyond the paper's tables: their commands, and their pages in the documentation.
 
 Used by `reproduce.py`, which runs the commands and writes the pages.
 """
@@ -27,7 +27,7 @@ GROUPS = "--set 'filter={method: suspicious-groups, encoder: pretrained, clean_l
 GOALS = "horse2boat,skateboard2motorcycle,boat2motorcycle,baseball2ski,car2surf,basketball2horse"
 """The paper's own goal on these data, and the first five that a matrix draws to measure on."""
 
-# one seed: ten epochs take an hour a model on one core
+# one seed: ten epochs take one hour per model on one core
 WHOLE = "run flickr8k-full --seeds 5 --no-models"
 
 ALIGN = (
@@ -49,10 +49,10 @@ class More:
     """One page.
 
     Attributes:
-        name: Of the page and of the folder of its results.
+        name: Name of the page and of the folder with its results.
         title: Its heading.
-        commands: `mmpoison` commands without `--out`, by the name of their folder; or scripts next to this one without
-            the file that they write, by its name.
+        commands: `mmpoison` commands without `--out`, by the name of their folder; or scripts next to this one, by the
+            name of the file that they write (left out of the command).
     """
 
     name: str
@@ -145,11 +145,11 @@ MORE = (
 
 
 def commands(more: More, runs: Path, data: Path | None) -> list[list[str]]:
-    """Return what makes the results of a page, for Python.
+    """Return the Python commands that make the results of a page.
 
     Args:
         more: The page.
-        runs: Its results go into a folder of its name here.
+        runs: Folder that gets a subfolder with its name and results.
         data: The folder that holds the photos.
     """
     made = []
@@ -167,7 +167,7 @@ def commands(more: More, runs: Path, data: Path | None) -> list[list[str]]:
 
 
 def is_complete(more: More, runs: Path) -> bool:
-    """Whether there is something of every command."""
+    """Check whether every command has results."""
     own = runs / more.name
     return all(
         (own / f"{name}.json").is_file() or any((own / name).rglob("metrics.json"))
@@ -179,8 +179,8 @@ def page(more: More, runs: Path, took: Mapping[str, float]) -> str:
     """Write the page as Markdown.
 
     Args:
-        more: The page; it is complete.
-        runs: Where its results are.
+        more: The page; all its results exist.
+        runs: Folder of its results.
         took: `minutes` and `processor_minutes` of its commands.
     """
     own = runs / more.name
@@ -199,7 +199,7 @@ def page(more: More, runs: Path, took: Mapping[str, float]) -> str:
 
 
 def short_tables(folders: Sequence[Path]) -> list[Table]:
-    """Return the tables of some runs; of several settings those alone that have them side by side, and the studies."""
+    """Return the tables of several runs: with several settings, only those that compare them, and the studies."""
     tables = seed_tables(expand(folders))
     if not any(table.of_all for table in tables):
         return tables

@@ -1,6 +1,6 @@
-"""Adds the laboratory's pages and notebooks to the documentation: a hook of mkdocs, in the place of two plug-ins.
+"""Adds the laboratory's pages and notebooks to the documentation: a hook for mkdocs that replaces two plug-ins.
 
-Outputs are those that are stored in the notebook; nothing is executed here.
+It shows the outputs stored in the notebook and executes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def markdown(notebook: dict[str, Any]) -> str:
-    """A notebook as Markdown: its text, its code, and what is stored of the outputs."""
+    """Convert a notebook to Markdown: its text, its code and its stored outputs."""
     parts: list[str] = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])

@@ -1,6 +1,6 @@
-"""Texts of the documentation that a command checks or writes, whole or in part.
+"""Checks or writes generated texts of the documentation, whole files or parts.
 
-A part stands between two comments, `<!-- NAME -->` and `<!-- /NAME -->`.
+A part is enclosed by two comments, `<!-- NAME -->` and `<!-- /NAME -->`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ WIDE = "---\nhide: [navigation, toc]\n---\n\n"
 
 
 def differing(made: Mapping[Path, str]) -> Iterator[Path]:
-    """Name the files that are not as they should be; of one that should be empty, that it is there."""
+    """Report each file that differs from its generated text, or exists although that text is empty."""
     for file, content in made.items():
         if (file.read_text(encoding="utf-8") if file.is_file() else "") != content:
             yield file
 
 
 def check_or_write(made: Mapping[Path, str]) -> int:
-    """Run the command line of a script that makes texts: name those that differ and how, or with `--write` write them.
+    """Run the command line of a script that makes texts: report the differences, or write the texts with `--write`.
 
     Args:
-        made: What each file should hold; one that should hold nothing should not be there.
+        made: Text of each file; a file with an empty text should not exist.
 
     Returns:
         1 if a text differs and was not written, else 0.
@@ -69,8 +69,8 @@ def with_block(content: str, name: str, block: str, of: Path) -> str:
 
     Args:
         content: The text.
-        name: Of the block.
-        block: What stands there from now on.
+        name: Name of the block.
+        block: Its new text.
         of: The file of the text, for an error.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Numbers in prose that come from the generated pages, and what checks that they are still the same.
+"""Checks and updates the numbers in prose that come from generated pages.
 
     python docs/tools/page_numbers.py            # names every number in docs/ and README.md that differs from its page
     python docs/tools/page_numbers.py --write    # puts the page's number in its place
 
-A number in prose stands between two comments, the first of which says where it comes from:
+A number in prose is enclosed by two comments; the first says where the number comes from:
 
     Hit@10 <!--= table-3; openmoji; ours (poisoned model); Hit@10 -->0.901<!--/-->
 
@@ -46,7 +46,7 @@ class PageTable:
     def line(self, keys: Sequence[str]) -> Mapping[str, str] | None:
         """Return the first row that has these cells in this order, by column; None if there is none.
 
-        The number of seeds, column `n`, is no key: it would be taken for a step or an epoch.
+        The number of seeds, column `n`, is not a key: it could be mistaken for a step or an epoch.
         """
         for row in self.rows:
             named = list(zip(self.columns, row, strict=True))
@@ -80,7 +80,7 @@ def tables_of(page: Path) -> tuple[PageTable, ...]:
 
 
 class Printed(NamedTuple):
-    """A number of a page, and its standard deviation where it is printed."""
+    """A number of a page, and its standard deviation if printed."""
 
     mean: float
     sd: float | None = None
@@ -135,7 +135,7 @@ def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Pr
 
 
 def written_as(value: float, sample: str) -> str:
-    """Write a number as another one is written: digits, percent, sign.
+    """Format a number like another one: digits, percent, sign.
 
     >>> written_as(0.9012, "0.9"), written_as(-0.004, "−0.01"), written_as(0.2509, "25%"), written_as(0.015, "+0.02")
     ('0.9', '−0.00', '25%', '+0.01')
@@ -152,7 +152,7 @@ def written_as(value: float, sample: str) -> str:
 
 
 def renewed(file: Path, pages: Path = PAGES) -> str:
-    """Return a text with the numbers of the pages in their places.
+    """Return a text with its numbers replaced by those of the pages.
 
     Raises:
         InputError: If a place names no number.

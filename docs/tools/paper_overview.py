@@ -1,4 +1,4 @@
-"""The page of the paper's numbers and ours, made of the numbers of all published runs.
+"""Generates the page "The paper's numbers and ours" from the numbers of all published runs.
 
 python docs/tools/paper_overview.py            # says where lab/docs/results/paper/overview.md differs from runs.parquet
 python docs/tools/paper_overview.py --write    # writes it
@@ -22,11 +22,11 @@ NAME = "overview"
 
 
 def overview(file: Path, pages: Path) -> str:
-    """Write the page as Markdown, without what the documentation puts before it.
+    """Write the page as Markdown, without its front matter in the documentation.
 
     Args:
         file: The numbers of the runs.
-        pages: The folder of the pages; the name of a table or figure leads to its page where it is there.
+        pages: The folder of the pages; the name of a table or figure links to its page, if it exists.
     """
     with tempfile.TemporaryDirectory() as folder:
         write_page(render_paper(NAME, Results.read([file])), Path(folder), links=False)

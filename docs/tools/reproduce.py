@@ -2,15 +2,15 @@
 
     python docs/tools/reproduce.py                       # OpenMoji scenes
     python docs/tools/reproduce.py --data photos         # and everyday photographs: photos/ holds flickr8k/ and rsicd/
-    python docs/tools/reproduce.py --only table-3        # recipes whose name holds this; several times
-    python docs/tools/reproduce.py --dry-run             # the commands alone
-    python docs/tools/reproduce.py --pages               # run nothing, render what is there
+    python docs/tools/reproduce.py --only table-3        # recipes whose name contains this; repeatable
+    python docs/tools/reproduce.py --dry-run             # only print the commands
+    python docs/tools/reproduce.py --pages               # run nothing, render existing results
 
-A second call resumes: a recipe takes what it has done from its folder, and models that several recipes share from
-the cache; `times.json` next to the runs says what each took when it was made. A recipe that fails is named at the end
-and does not stop the others. Where only pages beyond the paper were run, those of the paper stay as they are. The
-pages have means; `runs.parquet` has every number of every run, with its seed, settings and digest. It lies next to the
-pages, or where it is too large for that, next to the runs, for a release.
+A second call resumes: a recipe takes its finished runs from its folder, and models that several recipes share from
+the cache; `times.json` next to the runs has the time that each recipe took. A recipe that fails is named at the end
+and does not stop the others. If only pages beyond the paper were run, those of the paper do not change. The
+pages show means; `runs.parquet` has every number of every run, with its seed, settings and digest. It is saved next to
+the pages, or if it is too large, next to the runs, for a release.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def recipes(only: list[str], *, photos: bool) -> list[str]:
 
     Args:
         only: Parts of names, or empty for all.
-        photos: Take those on photographs too.
+        photos: Include those on photographs.
     """
     shipped = shipped_recipes()
     names = [
@@ -97,7 +97,7 @@ def recipes(only: list[str], *, photos: bool) -> list[str]:
 
 
 def parts(name: str) -> tuple[str, str]:
-    """Return a table or figure, and what stands for the data after it."""
+    """Split a name into a table or figure, and the suffix for its data."""
     return next((name.removesuffix(data), data) for data in DATA if name.endswith(data))
 
 
@@ -127,12 +127,12 @@ def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
 
 
 def write_runs(names: list[str], runs: Path, earlier: Path | None = None) -> None:
-    """Write every number of every run to one Parquet file; its runs are named from the folder that holds them.
+    """Write every number of every run to one Parquet file; runs are named relative to the folder that holds them.
 
     Args:
         names: Folders in `runs`.
-        runs: The file goes here.
-        earlier: Such a file, whose runs of other folders are taken over.
+        runs: Folder for the file.
+        earlier: An earlier such file; its runs from other folders are copied.
     """
     folders = [runs / name for name in names if any((runs / name).rglob("metrics.json"))]
     if not folders:
@@ -145,18 +145,18 @@ def write_runs(names: list[str], runs: Path, earlier: Path | None = None) -> Non
 
 
 def read_times(runs: Path) -> dict[str, Any]:
-    """Return what each command took; empty where none was run."""
+    """Return the time of each command; empty if none was run."""
     return dict(read_json(runs / TIMES)) if (runs / TIMES).is_file() else {}
 
 
 def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
-    """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the index.
+    """Write the pages beyond the paper whose commands have all run; return their lines for the index.
 
-    A page of `out` whose commands were not run now has its line, too, for it stays.
+    Pages in `out` from earlier runs stay, so they get a line too.
 
     Args:
-        runs: Where the results are.
-        made: The pages go here.
+        runs: Folder of the results.
+        made: Folder for the pages.
         out: Holds the pages of earlier runs.
     """
     times = read_times(runs)
@@ -174,7 +174,7 @@ def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
 
 
 def cached_trainings() -> dict[str, dict[str, Any]]:
-    """What the content cache says of each training, by key."""
+    """Return the facts in the content cache about each training, by key."""
     entries = ContentCache().entries("stages/finetune")
     return {entry.path.name: dict(entry.about) for entry in entries if entry.about}
 
@@ -200,16 +200,16 @@ def trainings(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 
 def results(folder: Path) -> int:
-    """How many results a folder holds."""
+    """Count the results in a folder."""
     return len([*folder.rglob("metrics.json"), *folder.glob("*.json")])
 
 
 def run_one(name: str, command: list[str], runs: Path) -> bool:
-    """Run a command of a recipe or page and note what it took, unless all was there; whether it went well."""
+    """Run a command of a recipe or page, and record its time if it made results; return whether it succeeded."""
     before = results(runs / name)
     (runs / name).mkdir(parents=True, exist_ok=True)
     begun = time.time()
-    # the last bits of a result depend on the threads of a worker: as many on every machine
+    # the last bits of a result depend on the threads of a worker: use the same number on every machine
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     run = lambda: subprocess.run([sys.executable, *command], check=False, env=environment)  # noqa: E731
     clock, ended = clocked(run)
@@ -228,13 +228,13 @@ def run_one(name: str, command: list[str], runs: Path) -> bool:
 
 
 def alone(took: dict[str, float], every: dict[str, float]) -> float:
-    """Minutes that a command takes where nothing was trained before, from those that it took where something was."""
+    """Estimate the minutes of a command with an empty cache from those that it took with a filled one."""
     missing = max(0.0, every["training_s"] - took["training_s"])
     return took["minutes"] + missing / (os.cpu_count() or 1) / 60
 
 
 def index_page(names: list[str], runs: Path, out: Path) -> str:
-    """Write the page that leads to all others, with the commands and what they took."""
+    """Write the index of the pages, with the commands and their times."""
     times, cached = read_times(runs), cached_trainings()
     where = f"[`{RUNS_FILE}`]({RUNS_FILE})" if is_small(runs) else f"`{RUNS_FILE}` of the release"
     facts = machine()
@@ -254,7 +254,7 @@ def index_page(names: list[str], runs: Path, out: Path) -> str:
         entry, data = parts(name)
         every = needed(runs / name, cached)
         page = f"[{PAPER[entry].title}]({entry}.md)" if (out / f"{entry}.md").is_file() else "–"
-        # a command that was cut off left results, and no word of what they took
+        # an interrupted command left results, but no record of their time
         there = results(runs / name)
         ran = f"{took['runs']} of {there}" if took["runs"] < there else f"{took['runs']}"
         cut_off |= took["runs"] < there
@@ -269,15 +269,15 @@ def index_page(names: list[str], runs: Path, out: Path) -> str:
 
 
 def is_small(runs: Path) -> bool:
-    """Whether the numbers of all runs can lie next to the pages."""
+    """Check whether the numbers of all runs are small enough to be saved next to the pages."""
     file = runs / RUNS_FILE
     return file.is_file() and file.stat().st_size <= LARGEST
 
 
 def publish(made: Path, runs: Path, out: Path, *, paper: bool = True) -> None:
-    """Put the pages, their figures and the numbers of the runs into the documentation, in the place of earlier ones.
+    """Replace the pages, figures and numbers of the runs in the documentation.
 
-    Pages beyond the paper take hours each; one that was not made now stays.
+    Each page beyond the paper takes hours, so one that was not made this time stays.
 
     Args:
         made: Holds the pages.
@@ -310,7 +310,7 @@ def shorter(svg: str) -> str:
 
 
 def _rounded(text: str) -> str:
-    """Numbers of one and more with two digits; smaller ones are scales and widths."""
+    """Round numbers from 1 to two digits; smaller ones are scales and widths."""
 
     def number(found: re.Match[str]) -> str:
         rounded = f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
@@ -327,9 +327,9 @@ def _jpeg(picture: str) -> str:
 
 
 def write_pages(runs: Path, out: Path) -> list[str]:
-    """Write all pages from what was run; what failed.
+    """Write all pages from the results; return what failed.
 
-    Where no recipe of the paper was run, its pages and the numbers of its runs stay.
+    If no recipe of the paper was run, its pages and the numbers of its runs stay.
     """
     made, index, failed = runs / "pages", out / "index.md", []
     shutil.rmtree(made, ignore_errors=True)
@@ -344,7 +344,7 @@ def write_pages(runs: Path, out: Path) -> list[str]:
         )
         if shown.returncode:
             failed.append(shlex.join(command[-7:]))
-    # the numbers of a page that stays stay with it
+    # a page that stays keeps its numbers
     whole = [more.name for more in MORE if more.has_runs and is_complete(more, runs)]
     write_runs([*names, *whole], runs, out / RUNS_FILE)
     if paper and (runs / RUNS_FILE).is_file():
@@ -370,15 +370,15 @@ def main(
     dry_run: bool = False,
     pages: bool = False,
 ) -> None:
-    """Run and render what is asked for; exit code 1 if something failed.
+    """Run and render the chosen recipes and pages; exit code 1 if something failed.
 
     Args:
         data: Folder with flickr8k/, and rsicd/ for table 6.
         runs: Folder for the runs.
         out: Folder for the pages.
-        only: What has one of these in its name.
-        dry_run: Print the commands alone.
-        pages: Run nothing, render what is there.
+        only: Only recipes and pages whose name contains one of these.
+        dry_run: Only print the commands.
+        pages: Run nothing, render existing results.
     """
     todo = [
         (name, ["-m", "mmpoison", *run_command(name, runs, data)])

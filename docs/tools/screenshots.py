@@ -1,4 +1,4 @@
-"""The screenshots that the documentation shows, made of the pages as they are now.
+"""Makes the screenshots of the documentation from the present pages.
 
     make screenshots        (python docs/tools/screenshots.py)
 
@@ -11,8 +11,8 @@ the file would have more than 150 kB:
 - `one-query.png`: the first query of the same report, at 1,200 x 400, for the README.
 
 The run is one of `openmoji-heads`, which takes a minute or two; `--run` names a finished one. The last two need a run
-of the demo, some minutes; `--demo-run` names a finished one. Chromium is found as `chromium` or `chrome`, or named
-by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
+of the demo, which takes a few minutes; `--demo-run` names a finished one. Chromium is found as `chromium` or `chrome`,
+or named by `MMPOISON_CHROMIUM`. `--only NAME` (repeatable) makes only the named ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SCENES = ("unlabelled=800", "per_class=50", "held_out=20")
 
 
 def save_small(png: bytes, target: Path) -> None:
-    """Write a picture in as many colours as fit into `MOST_BYTES`: all, or 256; a larger one is refused."""
+    """Write a picture in all its colours, or in 256 if `MOST_BYTES` would be exceeded; refuse a larger one."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     for fewer in (picture, picture.quantize(256, dither=Image.Dither.NONE)):
         written = io.BytesIO()
@@ -68,7 +68,7 @@ def mmpoison(*arguments: str | Path, cwd: Path | None = None) -> None:
 
 @contextmanager
 def served(*arguments: str | Path) -> Iterator[str]:
-    """Run a command that serves a page, and give its address."""
+    """Run a command that serves a page, and yield its address."""
     command = [sys.executable, "-m", "mmpoison", *map(str, arguments), "--no-open", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -92,7 +92,7 @@ def opened(browser: Browser, address: str, size: tuple[int, int]) -> Page:
 
 
 def settled(page: Page) -> bytes:
-    """Take a picture of what is on the screen, once all images in it are there."""
+    """Take a screenshot once all images in it are loaded."""
     page.wait_for_load_state("networkidle")
     # those that are off the screen are loaded only when somebody scrolls to them
     page.wait_for_function(
@@ -155,7 +155,7 @@ QUERY_MODELS = ("Clean", "Poisoned", "Filtered")
 
 
 def of_one_query(browser: Browser, run: Path, out: Path, work: Path) -> None:
-    """The first query of a report under three models: the seed has drawn it, nobody chose it."""
+    """The first query of a report under three models: drawn by the seed, not chosen by hand."""
     file = work / "demo.html"
     mmpoison("report", run, "--html", file)
     # the report's own pictures and words, in the size of a banner
@@ -197,8 +197,8 @@ def main(
     Args:
         run: A finished run of openmoji-heads.
         demo_run: A finished run of the demo.
-        out: Where the pictures go.
-        only: These pages.
+        out: Folder for the pictures.
+        only: Pages to make; all by default.
     """
     from playwright.sync_api import sync_playwright
 
