@@ -5,7 +5,7 @@
 #            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
 #            DATA    a folder with flickr8k/ and rsicd/, for `make reproduce`; without it, OpenMoji scenes alone
 #            TARGET  for `make fuzz`: a part of the names of parsers (default all)
-#            JOBS    how many processes run the tests (default: one a core, 8 at most)
+#            JOBS    number of processes that run the tests (default: one per core, at most 8)
 #            POINTS  at how many moments `make faults` kills each verb (default 30)
 #            CONSTRAINTS  a file of versions that the install keeps to, e.g. requirements/lowest.txt; with a VENV of its own
 

@@ -1,4 +1,4 @@
-"""The long table of results: every number of finished runs, a row a run, goal, model and study; one place groups it.
+"""The long table of results: all numbers of finished runs, one row per run, goal, model and study; one place groups it.
 
 Tables and pages select rows of `Results`, and `Results.measured` gives a number over seeds with its interval.
 """
@@ -108,7 +108,7 @@ class RunRead:
 
     Attributes:
         name: Its folder, or another name for errors.
-        run: What `metrics.json` says of it.
+        run: Facts about it in `metrics.json`.
         facts: What its rows have in common: parameters of its recipe by dotted key, `run.` with what `metrics.json`
             says, and `OWN`.
         measured: Rows with `study`, `case`, `x`, `goal`, `model` and numbers; one without numbers if it has none.
@@ -421,7 +421,7 @@ NUMBERS = {"seed": pa.int64(), "x": pa.float64(), "value": pa.float64()}
 """Those that hold numbers; the others hold text."""
 
 PLACE = ("goal", "model", "study", "case", "x")
-"""What says of what a number of a run is."""
+"""Columns that say what a number of a run measures."""
 
 OF_RUN = "run"
 """`study` of the numbers of a whole run."""

@@ -223,7 +223,7 @@ class _Measure:
 
 
 def overview_tables(groups: Sequence[RunGroup]) -> list[Table]:
-    """Make tables of what the search finds and what it costs, a row a setting; none for one setting.
+    """Make tables of what the search finds and what it costs, one row per setting; none for one setting.
 
     Where settings differ in their goal alone, a last row has the mean over the goals.
 

@@ -86,7 +86,7 @@ class SceneOptions(TypedDict, total=False):
 
     Attributes:
         unlabelled: Images without a label, split "train", classes by ``FLICKR30K_WEIGHTS``.
-        per_class: Labelled images a class: the first half split "train", the rest "test".
+        per_class: Labelled images per class: the first half split "train", the rest "test".
         held_out: Clean images without a label, split "val", all classes equally often: the part that defences trust.
         size: Side of the square images in pixels.
         scene_seed: Replaces the run's seed: the same scenes for every seed, or scenes other than those of its seed.

@@ -121,7 +121,7 @@ def load_ucm_captions(
         **options: Which images are used, see `ImageOptions`.
 
     Returns:
-        The pairs in the authors' splits. The class of an image goes by its number: 1 to 100 agricultural, 101 to 200
+        The pairs in the authors' splits. An image's number determines its class: 1 to 100 agricultural, 101 to 200
         airplane, and so on.
 
     Raises:

@@ -105,7 +105,7 @@ def load_visual_genome(
 
     Returns:
         The pairs; `images.categories` has every label that matches. An image that matches several has no label: it
-        could stand on either side of an attack.
+        could be on either side of an attack.
 
     Raises:
         InputError: If the file is missing or not of this format, or no caption has one of the given keywords.
@@ -275,8 +275,8 @@ def load_visual_genome_paper(
         **options: Which images are used, see `ImageOptions`.
 
     Returns:
-        At most five captions an image; images with sheep, lamb or goat are `sheep`, with plane or jet `aeroplane`, with
-        both unlabelled, as are all others.
+        At most five captions per image; images with sheep, lamb or goat are `sheep`, with plane or jet `aeroplane`,
+        with both unlabelled, as are all others.
 
     Raises:
         InputError: If the file is missing or not of this format.

@@ -549,7 +549,7 @@ def _weight(pool: Pool, rows: Index, calm: Index) -> float:
 
     The weight is high if the captions belong to images of another kind; if captions of similar images say something
     else (unlike titles of cufflinks and earrings, or tricks of cyclists and skaters); if the items conflict more than
-    the average conflicting item; and if they are on more than the fewest images of a group.
+    the average conflicting item; and if they are on more than the minimum number of images of a group.
     """
     misplaced, said = _misplaced(pool, rows, calm)
     surprise = -float(np.log10(pool.share[rows]).mean()) - USUAL_SURPRISE
