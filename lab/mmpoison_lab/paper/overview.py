@@ -65,7 +65,7 @@ DIFFERENCES = (
         "table-4", (OURS, "Hit@10"), (CLEAN, "Hit@10"),
     ),
     Difference(
-        "Attack II, measured on a different data set: Hit@10 of the poisoned model, minus the clean model's",
+        "Attack II, another data set than the poisoned one: Hit@10 of the poisoned model, minus the clean model's",
         "table-6", (OURS, "Hit@10"), (CLEAN, "Hit@10"),
     ),
     Difference(
