@@ -6,7 +6,8 @@
 Trunks are frozen: a model takes seconds. Each seed has its own data, start and goals, and fine-tunes of the same start:
 
 - 12 clean suspects: 4 trained with other seeds, 4 on other 80% of the images, 4 for half and twice the epochs;
-- 12 poisoned suspects of attack II: 25, 10 and 5 samples, carriers `existing` and `own`, two random goals each;
+- 12 poisoned suspects of attack II: 25, 10 and 5 samples, carriers `existing` and `own`, two random goals each, between
+  classes with at least 25 training images;
 - clean models to compare with, none of which is a suspect: `same` (the suspects' clean pairs and settings, other seeds:
   nobody but the trainer has these), `val` (80% of split `val` each, about as many steps as the suspects), `short` (the
   same for about half the steps).
@@ -96,7 +97,9 @@ def jobs(plan: Plan, pairs: PairDataset, seed: int) -> Iterator[tuple[str, PairD
         other = max(1, plan.epochs // 2) if number % 2 else 2 * plan.epochs
         yield f"clean-epochs-{number}", train, other, 300 + number
     kinds = [(n, carrier) for n in SAMPLES for carrier in CARRIERS for _ in range(GOALS_EACH)]
-    goals = random_goals(pairs.classes, len(kinds), seed)
+    used = few.images.class_codes[few.select(split="train").used_images()]
+    large = [n for c, n in enumerate(pairs.classes) if (used == c).sum() >= max(SAMPLES)]
+    goals = random_goals(large, len(kinds), seed)
     for (samples, carrier), (original, target) in zip(kinds, goals, strict=True):
         goal = f"{original}2{target}"
         attack = SingleTargetLabel(goal=goal, samples=samples, carrier=carrier)
