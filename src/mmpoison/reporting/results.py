@@ -24,7 +24,7 @@ from mmpoison.base.untrusted_parquet import refuse_packed
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import GoalRow, Metrics, RankSpread, RepairCurve, RunFacts, Utility
 from mmpoison.reporting.summary import classes
-from mmpoison.reporting.text import as_number, clean
+from mmpoison.reporting.text import as_number, clean, is_finite
 from mmpoison.statistics import UNBOUNDED, Comparison, Summary, compare, summarize
 
 if TYPE_CHECKING:
@@ -201,12 +201,6 @@ class RunRead:
             usual = "clean-finetune" if group == "sterilize" else None
             defence = facts.get("labels.defence") or facts.get(f"{group}.method", usual)
             yield {**shared, "defence": defence, **row}
-
-
-def is_finite(value: object) -> bool:
-    """Return whether a value is a finite number."""
-    number = as_number(value)
-    return number is not None and math.isfinite(number)
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunRead]:
@@ -730,11 +724,7 @@ class Results:
 
     def _known(self, column: str) -> Results:
         """Select the rows with a finite number in a column."""
-        return self.only(
-            row
-            for row in self.rows
-            if isinstance(v := row.get(column), (int, float)) and math.isfinite(v)
-        )
+        return self.only(row for row in self.rows if is_finite(row.get(column)))
 
     def by_run(self) -> Iterator[tuple[Row, ...]]:
         """Yield the rows of each run."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import GoalRow, Metrics, RunFacts
-from mmpoison.reporting.text import count
+from mmpoison.reporting.text import count, is_finite
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ def headline(metrics: Metrics) -> list[str]:
 
 
 def _sentence(goal: str, row: Mapping[str, GoalRow], opening: str) -> str:
-    hit = {model.key: _finite((row.get(model.key) or GoalRow()).hit_10) for model in MODELS}
+    known = {key: one.hit_10 for key, one in row.items() if is_finite(one.hit_10)}
+    hit = {model.key: known.get(model.key) for model in MODELS}
     after, random = hit["poisoned"], hit["random_captions"]
     before = hit["clean_model"] if hit["clean_model"] is not None else hit["pretrained"]
     if after is None:
@@ -157,10 +157,6 @@ def _sentence(goal: str, row: Mapping[str, GoalRow], opening: str) -> str:
         if share is not None
     ]
     return "; ".join([opening + found, *others]) + "."
-
-
-def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None
 
 
 def _whole(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -101,6 +102,12 @@ def as_number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value)
+
+
+def is_finite(value: object) -> bool:
+    """Return whether a value is a finite number."""
+    number = as_number(value)
+    return number is not None and math.isfinite(number)
 
 
 def decimal(value: Any, digits: int = 3) -> str:
