@@ -344,6 +344,7 @@ def render_html(run: Path) -> str:
     tables = {goal: _rows(metrics, goal) for goal in names or [""]}
     return template("report").render(
         **pictures,
+        asked=sum(metrics.row(goal, "poisoned").queries or 0 for goal in names),
         absent=_text.ABSENT,
         commands=commands(run, metrics.run),
         title=", ".join(goal_title(goal) for goal in names) or "no goal",
