@@ -165,15 +165,12 @@ SEEN = 10
 TAIL = 0.05
 """The tail is fitted to this share of the clean gains, the largest."""
 
-TRIMMED = 0.01
-"""Share of the suspect's pairs of kinds, the most extreme, excluded from its own null distribution."""
-
 LEAST_SPREAD = 0.05
 """Minimum spread, in doublings of the rank: smaller changes are no change."""
 
 TOO_FEW_CLEAN = (
-    "compared only with the suspect's own other pairs of kinds: two or more clean fine-tunes (--clean, "
-    "--clean-runs) on pairs like the suspect's are a better comparison"
+    "compared only with the suspect's own other pairs of kinds. On photographs this flags 8% of clean models at 0.01, "
+    "and a quarter of the attacks: compare with clean fine-tunes on pairs like the suspect's (--clean, --clean-runs 5)"
 )
 
 
@@ -308,9 +305,8 @@ def check_tables(
             ]
         )
     else:
-        own = np.sort(z[other])
-        usual = own[: len(own) - max(1, round(TRIMMED * len(own)))]
-    chance = _tail(usual, z)
+        usual = z[other]
+    chance = _tail(usual, z, own=not enough)
     cells = int(other.sum())
     p_value = -np.expm1(cells * np.log1p(-np.minimum(chance, 1 - 1e-12)))
     seen = other & (suspect <= np.log2(1 + SEEN))
@@ -360,12 +356,21 @@ def _standing_out(gain: Table, other: npt.NDArray[np.bool_]) -> Table:
     return np.nan_to_num(rest / max(spread, LEAST_SPREAD), nan=-np.inf, neginf=-np.inf)
 
 
-def _tail(usual: npt.NDArray[np.float64], z: Table) -> Table:
-    """Estimate the probability of a clean value of at least `z`: empirical, with an exponential tail for the top 5%."""
+def _tail(usual: npt.NDArray[np.float64], z: Table, *, own: bool) -> Table:
+    """Estimate the probability of a clean value of at least `z`: empirical, with an exponential tail for the top 5%.
+
+    Args:
+        usual: Clean values, or those of the suspect itself.
+        z: Values of the suspect, shape `(A, B)`.
+        own: Whether `usual` holds `z`. Each value is then compared with all others, without itself: poison is a single
+            value, but the largest values of a clean model must not be left out.
+    """
     ordered = np.sort(usual)
     border = float(np.quantile(ordered, 1 - TAIL))
-    beyond = ordered[ordered > border]
-    scale = float(np.mean(beyond - border)) if len(beyond) else LEAST_SPREAD
+    excess = np.maximum(ordered - border, 0)
+    mine = np.maximum(z - border, 0)
+    count, every = int((excess > 0).sum()) - own, len(ordered) - own
+    scale = (excess.sum() - mine * own) / max(count, 1)
     share = (len(ordered) - np.searchsorted(ordered, z, side="left")) / len(ordered)
-    far = len(beyond) / len(ordered) * np.exp(-np.maximum(z - border, 0) / max(scale, 1e-9))
+    far = count / every * np.exp(-mine / np.maximum(scale, LEAST_SPREAD))
     return np.where(z > border, far, share)
