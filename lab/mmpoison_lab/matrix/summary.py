@@ -48,7 +48,7 @@ class Pieces:
         return Pieces({key: cells for key, cells in self.cells.items() if key[0] in rows})
 
     def every(self, column: str | None = None) -> list[MatrixCell]:
-        """List the measurements, those of a column or all."""
+        """List the measurements of one column, or all."""
         return [
             cell
             for cells in self.cells.values()

@@ -15,7 +15,7 @@ Sense = Literal["up", "down"] | None
 
 STRONGER = (
     "Measured: mean over seeds [95% interval of the mean], then the paper's number. ▲ better than the paper, ▼ worse "
-    "(for an attack: stronger, weaker), ↑ ↓ higher, lower where neither is better, ≈ the paper's number lies within "
+    "(for an attack: stronger, weaker), ↑ ↓ higher, lower (neither is better), ≈ the paper's number lies within "
     "the measured interval. MinRank counts from 0. –: not computed."
 )
 

@@ -53,7 +53,7 @@ class CutOptions(TypedDict, total=False):
 class Cut:
     """Defines which scores are dropped: at most one of `threshold`, `clean_loss` and `labels`.
 
-    `clean_loss` may be combined with `labels`, and is then the largest loss. `false_alarms` may be combined with any.
+    With `labels`, `clean_loss` caps the loss. `false_alarms` may be combined with any.
 
     Raises:
         InputError: If no cut or conflicting cuts are given, or a value is out of range.

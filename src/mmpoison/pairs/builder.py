@@ -64,7 +64,7 @@ class ImageEntry:
         differ = [
             LeftOut(
                 f"{other.where}: {name} {getattr(other, name)!r:.80} of {first.image_id!r:.80} is "
-                f"{getattr(first, name)!r:.80} in {first.where}, which counts",
+                f"{getattr(first, name)!r:.80} in {first.where}, which takes precedence",
                 0,
             )
             for other in entries[1:]

@@ -268,7 +268,7 @@ class ProbeRecord(Record):
         learning_rate: Learning rate of the step; absent before the first.
         training_loss: Loss of its batch.
         test: The test part.
-        utility: Utility on the data that judges the curve: the test part, or held-out pairs.
+        utility: Utility on the data used to judge the curve: the test part, or held-out pairs.
         utility_loss: For a repair: utility lost on held-out pairs since the start.
     """
 
