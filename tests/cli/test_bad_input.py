@@ -58,7 +58,7 @@ CASES = {
         ),
         (f"{POISON} --goal sheep2sofa {GOAL} --samples 2", "the original class of several goals"),
         (f"{POISON} {GOAL} --goal sofa2sofa --samples 2", "original and target class are the sam"),
-        (f"{ONE_IMAGE} --target-image centre", "needs embeddings: give a model"),
+        (f"{ONE_IMAGE} --target-image centre", "needs embeddings: name a model"),
         (f"{POISON} --from-manifest nowhere.json", "nowhere.json: no such file"),
         (
             f"{POISON} --from-manifest nowhere.json {GOAL}",

@@ -134,7 +134,7 @@ def test_a_manifest_asks_for_no_test_part(
     )
     assert result.code == 0, result.err
     # 12 clean images: all are trained on, and it says so
-    assert "no utility guard and no curve: 0.2 of 12 clean images are 2" in result.out
+    assert "no utility guard and no curve: holding out 0.2 of 12 clean images gives 2" in result.out
 
 
 @pytest.mark.parametrize(("method", "option"), [("par", "tau=1"), ("cleanclip", "weight=2")])

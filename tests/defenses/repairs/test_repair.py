@@ -68,7 +68,7 @@ def test_held_out_images_are_not_trained_on(squares: PairDataset) -> None:
 @pytest.mark.parametrize(
     ("share", "says"),
     [
-        (0.2, "0.2 of 56 clean images are 11 held-out"),
+        (0.2, "holding out 0.2 of 56 clean images gives 11"),
         *((share, "is not between 0 and 1") for share in (0.0, 1.0)),
     ],
 )
