@@ -165,6 +165,9 @@ SEEN = 10
 TAIL = 0.05
 """The tail is fitted to this share of the clean gains, the largest."""
 
+FEWEST_BEYOND = 3
+"""Fewest other values in the tail for a fit; with fewer kinds, a model alone shows nothing unusual."""
+
 LEAST_SPREAD = 0.05
 """Minimum spread, in doublings of the rank: smaller changes are no change."""
 
@@ -372,5 +375,7 @@ def _tail(usual: npt.NDArray[np.float64], z: Table, *, own: bool) -> Table:
     count, every = int((excess > 0).sum()) - own, len(ordered) - own
     scale = (excess.sum() - mine * own) / max(count, 1)
     share = (len(ordered) - np.searchsorted(ordered, z, side="left")) / len(ordered)
+    if own and count < FEWEST_BEYOND:
+        return share  # too few values for a tail, so nothing is rarer than one of them
     far = count / every * np.exp(-mine / np.maximum(scale, LEAST_SPREAD))
     return np.where(z > border, far, share)
