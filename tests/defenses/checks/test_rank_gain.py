@@ -82,6 +82,20 @@ def test_without_clean_models_the_other_pairs_are_the_null() -> None:
     assert f"{2 ** reference()[3, 7] - 1:.1f} in the reference (p = " in str(alone)
 
 
+def test_alone_a_pair_is_compared_with_all_others_but_itself() -> None:
+    suspect = pushed(9)
+    gain = np.where(np.eye(KINDS, dtype=bool), np.nan, reference() - suspect)
+    for axis in (1, 0):
+        gain -= np.nanmedian(gain, axis=axis, keepdims=True)
+    gain /= 1.4826 * np.nanmedian(np.abs(gain))
+    values = [float(one) for one in gain.ravel() if not np.isnan(one)]
+    border, mine = np.quantile(values, 0.95), float(gain[3, 7])
+    beyond = [one - border for one in values if one > border and one != mine]
+    chance = len(beyond) / (len(values) - 1) * np.exp(-(mine - border) / np.mean(beyond))
+    first = check_tables(reference(), suspect, [], kinds()).findings[0]
+    assert first.p_value == pytest.approx(1 - (1 - chance) ** len(values))
+
+
 @pytest.mark.parametrize("heavy", [False, True])
 def test_clean_suspects_are_flagged_about_as_often_as_stated(heavy: bool) -> None:
     stated = 0.05
