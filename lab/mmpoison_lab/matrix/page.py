@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mode
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmpoison.base import atomic_file, count_of
 from mmpoison.datasets import DATASETS
@@ -25,14 +25,25 @@ from mmpoison_lab.matrix.published import (
     share,
 )
 from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED
-from mmpoison_lab.matrix.summary import ColumnSummary, MatrixSummary, Pieces, RowSummary
+from mmpoison_lab.matrix.summary import (
+    ColumnSummary,
+    MatrixSummary,
+    RowSummary,
+    difference,
+    mean,
+    mean_of,
+    of_column,
+    utility_lost,
+)
 from mmpoison_lab.matrix.tables import (
     compared_tables,
     matrix_tables,
-    mean_of,
     success_table,
     utility_table,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # -- Describes the results of a matrix in sentences, each with its numbers.
 
@@ -75,10 +86,10 @@ def findings(summary: MatrixSummary) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _succeeds(count: int, pooled: Pieces, kind: str) -> str:
+def _succeeds(count: int, pooled: pd.DataFrame, kind: str) -> str:
     if not count:
         return f"No attack {kind} succeeds."
-    before, clean = pooled.mean(UNDEFENDED), pooled.mean(CLEAN_MODEL)
+    before, clean = mean(pooled, UNDEFENDED), mean(pooled, CLEAN_MODEL)
     attacks = count_of(count, "attack")
     verb = "succeeds" if count == 1 else "succeed"
     return (
@@ -87,19 +98,19 @@ def _succeeds(count: int, pooled: Pieces, kind: str) -> str:
     )
 
 
-def _stopped(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
-    if not pooled.cells:
+def _stopped(pooled: pd.DataFrame, chosen: Sequence[ColumnSummary], what: str) -> str:
+    if not len(pooled):
         return ""
     excess = _differences(pooled, CLEAN_MODEL, chosen)
     names = _listed(
-        f"{name} ({share(pooled.mean(name))})" for name, e in excess.items() if at_most(e, CLOSE)
+        f"{name} ({share(mean(pooled, name))})" for name, e in excess.items() if at_most(e, CLOSE)
     )
     if not names:
         return f"{what}, no defence comes within {CLOSE} of the clean model (at the end of its 95% interval)."
     return f"{what}, these come within {CLOSE} of the clean model (at the end of the 95% interval): {names}."
 
 
-def _not_shown(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> str:
+def _not_shown(pooled: pd.DataFrame, chosen: Sequence[ColumnSummary], what: str) -> str:
     """Name the defences with an uncertain effect: the interval of the change is not below 0."""
     changes = _differences(pooled, UNDEFENDED, chosen)
     names = _listed(
@@ -111,17 +122,17 @@ def _not_shown(pooled: Pieces, chosen: Sequence[ColumnSummary], what: str) -> st
     return f"{said}: {names}." if names else ""
 
 
-def _costs(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
+def _costs(pooled: pd.DataFrame, chosen: Sequence[ColumnSummary]) -> str:
     costly: list[str] = []
     more: list[str] = []
-    losses = [pooled.utility_lost(column.name) for column in chosen]
+    losses = [utility_lost(pooled, column.name) for column in chosen]
     if all(lost is None for lost in losses):
         return ""
     for column, lost in zip(chosen, losses, strict=True):
         if lost is None or lost.value < COST or not above(lost, 0):
             continue
         costly.append(f"{column.name} {interval(lost, 3)}")
-        saved = pooled.difference(column.name, UNDEFENDED)
+        saved = difference(pooled, column.name, UNDEFENDED)
         if saved is not None and saved.value < lost.value:
             more.append(column.name)
     if not costly:
@@ -130,13 +141,13 @@ def _costs(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
     return f"Utility is lost by {_listed(costly)}{last}."
 
 
-def _ours(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
+def _ours(pooled: pd.DataFrame, chosen: Sequence[ColumnSummary]) -> str:
     own = next((column.name for column in chosen if column.method == OURS), None)
     if own is None:
         return ""
     changes = _differences(pooled, own, [column for column in chosen if column.name != own])
     less = _listed(f"{name} ({probability(d)})" for name, d in changes.items() if d.value < 0)
-    left = f"{own} leaves {share(pooled.mean(own))}"
+    left = f"{own} leaves {share(mean(pooled, own))}"
     return (
         f"{left}; these leave less, with this probability: {less}."
         if less
@@ -147,9 +158,9 @@ def _ours(pooled: Pieces, chosen: Sequence[ColumnSummary]) -> str:
 def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -> str:
     found: list[tuple[float, str]] = []
     for row in rows:
-        means = {column.name: row.pieces.mean(column.name) for column in chosen}
-        left = [(mean.value, name) for name, mean in means.items() if mean is not None]
-        clean = row.pieces.mean(CLEAN_MODEL)
+        means = {column.name: mean(row.cells, column.name) for column in chosen}
+        left = [(one.value, name) for name, one in means.items() if one is not None]
+        clean = mean(row.cells, CLEAN_MODEL)
         if left and clean is not None:
             least, name = min(left)
             text = (
@@ -166,7 +177,7 @@ def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -
 
 def _false_alarms(summary: MatrixSummary) -> str:
     clean = summary.pooled(row for row in summary.rows if row.clean)
-    found = {c.name: mean_of(clean.every(c.name), "clean_lost") for c in defences(summary)}
+    found = {c.name: mean_of(of_column(clean, c.name), "clean_lost") for c in defences(summary)}
     lost = {name: value for name, value in found.items() if value is not None}
     if not lost:
         return ""
@@ -175,11 +186,11 @@ def _false_alarms(summary: MatrixSummary) -> str:
 
 
 def _differences(
-    pooled: Pieces, first: str, columns: Sequence[ColumnSummary]
+    pooled: pd.DataFrame, first: str, columns: Sequence[ColumnSummary]
 ) -> dict[str, Estimate]:
     """Return how much more attack success each column leaves than the first, on common pieces."""
-    found = {column.name: pooled.difference(first, column.name) for column in columns}
-    return {name: difference for name, difference in found.items() if difference is not None}
+    found = {column.name: difference(pooled, first, column.name) for column in columns}
+    return {name: change for name, change in found.items() if change is not None}
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -206,9 +217,9 @@ def heat_map(summary: MatrixSummary, *, utility: bool) -> PageTable:
         shaded.append([head])
         for name, cell in zip(names, cells, strict=True):
             if utility:
-                shade = _shade(row.pieces.utility_lost(name), FULL_LOSS)
+                shade = _shade(utility_lost(row.cells, name), FULL_LOSS)
             else:
-                shade = _shade(row.pieces.mean(name), 1.0) if cell.lines[0][:1].isdigit() else None
+                shade = _shade(mean(row.cells, name), 1.0) if cell.lines[0][:1].isdigit() else None
             shaded[-1].append(replace(cell, shade=shade))
     return replace(page, rows=shaded)
 

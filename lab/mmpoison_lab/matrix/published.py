@@ -8,8 +8,15 @@ from typing import Literal
 
 from mmpoison.reporting import ABSENT
 from mmpoison.statistics import Estimate, clustered_share, probability_below_zero
-from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell
-from mmpoison_lab.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
+from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED
+from mmpoison_lab.matrix.summary import (
+    ColumnSummary,
+    MatrixSummary,
+    RowSummary,
+    difference,
+    mean,
+    of_column,
+)
 
 # -- Formats estimates, and compares their intervals with limits.
 
@@ -56,11 +63,6 @@ def below(estimate: Estimate | None, limit: float) -> bool:
 def at_most(estimate: Estimate | None, limit: float) -> bool:
     """Check whether the interval ends at or below a limit; false without an interval."""
     return estimate is not None and estimate.high is not None and estimate.high <= limit
-
-
-def auroc(cell: MatrixCell) -> float | None:
-    """Return the AUROC of a filter's scores for poison against the rest."""
-    return cell.auroc
 
 
 def defences(summary: MatrixSummary) -> list[ColumnSummary]:
@@ -145,8 +147,8 @@ def _left(
     if not rows:
         return _untested(paper, rule, f"no row of `{TARGETED}` succeeds")
     pooled = summary.pooled(rows)
-    excess = pooled.difference(CLEAN_MODEL, column)
-    measured = f"{share(pooled.mean(UNDEFENDED))} before, {share(pooled.mean(column))} after"
+    excess = difference(pooled, CLEAN_MODEL, column)
+    measured = f"{share(mean(pooled, UNDEFENDED))} before, {share(mean(pooled, column))} after"
     verdict = _verdict(excess, agrees=at_most(excess, most), not_so=above(excess, most))
     return PublishedComparison(*paper, rule, measured, verdict)
 
@@ -159,10 +161,10 @@ def _repaired(summary: MatrixSummary) -> PublishedComparison:
     if not rows:
         return _untested(paper, rule, "no attack with a fixed trigger succeeds")
     pooled = summary.pooled(rows)
-    verdict = _is_larger(pooled.difference(first, second))
-    measured = ", ".join(f"{share(pooled.mean(name))} after {name}" for name in (second, first))
+    verdict = _is_larger(difference(pooled, first, second))
+    measured = ", ".join(f"{share(mean(pooled, name))} after {name}" for name in (second, first))
     return PublishedComparison(
-        *paper, rule, f"{share(pooled.mean(UNDEFENDED))} before, {measured}", verdict
+        *paper, rule, f"{share(mean(pooled, UNDEFENDED))} before, {measured}", verdict
     )
 
 
@@ -175,7 +177,7 @@ def _denser(summary: MatrixSummary) -> PublishedComparison:
     pooled = summary.pooled(rows)
     distance, simplified, aware = _DENSITIES
     verdicts = [
-        _is_larger(pooled.difference(other, aware, auroc)) for other in (simplified, distance)
+        _is_larger(difference(pooled, other, aware, "auroc")) for other in (simplified, distance)
     ]
     verdict: Agreement = "undecided"
     if "does not agree" in verdicts:
@@ -183,7 +185,7 @@ def _denser(summary: MatrixSummary) -> PublishedComparison:
     elif set(verdicts) == {"agrees"}:
         verdict = "agrees"
     measured = ", ".join(
-        f"{name} {share(pooled.mean(column, auroc))}"
+        f"{name} {share(mean(pooled, column, 'auroc'))}"
         for name, column in (("DAO", aware), ("SLOF", simplified), ("k-dist", distance))
     )
     return PublishedComparison(*paper, rule, measured, verdict)
@@ -220,10 +222,7 @@ def _flags_more(first: Sequence[bool], second: Sequence[bool]) -> bool:
 
 def _flagged(rows: Sequence[RowSummary]) -> list[bool]:
     return [
-        bool(piece["decree"].alarms)
-        for row in rows
-        for piece in row.pieces.cells.values()
-        if "decree" in piece and piece["decree"].alarms is not None
+        bool(alarms) for row in rows for alarms in of_column(row.cells, "decree")["alarms"].dropna()
     ]
 
 
@@ -240,6 +239,6 @@ def _verdict(estimate: Estimate | None, *, agrees: bool, not_so: bool) -> Agreem
     return "does not agree" if not_so else "undecided"
 
 
-def _is_larger(difference: Estimate | None) -> Agreement:
+def _is_larger(found: Estimate | None) -> Agreement:
     """Return the verdict on a claim that a difference is above 0."""
-    return _verdict(difference, agrees=above(difference, 0), not_so=below(difference, 0))
+    return _verdict(found, agrees=above(found, 0), not_so=below(found, 0))

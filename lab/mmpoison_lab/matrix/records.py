@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmpoison.defenses import DEFENSES, DefenseKind
 from mmpoison.errors import InputError
 from mmpoison.reporting import DEFENDED_BY, MAIN, Results, Row, as_number
 from mmpoison.runs import experiment_about
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNDEFENDED, CLEAN_MODEL = "none", "clean model"
 """Columns that every row has: the poisoned model without a defence, and the clean model."""
@@ -23,76 +26,57 @@ NEEDS: dict[DefenseKind, tuple[str, ...]] = {
 }
 """What each kind of defence needs."""
 
+PIECE = ["row", "goal", "seed"]
+"""Columns that identify a piece: an attack with a goal and a seed."""
+
 GROUPS = {group: model for model, group in DEFENDED_BY.items()}
 """The recipe groups that may contain a matrix's defence, and the model that results from each."""
 
 
-@dataclass(frozen=True)
-class MatrixCell:
-    """The result of one column on one row, goal and seed; None marks numbers that do not exist.
+TEXTS = (
+    *("row", "column", "goal", "attack", "goals", "carrier", "surrogate"),
+    *("method", "kind", "needs", "note"),
+)
+"""Columns of texts; empty for none.
 
-    Attributes:
-        row: Name of the attack's row.
-        column: Name of the defence's column.
-        goal: The goal that was drawn; empty for a row without poison.
-        seed: Seed for data, attack and training.
-        attack: Registered attack.
-        goals: The goals that were measured, separated by commas; an attack may choose its target class itself.
-        carrier: Carrier of the poison.
-        surrogate: The attacker's own model.
-        poisoned_pairs: Number of poisoned pairs.
-        training_pairs: Number of training pairs in the poisoned set.
-        method: Registered defence; None for the undefended and the clean model.
-        kind: Stage at which it acts, or `control`.
-        needs: Its requirements, separated by commas.
-        hit_10: Share of queries of the original class that find a target image among the first 10,
-            as a mean over the goals.
-        with_trigger: The same with the trigger on the target images; None for an attack without a
-            trigger.
-        utility: Mean Hit@10 of image and text retrieval.
-        clean_lost: Share of the clean pairs that a filter drops at its own cut.
-        caught: Share of the poisoned pairs that it drops.
-        auroc: AUROC of the filter's scores.
-        average_precision: Average precision of the filter's scores.
-        recall: Share of poisoned pairs caught, by the share of clean pairs lost (`0.01`).
-        alarms: Number of goals that a filter suspects, or of a check's findings at 1%.
-        named: Whether the true goal is the check's first finding.
-        p_value: Smallest p-value of a check.
-        seconds: Time of the defence, including the training after a filter.
-        note: Reason for missing numbers, or a note for the reader.
+`row` and `column` are the names of the attack and of the defence. `goal` was drawn; `goals` were measured: an attack
+may choose its target class itself. `kind` is the stage at which the defence acts, or `control`; `note` is the reason
+for missing numbers.
+"""
+
+NUMBERS = (
+    *("poisoned_pairs", "training_pairs", "hit_10", "with_trigger", "utility"),
+    *("clean_lost", "caught", "auroc", "average_precision"),
+    *("alarms", "named", "p_value", "seconds"),
+)
+"""Columns of numbers; NaN for none.
+
+`hit_10` is the share of queries of the original class that find a target image among the first 10, as a mean over the
+goals; `with_trigger` the same with the trigger on the target images; `utility` the mean Hit@10 of image and text
+retrieval. A filter drops the shares `clean_lost` and `caught` of the clean and of the poisoned pairs. `alarms` counts
+the goals that a filter suspects, or a check's findings at 1%; `named`: the true goal is the check's first finding.
+`seconds` include the training after a filter.
+"""
+
+
+def as_cells(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the measurements of a matrix as a table, one row per attack, goal, seed and defence.
+
+    Its columns are `TEXTS`, `seed`, `NUMBERS`, `recall.SHARE` (share of poisoned pairs caught where that share of the
+    clean pairs is lost) and `success` (Hit@10, with the trigger if there is one).
+
+    Args:
+        found: Some of them per measurement. The last of several measurements of one piece counts.
     """
+    import pandas as pd  # half a second, which a dry run has no use for
 
-    row: str
-    column: str
-    goal: str
-    seed: int
-    attack: str
-    goals: str = ""
-    carrier: str | None = None
-    surrogate: str | None = None
-    poisoned_pairs: float | None = None
-    training_pairs: float | None = None
-    method: str | None = None
-    kind: str = "control"
-    needs: str = ""
-    hit_10: float | None = None
-    with_trigger: float | None = None
-    utility: float | None = None
-    clean_lost: float | None = None
-    caught: float | None = None
-    auroc: float | None = None
-    average_precision: float | None = None
-    recall: Mapping[str, float] | None = None
-    alarms: float | None = None
-    named: float | None = None
-    p_value: float | None = None
-    seconds: float | None = None
-    note: str = ""
-
-    @property
-    def success(self) -> float | None:
-        """Attack success: Hit@10, measured with the trigger if there is one."""
-        return self.hit_10 if self.with_trigger is None else self.with_trigger
+    table = pd.DataFrame([*found])
+    recall = [name for name in table if name.startswith("recall.")]
+    table = table.reindex(columns=[*TEXTS, "seed", *NUMBERS, *recall])
+    table = table.astype(dict.fromkeys([*NUMBERS, *recall], float))
+    table = table.astype(dict.fromkeys(TEXTS, object)).fillna(dict.fromkeys(TEXTS, ""))
+    table["success"] = table["with_trigger"].fillna(table["hit_10"])
+    return table.drop_duplicates([*PIECE, "column"], keep="last")
 
 
 @dataclass(frozen=True)
@@ -118,7 +102,7 @@ class MatrixFacts:
     data: str = ""
 
 
-def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
+def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, pd.DataFrame]:
     """Read a matrix's facts and measurements from folders of `run matrix` and from result files.
 
     Args:
@@ -154,13 +138,13 @@ def read_matrix(paths: Sequence[Path]) -> tuple[MatrixFacts, list[MatrixCell]]:
             f"{paths[0]}: experiment.yaml is broken: delete it; the runs are kept"
         ) from None
     needs = {name: tuple(one.get("needs") or ()) for name, one in columns.items()}
-    cells = list(cells_of(Results.read(paths), needs))
+    cells = list(_cells(Results.read(paths), needs))
     if not cells:
         raise InputError(f"{paths[0]}: no run is complete yet")
-    return facts, cells
+    return facts, as_cells(cells)
 
 
-def cells_of(results: Results, needs: Mapping[str, tuple[str, ...]]) -> Iterator[MatrixCell]:
+def _cells(results: Results, needs: Mapping[str, tuple[str, ...]]) -> Iterator[Row]:
     """Extract the cells of a matrix from the table of results: each run's defence, or the two controls.
 
     Args:
@@ -176,7 +160,7 @@ def cells_of(results: Results, needs: Mapping[str, tuple[str, ...]]) -> Iterator
             yield _cell(rows, name, model, seconds=rows[0].get(f"run.seconds.train_{model}"))
 
 
-def _defended(rows: Sequence[Row], column: str, more: tuple[str, ...]) -> MatrixCell:
+def _defended(rows: Sequence[Row], column: str, more: tuple[str, ...]) -> Row:
     facts = rows[0]
     group = next(
         one for one in (*GROUPS, "check") if any(key.startswith(f"{one}.") for key in facts)
@@ -212,7 +196,7 @@ def _of_filter(facts: Row) -> dict[str, Any]:
     )
     lost = facts.get("run.filter.clean_dropped_share")
     recall = {
-        key.removeprefix("run.filter.recall."): value
+        key.removeprefix("run.filter."): value
         for key, value in facts.items()
         if key.startswith("run.filter.recall.")
     }
@@ -222,37 +206,37 @@ def _of_filter(facts: Row) -> dict[str, Any]:
         "caught": facts.get("run.filter.caught_share"),
         "auroc": facts.get("run.filter.auroc"),
         "average_precision": facts.get("run.filter.average_precision"),
-        "recall": recall or None,
         "alarms": facts.get("run.filter.suspected_goals.n"),
+        **recall,
     }
 
 
-def _cell(rows: Sequence[Row], column: str, model: str | None, **found: Any) -> MatrixCell:
+def _cell(rows: Sequence[Row], column: str, model: str | None, **found: Any) -> Row:
     """Create the cell of a run, with the numbers of one of its models."""
     facts = rows[0]
     mine = [row for row in rows if row["study"] == MAIN and model and row["model"] == model]
     image, text = (
         _mean(mine[:1], f"utility.{what}_retrieval.hit@10") for what in ("image", "text")
     )
-    poisoned = facts.get("run.poisoned_pairs")
     goals = [str(row["goal"]) for row in mine if row["goal"] is not None]
-    return MatrixCell(
-        row=str(facts.get("labels.attack")),
-        column=column,
-        goal=str(facts.get("labels.goal") or ""),
-        seed=int(facts["seed"]),
-        attack=str(facts.get("attack.name")),
-        goals=", ".join(dict.fromkeys(goals)),
-        carrier=facts.get("run.carrier"),
-        surrogate=facts.get("run.surrogate"),
-        poisoned_pairs=poisoned or None,
-        training_pairs=facts.get("run.training_pairs"),
-        hit_10=_mean(mine, "hit@10"),
-        with_trigger=_mean(mine, "with_trigger.hit@10"),
-        utility=None if image is None or text is None else (image + text) / 2,
-        note=str(facts.get("run.note") or ""),
+    return {
+        "row": facts.get("labels.attack"),
+        "column": column,
+        "goal": facts.get("labels.goal"),
+        "seed": int(facts["seed"]),
+        "attack": facts.get("attack.name"),
+        "goals": ", ".join(dict.fromkeys(goals)),
+        "carrier": facts.get("run.carrier"),
+        "surrogate": facts.get("run.surrogate"),
+        "kind": "control",
+        "poisoned_pairs": facts.get("run.poisoned_pairs") or None,
+        "training_pairs": facts.get("run.training_pairs"),
+        "hit_10": _mean(mine, "hit@10"),
+        "with_trigger": _mean(mine, "with_trigger.hit@10"),
+        "utility": None if image is None or text is None else (image + text) / 2,
+        "note": facts.get("run.note"),
         **found,
-    )
+    }
 
 
 def _mean(rows: Iterable[Row], name: str) -> float | None:

@@ -2,103 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
+
 from mmpoison.statistics import Estimate, clustered_mean
 from mmpoison_lab.attacks.no_poison import NO_POISON
-from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell, MatrixFacts
+from mmpoison_lab.matrix.records import CLEAN_MODEL, PIECE, UNDEFENDED, MatrixFacts
 
-Measure = Callable[[MatrixCell], float | None]
-Key = tuple[str, str, int]
-"""Row, goal and seed of a piece."""
+# -- Selects and averages measurements (`as_cells`). Goals are the clusters of every interval.
 
 
-def success(cell: MatrixCell) -> float | None:
-    """Return the attack success of a cell."""
-    return cell.success
+def of_column(cells: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Select the measurements of one column."""
+    return cells[cells["column"] == column]
 
 
-def utility(cell: MatrixCell) -> float | None:
-    """Return the utility of a cell's model."""
-    return cell.utility
+def distinct(cells: pd.DataFrame, name: str) -> list[Any]:
+    """List the distinct values, without absent or empty ones."""
+    return [value for value in cells[name].dropna().unique() if value != ""]
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """Measurements by piece and column; goals are the clusters of every interval.
+def mean(cells: pd.DataFrame, column: str, measure: str = "success") -> Estimate | None:
+    """Estimate the mean of a measure of a column; return None if no piece has a number."""
+    return _estimate(of_column(cells, column).set_index(PIECE)[measure])
 
-    Attributes:
-        cells: By row, goal and seed, and by column.
+
+def difference(
+    cells: pd.DataFrame, first: str, second: str, measure: str = "success"
+) -> Estimate | None:
+    """Estimate the mean difference of two columns, second minus first, on pieces with both.
+
+    Returns:
+        The estimate, without an interval if there is only one goal; None if no piece has both.
     """
-
-    cells: Mapping[Key, Mapping[str, MatrixCell]]
-
-    @classmethod
-    def of(cls, cells: Iterable[MatrixCell]) -> Pieces:
-        """Group measurements, in any order."""
-        found: dict[Key, dict[str, MatrixCell]] = {}
-        for cell in cells:
-            found.setdefault((cell.row, cell.goal, cell.seed), {})[cell.column] = cell
-        return cls(found)
-
-    def only(self, rows: Container[str]) -> Pieces:
-        """Select the pieces of some rows."""
-        return Pieces({key: cells for key, cells in self.cells.items() if key[0] in rows})
-
-    def every(self, column: str | None = None) -> list[MatrixCell]:
-        """List the measurements of one column, or all."""
-        return [
-            cell
-            for cells in self.cells.values()
-            for cell in cells.values()
-            if column in (None, cell.column)
-        ]
-
-    def values(self, name: str, column: str | None = None) -> list[Any]:
-        """List the distinct values of an attribute of `MatrixCell`, without absent or empty ones."""
-        found = (getattr(cell, name) for cell in self.every(column))
-        return list(dict.fromkeys(value for value in found if value not in (None, "")))
-
-    def mean(self, column: str, measure: Measure = success) -> Estimate | None:
-        """Estimate the mean of a column; return None if no piece has a number."""
-        found = {
-            key: value
-            for key, cells in self.cells.items()
-            if column in cells and (value := measure(cells[column])) is not None
-        }
-        return _estimate(found)
-
-    def difference(self, first: str, second: str, measure: Measure = success) -> Estimate | None:
-        """Estimate the mean difference of two columns, second minus first, on pieces with both.
-
-        Returns:
-            The estimate, without an interval if there is only one goal; None if no piece has both.
-        """
-        found: dict[Key, float] = {}
-        for key, cells in self.cells.items():
-            one, other = (measure(cells[n]) if n in cells else None for n in (first, second))
-            if one is not None and other is not None:
-                found[key] = other - one
-        return _estimate(found)
-
-    def utility_lost(self, column: str) -> Estimate | None:
-        """Estimate a column's utility loss relative to the undefended model.
-
-        Returns:
-            The estimate; None if no piece has both, or if every query is a hit in both, so that
-            Hit@10 cannot show a loss.
-        """
-        ends = self.mean(UNDEFENDED, utility), self.mean(column, utility)
-        if all(end is not None and end.value == 1 for end in ends):
-            return None
-        return self.difference(column, UNDEFENDED, utility)
+    one, other = (of_column(cells, name).set_index(PIECE)[measure] for name in (first, second))
+    return _estimate(other - one)
 
 
-def _estimate(values: Mapping[Key, float]) -> Estimate | None:
-    clusters = [goal or f"seed {seed}" for _, goal, seed in values]
-    return clustered_mean(list(values.values()), clusters) if values else None
+def utility_lost(cells: pd.DataFrame, column: str) -> Estimate | None:
+    """Estimate a column's utility loss relative to the undefended model.
+
+    Returns:
+        The estimate; None if no piece has both, or if every query is a hit in both, so that
+        Hit@10 cannot show a loss.
+    """
+    ends = [mean(cells, name, "utility") for name in (UNDEFENDED, column)]
+    if all(end is not None and end.value == 1 for end in ends):
+        return None
+    return difference(cells, column, UNDEFENDED, "utility")
+
+
+def measured(cells: pd.DataFrame) -> pd.DataFrame:
+    """Select the measurements that were possible."""
+    return cells[cells["utility"].notna() | cells["p_value"].notna()]
+
+
+def _estimate(values: pd.Series) -> Estimate | None:
+    known = values.dropna()
+    clusters = [goal or f"seed {seed}" for _, goal, seed in known.index]
+    return clustered_mean(known.tolist(), clusters) if clusters else None
 
 
 @dataclass(frozen=True)
@@ -107,25 +72,25 @@ class RowSummary:
 
     Attributes:
         name: Name of the row.
-        pieces: Its pieces.
+        cells: Its measurements.
         counts: Whether the undefended attack succeeds often enough; always true for a row without
             poison.
     """
 
     name: str
-    pieces: Pieces
+    cells: pd.DataFrame
     counts: bool
 
     @property
     def attack(self) -> str:
         """Registered name of the attack."""
-        return self.pieces.every()[0].attack
+        return str(self.cells["attack"].iloc[0])
 
     @property
     def measured(self) -> frozenset[tuple[str, int]]:
         """The goals and seeds on which the undefended model was measured."""
-        found = self.pieces.every(UNDEFENDED)
-        return frozenset((cell.goal, cell.seed) for cell in found if has_numbers(cell))
+        found = measured(of_column(self.cells, UNDEFENDED))
+        return frozenset(zip(found["goal"], found["seed"], strict=True))
 
     @property
     def clean(self) -> bool:
@@ -135,7 +100,7 @@ class RowSummary:
     @property
     def triggered(self) -> bool:
         """Whether the attack needs a trigger."""
-        return bool(self.pieces.values("with_trigger"))
+        return bool(self.cells["with_trigger"].notna().any())
 
 
 @dataclass(frozen=True)
@@ -148,30 +113,27 @@ class ColumnSummary:
     """
 
     name: str
-    cells: Sequence[MatrixCell]
+    cells: pd.DataFrame
 
     @property
     def method(self) -> str | None:
         """Registered defence, or None."""
-        return self.cells[0].method
+        return self.cells["method"].iloc[0] or None
 
     @property
     def kind(self) -> str:
         """Stage at which it acts, or `control`."""
-        return self.cells[0].kind
+        return str(self.cells["kind"].iloc[0])
 
     @property
     def seconds(self) -> float | None:
         """Mean time of the defence, including training after a filter."""
-        spent = [cell.seconds for cell in self.cells if cell.seconds is not None]
-        return sum(spent) / len(spent) if spent else None
+        return mean_of(self.cells, "seconds")
 
     @property
-    def pieces(self) -> frozenset[Key]:
-        """The pieces with numbers."""
-        return frozenset(
-            (cell.row, cell.goal, cell.seed) for cell in self.cells if has_numbers(cell)
-        )
+    def pieces(self) -> frozenset[tuple[str, str, int]]:
+        """Row, goal and seed of the pieces with numbers."""
+        return frozenset(measured(self.cells)[PIECE].itertuples(index=False, name=None))
 
     @property
     def goals(self) -> int:
@@ -184,9 +146,10 @@ class ColumnSummary:
         return sorted({seed for _, _, seed in self.pieces})
 
 
-def has_numbers(cell: MatrixCell) -> bool:
-    """Check whether a measurement was possible."""
-    return cell.utility is not None or cell.p_value is not None
+def mean_of(cells: pd.DataFrame, name: str) -> float | None:
+    """Return the mean of a measure; None if all measurements lack it."""
+    known = cells[name].dropna() if name in cells else ()
+    return float(sum(known) / len(known)) if len(known) else None
 
 
 @dataclass(frozen=True)
@@ -195,13 +158,13 @@ class MatrixSummary:
 
     Attributes:
         facts: Facts about the matrix.
-        pieces: Its measurements.
+        cells: Its measurements.
         rows: The rows in order.
         columns: The columns in order; the clean and the undefended model come first.
     """
 
     facts: MatrixFacts
-    pieces: Pieces
+    cells: pd.DataFrame
     rows: tuple[RowSummary, ...]
     columns: tuple[ColumnSummary, ...]
 
@@ -225,26 +188,21 @@ class MatrixSummary:
         if attacks := self.attacks:
             shared = frozenset.intersection(*(row.measured for row in attacks))
         alike = [
-            replace(
-                row,
-                pieces=Pieces(
-                    {k: cells for k, cells in row.pieces.cells.items() if k[1:] in shared}
-                ),
-            )
+            replace(row, cells=row.cells[row.cells.set_index(PIECE[1:]).index.isin(shared)])
             for row in attacks
             if shared
         ]
-        means = {row.name: row.pieces.mean(UNDEFENDED) for row in alike}
-        return sorted(alike, key=lambda row: -(mean.value if (mean := means[row.name]) else 0.0))
+        means = {row.name: mean(row.cells, UNDEFENDED) for row in alike}
+        return sorted(alike, key=lambda row: -(found.value if (found := means[row.name]) else 0.0))
 
     @property
     def differs(self) -> bool:
         """Whether attacks differ in goals and seeds, so that their means are not comparable."""
         return len({row.measured for row in self.attacks}) > 1
 
-    def pooled(self, rows: Iterable[RowSummary]) -> Pieces:
-        """Combine the pieces of rows."""
-        return self.pieces.only({row.name for row in rows})
+    def pooled(self, rows: Iterable[RowSummary]) -> pd.DataFrame:
+        """Combine the measurements of rows."""
+        return self.cells[self.cells["row"].isin([row.name for row in rows])]
 
     def counted(self, *, with_trigger: bool | None = None) -> list[RowSummary]:
         """List the attacks that succeed, optionally only those with or without a trigger."""
@@ -255,24 +213,23 @@ class MatrixSummary:
         ]
 
 
-def summarise(facts: MatrixFacts, cells: Sequence[MatrixCell]) -> MatrixSummary:
+def summarise(facts: MatrixFacts, cells: pd.DataFrame) -> MatrixSummary:
     """Summarise the measurements of a matrix.
 
     Args:
         facts: Facts about the matrix.
-        cells: Measurements, in any order.
+        cells: Measurements (`as_cells`).
     """
-    pieces = Pieces.of(cells)
     rows = []
     for name in facts.rows:
-        mine = pieces.only({name})
-        if mine.cells:
-            undefended = mine.mean(UNDEFENDED)
+        mine = cells[cells["row"] == name]
+        if len(mine):
+            undefended = mean(mine, UNDEFENDED)
             takes = undefended is not None and undefended.value >= facts.took
-            rows.append(RowSummary(name, mine, takes or mine.values("attack") == [NO_POISON]))
-    of_column = {
-        name: [cell for cell in cells if cell.column == name]
+            rows.append(RowSummary(name, mine, takes or distinct(mine, "attack") == [NO_POISON]))
+    columns = [
+        ColumnSummary(name, mine)
         for name in (CLEAN_MODEL, UNDEFENDED, *facts.columns)
-    }
-    columns = tuple(ColumnSummary(name, mine) for name, mine in of_column.items() if mine)
-    return MatrixSummary(facts, pieces, tuple(rows), columns)
+        if len(mine := of_column(cells, name))
+    ]
+    return MatrixSummary(facts, cells, tuple(rows), tuple(columns))

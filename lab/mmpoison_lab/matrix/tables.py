@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mmpoison.reporting import Cell, Column, Link, Table
 from mmpoison.reporting import text as _text
 from mmpoison.statistics import Estimate
 from mmpoison_lab.matrix.published import compare_claims, interval, probability
-from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED, MatrixCell
-from mmpoison_lab.matrix.summary import MatrixSummary, Pieces, RowSummary, has_numbers
+from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED
+from mmpoison_lab.matrix.summary import (
+    MatrixSummary,
+    RowSummary,
+    difference,
+    distinct,
+    mean,
+    mean_of,
+    measured,
+    of_column,
+    utility_lost,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ATTACK_FAILED = "attack failed"
 NOT_POSSIBLE = "not possible"
@@ -40,10 +55,10 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
     """
     tables = [*compared_tables(summary), success_table(summary)]
     every = summary.pooled(summary.counted())
-    if not (short and every.cells):
+    if not (short and len(every)):
         tables.append(utility_table(summary))
-    if every.cells:
-        names = [c.name for c in summary.columns if every.mean(c.name) is not None]
+    if len(every):
+        names = [c.name for c in summary.columns if mean(every, c.name) is not None]
         effects = _effect_table("All attacks that count", every, names)
         tables.append(replace(effects, note="") if short else effects)
     if short:
@@ -54,7 +69,7 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
     tables += [table for table in (_filter_table(summary), _scan_table(summary)) if table.rows]
     names = [column.name for column in summary.columns]
     for row in summary.rows:
-        tables += [_effect_table(row.name, row.pieces, names), _piece_table(row, summary)]
+        tables += [_effect_table(row.name, row.cells, names), _piece_table(row, summary)]
     return tables
 
 
@@ -102,13 +117,13 @@ def success_table(summary: MatrixSummary, rows: Sequence[RowSummary] | None = No
 
 
 def _success(row: RowSummary, column: str) -> str:
-    found = row.pieces.every(column)
-    if not any(map(has_numbers, found)):
-        return NOT_POSSIBLE if any(cell.note for cell in found) else _text.ABSENT
+    found = of_column(row.cells, column)
+    if not len(measured(found)):
+        return NOT_POSSIBLE if found["note"].any() else _text.ABSENT
     if not row.counts and column not in (UNDEFENDED, CLEAN_MODEL):
         return ATTACK_FAILED
-    mean = row.pieces.mean(column)
-    return _text.ABSENT if mean is None else f"{mean.value:.2f}"
+    success = mean(row.cells, column)
+    return _text.ABSENT if success is None else f"{success.value:.2f}"
 
 
 def _pieces_of(row: RowSummary) -> str:
@@ -127,7 +142,7 @@ def utility_table(summary: MatrixSummary) -> Table:
                 row.name,
                 len(row.measured),
                 *(
-                    Link(_signed(row.pieces.utility_lost(name)), _pieces_of(row))
+                    Link(_signed(utility_lost(row.cells, name)), _pieces_of(row))
                     for name in columns
                 ),
             )
@@ -178,12 +193,12 @@ def _attack_table(summary: MatrixSummary) -> Table:
             (
                 row.name,
                 row.attack,
-                next(iter(row.pieces.values("carrier")), None),
-                next(iter(row.pieces.values("surrogate")), None),
-                _span(row.pieces.values("poisoned_pairs")),
+                next(iter(distinct(row.cells, "carrier")), None),
+                next(iter(distinct(row.cells, "surrogate")), None),
+                _span(distinct(row.cells, "poisoned_pairs")),
                 _share(row),
                 len(row.measured),
-                interval(row.pieces.mean(UNDEFENDED), share=True),
+                interval(mean(row.cells, UNDEFENDED), share=True),
                 "yes" if row.counts else f"no: {ATTACK_FAILED}",
             )
             for row in summary.rows
@@ -194,7 +209,7 @@ def _attack_table(summary: MatrixSummary) -> Table:
 
 
 def _share(row: RowSummary) -> str | None:
-    poisoned, every = (row.pieces.values(name) for name in ("poisoned_pairs", "training_pairs"))
+    poisoned, every = (distinct(row.cells, name) for name in ("poisoned_pairs", "training_pairs"))
     return _text.percent(max(poisoned) / max(every)) if poisoned and every else None
 
 
@@ -222,10 +237,10 @@ def _column_table(summary: MatrixSummary) -> Table:
                 column.name,
                 column.method,
                 column.kind,
-                column.cells[0].needs or "nothing",
+                column.cells["needs"].iloc[0] or "nothing",
                 column.seconds,
-                interval(poisoned.utility_lost(column.name), 3),
-                interval(clean.utility_lost(column.name), 3),
+                interval(utility_lost(poisoned, column.name), 3),
+                interval(utility_lost(clean, column.name), 3),
                 len(column.pieces),
                 column.goals,
                 ", ".join(map(str, column.seeds)),
@@ -268,41 +283,32 @@ def _scan_table(summary: MatrixSummary) -> Table:
 
 def _means(summary: MatrixSummary, kind: str, names: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
     """Return the rows of a table of means: defence, attack, and the given attributes."""
-    found: list[tuple[Cell, ...]] = []
+    lines: list[tuple[Cell, ...]] = []
     for column in summary.columns:
         for row in summary.rows if column.kind == kind else ():
-            means = [mean_of(row.pieces.every(column.name), name) for name in names]
+            found = of_column(row.cells, column.name)
+            means = [mean_of(found, name) for name in names]
             if any(mean is not None for mean in means):
-                found.append(
+                lines.append(
                     (column.name, f"{row.name} (no poison)" if row.clean else row.name, *means)
                 )
-    return tuple(found)
+    return tuple(lines)
 
 
-def mean_of(cells: Sequence[MatrixCell], name: str) -> float | None:
-    """Return the mean of an attribute or one of its keys (`recall.0.01`); None if all lack it."""
-    name, _, loss = name.partition(".")
-    found = (getattr(cell, name) for cell in cells)
-    if loss:
-        found = (None if recall is None else recall.get(loss) for recall in found)
-    known = [float(value) for value in found if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _effect_table(what: str, pieces: Pieces, names: Sequence[str]) -> Table:
+def _effect_table(what: str, cells: pd.DataFrame, names: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name in names:
-        change = None if name == UNDEFENDED else pieces.difference(UNDEFENDED, name)
-        cost = None if name == UNDEFENDED else pieces.utility_lost(name)
+        change = None if name == UNDEFENDED else difference(cells, UNDEFENDED, name)
+        cost = None if name == UNDEFENDED else utility_lost(cells, name)
         rows.append(
             (
                 name,
                 interval(change),
                 probability(change) if change else None,
-                interval(pieces.mean(name), share=True),
+                interval(mean(cells, name), share=True),
                 interval(cost, 3),
-                sum(map(has_numbers, pieces.every(name))),
-                _notes(pieces.values("note", name)),
+                len(measured(of_column(cells, name))),
+                _notes(distinct(of_column(cells, name), "note")),
             )
         )
     return Table(
@@ -331,14 +337,13 @@ def _notes(notes: Sequence[str]) -> str:
 def _piece_table(row: RowSummary, summary: MatrixSummary) -> Table:
     names = [column.name for column in summary.defended]
     rows: list[tuple[Cell, ...]] = []
-    for place, ((_, goal, seed), cells) in enumerate(sorted(row.pieces.cells.items())):
-        shown = [cells[name] for name in names if name in cells]
-        goals = next((cell.goals for cell in shown if cell.goals), goal) or "no goal"
+    for place, ((goal, seed), cells) in enumerate(row.cells.groupby(["goal", "seed"])):
+        shown = cells.set_index("column").reindex(names)
+        goals = next(iter(distinct(shown, "goals")), goal) or "no goal"
         anchor = "" if place else _pieces_of(row)[1:]
-        found = [cells[name].success if name in cells else None for name in names]
-        if row.clean:
-            found = [cells[name].utility if name in cells else None for name in names]
-        rows.append((Link(goals, anchor=anchor), seed, *found))
+        found = shown["utility" if row.clean else "success"]
+        numbers = [None if math.isnan(value) else value for value in found.tolist()]
+        rows.append((Link(goals, anchor=anchor), int(seed), *numbers))
     what = "utility" if row.clean else "attack success"
     return Table(
         f"{row.name}: {what} of each piece",

@@ -10,11 +10,10 @@ import pytest
 
 from mmpoison_lab.matrix.page import findings
 from mmpoison_lab.matrix.published import compare_claims
-from mmpoison_lab.matrix.records import MatrixCell
-from mmpoison_lab.matrix.summary import MatrixSummary, summarise
+from mmpoison_lab.matrix.summary import MatrixSummary
 from mmpoison_lab.matrix.tables import utility_table
 
-from .test_pages import cells_of, facts
+from .test_pages import Row, cell, cells_of, facts, summary_of
 
 HIGH = (0.90, 0.88, 0.92, 0.90, 0.91, 0.89)
 NONE = (0.02, 0.00, 0.01, 0.02, 0.00, 0.01)
@@ -25,14 +24,12 @@ IMAGE: dict[str, Any] = {"attack": "single-target-image"}
 PATCH: dict[str, Any] = {"attack": "patch-backdoor"}
 
 
-def shown(cells: Sequence[MatrixCell], *columns: str) -> MatrixSummary:
-    rows = list(dict.fromkeys(cell.row for cell in cells))
-    return summarise(facts(*columns, rows=rows), cells)
+def shown(cells: Sequence[Row], *columns: str) -> MatrixSummary:
+    rows = list(dict.fromkeys(cell["row"] for cell in cells))
+    return summary_of(facts(*columns, rows=rows), cells)
 
 
-def with_trigger(
-    row: str, column: str, successes: Sequence[float], **more: Any
-) -> list[MatrixCell]:
+def with_trigger(row: str, column: str, successes: Sequence[float], **more: Any) -> list[Row]:
     return [
         cell
         for place, success in enumerate(successes)
@@ -42,7 +39,7 @@ def with_trigger(
     ]
 
 
-def plain(**columns: Sequence[float]) -> list[MatrixCell]:
+def plain(**columns: Sequence[float]) -> list[Row]:
     about = {"ours": OURS, "other": FILTER}
     return [
         *cells_of("II", "none", HIGH),
@@ -120,8 +117,8 @@ def test_what_gets_through_and_false_alarms() -> None:
     cells += cells_of("hard", "other", HIGH, **FILTER)
     clean: dict[str, Any] = {**FILTER, "clean_lost": 0.3}
     cells += [
-        MatrixCell("clean", "other", "", 5, "no-poison", utility=0.9, **clean),
-        MatrixCell("clean", "none", "", 5, "no-poison", utility=0.9),
+        cell("clean", "other", "", 5, attack="no-poison", utility=0.9, **clean),
+        cell("clean", "none", "", 5, attack="no-poison", utility=0.9),
     ]
     said = " ".join(findings(shown(cells, "other")))
     assert "hard, which keeps 0.90 after other (clean model: 0.01)." in said
@@ -216,7 +213,7 @@ def test_a_check_for_triggers(with_one: int, without: int, verdict: str) -> None
     pieces = [(goal, seed) for goal in ("a2b", "b2c", "c2a") for seed in (5, 6)]
     for row, attack, flagged in (("patch", "patch-backdoor", with_one), ("II", "x", without)):
         cells += [
-            MatrixCell(row, "decree", goal, seed, attack, alarms=int(number < flagged), **check)
+            cell(row, "decree", goal, seed, attack=attack, alarms=int(number < flagged), **check)
             for number, (goal, seed) in enumerate(pieces)
         ]
     (found,) = compare_claims(shown(cells, "decree"))

@@ -12,10 +12,9 @@ from tests.browser.conftest import UNFOLD
 from tests.reporting.conftest import synthetic_run
 
 from mmpoison_lab.matrix.page import matrix_html
-from mmpoison_lab.matrix.summary import summarise
 from mmpoison_lab.paper.write import write_paper
 
-from .test_pages import cells_of, facts
+from .test_pages import cells_of, facts, summary_of
 
 SCRIPT = "<script>alert('caption')</script><img src=https://example.org/x onerror=alert(1)>"
 
@@ -30,7 +29,7 @@ def matrix(tmp_path: Path) -> Path:
     ]
     file = tmp_path / "matrix.html"
     shown = facts("filter", SCRIPT, rows=["II", SCRIPT])
-    file.write_text(matrix_html(summarise(shown, cells)))
+    file.write_text(matrix_html(summary_of(shown, cells)))
     return file
 
 

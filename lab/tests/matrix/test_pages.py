@@ -17,8 +17,8 @@ import pytest
 
 from mmpoison.reporting.table import markdown
 from mmpoison_lab.matrix.page import matrix_html, write_matrix_pages
-from mmpoison_lab.matrix.records import MatrixCell, MatrixFacts
-from mmpoison_lab.matrix.summary import MatrixSummary, Pieces, summarise, utility
+from mmpoison_lab.matrix.records import MatrixFacts, as_cells
+from mmpoison_lab.matrix.summary import MatrixSummary, difference, of_column, summarise
 from mmpoison_lab.matrix.tables import matrix_tables
 
 GOALS = ("a2b", "b2c", "c2a")
@@ -26,14 +26,21 @@ SEEDS = (5, 6)
 BAD = '<script>alert("1")</script> [red]\x1b[31m|$x_1$'
 
 
-def cell(row: str, column: str, goal: str, seed: int, **more: Any) -> MatrixCell:
+Row = dict[str, Any]
+
+
+def summary_of(about: MatrixFacts, cells: Sequence[Row]) -> MatrixSummary:
+    return summarise(about, as_cells(cells))
+
+
+def cell(row: str, column: str, goal: str, seed: int, **more: Any) -> Row:
     about: dict[str, Any] = {"attack": "x", "goals": goal, "kind": "control", **more}
-    return MatrixCell(row=row, column=column, goal=goal, seed=seed, **about)
+    return {"row": row, "column": column, "goal": goal, "seed": seed, **about}
 
 
 def cells_of(
     row: str, column: str, successes: Sequence[float], utility: float = 0.9, **more: Any
-) -> list[MatrixCell]:
+) -> list[Row]:
     """Six cells, goal by goal."""
     places = itertools.product(GOALS, SEEDS)
     return [
@@ -52,7 +59,7 @@ REPAIRED = (0.2, 0.1, 0.0, 0.2, 0.1, 0.0)
 
 
 @pytest.fixture
-def cells() -> list[MatrixCell]:
+def cells() -> list[Row]:
     numbers: dict[str, Any] = {
         "kind": "pre-training",
         "auroc": 0.9,
@@ -89,45 +96,45 @@ def slow_interval(differences: Sequence[float], goals: Sequence[str]) -> tuple[f
     ("name", "title"),
     [("matrix", "openmoji"), ("matrix-openmoji-both", "openmoji-both")],
 )
-def test_the_title_names_the_data(name: str, title: str, cells: list[MatrixCell]) -> None:
+def test_the_title_names_the_data(name: str, title: str, cells: list[Row]) -> None:
     named = replace(facts("filter", "repair"), name=name, data="openmoji")
     assert f"<h1><bdi>Attacks against defences: {title}</bdi></h1>" in matrix_html(
-        summarise(named, cells)
+        summary_of(named, cells)
     )
 
 
-def test_paired_differences_are_those_of_a_slow_version(cells: list[MatrixCell]) -> None:
-    summary = summarise(facts("filter", "repair"), cells)
+def test_paired_differences_are_those_of_a_slow_version(cells: list[Row]) -> None:
+    summary = summary_of(facts("filter", "repair"), cells)
     row = next(row for row in summary.rows if row.name == "II")
     goals = [goal for goal in GOALS for _ in SEEDS]
     for column, found in (("filter", FILTERED), ("repair", REPAIRED)):
         wanted = slow_interval([b - a for a, b in zip(UNDEFENDED, found, strict=True)], goals)
-        change = row.pieces.difference("none", column)
+        change = difference(row.cells, "none", column)
         assert change is not None
         assert (change.value, change.low, change.high) == pytest.approx(wanted)
         assert change.clusters == 3
-    lost = row.pieces.difference("filter", "none", utility)
+    lost = difference(row.cells, "filter", "none", "utility")
     assert lost is not None
     assert lost.value == pytest.approx(0.05)
-    gained = row.pieces.difference("clean model", "none", utility)
+    gained = difference(row.cells, "clean model", "none", "utility")
     assert gained is not None
     assert gained.value == pytest.approx(-0.05)
 
 
-def test_only_pieces_that_have_both_are_paired(cells: list[MatrixCell]) -> None:
-    some = [c for c in cells if not (c.column == "filter" and c.goal == "a2b")]
-    pieces = Pieces.of(some).only({"II"})
-    found = pieces.difference("none", "filter")
+def test_only_pieces_that_have_both_are_paired(cells: list[Row]) -> None:
+    some = [c for c in cells if not (c["column"] == "filter" and c["goal"] == "a2b")]
+    pieces = as_cells([c for c in some if c["row"] == "II"])
+    found = difference(pieces, "none", "filter")
     assert found is not None
     assert found.n == 4
     assert found.value == pytest.approx(np.mean(FILTERED[2:]) - np.mean(UNDEFENDED[2:]))
-    assert pieces.difference("none", "nothing") is None
+    assert difference(pieces, "none", "nothing") is None
 
 
-def test_a_row_counts_only_where_the_attack_succeeds(cells: list[MatrixCell]) -> None:
-    summary = summarise(facts("filter", "repair"), cells)
+def test_a_row_counts_only_where_the_attack_succeeds(cells: list[Row]) -> None:
+    summary = summary_of(facts("filter", "repair"), cells)
     assert {row.name: row.counts for row in summary.rows} == {"II": True, "weak": False}
-    assert len(summary.pooled(summary.counted()).every("filter")) == 6
+    assert len(of_column(summary.pooled(summary.counted()), "filter")) == 6
     success = matrix_tables(summary)[0].to_json()["rows"]
     assert success[1] == {
         "Attack": "weak",
@@ -139,16 +146,16 @@ def test_a_row_counts_only_where_the_attack_succeeds(cells: list[MatrixCell]) ->
     }
     # with its trigger an attack may succeed although its captions find nothing without
     triggered = [*cells_of("weak", "none", [0.0] * 6, with_trigger=0.9)]
-    found = summarise(facts(rows=["weak"]), triggered)
+    found = summary_of(facts(rows=["weak"]), triggered)
     assert found.rows[0].counts
 
 
-def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[MatrixCell]) -> None:
+def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[Row]) -> None:
     """One easy goal does not put an attack above another one that is stronger on that goal."""
     mine = [cell("mine", "none", "c2a", 5, hit_10=0.88), cell("mine", "filter", "c2a", 5, hit_10=0)]
-    mine = [replace(one, utility=0.9) for one in mine]
+    mine = [{**one, "utility": 0.9} for one in mine]
     names = ["mine", "II"]
-    summary = summarise(facts("filter", rows=names), [*mine, *cells])
+    summary = summary_of(facts("filter", rows=names), [*mine, *cells])
     first, whole, *_ = matrix_tables(summary, short=True)
     assert [row["Attack"] for row in whole.to_json()["rows"]] == names
     assert [row["n"] for row in whole.to_json()["rows"]] == [1, 6]
@@ -157,11 +164,9 @@ def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[Matrix
     assert rows == [("II", 1, "0.90"), ("mine", 1, "0.88")]
     assert "Attack success on the same goals and seeds" in matrix_html(summary)
     # the same pieces, or none in common: one table
-    same = summarise(
-        facts("filter", rows=names), [*cells, *(replace(c, row="mine") for c in cells)]
-    )
+    same = summary_of(facts("filter", rows=names), [*cells, *({**c, "row": "mine"} for c in cells)])
     assert len(matrix_tables(same, short=True)) == 2
-    apart = summarise(facts("filter", rows=names), [*cells, *(replace(c, seed=9) for c in mine)])
+    apart = summary_of(facts("filter", rows=names), [*cells, *({**c, "seed": 9} for c in mine)])
     assert "so their means are not comparable" in matrix_tables(apart, short=True)[0].note
 
 
@@ -169,14 +174,14 @@ def tables_of(summary: MatrixSummary) -> dict[str, list[dict[str, Any]]]:
     return {table.title: table.to_json()["rows"] for table in matrix_tables(summary)}
 
 
-def test_each_effect_has_an_interval_and_a_probability(cells: list[MatrixCell]) -> None:
+def test_each_effect_has_an_interval_and_a_probability(cells: list[Row]) -> None:
     """A defence that does nothing stays next to `none`, whatever the intervals of the others."""
     cells += cells_of("II", "noise", (1.0, 0.9, 0.85, 0.75, 0.8, 0.85))
     cells += cells_of("II", "nothing", UNDEFENDED)
     names = ["filter", "repair", "noise", "nothing"]
     rows = {
         row["Defence"]: row
-        for row in tables_of(summarise(facts(*names), cells))[
+        for row in tables_of(summary_of(facts(*names), cells))[
             "All attacks that count: each defence"
         ]
     }
@@ -190,23 +195,23 @@ def test_each_effect_has_an_interval_and_a_probability(cells: list[MatrixCell]) 
     assert rows["nothing"]["change"] == "0.00 [0.00, 0.00]"
     assert rows["nothing"]["beats none"] == "0.50"
     assert rows["noise"]["beats none"] == "0.60"
-    page = matrix_html(summarise(facts(*names), cells))
+    page = matrix_html(summary_of(facts(*names), cells))
     assert "group" not in page.partition("</style>")[2].replace("colgroup", "")
     # one goal gives no interval, and no probability
-    one = summarise(facts(*names), [c for c in cells if c.goal == "a2b"])
+    one = summary_of(facts(*names), [c for c in cells if c["goal"] == "a2b"])
     found = tables_of(one)["All attacks that count: each defence"]
     assert {row["beats none"] for row in found} == {None, "–"}
 
 
-def test_counts_are_of_each_column(cells: list[MatrixCell]) -> None:
+def test_counts_are_of_each_column(cells: list[Row]) -> None:
     assert "All columns were measured on 12 pieces of 3 goals and 2 seeds (5, 6);" in matrix_html(
-        summarise(facts("filter"), [c for c in cells if c.column in ("none", "filter")])
+        summary_of(facts("filter"), [c for c in cells if c["column"] in ("none", "filter")])
     )
-    own = [replace(c, seed=c.seed + 2, column="mine") for c in cells if c.column == "filter"]
-    own += [replace(c, seed=c.seed + 2) for c in cells if c.column == "none"]
-    published = [c for c in cells if c.column in ("none", "filter")]
-    published += [replace(c, column="other") for c in published if c.column == "filter"]
-    summary = summarise(facts("mine", "filter", "other"), [*published, *own])
+    own = [{**c, "seed": c["seed"] + 2, "column": "mine"} for c in cells if c["column"] == "filter"]
+    own += [{**c, "seed": c["seed"] + 2} for c in cells if c["column"] == "none"]
+    published = [c for c in cells if c["column"] in ("none", "filter")]
+    published += [{**c, "column": "other"} for c in published if c["column"] == "filter"]
+    summary = summary_of(facts("mine", "filter", "other"), [*published, *own])
     page = matrix_html(summary)
     assert "Most columns were measured on 12 pieces of 3 goals and 2 seeds (5, 6);" in page
     assert (
@@ -225,20 +230,20 @@ def test_counts_are_of_each_column(cells: list[MatrixCell]) -> None:
     }
 
 
-def hostile(cells: list[MatrixCell]) -> MatrixSummary:
+def hostile(cells: list[Row]) -> MatrixSummary:
     more = cells_of(BAD, "none", UNDEFENDED, note=BAD, needs=BAD, carrier=BAD)
     more += cells_of(BAD, BAD, FILTERED, note=BAD, needs=BAD, method=BAD, kind="pre-training")
-    return summarise(facts("filter", BAD, rows=["II", BAD]), [*cells, *more])
+    return summary_of(facts("filter", BAD, rows=["II", BAD]), [*cells, *more])
 
 
-def test_pages_escape_what_they_show(cells: list[MatrixCell], tmp_path: Path) -> None:
+def test_pages_escape_what_they_show(cells: list[Row], tmp_path: Path) -> None:
     summary = hostile(cells)
     page = matrix_html(summary)
     # the one script is the page's own, and nothing else may run
     (script,) = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'; base-uri 'none'" in page
-    assert script in matrix_html(summarise(facts("filter"), cells))
+    assert script in matrix_html(summary_of(facts("filter"), cells))
     assert "&lt;script&gt;" in page
     assert "\x1b" not in page
     assert 'href="http' not in page
@@ -253,15 +258,17 @@ def test_pages_escape_what_they_show(cells: list[MatrixCell], tmp_path: Path) ->
     assert "<script" not in drawn
 
 
-def test_the_command_of_a_page_says_where_the_data_are(cells: list[MatrixCell]) -> None:
+def test_the_command_of_a_page_says_where_the_data_are(cells: list[Row]) -> None:
     about = replace(facts("filter"), name="matrix-flickr8k", data="flickr8k")
-    assert "run matrix --on flickr8k --data-root DATA --out" in matrix_html(summarise(about, cells))
+    assert "run matrix --on flickr8k --data-root DATA --out" in matrix_html(
+        summary_of(about, cells)
+    )
     made = replace(facts("filter"), name="matrix", data="openmoji")
-    assert "run matrix --out" in matrix_html(summarise(made, cells))
+    assert "run matrix --out" in matrix_html(summary_of(made, cells))
 
 
-def test_each_cell_leads_to_its_pieces(cells: list[MatrixCell]) -> None:
-    summary = summarise(facts("filter", "repair"), cells)
+def test_each_cell_leads_to_its_pieces(cells: list[Row]) -> None:
+    summary = summary_of(facts("filter", "repair"), cells)
     page = matrix_html(summary)
     assert page.count('href="#pieces-ii"') == 4 + 3
     assert page.count('id="pieces-ii"') == 1
@@ -271,17 +278,17 @@ def test_each_cell_leads_to_its_pieces(cells: list[MatrixCell]) -> None:
     assert "--shade: 1.0" not in page.partition("</style>")[2].partition("Utility lost")[0]
 
 
-def test_small_matrices_say_so(cells: list[MatrixCell]) -> None:
-    page = matrix_html(summarise(facts("filter"), cells))
+def test_small_matrices_say_so(cells: list[Row]) -> None:
+    page = matrix_html(summary_of(facts("filter"), cells))
     assert "fewer than 6 goals x 3 seeds" in page
     tuned = MatrixFacts("mine", "", 0.5, ("II",), ("filter",), True)
-    assert "so they are not results" in matrix_html(summarise(tuned, cells))
+    assert "so they are not results" in matrix_html(summary_of(tuned, cells))
 
 
-def test_a_number_that_is_not_there_is_null_in_json(cells: list[MatrixCell]) -> None:
+def test_a_number_that_is_not_there_is_null_in_json(cells: list[Row]) -> None:
     # the scan gives no model, so it has no utility
     scans = [cell("II", "scan", "a2b", 5, kind="check", p_value=0.5)]
-    tables = tables_of(summarise(facts("filter", "scan"), [*cells, *scans]))
+    tables = tables_of(summary_of(facts("filter", "scan"), [*cells, *scans]))
     (scan,) = (row for row in tables["The defences"] if row["Defence"] == "scan")
     assert (scan["utility lost"], scan["without poison"]) == (None, None)
     (scan,) = (row for row in tables["II: each defence"] if row["Defence"] == "scan")

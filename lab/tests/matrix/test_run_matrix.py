@@ -22,18 +22,20 @@ from mmpoison.runs.run_all import ExperimentFolder, run_all
 from mmpoison.training import finetune
 from mmpoison_lab.matrix.part import MatrixPart, MatrixRecipe, load_matrix
 from mmpoison_lab.matrix.plan import chosen_part, matrix_runs
-from mmpoison_lab.matrix.records import MatrixCell, read_matrix
+from mmpoison_lab.matrix.records import read_matrix
 
 from .conftest import HEADS, PART, as_matrix, matrix_value
 
 pytestmark = pytest.mark.usefixtures("workers_here")
 
 
-def cells_of(recipe: MatrixRecipe, out: Path) -> dict[tuple[str, str], MatrixCell]:
+def cells_of(recipe: MatrixRecipe, out: Path) -> dict[tuple[str, str], Any]:
     """Run a matrix, and return its cells by row and column."""
     state = run_all(matrix_runs(recipe, CLASSES), out)
     assert not state.failed
-    return {(cell.row, cell.column): cell for cell in read_matrix([out])[1]}
+    cells = read_matrix([out])[1].astype(object)
+    rows = (row for _, row in cells.where(cells.notna(), None).iterrows())
+    return {(row["row"], row["column"]): row for row in rows}
 
 
 def test_cells_are_what_a_training_by_hand_gives(
@@ -72,7 +74,7 @@ def test_cells_are_what_a_training_by_hand_gives(
     assert run_of("relevance-filter").filter.dropped_pairs == round(0.1 * len(train))
     assert run_of("clean-finetune").training["sterilized"].steps == 2
     assert cells["II-own", "relevance-filter"].needs == "aligned judge"
-    assert cells["II-own", "relevance-filter"].recall is not None
+    assert cells["II-own", "relevance-filter"]["recall.0.01"] is not None
     assert cells["II-own", "clean-finetune"].needs == "clean pairs"
     scan = cells["II-own", "rank-gain"]
     assert scan.p_value is not None
@@ -215,4 +217,4 @@ def test_what_is_published_fits_the_recipes(data: str) -> None:
     assert facts.data == recipe.data.name
     assert set(facts.rows) == set(recipe.matrix.rows)
     assert set(facts.columns) >= set(recipe.matrix.columns)
-    assert {cell.seed for cell in cells} == set(recipe.matrix.seeds)
+    assert set(cells["seed"]) == set(recipe.matrix.seeds)
