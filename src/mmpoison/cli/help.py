@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from copy import copy
 from typing import Any, TypeVar
@@ -99,7 +98,8 @@ def simplified(command: C, ctx: Any) -> C:
     shown = copy(command)
     if shown.help:
         # join the lines of a paragraph: the terminal wraps them itself
-        shown.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(shown.help))
+        paragraphs = inspect.cleandoc(shown.help).split("\n\n")
+        shown.help = "\n\n".join(" ".join(one.splitlines()) for one in paragraphs)
     # these include --help, so click adds no second one
     shown.params = [copy(parameter) for parameter in command.get_params(ctx)]
     for parameter in shown.params:
