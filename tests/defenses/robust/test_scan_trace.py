@@ -77,14 +77,3 @@ def test_each_trace_drops_more_until_nothing_is_found(
     assert done.steps == 3 * plain.steps
     assert done.summary().to_json()["notes"] == list(done.notes)
     assert not (tmp_path / "states").exists() or not any((tmp_path / "states").rglob("*.*"))
-
-
-def test_nothing_found_trains_no_third_time(
-    encoder: DualEncoder, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train = squares.select(split="train")
-    nothing = np.zeros(len(train), dtype=bool)
-    monkeypatch.setattr(scan_trace, "traced", lambda *_: (nothing, ""))
-    done = ScanTrace().apply(encoder, train, prepare_pixels(encoder, train), QUICK, seed=0)
-    assert done.notes[1:] == ("trace 1: 0 pairs dropped",)
-    assert done.steps == 2 * 2

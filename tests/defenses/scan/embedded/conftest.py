@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -158,12 +158,3 @@ def parquet_lists(
 def _lists(array: Half, kind: Any) -> Any:
     number = np.float16 if kind.value_type == pa.float16() else np.float32
     return pa.array(list(array.astype(number)), kind)
-
-
-ONE_SHARD: dict[str, Callable[[Path, Pairs], Path]] = {
-    "clip-retrieval": lambda folder, pairs: clip_retrieval(folder, [pairs]),
-    "datacomp": lambda folder, pairs: datacomp(folder, [pairs]),
-    "npy-pair": npy_pair,
-    "parquet-lists": lambda folder, pairs: parquet_lists(folder, [pairs]),
-}
-"""Writes pairs in each format, as one shard."""

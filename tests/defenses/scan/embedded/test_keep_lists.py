@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -100,9 +98,7 @@ def test_a_subset_file_is_mapped(tmp_path: Path) -> None:
         (saved(np.zeros(3, np.uint64)), "holds uint64"),
         (saved(np.array([(2, 1), (1, 1)], "u8,u8")), "is not sorted"),
         (saved(np.zeros((2, 2), "u8,u8")), "of shape"),
-        (saved(np.array([None])), "holds object"),
         (subset_bytes(["f" * 32])[:-1], "cut short, missing 1 byte"),
-        (b"x", "is not a .npy array"),
     ],
 )
 def test_a_file_that_is_no_subset(tmp_path: Path, content: bytes, says: str) -> None:
@@ -152,16 +148,6 @@ def test_a_subset_file_selects_by_uid(tmp_path: Path, tar: Path, decode: bool) -
         assert read(tar, mmpoison.keep_filter(place), decode) == PAIRS.keys[::3]
 
 
-def test_lists_of_keys_select_by_key(tmp_path: Path, tar: Path) -> None:
-    (tmp_path / "keep").mkdir()
-    (tmp_path / "keep" / "0.txt").write_text("\n".join(PAIRS.keys[:5]) + "\n")
-    (tmp_path / "keep" / "1.txt").write_text("\n".join(PAIRS.keys[20:22]) + "\n")
-    expected = [*PAIRS.keys[:5], *PAIRS.keys[20:22]]
-    for place in (tmp_path / "keep", tmp_path):
-        assert read(tar, mmpoison.keep_filter(place)) == expected
-    assert read(tar, mmpoison.keep_filter(tmp_path / "keep" / "1.txt")) == PAIRS.keys[20:22]
-
-
 def test_it_is_pickled_without_the_list(tmp_path: Path, tar: Path) -> None:
     file = save_subset(
         tmp_path / "keep.npy", [*PAIRS.uids[:4], *(f"{n:032x}" for n in range(9999))]
@@ -201,12 +187,3 @@ def test_what_is_no_list_is_refused_at_once(tmp_path: Path, name: str, says: str
     np.save(tmp_path / "a.npy", np.zeros(3))
     (tmp_path / "a.csv").write_text("x")
     assert says in refusal(mmpoison.keep_filter, tmp_path / name)
-
-
-def test_it_starts_without_torch() -> None:
-    code = (
-        "import sys, mmpoison, mmpoison.defenses.scan as e; mmpoison.keep_filter; list(e.EMBEDDED_FORMATS); "
-        "print([m for m in ('torch', 'open_clip', 'transformers') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

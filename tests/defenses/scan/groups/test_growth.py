@@ -77,10 +77,11 @@ def test_counts_are_those_of_a_loop_over_images(seed: int) -> None:
 
 
 def test_strength_is_that_of_the_two_sums() -> None:
-    one = counts()
+    one = counts(odd_text=60)
     expected = expected_share(one)
-    text, image = (20 + 1) / 185, (15 + 1) / 165
-    assert expected == pytest.approx(max(0.3, text + image - text * image))
+    text, image = (60 + 1) / 185, (15 + 1) / 165
+    assert expected == pytest.approx(text + image - text * image)
+    assert expected_share(counts()) == 0.3
     inside = sum(math.comb(25, n) * expected**n * (1 - expected) ** (25 - n) for n in range(24, 26))
     meeting = sum(
         math.comb(40, n) * math.comb(1300 - 40, 35 - n) / math.comb(1300, 35) for n in range(24, 36)
@@ -89,21 +90,9 @@ def test_strength_is_that_of_the_two_sums() -> None:
     assert strength_of(one, 0.8) == pytest.approx(0.8 * (24 / 25 - expected) / 0.7 * logs, rel=1e-6)
 
 
-def test_what_makes_a_group_weaker() -> None:
-    strong = strength_of(counts(), 1.0)
-    assert strong > 10
-    # an honest confusion: many of the cell do not conflict
+def test_an_honest_confusion_is_no_group() -> None:
+    """Many of the cell do not conflict."""
     assert strength_of(counts(images=100), 1.0) == 0
-    # captions like these conflict everywhere, or such images do
-    assert strength_of(counts(odd_text=170), 1.0) < strong / 3
-    assert strength_of(counts(odd_image=150), 1.0) < strong / 3
-    # conflicting captions and images of these kinds are so many that they meet by chance
-    assert (
-        strength_of(counts(near_text=600, near_image=500, all_conflicting=1300), 1.0) < strong / 3
-    )
-    assert strength_of(counts(), 0.0) == 0
-    assert strength_of(counts(conflicting=0), 1.0) == 0
-    assert strength_of(np.zeros(len(COUNTED)), 1.0) == 0
 
 
 @pytest.mark.parametrize(("captions", "view"), [(1, IMAGES), (3, PAIRS)])
@@ -126,39 +115,12 @@ def test_the_poison_is_the_strongest_group(captions: int, view: str) -> None:
     assert np.isin(np.flatnonzero(data.bad), suspicious_items(pool, 0.05)).mean() > 0.5
 
 
-def test_clean_data_have_no_strong_group() -> None:
-    data = made(8, images=3000, poison=0)
-    assert grow_groups(pool_of(data, IMAGES)).strength.max(initial=0) < 3
-
-
 def test_items_of_one_image_do_not_count_for_each_other(three_captions: Made) -> None:
     pool = pool_of(three_captions, PAIRS)
     one_image = replace(pool, key=np.where(three_captions.bad, -1, pool.key))
     found = grow_groups(one_image)
     for rows, strength in zip(found.rows, found.strength, strict=True):
         assert three_captions.bad[rows].mean() < 0.5 or strength < 1
-
-
-def test_an_item_that_stands_for_ten_counts_as_ten(one_caption: Made) -> None:
-    pool = pool_of(one_caption, IMAGES)
-    calm = pool.share > growth.SEEDS_AMONG
-    # nine of ten calm items are gone, and each of the others stands for ten
-    stays = np.flatnonzero(~calm | (np.cumsum(calm) % 10 == 0))
-    place = np.full(len(pool.key), -1)
-    place[stays] = np.arange(len(stays))
-    thinned = Pool(
-        pool.text[stays],
-        pool.image[stays],
-        pool.key[stays],
-        pool.share[stays],
-        np.where(calm[stays], 10.0, 1.0),
-        place[pool.seeds],
-        np.flatnonzero(calm[stays]),
-    )
-    whole, part = grow_groups(pool), grow_groups(thinned)
-    # the calm items of the cell are few: none or ten are left of them
-    assert 0.5 < part.strength[0] / whole.strength[0] < 2
-    assert one_caption.bad[stays[part.rows[0]]].mean() > 0.9
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 30])

@@ -13,7 +13,9 @@ from mmpoison.defenses.scan.groups.fit import (
     IMAGE_SIDE,
     LIKE_IMAGES,
     RIDGE,
+    GroupModel,
     ViewFit,
+    fit_model,
     sums_of,
 )
 from mmpoison.defenses.scan.groups.items import (
@@ -22,6 +24,7 @@ from mmpoison.defenses.scan.groups.items import (
     image_items,
     pair_items,
 )
+from mmpoison.defenses.scan.read.vector_shard import SamplePlan, sample_part
 
 Numbers = npt.NDArray[np.float64]
 
@@ -107,3 +110,13 @@ def test_fewer_than_twenty_items_teach_nothing(one_caption: Made) -> None:
     text, image = fit.distances(items)
     assert (text == 1).all()
     assert (image == 1).all()
+
+
+def test_what_is_written_of_a_model_is_what_is_read(one_caption: Made) -> None:
+    (shard,) = one_caption.shards(1)
+    sample = sample_part(shard, SamplePlan(len(shard), 500))
+    written = fit_model(sample, 0)[0].to_arrays()
+    again = GroupModel.from_arrays(saved_and_read(written)).to_arrays()
+    assert again.keys() == written.keys()
+    for name, array in written.items():
+        np.testing.assert_array_equal(again[name], array, strict=True)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-import mmpoison
-from mmpoison.datasets import PairDataset, load_dataset
+from mmpoison.datasets import load_dataset
 from mmpoison.defenses import RelevanceFilter, filter_pairs
-from mmpoison.defenses.scan.cut.judging import REFUSED_BELOW, check_judge, is_refused, judge_note
-from mmpoison.errors import ResultError
-from mmpoison.models import DualEncoder, load_encoder
+from mmpoison.defenses.scan.cut.judging import check_judge, is_refused, judge_note
+from mmpoison.models import load_encoder
 from mmpoison.statistics import Estimate, true_pair_auroc
 
 Floats = npt.NDArray[np.float64]
@@ -90,23 +85,6 @@ def test_few_images_say_nothing() -> None:
     check_judge(None, METHOD, "some")
 
 
-def test_of_many_pairs_some_are_taken() -> None:
-    text, image = embedded(5000, 0.3)
-    found = true_pair_auroc(text, image)
-    assert found is not None
-    assert found.n == 1024
-
-
-@pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
-def test_poison_hardly_matters(share: float) -> None:
-    for signal in (0.0, 0.3, 1.0):
-        clean, _, _ = measured(*embedded(1000, signal))
-        dirty = true_pair_auroc(*embedded(1000, signal, poisoned=share))
-        assert dirty is not None
-        assert dirty.value == pytest.approx(clean - share * (clean - 0.5), abs=0.02)
-        assert is_refused(dirty) == (signal == 0)
-
-
 def test_guessing_is_refused_and_a_good_judge_is_not() -> None:
     for seed in range(40):
         assert is_refused(true_pair_auroc(*embedded(64, 0.0, seed=seed)))
@@ -118,15 +96,6 @@ def test_what_is_said() -> None:
     guess, weak, good = (
         Estimate(512, 400, value, value - 0.02, value + 0.02) for value in (0.53, 0.8, 0.97)
     )
-    with pytest.raises(ResultError) as error:
-        check_judge(guess, METHOD, "towers")
-    assert str(error.value).startswith(
-        "judge 'towers' cannot distinguish true from shuffled pairs: AUROC 0.53 (95% confidence 0.51 to 0.55) on 512 "
-        "pairs, where 0.5 is guessing and relevance-filter needs 0.7: choose a model that is aligned"
-    )
-    for advice in ("`mmpoison models list`", "`--method suspicious-groups`", "--force"):
-        assert advice in str(error.value)
-    assert "\n" not in str(error.value)
     for sound in (weak, good):
         check_judge(sound, METHOD, "towers")
     tells = "judge: distinguishes true from shuffled pairs in {} of comparisons (95% confidence {} to {})"
@@ -135,38 +104,12 @@ def test_what_is_said() -> None:
     assert judge_note(guess).endswith("so its verdicts say nothing about the pairs")
 
 
-# -- in the pipeline -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def scenes() -> PairDataset:
-    """A hundred training images of OpenMoji scenes."""
-    return load_dataset("openmoji", options={"unlabelled": 60, "per_class": 4, "held_out": 2})
-
-
-def test_openmoji_is_known_to_its_model_and_not_to_a_random_one(
-    scenes: PairDataset, make_encoder: Callable[..., DualEncoder], tmp_path: Path
-) -> None:
-    knows = filter_pairs(scenes, load_encoder("openmoji-mini"), clean_loss=0.01)
+def test_openmoji_is_known_to_its_model() -> None:
+    scenes = load_dataset("openmoji", options={"unlabelled": 60, "per_class": 4, "held_out": 2})
+    encoder = load_encoder("openmoji-mini")
+    knows = filter_pairs(scenes, encoder, clean_loss=0.01)
     assert knows.judge is not None
     assert knows.judge.value > 0.97
     assert knows.facts()["judge_auroc"] == knows.judge.to_json()
-    guesses, out = make_encoder(7), tmp_path / "out"
-    with pytest.raises(ResultError, match="cannot distinguish true from shuffled pairs: AUROC 0"):
-        mmpoison.scan(
-            scenes,
-            encoder=guesses,
-            method="relevance-filter",
-            lose=0.02,
-            out=out,
-            progress=False,
-        )
-    assert not out.exists()
-    with pytest.raises(ResultError, match="cannot distinguish"):
-        filter_pairs(scenes, guesses, clean_loss=0.01)
-    forced = filter_pairs(scenes, guesses, clean_loss=0.01, force=True)
-    assert is_refused(forced.judge)
-    assert forced.judge is not None
-    assert forced.judge.value < REFUSED_BELOW
     # a method that compares no caption with an image takes any judge
-    assert filter_pairs(scenes, guesses, "local-density", k=3).judge is None
+    assert filter_pairs(scenes, encoder, "local-density", k=3).judge is None

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import write_parquet_set
 
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.defenses.scan.cut.labels import (
     LabelFile,
     StaleVerdict,
-    labelled_places,
     pairs_to_label,
     read_labels,
-    shown_pairs,
 )
 from mmpoison.defenses.scan.read.pieces import PairPieces, whole_piece
 from mmpoison.errors import InputError
@@ -43,22 +40,6 @@ def test_a_poisoned_folder_in_pieces(folder: Path, poisoned: PairDataset, at_onc
         assert listed.poisoned_image == poisoned.images.ids[poisoned.image[row]]
         # the same reading as that of `load_pairs`
         assert listed.clean_image == loaded.images.ids[loaded.source[row]]
-
-
-def test_a_set_in_memory_and_other_formats(
-    poisoned: PairDataset, squares: PairDataset, tmp_path: Path
-) -> None:
-    write_parquet_set(squares, tmp_path / "clean", 20)
-    write_parquet_set(poisoned, tmp_path / "bad", 20)
-    for source, pairs in (
-        (poisoned, poisoned),
-        (tmp_path / "clean", squares),
-        (tmp_path / "bad", poisoned),
-    ):
-        parts = list(PairPieces(source, images_at_once=9))
-        assert [c for part in parts for c in part.pairs.captions] == pairs.captions.tolist()
-        marked = np.concatenate([part.poisoned for part in parts])
-        assert marked.tolist() == pairs.poisoned.tolist()
 
 
 def test_names_of_pairs_do_not_hang_on_the_pieces(folder: Path, poisoned: PairDataset) -> None:
@@ -105,26 +86,6 @@ def test_broken_files(tmp_path: Path, text: str, says: str) -> None:
         read_labels(file)
     assert says in str(error.value)
     assert len(str(error.value).splitlines()) == 1
-
-
-def test_labelled_pairs_are_found(squares: PairDataset, tmp_path: Path) -> None:
-    pieces = PairPieces(squares, images_at_once=5)
-    distances = np.linspace(0, 1, 140)
-    shown = shown_pairs(pieces, "train", [99, 0, 7], distances)
-    assert [pair.distance for pair in shown] == [distances[99], distances[0], distances[7]]
-    train = squares.select(split="train")
-    assert [len(pair.others) for pair in shown] == [4, 4, 4]
-    assert shown[1].caption not in shown[1].others
-    assert [pair.caption for pair in shown] == train.captions[[99, 0, 7]].tolist()
-    names = [[name for *_, name in pieces.judged("train")]]
-    file = tmp_path / "labels.csv"
-    file.write_text(f"pair,verdict\n{shown[0].pair},drop\n{shown[1].pair},keep\n{shown[2].pair},\n")
-    places, bad = labelled_places(names, file)
-    assert places.tolist() == [0, 99]
-    assert bad.tolist() == [False, True]
-    file.write_text("pair,verdict\nno/where.png#0,keep\n")
-    with pytest.raises(InputError, match="1 labelled pair not among the scanned pairs"):
-        labelled_places(names, file)
 
 
 def test_half_of_the_pairs_come_from_the_far_end() -> None:

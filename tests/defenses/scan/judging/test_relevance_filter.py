@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.verify import verify_pairs
 from mmpoison.defenses import FilterResult, RelevanceFilter, Threshold
 from mmpoison.defenses.scan.cut.judging import filter_pairs
 from mmpoison.defenses.scan.cut.result import auroc, average_precision
 from mmpoison.defenses.scan.read.pieces import PairPieces
 from mmpoison.defenses.scan.read.vectors import embed_pairs
 from mmpoison.defenses.scan.write.own_files import save_kept
-from mmpoison.errors import InputError
 from mmpoison.images import read_image
 from mmpoison.metrics import cosine_distance
 from mmpoison.models import DualEncoder, PixelInputs
@@ -80,13 +78,6 @@ def test_clean_loss_without_trusted_pairs_is_a_quantile_of_the_judged(
     result = filter_pairs(train, judge, RelevanceFilter(clean_loss=0.1), inputs=inputs)
     assert result.threshold == pytest.approx(np.quantile(distances, 0.9), abs=1e-6)
     assert (~result.keep).sum() == 16
-
-
-def test_dropping_everything_is_an_error(
-    judge: DualEncoder, train: PairDataset, inputs: PixelInputs
-) -> None:
-    with pytest.raises(InputError, match=r"threshold 0\.001 drops every pair: scores run from"):
-        filter_pairs(train, judge, RelevanceFilter(threshold=0.001), inputs=inputs)
 
 
 # -- what is said of it ----------------------------------------------------------------------------
@@ -162,59 +153,6 @@ def test_facts_where_every_pair_is_poisoned(train: PairDataset) -> None:
 
 
 # -- what is written -------------------------------------------------------------------------------
-
-
-def filtered(poisoned: PairDataset, out: Path, drop: int) -> tuple[PairDataset, FilterResult]:
-    """Write the set after a filter that dropped so many poisoned and so many clean pairs; gives what stayed."""
-    judged = poisoned.select(split="train")
-    keep = np.ones(len(judged), dtype=bool)
-    keep[np.flatnonzero(judged.poisoned)[:drop]] = False
-    keep[np.flatnonzero(~judged.poisoned)[:drop]] = False
-    result = result_of(judged, keep, np.linspace(0.1, 1.9, len(judged)))
-    pieces = PairPieces(poisoned, images_at_once=7)
-    save_kept(pieces, keep, result.facts(), out)
-    return judged.where(keep), result
-
-
-@pytest.mark.parametrize("drop", [0, 5, 13])
-def test_the_folder_comes_back(poisoned: PairDataset, tmp_path: Path, drop: int) -> None:
-    stayed, _ = filtered(poisoned, tmp_path / "out", drop)
-    again = load_pairs(tmp_path / "out")
-    kept = again.select(split="train")
-    assert list(kept.captions) == list(stayed.captions)
-    assert list(kept.image) == list(stayed.image)
-    assert list(kept.poisoned) == list(stayed.poisoned)
-    for split in ("val", "test"):
-        assert again.select(split=split).counts() == poisoned.select(split=split).counts()
-    # the manifest goes along, cut down, also when nothing of the poison is left
-    assert again.manifest is not None
-    assert poisoned.manifest is not None
-    assert len(again.manifest.pairs) == 13 - drop
-    assert set(again.manifest.pairs) <= set(poisoned.manifest.pairs)
-    assert again.manifest.training_pairs == len(kept)
-    assert again.manifest.filtered is not None
-    assert again.manifest.filtered["poisoned_caught"] == drop
-    assert again.manifest.filtered["dropped_pairs"] == 2 * drop
-    assert again.manifest.rate == again.poisoning_rate
-    assert verify_pairs(again).problems == []
-
-
-def test_a_set_without_manifest_gets_none(squares: PairDataset, tmp_path: Path) -> None:
-    train = squares.in_split("train")
-    keep = np.arange(int(train.sum())) % 2 == 0
-    out = save_kept(PairPieces(squares), keep, {}, tmp_path / "out")
-    assert not (out / "manifest.json").exists()
-    stays = ~train
-    stays[train] = keep
-    assert load_pairs(out).fingerprint == squares.where(stays).fingerprint
-
-
-def test_an_occupied_folder_is_refused(poisoned: PairDataset, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="is not empty"):
-        filtered(poisoned, tmp_path / "out", 1)
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.txt"]
 
 
 def test_equal_poisoned_pairs_are_distinguished(tmp_path: Path, poisoned: PairDataset) -> None:

@@ -13,7 +13,6 @@ from mmpoison.defenses.scan.cut.thresholds import (
     label_threshold,
     loss_threshold,
 )
-from mmpoison.errors import InputError
 
 Values = npt.NDArray[np.float64]
 RNG = np.random.default_rng
@@ -105,9 +104,3 @@ def test_labels_without_a_bad_pair_say_so() -> None:
     cut = label_threshold(distances, few, np.zeros(50, dtype=bool))
     assert "no pair is labelled drop" in cut.note
     assert (distances > cut.value).mean() == pytest.approx(LOSS, abs=1e-3)
-
-
-@pytest.mark.parametrize("labels", [[], [True, True]])
-def test_labels_that_tell_nothing_apart(labels: list[bool]) -> None:
-    with pytest.raises(InputError, match="label some pairs as keep too"):
-        label_threshold(clean(0), np.array([0.5] * len(labels)), np.array(labels, dtype=bool))

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.defenses.scan.groups.conftest import one_caption, three_captions  # noqa: F401
 
 ORIGINAL, TARGET, FALSE_PAIRS = 3, 7, 60
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 from mmpoison.base.progress import SilentProgress
 from mmpoison.datasets import load_dataset
 from mmpoison.datasets.catalogue import NamedData
-from mmpoison.defenses import RelevanceFilter, ScoreFilter, SuspiciousGroups
+from mmpoison.defenses import RelevanceFilter, ScoreFilter
 from mmpoison.defenses.scan.read import embed as module
 from mmpoison.defenses.scan.read import vectors as pair_vectors
 from mmpoison.defenses.scan.read.embed import foreign_captions
 from mmpoison.defenses.scan.sources import OpenedSource, open_source
-from mmpoison.errors import InputError
 from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.loading import load_encoder
@@ -71,16 +69,6 @@ def test_a_method_that_compares_gets_joint_embeddings_and_pairs_have_names(
     images = shard.image_ids()
     assert images is not None
     assert len(set(images)) == len(train.used_images())
-
-
-def test_groups_are_looked_for_in_what_the_trunks_say(scenes: Path, tmp_path: Path) -> None:
-    (shard,) = opened(scenes, tmp_path / "work", method=SuspiciousGroups()).source.shards
-    text, image = shard.vectors()
-    assert text.shape == image.shape
-    assert text.dtype == image.dtype == np.float16
-    assert np.allclose(np.linalg.norm(text.astype(float), axis=1), 1, atol=2e-3)
-    joint = opened(scenes, tmp_path / "joint").source.shards[0].vectors()[0]
-    assert not np.allclose(text, joint, atol=0.01)
 
 
 def test_pieces_that_are_there_are_not_embedded_again(
@@ -152,65 +140,6 @@ def test_pieces_without_a_readable_image_are_rows_of_zeros(
     assert (~found.pairs.readable).sum() == 20
     vectors = np.concatenate([shard.vectors()[0] for shard in found.source.shards])
     assert np.array_equal(vectors.any(axis=1), found.pairs.readable)
-
-
-def test_an_image_that_cannot_be_read_is_a_row_without_embedding(
-    own_square_folder: Path, tmp_path: Path
-) -> None:
-    image = next(own_square_folder.rglob("*.png"))
-    image.write_bytes(image.read_bytes()[:40])
-    found = opened(own_square_folder, tmp_path / "work")
-    (shard,) = found.source.shards
-    broken = ~shard.vectors()[1].astype(float).any(axis=1)
-    images = shard.image_ids()
-    assert images is not None
-    assert {images[row] for row in np.flatnonzero(broken)} == {
-        str(image.relative_to(own_square_folder))
-    }
-    assert found.notes[0].startswith("1 image cannot be read")
-
-
-def test_a_csv_with_one_caption_an_image_keeps_its_names(scenes: Path, tmp_path: Path) -> None:
-    pairs = load_dataset(str(scenes))
-    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(["path", "text", "pair", "number"])
-        for image in range(30):
-            row = int(np.flatnonzero(pairs.image == image)[0])
-            table.writerow(
-                [pairs.images.ids[image], f"{pairs.captions[row]}", f"mine {image}", image]
-            )
-    found = opened(
-        tmp_path / "pairs.csv",
-        tmp_path / "work",
-        options={"image": "path", "caption": "text", "images": str(scenes)},
-    )
-    ids = found.source.shards[0].ids()
-    assert ids == [f"{name}#0" for name in pairs.images.ids[:30]]
-    # a pair is a row of the source, and no column of the source goes along
-    own = found.source.shards[0].table(np.array([7, 3])).to_pylist()
-    assert [(row["shard"], row["row"], row["pair"]) for row in own] == [
-        ("pairs.csv", 9, ids[7]),
-        ("pairs.csv", 5, ids[3]),
-    ]
-
-
-def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder or file, and no data set of that name"):
-        opened(tmp_path / "nothing", tmp_path / "work")
-    assert not (tmp_path / "work").exists()
-
-
-def test_groups_of_pairs_are_shown_with_pictures(scenes: Path, tmp_path: Path) -> None:
-    from mmpoison.defenses.scan.write.files import _example
-
-    made = opened(scenes, tmp_path)
-    shard = made.source.shards[0]
-    assert made.pairs is not None
-    example = _example(shard, shard.ids(), 7, made.pairs.root)
-    assert example["picture"].startswith("data:image/")
-    assert example["id"].endswith("(captions.jsonl row 2)")
-    assert "picture" not in _example(shard, shard.ids(), 7, None)
 
 
 def test_captions_of_another_language_are_said() -> None:

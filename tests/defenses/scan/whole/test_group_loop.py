@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import is_dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
-from tests.defenses.scan.groups.conftest import Made, made, saved_and_read
+from tests.defenses.scan.groups.conftest import Made, made
 from tests.defenses.scan.whole.group_loop import Found, groups_in, scan_memory, source_of
 
 from mmpoison.defenses.scan import open_embedded
 from mmpoison.defenses.scan.groups import items
-from mmpoison.defenses.scan.groups import passes as passes_module
 from mmpoison.defenses.scan.groups.levels import false_alarms_at
 from mmpoison.defenses.scan.groups.passes import Group
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def one_caption() -> Made:
-    return made(0)
-
-
-@pytest.fixture(scope="module")
-def three_captions() -> Made:
-    return made(1, captions=3, images=1200, poison=40)
 
 
 def scanned(shards: list[VectorShard], **options: Any) -> Found:
@@ -80,22 +67,6 @@ def test_one_shard_in_files_gives_the_same_bits_as_in_memory(three_captions: Mad
         np.testing.assert_array_equal(mine.rows[0], theirs.rows[0])
 
 
-def test_one_image_with_all_the_captions_is_found(three_captions: Made) -> None:
-    """Attack I: captions of one topic on one image, in a shard with many others."""
-    said = np.flatnonzero(three_captions.bad)
-    text = np.concatenate([three_captions.text[~three_captions.bad], three_captions.text[said]])
-    target = int(three_captions.image_of[said[0]])
-    owner = np.concatenate(
-        [three_captions.image_of[~three_captions.bad], np.full(len(said), target)]
-    )
-    shard = VectorShard(0, text, three_captions.image[owner], owner)
-    found = scanned([shard])
-    bad = np.arange(len(text)) >= len(text) - len(said)
-    first = found.groups[0].rows[0]
-    assert bad[first].mean() > 0.9
-    assert np.isin(np.flatnonzero(bad), first).mean() > 0.8
-
-
 def same(one: Found, other: Found) -> None:
     for first, second in zip(one.scores, other.scores, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -134,51 +105,6 @@ def test_processes_files_and_memory_maps_change_no_bit(
     same(groups_in(files, sample=2000), expected)
 
 
-def read_again(value: Any) -> Any:
-    """What passes between the passes, written to files and read again."""
-    if hasattr(value, "to_arrays"):
-        return type(value).from_arrays(saved_and_read(value.to_arrays()))
-    if isinstance(value, dict):
-        return {key: read_again(one) for key, one in value.items()}
-    return tuple(map(read_again, value)) if isinstance(value, tuple) else value
-
-
-def bits(value: Any) -> Any:
-    """All numbers in a value, with their types and shapes."""
-    if is_dataclass(value):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        return [(key, bits(one)) for key, one in value.items()]
-    if isinstance(value, tuple):
-        return list(map(bits, value))
-    array = np.asarray(value)
-    return array.dtype, array.shape, array.tobytes()
-
-
-@pytest.mark.usefixtures("few_gathered")
-def test_what_is_written_between_the_passes_is_what_is_read(
-    three_captions: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = set()
-
-    def checked(name: str, function: Any, *args: Any) -> Any:
-        value = function(*args)
-        # the background of the model stays in the process
-        written = value[0] if name == "fit_model" else value
-        written = value.likeness if name == "grow_groups" else written
-        assert bits(read_again(written)) == bits(written), name
-        seen.add(name)
-        return value
-
-    between = ("fit_model", "grow_groups")
-    for name in between:
-        monkeypatch.setattr(
-            passes_module, name, partial(checked, name, getattr(passes_module, name))
-        )
-    scanned(three_captions.shards(5), sample=2000)
-    assert seen == {*between}
-
-
 def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items, "GATHERED", 400)
     data = made(5, images=12_000, poison=40)
@@ -193,19 +119,6 @@ def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch
         assert group.false_alarms == false_alarms_at(group.strength)
     score = np.concatenate(found.scores)
     assert (score[data.bad] > np.quantile(score, 0.98)).mean() > 0.5
-
-
-def test_unusable_rows_have_no_score_and_change_little(one_caption: Made) -> None:
-    shards = one_caption.shards(3)
-    text = shards[1].text.copy()
-    text[[4, 9]] = 0
-    text[11, 3] = np.nan
-    shards[1] = replace(shards[1], text=text)
-    found = scanned(shards)
-    assert found.unusable == 3
-    assert np.flatnonzero(np.isnan(found.scores[1])).tolist() == [4, 9, 11]
-    assert not np.isnan(np.concatenate([found.scores[0], found.scores[2]])).any()
-    assert one_caption.bad[rows_of(found.groups[0], shards)].mean() > 0.9
 
 
 def test_a_shard_without_usable_rows_is_no_obstacle(one_caption: Made) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.defenses.scan.embedded.conftest import ONE_SHARD, make_pairs
+from tests.defenses.scan.embedded.conftest import datacomp, make_pairs
 from tests.defenses.scan.whole.conftest import FALSE_PAIRS, write_corpus
-from tests.defenses.scan.whole.group_loop import scan_memory
 from tests.defenses.scan.whole.test_shard_passes import Here
 
 import mmpoison
@@ -26,7 +24,6 @@ from mmpoison.base.progress import SilentProgress
 from mmpoison.defenses.scan import open_embedded
 from mmpoison.defenses.scan import scan as module
 from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
-from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.defenses.scan.scan import ScanSettings, scan_embedded
 from mmpoison.defenses.scan.shard_runner import BLOCK
 from mmpoison.defenses.scan.sources import OpenedSource
@@ -100,17 +97,6 @@ def test_the_goal_is_named_and_its_pairs_are_dropped(
     assert scan.groups[0].examples[0].address is not None
 
 
-def test_what_is_written_is_what_is_returned(result: Result) -> None:
-    assert DataScan.read(result.out / "scan.json") == result.scan
-    groups = json.loads((result.out / "groups.json").read_text())
-    assert groups[0]["sentence"] == result.scan.groups[0].sentence
-    assert sum(shard.pairs for shard in result.scan.shards) == result.scan.pairs == 6000
-    page = (result.out / "scan.html").read_text()
-    assert "Poisoning likely" in page
-    assert "https://example.org/" in page
-    assert not result.out.with_name("out.scanning").exists()
-
-
 def test_clean_data_show_nothing_and_say_what_would_have_been_seen(tmp_path: Path) -> None:
     write_corpus(tmp_path / "clean", 4000, bad=0, shards=2)
     scan = scanned(tmp_path / "clean", tmp_path / "out", ScanSettings()).scan
@@ -145,17 +131,6 @@ def test_a_column_of_labels_says_the_kinds_of_planted_goals(
     if used:
         assert sorted(set(labels.tolist())) == [-1, 1, 2, 3]
         assert (labels == -1).mean() == pytest.approx(0.1)
-
-
-def test_scan_and_filter_give_one_answer(result: Result, corpus: tuple[Path, set[str]]) -> None:
-    files = [sorted((corpus[0] / f"{side}_emb").iterdir()) for side in ("text", "img")]
-    text, image = (np.concatenate([np.load(file) for file in side]) for side in files)
-    groups, _ = scan_memory(VectorShard(0, text, image))
-    # images in other shards are in other folds
-    for one, other in zip(result.scan.groups[:1], groups, strict=False):
-        assert one.score == pytest.approx(other.strength, rel=0.1)
-        assert one.pairs == pytest.approx(len(other), abs=2)
-        assert one.false_alarms == pytest.approx(other.false_alarms, rel=0.2)
 
 
 def test_a_share_of_single_pairs_can_be_given_up(
@@ -247,20 +222,7 @@ def test_work_of_other_data_is_not_used(corpus: tuple[Path, set[str]], tmp_path:
         scanned(corpus[0], tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        *(
-            '{"scan": "x"',
-            '{"scan": "x"}',
-            '{"scan": "x", "files": []}',
-            '{"files": {}}',
-            "[]",
-            "\0",
-        ),
-        *('{"scan": "x", "files": {"a.npy": 3}}', '{"scan": 3, "files": {}}'),
-    ],
-)
+@pytest.mark.parametrize("key", ['{"scan": "x"', '{"scan": 3, "files": {}}'])
 def test_a_damaged_key_of_unfinished_work_is_one_line(
     corpus: tuple[Path, set[str]], tmp_path: Path, key: str
 ) -> None:
@@ -274,13 +236,9 @@ def test_a_damaged_key_of_unfinished_work_is_one_line(
     assert len(str(e.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("format", sorted(ONE_SHARD))
-@pytest.mark.parametrize("number", [np.nan, 0.0])
-def test_embeddings_of_which_none_can_be_used_are_refused(
-    tmp_path: Path, format: str, number: float
-) -> None:
+def test_embeddings_of_which_none_can_be_used_are_refused(tmp_path: Path) -> None:
     pairs = make_pairs(60)
-    ONE_SHARD[format](tmp_path / "in", replace(pairs, text=pairs.text * np.float16(number)))
+    datacomp(tmp_path / "in", [replace(pairs, text=pairs.text * np.float16(0))])
     with pytest.raises(InputError, match=r"in: no pair can be judged: 60 pairs, each with an"):
         scanned(tmp_path / "in", tmp_path / "out")
     # nothing is left that a scan of repaired embeddings would stumble over
@@ -324,8 +282,14 @@ def write_keeping_times(file: Path) -> None:
     os.utime(file, ns=times)
 
 
-@pytest.mark.parametrize("change", [replace_keeping_times, write_keeping_times])
-@pytest.mark.parametrize("task", ["1-read/2", "2-counts/0", "4-score/2"])
+@pytest.mark.parametrize(
+    ("task", "change"),
+    [
+        ("1-read/2", replace_keeping_times),
+        ("2-counts/0", write_keeping_times),
+        ("4-score/2", replace_keeping_times),
+    ],
+)
 def test_a_source_that_changes_under_the_scan_gives_no_result(
     corpus: tuple[Path, set[str]],
     tmp_path: Path,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.conftest import few, png, write_parquet_set
+from tests.conftest import few, write_parquet_set
 from tests.defenses.scan.whole.test_shard_passes import Here
 
 import mmpoison
-from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.verify import verify_pairs
 from mmpoison.defenses import DEFENSES, RelevanceFilter, filter_pairs
@@ -23,7 +21,6 @@ from mmpoison.defenses.scan.cut.labels import LabelFile, pairs_to_label
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder
 from mmpoison.records.data_scan import DataScan
-from mmpoison_lab.defenses.local_density import LocalDensity
 
 
 @pytest.fixture(autouse=True)
@@ -32,25 +29,9 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "make_workers", lambda *given, **more: [Here()])
 
 
-@pytest.fixture(scope="module")
-def poisoned(squares: PairDataset) -> PairDataset:
-    """Attack II with 13 poisoned pairs."""
-    return SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=1)
-
-
-@pytest.fixture(scope="module")
-def folder(poisoned: PairDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_pairs(poisoned, tmp_path_factory.mktemp("poisoned") / "pairs", images="copy")
-
-
 @pytest.fixture
 def own_folder(poisoned: PairDataset, tmp_path: Path) -> Path:
     return save_pairs(poisoned, tmp_path / "pairs", images="copy")
-
-
-@pytest.fixture(scope="module")
-def judge(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
-    return make_encoder(7)
 
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -105,6 +86,8 @@ def test_a_folder_becomes_what_the_filter_in_memory_says(
     assert len(again.manifest.pairs) == 13 - done.known.poisoned_caught
     page = (out / "scan.html").read_text()
     assert ("The most suspicious pairs" in page) == (name != "suspicious-groups")
+    assert ("data:image/jpeg;base64," in page) == (name != "suspicious-groups")
+    assert ("(captions.jsonl row " in page) == (name != "suspicious-groups")
 
 
 def test_another_cut_embeds_nothing_again(
@@ -121,21 +104,6 @@ def test_another_cut_embeds_nothing_again(
     assert scan(folder, judge, tmp_path / "two", lose=0.01, trusted="none").dropped < 153
     with pytest.raises(TypeError):  # another kind of vectors
         scan(folder, judge, tmp_path / "three", method="suspicious-groups")
-
-
-def test_the_interval_of_a_cut_by_trusted_pairs(
-    folder: Path, judge: DualEncoder, tmp_path: Path
-) -> None:
-    cut = scan(folder, judge, tmp_path / "out", lose=0.2).cut
-    assert cut is not None
-    assert cut.rule == "loss"
-    assert cut.loss is not None
-    assert cut.loss_interval is not None
-    low, high = cut.loss_interval
-    assert low <= cut.loss <= high
-    without = scan(folder, judge, tmp_path / "two", lose=0.2, trusted="none").cut
-    assert without is not None
-    assert without.loss is None
 
 
 def test_shards_with_images_inside(
@@ -157,20 +125,6 @@ def test_shards_with_images_inside(
     assert len(again.manifest.pairs) == int(again.poisoned.sum()) == left
 
 
-def test_the_page_escapes_what_it_shows(
-    squares: PairDataset, judge: DualEncoder, tmp_path: Path
-) -> None:
-    captions = squares.captions.copy()
-    captions[:] = [f"<script>alert({n})</script>" for n in range(len(captions))]
-    evil = PairDataset.build(squares.images, captions, squares.image)
-    scan(evil, judge, tmp_path / "out", threshold=1.9)
-    page = (tmp_path / "out" / "scan.html").read_text()
-    assert "<script>alert" not in page
-    assert "&lt;script&gt;" in page
-    assert page.count("data:image/jpeg;base64,") == 48
-    assert "http:" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-
-
 def test_a_set_without_training_pairs_is_one_line(
     squares: PairDataset, judge: DualEncoder, tmp_path: Path
 ) -> None:
@@ -181,14 +135,6 @@ def test_a_set_without_training_pairs_is_one_line(
         with pytest.raises(InputError, match="split 'train' has no pair to judge"):
             filter_pairs(load_pairs(data), judge, method, clean_loss=0.1)
     assert not (tmp_path / "out").exists()
-
-
-def test_an_occupied_folder_is_refused(folder: Path, judge: DualEncoder, tmp_path: Path) -> None:
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="is not empty"):
-        scan(folder, judge, tmp_path / "out", kept=tmp_path / "kept", threshold=1.9)
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["thesis.txt"]
 
 
 # -- labels ----------------------------------------------------------------------------------------
@@ -245,22 +191,19 @@ def scores_of_groups(folder: Path, judge: DualEncoder, out: Path) -> list[dict[s
         ("sheep/00.png#0,unsure\n", r"no label says keep \(0 say drop\)"),
     ],
 )
-@pytest.mark.parametrize("method", ["relevance-filter", "local-density"])
 def test_labels_of_no_use_are_refused_before_anything_is_scored(
     folder: Path,
     judge: DualEncoder,
     tmp_path: Path,
     text: str,
     says: str,
-    method: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text(f"pair,verdict\n{text}")
-    for kind in (RelevanceFilter, LocalDensity):
-        monkeypatch.setattr(kind, "score", None)
+    monkeypatch.setattr(RelevanceFilter, "score", None)
     with pytest.raises(InputError, match=says):
-        scan(folder, judge, tmp_path / "out", method=method, labels=labels)
+        scan(folder, judge, tmp_path / "out", labels=labels)
 
 
 # -- images that cannot be read --------------------------------------------------------------------
@@ -272,57 +215,22 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
 
 
-def strip(path: Path) -> None:
-    path.write_bytes(png(99_000_000, 1))
-
-
-def no_file(path: Path) -> None:
-    path.unlink()
-
-
-def a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def loop(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
-
-
-FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "cut": (cut, "broken image ("),
-    "strip": (strip, "99000000 x 1 pixels: a side is over the limit of 65,535"),
-    "missing": (no_file, "no such image"),
-    "folder": (a_folder, "cannot be read (Is a directory)"),
-    "loop": (loop, "not a file path (a link to itself?)"),
-}
-
-
 def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-# what is unreadable is the same to every method, and every fault is unreadable alike
-CASES = [("cut", name) for name in METHODS] + [(fault, "threshold") for fault in FAULTS]
-
-
-@pytest.mark.parametrize(
-    ("fault", "name"),
-    few(dict.fromkeys(CASES), ("missing", "threshold"), ("cut", "suspicious-groups")),
-)
+@pytest.mark.parametrize("name", ["threshold", "suspicious-groups"])
 def test_the_others_are_judged(
-    own_square_folder: Path, judge: DualEncoder, tmp_path: Path, name: str, fault: str
+    own_square_folder: Path, judge: DualEncoder, tmp_path: Path, name: str
 ) -> None:
-    break_it, reason = FAULTS[fault]
     before = load_pairs(own_square_folder)
-    break_it(own_square_folder / BAD)
+    cut(own_square_folder / BAD)
     out = tmp_path / "out"
     done = scan(own_square_folder, judge, out, kept=tmp_path / "kept", **METHODS[name])
     assert any(note.startswith("1 image cannot be read") and BAD in note for note in done.notes)
     (entry,) = lines(out / "unreadable.jsonl")
     assert entry["image"] == BAD
-    assert reason in entry["reason"]
+    assert entry["reason"].startswith("broken image (")
     assert done.unusable == 5
     rows = scores(out)
     assert {row["image"] for row in rows if row["score"] is None} == {BAD}
@@ -354,18 +262,6 @@ def test_the_same_as_without_the_image(
     for a, b in zip(one, scores(tmp_path / "two"), strict=True):
         assert a["score"] == pytest.approx(b["score"], abs=1e-5)
         assert (a["pair"], a["drop"], a["group"]) == (b["pair"], b["drop"], b["group"])
-
-
-@pytest.mark.parametrize("name", few(METHODS, "threshold", "suspicious-groups"))
-def test_no_image_at_all(
-    own_square_folder: Path, judge: DualEncoder, tmp_path: Path, name: str
-) -> None:
-    for path in sorted(own_square_folder.rglob("*.png")):
-        cut(path)
-    says = r"no image of split 'train' can be read \(28 of 28 images cannot be read, the first: "
-    with pytest.raises(InputError, match=says):
-        scan(own_square_folder, judge, tmp_path / "out", **METHODS[name])
-    assert not (tmp_path / "out").exists()
 
 
 def test_no_trusted_image(own_square_folder: Path, judge: DualEncoder, tmp_path: Path) -> None:

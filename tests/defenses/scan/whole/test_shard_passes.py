@@ -137,12 +137,6 @@ def test_a_worker_that_is_killed_stops_the_pass(tmp_path: Path) -> None:
         killed.run("pass-1", "one", square)
 
 
-def test_no_readable_shard_is_one_line(tmp_path: Path) -> None:
-    run, _ = runner([Numbers("00", 3, broken=True)], tmp_path)
-    with pytest.raises(InputError, match=r"no shard can be read: 00\.npy: is truncated"):
-        run.run("pass-1", "one", square)
-
-
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     run, _ = runner([Numbers("00", 3)], tmp_path)
     run.run("pass-1", "one", square)

@@ -38,7 +38,6 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
             "poisoning likely",
             "1 group is stronger than in clean data: 9 pairs, 0.90% of all.",
         ),
-        (ScanFinding(1000, [LIKELY]), "poisoning likely", "Mislabelling can look like poison"),
         (ScanFinding(1000, [LOOK, CHANCE]), "look at these groups", "1 group deserves a look"),
         (ScanFinding(1000, [LOOK], level=0.07), "poisoning likely", "1 group is stronger"),
         (
@@ -52,7 +51,6 @@ LIKELY, LOOK, CHANCE = goal(9), goal(7, 0.06), goal(6, 0.5)
             "cannot be decided",
             "which may carry the same poison",
         ),
-        (ScanFinding(1000, [], planted=[]), "cannot be decided", "No kind of image is common"),
         (ScanFinding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "0 of 5"),
         # a group that was found counts, whatever was planted
         (ScanFinding(1000, [LIKELY], planted=[BLIND]), "poisoning likely", "1 group is"),
