@@ -123,6 +123,28 @@ def test_items_of_one_image_do_not_count_for_each_other(three_captions: Made) ->
         assert three_captions.bad[rows].mean() < 0.5 or strength < 1
 
 
+def test_an_item_that_stands_for_ten_counts_as_ten(one_caption: Made) -> None:
+    pool = pool_of(one_caption, IMAGES)
+    calm = pool.share > growth.SEEDS_AMONG
+    # nine of ten calm items are gone, and each of the others stands for ten
+    stays = np.flatnonzero(~calm | (np.cumsum(calm) % 10 == 0))
+    place = np.full(len(pool.key), -1)
+    place[stays] = np.arange(len(stays))
+    thinned = Pool(
+        pool.text[stays],
+        pool.image[stays],
+        pool.key[stays],
+        pool.share[stays],
+        np.where(calm[stays], 10.0, 1.0),
+        place[pool.seeds],
+        np.flatnonzero(calm[stays]),
+    )
+    whole, part = grow_groups(pool), grow_groups(thinned)
+    # the calm items of the cell are few: none or ten are left of them
+    assert 0.5 < part.strength[0] / whole.strength[0] < 2
+    assert one_caption.bad[stays[part.rows[0]]].mean() > 0.9
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 30])
 def test_too_few_items_are_no_obstacle(count: int) -> None:
     rng = np.random.default_rng(0)

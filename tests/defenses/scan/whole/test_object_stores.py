@@ -24,12 +24,6 @@ RESULTS = ("groups.json", "keep/0.txt", "keep/1.txt", "keep/2.txt")
 WHERE = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compute in this process; starting others takes seconds."""
-    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [Here()])
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of an S3 server."""
