@@ -6,16 +6,22 @@ import io
 import json
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from tests.conftest import write_tar
 from tests.defenses.scan.embedded.conftest import make_pairs
 from tests.defenses.scan.embedded.test_keep_lists import save_subset
+
+import mmpoison
+from mmpoison.datasets.catalogue import NamedData
+from mmpoison.pairs.table import PairDataset
 
 data = pytest.importorskip("open_clip_train.data")
 
@@ -91,3 +97,53 @@ def test_the_table_of_urls_is_written_without_the_dropped_pairs(
     left = pq.read_table(tmp_path / "urls" / "a.parquet")
     assert left["uid"].to_pylist() == [*PAIRS.uids[:4], *PAIRS.uids[9:]]
     assert left.column_names == ["uid", "url", "text"]
+
+
+# -- a CSV, from the scan to the loader of the training ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("separator", "image", "caption", "start"),
+    [
+        ("\t", "filepath", "title", "{}/"),
+        (",", "file", "text", "./"),
+        (",", "image", "caption", "{}/"),
+    ],
+)
+def test_open_clip_trains_on_a_csv_without_the_dropped_rows(
+    separator: str, image: str, caption: str, start: str,
+    squares: PairDataset, make_encoder: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Rows of one image, equal rows, other columns and values that pandas would change by default."""
+    table = squares.select(split="train").to_pandas()[["label", "image", "caption"]]
+    table["image"] = start.format(squares.root) + table["image"]
+    more = [table.iloc[:20].assign(caption=text) for text in ("None", 'a "red", square')]
+    table = pd.concat([table, table.iloc[::3], *more]).sort_values("caption")
+    table["label"] = [f"{nr:03}" for nr in range(len(table))]
+    csv_file, kept_file = tmp_path / "pairs.csv", tmp_path / "scan" / "kept.csv"
+    table.columns = ["nr", image, caption]
+    table.to_csv(csv_file, sep=separator, index=False)
+    # the folder of absolute paths is found
+    root = squares.root if start == "./" else None
+    done = mmpoison.scan(
+        NamedData(str(csv_file), root=root), encoder=make_encoder(7), method="relevance-filter",
+        lose=0.2, out=tmp_path / "scan", planted=False, force=True, progress=False,
+    )  # fmt: skip
+    drop = pd.read_csv(tmp_path / "scan" / "drop.csv", dtype=str, keep_default_na=False)
+    assert list(drop.columns) == ["nr", image, caption, "score", "group", "reason", "shard", "row"]
+    gone = set(drop["nr"])
+    lines = csv_file.read_text().splitlines()
+    stay = [line for line, nr in zip(lines[1:], table["nr"], strict=True) if nr not in gone]
+    assert kept_file.read_text().splitlines() == [lines[0], *stay]
+    assert done.pairs == len(table)
+    assert done.dropped == len(gone) == len(table) - len(stay) > 0
+    args: Any = SimpleNamespace(
+        train_data=str(kept_file), csv_img_key=image, csv_caption_key=caption,
+        csv_separator=separator, distributed=False, batch_size=4, workers=0,
+    )  # fmt: skip
+    monkeypatch.chdir(squares.root)
+    loader = data.get_csv_dataset(args, np.asarray, True, tokenizer=lambda text: text).dataloader
+    assert loader.num_samples == len(stay)
+    pixels, text = loader.dataset[-1]
+    assert pixels.ndim == 3
+    assert text in stay[-1]

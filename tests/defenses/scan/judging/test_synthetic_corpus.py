@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.defenses.scan.whole.group_loop import groups_in, source_of
 
-from mmpoison.defenses.scan.read.vector_shard import distances
+from mmpoison.defenses.scan.read.vector_shard import VectorShard, distances
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
 
@@ -49,3 +50,33 @@ def test_pairs_match_and_poison_does_not(corpus: Any) -> None:
     shuffled = distances(text, np.roll(image, 1, axis=0))
     assert np.median(found[goal < 0]) < np.quantile(shuffled, 0.05)
     assert np.median(found[goal >= 0]) > np.quantile(shuffled, 0.2)
+
+
+def scanned(made: Any) -> tuple[Any, Any, Any]:
+    shards = [made.shard(number) for number in range(len(made.sizes))]
+    found = groups_in(source_of([VectorShard(i, *one[:2]) for i, one in enumerate(shards)]))
+    bad = np.concatenate([goal for _, _, goal in shards]) >= 0
+    starts = np.cumsum([0, *made.sizes])
+    groups = [
+        np.concatenate([starts[number] + rows for number, rows in group.rows.items()])
+        for group in found.groups
+    ]
+    return found, groups, bad
+
+
+@pytest.mark.slow
+def test_forty_thousand_pairs_with_little_poison(corpus: Any) -> None:
+    made = corpus(40_000, rate=0.00075, seed=1, dimensions=256)
+    found, groups, bad = scanned(made)
+    first = groups[0]
+    assert bad[first].mean() > 0.9
+    assert np.isin(np.flatnonzero(bad), first).mean() > 0.9
+    assert found.groups[0].false_alarms <= 0.01
+    score = np.concatenate(found.scores)
+    assert (score[bad] > np.quantile(score, 0.995)).mean() > 0.9
+
+
+@pytest.mark.slow
+def test_forty_thousand_clean_pairs_have_no_group(corpus: Any) -> None:
+    found, _, _ = scanned(corpus(40_000, seed=50, dimensions=256))
+    assert all(group.false_alarms > 0.01 for group in found.groups)

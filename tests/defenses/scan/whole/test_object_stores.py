@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fsspec.registry import _registry
@@ -22,6 +24,12 @@ from mmpoison.errors import InputError
 
 RESULTS = ("groups.json", "keep/0.txt", "keep/1.txt", "keep/2.txt")
 WHERE = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute in this process; starting others takes seconds."""
+    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [Here()])
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +78,16 @@ def same_results(out: Path, expected: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_a_corpus_on_s3_gives_the_same_results(
+    s3: Any, corpus: tuple[Path, set[str]], local: Path, tmp_path: Path
+) -> None:
+    s3.put(f"{corpus[0]}/", "corpora/laion/", recursive=True)
+    scanned("s3://corpora/laion", tmp_path / "out")
+    same_results(tmp_path / "out", local)
+
+
+@pytest.mark.slow
 def test_workers_read_s3_by_themselves(
     s3: Any, corpus: tuple[Path, set[str]], local: Path, tmp_path: Path
 ) -> None:
@@ -81,6 +99,33 @@ def test_workers_read_s3_by_themselves(
     assert not scan.failed
     assert scan.source == "s3://corpora/shared"
     same_results(tmp_path / "out", local)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_broken_and_a_missing_object_do_not_stop_the_others(
+    s3: Any, corpus: tuple[Path, set[str]], tmp_path: Path
+) -> None:
+    s3.put(f"{corpus[0]}/", "corpora/broken/", recursive=True)
+    file = "corpora/broken/text_emb/text_emb_1.npy"
+    s3.pipe(file, s3.cat(file)[:-100])
+    s3.rm("corpora/broken/metadata/metadata_2.parquet")
+    scan = scanned("s3://corpora/broken", tmp_path / "out").scan
+    assert scan is not None
+    assert scan.pairs == 2000
+    assert [shard.shard for shard in scan.failed] == ["1", "2"]
+    assert "s3://corpora/broken/text_emb/text_emb_1.npy: cut short" in scan.failed[0].reason
+    assert "metadata_2.parquet: no such file" in scan.failed[1].reason
+
+
+def test_datacomp_on_s3_is_read_as_on_this_machine(s3: Any, tmp_path: Path) -> None:
+    pairs = make_pairs(400)
+    s3.put(f"{datacomp(tmp_path / 'set', [pairs])}/", "corpora/datacomp/", recursive=True)
+    (shard,) = open_embedded("s3://corpora/datacomp", options={"model": "b32"}).shards
+    text, image = shard.vectors()
+    np.testing.assert_array_equal(text, pairs.text[:, ::-1])
+    np.testing.assert_array_equal(image, pairs.image[:, ::-1])
+    assert shard.ids() == pairs.uids
+    assert shard.captions() == pairs.captions
 
 
 @pytest.mark.parametrize(
@@ -136,6 +181,16 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(InputError, match=r"^s3://a/b: cannot be opened \(Install s3fs .*\)$"):
         mmpoison.scan("s3://a/b", out=tmp_path / "out", progress=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("here")
+def test_memory_in_one_process_gives_the_same_results(
+    corpus: tuple[Path, set[str]], local: Path, tmp_path: Path
+) -> None:
+    store = fsspec.filesystem("memory")
+    store.put(f"{corpus[0]}/", f"/{tmp_path.name}/", recursive=True)
+    scanned(f"memory://{tmp_path.name}", tmp_path / "out")
+    same_results(tmp_path / "out", local)
 
 
 @pytest.mark.parametrize("address", ["memory://set", "simplecache::memory://set"])

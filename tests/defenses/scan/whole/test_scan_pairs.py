@@ -125,6 +125,20 @@ def test_shards_with_images_inside(
     assert len(again.manifest.pairs) == int(again.poisoned.sum()) == left
 
 
+def test_the_page_escapes_what_it_shows(
+    squares: PairDataset, judge: DualEncoder, tmp_path: Path
+) -> None:
+    captions = squares.captions.copy()
+    captions[:] = [f"<script>alert({n})</script>" for n in range(len(captions))]
+    evil = PairDataset.build(squares.images, captions, squares.image)
+    scan(evil, judge, tmp_path / "out", threshold=1.9)
+    page = (tmp_path / "out" / "scan.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("data:image/jpeg;base64,") == 48
+    assert "http:" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
 def test_a_set_without_training_pairs_is_one_line(
     squares: PairDataset, judge: DualEncoder, tmp_path: Path
 ) -> None:
