@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from tests.conftest import refusal
 
-from mmpoison.images import Preparation
 from mmpoison.images.triggers import (
     LONGEST_SHORT_SIDE,
     BlendTrigger,
@@ -24,7 +23,6 @@ from mmpoison.images.triggers import (
     trigger_record,
     triggered_pixels,
 )
-from mmpoison_lab.attacks.backdoors import random_patch
 
 PATCH = PatchTrigger(random_bytes("a test", 48), 4)
 SIZES = [(40, 36), (36, 140), (224, 224), (7, 90), (1, 1)]
@@ -85,23 +83,6 @@ def test_a_patch(size: tuple[int, int], place: tuple[int, int]) -> None:
     assert np.array_equal(after, expected)
 
 
-@pytest.mark.parametrize("prepared", [224, 64])
-@pytest.mark.parametrize("size", [(500, 375), (300, 480)])
-def test_a_patch_is_as_large_for_every_model(size: tuple[int, int], prepared: int) -> None:
-    """16 of 224 pixels of what the model sees, in its lower right corner, whatever the image's own size."""
-    image = np.full((size[1], size[0], 3), 128, np.uint8)
-    patch = random_patch(0, "corner")
-    after = patch.apply(image, patch.draw(np.random.default_rng(0)))
-    seen = Preparation(prepared).apply(Image.fromarray(after))
-    changed = (np.abs(seen.astype(int) - 128) > 40).any(axis=2)
-    share = prepared * 16 / 224
-    assert changed[-1, -1]
-    assert abs(changed.any(axis=0).sum() - share) <= 1.5
-    assert abs(changed.any(axis=1).sum() - share) <= 1.5
-    # its squares are still told apart by a small model
-    assert seen[-int(share) :, -int(share) :].std() > 60
-
-
 @pytest.mark.parametrize("size", [(40, 36), (36, 40), (100, 75), (1, 1)])
 @pytest.mark.parametrize("noise", ["fixed", "per-image"])
 @pytest.mark.parametrize("cell", [4, 28])
@@ -148,10 +129,7 @@ def test_a_record_comes_back(trigger: Trigger) -> None:
         ({"kind": "script"}, "script"),
         ({"kind": "patch", "pattern": "AAAA", "cells": 4}, "4 x 4 RGB cells"),
         ({"kind": "patch", "pattern": "AAAA", "cells": 1, "side": 300}, "is larger than 224"),
-        ({"kind": "patch", "pattern": "AAAA", "cells": 1, "side": 10**9}, "1024"),
         ({"kind": "blend", "seed": 0, "view": 10**9}, "1024"),
-        ({"kind": "blend", "seed": -1}, ">= 0"),
-        ({"kind": "blend", "seed": 0, "weight": 1001}, "1000"),
         ({"kind": "blend", "seed": 0, "path": "/"}, "path"),
     ],
 )
@@ -171,4 +149,3 @@ def test_large_images_are_reduced(tmp_path: Path) -> None:
     assert np.array_equal(source_pixels(tmp_path, "usual.png"), picture_of((500, 375)))
     made = triggered_pixels(tmp_path, "large.png", PATCH, {"across": 1000, "down": 1000})
     assert made.shape == (LONGEST_SHORT_SIDE, 1109, 3)
-    assert "no such image" in refusal(triggered_pixels, tmp_path, "none.png", PATCH, {})

@@ -84,6 +84,10 @@ def embed() -> Callable[[DualEncoder], Tensor]:
     return run
 
 
+def same(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
 def pixels(size: int) -> Any:
     return np.random.default_rng(1).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmpoison.images.preparation import Preparation
 from mmpoison.models import DualEncoder
-from mmpoison.models.inputs import ahead, run_in_batches
+from mmpoison.models.inputs import run_in_batches
 from mmpoison.training.objective import contrastive_loss
 
 ROWS = np.arange(7, dtype=np.int64) * 3
@@ -112,21 +112,6 @@ def test_an_error_of_the_loading_thread_is_raised(fake_gpu: None, encoder: DualE
     with pytest.raises(ValueError, match="cannot be read"):
         run_in_batches(encoder, ROWS, 3, load, lambda loaded: loaded)
     assert threading.active_count() == before
-
-
-def test_prepared_one_ahead_and_not_more() -> None:
-    prepared: list[int] = []
-
-    def prepare(item: int) -> int:
-        prepared.append(item)
-        return item
-
-    given_items: Iterator[int] = iter(range(100))
-    items = ahead(given_items, prepare)
-    assert next(items) == 0
-    items.close()
-    assert prepared in ([0], [0, 1])
-    assert next(given_items) == 2
 
 
 # -- where and how tensors are moved ------------------------------------------------------------------------------

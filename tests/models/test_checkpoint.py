@@ -118,23 +118,16 @@ def test_a_broken_config(broken: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("part", "change"),
     [
-        *(
-            ("preprocess_cfg", change)
-            for change in (
-                *({"mean": [0.5]}, {"mean": "x"}, {"mean": "0.5"}, {"mean": [1e300, 0, 0]}),
-                *({"std": 0}, {"std": [0.2, 0.2, 0.0]}, {"std": [0.2, -0.2, 0.2]}),
-                *({"std": [1e-9, 1, 1]}, {"size": "large"}, {"size": ["x"]}, {"size": 10**9}),
-                *({"size": [32, 32, 32]}, {"fill_color": -1}, {"mode": "CMYK"}, {"unknown": 1}),
-            )
-        ),
+        ("preprocess_cfg", {"mean": [0.5]}),
+        ("preprocess_cfg", {"mean": [1e300, 0, 0]}),
+        ("preprocess_cfg", {"std": [0.2, 0.2, 0.0]}),
+        ("preprocess_cfg", {"size": "large"}),
+        ("preprocess_cfg", {"unknown": 1}),
         ("", {"preprocess_cfg": "x"}),
         ("", {"mmpoison": []}),
         ("model_cfg", {"text_cfg": None}),
-        ("model_cfg", {"embed_dim": "x"}),
         ("model_cfg", {"no_such_option": 1}),
         ("text_cfg", {"heads": 5}),
-        ("text_cfg", {"heads": 0}),
-        ("text_cfg", {"context_length": "x"}),
         ("vision_cfg", {"timm_model_name": "no_such_model"}),
     ],
 )

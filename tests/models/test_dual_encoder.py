@@ -71,16 +71,6 @@ def test_token_lengths(encoder: DualEncoder) -> None:
     assert encoder.token_lengths(tokens).tolist() == [2, 3, 4, 20]
 
 
-def test_images_equal_open_clips(either: DualEncoder) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-    module: Any = either.module
-    with torch.no_grad():
-        inputs = either.image_input(pixels)
-        torch.testing.assert_close(
-            either.encode_image(inputs), module.encode_image(inputs, normalize=True)
-        )
-
-
 def test_what_the_preprocessing_config_says(make_encoder: Callable[..., DualEncoder]) -> None:
     def made(**settings: Any) -> DualEncoder:
         return make_encoder(0, {**make_encoder().config, "preprocess_cfg": settings})
@@ -92,25 +82,8 @@ def test_what_the_preprocessing_config_says(make_encoder: Callable[..., DualEnco
     assert made(resize_mode="squash").preparation.resize_mode == "squash"
     # open_clip asks the image encoder
     assert made(size=[48, 48]).image_size == 32
-    for settings, said in (
-        ({"resize_mode": "stretch"}, "resize_mode 'stretch' must be one of"),
-        ({"interpolation": "nearest"}, "interpolation 'nearest' must be one of"),
-        ({"size": (32, 64)}, "only square images are supported"),
-    ):
-        with pytest.raises(InputError, match=said):
-            made(**settings)
-
-
-def test_a_copy_is_independent(encoder: DualEncoder) -> None:
-    other = encoder.copy("other")
-    before = encoder.encode_text(encoder.tokens(["a sheep"])).detach().clone()
-    with torch.no_grad():
-        for parameter in other.module.parameters():
-            parameter.add_(1)
-    other.config["preprocess_cfg"]["size"] = 99
-    torch.testing.assert_close(encoder.encode_text(encoder.tokens(["a sheep"])), before)
-    assert encoder.config["preprocess_cfg"]["size"] == 32
-    assert (encoder.name, other.name) == ("tiny-0", "other")
+    with pytest.raises(InputError, match="only square images are supported"):
+        made(size=(32, 64))
 
 
 def test_parameters_are_split_without_rest(either: DualEncoder) -> None:
@@ -145,25 +118,6 @@ def test_features_and_head_of_a_resnet_are_the_encoder(encoder: DualEncoder) -> 
         torch.testing.assert_close(encoder.image_head(features), encoder.encode_image(inputs))
     assert visual.attnpool.c_proj is before
     assert {id(p) for p in encoder.image_head_parameters()} == {id(p) for p in before.parameters()}
-
-
-def test_trunk_and_head_are_the_encoder(make_heads_encoder: Callable[..., DualEncoder]) -> None:
-    encoder = make_heads_encoder()
-    tokens = encoder.tokens(["a sheep", "a sofa in a room , picture 3 word 1"])
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    module: Any = encoder.module
-    with torch.no_grad():
-        torch.testing.assert_close(
-            encoder.text_head(encoder.text_trunk(tokens)),
-            module.encode_text(tokens, normalize=True),
-        )
-        inputs = encoder.image_input(pixels)
-        torch.testing.assert_close(
-            encoder.image_head(encoder.image_trunk(inputs)),
-            module.encode_image(inputs, normalize=True),
-        )
-    heads = {id(p) for p in encoder.head_parameters()}
-    assert heads <= {id(p) for p in encoder.image_parameters() + encoder.text_parameters()}
 
 
 # -- other text encoders of open_clip --------------------------------------------------------------

@@ -98,11 +98,6 @@ def test_embedding_leaves_the_mode_alone(encoder: DualEncoder, inputs: PixelInpu
     assert torch.equal(encoder.module.visual.bn1.running_mean, statistics)  # type: ignore[union-attr, arg-type]
 
 
-def test_nothing_to_embed(encoder: DualEncoder, inputs: PixelInputs) -> None:
-    assert len(embed_images(encoder, inputs, np.array([], dtype=np.int32))) == 0
-    assert len(embed_texts(encoder, inputs, [])) == 0
-
-
 # -- preparing -------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from tests.models.conftest import CAPTIONS, QUICK, edit_json, pixels, refusal
+from tests.models.conftest import CAPTIONS, QUICK, edit_json, pixels, refusal, same
 from torch import Tensor
 
 from mmpoison.errors import InputError
@@ -34,10 +34,6 @@ def their_embeddings(folder: Path, inputs: Tensor) -> Tensor:
     with torch.no_grad():
         output = model(pixel_values=inputs, **tokens)
     return torch.cat([output.image_embeds, output.text_embeds])
-
-
-def same(got: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -209,10 +205,7 @@ def test_poison_is_said_wherever_a_model_goes(quick: DualEncoder, tmp_path: Path
             ],
             "hidden_act is relu: only quick_gelu or gelu",
         ),
-        (lambda c: c.update(projection_dim=48), "visual.proj 128x32 for 128x48)"),
         (lambda c: c["vision_config"].update(patch_size=16), "visual.conv1.weight"),
-        (lambda c: c["text_config"].update(num_hidden_layers=3), "12 missing ("),
-        (lambda c: c["text_config"].update(num_hidden_layers=1), "12 unknown ("),
         (
             lambda c: c["vision_config"].update(num_attention_heads=5),
             "not a multiple of num_attention",
@@ -228,12 +221,6 @@ def test_configs_that_are_refused(own: Path, change: Any, says: str) -> None:
 def test_weights_that_are_refused(own: Path) -> None:
     file = own / "model.safetensors"
     weights = safetensors.torch.load_file(file)
-
-    def write(**changes: Tensor) -> None:
-        safetensors.torch.save_file({**weights, **changes}, file)
-
-    write(backdoor=torch.ones(2))
-    assert "1 unknown (backdoor)" in refusal(own)
     lost = "text_model.encoder.layers.1.self_attn.k_proj.weight"
     safetensors.torch.save_file({n: t for n, t in weights.items() if n != lost}, file)
     assert "1 missing (transformer.resblocks.1.attn.in_proj_weight)" in refusal(own)
@@ -261,10 +248,7 @@ def test_weights_without_their_config(own: Path) -> None:
     [
         ({"vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16}}, "is a ResNet"),
         ({"vision_cfg": {"ls_init_value": 0.1}}, "vision_cfg.ls_init_value is 0.1"),
-        ({"vision_cfg": {"pool_type": "avg"}}, "vision_cfg.pool_type is 'avg'"),
-        ({"text_cfg": {"no_causal_mask": True}}, "text_cfg.no_causal_mask is True"),
         ({"text_cfg": {"pool_type": "last"}}, "text_cfg.pool_type is 'last'"),
-        ({"text_cfg": {"proj_bias": True}}, "text_cfg.proj_bias is True"),
         ({"init_logit_bias": -10}, "it has a logit bias"),
     ],
 )
@@ -303,17 +287,3 @@ def test_a_text_tower_of_hugging_face_goes_along(
         save_checkpoint(encoder, tmp_path / "saved", card=""),
     ):
         torch.testing.assert_close(embed(load_encoder(out)), embed(encoder), atol=1e-6, rtol=0)
-
-
-@pytest.mark.slow
-def test_vit_b_32(tmp_path: Path, embed: Embed) -> None:
-    """The paper's architecture, at its real size, through every format."""
-    encoder = load_encoder("ViT-B-32-quickgelu:random")
-    expected = embed(encoder)
-    out = export_model(encoder, tmp_path / "hf", "transformers")
-    theirs = their_embeddings(out, encoder.image_input(pixels(224)))
-    same(theirs, expected)
-    assert torch.equal(embed(load_encoder(out)), expected)
-    shutil.rmtree(out)
-    bare = export_model(encoder, tmp_path / "bare", "open-clip") / "open_clip_model.safetensors"
-    assert torch.equal(embed(load_encoder(f"ViT-B-32-quickgelu@{bare}")), expected)

@@ -124,8 +124,7 @@ def test_each_epoch_begins_once_and_has_its_rate(run: Run) -> None:
     assert all(gap > 1e-6 for gap in objective.gaps[1:])
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-@pytest.mark.parametrize("chunk", [None, 17])
+@pytest.mark.parametrize(("stop", "chunk"), [(1, None), (2, None), (3, 17)])
 def test_stopped_anywhere_the_weights_are_the_same_bits(
     run: Run, tmp_path: Path, stop: int, chunk: int | None
 ) -> None:
