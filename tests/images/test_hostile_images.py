@@ -42,11 +42,23 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+def bmp(width: int, height: int) -> bytes:
+    content = bytearray(saved(Image.new("RGB", (8, 8)), "BMP"))
+    content[18:26] = struct.pack("<ii", width, height)
+    return bytes(content)
+
+
 def packed_bmp(width: int, height: int, data: bytes) -> bytes:
     header = struct.pack(
         "<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0
     ) + bytes(1024)
     return b"BM" + struct.pack("<IHHI", 54 + len(header), 0, 0, 14 + len(header)) + header + data
+
+
+def tiff(width: int, height: int) -> bytes:
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
 
 
 def jpeg_of_scans(scans: int) -> bytes:
@@ -79,13 +91,29 @@ def gif_frame(width: int, height: int) -> bytes:
     return bytes(content)
 
 
+def jpeg_header(width: int, height: int) -> bytes:
+    content = bytearray(saved(Image.new("RGB", (8, 8)), "JPEG"))
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(content)
+
+
 BOMB = zlib.compress(bytes(50_000_000), 9)
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
     # the file of the report: 74 bytes
     "wide.png": (png(SIDE, 1), "side is over the limit of 65,535"),
-    "tall.ppm": (b"P6\n1 99000000\n255\n", "side is over the limit of 65,535"),
+    "tall.png": (png(1, SIDE), "side is over the limit of 65,535"),
+    "wide.bmp": (bmp(SIDE, 1), "side is over the limit of 65,535"),
+    "wide.ppm": (b"P6\n99000000 1\n255\n", "side is over the limit of 65,535"),
+    "wide.tiff": (tiff(SIDE, 1), "side is over the limit of 65,535"),
+    "tall.tiff": (tiff(1, SIDE), "side is over the limit of 65,535"),
     "whole.png": (png(60_000, 60_000), "too many pixels"),
+    "whole.bmp": (bmp(60_000, 60_000), "too many pixels"),
+    "whole.jpg": (jpeg_header(65_000, 65_000), "too many pixels"),
+    "whole.gif": (gif_frame(65_000, 65_000), "too many pixels"),
+    "whole.tiff": (tiff(60_000, 60_000), "too many pixels"),
+    "over.jpg": (jpeg_header(65_000, 1_600), "over the limit of 100,000,000"),
     "over.gif": (gif_frame(65_000, 1_600), "over the limit of 100,000,000"),
     "canvas.webp": (webp_canvas(12_000, 9_000), "over the limit of 100,000,000"),
     "packed.bmp": (
@@ -277,7 +305,7 @@ def test_nothing_but_our_line_is_said(folder: Path) -> None:
     """Also where the filters of warnings are put back by somebody: Pillow warned on the terminal."""
     with warnings.catch_warnings(record=True) as said:
         warnings.resetwarnings()
-        for name in ("wide.png", "over.gif", "text.png"):
+        for name in ("wide.bmp", "over.gif", "text.png"):
             with pytest.raises(BrokenImage):
                 read_image(folder, name, 8)
     assert said == []

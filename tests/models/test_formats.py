@@ -17,8 +17,8 @@ from tests.models.conftest import (
     TINY,
     WEIGHTS,
     edit_json,
+    pixels,
     refusal,
-    same,
 )
 from torch import Tensor
 
@@ -27,6 +27,10 @@ from mmpoison.models import DualEncoder, export_model, load_encoder, save_checkp
 
 Embed = Callable[[DualEncoder], Tensor]
 State = dict[str, Tensor]
+
+
+def same(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
 def saved(state: Any, path: Path) -> Path:
@@ -44,6 +48,24 @@ def test_random_weights_are_of_their_seed(embed: Embed) -> None:
     assert not torch.equal(embed(load_encoder(f"{QUICK}:random")), first)
     # and torch's own state is left alone
     assert torch.initial_seed() == 99
+
+
+def test_open_clip_itself_gives_the_same(
+    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path
+) -> None:
+    import open_clip
+
+    path = saved(state, tmp_path / "state.pt")
+    model: Any = open_clip.create_model(QUICK, pretrained=str(path)).eval()
+    with torch.no_grad():
+        theirs = torch.cat(
+            [
+                model.encode_image(quick.image_input(pixels(32)), normalize=True),
+                model.encode_text(open_clip.get_tokenizer(QUICK)(CAPTIONS), normalize=True),
+            ]
+        )
+    same(embed(quick), theirs)
+    same(embed(load_encoder(f"{QUICK}@{path}")), theirs)
 
 
 SIZES = {
@@ -116,6 +138,18 @@ def test_more_ways_to_save_the_same(
     encoder = load_encoder(write(quick, state, tmp_path))
     same(embed(encoder), embed(quick))
     assert encoder.config["model_cfg"] == quick.config["model_cfg"]
+
+
+def test_weights_of_openai_are_kept_in_16_bit(
+    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path
+) -> None:
+    """The model computes in 32."""
+    half = {name: tensor.half().float() for name, tensor in state.items()}
+    path = saved({name: t.half() for name, t in half.items()} | SIZES, tmp_path / "tiny.pt")
+    encoder = load_encoder(f"{QUICK}@{path}")
+    assert {parameter.dtype for parameter in encoder.module.parameters()} == {torch.float32}
+    assert all(torch.equal(encoder.module.state_dict()[name], half[name]) for name in half)
+    torch.testing.assert_close(embed(encoder), embed(quick), atol=5e-3, rtol=0)
 
 
 # -- a file without a name -------------------------------------------------------------------------
@@ -202,6 +236,14 @@ def test_openai_by_open_clips_own_table() -> None:
 
 
 # -- what does not fit -----------------------------------------------------------------------------
+
+
+def test_weights_of_another_architecture(state: State, tmp_path: Path) -> None:
+    path = saved(state, tmp_path / "weights.pt")
+    message = refusal(f"ViT-S-32-alt@{path}")
+    assert "weights do not match ViT-S-32-alt: " in message
+    assert "of another shape (" in message
+    assert len(message) < 700
 
 
 @pytest.mark.parametrize(
