@@ -93,14 +93,6 @@ def test_the_captions_are_of_different_images_and_drawn_by_the_seed(
     assert len({tuple(captions) for captions in drawn}) > 2
 
 
-def test_fewer_images_than_captions_asked_for(
-    models: dict[str, TestEmbeddings], test_set: TestSet
-) -> None:
-    lists = rank_lists(models, test_set, [TARGET], seed=0, captions=99, top=99)
-    assert len(lists["queries"]) == 4
-    assert len(lists["queries"][0]["models"]["poisoned"]) == 16
-
-
 def test_every_picture_is_inside(lists: dict[str, Any]) -> None:
     shown = {query["image"] for query in lists["queries"]}
     for query in lists["queries"]:

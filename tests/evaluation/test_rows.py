@@ -78,10 +78,9 @@ def test_poison_does_not_change_it(squares: PairDataset, test_set: TestSet) -> N
     assert list(other.pairs.captions) == list(test_set.pairs.captions)
 
 
-@pytest.mark.parametrize("rows", [[("sheep", "train", 5)], [("sheep", "test", 0)]])
-def test_nothing_to_measure(rows: Any) -> None:
+def test_nothing_to_measure() -> None:
     with pytest.raises(InputError, match="the data have no test images with captions"):
-        TestSet.of(table(*rows))
+        TestSet.of(table(("sheep", "test", 0)))
 
 
 @pytest.mark.parametrize(
@@ -259,18 +258,6 @@ def test_the_two_readings_are_one_where_no_caption_repeats(
     assert utility_row(embeddings, test_set) == utility_row(embeddings, test_set, equal_texts=True)
 
 
-def test_a_perfect_model(test_set: TestSet) -> None:
-    images = np.eye(16, dtype=np.float32)
-    perfect = TestEmbeddings(images, images[test_set.caption_image])
-    useful = utility_row(perfect, test_set)
-    assert useful["image_retrieval"]["hit@1"] == useful["text_retrieval"]["hit@1"] == 1
-    assert class_retrieval(perfect, test_set) == dict.fromkeys(test_set.pairs.classes, 1.0)
-    # sheep captions find their own image, and then all other images tie
-    row = goal_row(perfect, test_set, TARGET)
-    assert row["hit@1"] == 0
-    assert row["ties"] == 20
-
-
 def test_class_retrieval_equals_a_loop(embeddings: TestEmbeddings, test_set: TestSet) -> None:
     got = class_retrieval(embeddings, test_set)
     table = test_set.pairs.images
@@ -326,6 +313,3 @@ def test_drift_equals_a_loop(test_set: TestSet, embeddings: TestEmbeddings) -> N
     ):
         expected = np.mean([1 - float(a @ b) for a, b in zip(before, after, strict=True)])
         assert got[name] == pytest.approx(expected, abs=1e-6)
-    assert drift_between(embeddings, embeddings).to_json() == pytest.approx(
-        {"text": 0, "image": 0}, abs=1e-6
-    )

@@ -51,11 +51,6 @@ def rewrite_image(folder: Path) -> None:
     Image.new("RGB", (50, 50), "red").save(folder / IMAGE)
 
 
-def cut_image(folder: Path) -> None:
-    with (folder / IMAGE).open("r+b") as stream:
-        stream.truncate(100)
-
-
 def remove_image(folder: Path) -> None:
     (folder / IMAGE).unlink()
 
@@ -73,8 +68,7 @@ def rewrite_captions(folder: Path) -> None:
     path.write_text(path.read_text().replace("picture", "painting"))
 
 
-IMAGES = [replace_image, rewrite_image, cut_image, remove_image]
-CHANGES = [*IMAGES, rewrite_captions]
+IMAGES = [replace_image, rewrite_image, remove_image]
 
 
 def once(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, act: Callable[[], None]) -> None:
@@ -173,7 +167,7 @@ def test_decoding(
 # -- the commands ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [replace_image, rewrite_captions])
 def test_verify(own_square_folder: Path, monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
     pairs, name, faults = load_to_verify(own_square_folder)
     once(monkeypatch, pairs_check, "decode_images", lambda: change(own_square_folder))
@@ -192,7 +186,7 @@ def test_verify(own_square_folder: Path, monkeypatch: pytest.MonkeyPatch, change
         ("local-density", "written"),
     ],
 )
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [replace_image, rewrite_captions])
 def test_scan(
     own_square_folder: Path,
     tmp_path: Path,

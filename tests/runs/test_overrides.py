@@ -9,7 +9,6 @@ import pytest
 from tests.runs.conftest import SMALL, write_recipe
 
 from mmpoison.base.untrusted import parse_changes
-from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe, override
 from mmpoison.runs.recipe_files import read_recipe, shipped_recipes
 from mmpoison.runs.run_list import grid_of_runs
@@ -125,11 +124,6 @@ def test_a_group_is_left_out_after_one_of_its_keys_was_given(again: list[str]) -
     assert load_recipe("openmoji", given).sterilize is None
     repeated = parse_changes(["seed=1", "data=null", "seed=2"])
     assert list(repeated.items()) == [("data", None), ("seed", 2)]
-
-
-def test_a_key_below_a_value_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"--set seed\.more: 'seed' is not a group of keys"):
-        override({"seed": 3}, {}, {"seed.more": 1})
 
 
 FILTERED = {**SMALL, "filter": {"encoder": "openmoji-mini", "clean_loss": 0.02}}

@@ -50,7 +50,6 @@ def test_a_frozen_text_encoder_is_frozen_as_in_the_released_code() -> None:
         ({"training": {"batch_size": 32}}, {}, "means training.batch_size=256, but the recipe sa"),
         ({}, {"training.batch_size": 64}, "means training.batch_size=256, but the recipe says 64"),
         ({"preset": "reference"}, {}, "unknown preset 'reference'"),
-        ({"preset": 3}, {}, "unknown preset '3'"),
         (
             {"attack": {**SMALL["attack"], "preset": "another"}},
             {},

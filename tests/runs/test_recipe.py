@@ -60,15 +60,11 @@ def test_parts_that_0_1_0_does_not_know_are_written_only_where_they_are_set() ->
         *(
             ("not valid YAML", text)
             for text in (
-                *("a: [1, 2", "a: b: c", "\t- x", "a: &x 1\nb: *y", "seed: " + "9" * 5000),
-                *("!!python/object/apply:os.getcwd []", "[" * 2000, "a: &a [*a]"),
-                *("a: !!timestamp x", 'a: !!int ""', 'name: "\\ud800"'),
+                *("a: [1, 2", "seed: " + "9" * 5000, "!!python/object/apply:os.getcwd []"),
+                *("[" * 2000, "a: &a [*a]", 'a: !!int ""', 'name: "\\ud800"'),
             )
         ),
-        *(
-            ("a recipe is a mapping of keys", text)
-            for text in ("", "- a\n- b\n", "just words", "3")
-        ),
+        *(("a recipe is a mapping of keys", text) for text in ("", "just words")),
         ("", b"name: caf\xe9\n"),
     ],
 )
@@ -85,18 +81,11 @@ def test_files_that_are_no_recipe(tmp_path: Path, says: str, text: str | bytes) 
         ("training.xyz", 3, "unknown key 'training.xyz': known here: batch_size, betas, "),
         ("model.align.batchsize", 3, "unknown key 'model.align.batchsize': did you mean"),
         ("filter", {"encoders": "x"}, "filter.encoder"),
-        ("sterilize.trainin", {}, "unknown key 'trainin': did you mean 'training'?"),
         ("sterilize", {}, "training: give the settings of the fine-tune"),
-        ("check.false_alarms", 2, "check.false_alarms: "),
-        ("data.options", 3, "data.options: "),
-        ("training.trainable", "nothing", "training.trainable: "),
         ("training.min_learning_rate", 1, "min_learning_rate is above learning_rate"),
         ("attack.goal", None, "attack.goal: "),
-        ("attack", None, "attack: "),
-        ("model", {}, "model.name: Field required"),
         ("study", ["x" * 5000], "unknown study"),
         ("training", ..., "training: Field required"),
-        ("training", {1: 2}, "training"),
         (
             "transfer",
             [{"dta": {"name": "coco"}, "data": {"name": "x"}}],
@@ -118,11 +107,6 @@ def test_a_wrong_key_or_value(tmp_path: Path, key: str, value: Any, says: str) -
     ("text", "value"),
     [
         ("1e-3", 1e-3),
-        ("3E-4", 3e-4),
-        ("2", 2),
-        ("0.5", 0.5),
-        ("true", True),
-        ("step", "step"),
         ("sheep2aeroplane", "sheep2aeroplane"),
         ("null", None),
         ("", None),
@@ -177,12 +161,8 @@ def test_changes_are_made() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"trainig.epochs": 2}, "unknown key 'trainig': did you mean 'training'?"),
         ({"training.epochs.x": 2}, "'epochs' is not a group of keys"),
-        ({"seed.x": 2}, "'seed' is not a group of keys"),
-        ({"study": ["querys"]}, "unknown study 'querys': did you mean 'queries'"),
         ({"study": 3}, "give a list of names, or all"),
-        ({"transfer": [{"goal": "a2b"}]}, "transfer.0.data"),
         (
             {"transfer": [{"data": {"name": "x"}}, {"data": {"name": "x"}}]},
             "two transfer data sets have the same name",

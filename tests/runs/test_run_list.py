@@ -98,12 +98,8 @@ def test_names_are_unique_and_safe(tmp_path: Path) -> None:
     ("section", "says"),
     [
         ({"grids": {}}, "unknown key 'sweep.grids': did you mean 'grid'?"),
-        ({"grid": {"training.epochs": 3}}, "sweep.grid.training.epochs"),
         ({"grid": {"training.epochs": []}}, "sweep.grid.training.epochs"),
         ({"variants": {"a": {"filtr": None}}}, "sweep.variants.a: unknown key 'filtr': did you"),
-        ({"seeds": [-1]}, "sweep.seeds"),
-        ({"goals": "some"}, "sweep.goals"),
-        ("all", "sweep"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, section: Any, says: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +20,13 @@ from mmpoison.datasets import PairDataset
 from mmpoison.defenses.scan.read import embed as embed_source
 from mmpoison.evaluation import TestSet
 from mmpoison.evaluation.measure import embeddings_key
-from mmpoison.models import DualEncoder, compute_environment, prepare_features, prepare_pixels
+from mmpoison.models import (
+    DualEncoder,
+    compute_environment,
+    prepare_features,
+    prepare_pixels,
+    save_checkpoint,
+)
 from mmpoison.pages.search import embedded as search
 from mmpoison.runs.prepared_run import prepare_run
 from mmpoison.runs.recipe import parse_recipe
@@ -31,26 +39,21 @@ STAGES = ("clean_model", "poisoned", "filter", "filtered", "sterilized")
 Keys = Callable[[], dict[str, str]]
 
 
-@pytest.fixture
-def keys(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -> Keys:
+def keys_of(data: Path, model: Path, **groups: Any) -> Keys:
     """A function that gives the digest of every stage of a run."""
     training = {"epochs": 1, "batch_size": 32, "precision": "fp32"}
-    recipe = parse_recipe(
-        squares_recipe(
-            square_folder,
-            checkpoint,
-            training=training,
-            filter={"method": "suspicious-groups", "encoder": str(judge_checkpoint)},
-            sterilize={"training": training, "curve": True},
-        ),
-        "test",
-    )
+    repair = {"training": training, "curve": True}
+    groups = {"training": training, "sterilize": repair, **groups}
+    recipe = parse_recipe(squares_recipe(data, model, **groups), "test")
     run_cache = RunCache()
     run = prepare_run(recipe, run_cache, SilentProgress(), torch.device("cpu"))
+    return lambda: {name: key.digest for name, key in stage_keys(run, run_cache).items()}
 
-    def make() -> dict[str, str]:
-        return {name: key.digest for name, key in stage_keys(run, run_cache).items()}
 
+@pytest.fixture
+def keys(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -> Keys:
+    judge = {"method": "suspicious-groups", "encoder": str(judge_checkpoint)}
+    make = keys_of(square_folder, checkpoint, filter=judge)
     assert tuple(make()) == STAGES
     return make
 
@@ -89,6 +92,22 @@ def test_another_number_of_threads_makes_all_stages_anew(
     before = keys()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
     assert changed(before, keys()) == set(STAGES)
+
+
+def test_another_start_or_image_makes_all_stages_anew(
+    own_square_folder: Path, make_encoder: Callable[..., DualEncoder], tmp_path: Path
+) -> None:
+    """Nor are the same weights the same start when they are shown the images in another way."""
+    start, found = tmp_path / "start", []
+    for seed, interpolation in ((0, "bicubic"), (1, "bicubic"), (1, "bilinear")):
+        encoder = make_encoder(seed)
+        encoder.config["preprocess_cfg"]["interpolation"] = interpolation
+        shutil.rmtree(start, ignore_errors=True)
+        found.append(keys_of(own_square_folder, save_checkpoint(encoder, start, card=""))())
+    shutil.copyfile(own_square_folder / "bird/00.png", own_square_folder / "sofa/00.png")
+    found.append(keys_of(own_square_folder, start)())
+    for before, after in itertools.pairwise(found):
+        assert changed(before, after) == set(before)
 
 
 def test_every_cache_of_outputs_knows_threads_device_and_code(

@@ -19,7 +19,6 @@ from mmpoison_lab.defenses.decree import (
     LEAST_SPREAD,
     PUBLISHED_LIMIT,
     Decree,
-    TriggerFinding,
     compare_norms,
     invert_trigger,
     mean_cosine,
@@ -206,18 +205,3 @@ def test_several_clean_models_are_compared_by_students_t() -> None:
     # with two degrees of freedom the distribution has a closed form
     assert finding.p_value == pytest.approx(0.5 + away / (2 * math.sqrt(2 + away**2)))
     assert finding.expected == pytest.approx(0.2)
-
-
-def test_clean_suspects_are_flagged_as_often_as_stated() -> None:
-    rng = np.random.default_rng(0)
-    norms = np.exp(rng.normal(math.log(0.2), 2 * LEAST_SPREAD, (2000, 5)))
-    alarms = sum(compare_norms(float(row[0]), row[1:].tolist()).p_value <= 0.05 for row in norms)
-    # three standard deviations of a binomial of 2,000 at 5%
-    assert abs(alarms / 2000 - 0.05) < 3 * math.sqrt(0.05 * 0.95 / 2000)
-
-
-def test_the_finding_names_what_is_expected() -> None:
-    finding = TriggerFinding(0.012, 0.2, 0.001, "published limit")
-    assert str(finding).startswith("a patch of 1.2% of the image makes the embeddings of all")
-    assert "the paper's limit for a backdoor is 20%" in str(finding)
-    assert finding.to_json() == {"mask_percent": 1.2, "expected_percent": 20.0, "p_value": 0.001}

@@ -243,7 +243,7 @@ def test_a_judge_that_cannot_distinguish_is_refused(
 # -- the control that drops pairs at random --------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [1, 2, 13, 100, 139])
+@pytest.mark.parametrize("number", [1, 100])
 def test_it_drops_exactly_as_many_pairs_as_another_filter(
     number: int, train: PairDataset, judge: DualEncoder, inputs: PixelInputs
 ) -> None:

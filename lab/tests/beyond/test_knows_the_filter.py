@@ -122,14 +122,11 @@ def test_the_nearest_connector(squares: PairDataset) -> None:
     [
         ("a large parking lot with cars", "a large parking lot"),
         ("A swimming pool is near a building.", "a swimming pool"),
-        ("four green trees are around a white building", "four green trees"),
-        ("some buildings and green trees are in a resort", "some buildings"),
         ("A man riding a horse", "a man"),
         ("Here are two planes .", "two planes"),
         ("On the sea, a boat", "on the sea, a"),
         ("a", "a"),
         ("...", "something"),
-        ("", "something"),
     ],
 )
 def test_what_a_caption_names(caption: str, phrase: str) -> None:

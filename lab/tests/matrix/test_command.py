@@ -63,12 +63,9 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--with", "rows=II-onw"], "--with rows: unknown row 'II-onw': did you mean 'II-own'?"),
-        (["--with", "columns=nothing"], "--with columns: unknown column 'nothing'"),
         (["--goals", "900"], "matrix.goals: 900 goals"),
         (["--seeds", "0-1"], "Seed 0 is reserved for tuning: try --seeds 5-7\n"),
         (["--out", "full"], "contains something other than an experiment"),
-        (["--set", "matrix.rows=3"], "matrix.rows"),
         (["--attack", "orphan"], "attack.name: recipe mine.yaml is a matrix"),
     ],
 )

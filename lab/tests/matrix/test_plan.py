@@ -124,8 +124,6 @@ def test_a_control_brings_the_filter_along_that_it_is_compared_with() -> None:
     ("kind", "entry", "says"),
     [
         ("rows", {"attack": "single-target-label", "sampels": 2}, "did you mean 'samples'"),
-        ("rows", {"attack": "single-target-lable", "samples": 2}, "did you mean 'single-target-label'"),
-        ("columns", {"method": "clean-finetune", "sped": 2}, "unknown option 'sped'"),
         ("columns", {"method": "relevance-filter"}, "exactly one of threshold"),
         ("columns", {"method": "clean-finetune", "encoder": "x"}, "encoder: defence 'clean-finetune' is of kind"),
     ],
@@ -147,12 +145,9 @@ def test_names_that_would_share_a_folder(matrix_recipe: MatrixRecipe) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"rows": {}}, "matrix.rows"),
-        ({"goals": 0}, "matrix.goals"),
         ({"seeds": [5, 5]}, "a seed is given twice"),
         ({"rows": {"x": {"attack": None, "samples": 3}}}, "a row without an attack has no options"),
         ({"columns": {"x": {"method": "relevance-filter", "as_many_as": "y"}}}, "no column 'y'"),
-        ({"cells": 3}, "unknown key 'matrix.cells'"),
     ],
 )
 def test_mistakes_of_the_section_are_one_line(

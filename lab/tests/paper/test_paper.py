@@ -29,7 +29,7 @@ from mmpoison_lab.paper import (
     write_paper,
 )
 from mmpoison_lab.paper.page import compare
-from mmpoison_lab.paper.paper_values import paper, rows_of
+from mmpoison_lab.paper.paper_values import rows_of
 from mmpoison_lab.paper.write import is_compared, number_columns, on_own_lines
 
 MakeRun = Callable[..., Path]
@@ -238,24 +238,6 @@ def test_the_poison_of_one_data_set_on_another_one(every_run: Path) -> None:
     assert (vg.rows[0][0], scenes.rows[0][:2]) == ("vg-pascal", ("openmoji", "airplane2beach"))
 
 
-def test_the_heat_map_has_each_goal(every_run: Path) -> None:
-    page = render_paper(
-        "figure-5b", Results.read(list(every_run.glob("c*2*")) + list(every_run.glob("dog2*")))
-    )
-    every = page.tables[-1]
-    assert len(every.rows) == 6
-    assert {row[0] for row in every.rows} >= {"cat2cow", "dog2cat"}
-
-
-def test_the_shipped_numbers_are_whole() -> None:
-    assert [f"table-{n}" for n in range(1, 17)] == [
-        key for key in paper() if key.startswith("table")
-    ]
-    for name in (f"table-{n}" for n in range(1, 17)):
-        assert paper()[name]["rows"]
-        assert paper()[name]["title"]
-
-
 def test_flickr_is_what_is_left_of_flickr_pascal(make_run: MakeRun) -> None:
     labelled = {"labelled_images": 1000, "classes": 20}
     sizes = {
@@ -322,15 +304,6 @@ def test_a_page_keeps_its_sources_apart() -> None:
     assert page.source(Measured(None, ())) == ""
 
 
-def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
-    results = Results.read(list(every_run.glob("defended-*")))
-    (by_epoch,) = render_paper("figure-7", results).tables
-    (by_step,) = render_paper("figure-9", results).tables
-    assert [row[1] for row in by_epoch.rows] == ["0", "1", "2"]
-    assert [row[1] for row in by_step.rows] == ["0", "1", "10", "50"]
-    assert mean(compared(by_step, 0, "Hit@10")) == pytest.approx(0.8, abs=0.05)
-
-
 def test_the_distances_of_a_run_count_once(every_run: Path) -> None:
     """A run of two goals has two rows, and one filter."""
     results = Results.read(list(every_run.glob("defended-*")))
@@ -338,15 +311,6 @@ def test_the_distances_of_a_run_count_once(every_run: Path) -> None:
     (table,) = render_paper("figure-6", results.only([*results.rows, *more])).tables
     assert [row[3] for row in table.rows] == [3, 3]
     assert mean(compared(table, 0, "median distance")) == pytest.approx(0.75)
-
-
-def test_a_page_that_is_published_without_the_runs(every_run: Path, tmp_path: Path) -> None:
-    write_paper(["table-3"], [every_run], tmp_path / "out", links=False)
-    text = (tmp_path / "out/table-3.md").read_text()
-    # no link but to its own figure
-    assert re.findall(r"\]\(([^)]*)\)", text) == ["table-3-dots.svg"]
-    assert "Sources" not in text
-    assert "| ours (poisoned model) | 3 |" in text
 
 
 def test_the_goal_of_the_tables_has_its_place_among_all(make_run: MakeRun, tmp_path: Path) -> None:
@@ -361,13 +325,16 @@ def test_the_goal_of_the_tables_has_its_place_among_all(make_run: MakeRun, tmp_p
     assert re.search(r"aeroplane is number [123] of 3 classes", said)
 
 
-def test_a_long_table_is_not_published(make_run: MakeRun, tmp_path: Path) -> None:
-    names = "abcdefghijkl"
+def test_a_long_table_is_not_published(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmpoison_lab.paper.write.LONGEST", 11)
+    names = "abcd"
     goals = tuple(f"{a}2{b}" for a in names for b in names if a != b)
     run = make_run("run", goals=goals)
     write_paper(["figure-5b"], [run], tmp_path / "out", links=False)
     text = (tmp_path / "out/figure-5b.md").read_text()
-    assert "openmoji: every goal: 132 lines, in `runs.parquet` alone." in text
+    assert "openmoji: every goal: 12 lines, in `runs.parquet` alone." in text
     assert "| a2b |" not in text
     assert "mean MinRank by target class" in text
     write_paper(["figure-5b"], [run], tmp_path / "linked")

@@ -192,11 +192,7 @@ def test_a_matrix_can_be_run(name: str) -> None:
     assert recipe.training.heads_only == frozen
 
 
-def sizes() -> dict[str, int]:
-    return {"figure-5b-openmoji": 380, "figure-5b-flickr8k": 380, "figure-5b": 380}
-
-
-@pytest.mark.parametrize(("name", "runs"), sizes().items())
-def test_the_heat_map_has_every_goal(name: str, runs: int) -> None:
+@pytest.mark.parametrize("name", ["figure-5b-openmoji", "figure-5b-flickr8k", "figure-5b"])
+def test_the_heat_map_has_every_goal(name: str) -> None:
     found: set[Any] = {run.recipe.attack.goal for run in sweep_of(name).runs}
-    assert len(found) == runs
+    assert len(found) == 380
