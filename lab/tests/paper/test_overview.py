@@ -104,36 +104,6 @@ def test_a_difference_is_paired_by_seed(scenes: list[Path]) -> None:
     )
 
 
-def test_along_a_curve(every_run: Path) -> None:
-    """Of the poisoning rates the lowest is not rate 0, the clean model."""
-    few, many, defended = (sorted(every_run.glob(f"{n}-?")) for n in ("few", "II", "defended"))
-    said = sentences(overview([*few, *many]))["Attack II at the highest poisoning rate"]
-    most, least = (of_runs(runs, *GOAL, "poisoned", "hit@10") for runs in (many, few))
-    assert f": flickr-pascal {difference(most, least)}; the paper prints no number." in said
-    looks = [json.loads((run / "sterilize_curve.json").read_text()) for run in defended]
-    by_step = [
-        [
-            look["test"]["goal"]["sheep2aeroplane"]["hit@10"]
-            for look in curve["branches"][0]["looks"]
-        ]
-        for curve in looks
-    ]
-    before, _, _, epoch, _ = zip(*by_step, strict=True)
-    said = sentences(overview(defended))["The repair on clean pairs"]
-    assert f": flickr-pascal {difference(epoch, before)}; the paper: Flickr-PASCAL -0.900." in said
-
-
-def test_each_goal_has_its_own(every_run: Path) -> None:
-    runs = sorted(every_run.glob("III-?"))
-    said = sentences(overview(runs))["Attack III, two goals at once"]
-    for goal in ("sheep2aeroplane", "sofa2bird"):
-        hits, clean = (
-            of_runs(runs, "goal", goal, m, "hit@10") for m in ("poisoned", "clean_model")
-        )
-        assert f" flickr-pascal, {goal} {difference(hits, clean)};" in said
-    assert said.endswith("the paper: Flickr-PASCAL +0.760, Flickr-PASCAL +0.344, COCO +0.484.")
-
-
 def sizes(make_run: MakeRun, recipe: str) -> list[Path]:
     """Runs on a quarter, a half and all of the data, on two seeds."""
     return [

@@ -22,47 +22,6 @@ def texts(table: Table) -> list[list[str]]:
     return [cell_texts(row, table.columns) for row in table.rows]
 
 
-def compared(
-    *lines: tuple[str, list[Compared], str | None], names: tuple[str, ...] = ("Hit@10", "MinRank")
-) -> Table:
-    columns = (Column("measured on"), Column("n"), *map(Column, names), Column("paper's data"))
-    rows = tuple((name, 3, *cells, data) for name, cells, data in lines)
-    return Table("T", columns, rows, "N")
-
-
-def test_each_kind_of_number_has_its_line() -> None:
-    ours = Compared(summarize([0.1, 0.2, 0.3]), 0.5, "▼")
-    rank = Compared(summarize([2.0, 2.0, 2.0]), None)
-    (table,) = on_own_lines(compared(("scenes", [ours, rank], "COCO")))
-    assert [column.name for column in table.columns] == ["measured on", "n", "Hit@10", "MinRank"]
-    assert texts(table) == [
-        ["scenes", "3", "0.200 [-0.048, 0.448]", "2.000 [2.000, 2.000]"],
-        ["paper (COCO)", "", "▼ 0.500", ""],
-    ]
-    assert table.note == "N"
-
-
-def test_deviations_put_the_interval_on_its_own_line() -> None:
-    ours = Compared(summarize([0.1, 0.2, 0.3]), 0.5, "▼", reference_sd=0.05, spread=True)
-    (table,) = on_own_lines(compared(("scenes", [ours, ours], "COCO")))
-    assert [row[2] for row in texts(table)] == [
-        "0.200 ± 0.100",
-        "[-0.048, 0.448]",
-        "▼ 0.500 (0.050)",
-    ]
-    assert table.rows[1][0] == "95% interval"
-    one_seed = Compared(summarize([0.1]), 0.5, spread=True)
-    (table,) = on_own_lines(compared(("scenes", [one_seed, one_seed], "COCO")))
-    assert [row[2] for row in texts(table)] == ["0.100", "0.500"]
-
-
-def test_rows_of_the_paper_alone_keep_their_names() -> None:
-    theirs = Compared(None, 0.5)
-    columns = (Column("measured on"), Column("goal"), Column("Hit@10"), Column("paper's data"))
-    (table,) = on_own_lines(Table("T", columns, ((None, "boat2dog", theirs, "COCO"),)))
-    assert texts(table) == [["paper (COCO)", "boat2dog", "0.500"]]
-
-
 def test_other_tables_stay() -> None:
     table = Table("T", (Column("a"), Column("paper")), (("x", "y"),))
     assert on_own_lines(table) == [table]

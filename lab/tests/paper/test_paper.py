@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -29,7 +29,6 @@ from mmpoison_lab.paper import (
     write_paper,
 )
 from mmpoison_lab.paper.page import compare
-from mmpoison_lab.paper.paper_values import rows_of
 from mmpoison_lab.paper.write import is_compared, number_columns, on_own_lines
 
 MakeRun = Callable[..., Path]
@@ -91,59 +90,6 @@ def test_what_no_run_has_is_one_line(name: str, make_run: MakeRun, tmp_path: Pat
         write_paper([name], [run], tmp_path / "out")
 
 
-def test_the_papers_numbers_stand_next_to_measured_ones(make_run: MakeRun) -> None:
-    runs = [make_run(f"s{seed}", seed=seed) for seed in range(4)]
-    (table,) = render_paper("table-3", Results.read(runs)).tables
-    ours = dict(zip([column.name for column in table.columns], table.rows[1], strict=True))
-    assert (ours["measured on"], ours["paper's data"], ours["n"]) == (
-        "openmoji",
-        "Flickr-PASCAL",
-        4,
-    )
-    cell = compared(table, 1, "Hit@10")
-    assert mean(cell) == pytest.approx(0.8985)
-    assert cell.reference == rows_of("table-3", dataset="flickr-pascal", method="ours")[0]["hit@10"]
-    assert (cell.arrow, compared(table, 1, "MinRank").arrow) == ("▼", "≈")
-    # COCO was not run: its rows are there, without numbers of ours
-    assert table.rows[-1][3] is None
-    absent = compared(table, -1, "Hit@10")
-    assert (absent.measured, absent.reference) == (None, 0.516)
-
-
-def drifts(texts: Sequence[float], images: Sequence[float]) -> Results:
-    """Drift beyond a change of order, which moves texts by 0.3 and images by 0.1 without any poison."""
-    shared = {"study": "main", "model": "poisoned", "data.name": "flickr-pascal"}
-    shared["attack.name"] = "single-target-label"
-    rows = (
-        {**shared, "run": f"r{seed}", "seed": seed}
-        | {"drift.text": text + 0.3, "drift.image": image + 0.1}
-        | {"order_drift.text": 0.3, "order_drift.image": 0.1}
-        for seed, (text, image) in enumerate(zip(texts, images, strict=True))
-    )
-    return Results(tuple(rows), {})
-
-
-def test_what_poison_adds_to_drift_stands_below_the_papers_table() -> None:
-    found = drifts([0.02, 0.03, 0.02], [0.01, 0.01, 0.02])
-    page = render_paper("table-11", found)
-    _, table = page.tables
-    names = [column.name for column in table.columns]
-    assert names == ["measured on", "drift", "n", "texts", "images", "p"]
-    without, beyond = table.rows
-    means = [
-        [cell.measured.mean for cell in row if isinstance(cell, Compared) and cell.measured]
-        for row in table.rows
-    ]
-    assert means == [pytest.approx([0.3, 0.1]), pytest.approx([0.07 / 3, 0.04 / 3])]
-    assert without[1:3] == ("without poison", 3)
-    assert without[-1] is None
-    assert beyond[1:3] == ("beyond that", 3)
-    # differences 0.01, 0.02, 0: t = 1.7321 with two degrees of freedom
-    assert beyond[-1] == pytest.approx(0.2254, abs=1e-4)
-    bare = found.only({k: v for k, v in row.items() if "order" not in k} for row in found.rows)
-    assert len(render_paper("table-11", bare).tables) == 1
-
-
 @pytest.mark.parametrize(
     ("differs", "lines"),
     [
@@ -196,15 +142,6 @@ def test_own_goals_stand_next_to_the_papers_in_order(make_run: MakeRun) -> None:
 def test_own_data_have_no_numbers_of_the_paper_next_to_them(make_run: MakeRun) -> None:
     (table,) = render_paper("table-3", Results.read([make_run("run", data="my-pairs")])).tables
     assert all(compared(table, row, "Hit@10").reference is None for row in range(2))
-
-
-def test_too_few_seeds_are_said_to_be_too_few(make_run: MakeRun) -> None:
-    runs = [make_run(f"s{seed}", seed=seed) for seed in range(3)]
-    (table,) = render_paper("table-3", Results.read(runs)).tables
-    assert compared(table, 1, "Hit@10").arrow == "?"
-    assert "? too few seeds to compare (fewer than 4)" in table.note
-    # a count needs no seeds
-    assert compare(Measured(summarize([7.0]), exact=True), 7.0, None, 0) == "≈"
 
 
 @given(
