@@ -1,4 +1,4 @@
-"""Two Gaussians against a slow EM, SciPy's densities and drawn data."""
+"""Two Gaussians against densities of SciPy; `test_score_filters.py` compares the fit with a slow EM."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import pytest
 from scipy.stats import norm
 
 from mmpoison_lab.defenses.two_gaussians import TwoGaussians, fit_two_gaussians
+
+
+def test_between_the_means_it_is_the_posterior() -> None:
+    two = TwoGaussians(np.array([0.0, 1.0]), np.array([0.2, 0.6]), np.array([0.3, 0.7]))
+    values = np.linspace(0, 1, 21)
+    low, high = 0.3 * norm.pdf(values, 0, 0.2), 0.7 * norm.pdf(values, 1, 0.6)
+    np.testing.assert_allclose(two.upper(values), high / (low + high))
 
 
 @pytest.mark.parametrize("deviations", [(0.2, 0.6), (0.6, 0.2), (0.1, 3.0)])

@@ -34,6 +34,7 @@ from mmpoison_lab.attacks.pixels import (
     patch_step,
     put_on,
     sign_step,
+    triplet_loss,
 )
 
 # -- BadCLIP: the patch that is written, and the pairs that carry it.
@@ -222,6 +223,19 @@ def by_differences(loss: Any, place: Any, size: float = 1e-3) -> Any:
         behind[index] -= size
         gradient[index] = (loss(ahead) - loss(behind)) / (2 * size)
     return gradient
+
+
+def test_the_triplet_loss_by_hand() -> None:
+    image = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    positive = np.array([[0.0, 1.0], [0.0, 1.0]], np.float32)
+    negative = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32)
+    # the second is 0 from its positive and the square root of 2 from its negative: no loss, no gradient
+    first = math.sqrt(2) - math.sqrt(0.4**2 + 0.8**2) + 0.1
+    loss, gradient = triplet_loss(image, positive, negative, 0.1)
+    assert loss == pytest.approx(first / 2, rel=1e-5)
+    assert not gradient[1].any()
+    plain = by_differences(lambda place: triplet_loss(place, positive, negative, 0.1)[0], image)
+    np.testing.assert_allclose(gradient[0], plain[0], atol=1e-3)
 
 
 def lines(count: int, begin: float, side: float, cells: int, size: int = 16) -> Any:
