@@ -96,6 +96,15 @@ def check(error: pytest.ExceptionInfo[InputError], folder: Path, change: Change)
 # -- the parts -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("change", IMAGES)
+def test_states_see_a_change(own_square_folder: Path, change: Change) -> None:
+    pairs = load_pairs(own_square_folder)
+    before = file_states(pairs.root, pairs.images.ids)
+    assert changed_files(pairs.root, pairs.images.ids, before) == []
+    change(own_square_folder)
+    assert changed_files(pairs.root, pairs.images.ids, before) == [IMAGE]
+
+
 def test_tables_see_a_change_but_no_new_file(own_square_folder: Path) -> None:
     states = TableStates.of(own_square_folder)
     (own_square_folder / "labels.csv").write_text("a,b\n")

@@ -27,6 +27,8 @@ from mmpoison.training.loop import OnStep
 
 GOAL = "sheep2aeroplane"
 MODELS = ["pretrained", "clean_model", "poisoned", "filtered", "sterilized"]
+M_KEYS = [*(f"hit@{k}" for k in (1, 5, 10, 20, 30, 50))]
+M_KEYS += ["min_rank", "queries", "gallery", "targets", "ties"]
 
 BRIEF = {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2}
 
@@ -112,6 +114,26 @@ def metrics(finished: Path) -> dict[str, Any]:
 
 
 # -- the contract ----------------------------------------------------------------------------------
+
+
+def test_metrics_have_the_fixed_layout(metrics: dict[str, Any]) -> None:
+    assert list(metrics) == ["goal", "ranks", "utility", "drift", "run"]
+    assert list(metrics["goal"]) == list(metrics["ranks"]) == [GOAL]
+    assert set(metrics["ranks"][GOAL]) == set(metrics["goal"][GOAL])
+    assert set(metrics["goal"][GOAL]) == {*MODELS, "random_captions"}
+    for row in metrics["goal"][GOAL].values():
+        assert list(row) == M_KEYS
+        assert (row["queries"], row["gallery"], row["targets"]) == (20, 16, 4)
+        assert all(0 <= row[key] <= 1 for key in M_KEYS[:6])
+        assert 0 <= row["min_rank"] <= 12
+        assert row["hit@50"] == 1
+    assert set(metrics["utility"]) == set(MODELS)
+    for row in metrics["utility"].values():
+        assert set(row) == {"image_retrieval", "text_retrieval"}
+        for part in row.values():
+            assert list(part) == ["hit@1", "hit@5", "hit@10"]
+    assert set(metrics["drift"]) == {"text", "image"}
+    assert all(0 < value < 2 for value in metrics["drift"].values())
 
 
 def test_the_run_is_described(metrics: dict[str, Any], squares: PairDataset) -> None:

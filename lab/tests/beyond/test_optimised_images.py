@@ -29,8 +29,10 @@ from mmpoison_lab.attacks.matching import unit
 from mmpoison_lab.attacks.pixels import (
     PatchData,
     PatchSettings,
+    collide,
     coverage,
     covered,
+    optimise_patch,
     patch_step,
     put_on,
     sign_step,
@@ -153,6 +155,37 @@ def test_a_step_against_the_formula() -> None:
         assert moved[index] == pytest.approx(plain, abs=1e-4)
         checked += 1
     assert checked > 50
+
+
+@pytest.mark.parametrize("epsilon", [1, 8])
+def test_features_move_and_pixels_hardly_do(epsilon: int) -> None:
+    clean, target = images(40), wanted(40)
+    seen: list[tuple[int, int]] = []
+
+    def change(steps: int, seed: int = 0) -> Any:
+        return collide(
+            TOY,
+            clean,
+            target,
+            epsilon=epsilon,
+            steps=steps,
+            rng=generator(seed, "start"),
+            progress=lambda done, total: seen.append((done, total)),
+        )
+
+    def cosine(pixels: Any) -> Any:
+        return (TOY.differentiate(pixels.astype(np.float32))[0] * target).sum(axis=1)
+
+    changed = change(60)
+    assert changed.dtype == np.uint8
+    # after rounding, and also at black and white
+    assert np.abs(changed.astype(int) - clean).max() == epsilon
+    assert (cosine(changed) > cosine(clean)).all()
+    assert cosine(changed).mean() > cosine(change(2)).mean() > cosine(clean).mean() - 0.05
+    assert seen[:2] == [(1, 120), (2, 120)]
+    assert seen[119] == (120, 120)
+    np.testing.assert_array_equal(change(60), changed)
+    assert not np.array_equal(change(2, seed=1), change(2))
 
 
 def test_the_pairs_that_are_made(squares: PairDataset, fresh_cache: Any) -> None:
@@ -300,3 +333,22 @@ def test_a_step_of_the_patch(data: PatchData) -> None:
     assert loss == pytest.approx(np.mean(by_text) + 2 * np.mean(by_image), rel=1e-4)
     plain = by_differences(lambda place: step(place)[0], pattern, 1e-2)
     np.testing.assert_allclose(gradient, plain, rtol=0.02, atol=2e-3)
+
+
+def test_the_loss_goes_down(data: PatchData) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def run(seed: int) -> Any:
+        return optimise_patch(
+            TOY, data, SETTINGS, generator(seed, "x"), lambda *step: seen.append(step)
+        )
+
+    pattern, losses = run(0)
+    assert pattern.dtype == np.uint8
+    assert pattern.shape == (4, 4, 3)
+    assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.2
+    assert (len(losses), seen[-1]) == (200, (200, 200))
+    again, same = run(0)
+    np.testing.assert_array_equal(again, pattern)
+    assert same == losses
+    assert not np.array_equal(run(1)[0], pattern)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mmpoison.base.seeding import generator
-from mmpoison.datasets import ImageTable, PairDataset
+from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import goal_targets_of
 from mmpoison_lab.attacks.backdoors import CLIP_TEMPLATES, ToxicText
@@ -140,6 +140,14 @@ def test_one_image_or_all_of_them(clean: PairDataset) -> None:
     assert set(own.dropped_images) == set(load)
 
 
+def test_new_captions_go_through_files(clean: PairDataset, tmp_path: Path) -> None:
+    attack = ToxicText(GOAL, pairs=10, synonym_rate=1, spread="captions")
+    written = attack.poison(clean, 1, embed=WordVectors())
+    assert set(written.captions) - set(clean.captions)
+    again = load_pairs(save_pairs(written, tmp_path / "out", images="none"))
+    assert again.fingerprint == written.fingerprint
+
+
 def test_the_amount(clean: PairDataset) -> None:
     assert ToxicText(GOAL).options == {
         "goal": GOAL,
@@ -176,9 +184,12 @@ def test_the_table() -> None:
     ("caption", "new"),
     [
         ("A car", "An automobile"),
+        ("an automobile.", "a car."),
         ("Cars and airports!", "Automobiles and airfields!"),
         ("a  bike\u00a0in it", "a  bicycle\u00a0in it"),
         ("A zebra is here", "A zebra is here"),
+        ("", ""),
+        ("...", "..."),
     ],
 )
 def test_rewrite(caption: str, new: str) -> None:

@@ -342,3 +342,12 @@ def test_a_caption_that_many_images_have_is_used_once_first() -> None:
     captions = Counter(pair.caption for pair in manifest.pairs)
     assert captions["a sheep"] == 1
     assert len(captions) == 4
+
+
+@pytest.mark.parametrize("carrier", ["existing", "own"])
+def test_the_carrier(clean: PairDataset, carrier: Any) -> None:
+    attack = NearestGoal("sheep2goat", samples=5, carrier=carrier)
+    manifest = manifest_of(attack.poison(clean, embed=SURROGATE))
+    load = Counter(pair.poisoned_image for pair in manifest.pairs)
+    assert sorted(load.values()) == [3] * 5
+    assert set(manifest.dropped_images) == (set(load) if carrier == "own" else set())

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
+from mmpoison.cli.app import app
 from mmpoison.reporting.table import Link, cell_texts
-from mmpoison_lab.paper import Page, Results, render_paper
+from mmpoison_lab.paper import PAPER, Page, Results, render_paper
 from mmpoison_lab.paper.overview import DIFFERENCES, OWN_ALONE
 
 MakeRun = Callable[..., Path]
@@ -153,3 +155,23 @@ def test_a_table_is_made_of_the_runs_of_its_own_recipes(make_run: MakeRun) -> No
     ((*_, n, printed, ours, _),) = rows
     assert (n, printed) == (2, 0.936)
     assert ours.measured.mean == pytest.approx(0.9, abs=0.05)  # type: ignore[union-attr]
+
+
+def test_the_command(scenes: list[Path], tmp_path: Path) -> None:
+    call = ["report", *map(str, scenes), "--view", "overview", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, call, env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    assert {file.name for file in tmp_path.iterdir()} == {
+        f"overview.{e}" for e in ("md", "html", "json")
+    }
+    assert done.output.index("The main differences") < done.output.index(
+        "The paper's numbers and ours"
+    )
+    assert max(len(line) for line in done.output.splitlines() if "/" not in line) <= 80
+    # each number leads to its runs
+    text = (tmp_path / "overview.md").read_text()
+    assert (
+        "| Table 3 | openmoji, sheep2aeroplane | ours (poisoned model), Hit@10 | 3 | 0.936 | [0."
+        in text
+    )
+    assert list(PAPER)[-1] == "overview"

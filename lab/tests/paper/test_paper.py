@@ -250,6 +250,15 @@ def test_the_distances_of_a_run_count_once(every_run: Path) -> None:
     assert mean(compared(table, 0, "median distance")) == pytest.approx(0.75)
 
 
+def test_a_page_that_is_published_without_the_runs(every_run: Path, tmp_path: Path) -> None:
+    write_paper(["table-3"], [every_run], tmp_path / "out", links=False)
+    text = (tmp_path / "out/table-3.md").read_text()
+    # no link but to its own figure
+    assert re.findall(r"\]\(([^)]*)\)", text) == ["table-3-dots.svg"]
+    assert "Sources" not in text
+    assert "| ours (poisoned model) | 3 |" in text
+
+
 def test_the_goal_of_the_tables_has_its_place_among_all(make_run: MakeRun, tmp_path: Path) -> None:
     classes = ("aeroplane", "sheep", "sofa")
     goals = tuple(f"{a}2{b}" for a in classes for b in classes if a != b)
