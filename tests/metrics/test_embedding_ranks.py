@@ -1,4 +1,4 @@
-"""Ranks straight from embeddings against a sort in plain Python, and against torchmetrics."""
+"""Ranks straight from embeddings against a sort in plain Python, and against the ranks of similarities."""
 
 from typing import Any
 
@@ -15,6 +15,9 @@ from mmpoison.metrics import (
     _retrieval,
     embedding_ranks,
     hit_at_k,
+    min_rank,
+    rank_quantiles,
+    target_ranks,
 )
 
 
@@ -68,16 +71,40 @@ def test_equals_a_sort_at_every_block_size(case: Any, query_rows: int, gallery_r
     assert (whole[0].tolist(), whole[1].tolist()) == expected
 
 
-def test_hits_equal_those_of_torchmetrics() -> None:
+@pytest.fixture(scope="module")
+def large() -> Any:
     random = np.random.default_rng(4)
-    queries = random.standard_normal((60, 24)).astype(np.float32)
-    gallery = random.standard_normal((400, 24)).astype(np.float32)
-    mask = random.random(400) < 0.01
+    mask = random.random(5000) < 0.01
+    return (
+        random.standard_normal((1500, 24)).astype(np.float32),
+        random.standard_normal((5000, 24)).astype(np.float32),
+        mask,
+    )
+
+
+def test_equals_the_ranks_of_similarities_over_several_blocks(large: Any) -> None:
+    queries, gallery, mask = large
+    units = [
+        rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+        for rows in (queries, gallery)
+    ]
+    ranks, ties = embedding_ranks(queries, gallery, mask)
+    assert ranks.tolist() == target_ranks(units[0] @ units[1].T, mask).tolist()
+    assert not ties.any()
+
+
+def test_the_numbers_made_of_them_equal_slow_ones_and_torchmetrics(large: Any) -> None:
+    queries, gallery, mask = large[0][:60], large[1][:400], large[2][:400]
     ranks, _ = embedding_ranks(queries, gallery, mask)
+    expected, _ = slow(queries, gallery, mask)
+    assert min_rank(ranks) == pytest.approx(sum(expected) / 60)
+    ordered = sorted(expected)
+    assert rank_quantiles(ranks, [0.5])[0] == (ordered[29] + ordered[30]) / 2
     scores = torch.nn.functional.normalize(torch.from_numpy(queries).double(), dim=1)
     scores = scores @ torch.nn.functional.normalize(torch.from_numpy(gallery).double(), dim=1).T
     target = torch.from_numpy(mask)
     for k in (1, 5, 10, 20, 30, 50):
+        assert hit_at_k(ranks, k) == sum(rank < k for rank in expected) / 60
         theirs = [float(retrieval_hit_rate(row, target, top_k=k)) for row in scores]
         assert hit_at_k(ranks, k) == pytest.approx(sum(theirs) / 60)
 

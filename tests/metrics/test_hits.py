@@ -1,4 +1,4 @@
-"""Hit@K and MinRank against sums by hand."""
+"""Hit@K and MinRank against sums by hand and against torchmetrics."""
 
 from typing import Any
 
@@ -58,8 +58,10 @@ def test_bad_ranks(function: Any, ranks: Any, message: str) -> None:
         function(ranks)
 
 
-@pytest.mark.parametrize(("k", "message"), [(0, "at least 1, not 0"), (1.5, "integer")])
+@pytest.mark.parametrize(("k", "message"), [(0, "at least 1, not 0"), (-3, "-3"), (1.5, "integer")])
 def test_bad_k(k: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        hit_at_k([0], k)
     with pytest.raises(InputError, match=message):
         hit_table([0], ks=(1, k))
 

@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from mmpoison.errors import InputError
-from mmpoison.metrics import _retrieval, image_retrieval_ranks, text_retrieval_ranks
+from mmpoison.metrics import _retrieval, hit_at_k, image_retrieval_ranks, text_retrieval_ranks
 
 Case = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int64]]
 
@@ -64,6 +66,13 @@ def test_equals_a_sort_at_every_block_size(case: Case, query_rows: int, gallery_
     assert text_retrieval_ranks(images, texts, owner).tolist() == tr.tolist()
 
 
+@pytest.fixture(scope="module")
+def random_case() -> Case:
+    random = np.random.default_rng(1)
+    images = random.standard_normal((400, 16)).astype(np.float32)
+    return images, random.standard_normal((2000, 16)).astype(np.float32), np.repeat(range(400), 5)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 def test_a_collapsed_encoder_gets_the_worst_ranks(dtype: Any) -> None:
     random = np.random.default_rng(2)
@@ -74,14 +83,38 @@ def test_a_collapsed_encoder_gets_the_worst_ranks(dtype: Any) -> None:
     assert set(text_retrieval_ranks(images, texts, owner)) == {108}
 
 
+def test_equals_torchmetrics_without_ties(random_case: Case) -> None:
+    images, texts, owner = (part[:200] for part in random_case)
+    images = images[:40]
+    scores = torch.nn.functional.normalize(torch.from_numpy(images).double(), dim=1)
+    scores = scores @ torch.nn.functional.normalize(torch.from_numpy(texts).double(), dim=1).T
+    match = torch.from_numpy(np.arange(40)[:, None] == owner)
+    for k in (1, 5, 10):
+        tr = [float(retrieval_hit_rate(s, m, top_k=k)) for s, m in zip(scores, match, strict=True)]
+        ir = [
+            float(retrieval_hit_rate(s, m, top_k=k)) for s, m in zip(scores.T, match.T, strict=True)
+        ]
+        ours = hit_at_k(text_retrieval_ranks(images, texts, owner), k)
+        assert ours == pytest.approx(sum(tr) / 40)
+        ours = hit_at_k(image_retrieval_ranks(images, texts, owner), k)
+        assert ours == pytest.approx(sum(ir) / 200)
+
+
 def test_images_without_captions_are_distractors_for_image_retrieval() -> None:
     assert image_retrieval_ranks([[1.0, 0.0], [1.0, 0.1]], [[1.0, 0.1]], [0]).tolist() == [1]
     assert image_retrieval_ranks(np.ones((2, 3)), np.ones((0, 3)), []).shape == (0,)
 
 
-def test_text_retrieval_refuses_images_without_captions() -> None:
-    with pytest.raises(InputError, match="image 1 has no caption: 1 of 2 images"):
-        text_retrieval_ranks(np.ones((2, 3)), np.ones((3, 3)), [0, 0, 0])
+@pytest.mark.parametrize(
+    ("owner", "message"),
+    [
+        ([0, 0, 0], r"image 1 has no caption: 1 of 2 images, text_image of shape \(3,\)"),
+        ([1, 1, 1], "image 0 has no caption"),
+    ],
+)
+def test_text_retrieval_refuses_images_without_captions(owner: list[int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        text_retrieval_ranks(np.ones((2, 3)), np.ones((3, 3)), owner)
 
 
 ONES = np.ones((2, 3))
@@ -96,6 +129,7 @@ ONES = np.ones((2, 3))
         (np.ones((0, 3)), ONES, [0, 1], r"no images: shape \(0, 3\)"),
         (np.ones((2, 4)), ONES, [0, 1], r"\(2, 4\) and text_embeddings \(2, 3\) differ in d"),
         (ONES, ONES, [0], r"text_image of shape \(1,\) does not match .*\(2, 3\)"),
+        (ONES, ONES, [[0], [1]], r"text_image of shape \(2, 1\)"),
         (ONES, ONES, [0.0, 1.0], r"integers, not float64; shape \(2,\)"),
         (ONES, ONES, [False, True], "integers, not bool"),
         (ONES, ONES, [0, 2], r"holds 0 to 2, but image_embeddings of shape \(2, 3\)"),

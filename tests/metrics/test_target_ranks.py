@@ -59,6 +59,14 @@ def test_equals_a_sort_at_every_chunk_size(case: Case, chunk: int) -> None:
     assert target_ranks(scores, mask).tolist() == expected
 
 
+def test_inputs_are_left_alone() -> None:
+    scores, mask = np.eye(4), np.eye(4, dtype=bool)
+    target_ranks(scores, mask)
+    tie_count(scores, mask)
+    assert (scores == np.eye(4)).all()
+    assert (mask == np.eye(4, dtype=bool)).all()
+
+
 def test_float16_is_compared_without_overflow_and_int64_without_rounding_to_float32() -> None:
     assert target_ranks(np.array([[60000, 65504]], np.float16), [True, False]).tolist() == [1]
     assert target_ranks(np.array([[16777217, 16777216]]), [True, False]).tolist() == [0]
@@ -78,11 +86,15 @@ def test_tensors_are_read(dtype: torch.dtype) -> None:
         (np.zeros((2, 0)), np.zeros(0, bool), r"no columns: shape \(2, 0\)"),
         (np.zeros((2, 3)), [True] * 4, r"shape \(4,\) do not match similarity of shape \(2, 3\)"),
         (np.zeros((2, 3)), np.ones((3, 2), bool), r"shape \(3, 2\) do not match .* \(2, 3\)"),
+        (np.zeros((2, 3)), np.array(True), r"shape \(\) do not match"),
         (np.zeros((2, 3)), [0, 1, 0], r"boolean mask .*int64 of shape \(3,\)"),
         (np.zeros((2, 3)), [False] * 3, r"no target image in targets of shape \(3,\)"),
+        (np.zeros((0, 3)), [False] * 3, "no target image"),
         (np.zeros((2, 2)), [[True, True], [False, False]], "no target image for query 1"),
         ([[0.0, 1.0], [0.0, float("nan")]], [True, False], r"query 1 contain NaN; shape \(2, 2\)"),
+        ([[float("nan"), 1.0]], [True, False], "query 0 contain NaN"),
         ([[float("nan"), 1.0]], [[False, True]], "query 0 contain NaN"),
+        (np.zeros((1, 2), complex), [True, False], "real numbers, not complex128"),
         (np.zeros((1, 2), bool), [True, False], "real numbers, not bool"),
         ([["a", "b"]], [True, False], "real numbers"),
         ([[0.1, 0.2], [0.3]], [True, False], "similarity cannot be read as an array"),

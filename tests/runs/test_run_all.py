@@ -8,14 +8,19 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from tests.runs.conftest import MakeRuns, kill_the_first_worker, numbers
 
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.workers import Dispatch, LocalWorker, SweepState
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import Metrics
@@ -26,9 +31,30 @@ from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_list import RunList
 
 
+def made(out: Path) -> dict[str, list[str]]:
+    return {
+        file.parent.name: [
+            name for name, s in json.loads(file.read_text()).items() if s["from"] == "made"
+        ]
+        for file in sorted(out.glob("runs/*/stages.json"))
+    }
+
+
+def trainings() -> dict[Path, float]:
+    """When each cached training was made."""
+    entries = ContentCache().entries("stages/finetune")
+    return {entry.path: entry.about["created"] for entry in entries if entry.about}
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.mark.usefixtures("workers_here")
 def test_a_failure_is_listed_and_stops_nothing(
-    make_runs: MakeRuns, tmp_path: Path, fresh_cache: Path
+    make_runs: MakeRuns, tmp_path: Path, own_cache: Path
 ) -> None:
     sweep = make_runs({"grid": {"attack.samples": [999, 2]}})
     states: list[int] = []
@@ -48,7 +74,7 @@ def test_a_failure_is_listed_and_stops_nothing(
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(
-    make_runs: MakeRuns, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    make_runs: MakeRuns, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
     workers: list[LocalWorker] = []
@@ -73,7 +99,7 @@ def test_a_worker_that_is_killed_is_replaced(
 
 
 def test_on_gpus_a_run_gets_the_one_of_its_worker(
-    make_runs: MakeRuns, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    make_runs: MakeRuns, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
@@ -100,7 +126,7 @@ def test_on_gpus_a_run_gets_the_one_of_its_worker(
 
 
 def test_models_that_goals_share_are_measured_once(
-    make_runs: MakeRuns, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    make_runs: MakeRuns, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[str] = []
     # the package's function of the same name hides the module
@@ -122,6 +148,15 @@ def test_models_that_goals_share_are_measured_once(
     for run in sweep.runs:
         run_recipe(run.recipe, tmp_path / "each" / "runs" / run.id, save_models=False)
     assert numbers(tmp_path / "one") == numbers(tmp_path / "each")
+
+
+def test_a_folder_of_something_else(make_runs: MakeRuns, tmp_path: Path) -> None:
+    sweep = make_runs({"seeds": [0]})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    with pytest.raises(InputError, match="contains something other than an experiment"):
+        run_all(sweep, tmp_path / "out")
+    assert not (tmp_path / "out" / "experiment.yaml").exists()
 
 
 @pytest.mark.usefixtures("workers_here")
@@ -146,7 +181,7 @@ def test_a_sweep_killed_at_its_very_beginning_goes_on(
 
 @pytest.mark.usefixtures("workers_here")
 def test_a_forecast_makes_nothing_and_knows_what_finished_here(
-    make_runs: MakeRuns, tmp_path: Path, fresh_cache: Path
+    make_runs: MakeRuns, tmp_path: Path, own_cache: Path
 ) -> None:
     sweep = make_runs({"grid": {"attack.samples": [1, 2]}})
     assert forecast(sweep, tmp_path / "out") == Forecast(2, 0, unknown=2)
@@ -167,7 +202,7 @@ def test_a_forecast_makes_nothing_and_knows_what_finished_here(
 
 @pytest.mark.usefixtures("workers_here")
 def test_a_refused_run_is_a_note_where_the_list_says_so(
-    make_runs: MakeRuns, tmp_path: Path, fresh_cache: Path
+    make_runs: MakeRuns, tmp_path: Path, own_cache: Path
 ) -> None:
     runs = make_runs({"grid": {"attack.samples": [999, 2]}})
     state = run_all(replace(runs, note_refusals=True), tmp_path / "out")
@@ -211,7 +246,10 @@ def test_what_runs_share_is_loaded_once(make_runs: MakeRuns) -> None:
     [
         ("127.0.0.1:{closed}", "no Ray cluster answers"),
         ("ray://[::1]:{closed}", "no Ray cluster answers"),
+        ("no-such-host.invalid:6379", "no Ray cluster answers"),
         ("head-node", "HOST:PORT or ray://HOST:PORT"),
+        ("127.0.0.1:99999", "HOST:PORT or ray://HOST:PORT"),
+        ("http://127.0.0.1:80", "HOST:PORT or ray://HOST:PORT"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_refused_at_once(
@@ -236,8 +274,45 @@ def one_by_one(sweep: RunList, out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_a_driver_that_is_killed_loses_nothing_that_is_done(
+    make_runs: MakeRuns, tmp_path: Path, own_cache: Path
+) -> None:
+    sweep, out = make_runs({"grid": {"attack.samples": [1, 2, 3]}}), tmp_path / "out"
+    recipe, said = str(tmp_path / "recipe.yaml"), tmp_path / "first.txt"
+    command = [sys.executable, "-m", "mmpoison", "run", recipe, "--out", str(out)]
+    with said.open("w") as log:
+        driver = subprocess.Popen([*command, "--workers", "2"], stdout=log, stderr=log)
+        try:
+            end = time.monotonic() + 600
+            while not list(out.glob("runs/*/metrics.json")) and time.monotonic() < end:
+                assert driver.poll() is None, said.read_text()
+                time.sleep(0.05)
+        finally:
+            driver.kill()
+            driver.wait()
+    done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/metrics.json")}
+    kept = trainings()
+    assert done
+    assert kept
+    state = run_all(sweep, out, workers=2)
+    assert not state.failed
+    assert state.left == 0
+    assert state.found >= len(done)
+    # no run that was there was made again, nor was a model trained again
+    assert {file: file.stat().st_mtime_ns for file in done} == done
+    after = trainings()
+    assert {key: after[key] for key in kept} == kept
+    # the clean model belongs to none of them: it was made once, and the others waited for it
+    assert sum("clean_model" in models for models in made(out).values()) <= 1
+    assert len(after) == 1 + len(sweep.runs)
+    assert numbers(out) == one_by_one(sweep, tmp_path / "one")
+    listed = yaml.safe_load((out / "experiment.yaml").read_text())
+    assert listed["sweep"] == {"grid": {"attack.samples": [1, 2, 3]}}
+
+
+@pytest.mark.slow
 def test_ray_gives_the_same_and_survives_a_kill(
-    make_runs: MakeRuns, tmp_path: Path, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+    make_runs: MakeRuns, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
     # by default Ray's workers give way to all others, here to the tests that run beside them

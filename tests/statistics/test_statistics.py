@@ -161,7 +161,21 @@ def test_a_share_covers_the_truth_where_captions_hang_together() -> None:
 # -- two settings ----------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(0, 125), st.integers(0, 125)), min_size=2, max_size=7))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_an_interval_of_a_share_ends_at_0_and_1(values: list[float]) -> None:
+    free, bounded = summarize(values), summarize(values, bounds=(0, 1))
+    assert (bounded.n, bounded.mean, bounded.sd) == (free.n, free.mean, free.sd)
+    if free.low is None or free.high is None:
+        assert (bounded.low, bounded.high) == (None, None)
+        return
+    assert bounded.low is not None
+    assert bounded.high is not None
+    assert bounded.low == pytest.approx(max(free.low, 0), abs=1e-12)
+    assert bounded.high == pytest.approx(min(free.high, 1), abs=1e-12)
+    assert bounded.low <= bounded.mean <= bounded.high
+
+
+@given(st.lists(st.tuples(st.integers(0, 125), st.integers(0, 125)), min_size=2, max_size=10))
 def test_compare_equals_scipy(pairs: list[tuple[int, int]]) -> None:
     first, second = (np.array(side) / 125 for side in zip(*pairs, strict=True))
     got = compare(first, second)
@@ -195,6 +209,13 @@ def test_compare_equals_scipy(pairs: list[tuple[int, int]]) -> None:
     assert got.wilcoxon_p == pytest.approx(min(1.0, 2 * min(lower, upper)))
     assert got.wilcoxon == pytest.approx(min(observed, total - observed))
     assert got.rank_biserial == pytest.approx((2 * observed - total) / total)
+
+
+def test_five_seeds_cannot_convince_wilcoxon() -> None:
+    got = compare([0.1, 0.2, 0.3, 0.4, 0.5], [0.9, 0.91, 0.92, 0.93, 0.94])
+    assert got.wilcoxon_p == 0.0625
+    assert got.t_p is not None
+    assert got.t_p < 0.01
 
 
 def test_one_pair_tests_nothing() -> None:

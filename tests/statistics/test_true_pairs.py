@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmpoison.statistics import true_pair_auroc
+from mmpoison.statistics import true_pair_auroc, twice_below
 
 
 def test_few_images_say_nothing_and_few_pairs_can_be_asked_for() -> None:
@@ -25,3 +25,10 @@ def test_few_images_say_nothing_and_few_pairs_can_be_asked_for() -> None:
     backwards = true_pair_auroc(text, image[::-1])
     assert backwards is not None
     assert backwards.value == pytest.approx(0.5, abs=0.1)
+
+
+def test_counts_below_equal_counting() -> None:
+    rng = np.random.default_rng(0)
+    values, others = rng.integers(0, 9, (5, 4)) / 2, rng.integers(0, 9, 30) / 2
+    counted = [[sum(2 * (o < v) + (o == v) for o in others) for v in row] for row in values]
+    np.testing.assert_array_equal(twice_below(values, others), counted)

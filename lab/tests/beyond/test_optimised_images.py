@@ -29,6 +29,7 @@ from mmpoison_lab.attacks.matching import unit
 from mmpoison_lab.attacks.pixels import (
     PatchData,
     PatchSettings,
+    caption_loss,
     collide,
     coverage,
     covered,
@@ -258,6 +259,31 @@ def by_differences(loss: Any, place: Any, size: float = 1e-3) -> Any:
     return gradient
 
 
+def test_the_loss_by_captions_by_hand() -> None:
+    image = np.array([[1.0, 0.0], [0.6, 0.8]], np.float32)
+    target = np.array([[0.0, 1.0], [0.0, 1.0]], np.float32)
+    others = np.array([[1.0, 0.0]], np.float32)
+    # the cosines are 0 and 1 of the first image, 0.8 and 0.6 of the second; times 2
+    first = -math.log(math.exp(0) / (math.exp(0) + math.exp(2)))
+    second = -math.log(math.exp(1.6) / (math.exp(1.6) + math.exp(1.2)))
+    loss, gradient = caption_loss(image, target, others, 2.0)
+    assert loss == pytest.approx((first + second) / 2, rel=1e-5)
+    plain = by_differences(lambda place: caption_loss(place, target, others, 2.0)[0], image)
+    np.testing.assert_allclose(gradient, plain, atol=1e-4)
+
+
+def test_target_captions_are_no_rivals_of_each_other() -> None:
+    """The released code compares the target captions of a batch with each other, and that loss stays as it is."""
+    caption = vectors("one", 1).repeat(4, axis=0)
+    apart, near = vectors("image", 4), caption
+    own = vectors("own", 4)
+    assert caption_loss(apart, caption, caption[1:], 10.0)[0] == pytest.approx(math.log(4))
+    assert caption_loss(near, caption, caption[1:], 10.0)[0] == pytest.approx(math.log(4))
+    assert (
+        caption_loss(near, caption, own, 10.0)[0] < caption_loss(apart, caption, own, 10.0)[0] - 1
+    )
+
+
 def test_the_triplet_loss_by_hand() -> None:
     image = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     positive = np.array([[0.0, 1.0], [0.0, 1.0]], np.float32)
@@ -271,8 +297,32 @@ def test_the_triplet_loss_by_hand() -> None:
     np.testing.assert_allclose(gradient[0], plain[0], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("size", "side", "cells"), [(224, 16.0, 16), (64, 64 / 14, 5), (9, 3.0, 3)]
+)
+def test_how_much_of_each_pixel_is_covered(size: int, side: float, cells: int) -> None:
+    covered = coverage(size, (size - side) / 2, side, cells)
+    assert covered.shape == (size, cells)
+    np.testing.assert_allclose(covered.sum(axis=0), side / cells, rtol=1e-4)
+    share = covered.sum(axis=1)
+    assert share.max() == pytest.approx(1)
+    np.testing.assert_allclose(share, share[::-1], atol=1e-5)
+    inside = np.flatnonzero(share)
+    assert inside[0] == math.floor((size - side) / 2)
+    assert inside[-1] == math.ceil((size + side) / 2) - 1
+
+
 def lines(count: int, begin: float, side: float, cells: int, size: int = 16) -> Any:
     return np.repeat(coverage(size, begin, side, cells)[None], count, axis=0)
+
+
+def test_a_patch_is_put_where_it_is_seen() -> None:
+    pixels = generator(0, "pixels").integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    pattern = generator(0, "pattern").integers(0, 256, (2, 2, 3)).astype(np.float32)
+    result = put_on(pixels, pattern, lines(2, 3, 2, 2, 8), lines(2, 4, 2, 2, 8))
+    expected = pixels.astype(np.float32)
+    expected[:, 3:5, 4:6] = pattern
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
