@@ -56,25 +56,6 @@ def decide(client: TestClient, number: int, verdict: str, was: str = "") -> tupl
     return answer.status_code, answer.json().get("verdicts")
 
 
-def test_what_is_shown(client: TestClient, file: Path, squares: PairDataset) -> None:
-    assert client.get("/api/review").json() == {
-        "title": r"a\nb",
-        "file": file.name,
-        "score_name": "score",
-        "goals": [],
-        "verdicts": ["", "", ""],
-    }
-    pair = client.get("/api/pairs/1").json()
-    assert pair["caption"] == r"caption 1\x1b[31m"
-    assert pair["distance"] == 0.5
-    assert pair["by_image"][0]["distance"] == 0.123
-    # the neighbour of pair 0 is the image of pair 1: one image has one number
-    assert client.get("/api/pairs/0").json()["by_image"][0]["image"] == pair["image"]
-    image = client.get(f"/images/{pair['image']}/large")
-    assert image.headers["content-type"] == "image/jpeg"
-    assert str(squares.root) not in client.get("/api/pairs/1").text
-
-
 def test_the_goal_and_its_reason_are_with_the_pair(squares: PairDataset, tmp_path: Path) -> None:
     first, second, third = pairs_of(squares)
     pairs = [replace(first, goal=0, kept=False), replace(second, goal=9), third]

@@ -11,16 +11,7 @@ from tests.conftest import refusal
 from mmpoison.attacks import SingleTargetImage
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
-from mmpoison.pages.search import Collection, ShownGoal
-
-
-def test_galleries(squares: PairDataset) -> None:
-    collection = Collection("squares", squares)
-    assert list(collection.parts.items()) == [("test", 16), ("all", 56), ("val", 12), ("train", 28)]
-    assert len(collection.gallery("all")) == 56
-    assert {squares.images.split_codes[i] for i in collection.gallery("test")} == {2}
-    with pytest.raises(InputError, match=r"unknown gallery 'tets'.*'test'"):
-        collection.gallery("tets")
+from mmpoison.pages.search import Collection
 
 
 def test_the_key_is_of_the_table(squares: PairDataset, poisoned: Collection) -> None:
@@ -40,27 +31,17 @@ def test_targets(squares: PairDataset) -> None:
             collection.targets(wrong)
 
 
-def test_marks_of_a_poisoned_set(poisoned: Collection) -> None:
-    assert poisoned.goals == (ShownGoal("sheep", "aeroplane", None),)
-    assert poisoned.manifest is not None
-    first = poisoned.manifest.pairs[0]
-    ids = list(poisoned.pairs.images.ids)
-    on, source = ids.index(first.poisoned_image), ids.index(first.clean_image)
-    added = [caption for caption in poisoned.captions(on) if caption.poisoned]
-    assert (first.caption, "sheep2aeroplane", source) in [(c.text, c.goal, c.source) for c in added]
-    assert len([c for c in poisoned.captions(on) if not c.poisoned]) == 5
-    misused = {c.text: c.misused_on for c in poisoned.captions(source)}
-    assert on in misused[first.caption]
-    assert poisoned.carries_poison(on)
-    assert not poisoned.carries_poison(source)
-
-
 def test_a_manifest_beside_clean_data_marks_the_same(
     squares: PairDataset, poisoned: Collection
 ) -> None:
     clean = Collection("clean", squares, poisoned.manifest)
     for image in range(len(squares.images)):
         assert clean.captions(image) == poisoned.captions(image)
+    assert poisoned.manifest is not None
+    first, ids = poisoned.manifest.pairs[0], list(squares.images.ids)
+    captions = clean.captions(ids.index(first.clean_image))
+    (used,) = [caption for caption in captions if caption.text == first.caption]
+    assert ids.index(first.poisoned_image) in used.misused_on
 
 
 def test_a_target_image(squares: PairDataset) -> None:
@@ -82,16 +63,6 @@ def test_a_manifest_that_does_not_fit(squares: PairDataset, poisoned: Collection
         manifest = replace(poisoned.manifest, **change)
         with pytest.raises(InputError, match=r"dog|nowhere\.png"):
             Collection("squares", squares, manifest).check()
-
-
-def test_suggestions_are_captions_of_the_class_from_the_gallery(squares: PairDataset) -> None:
-    collection = Collection("squares", squares)
-    found = collection.suggestions("test", "sheep")
-    assert len(found) == len(set(found)) == 4
-    assert found == collection.suggestions("test", "sheep")
-    test = set(squares.select(split="test", label="sheep").captions)
-    assert set(found) <= test
-    assert "unknown class" in refusal(collection.suggestions, "test", "shep")
 
 
 def test_distinct_captions(poisoned: Collection) -> None:

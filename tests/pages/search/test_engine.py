@@ -92,15 +92,6 @@ def test_distances_of_a_pair(engine: Engine, poisoned: Collection, checkpoint: P
 # -- the library -----------------------------------------------------------------------------------
 
 
-def test_another_gallery_is_made_ready_when_it_is_asked_for(
-    fresh_engine: Engine, poisoned: Collection
-) -> None:
-    answer = fresh_engine.images_for(poisoned, "all", QUERY, shown=5)
-    assert set(answer.waiting) == {"tiny", "judge"}
-    fresh_engine.library.wait()
-    assert fresh_engine.images_for(poisoned, "all", QUERY, shown=5).columns["tiny"].size == 56
-
-
 def test_the_first_model_answers_before_the_second_is_there(
     make_library: Callable[..., Library], squares: PairDataset, checkpoint: Path
 ) -> None:
@@ -187,16 +178,6 @@ def test_a_gallery_without_a_readable_image_fails_alone(
     answer = one_model(collection).images_for(collection, "test", QUERY, shown=3)
     assert answer.waiting["tiny"].state == "failed"
     assert "none of the 1 images can be read" in answer.waiting["tiny"].message
-
-
-def test_a_model_that_cannot_be_loaded_ends_the_session(
-    make_library: Callable[..., Library], squares: PairDataset, tmp_path: Path
-) -> None:
-    library = make_library(
-        {"gone": lambda: load_encoder(tmp_path / "gone")},
-        {"squares": lambda: Collection("squares", squares)},
-    )
-    assert "gone" in refusal(library.wait)
 
 
 def test_what_a_library_refuses(make_library: Callable[..., Library], squares: PairDataset) -> None:

@@ -57,33 +57,6 @@ def search(client: TestClient, q: str = "a sheep", **options: Any) -> Any:
 # -- answers ---------------------------------------------------------------------------------------
 
 
-def test_state(client: TestClient) -> None:
-    state = client.get("/api/state").json()
-    assert state["models"] == [
-        {"name": "tiny", "state": "ready"},
-        {"name": "judge", "state": "ready"},
-    ]
-    (data,) = state["data"]
-    assert data["parts"] == {"test": 16, "all": 56, "val": 12, "train": 28}
-    assert next(iter(data["parts"])) == "test"
-    assert data["goals"] == [{"original": 2, "target": 0, "image": None}]
-    assert state["busy"] == []
-
-
-def test_search(client: TestClient, engine: Engine, poisoned: Collection) -> None:
-    answer = search(client, shown=4, target="class:0")
-    expected = engine.images_for(poisoned, "test", "a sheep", shown=4, target="class:aeroplane")
-    for model in answer["models"]:
-        column = expected.columns[model["name"]]
-        assert [hit["item"] for hit in model["hits"]] == [hit.item for hit in column.hits]
-        assert [hit["was"] for hit in model["hits"]] == [hit.was for hit in column.hits]
-        assert (model["best_target"], model["size"]) == (column.best_target, 16)
-        for hit in model["hits"]:
-            facts = answer["images"][str(hit["item"])]
-            assert facts["id"] == poisoned.pairs.images.ids[hit["item"]]
-            assert hit["target"] == (facts["label"] == "aeroplane")
-
-
 def test_a_gallery_that_becomes_ready_while_the_answer_is_made_has_no_results_yet(
     engine: Engine, poisoned: Collection
 ) -> None:
@@ -106,26 +79,6 @@ def test_captions_for_images(client: TestClient, engine: Engine, poisoned: Colle
         assert hit["target"] == (captions[str(hit["item"])]["label"] == "sheep")
     data = (poisoned.pairs.root / poisoned.pairs.images.ids[image]).read_bytes()
     assert client.post("/api/captions", params=params, content=data).json() == answer
-
-
-def test_a_pair(client: TestClient, poisoned: Collection) -> None:
-    assert poisoned.manifest is not None
-    first = poisoned.manifest.pairs[0]
-    ids = list(poisoned.pairs.images.ids)
-    image = ids.index(first.poisoned_image)
-    answer = client.get("/api/pair", params={"data": key(client), "image": image}).json()
-    assert (answer["label"], answer["split"], answer["fault"]) == ("aeroplane", "train", "")
-    marked = [caption for caption in answer["captions"] if caption["poisoned"]]
-    assert first.caption in [caption["text"] for caption in marked]
-    assert {caption["goal"] for caption in marked} == {"sheep2aeroplane"}
-    assert set(answer["captions"][0]["distance"]) == {"tiny", "judge"}
-    assert str(marked[0]["source"]) in answer["images"]
-
-
-def test_suggestions(client: TestClient, poisoned: Collection) -> None:
-    params: dict[str, Any] = {"data": key(client), "part": "test", "label": 2}
-    answer = client.get("/api/suggestions", params=params).json()["queries"]
-    assert answer == poisoned.suggestions("test", "sheep")
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -178,29 +131,15 @@ def test_a_broken_image_is_a_drawing_that_says_so(hostile: TestClient) -> None:
 # -- what is refused -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("query", [{}, {"q": ""}, {"q": " "}])
-def test_an_empty_search_says_what_to_do(client: TestClient, query: dict[str, str]) -> None:
-    asked = {"data": key(client), "part": "test", **query}
-    answer = client.get("/api/search", params=asked)
-    assert answer.status_code == 400
-    assert answer.json() == {
-        "error": "the query is empty: type what the pictures should show",
-    }
-
-
 @pytest.mark.parametrize(
     ("change", "status"),
     [
-        ({"q": ""}, 400),
+        ({"q": " "}, 400),
         ({"q": "a" * 1500}, 400),
-        ({"q": "a" * 5000}, 422),
-        ({"shown": 0}, 422),
-        ({"shown": 51}, 422),
         ({"part": "tset"}, 400),
         ({"data": "0" * 16}, 400),
         ({"target": "class:99"}, 400),
         ({"target": "image:99"}, 400),
-        ({"target": "class:aeroplane"}, 422),
         ({"target": "../../etc/passwd"}, 422),
     ],
 )
