@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.conftest import squares_recipe
 
 import mmpoison
 from mmpoison.api import progress as api_progress
@@ -50,18 +51,6 @@ def test_poison_by_name_is_poison_by_object(squares: PairDataset, poisoned: Pair
     assert int(poisoned.poisoned.sum()) == len(poisoned.manifest.pairs) > 0  # type: ignore[union-attr]
 
 
-def test_poison_on_images_of_the_attackers_own(squares: PairDataset) -> None:
-    manifest = mmpoison.poison(squares, GOAL, samples=2, carrier="own").manifest
-    assert manifest is not None
-    assert len(manifest.dropped_images) == 2
-
-
-def test_several_goals_are_attack_three(squares: PairDataset) -> None:
-    both = mmpoison.poison(squares, [GOAL, "sofa2bird"], samples=1)
-    assert both.manifest is not None
-    assert both.manifest.attack == "multiple-target-labels"
-
-
 @pytest.mark.parametrize("seed", [-1, 1.5, "3", True, None, 1 << 63])
 def test_a_wrong_seed_is_refused_at_once(seed: Any) -> None:
     for call in (
@@ -79,7 +68,7 @@ def test_a_wrong_seed_is_refused_at_once(seed: Any) -> None:
             call()
 
 
-@pytest.mark.parametrize("value", ["", " ", None, 5, b"x", ["a"]])
+@pytest.mark.parametrize("value", ["", None, 5, ["a"]])
 def test_what_is_no_name_and_no_path_is_refused_at_once(value: Any, squares: PairDataset) -> None:
     calls: dict[str, Callable[[], object]] = {
         "data": lambda: mmpoison.load(value),
@@ -101,28 +90,9 @@ def test_what_is_no_name_and_no_path_is_refused_at_once(value: Any, squares: Pai
         mmpoison.scan("no-such-data", out=Path())
 
 
-def test_poison_writes_a_folder(square_folder: Path, tmp_path: Path, poisoned: PairDataset) -> None:
-    mmpoison.poison(str(square_folder), GOAL, samples=2, out=tmp_path / "new")
-    assert mmpoison.load(tmp_path / "new").fingerprint == poisoned.fingerprint
-
-
-def test_the_centre_of_a_class_takes_a_model(squares: PairDataset, checkpoint: Path) -> None:
-    one = mmpoison.poison(
-        squares,
-        GOAL,
-        attack="single-target-image",
-        samples=2,
-        target_image="centre",
-        encoder=mmpoison.load_encoder(checkpoint),
-    )
-    assert one.manifest is not None
-    assert len(one.manifest.target_images) == 1
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({}, "no goal given"),
         ({"goal": GOAL, "sample": 2}, "did you mean 'samples'"),
         (
             {"goal": GOAL, "attack": mmpoison.SingleTargetLabel(goal=GOAL, samples=2)},
@@ -197,9 +167,7 @@ def test_train_evaluate_scan(
         mmpoison.scan(poisoned, method=method, lose=0.1, out=tmp_path / "no")
 
 
-def test_evaluate_needs_a_goal_for_clean_pairs(squares: PairDataset, checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="no goal given"):
-        mmpoison.evaluate(checkpoint, squares)
+def test_epochs_cannot_be_studied_afterwards(squares: PairDataset, checkpoint: Path) -> None:
     with pytest.raises(InputError, match="during training"):
         mmpoison.evaluate(checkpoint, squares, goal=GOAL, study="epochs")
 
@@ -223,16 +191,7 @@ def test_sterilize_and_check(squares: PairDataset, checkpoint: Path, tmp_path: P
 
 
 def test_run_a_recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    recipe = parse_recipe(
-        {
-            "name": "squares",
-            "data": {"name": str(square_folder)},
-            "model": {"name": str(checkpoint)},
-            "attack": {"name": "single-target-label", "goal": GOAL, "samples": 2},
-            "training": BRIEF,
-        },
-        "test",
-    )
+    recipe = parse_recipe(squares_recipe(square_folder, checkpoint), "test")
     result = mmpoison.run(recipe, out=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == result.metrics.to_json()
     assert result.page.is_file()

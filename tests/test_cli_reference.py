@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-from mmpoison.cli.app import VERBS, command_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,25 +56,3 @@ def test_the_contracts_are_what_the_code_keeps(
     assert differing(contracts.pages()) == [], "python docs/tools/contracts.py --write"
     monkeypatch.setattr(contracts, "LINE_KEYS", ("image", "captions"))
     assert differing(contracts.pages()) == [contracts.PAGE]
-
-
-def test_every_option_is_there_once(script: ModuleType) -> None:
-    """Counted on the commands themselves: each visible option has a row, each hidden one has none."""
-    pages = {file.stem: content for file, content in script.pages().items()}
-    assert set(VERBS) <= set(pages)
-    for name in VERBS:
-        command = command_of(name)
-        verbs = list(getattr(command, "commands", {}).values()) or [command]
-        parameters = [one for verb in verbs for one in verb.params]
-        shown = [one for one in parameters if not getattr(one, "hidden", False)]
-        rows = re.findall(r"(?m)^\| `", pages[name])
-        assert len(rows) == len(shown), name
-
-
-def test_nothing_of_the_markup_is_left(script: ModuleType) -> None:
-    for file, content in script.pages().items():
-        for noise in ("[bold]", "[/bold]", "<bool>", "None |", str(Path.home())):
-            assert noise not in content, (file, noise)
-        for line in content.splitlines():
-            if line.startswith("|"):
-                assert len(re.findall(r"(?<!\\)\|", line)) == 4, line

@@ -6,10 +6,7 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from scipy import stats
 
 from mmpoison.errors import InputError
 
@@ -69,32 +66,3 @@ def test_a_number_that_differs_is_found_and_mended(numbers: ModuleType, tmp_path
 def test_the_overview_has_the_published_numbers() -> None:
     made = script("paper_overview").overview(PAGES / "runs.parquet", PAGES)
     assert (PAGES / "overview.md").read_text(encoding="utf-8") == script("page_blocks").WIDE + made
-
-
-@pytest.mark.parametrize(
-    ("recipe", "goal", "printed"),
-    [
-        ("table-3-openmoji", "sheep2aeroplane", "0.936"),
-        ("table-3-flickr8k", "horse2boat", "0.936"),
-        ("table-2-flickr8k", "horse2boat", "0.968"),
-    ],
-)
-def test_the_overview_by_hand(recipe: str, goal: str, printed: str) -> None:
-    """The mean and the paired difference of Hit@10 again, from the rows of the file by SciPy."""
-    table = pq.read_table(PAGES / "runs.parquet").to_pandas()
-    own = table[
-        table.run.str.startswith(f"{recipe}/")
-        & (table.study == "main")
-        & (table.measure == "hit@10")
-    ].sort_values("seed")
-    poisoned, clean = (
-        own.value[own.model == name].tolist() for name in ("poisoned", "clean_model")
-    )
-    n, text = len(poisoned), (PAGES / "overview.md").read_text(encoding="utf-8")
-    low, high = stats.t.interval(0.95, n - 1, np.mean(poisoned), stats.sem(poisoned))
-    table, data = recipe[:7], recipe[8:]
-    line = f"| {data}, {goal} | ours (poisoned model), Hit@10 | {n} | {printed} | {np.mean(poisoned):.3f} "
-    assert f"[Table {table[-1]}]({table}.md) {line}| [{low:.3f}, {high:.3f}] |" in text
-    low, high = stats.ttest_rel(poisoned, clean).confidence_interval()
-    change = f"{np.subtract(poisoned, clean).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-    assert f"{data}, {goal} {change} ({n} seeds); " in text

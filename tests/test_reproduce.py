@@ -156,14 +156,6 @@ def test_pages_are_replaced_whole(reproduce: ModuleType, tmp_path: Path) -> None
     assert {file.name for file in out.iterdir()} == {"table-1.md"} | beyond
 
 
-def test_the_runs_are_named_from_their_folder(reproduce: ModuleType, tmp_path: Path) -> None:
-    synthetic_run(tmp_path / "table-3-openmoji" / "seed0")
-    reproduce.write_runs(["table-2-openmoji", "table-3-openmoji"], tmp_path)
-    table = pq.read_table(tmp_path / "runs.parquet")
-    assert set(table.column("run").to_pylist()) == {"table-3-openmoji/seed0"}
-    assert "hit@10" in table.column("measure").to_pylist()
-
-
 def test_figures_are_written_shorter(reproduce: ModuleType) -> None:
     picture = io.BytesIO()
     Image.effect_noise((64, 64), 60).save(picture, "PNG")
