@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from tests.conftest import png
 
-from mmpoison.base import files
-
 Cli = Callable[..., Any]
 Refused = Callable[..., str]
 
@@ -34,20 +32,12 @@ ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
 CASES = {
     "poison": [
         ("poison squares --data squares --goal sheep2sofa --out new", "give --data"),
-        ("poison --goal sheep2sofa --out new", "give --data"),
         (f"{POISON.replace('squares', 'nowhere')} {GOAL} --samples 2", "nowhere: no such folder"),
         (POISON, "no goal given: give one as A2B, e.g. sheep2aeroplane"),
         (f"{POISON} --goal sheep --samples 2", "goal 'sheep' is not of the form A2B"),
-        (f"{POISON} --goal shep2sofa --samples 2", "unknown class 'shep': did you mean"),
         (f"{POISON} {GOAL}", "exactly one of samples, pairs, rate and share"),
-        (f"{POISON} {GOAL} --samples 2 --pairs 3", "exactly one of samples, pairs, rate and share"),
-        (f"{POISON} {GOAL} --rate -0.1", "rate -0.1: must be greater than 0"),
-        (f"{POISON} {GOAL} --samples -3", "samples -3: must be greater than"),
-        (f"{POISON} {GOAL} --samples 99", "at most samples=5"),
-        (f"{POISON} {GOAL} --samples 2 --attack single", "unknown attack 'single'"),
         (f"{ONE_IMAGE} --carrier own", "carrier 'own' has no effect"),
         (f"{POISON} {GOAL} --goal sofa2aeroplane --samples 3 --carrier own", "at most samples=2"),
-        (f"{POISON} {GOAL} --samples 2 --attack single-target-lable", "did you mean"),
         (
             f"{POISON} {GOAL} --samples 2 --target-image x",
             "target_image: attack 'single-target-label': unknown option 'target_image'",
@@ -57,7 +47,6 @@ CASES = {
             "attack 'single-target-label' takes one goal, got sheep2sofa, sheep2aeroplane",
         ),
         (f"{POISON} --goal sheep2sofa {GOAL} --samples 2", "the original class of several goals"),
-        (f"{POISON} {GOAL} --goal sofa2sofa --samples 2", "original and target class are the sam"),
         (f"{ONE_IMAGE} --target-image centre", "needs embeddings: name a model"),
         (f"{POISON} --from-manifest nowhere.json", "nowhere.json: no such file"),
         (
@@ -69,9 +58,7 @@ CASES = {
         (f"{DECOYS} --set decoy=3", "decoy: attack 'decoys': unknown option 'decoy': did you"),
         (f"{DECOYS} --set goal=a2b", "--set goal: give --goal instead"),
         (f"{DECOYS} --set decoys", "write KEY=VALUE"),
-        (f"{DECOYS} --set decoys=0", "decoys 0: must be greater than"),
         (f"{DECOYS} --mode replace", "mode: attack 'decoys': unknown option 'mode'"),
-        (f"{DECOYS} --rate 0.1", "rate: attack 'decoys': unknown option 'rate'"),
         (
             f"{POISON} {GOAL} --samples 1 --attack nearest-assigned",
             "attack 'nearest-assigned' needs embeddings",
@@ -81,9 +68,7 @@ CASES = {
         (f"{POISON} {GOAL} --samples 2 --mode swap", "'swap'"),
     ],
     "train": [
-        (f"{TRAIN} --data nowhere", "nowhere: no such folder"),
         (f"{TRAIN} --out full", "full: is not empty"),
-        (f"{TRAIN} --set epoch=1", "unknown key 'epoch': did you mean"),
         (f"{TRAIN} --set epochs=x", "training setting: epochs: "),
         (f"{TRAIN} --set epochs={{e", "the value is not valid YAML"),
         (f"{TRAIN} --set epochs=0", "epochs: 0 epochs train nothing: give 1 to 100,000\n"),
@@ -93,24 +78,19 @@ CASES = {
     ],
     "sterilize": [
         (f"{STERILIZE} --out full", "full: is not empty"),
-        (f"{STERILIZE} --split vla", "unknown split 'vla': did you mean 'val'"),
-        (f"{STERILIZE} --set epochs=0", "epochs: 0 epochs train nothing: give 1 to 100,000"),
         (f"{STERILIZE} --max-utility-loss 2", "max_utility_loss 2.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 1", "held-out share 1.0 is not between 0 and 1"),
         (f"{STERILIZE} --held-out 0 --canary-goal sheep2sofa", "goals need held-out pairs"),
-        (f"{STERILIZE} --held-out 0.01 --max-utility-loss 0.1", "gives 0, but 20"),
         (f"{STERILIZE} --canary-goal sheep2soda", "unknown class 'soda'"),
         (f"{STERILIZE} --goal sheep", "goal 'sheep' is not of the form A2B"),
+        (f"{STERILIZE} --held-out 0.01 --max-utility-loss 0.1", "gives 0, but 20"),
         (
             f"{STERILIZE} --set learning_rate=1e-3 --learning-rate 1e-3",
             "learning rate given twice, as learning_rate and in settings",
         ),
     ],
     "scan": [
-        (FILTER.replace("squares", "no") + " --threshold 1", "no: no such"),
         (f"{FILTER} --out full --threshold 1", "full: is not empty"),
-        (FILTER, "give exactly one of threshold (--threshold), clean_loss (--lose)"),
-        (f"{FILTER} --threshold 1 --lose 0.1", "give exactly one of threshold (--threshold)"),
         (
             f"{FILTER} --method suspicious-groups --threshold 1 --lose 0.1",
             "give exactly one of threshold (--threshold)",
@@ -119,35 +99,26 @@ CASES = {
             f"{FILTER} --threshold 1 --false-alarms 0.1",
             "relevance-filter finds no groups, which false_alarms",
         ),
+        (f"{FILTER} --threshold 3", "threshold 3.0 is not a cosine"),
         (
             f"{FILTER} --method suspicious-groups --false-alarms 2",
             "false_alarms 2.0: must be less than 1",
         ),
-        (f"{FILTER} --lose 1.5", "clean_loss 1.5: must be less than 1"),
-        (f"{FILTER} --threshold 3", "threshold 3.0 is not a cosine"),
         (f"{FILTER} --threshold 0.01", "drops every pair"),
         (f"{FILTER} --labels no.csv", "no.csv: no such file; `mmpoison review`"),
         (f"{FILTER} --labels full/thesis.txt", "columns pair and verdict"),
         (f"{FILTER} --lose 0.1 --kept full", "full: is not empty"),
-        (f"{FILTER} --method local-densty", "did you mean 'local-density'"),
         (f"{FILTER} --method clean-finetune", "is of kind post-training"),
-        (f"{FILTER} --method local-density --false-alarms 0.1", "finds no groups"),
-        (f"{FILTER} --method local-density --set q=3", "unknown option 'q'"),
         (f"{FILTER} --lose 0.1 --set k=3", "unknown option 'k'"),
         (f"{FILTER} --lose 0.1 --set lose=0.1", "--set lose: give --lose instead"),
     ],
     "review": [
         ("review no-folder --labels x.csv", "no such file; `mmpoison scan DATA"),
-        ("review no-folder", "Missing option '--labels'"),
         ("filter --data squares --out out", "it is part of `mmpoison scan` now"),
     ],
     "evaluate": [
-        (f"{EVALUATE} {GOAL} --model model --data no", "no: no such folder"),
         (f"{EVALUATE} {GOAL} --model model --out full", "full: is not empty"),
         (f"{EVALUATE} {GOAL} --model full", "so it is not a checkpoint"),
-        (f"{EVALUATE} {GOAL}", "Missing option '--model'"),
-        (f"{EVALUATE} --model model", "no goal given, and the data have no manifest"),
-        (f"{EVALUATE} --model model --goal sheep2soda", "unknown class 'soda': did you mean"),
         (f"{EVALUATE} {GOAL} --model model --study collaterl", "did you mean 'collateral'"),
         (f"{EVALUATE} {GOAL} --model model --target-image sofa/00.png", "is not in the gallery"),
         (
@@ -160,7 +131,6 @@ CASES = {
     ],
     "check": [
         (CHECK, "needs --reference"),
-        (f"{CHECK} --reference model --goal a2b", "No such option"),
         (f"{CHECK} --reference model --clean-runs 2", "--clean-runs needs --out DIR"),
         (
             f"{CHECK} --trace traced",
@@ -169,7 +139,6 @@ CASES = {
         (f"{CHECK} --reference model --trace full", "full: is not empty"),
         (f"{CHECK} --reference model --kept kept", "give trace (--trace) too"),
         (f"{CHECK} --reference model --set epochs=1", "says how many"),
-        (f"{CHECK} --method rank-gane", "did you mean 'rank-gain'"),
         (f"{CHECK} --method clean-finetune", "expected kind check: decree, rank-gain"),
         (f"{CHECK} --reference model --false-alarms 2", "not between 0 and 1"),
         (f"{CHECK} --reference openmoji-mini", "have different architectures"),
@@ -178,7 +147,6 @@ CASES = {
         ("demo --out full", "full: contains something other than a run"),
         ("demo --out full/thesis.txt", "is a file, not a run folder"),
         ("demo --set training.epochs", "write KEY=VALUE"),
-        ("run openmojis", "unknown recipe 'openmojis': did you mean 'openmoji'"),
         ("run nowhere.yaml", "nowhere.yaml: no such recipe file"),
         ("run openmoji --set training.epoch=2", "unknown key 'training.epoch': did you mean 'epo"),
         ("run openmoji --seeds a-b", "--seeds 'a-b': give numbers"),
@@ -188,11 +156,8 @@ CASES = {
             for seeds in ("0-99999999", "1-99999999999999999999999", "-3", "1e3", "0-")
         ),
         ("run flickr8k --out out", "needs the folder that holds it"),
-        ("run flickr8k --data-root no --out out", "no: no such folder"),
         ("sweep openmoji --out out", "it is part of `mmpoison run` now"),
-        ("run openmoji --out out --set training.epoch=1,2", "unknown key 'training.epoch': did"),
         ("run openmoji --out out --set training.epochs=1,many", "training.epochs: "),
-        ("run openmoji --out out --seeds a", "--seeds 'a': give numbers"),
         ("run openmoji --out out --goals ,", "--goals ',' names no goal"),
         ("run openmoji --workers 2 --out out", f"--workers, --ray: {ONE_RUN}"),
         ("run openmoji --seeds 3 --ray local --out out", f"--workers, --ray: {ONE_RUN}"),
@@ -206,17 +171,15 @@ CASES = {
         ("poisn", "No such command 'poisn'"),
     ],
     "report": [
-        ("report nowhere", "nowhere"),
         ("report nowhere full", "nowhere"),
-        ("report full", "full"),
         ("report full --format json", "use --as FORMAT or --json"),
+        ("report full --against full --models a,b", "give only one"),
     ],
     "data": [
         ("data build openmoji --out full", "full: is not empty"),
         ("data build openmojis --out out", "unknown data set"),
         ("data build flickr8k --out out", "cannot be made here"),
         ("data list openmojis", "did you mean 'openmoji'"),
-        ("data verify nowhere", "nowhere: no such folder"),
         ("data verify full", "full: its files match no known format"),
         ("data verify squares --clean no", "no: no such folder"),
         ("data verify squares --option seven", "--option 'seven': write KEY=VALUE"),
@@ -226,12 +189,9 @@ CASES = {
         ("data verify squares --option colour=red", "has no option 'colour'"),
         ("data verify squares --format jsonn", "unknown data set 'jsonn'"),
         ("data verify flickr8k", "needs the folder that holds it"),
-        ("data split nowhere", "nowhere: no such folder or file, and unknown data set 'nowhere'"),
-        ("data split squares --per-class 99", "class 'aeroplane' has 12 images: 99 test images"),
         ("data split squares --labels nothing.csv", "nothing.csv: no such file"),
         ("data split squares --keywords sheep", "keywords 'sheep': write label=word|word"),
         ("data split squares --out full", "full: is not empty"),
-        ("data split squares --option colour=blue", "has no option 'colour'"),
     ],
     "models and defenses": [
         # a name of the grammar gets as far as the weights, whatever the verb
@@ -245,16 +205,13 @@ CASES = {
                 f"{FILTER} --lose 0.1 --encoder",
             )
         ),
-        ("models show nothing", "unknown model 'nothing'"),
         ("models fetch hf-hub:", "needs a repository"),
         ("models export openmoji-mini --to onnx --out out", "format 'onnx' is not one of"),
         ("models export openmoji-mini --to transformers --out out", "its image encoder is a"),
         ("defenses local-densty", "did you mean 'local-density'"),
     ],
     "search": [
-        ("search", "give --model and --data"),
         ("search --data squares", "give --model and --data"),
-        ("search --models model", "give --model and --data"),
         ("search --data squares --models ./none", "none: no such checkpoint"),
         ("search --models model --data ./none", "none: no such folder"),
         (f"{SEARCH} --manifest none.json", "none.json: no such file"),
@@ -298,10 +255,6 @@ def missing_image(work: Path) -> None:
     (work / "squares" / SHEEP).unlink()
 
 
-def strip_image(work: Path) -> None:
-    (work / "squares" / SHEEP).write_bytes(png(99_000_000, 1))
-
-
 def huge_image(work: Path) -> None:
     (work / "squares" / SHEEP).write_bytes(png(60_000, 60_000, bytes(1000)))
 
@@ -316,22 +269,13 @@ def cut_images(work: Path) -> None:
         cut_image(work, str(path))
 
 
-def no_config(work: Path) -> None:
-    (work / "model" / "open_clip_config.json").unlink()
-
-
 def cut_weights(work: Path) -> None:
     path = work / "model" / "open_clip_model.safetensors"
     path.write_bytes(path.read_bytes()[:3000])
 
 
-def recipe(more: str = "", image: bool = True) -> Callable[[Path], None]:
-    def write(work: Path) -> None:
-        (work / "recipe.yaml").write_text(RECIPE + more)
-        if not image:
-            cut_image(work)
-
-    return write
+def recipe(more: str) -> Callable[[Path], object]:
+    return lambda work: (work / "recipe.yaml").write_text(RECIPE + more)
 
 
 RECIPE = """
@@ -346,31 +290,23 @@ training: {epochs: 1}
 @pytest.mark.parametrize(
     ("command", "prepare", "says"),
     [
-        (f"{POISON} {GOAL} --samples 2", broken_line, "captions.jsonl line 7: not valid JSON"),
         (f"{POISON} {GOAL} --samples 2", unlabelled, "the data have no labels"),
-        (f"{POISON} {GOAL} --samples 2", missing_image, "sheep/03.png: no such image"),
         (TRAIN, broken_line, "captions.jsonl line 7"),
         (TRAIN, missing_image, "sheep/03.png: no such image"),
         (TRAIN, cut_image, "sheep/03.png: broken image"),
-        (TRAIN, strip_image, "a side is over the limit of 65,535"),
         (TRAIN, huge_image, "sheep/03.png: too many pixels"),
-        (TRAIN, no_config, "so it is not a checkpoint"),
         (
             f"{FILTER} --threshold 1",
             cut_images,
             "no image of split 'train' can be read (28 of 28 images cannot be read, the first: ",
         ),
-        (f"{FILTER} --threshold 1", cut_weights, "broken weights"),
-        (f"{EVALUATE} --model model {GOAL}", unlabelled, "the data have no labels"),
         (f"{EVALUATE} --model model {GOAL}", cut_weights, "broken weights"),
-        ("run recipe.yaml --out full", recipe(), "other than a run"),
         ("run recipe.yaml", recipe("a: ["), "recipe.yaml: not valid YAML"),
         ("run recipe.yaml --out out", recipe("trainin: {}"), "unknown key 'trainin': did you mean"),
-        ("run recipe.yaml --out out", recipe(image=False), "sheep/03.png: broken image"),
     ],
 )
 def test_refused_for_what_a_path_holds(
-    refused: Refused, work: Path, command: str, prepare: Callable[[Path], None], says: str
+    refused: Refused, work: Path, command: str, prepare: Callable[[Path], object], says: str
 ) -> None:
     prepare(work)
     assert says in refused(command)
@@ -388,16 +324,6 @@ def test_a_poisoned_set_where_a_clean_one_is_needed(
 ) -> None:
     assert cli(*f"{POISON} --out poisoned {GOAL} --samples 2".split()).code == 0
     assert says in refused(command)
-
-
-def test_a_folder_that_may_not_be_written(
-    work: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, **_: Any) -> int:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(files, "_make", refuse)
-    assert "Permission denied" in refused(f"{POISON} {GOAL} --samples 2")
 
 
 def test_a_diverged_loss_is_one_line_too(

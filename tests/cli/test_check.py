@@ -28,6 +28,7 @@ def test_a_check_is_written_and_resumes(
     poisoned, model, out = tmp_path / "poisoned", tmp_path / "model", tmp_path / "check"
     cli("poison", square_folder, "--goal", "sheep2aeroplane", "--samples", "3", "--out", poisoned)
     cli("train", "--data", poisoned, "--model", checkpoint, "--out", model, *SETTINGS)
+    assert "POISONED ON PURPOSE" in (model / "README.md").read_text()
     check = (
         *("check", model, "--data", square_folder, "--reference", checkpoint),
         *("--clean-runs", "2", *SETTINGS),
@@ -73,18 +74,6 @@ def test_without_clean_models_it_says_what_it_compared_with(
     assert "| captions | images | rank reference |" in table.out
 
 
-def test_decree_needs_no_reference(cli: Cli, square_folder: Path, checkpoint: Path) -> None:
-    check = ("check", checkpoint, "--data", square_folder, "--method", "decree")
-    shown = cli(*check, "--set", "steps=3", "--set", "images=8", "--json")
-    assert shown.code == 0, shown.err
-    found = json.loads(shown.out)
-    assert found["check"] == "decree"
-    assert found["images"] == 8
-    assert found["null"] == "published limit"
-    assert 0 < found["triggers"]["suspect"]["norm"] <= 1
-    assert set(found["ranking"][0]) == {"mask_percent", "expected_percent", "p_value"}
-
-
 def test_the_training_pairs_are_traced(
     cli: Cli, square_folder: Path, checkpoint: Path, judge_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -112,11 +101,6 @@ def test_the_training_pairs_are_traced(
         (
             "poisoning likely",
             "the pairs that it was trained on: poisoning likely",
-            "train on the pairs that it keeps",
-        ),
-        (
-            "look at these groups",
-            "the pairs that it was trained on: look at",
             "train on the pairs that it keeps",
         ),
         ("cannot be decided", "No difference from this reference, which may", "trace again"),

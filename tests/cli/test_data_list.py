@@ -11,21 +11,10 @@ from typing import Any
 import pytest
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
-from mmpoison.cli.data_shown import is_format
 from mmpoison.datasets import DATASETS, load_pairs
 from mmpoison.images import PixelStore
 
 Cli = Callable[..., Any]
-
-
-def test_every_name_is_listed_once(cli: Cli, fresh_cache: Path) -> None:
-    known = json.loads(cli("data", "list", "--json").out)
-    names = [entry["name"] for entry in (*known["data_sets"], *known["formats"])]
-    assert sorted(names) == list(DATASETS)
-    assert {entry["name"] for entry in known["formats"]} == {
-        name for name in DATASETS if is_format(DATASETS[name])
-    }
-    assert "pairs-folder" not in {entry["name"] for entry in known["data_sets"]}
 
 
 @pytest.mark.parametrize("columns", [80, 160])
@@ -42,34 +31,6 @@ def test_nothing_is_cut(
             assert " ".join(DATASETS[name].summary.split()) in text
         assert "…" not in out
         assert ("shows the required files" in text) == (not arguments)
-
-
-def test_one_with_details(cli: Cli, fresh_cache: Path) -> None:
-    result = cli("data", "list", "openmoji")
-    assert result.code == 0
-    text = " ".join(result.out.split())
-    assert DATASETS["openmoji"].where_from in text
-    assert "options: train_share, unlabelled, per_class" in text
-    assert "coco" not in text
-
-
-def test_how_to_get_each(cli: Cli, fresh_cache: Path) -> None:
-    known = json.loads(cli("data", "list", "--json").out)
-    get = {entry["name"]: entry["get"] for entry in known["data_sets"]}
-    (coco,) = get["coco"]
-    assert (coco["how"], coco["command"]) == ("download", "mmpoison data build coco --out DIR")
-    (flickr,) = get["flickr30k"]
-    assert (flickr["how"], flickr["command"]) == ("by hand", None)
-    assert flickr["address"] == "https://shannon.cs.illinois.edu/DenotationGraph/"
-    assert [way["name"] for way in get["flickr-pascal"]] == ["flickr30k", "pascal-sentences"]
-    assert get["openmoji"][0]["how"] == "made"
-    for name, ways in get.items():
-        for way in ways:
-            # whatever is not made here says where a person finds it
-            assert way["how"] == "made" or way["address"].startswith("http"), name
-            assert way["how"] == "by hand" or way["command"].startswith("mmpoison data build ")
-    for entry in known["data_sets"]:
-        assert entry["terms"] or DATASETS[entry["name"]].attribution
 
 
 def test_what_is_here(

@@ -7,14 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_args
+from typing import Any
 
 import pytest
-import typer
 
 import mmpoison
 from mmpoison import __version__
-from mmpoison.attacks import ATTACKS
 from mmpoison.cli.app import VERBS, command_of
 from mmpoison.cli.console import console
 from mmpoison.cli.verb import declared
@@ -47,17 +45,6 @@ def test_help_has_an_example(cli: Callable[..., Any], path: tuple[str, ...]) -> 
     # markup is rendered, not shown
     assert "[bold]" not in text
     assert cli(*path, "-h").out == result.out
-
-
-def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
-    text = cli("scan", "--help").out
-    panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
-    assert panels[:2] == ["Arguments", "Options"]
-    assert "Cut, give one" in panels
-    assert {"Model"} <= set(panels)
-    # an argument without a value takes none, the others say what
-    assert re.search(r"--method +NAME ", text)
-    assert re.search(r"--json +Print scan", text)
 
 
 def test_commands_are_in_groups(cli: Callable[..., Any]) -> None:
@@ -121,14 +108,9 @@ def test_help_and_lists_do_not_wait_for_torch(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("source", [True, False])
-@pytest.mark.parametrize(
-    "arguments", [["scan", "--help"], ["cache", "clear", "-h"], ["data", "list"]]
-)
-def test_it_runs_without_docstrings(arguments: list[str], source: bool) -> None:
+def test_it_runs_without_docstrings(source: bool) -> None:
     """Their texts are read from the source, or missing where there is none."""
-    code = (
-        f"import sys; sys.argv = ['mmpoison', *{arguments}]; from mmpoison.cli import main; main()"
-    )
+    code = "import sys; sys.argv = ['', 'scan', '--help']; from mmpoison.cli import main; main()"
     hidden = (
         "import inspect; inspect.getsource = lambda of: open('/no/source'); " if not source else ""
     )
@@ -137,7 +119,7 @@ def test_it_runs_without_docstrings(arguments: list[str], source: bool) -> None:
         for command in (("-c", code), ("-OO", "-c", hidden + code))
     )
     assert (bare.returncode, bare.stderr) == (0, "")
-    assert (bare.stdout == plain.stdout) == (source or "list" in arguments)
+    assert (bare.stdout == plain.stdout) == source
 
 
 def test_an_option_that_nothing_describes_is_refused() -> None:
@@ -166,38 +148,3 @@ def test_an_option_is_a_parameter_of_python(name: str) -> None:
         if option.required or option.name in ("changes", "workers"):
             continue
         assert option.default == (parameter.default if parameter.default != () else None)
-
-
-def test_a_docstring_says_group_and_help() -> None:
-    def verb(
-        data: str, count: Annotated[int, typer.Option(min=1)] = 2, force: bool = False
-    ) -> None:
-        """Do it.
-
-        Options:
-            data: What
-                it reads.
-
-        Page:
-            count: How many.
-            force: All: even these.
-        """
-
-    shown = declared(verb)
-    assert shown.__doc__ == "Do it."
-    found = {
-        name: get_args(one.annotation)[1]
-        for name, one in inspect.signature(shown).parameters.items()
-    }
-    assert {n: (one.help, one.rich_help_panel) for n, one in found.items()} == {
-        "data": ("What it reads.", None),
-        "count": ("How many.", "Page"),
-        "force": ("All: even these.", "Page"),
-    }
-    assert found["count"].min == 1
-    assert found["force"].default == "--force"  # nobody turns off what is off by default
-
-
-def test_poison_lists_the_attacks_that_are_registered(cli: Callable[..., Any]) -> None:
-    shown = cli("poison", "--help").out.replace("│", " ")
-    assert [name for name in ATTACKS if name not in " ".join(shown.split())] == []

@@ -58,33 +58,18 @@ def own_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "daten.csv"
 
 
-def test_the_verbs_that_take_data_are_found() -> None:
-    wanted = (
-        "scan",
-        "poison",
-        "train",
-        "evaluate",
-        "check",
-        "sterilize",
-        "review",
-        "search",
-    )
-    found: set[tuple[str, ...]] = {(name,) for name in wanted}
-    found |= {("data", name) for name in ("split", "verify")}
-    assert found == TAKE_DATA
+def test_the_exceptions_take_no_data() -> None:
     # whoever adds --data to one of these takes it from the exceptions
     assert not TAKE_DATA & set(NO_DATA)
     assert set(NO_DATA) <= set(PATHS)
 
 
 @pytest.mark.parametrize("path", sorted(set(PATHS) - set(NO_DATA)), ids=" ".join)
-def test_verbs_that_take_data_and_no_others_say_how_they_are_read(
-    cli: Cli, path: tuple[str, ...]
-) -> None:
+def test_verbs_that_take_data_and_no_others_say_how_they_are_read(path: tuple[str, ...]) -> None:
     """A verb that reads data under another name is found by the options that only data have."""
-    shown = cli(*path, "--help").out
-    for words in ("--format ", "--data-root ", "--option ", "How the data are read"):
-        assert (words in shown) == (path in TAKE_DATA), words
+    options = {name for parameter in named(path).params for name in parameter.opts}
+    for name in ("--format", "--data-root", "--option"):
+        assert (name in options) == (path in TAKE_DATA), name
 
 
 def test_verify_says_once_which_columns_it_found(cli: Cli, own_table: Path) -> None:
@@ -95,39 +80,6 @@ def test_verify_says_once_which_columns_it_found(cli: Cli, own_table: Path) -> N
     assert json.loads(done.out)["format"] == "csv"
     chosen = ("--option", "image=Datei", "--option", "caption=Satz")
     assert cli("data", "verify", own_table, "--data-root", root, "--no-images", *chosen).err == ""
-
-
-@pytest.mark.slow
-def test_scan_train_and_poison_take_the_table(cli: Cli, own_table: Path, tmp_path: Path) -> None:
-    how = ("--data-root", own_table.parent / "images", "--option", "label=Art")
-    scan = cli(
-        "scan", own_table, *how, "--encoder", "openmoji-mini", "--no-planted", "--workers", "1",
-        "--out", tmp_path / "scan",
-    )  # fmt: skip
-    assert scan.code == 0, scan.err
-    assert scan.err.count(NOTICE) == 1
-    kept = cli(
-        "scan", own_table, *how, "--encoder", "openmoji-mini", "--method", "relevance-filter",
-        "--lose", "0.1", "--workers", "1", "--out", tmp_path / "again", "--kept", tmp_path / "kept",
-    )  # fmt: skip
-    assert kept.code == 0, kept.err
-    assert kept.err.count(NOTICE) == 1
-    model = cli(
-        "train", "--data", own_table, *how, "--model", "openmoji-mini", "--set", "epochs=1",
-        "--set", "batch_size=16", "--out", tmp_path / "model",
-    )  # fmt: skip
-    assert model.code == 0, model.err
-    poisoned = cli(
-        "poison", "--data", own_table, *how, "--goal", "sheep2aeroplane", "--samples", "1",
-        "--out", tmp_path / "poisoned",
-    )  # fmt: skip
-    assert poisoned.code == 0, poisoned.err
-    measured = cli(
-        "evaluate", "--data", own_table, *how, "--model", "openmoji-mini", "--goal",
-        "sheep2aeroplane", "--json", "--format", "csv",
-    )  # fmt: skip
-    assert measured.code == 0, measured.err
-    assert "sheep2aeroplane" in json.loads(measured.out)["goal"]
 
 
 def test_absolute_paths_elsewhere_name_the_data_root(

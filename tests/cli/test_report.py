@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable
@@ -36,8 +34,8 @@ def test_of_many_settings_a_terminal_shows_those_side_by_side_alone(
     assert file.read_text().count("**small, a") == 13
 
 
-@pytest.mark.parametrize("width", ["40", "60", "80", "200"])
-@pytest.mark.parametrize("more", [(), ("--all",), ("--view", "all")])
+@pytest.mark.parametrize("width", ["40", "80"])
+@pytest.mark.parametrize("more", [("--all",), ("--view", "all")])
 def test_no_number_is_cut_at_any_width(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str, more: tuple[str, ...]
 ) -> None:
@@ -48,7 +46,7 @@ def test_no_number_is_cut_at_any_width(
     shown = cli("report", tmp_path / "runs", *more, "--out", tmp_path / "paper").out
     assert "…" not in shown
     assert not re.search(r"^ *[a-z] *\n *[a-z] *$", shown, re.MULTILINE), "drawn letter by letter"
-    if more in ((), ("--all",)):
+    if more == ("--all",):
         tables = json.loads(cli("report", tmp_path / "runs", "--json").out)
         means = [
             cell["mean"]
@@ -60,36 +58,3 @@ def test_no_number_is_cut_at_any_width(
         assert means
         for mean in means:
             assert re.search(rf"(?<![\d.]){mean:.3f}(?![\d.])", shown)
-
-
-def test_formats_for_programs_have_everything(cli: Cli, tmp_path: Path) -> None:
-    for seed in range(3):
-        write_run(tmp_path / f"{seed}", seed)
-    tables = json.loads(cli("report", tmp_path, "--json").out)
-    rows = list(csv.DictReader(io.StringIO(cli("report", tmp_path, "--as", "csv").out)))
-    assert len(rows) == sum(len(table["rows"]) for table in tables)
-    whole = [(table["title"], row) for table in tables for row in table["rows"]]
-    for (title, row), read in zip(whole, rows, strict=True):
-        assert read["table"] == title
-        for name, cell in row.items():
-            if isinstance(cell, dict):
-                assert float(read[name]) == cell["mean"]
-                assert read[f"{name} sd"] == ("" if cell["sd"] is None else str(cell["sd"]))
-    text = cli("report", tmp_path, "--as", "latex").out
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{table}") == len(tables)
-
-
-def test_every_file_that_is_asked_for_is_written(cli: Cli, tmp_path: Path) -> None:
-    for seed in range(2):
-        write_run(tmp_path / "runs" / f"{seed}", seed)
-    files = [tmp_path / name for name in ("page.html", "all.parquet", "tables.md")]
-    given = [part for file in files for part in (f"--{_option(file)}", file)]
-    done = cli("report", tmp_path / "runs", *given)
-    assert done.code == 0, done.err
-    assert all(file.is_file() for file in files)
-    assert f"page: {files[0]}" in done.out
-    assert f"rows: {files[1]}" in done.out
-
-
-def _option(file: Path) -> str:
-    return {".html": "html", ".parquet": "parquet", ".md": "markdown"}[file.suffix]

@@ -25,14 +25,8 @@ def recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> Path:
     return file
 
 
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.mark.usefixtures("workers_here")
-def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, fresh_cache: Path) -> None:
     out = tmp_path / "out"
     planned = cli("run", recipe, "--out", out, "--dry-run")
     assert planned.code == 0, planned.err
@@ -66,7 +60,7 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     assert "would be deleted" in planned.out
     gone = cli("cache", "clear", "--kind", "stages/finetune")
     assert "2 items" in gone.out
-    assert not list(own_cache.glob("stages/finetune/*/entry.json"))
+    assert not list(fresh_cache.glob("stages/finetune/*/entry.json"))
     # the rest, and the least recently used first
     assert json.loads(cli("cache", "list", "--json").out)["kinds"]
     assert " 0 items" not in cli("cache", "clear", "--down-to", "0MB").out

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-from tests.conftest import captions_by_image
 
 from mmpoison.errors import InputError
 
@@ -46,22 +44,6 @@ def test_what_cannot_be_loaded_ends_the_page(
 @pytest.mark.parametrize("how", ["--format csv", "--data-root .", "--option separator=;"])
 def test_how_data_are_read_needs_data(refused: Callable[[str], str], how: str) -> None:
     assert f"{how.split()[0]} needs --data" in refused(f"search --demo {how} --port 0")
-
-
-def test_own_tables_are_read_as_said(tmp_path: Path) -> None:
-    from mmpoison.cli.options import named_data
-    from mmpoison.cli.search import _data
-
-    (tmp_path / "photos").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "1.png")
-    file = tmp_path / "pairs.txt"
-    file.write_text("Bild;Satz;split\n1.png;a dark square;test\n")
-    options = ["image=Bild", "caption=Satz"]
-    source = _data(named_data(str(file), "csv", tmp_path / "photos", options), None)
-    assert source.name == "pairs.txt"
-    loaded: Any = source.load()
-    assert captions_by_image(loaded.pairs) == {"1.png": ["a dark square"]}
-    assert loaded.pairs.root == tmp_path / "photos"
 
 
 class Loading:

@@ -38,50 +38,6 @@ def many_squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "repaired"
-    command = [
-        *("sterilize", "--data", many_squares, "--model", checkpoint, "--out", out),
-        *("--goal", "sheep2aeroplane", *SETTINGS[:4], *SETTINGS[6:]),
-        *("--learning-rate", "1e-5", "--learning-rate", "1e-3"),
-    ]
-    # it is not of use to those who may lose nothing
-    refused = cli(*command, "--max-utility-loss", "0")
-    if refused.code:
-        assert refused.code == 1
-        assert refused.err.startswith("mmpoison: no model is saved: all lost more than 0 of")
-        assert not out.exists()
-        work = out.with_name("repaired.training")
-        curve = json.loads((work / "sterilize-curve.json").read_text())
-        assert not any(branch["chosen"] for branch in curve["branches"])
-        done = cli(*command, "--max-utility-loss", "1")
-        assert not work.exists()
-    else:
-        done = refused
-    assert done.code == 0, done.err
-    assert done.err == ""
-    curve = json.loads((out / "sterilize-curve.json").read_text())
-    assert curve["held_out"] == {"images": 20, "pairs": 40, "hit_at": 1}
-    assert [branch["learning_rate"] for branch in curve["branches"]] == [1e-5, 1e-3]
-    assert sum(branch["chosen"] for branch in curve["branches"]) == 1
-    for branch in curve["branches"]:
-        # 80 images to train on, 160 pairs
-        assert [probe["step"] for probe in branch["looks"]] == [0, 1, 2, 3, 6]
-        assert set(branch["looks"][0]["test"]["goal"]) == {"sheep2aeroplane"}
-    assert "chosen" in done.out
-    assert "sheep2aeroplane on the test part: MinRank " in done.out
-    again = f"mmpoison evaluate --data {many_squares} --model {out} --goal sheep2aeroplane"
-    assert f"next: measure the goal: {again}" in done.out
-    assert cli(*again.split()[1:]).code == 0
-    assert (out / "logs" / "learning-rate-0.001" / "steps.jsonl").is_file()
-    assert not list(out.rglob("step-*")) + list(out.rglob("probes.json"))
-    assert "poisoned" not in load_checkpoint(out).config["mmpoison"]
-    assert "utility lost on 20 held-out images" in (out / "README.md").read_text()
-    pytest.importorskip("matplotlib")
-    assert (out / "sterilize-curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (out / "sterilize-curve.svg").read_text()
-
-
 def test_what_is_saved_is_not_called_repaired(
     cli: Cli, many_squares: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -95,6 +51,8 @@ def test_what_is_saved_is_not_called_repaired(
     scans = json.loads((tmp_path / "checked" / "model-check.json").read_text())
     assert list(scans) == ["before", "after"]
     card = (tmp_path / "checked" / "README.md").read_text()
+    assert "A suspect model after a repair with clean pairs" in card
+    assert "utility lost on 20 held-out images" in card
     for when in scans:
         line = f"Model check {when}: No unusual difference from the reference (no finding with p <= 0.01)"
         assert line in checked.out
@@ -135,21 +93,6 @@ def test_a_manifest_asks_for_no_test_part(
     assert result.code == 0, result.err
     # 12 clean images: all are trained on, and it says so
     assert "no utility guard and no curve: holding out 0.2 of 12 clean images gives 2" in result.out
-
-
-@pytest.mark.parametrize(("method", "option"), [("par", "tau=1"), ("cleanclip", "weight=2")])
-def test_other_losses(
-    cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path, method: str, option: str
-) -> None:
-    out = tmp_path / "out"
-    command = ("sterilize", "--data", square_folder, "--model", checkpoint, "--out", out)
-    result = cli(
-        *(*command, "--method", method, "--set", option, *SETTINGS),
-        *("--set", "max_steps=1", "--held-out", "0"),
-    )
-    assert result.code == 0, result.err
-    assert load_checkpoint(out).config["mmpoison"]["training"]["objective"] == method
-    assert f"repair: {method}" in (out / "README.md").read_text()
 
 
 def test_what_a_scan_found_is_unlearned(
