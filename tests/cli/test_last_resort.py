@@ -129,6 +129,18 @@ def test_optional_packages_are_imported_in_one_way() -> None:
     assert found == ["base/extras.py"]
 
 
+def test_every_extra_is_declared() -> None:
+    import tomllib
+
+    from mmpoison.base.extras import EXTRAS
+
+    root = Path(__file__).resolve().parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert set(EXTRAS.values()) <= set(extras)
+
+
 def test_a_reader_that_goes_is_no_error() -> None:
     code = (
         "import sys; sys.argv = ['mmpoison', 'data', 'list']; from mmpoison.cli import main; main()"

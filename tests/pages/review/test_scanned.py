@@ -97,6 +97,10 @@ def test_pairs_of_groups_come_first_and_name_their_group(
     places = [20, 7, 4, 9, 3, 11, 30, 138, 137]
     assert [pair.pair for pair in shown] == [rows[place]["pair"] for place in places]
     assert [pair.kept for pair in shown] == [False] * 5 + [True, False, True, True]
+    every = scanned_pairs(out, PairPieces(square_folder), 10_000)
+    assert {pair.pair for pair in every} == {
+        row["pair"] for row in rows if row["score"] is not None
+    }
     assert group_members(out) == [
         [rows[place]["pair"] for place in places] for places in ([4, 7, 20], [3, 9], [11])
     ]
