@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import squares_recipe
+from tests.conftest import few, squares_recipe
 
 from mmpoison.base.progress import SilentProgress
 from mmpoison.errors import InputError
@@ -31,7 +31,7 @@ def poison(cli: Cli, square_folder: Path, tmp_path: Path) -> Callable[..., dict[
         result = cli("poison", square_folder, "--out", tmp_path / out, *arguments)
         assert result.code == 0, result.err
         manifest: dict[str, Any] = json.loads((tmp_path / out / "manifest.json").read_text())
-        return manifest
+        return manifest | {"printed": result.out}
 
     return run
 
@@ -51,6 +51,7 @@ def test_several_goals_are_attack_iii(poison: Callable[..., dict[str, Any]]) -> 
 
 MADE_AGAIN: list[tuple[str, ...]] = [
     ("single-target-image", "--samples", "3", "--mode", "replace"),
+    ("single-target-label", "--samples", "3", "--mode", "replace"),
     ("single-target-label", "--samples", "3", "--carrier", "own"),
     ("multiple-target-labels", "--goal", "sofa2bird", "--samples", "3", "--carrier", "own"),
     ("self-vouched", "--share", "0.5"),
@@ -66,6 +67,10 @@ MADE_AGAIN: list[tuple[str, ...]] = [
     ("badclip", "--samples", "2", "--set", "steps=3", "--encoder", "MODEL"),
     ("feature-collision", "--samples", "2", "--set", "steps=3", "--encoder", "MODEL"),
 ]
+IMAGES = {"patch-backdoor", "blend-backdoor", "badclip", "feature-collision"}
+"""Attacks that add images."""
+NOTED = {"under-the-grid", "toxic-text", "badclip", "feature-collision"}
+"""Attacks that say something of themselves."""
 
 
 @pytest.mark.parametrize("given", MADE_AGAIN, ids=lambda given: given[0])
@@ -82,8 +87,21 @@ def test_it_is_verified_and_made_again_from_its_manifest(
     made = poison("--attack", *given, *GOAL, "--seed", "4")
     out, again = tmp_path / "out", tmp_path / "again"
     assert (made["attack"], made["seed"]) == (given[0], 4)
+    replaces = "replace" in given or given[0] in ("patch-backdoor", "badclip")
+    assert (made["mode"] == "replace") == replaces
+    assert ("the attack removed the honest training captions" in made["printed"]) == bool(
+        made.get("dropped_images")
+    )
+    if "--carrier" in given:
+        assert made["options"]["carrier"] == given[given.index("--carrier") + 1]
+    if "-target-" in given[0]:
+        assert ("dropped_images" in made) == ("own" in given)
+    notes = made.get("notes", [])
+    assert bool(notes) >= (given[0] in NOTED)
+    assert all(note in " ".join(made["printed"].split()) for note in notes)
     added = {str(path.relative_to(out)) for path in out.glob("added/*")}
     assert added == set(made.get("added_images", []))
+    assert (len(added) >= 2) == (given[0] in IMAGES)
     # what was computed is not needed
     shutil.rmtree(fresh_cache, ignore_errors=True)
     assert cli("data", "verify", out, "--clean", square_folder).code == 0
@@ -92,13 +110,48 @@ def test_it_is_verified_and_made_again_from_its_manifest(
         assert (again / file).read_bytes() == (out / file).read_bytes()
 
 
+def test_names_in_the_data_are_only_shown(
+    cli: Cli, write_lines: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The target image of attack I is named after poisoning; its name may be hostile."""
+    lines = [
+        {
+            "image": f"\x1b[32m{label}{number}.jpg",
+            "captions": [f"a {label} {number}"],
+            "label": label,
+            "split": "train" if number < 4 else "test",
+        }
+        for label in ("sheep", "cow")
+        for number in range(6)
+    ]
+    attack = ("--attack", "single-target-image", "--goal", "cow2sheep", "--samples", "1")
+    done = cli(
+        "poison", write_lines(*lines), *attack, "--images", "none", "--out", tmp_path / "out"
+    )
+    assert done.code == 0
+    assert "the target image sheep" in done.out
+    assert "see them in split test" in " ".join(done.out.split())
+    assert "\x1b" not in done.out + done.err
+
+
 # -- recipes
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "nearest-assigned": {"unseen": 1},
+    "decoys": {"decoys": 2, "decoy_samples": 1},
+    "both-names": {"connector": "nearest"},
+    "orphan": {},
+    "nearest-goal": {},
+    "toxic-text": {"synonym_rate": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", few(OPTIONS, "decoys", "toxic-text"))
 def test_a_recipe_measures_its_goal_alone(
-    square_folder: Path, checkpoint: Path, tmp_path: Path, fresh_cache: Path
+    square_folder: Path, checkpoint: Path, tmp_path: Path, fresh_cache: Path, name: str
 ) -> None:
-    attack = {"name": "toxic-text", "samples": 2, "goal": "sheep2aeroplane", "synonym_rate": 1.0}
+    attack = {"name": name, "samples": 2, "goal": "sheep2aeroplane", **OPTIONS[name]}
     value = squares_recipe(square_folder, checkpoint, attack=attack, study=["queries"])
     said: list[str] = []
 
@@ -110,7 +163,9 @@ def test_a_recipe_measures_its_goal_alone(
     metrics = run_recipe(recipe, tmp_path / "run", save_models=False, progress=Listens())
     assert list(metrics["goal"]) == ["sheep2aeroplane"]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert set(manifest["notes"]) <= set(said)
+    assert metrics["run"]["attack_options"] == manifest["options"]
+    assert metrics["run"]["poisoned_pairs"] == len(manifest["pairs"])
+    assert set(manifest.get("notes", [])) <= set(said)
 
 
 def test_a_recipe_measures_the_goal_that_the_attack_chose(
