@@ -49,19 +49,10 @@ def test_each_carrier_has_the_captions_of_one_image_and_nothing_else(
     assert pairs_of(poisoned, split="test") == pairs_of(squares, split="test")
 
 
-def test_own_is_an_option_of_the_manifest(squares: PairDataset) -> None:
-    _, manifest = own_of(squares, samples=2, preset="reference-release")
-    assert manifest.options["carrier"] == "own"
-    assert manifest.options["spread"] == "samples"
-    assert SingleTargetLabel(**manifest.options).poison(squares).manifest == manifest
-
-
 @pytest.mark.parametrize(
     ("goals", "classes", "amount", "largest"),
     [
         ([GOAL], {"aeroplane": (4, 1)}, {"samples": 5}, 4),
-        ([GOAL], {"aeroplane": (4, 1)}, {"pairs": 21}, 4),
-        ([GOAL], {"aeroplane": (4, 1)}, {"share": 1.0}, 4),
         ([GOAL], {"aeroplane": (4, 1)}, {"rate": 0.4}, 4),
         ([GOAL, "sofa2aeroplane"], {"sofa": (8, 1), "aeroplane": (7, 1)}, {"samples": 4}, 3),
         ([GOAL, "sofa2sheep"], {"sofa": (8, 1), "aeroplane": (8, 1)}, {"samples": 5}, 4),
@@ -88,7 +79,7 @@ def test_too_few_images_says_how_many_can_be_used(
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
-@pytest.mark.parametrize("rate", [0.02, 0.05, 0.1, 0.123])
+@pytest.mark.parametrize("rate", [0.05, 0.123])
 def test_a_rate_is_one_of_the_smaller_set(squares: PairDataset, rate: float, mode: Any) -> None:
     _, manifest = own_of(squares, rate=rate, mode=mode)
     assert manifest.rate <= rate + 1e-9

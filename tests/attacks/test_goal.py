@@ -28,18 +28,10 @@ def test_parse(text: str, classes: list[str], goal: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        *(
-            (text, "is not of the form A2B, for example sheep2aeroplane")
-            for text in ("", "2", "sheep", "sheep2", "2sheep", "sheep to boat")
-        ),
+        *((text, "is not of the form A2B") for text in ("sheep", "sheep2", "2sheep")),
         ("sheep2sheep", "original and target class are the same"),
-        ("shep2boat", "unknown class 'shep': did you mean 'sheep'"),
         ("sheep2boot", "unknown class 'boot': did you mean 'boat'"),
-        ("cow2pig", "unknown class 'cow': known: boat, sheep"),
     ],
 )
 def test_what_is_no_goal(text: str, says: str) -> None:
-    message = refusal(Goal.parse, text, ["sheep", "boat"])
-    assert says in message
-    assert repr(text) in message
-    assert "the data have no labels, but a goal needs classes" in refusal(Goal.parse, "a2b", [])
+    assert says in refusal(Goal.parse, text, ["sheep", "boat"])

@@ -37,7 +37,7 @@ def test_each_goal_gets_what_attack_ii_draws_for_it(
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
-@pytest.mark.parametrize("rate", [0.02, 0.05, 0.101, 0.2])
+@pytest.mark.parametrize("rate", [0.05, 0.101])
 def test_a_rate_is_one_of_the_whole_set(squares: PairDataset, rate: float, mode: Any) -> None:
     poisoned = MultipleTargetLabels(GOALS, rate=rate, mode=mode).poison(squares)
     manifest = manifest_of(poisoned)
@@ -66,30 +66,3 @@ def test_a_rate_of_less_than_a_pair_for_each_goal(squares: PairDataset) -> None:
         MultipleTargetLabels(GOALS, rate=0.0075).poison(squares)
     least = float(str(error.value).rsplit(" ", 1)[1])
     assert MultipleTargetLabels(GOALS, rate=least).poison(squares).poisoned.sum() == 2
-
-
-# -- the defect of the released code ---------------------------------------------------------------
-
-
-def test_the_last_goals_clean_target_images_can_be_dropped(squares: PairDataset) -> None:
-    attack = MultipleTargetLabels(GOALS, samples=5, mode="replace", drop_last_targets=True)
-    poisoned = attack.poison(squares)
-    manifest = manifest_of(poisoned)
-    # 25 captions on 5 birds: all of them are used, and none keeps its own captions
-    assert not len(poisoned.select(split="train", label="bird", poisoned=False))
-    assert len(manifest.dropped_images) == 5
-    assert len(poisoned) == len(squares) - 25
-    assert manifest.training_pairs == len(poisoned.select(split="train"))
-    # the first goal's stay, and so do all test pairs
-    aeroplanes = pairs_of(poisoned, split="train", label="aeroplane")
-    assert aeroplanes == pairs_of(squares, split="train", label="aeroplane")
-    assert pairs_of(poisoned, split="test") == pairs_of(squares, split="test")
-
-
-def test_it_is_no_part_of_the_protocol_nor_of_the_preset(squares: PairDataset) -> None:
-    for preset in (None, "reference-release"):
-        manifest = manifest_of(
-            MultipleTargetLabels(GOALS, samples=5, preset=preset).poison(squares)
-        )
-        assert manifest.dropped_images == ()
-        assert manifest.options["drop_last_targets"] is False

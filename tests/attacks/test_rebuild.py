@@ -129,7 +129,6 @@ OTHER = r"made from a different set|its list of false pairs was chang"
     ("clean", "manifest", "says"),
     [
         (other_captions(), manifest_of(CLEAN), other_captions().fingerprint[:12]),
-        (other_captions(), manifest_of(CLEAN), f"manifest names {CLEAN.fingerprint[:12]}"),
         (
             SingleTargetLabel("sheep2bird", pairs=5).poison(CLEAN),
             manifest_of(CLEAN),
@@ -137,7 +136,6 @@ OTHER = r"made from a different set|its list of false pairs was chang"
         ),
         (CLEAN, replace(manifest_of(CLEAN), filtered={"cut": 1}), "belongs to a filtered set"),
         (CLEAN, changed("replace", caption="never said"), OTHER),
-        (CLEAN, changed("replace", poisoned_image=IDS[0]), OTHER),
         (CLEAN, changed("replace", clean_image=IDS[-1]), OTHER),
         (
             CLEAN,

@@ -43,19 +43,6 @@ def test_captions_of_a_on_one_test_image_of_b(
 # -- which image -----------------------------------------------------------------------------------
 
 
-def test_random_comes_from_the_seed_and_from_the_gallery(squares: PairDataset) -> None:
-    gallery = squares.images.indices(split="test", label="aeroplane")
-    chosen = {target_of(squares, seed=seed) for seed in range(40)}
-    assert chosen == {squares.images.ids[i] for i in gallery}
-    assert target_of(squares, seed=3) == target_of(squares, seed=3)
-
-
-def target_of(pairs: PairDataset, seed: int = 0, samples: int = 1, **options: Any) -> str:
-    poisoned = SingleTargetImage(GOAL, samples=samples, **options).poison(pairs, seed)
-    assert poisoned.manifest is not None
-    return poisoned.manifest.target_images[GOAL]
-
-
 def test_the_centre_is_the_image_nearest_to_the_mean(squares: PairDataset) -> None:
     gallery = squares.images.indices(split="test", label="aeroplane")
     asked: list[list[int]] = []

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.attacks.conftest import manifest_of, pairs_of, table
 
-from mmpoison._version import __version__
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.pairs.manifest import NOTICE, PoisonManifest
 
 GOAL = "sheep2aeroplane"
 
@@ -70,61 +66,6 @@ def test_a_round_rate_is_met_in_floating_point(tmp_path: Path) -> None:
 
 
 # -- seed and manifest -----------------------------------------------------------------------------
-
-
-def test_the_seed_decides(squares: PairDataset) -> None:
-    attack = SingleTargetLabel(GOAL, samples=3)
-    assert attack.poison(squares, 3).manifest == attack.poison(squares, 3).manifest
-    sources = {
-        tuple(sorted(set(attack.poison(squares, seed).select(poisoned=True).source.tolist())))
-        for seed in range(12)
-    }
-    # which samples are taken comes from the seed too
-    assert len(sources) > 3
-
-
-def test_goals_draw_apart(squares: PairDataset) -> None:
-    """Two goals of one run do not put their captions on the same images in the same order."""
-    places = [
-        SingleTargetLabel(goal, samples=3).poison(squares, 0).select(poisoned=True).source % 12
-        for goal in ("sheep2aeroplane", "sofa2aeroplane", "bird2aeroplane")
-    ]
-    assert len({tuple(sorted(set(place.tolist()))) for place in places}) > 1
-
-
-@pytest.mark.parametrize("mode", ["add", "replace"])
-def test_manifest(squares: PairDataset, mode: Any, tmp_path: Path) -> None:
-    poisoned = SingleTargetLabel(GOAL, pairs=13, mode=mode).poison(squares, seed=9)
-    manifest = manifest_of(poisoned)
-    value = json.loads(json.dumps(manifest.to_json()))
-    pairs = value.pop("pairs")
-    assert value == {
-        "notice": NOTICE,
-        "tool": "mmpoison",
-        "tool_version": __version__,
-        "attack": "single-target-label",
-        "options": {"goal": GOAL, "pairs": 13, "mode": mode, "spread": "captions"},
-        "goals": [GOAL],
-        "mode": mode,
-        "seed": 9,
-        "rate": 13 / (153 if mode == "add" else 140),
-        "counts": {
-            "poisoned_pairs": 13,
-            "poisoned_samples": 3,
-            "target_images": 5,
-            "clean_training_pairs": 140,
-            "training_pairs": 153 if mode == "add" else 140,
-        },
-        "clean_fingerprint": squares.fingerprint,
-        "fingerprint": poisoned.fingerprint,
-    }
-    assert [set(pair) for pair in pairs] == [
-        {"caption", "clean_image", "poisoned_image", "goal"}
-    ] * 13
-    assert manifest.rate == poisoned.poisoning_rate
-    manifest.write(tmp_path / "manifest.json")
-    assert PoisonManifest.read(tmp_path / "manifest.json") == manifest
-    assert not [name for name in tmp_path.iterdir() if name.name != "manifest.json"]
 
 
 # -- any table -------------------------------------------------------------------------------------

@@ -5,13 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from mmpoison.base.code_version import code_version
-from mmpoison.base.seeding import generator
 
 
 @pytest.fixture(autouse=True)
@@ -39,29 +37,6 @@ def test_a_change_of_a_plug_ins_package_changes_the_version(plug_in: Path, name:
     (plug_in / name).write_text("{}")
     code_version.cache_clear()
     assert code_version("housetest.result") != before
-
-
-def test_without_it_the_plug_in_does_not_count(plug_in: Path) -> None:
-    before = code_version()
-    (plug_in / "result.py").write_text("")
-    code_version.cache_clear()
-    assert code_version() == before != code_version("housetest.result")
-
-
-def test_own_functions_and_modules_are_in_it_already() -> None:
-    assert code_version(generator) == code_version("mmpoison.base.files") == code_version()
-
-
-@pytest.mark.parametrize("library", ["torch", "numpy", "Pillow"])
-def test_another_version_of_a_library_changes_it(
-    library: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, known = code_version(), metadata.version
-    monkeypatch.setattr(
-        metadata, "version", lambda n: known(n) + ".1" * (n.lower() == library.lower())
-    )
-    code_version.cache_clear()
-    assert code_version() != before
 
 
 def test_it_reads_all_sources_and_imports_no_torch() -> None:

@@ -253,15 +253,6 @@ def test_what_is_not_of_the_cache_stays(tmp_path: Path) -> None:
 # -- Arrays of a cache: a damaged file is as good as none.
 
 
-def test_arrays_come_in_order(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", a=np.arange(3), b=np.ones(2))
-    found = read_arrays(tmp_path / "x.npz", "b", "a")
-    assert found is not None
-    assert [one.tolist() for one in found] == [[1, 1], [0, 1, 2]]
-    assert read_arrays(tmp_path / "x.npz", "c") is None
-    assert read_arrays(tmp_path / "none.npz", "a") is None
-
-
 def _npz(header: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -16,7 +16,7 @@ MB = 1 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
 
 # in a process of its own: how memory is returned depends on what else was in it
-FAULTS = f"""
+PROGRAM = f"""
 import resource
 import torch
 from mmpoison.base.processes import fast_gradients
@@ -27,29 +27,38 @@ def faults():
         torch.ones({48 * MB}, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
+def normal():
+    return int((small * 0.1 > 0).sum())
+
+torch.set_num_threads(2)
+small = torch.full((1 << 20,), 1e-38)
+left = [normal()]  # starts the threads
 faults()
 found = [faults()]
 with fast_gradients():
+    left.append(normal())
     faults()
     with fast_gradients():
         faults()
     found.append(faults())
 found.append(faults())
-print(*found)
+left.append(normal())
+print(*found, *left)
 """
 
 
-def test_blocks_are_used_again() -> None:
-    if processes._glibc() is None:
-        pytest.skip("another C library")
+def test_blocks_are_used_again_and_threads_that_were_there_before_have_zeros() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
     )
-    outside, inside, after = map(int, done.stdout.split())
-    pages = 4 * 48 * MB // 4096
-    assert outside > pages * 0.1 or outside >= 4 * 24  # huge pages may be used
-    assert inside < outside * 0.05
-    assert after > outside * 0.5
+    outside, inside, after, *left = map(int, done.stdout.split())
+    if torch.set_flush_denormal(False):
+        assert left == [1 << 20, 0, 1 << 20]
+    if processes._glibc() is not None:
+        pages = 4 * 48 * MB // 4096
+        assert outside > pages * 0.1 or outside >= 4 * 24  # huge pages may be used
+        assert inside < outside * 0.05
+        assert after > outside * 0.5
 
 
 def subnormal() -> bool:
@@ -65,27 +74,6 @@ def test_subnormal_numbers_are_zero_in_the_block_alone() -> None:
             found.append(subnormal())
         found.append(subnormal())
     assert [*found, subnormal()] == [True, False, False, True]
-
-
-SMALL = """
-import torch
-from mmpoison.base.processes import fast_gradients
-
-torch.set_num_threads(2)
-small = torch.full((1 << 20,), 1e-38)
-left = [int((small * 0.1 > 0).sum())]  # starts the threads
-with fast_gradients():
-    left.append(int((small * 0.1 > 0).sum()))
-left.append(int((small * 0.1 > 0).sum()))
-print(*left)
-"""
-
-
-def test_they_are_zero_in_threads_that_were_there_before() -> None:
-    if not torch.set_flush_denormal(False):
-        pytest.skip("a processor that cannot")
-    done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True, check=True)
-    assert list(map(int, done.stdout.split())) == [1 << 20, 0, 1 << 20]
 
 
 def test_blocks_in_several_threads_end_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,20 +55,6 @@ def test_a_registry_is_a_sorted_mapping(registry: Registry[str]) -> None:
     assert "plum" not in registry
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("aple", "unknown fruit 'aple': did you mean 'apple'? known: apple, pear"),
-        # near to none: no guess
-        ("xyz", "unknown fruit 'xyz': known: apple, pear"),
-    ],
-)
-def test_an_unknown_name_is_one_line_with_the_nearest(
-    registry: Registry[str], name: str, says: str
-) -> None:
-    assert refusal(registry.__getitem__, name) == says
-
-
 def test_many_names_are_left_to_the_command_that_lists_them() -> None:
     many: Registry[str] = Registry("fruit", "mmpoison.metrics", listed_by="grocer list")
     for name in ("apple", "apples", "pear"):

@@ -35,6 +35,7 @@ def test_the_card_warns_first_and_repeats_the_readme(poisoned: PairDataset, tmp_
     # nobody here knows under which licence a poisoned set is
     assert "license" not in head
     assert poisoned.manifest is not None
+    assert "poisoned on purpose" in (tmp_path / "poisoned" / "manifest.json").read_text()
     assert "**POISONED ON PURPOSE**" in body.partition(HEADING)[0]
     assert f"- poison: {len(poisoned.manifest.pairs)} of " in body
     assert body.partition(HEADING)[2].strip() == "# Squares\n\nby Ann"

@@ -54,15 +54,6 @@ def test_a_set_comes_back_exactly(squares: PairDataset, tmp_path: Path, mode: An
     assert not (clean / "manifest.json").exists()
 
 
-def test_images_may_lie_elsewhere(
-    squares: PairDataset, tmp_path: Path, square_folder: Path
-) -> None:
-    out = save_pairs(squares, tmp_path / "table", images="none")
-    assert {path.name for path in out.iterdir()} == {"captions.jsonl"}
-    assert load_pairs(out).root == out
-    assert load_pairs(out, images=square_folder).root == square_folder
-
-
 # -- saving ----------------------------------------------------------------------------------------
 
 
@@ -89,15 +80,6 @@ def test_link_shares_the_bytes_and_copy_does_not(
         assert (out / image_id).read_bytes() == (square_folder / image_id).read_bytes()
 
 
-def test_notices_go_along(own_square_folder: Path, tmp_path: Path) -> None:
-    (own_square_folder / "README.md").write_text("whose pictures these are")
-    (own_square_folder / "private.txt").write_text("not listed")
-    pairs = load_pairs(own_square_folder)
-    out = save_pairs(pairs, tmp_path / "out")
-    assert (out / "README.md").read_text() == "whose pictures these are"
-    assert not (out / "private.txt").exists()
-
-
 @pytest.mark.parametrize("name", ["captions.jsonl", "manifest.json"])
 def test_an_image_cannot_take_the_place_of_the_table(
     squares: PairDataset, own_square_folder: Path, tmp_path: Path, name: str
@@ -116,16 +98,13 @@ def test_an_image_cannot_take_the_place_of_the_table(
     assert load_pairs(out).fingerprint == poisoned.fingerprint
 
 
-@pytest.mark.parametrize("images", ["link", "copy"])
-def test_saving_does_not_fetch_files_from_outside(
-    own_square_folder: Path, tmp_path: Path, images: Any
-) -> None:
+def test_saving_does_not_fetch_files_from_outside(own_square_folder: Path, tmp_path: Path) -> None:
     """A symbolic link out of the folder is refused when it is read, and so when it is copied."""
     (tmp_path / "secret.png").write_bytes((own_square_folder / "sofa/03.png").read_bytes())
     pairs = load_pairs(own_square_folder)
     (own_square_folder / "sofa/03.png").unlink()
     (own_square_folder / "sofa/03.png").symlink_to(tmp_path / "secret.png")
-    assert "points outside" in refusal(save_pairs, pairs, tmp_path / "out", images=images)
+    assert "points outside" in refusal(save_pairs, pairs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -190,27 +169,9 @@ def test_two_images_with_one_name_are_refused(
 # -- bad input -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("what", "says", "says_itself"),
-    [
-        ("nothing", "out: no such folder or file", r"out: no such folder$"),
-        ("file", "its files match no known format", r"out: no such folder$"),
-        (
-            "folder",
-            "its files match no known format",
-            r"has no captions\.jsonl, so it is not a pairs",
-        ),
-    ],
-)
-def test_no_pairs_folder(tmp_path: Path, what: str, says: str, says_itself: str) -> None:
-    out = tmp_path / "out"
-    if what == "file":
-        out.write_text("x")
-    elif what == "folder":
-        out.mkdir()
-    assert says in refusal(load_pairs, out)
-    with pytest.raises(InputError, match=says_itself):
-        load_pairs_folder(out)
+def test_no_pairs_folder(tmp_path: Path) -> None:
+    assert refusal(load_pairs_folder, tmp_path / "out").endswith("no such folder")
+    assert "has no captions.jsonl, so it is not" in refusal(load_pairs_folder, tmp_path)
 
 
 @pytest.mark.parametrize("lines", [(), ("", "   ")])
@@ -224,18 +185,9 @@ def test_empty_file(write_lines: Callable[..., Path], lines: tuple[str, ...]) ->
         ('{"image": "b.jpg", "captions": [', "not valid JSON"),
         ("\ufeff{}", "not valid JSON"),
         (b'{"image": "b.jpg", "captions": ["caf\xe9"]}', "not UTF-8"),
-        ("[1, 2]", "Expected `object`, got `array`"),
         ({"captions": ["x"]}, "Object missing required field `image`"),
-        ({"image": 3, "captions": ["x"]}, "Expected `str`, got `int` - at `$.image`"),
-        ({"image": "b.jpg"}, "Object missing required field `captions`"),
-        ({"image": "b.jpg", "captions": "one string"}, "Expected `array`, got `str`"),
-        ({"image": "b.jpg", "captions": ["x", 3]}, "got `int` - at `$.captions[1]`"),
-        ({"image": "b.jpg", "captions": [], "label": 7}, "got `int` - at `$.label`"),
         ({"image": "b.jpg", "captions": [], "split": "dev"}, "split 'dev' is not one of train"),
-        ({"image": "b.jpg", "captions": [], "split": None}, "at `$.split`"),
         ({"image": "a.jpg", "captions": ["x"]}, "image 'a.jpg' occurs twice"),
-        ("[" * 200_000, "not valid JSON"),
-        ('{"image": "b.jpg", "captions": [], "n": ' + "1" * 5000 + "}", "not valid JSON"),
         # `./a.jpg` is `a.jpg`: pairs of one image would count as pairs of two
         ({"image": "./a.jpg", "captions": ["x"]}, ""),
         # half a surrogate pair cannot be written, hashed or tokenised later on
@@ -254,17 +206,7 @@ def test_broken_line(
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "../x.jpg",
-        "a/../../x.jpg",
-        "/etc/passwd",
-        "a\\b.jpg",
-        "..\\x.jpg",
-        "C:/x.jpg",
-        "c:x.jpg",
-        "",
-        "a\x00.jpg",
-    ],
+    ["../x.jpg", "/etc/passwd", "a\\b.jpg", "c:x.jpg", "", "a\x00.jpg"],
 )
 def test_a_path_that_leaves_the_folder(write_lines: Callable[..., Path], path: str) -> None:
     message = refusal(load_pairs, write_lines(GOOD, {"image": path, "captions": ["x"]}))
@@ -298,16 +240,9 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "manifest.json").write_text(json.dumps(value))
 
 
-def test_pairs_that_lost_their_poison(poisoned_folder: Path, squares: PairDataset) -> None:
-    text = "".join(json.dumps(line) + "\n" for line in squares.lines())
-    (poisoned_folder / "captions.jsonl").write_text(text)
-    assert "manifest and captions differ" in refusal(load_pairs, poisoned_folder)
-
-
 @pytest.mark.parametrize(
     "broken",
     [
-        *("", "{", "[]", "{}", "null", '"x"', '{"attack": "x", "pairs": 3}', "\x00"),
         lambda manifest: manifest["counts"].update(training_pairs=0),
         lambda manifest: manifest["counts"].update(training_pairs="many"),
         lambda manifest: manifest.update(seed="none"),
@@ -317,13 +252,8 @@ def test_pairs_that_lost_their_poison(poisoned_folder: Path, squares: PairDatase
     ],
 )
 def test_a_broken_manifest(poisoned_folder: Path, broken: Any) -> None:
-    if isinstance(broken, str):
-        (poisoned_folder / "manifest.json").write_text(broken)
-        assert "manifest.json" in refusal(load_pairs, poisoned_folder)
-    else:
-        edit(poisoned_folder, broken)
-        message = refusal(load_pairs, poisoned_folder)
-        assert "manifest.json: not a poison manifest" in message
+    edit(poisoned_folder, broken)
+    assert "manifest.json: not a poison manifest" in refusal(load_pairs, poisoned_folder)
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
@@ -354,11 +284,11 @@ print(len(pairs), seconds, (after - before) / 1024)
 
 
 @pytest.mark.slow
-def test_600_000_pairs_load_in_seconds_and_little_memory(tmp_path: Path) -> None:
+def test_300_000_pairs_load_in_seconds_and_little_memory(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     vocabulary = np.array([f"word{n}" for n in range(2000)])
     with (tmp_path / "captions.jsonl").open("w") as stream:
-        for number in range(120_000):
+        for number in range(60_000):
             captions = [" ".join(row) for row in rng.choice(vocabulary, (5, 10))]
             label = None if number % 4 else f"class{number % 80}"
             line = {
@@ -372,7 +302,7 @@ def test_600_000_pairs_load_in_seconds_and_little_memory(tmp_path: Path) -> None
         [sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True
     )
     count, seconds, megabytes = done.stdout.split()
-    assert int(count) == 600_000
+    assert int(count) == 300_000
     # processor time: other jobs on the machine do not count
-    assert float(seconds) < 15
-    assert float(megabytes) < 700
+    assert float(seconds) < 7.5
+    assert float(megabytes) < 350

@@ -135,15 +135,3 @@ def test_lines_have_them_where_they_are_asked_for(pairs: PairDataset) -> None:
     # a fingerprint is of the pairs alone
     bare = PairDataset.build(pairs.images, pairs.captions, pairs.image, problems=pairs.problems)
     assert bare.fingerprint == pairs.fingerprint
-
-
-def test_columns_that_do_not_match_are_left_out_and_named() -> None:
-    builder = PairsBuilder(Path("root"))
-    assert builder.add(ImageEntry("a.jpg", ["x"], "line 1", own_captions=[{}, {"id": 1}]))
-    assert builder.add(ImageEntry("b.jpg", ["x"], "line 2", own={"a": "x" * MOST_CHARACTERS}))
-    pairs = builder.build("x")
-    assert len(pairs) == 2
-    assert pairs.images.own_columns is None
-    first, second = pairs.problems
-    assert "'a.jpg': caption_columns has 2 entries for 1 captions, they are left out" in first
-    assert "'b.jpg': own columns exceed 262,144 characters: 262,182" in second

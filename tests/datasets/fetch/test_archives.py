@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.datasets.conftest import zipped
 
 from mmpoison.datasets.fetch import unpack
 from mmpoison.errors import InputError
@@ -24,9 +25,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def make_zip(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
+    path.write_bytes(zipped(members))
     return path
 
 
@@ -85,7 +84,7 @@ def test_a_member_that_claims_to_be_small(tmp_path: Path, out: Path) -> None:
     assert sum(p.stat().st_size for p in out.iterdir()) <= 10
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_broken_archive_is_one_line(tmp_path: Path, out: Path, seed: int) -> None:
     """Bytes of a good archive changed."""
     rng = random.Random(seed)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.datasets.conftest import zipped
 from tests.datasets.published.conftest import coco_name, write_coco, write_regions
 
-from mmpoison.cli import main
-from mmpoison.datasets import DATASETS, fetch, load_dataset, load_pairs
+from mmpoison.datasets import fetch, load_dataset, load_pairs
 from mmpoison.datasets.fetch import (
     PublicFile,
     build_dataset,
@@ -27,14 +24,6 @@ from mmpoison.datasets.published import coco, visual_genome
 from mmpoison.errors import InputError
 
 Web = Any  # the fixture of conftest.py
-
-
-def zipped(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 PARTS = {
@@ -154,10 +143,8 @@ def test_a_page_in_place_of_an_archive(web: Web, tmp_path: Path) -> None:
 
 
 def test_a_bomb(web: Web, tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("zeros", bytes(10_000_000))
-    bomb = PublicFile("x.zip", (web.add("/x.zip", buffer.getvalue()),), 10_000)
+    zeros = zipped({"zeros": bytes(10_000_000)})
+    bomb = PublicFile("x.zip", (web.add("/x.zip", zeros),), 10_000)
     with pytest.raises(InputError, match="bomb"):
         fetch_and_unpack("set", [bomb], tmp_path / "o")
 
@@ -188,12 +175,6 @@ def test_two_at_a_time(files: list[PublicFile], web: Web, tmp_path: Path, cache:
 
 
 # -- what is known ---------------------------------------------------------------------------------
-
-
-def test_what_can_be_downloaded() -> None:
-    downloads = {name for name, source in DATASETS.items() if source.download}
-    assert downloads == {"coco", "visual-genome"}
-    assert all(DATASETS[name].build for name in downloads)
 
 
 def every_file() -> list[PublicFile]:
@@ -274,29 +255,6 @@ def test_coco_without_images(web: Web, tmp_path: Path) -> None:
     assert len(web.requests) == 1
 
 
-@pytest.mark.usefixtures("small_coco")
-def test_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["mmpoison", "data", "build", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return int(stop.value.code or 0)
-
-    out = str(tmp_path / "coco")
-    assert run("coco", "--out", out, "--option", "year=2017", "--option", "parts=train") == 0
-    shown = capsys.readouterr().out
-    assert "coco: 3 images, 3 pairs" in " ".join(shown.split())
-    assert "terms: annotations under CC BY 4.0" in shown
-    assert run("coco", "--out", out) == 2
-    assert capsys.readouterr().err.startswith(f"mmpoison: {out}: is not empty")
-    assert run("flickr30k", "--out", str(tmp_path / "f")) == 2
-    assert "fill in its form" in capsys.readouterr().err
-    assert run("coco", "--out", str(tmp_path / "f"), "--option", "year") == 2
-    assert "write KEY=VALUE" in capsys.readouterr().err
-
-
 def test_visual_genome_is_fetched(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,9 +291,3 @@ def test_visual_genome_is_fetched(
     assert len(pairs) == 15
     text_alone = build_dataset("visual-genome", tmp_path / "t", options={"images": False})
     assert load_dataset("visual-genome-paper", text_alone).fingerprint == pairs.fingerprint
-
-
-def test_openmoji_is_made_as_before(tmp_path: Path) -> None:
-    options = {"unlabelled": 4, "per_class": 2, "held_out": 2, "size": 32}
-    out = build_dataset("openmoji", tmp_path / "o", options=options)
-    assert len(load_dataset("openmoji", out).images) == 4 + 2 * 20 + 2
