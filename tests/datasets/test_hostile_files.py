@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests.conftest import write_tar
+from tests.conftest import refusal, write_tar
 from tests.datasets.formats.conftest import write_arrow, write_parquet
 
 from mmpoison.datasets import load_pairs
@@ -90,6 +90,14 @@ def test_any_damage_is_read_or_refused(
                     said.append(str(error))
     assert all(len(message.splitlines()) == 1 for message in said)
     assert min(outcomes.values()) > 10
+
+
+def test_a_column_name_of_an_arrow_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    file = write_arrow(tmp_path, table())
+    raw = file.read_bytes()
+    file.unlink()
+    file.write_bytes(raw.replace(b"captions", b"\xffaptions"))
+    assert "broken after row 0" in refusal(load_pairs, tmp_path, format="hugging-face")
 
 
 LONG = "x" * (5 << 20)

@@ -326,8 +326,9 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
     rows = 0
     try:
         for batch in batches:
-            # offsets in an untrusted file may point anywhere
+            # in an untrusted file, offsets may point anywhere, and a name that is not UTF-8 raises here
             batch.validate()
+            _ = batch.schema.names
             yield batch
             rows += batch.num_rows
     except arrow_errors() as error:
