@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,9 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("image,label,label ,,\n1,sheep,cow,,\n")
     with pytest.raises(InputError, match=r"x\.csv line 1: 2 columns are called 'label': give them"):
         BoundedRows(tmp_path / "x.csv")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="named pipe"):
+        read_text(tmp_path / "pipe")

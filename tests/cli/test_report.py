@@ -58,3 +58,17 @@ def test_no_number_is_cut_at_any_width(
         assert means
         for mean in means:
             assert re.search(rf"(?<![\d.]){mean:.3f}(?![\d.])", shown)
+
+
+def test_every_file_that_is_asked_for_is_written(cli: Cli, tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / "runs" / f"{seed}", seed)
+    files = [tmp_path / name for name in ("page.html", "all.parquet", "tables.md")]
+    given = [
+        *("--html", files[0], "--parquet", files[1], "--markdown", files[2]),
+    ]
+    done = cli("report", tmp_path / "runs", *given)
+    assert done.code == 0, done.err
+    assert all(file.is_file() for file in files)
+    assert f"page: {files[0]}" in done.out
+    assert f"rows: {files[1]}" in done.out
