@@ -94,30 +94,6 @@ def leave_out(parameters: Row, names: Sequence[str]) -> Row:
     }
 
 
-def distinguishing(runs: Mapping[str, Row], ignored: Sequence[str]) -> dict[str, Row]:
-    """Return those parameters of each run that distinguish it from others.
-
-    Of keys that change together one is enough: the first, in the order of the runs.
-
-    Args:
-        runs: The parameters of each run.
-        ignored: Parameters, or groups of them, that distinguish nothing.
-
-    >>> rows = {"x": {"a": 1, "b": 1, "c": 2}, "y": {"a": 1, "b": 3, "c": 4}, "z": {"b": 3, "c": 4, "d": 0}}
-    >>> distinguishing(rows, ["a"])
-    {'x': {'b': 1, 'd': None}, 'y': {'b': 3, 'd': None}, 'z': {'b': 3, 'd': 0}}
-    """
-    rows = {run: leave_out(parameters, ignored) for run, parameters in runs.items()}
-    keys: list[str] = []
-    seen = 1
-    for key in dict.fromkeys(key for row in rows.values() for key in row):
-        # repr: a list is no key of a set
-        found = len({tuple(repr(row.get(k)) for k in (*keys, key)) for row in rows.values()})
-        if found > seen:
-            keys, seen = [*keys, key], found
-    return {run: {key: row.get(key) for key in keys} for run, row in rows.items()}
-
-
 DEPTH = 3
 """How many folders deep runs are searched: a folder of sweeps, a sweep, its `runs`."""
 
@@ -772,12 +748,19 @@ class Results:
             keep: Of the parameters that never matter by themselves, those that matter here.
         """
         ignored = [name for name in (*NO_SETTING, *OF_OTHER_MODELS, *varies) if name not in keep]
-        runs = {run: self.parameters.get(run, {}) for run in self.values("run")}
-        of_run = distinguishing(runs, ignored)
+        of_run = {
+            run: leave_out(self.parameters.get(run, {}), ignored) for run in self.values("run")
+        }
+        every = list(of_run.values())
+        keys = [
+            key
+            for key in dict.fromkeys(key for parameters in every for key in parameters)
+            if len({repr(parameters.get(key)) for parameters in every}) > 1
+        ]
         found: dict[str, list[Row]] = {}
         for row in self.rows:
-            setting = ", ".join(f"{key}={value}" for key, value in of_run[row["run"]].items())
-            found.setdefault(setting, []).append(row)
+            own = of_run[row["run"]]
+            found.setdefault(", ".join(f"{key}={own.get(key)}" for key in keys), []).append(row)
         return [(setting, self.only(rows)) for setting, rows in found.items()]
 
     def whole_data(self) -> Results:

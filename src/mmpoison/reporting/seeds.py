@@ -22,7 +22,7 @@ from mmpoison.reporting.results import (
     RunRead,
     bounds_of,
     difference,
-    distinguishing,
+    leave_out,
     paired,
     read_runs,
 )
@@ -45,6 +45,24 @@ SHOWN_OTHERWISE = (
 """Parameters that do not distinguish settings, or that a title says in other words."""
 
 USUAL_ATTACK, USUAL_TRAINING = "single-target-label", "trained: both"
+
+
+def distinguishing_keys(rows: Sequence[Row]) -> list[str]:
+    """Find the first keys, in the order of the rows, that distinguish all rows that differ.
+
+    Of keys that change together one is enough.
+
+    >>> distinguishing_keys([{"a": 1, "b": 1, "c": 2}, {"a": 1, "b": 3, "c": 4}, {"a": 1, "b": 3, "c": 4, "d": 0}])
+    ['b', 'd']
+    """
+    keys: list[str] = []
+    seen = 1
+    for key in dict.fromkeys(key for row in rows for key in row):
+        # repr: a list is no key of a set
+        found = len({tuple(repr(row.get(k)) for k in (*keys, key)) for row in rows})
+        if found > seen:
+            keys, seen = [*keys, key], found
+    return keys
 
 
 @dataclass
@@ -134,15 +152,16 @@ def group_metrics(runs: Sequence[RunRead]) -> list[RunGroup]:
     Raises:
         InputError: If one seed occurs twice in a group.
     """
-    of_recipe: dict[str | None, dict[str, Row]] = {}
+    of_recipe: dict[str | None, list[Row]] = {}
     for one in runs:
-        of_recipe.setdefault(one.run.recipe, {})[one.name] = one.parameters
-    differ = {recipe: distinguishing(rows, SHOWN_OTHERWISE) for recipe, rows in of_recipe.items()}
+        own = leave_out(one.parameters, SHOWN_OTHERWISE)
+        of_recipe.setdefault(one.run.recipe, []).append(own)
+    differ = {recipe: distinguishing_keys(rows) for recipe, rows in of_recipe.items()}
     groups: dict[tuple[str, ...], RunGroup] = {}
     for one in runs:
         run, seed = one.run, one.run.seed or 0
         recipe, mode = run.recipe or "", run.mode or ""
-        own = differ[run.recipe][one.name]
+        own = {key: one.parameters.get(key) for key in differ[run.recipe]}
         setting = json.dumps([run.attack, run.trainable, own], default=str)
         goals = [*run.goals, *(row["goal"] for row in one.measured if row["study"] == MAIN)]
         for goal in filter(None, dict.fromkeys(goals)):
