@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -135,6 +136,9 @@ def embedded_scan(
     rate: float = 0.0001,
     favourites: int = 0,
     seed: int = 0,
+    dimensions: int = 512,
+    goals: int = 1,
+    shard_pairs: int = 50_000,
     datacomp: str = "",
 ) -> Found:
     """Synthetic pairs of 512 float16 numbers per side in DataComp's layout; `mmpoison scan --no-planted --workers 2`.
@@ -143,7 +147,9 @@ def embedded_scan(
     """
     found = {}
     for size in pairs:
-        corpus = Corpus(size, rate, seed=seed, favourites=bool(favourites))
+        corpus = Corpus(
+            size, rate, goals, seed, shard_pairs, dimensions, favourites=bool(favourites)
+        )
         with tempfile.TemporaryDirectory() as name:
             poison = write_datacomp(Path(name, "corpus"), corpus)
             row = {"distance": _distance(Path(name, "corpus"))}
@@ -157,23 +163,25 @@ def embedded_scan(
 def write_datacomp(folder: Path, corpus: Corpus) -> set[int]:
     """Write a corpus in DataComp's layout, and return which pairs are poison."""
     folder.mkdir(parents=True)
-    poison: set[int] = set()
-    start = 0
-    for number, size in enumerate(corpus.sizes):
-        text, image, goal = corpus.shard(number)
-        pairs = range(start, start + size)
-        stem = str(folder / uid_of(number))
-        np.savez(f"{stem}.npz", l14_img=image, l14_txt=text)
-        table = {
-            "uid": [uid_of(pair) for pair in pairs],
-            "url": [f"https://example.org/{pair}.jpg" for pair in pairs],
-            "text": [f"a photo of pair {pair}" for pair in pairs],
-            "clip_l14_similarity_score": 1 - distances(text, image),
-        }
-        pq.write_table(pa.table(table), f"{stem}.parquet")
-        poison |= set((start + np.flatnonzero(goal >= 0)).tolist())
-        start += size
-    return poison
+    with ProcessPoolExecutor(WORKERS) as pool:
+        shards = range(len(corpus.sizes))
+        return set().union(*pool.map(_write_shard, repeat(folder), repeat(corpus), shards))
+
+
+def _write_shard(folder: Path, corpus: Corpus, number: int) -> set[int]:
+    text, image, goal = corpus.shard(number)
+    start = number * corpus.shard_pairs
+    pairs = range(start, start + corpus.sizes[number])
+    stem = str(folder / uid_of(number))
+    np.savez(f"{stem}.npz", l14_img=image, l14_txt=text)
+    table = {
+        "uid": [uid_of(pair) for pair in pairs],
+        "url": [f"https://example.org/{pair}.jpg" for pair in pairs],
+        "text": [f"a photo of pair {pair}" for pair in pairs],
+        "clip_l14_similarity_score": 1 - distances(text, image),
+    }
+    pq.write_table(pa.table(table), f"{stem}.parquet")
+    return set((start + np.flatnonzero(goal >= 0)).tolist())
 
 
 def uid_of(pair: int) -> str:

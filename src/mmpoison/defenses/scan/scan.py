@@ -307,6 +307,5 @@ def describe_methods(judged: Judged) -> list[str]:
         *lines,
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
         f"{judged.finding.level:.0%} of clean sets have one as strong, measured on sets of up to 15,000 pairs. From "
-        "100,000 pairs on it must also be about twice as strong as any group of a few synthetic clean corpora of that "
-        "size (between 20,000 and 100,000 pairs less than twice)",
+        "40,000 pairs on more chance is allowed for: what clean synthetic sets of a million pairs need",
     ]

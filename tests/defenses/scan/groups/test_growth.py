@@ -90,6 +90,36 @@ def test_strength_is_that_of_the_two_sums() -> None:
     assert strength_of(one, 0.8) == pytest.approx(0.8 * (24 / 25 - expected) / 0.7 * logs, rel=1e-6)
 
 
+def test_a_large_set_has_more_meetings_by_chance() -> None:
+    one = counts(all_conflicting=80_000, near_text=400, near_image=350, near_both=50)
+    image = 350 * 10
+    meeting = sum(
+        math.comb(400, n) * math.comb(80_000 - 400, image - n) / math.comb(80_000, image)
+        for n in range(50, 401)
+    )
+    inside = sum(math.comb(25, n) * 0.3**n * 0.7 ** (25 - n) for n in range(24, 26))
+    logs = math.sqrt(math.log10(inside) * (math.log10(meeting) + 2))
+    assert math.log10(meeting) < -2
+    assert strength_of(one, 1.0) == pytest.approx((24 / 25 - 0.3) / 0.7 * logs, rel=1e-6)
+
+
+def test_cells_count_as_in_the_pool_and_shards_add_up(three_captions: Made) -> None:
+    pool = pool_of(three_captions, PAIRS)
+    found = grow_groups(pool)
+    cells = growth.Cells.from_arrays(saved_and_read(found.cells.to_arrays()))
+    whole = cells.count(pool.text, pool.image, pool.key, pool.share)
+    np.testing.assert_allclose(
+        cells.strength(whole), [found.cell_strength, found.strength], rtol=0.05
+    )
+    even = pool.key % 2 == 0
+    parts = [
+        cells.count(pool.text[some], pool.image[some], pool.key[some], pool.share[some])
+        for some in (even, ~even)
+    ]
+    # those elsewhere too, because an image is in one part
+    np.testing.assert_array_equal(parts[0] + parts[1], whole)
+
+
 def test_an_honest_confusion_is_no_group() -> None:
     """Many of the cell do not conflict."""
     assert strength_of(counts(images=100), 1.0) == 0
@@ -152,7 +182,10 @@ def test_too_few_items_are_no_obstacle(count: int) -> None:
     conflict = rng.normal(size=count).astype(np.float32)
     found = grow_groups(Pool.of(text, image, np.arange(count), conflict))
     assert len(found.likeness.least) == len(found.rows) == len(found.strength)
-    assert found.counts.shape == (len(found.rows), len(COUNTED))
+    assert found.cells.count(text, image, np.arange(count), np.ones(count)).shape == (
+        len(found.rows),
+        len(COUNTED),
+    )
 
 
 def test_of_groups_that_share_half_the_stronger_stays() -> None:
@@ -192,7 +225,7 @@ def test_likeness_is_that_of_a_loop_over_items() -> None:
     every = np.arange(80)
     pool = Pool(text, image, every // 2, share, np.ones(80), every, every)
     joining = growth._Joining(pool)
-    found = joining.likeness([group], [2.0]).of(text, image, pool.key, share)[:, 0]
+    found = joining.likeness([group]).of(text, image, pool.key, share)[:, 0]
 
     def has(row: int) -> float:
         near = {
@@ -210,7 +243,7 @@ def test_likeness_is_that_of_a_loop_over_items() -> None:
     assert set(group.tolist()) <= set(compared)
     assert (share[compared] <= growth.CONFLICTING).all()
     np.testing.assert_allclose(found[compared], [has(row) / least for row in compared], rtol=1e-4)
-    assert joining.likeness([], []).of(text, image, pool.key, share).shape == (80, 0)
+    assert joining.likeness([]).of(text, image, pool.key, share).shape == (80, 0)
 
 
 def test_what_makes_two_kinds_no_goal() -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmpoison.base.progress import SilentProgress
 from mmpoison.base.workers import Placement, make_workers
-from mmpoison.defenses.scan.groups.passes import COUNTS, SCORE, Group, find_groups, scores_of
+from mmpoison.defenses.scan.groups.passes import COUNTS, Group, find_groups
 from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.shards import EmbeddedSource
 from mmpoison.defenses.scan.read.vector_shard import SAMPLE, AnyVectors, VectorShard
@@ -88,7 +88,7 @@ def groups_in(source: EmbeddedSource, *, sample: int = SAMPLE, workers: int = 1)
         runner = ShardRunner(source, file_states(source), work, crew, progress)
         try:
             _, read = read_shards(runner, source, settings, progress)
-            groups, _ = find_groups(read)
+            found = find_groups(read)
         finally:
             for worker in crew:
                 worker.stop()
@@ -96,8 +96,8 @@ def groups_in(source: EmbeddedSource, *, sample: int = SAMPLE, workers: int = 1)
         numbers = sorted(runner.shards)
         unusable = [int(runner.part(COUNTS, n, "counts/images/unusable")[0]) for n in numbers]
         return Found(
-            groups,
-            [scores_of(runner.part(SCORE, n, "score")[0], n, groups) for n in numbers],
+            found.groups,
+            [found.scores(n) for n in numbers],
             bool((flags["images"] == 1).all()),
             sum(unusable),
         )
@@ -108,6 +108,5 @@ def scan_memory(
 ) -> tuple[tuple[Group, ...], npt.NDArray[np.float32]]:
     """Return the groups and the scores of one shard in memory."""
     read = read_memory(shard, seed)
-    groups, _ = find_groups(read)
-    (score,) = read.runner.part(SCORE, shard.number, "score")
-    return groups, scores_of(score, shard.number, groups)
+    found = find_groups(read)
+    return found.groups, found.scores(shard.number)

@@ -11,9 +11,9 @@ from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
 from mmpoison.defenses.scan.groups.levels import LIKELY
-from mmpoison.defenses.scan.groups.passes import SCORE, find_groups, scores_of
+from mmpoison.defenses.scan.groups.passes import find_groups
 from mmpoison.defenses.scan.read.pass_runner import ReadPairs
-from mmpoison.defenses.scan.read.vector_shard import DISTANCE, Values
+from mmpoison.defenses.scan.read.vector_shard import DISTANCE
 
 ALIGNED = 0.9
 """Fewest AUROC of true against shuffled pairs at which a distance is informative for a single pair."""
@@ -63,16 +63,11 @@ class SuspiciousGroups(ScoreFilter):
         Any encoder that distinguishes topics works.
         """
         if len(read.sample) < FEWEST_PAIRS:
-            found = count_of(len(read.sample), "usable pair")
-            few = f"too few pairs to look for groups ({found}): give at least {FEWEST_PAIRS}"
+            usable = count_of(len(read.sample), "usable pair")
+            few = f"too few pairs to look for groups ({usable}): give at least {FEWEST_PAIRS}"
             shards = read.runner.shards
             return PairScores(lambda n: np.zeros(shards[n].rows), groups=(), notes=(few,))
-        groups, model = find_groups(read)
+        found = find_groups(read)
         if read.judge is not None and read.judge.value >= ALIGNED:
-            return PairScores(read.distance, groups, model, name=DISTANCE)
-
-        def evidence(number: int) -> Values:
-            (score,) = read.runner.part(SCORE, number, "score")
-            return scores_of(score, number, groups)
-
-        return PairScores(evidence, groups, model)
+            return PairScores(read.distance, found.groups, found.model, name=DISTANCE)
+        return PairScores(found.scores, found.groups, found.model)

@@ -182,7 +182,7 @@ def _groups(
     shards = np.searchsorted(bounds, np.arange(len(odd)), side="right")
     starts = np.array([read.starts[number] for number in numbers])
     found = []
-    for rows, strength in zip(grown.rows, grown.likeness.strength.tolist(), strict=True):
+    for rows, strength in zip(grown.rows, grown.cell_strength.tolist(), strict=True):
         share = false_alarms_at(strength, "traced")
         if unmatched[rows].mean() < 0.5:
             continue

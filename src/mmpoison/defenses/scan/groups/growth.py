@@ -55,6 +55,15 @@ the items, and wide edges would reach other kinds.
 EXPECTED = 0.3
 """Minimum expected share of conflicting items in a cell, because cells are found by their conflict."""
 
+LARGE, MIXED = 8000, 10.0
+"""From 8,000 conflicting images on, more meetings by chance are expected, up to ten times as many.
+
+Most conflicting images are odd examples of their own topic; only strays meet other captions by chance. So captions and
+images of strays meet 3 to 6 times as often as those of all conflicting images would (synthetic sets, 3% of strays). In
+smaller sets these are few pairs, which the levels allow for. Chosen on clean synthetic sets of a million pairs, seeds 0
+to 4.
+"""
+
 SAME_TOPIC = (0.5, 0.8)
 """Mean cosines below which captions have different topics, and from which they share one; 0 means unrelated."""
 
@@ -161,7 +170,6 @@ class Likeness(Stored):
         middle: Caption and image centres of each group, unit vectors, shape `(g, k + l)`.
         floor: Minimum similarity of a group's captions and images to its centres, shape `(g, 2)`.
         least: Minimum group fraction among a group's own items, shape `(g,)`.
-        strength: Strength of each group's cell, shape `(g,)`.
     """
 
     both: Vectors
@@ -171,7 +179,6 @@ class Likeness(Stored):
     middle: Vectors
     floor: Vectors
     least: Numbers
-    strength: Numbers
 
     def of(self, text: Vectors, image: Vectors, key: Index, share: Numbers) -> Numbers:
         """Compute how strongly items belong to each group, shape `(n, g)`; from 1 on they are members.
@@ -261,7 +268,8 @@ def strength_of(counts: Numbers, weight: float) -> float:
 
     Two tests, each as minus log10 of its p-value. Binomial: the number of conflicting images in the cell, if they
     conflict as often as elsewhere. Fisher: the number of conflicting images near both centres, if conflicting captions
-    and conflicting images meet at random. The geometric mean of the two is multiplied by the share of conflicting
+    and conflicting images meet at random; a large set has more such meetings (`MIXED`), and more places for them, as
+    many times as it is larger on each side. The geometric mean of the two is multiplied by the share of conflicting
     images above the expected share, and by `weight`.
 
     Args:
@@ -276,9 +284,52 @@ def strength_of(counts: Numbers, weight: float) -> float:
     expected = expected_share(counts)
     excess = max(0.0, odd / images - expected) / (1 - EXPECTED)
     inside = binom.logsf(odd - 1, images, expected)
-    meeting = hypergeom.logsf(max(both, 1) - 1, total, max(text, 1), max(image, 1))
+    larger = max(total / LARGE, 1.0)
+    image = min(round(max(image, 1) * min(larger, MIXED)), total)
+    meeting = hypergeom.logsf(max(both, 1) - 1, total, max(text, 1), image) + 2 * np.log(larger)
     logs = (max(0.0, min(float(-one / np.log(10)), 300.0)) for one in (inside, meeting))
     return float(excess * weight * np.sqrt(np.prod(list(logs))))
+
+
+@dataclass(frozen=True)
+class Cells(Stored):
+    """Regions around centres of groups, which count the images in and around them.
+
+    Counts of shards are additive. A pool of a large set is a sample, in which the few images of a cell that do not
+    conflict are easily missed, so strengths are computed from the counts over all rows.
+
+    Attributes:
+        middle: Caption and image centres of each cell, unit vectors, shape `(g, k + l)`.
+        edge: Similarity to the centres above which captions and images are near, shape `(g, 2)`.
+        factors: Weights of the strengths of each cell (`_misplaced`) and group (`_weight`), shape `(g, 2)`.
+    """
+
+    middle: Vectors
+    edge: Vectors
+    factors: Numbers
+
+    def count(self, text: Vectors, image: Vectors, key: Index, share: Numbers) -> Numbers:
+        """Count the images in and around each cell, in the order of `COUNTED`, shape `(g, 10)`.
+
+        Args:
+            text: Caption vectors, unit length, shape `(n, k)`.
+            image: Image vectors, shape `(n, l)`.
+            key: Image number of each item, shape `(n,)`.
+            share: Share of all items with at least as much conflict, shape `(n,)`.
+        """
+        texts, images = np.split(self.middle, [text.shape[1]], axis=1)
+        near_text = (text @ texts.T > self.edge[:, 0]).T
+        near_image = (image @ images.T > self.edge[:, 1]).T
+        odd, ones = share <= CONFLICTING, np.ones(len(key))
+        near = zip(near_text, near_image, strict=True)
+        found = [count_cell(captions, shown, key, odd, ones) for captions, shown in near]
+        return np.array(found).reshape(len(self.edge), len(COUNTED))
+
+    def strength(self, counts: Numbers) -> Numbers:
+        """Compute the strength of each cell, and of each group, from the counts; shape `(2, g)`."""
+        pairs = zip(counts, self.factors.tolist(), strict=True)
+        found = [[strength_of(one, factor) for factor in both] for one, both in pairs]
+        return np.array(found).reshape(-1, 2).T
 
 
 @dataclass(frozen=True)
@@ -286,15 +337,17 @@ class Grown:
     """Groups of a pool, the strongest first.
 
     Attributes:
-        strength: Strength of each group, shape `(g,)`.
-        counts: Counts of each group's cell (`COUNTED`), shape `(g, 10)`.
+        strength: Strength of each group in the pool, shape `(g,)`.
+        cell_strength: Strength of its cell alone, shape `(g,)`.
+        cells: The cells.
         rows: Items of each group.
         places: Image centre of each group, shape `(g, l)`.
-        likeness: Decides which items belong to the groups, with the strength of each cell.
+        likeness: Decides which items belong to the groups.
     """
 
     strength: Numbers
-    counts: Numbers
+    cell_strength: Numbers
+    cells: Cells
     rows: tuple[Index, ...]
     places: Vectors
     likeness: Likeness
@@ -302,11 +355,14 @@ class Grown:
 
 @dataclass(frozen=True)
 class _Cell:
-    """A grown core: its items, strength and counts."""
+    """A grown core: its items, strength, counts, and region as in `Cells`."""
 
     rows: Index
     strength: float
     counts: Numbers
+    misplaced: float
+    middle: Vectors
+    edge: Vectors
 
 
 def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
@@ -337,10 +393,16 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
         number for number in distinct_groups(strength, rows) if strength[number] >= LEAST_STRENGTH
     ]
     order = order[:MOST_GROUPS]
-    likeness = joining.likeness([rows[n] for n in order], [cells[n].strength for n in order])
+    likeness = joining.likeness([rows[n] for n in order])
+    chosen = [cells[n] for n in order]
     return Grown(
         np.array([strength[number] for number in order]),
-        np.array([cells[number].counts for number in order]).reshape(len(order), len(COUNTED)),
+        np.array([cell.strength for cell in chosen]),
+        Cells(
+            np.array([cell.middle for cell in chosen], np.float32).reshape(likeness.middle.shape),
+            np.array([cell.edge for cell in chosen], np.float32).reshape(len(order), 2),
+            np.array([(cells[n].misplaced, weights[n]) for n in order]),
+        ),
         tuple(rows[number] for number in order),
         likeness.middle[:, pool.text.shape[1] :],
         likeness,
@@ -389,7 +451,7 @@ class _Joining:
             group = more
         return group
 
-    def likeness(self, groups: Sequence[Index], strength: Sequence[float]) -> Likeness:
+    def likeness(self, groups: Sequence[Index]) -> Likeness:
         """Return the rule that assigns items of any shard to groups."""
         found, back = [self._of(group) for group in groups], self._background
         items = np.concatenate([*(few for _, _, few, _ in found), back]).astype(np.intp)
@@ -416,7 +478,6 @@ class _Joining:
             middle,
             floor,
             np.array([least for _, least, _, _ in found]),
-            np.array(strength),
         )
 
 
@@ -514,6 +575,7 @@ def _grown(
     middles = [np.repeat(unit(side[core].mean(axis=0))[None], len(EDGES), axis=0) for side in sides]
     members = [core] * len(EDGES)
     for _ in range(ROUNDS):
+        both = np.concatenate(middles, axis=1)
         alike = [side @ middle.T for side, middle in zip(sides, middles, strict=True)]
         cuts = np.stack([_cut(one[sampled]) for one in alike], axis=1)
         inside = (alike[0] > cuts[:, 0]) & (alike[1] > cuts[:, 1])
@@ -533,7 +595,9 @@ def _grown(
         if best is None or strength > best.strength:
             misplaced = _misplaced(pool, rows, calm)[0]
             if best is None or strength * misplaced > best.strength:
-                best = _Cell(rows, strength * misplaced, counts)
+                best = _Cell(
+                    rows, strength * misplaced, counts, misplaced, both[number], cuts[number]
+                )
     assert best is not None
     return best
 

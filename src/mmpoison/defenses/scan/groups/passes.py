@@ -7,7 +7,8 @@ of a shard and of earlier passes' results; parts are merged in shard order:
    to it.
 2. `CountsPass` scores the conflict of every row and counts rows in cells; `items.flag` chooses cells.
 3. `GatherPass` reads items of flagged cells; `growth.grow_groups` finds groups among them and the sample.
-4. `GrowPass` lists the rows of each group and scores every row; `groups_of` joins them.
+4. `GrowPass` lists the rows like each group, counts all rows around its cell, and scores every row; `groups_of` joins
+   them. The strength of a group is computed from these counts, so it does not depend on the sample.
 
 Passes 2 and 4 read all rows.
 """
@@ -27,7 +28,9 @@ from mmpoison.defenses.scan.groups.fit import (
 )
 from mmpoison.defenses.scan.groups.growth import (
     COUNTED,
+    LEAST_STRENGTH,
     MOST_GROUPS,
+    Cells,
     Grown,
     Likeness,
     Pool,
@@ -156,18 +159,18 @@ def _read(shard: VectorShard, rows: Rows, model: GroupModel, view: str, chosen: 
 
 @dataclass(frozen=True)
 class GrowPass:
-    """Lists the rows of a shard that belong to each group, and scores every row.
+    """Lists the rows of a shard that are like each group, counts the rows around it, and scores every row.
 
     Attributes:
         model: The model.
         counts: Counts of all shards, for each view.
-        likenesses: Decides which items belong to the groups of each view.
+        grown: The likeness and the cells of the groups of each view.
         earlier: Reads the results of earlier passes.
     """
 
     model: State
     counts: State
-    likenesses: State
+    grown: State
     earlier: Earlier
 
     def __call__(self, shard: Any, number: int) -> Arrays:
@@ -175,28 +178,29 @@ class GrowPass:
 
         Returns:
             `score`, shape `(n,)`: minus log10 of the share of items with at least as much conflict in one of the views,
-            increased for items similar to a strong group, NaN for unusable rows. For each view `member`: rows, groups
-            and images, shape `(3, m)`.
+            NaN for unusable rows. For each view: `member`, rows, groups and images, shape `(3, m)`; `like`, how much
+            each of these resembles the group, shape `(m,)`; `around`, counts of each cell (`COUNTED`), shape `(g, 10)`.
         """
         model, vectors = GroupModel.from_arrays(self.model()), vectors_of(shard, number)
-        counts, likenesses = self.counts(), self.likenesses()
+        counts, grown = self.counts(), self.grown()
         found, reduced = self.earlier(COUNTS, number, shard), model.reduce(vectors)
         row, owner = reduced.row, vectors.owner
-        scores, arrays = [], {}
+        shares, arrays = [], {}
         for view in model.fits:
             conflict = Rows.from_arrays(part_of(f"rows/{view}", found)).conflict
-            likeness = Likeness.from_arrays(part_of(view, likenesses))
             items = view_items(view, reduced, model.crowd)
             share = Counts.from_arrays(part_of(view, counts)).share_above(conflict[items.row])
-            like = likeness.of(items.text, items.image, items.key, share)
-            lift = np.max(np.minimum(like, 1) * likeness.strength, axis=1, initial=0.0)
+            sides = items.text, items.image, items.key, share
+            like = Likeness.from_arrays(part_of(f"{view}/likeness", grown)).of(*sides)
+            cells = Cells.from_arrays(part_of(f"{view}/cells", grown))
             of_row = reduced.image_at if view == IMAGES else slice(None)
-            scores.append((share[of_row], lift[of_row]))
-            group, at = np.nonzero(like[of_row].T >= 1)
+            shares.append(share[of_row])
+            group, at = np.nonzero(like[of_row].T)
             arrays[f"member/{view}"] = np.stack([row[at], group, owner[row[at]]])
-        shares, lifts = np.stack(scores, axis=1)
+            arrays[f"like/{view}"] = like[of_row][at, group]
+            arrays[f"around/{view}"] = cells.count(*sides)
         score = np.full(len(vectors), np.nan, dtype=np.float32)
-        score[row] = lifts.max(axis=0) - np.log10(np.minimum(shares.min(axis=0), 1))
+        score[row] = -np.log10(np.minimum(np.min(shares, axis=0), 1))
         return {**arrays, "score": score}
 
 
@@ -262,8 +266,37 @@ class Group:
         return self.images < FEWEST_IMAGES <= self.counted
 
 
-def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], GroupModel]:
-    """Find suspicious groups, strongest first, at most ten. `scores_of` reads the scores of all rows.
+@dataclass(frozen=True)
+class Found:
+    """Suspicious groups, and the scores of all rows.
+
+    Attributes:
+        groups: The groups, strongest first.
+        model: The fitted model.
+        runner: Has run the passes.
+        cells: Strength of each view's cells, shapes `(g,)`.
+    """
+
+    groups: tuple[Group, ...]
+    model: GroupModel
+    runner: PassRunner
+    cells: Mapping[str, Numbers]
+
+    def scores(self, number: int) -> Values:
+        """Return the score of each row of a shard, shape `(n,)`.
+
+        The conflict of a row counts, increased for rows that resemble a strong group, and more for those in one.
+        """
+        (score,) = self.runner.part(SCORE, number, "score")
+        lift = np.zeros(len(score))
+        for view, strength in self.cells.items():
+            member, like = self.runner.part(SCORE, number, f"member/{view}", f"like/{view}")
+            np.maximum.at(lift, member[0], np.minimum(like, 1) * strength[member[1]])
+        return scores_of((score + lift).astype(np.float32), number, self.groups)
+
+
+def find_groups(read: ReadPairs) -> Found:
+    """Find suspicious groups, strongest first, at most ten.
 
     Args:
         read: The pairs.
@@ -302,30 +335,42 @@ def find_groups(read: ReadPairs) -> tuple[tuple[Group, ...], GroupModel]:
         runner.state("counts", joined({v: one.to_arrays() for v, one in counts.items()})),
         runner.state(
             "groups",
-            joined({view: one.likeness.to_arrays() for view, one in grown.items()}),
+            joined(
+                {
+                    f"{view}/{name}": part.to_arrays()
+                    for view, one in grown.items()
+                    for name, part in (("likeness", one.likeness), ("cells", one.cells))
+                }
+            ),
         ),
         runner.earlier,
     )
     runner.run(SCORE, "scoring pairs", grow)
-    return groups_of(runner, grown), model
+    groups, cells = _groups_of(runner, grown)
+    return Found(groups, model, runner, cells)
 
 
-def groups_of(runner: PassRunner, grown: Mapping[str, Grown]) -> tuple[Group, ...]:
-    """Join the groups of both views with the rows of all shards, strongest first."""
-    found = []  # rows as shard, row and image
+def _groups_of(
+    runner: PassRunner, grown: Mapping[str, Grown]
+) -> tuple[tuple[Group, ...], dict[str, Numbers]]:
+    """Join the groups of both views with the rows of all shards, strongest first; and the strength of all cells."""
+    found, cells = [], {}  # rows as shard, row and image
     for view, groups in grown.items():
-        members = []
+        members, counts = [], np.zeros((len(groups.strength), len(COUNTED)))
         for number in sorted(runner.shards):
-            (member,) = runner.part(SCORE, number, f"member/{view}")
+            names = (f"{name}/{view}" for name in ("member", "like", "around"))
+            member, like, around = runner.part(SCORE, number, *names)
+            member, counts = member[:, like >= 1], counts + around
             members.append(np.vstack([np.full(member.shape[1], number), member]))
         shard, row, group, owner = np.concatenate(members, axis=1)
-        for place, strength in enumerate(groups.strength.tolist()):
+        cells[view], strengths = groups.cells.strength(counts)
+        for place, strength in enumerate(strengths.tolist()):
             mine = np.stack([shard, row, owner])[:, group == place]
-            if mine.size:
-                found.append((strength, groups.counts[place], mine, groups.places[place]))
+            if mine.size and strength >= LEAST_STRENGTH:
+                found.append((strength, counts[place], mine, groups.places[place]))
     numbers = [keys(one[2][0], one[2][1]) for one in found]
     chosen = distinct_groups([one[0] for one in found], numbers)
-    return tuple(_group(*found[number]) for number in chosen[:MOST_GROUPS])
+    return tuple(_group(*found[number]) for number in chosen[:MOST_GROUPS]), cells
 
 
 def _group(strength: float, counts: Numbers, rows: Index, image: Vectors) -> Group:
