@@ -306,6 +306,6 @@ def describe_methods(judged: Judged) -> list[str]:
     return [
         *lines,
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
-        f"{judged.finding.level:.0%} of clean sets have one as strong, measured on sets of up to 15,000 pairs. From "
-        "40,000 pairs on more chance is allowed for: what clean synthetic sets of a million pairs need",
+        f"{judged.finding.level:.0%} of clean sets have one as strong, measured on sets of up to 15,000 pairs. Above "
+        "40,000 images the scan allows for more chance (chosen on clean synthetic sets of a million pairs)",
     ]

@@ -19,9 +19,11 @@ from tests.defenses.scan.groups.conftest import Made, made
 from tests.defenses.scan.whole.group_loop import Found, groups_in, scan_memory, source_of
 
 from mmpoison.defenses.scan import open_embedded
-from mmpoison.defenses.scan.groups import items
+from mmpoison.defenses.scan.groups import items, passes
+from mmpoison.defenses.scan.groups.growth import Grown, Pool, grow_groups
 from mmpoison.defenses.scan.groups.levels import false_alarms_at
-from mmpoison.defenses.scan.groups.passes import Group
+from mmpoison.defenses.scan.groups.passes import Group, find_groups
+from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.vector_shard import VectorShard
 from mmpoison.errors import InputError
 
@@ -119,6 +121,27 @@ def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch
         assert group.false_alarms == false_alarms_at(group.strength)
     score = np.concatenate(found.scores)
     assert (score[data.bad] > np.quantile(score, 0.98)).mean() > 0.5
+
+
+@pytest.mark.usefixtures("few_gathered")
+def test_strengths_count_all_rows_and_not_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    grown: list[Grown] = []
+
+    def grow(pool: Pool) -> Grown:
+        grown.append(grow_groups(pool))
+        return grown[-1]
+
+    monkeypatch.setattr(passes, "grow_groups", grow)
+    (shard,) = made(5, images=12_000, poison=40).shards(1)
+    found = find_groups(read_memory(shard, sample=3000))
+    reduced = found.model.reduce(shard)
+    every = items.view_items(items.IMAGES, reduced, found.model.crowd)
+    conflict = found.model.fits[items.IMAGES].conflict(every)
+    share = (1 + np.argsort(np.argsort(-conflict))) / len(conflict)
+    cells = grown[0].cells
+    strength = cells.strength(cells.count(every.text, every.image, every.key, share))[1]
+    assert abs(grown[0].strength[0] / strength[0] - 1) > 0.1
+    assert found.groups[0].strength == pytest.approx(strength[0], rel=0.02)
 
 
 def test_a_shard_without_usable_rows_is_no_obstacle(one_caption: Made) -> None:

@@ -57,6 +57,10 @@ def grade_of(false_alarms: float, level: float) -> GroupGrade:
     return "look at this group" if false_alarms <= LOOK else "as in clean data"
 
 
+LARGE_SET = 10
+"""How many times larger than the sample with test goals a set is in which such goals are harder to find."""
+
+
 def verdict_of(found: ScanFinding) -> tuple[ScanVerdict, list[str]]:
     """Return the verdict, with sentences on the findings, their certainty, and what the scan can find."""
     if found.out_of_order:
@@ -107,8 +111,8 @@ def would_have_found(found: ScanFinding) -> str:
 
     >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
     >>> said = would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
-    >>> said.partition(": ")[2]
-    '1 of 6 on 10 images (0% to 64%), 6 of 6 on 50 images (54% to 100%).'
+    >>> said.partition(": ")[2].split(". ")
+    ['1 of 6 on 10 images (0% to 64%), 6 of 6 on 50 images (54% to 100%)', 'Among all 100,000, a goal needs more images.']
     """
     if not found.planted:
         return "No kind of image is common enough to plant a test goal."
@@ -116,7 +120,9 @@ def would_have_found(found: ScanFinding) -> str:
         f"{one.found} of {one.planted} on {one.images} images ({one.interval[0]:.0%} to {one.interval[1]:.0%})"
         for one in found.planted
     )
-    return f"Test goals found when planted in {found.sample:,} of these pairs: {sizes}."
+    large = found.pairs >= LARGE_SET * found.sample
+    more = f" Among all {found.pairs:,}, a goal needs more images." if large else ""
+    return f"Test goals found when planted in {found.sample:,} of these pairs: {sizes}.{more}"
 
 
 @dataclass(frozen=True)
