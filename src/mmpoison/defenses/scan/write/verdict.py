@@ -111,8 +111,10 @@ def would_have_found(found: ScanFinding) -> str:
 
     >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
     >>> said = would_have_found(ScanFinding(100_000, (), planted=sizes, sample=5000))
-    >>> said.partition(": ")[2].split(". ")
-    ['1 of 6 on 10 images (0% to 64%), 6 of 6 on 50 images (54% to 100%)', 'Among all 100,000, a goal needs more images.']
+    >>> for sentence in said.partition(": ")[2].split(". "):
+    ...     print(sentence)
+    1 of 6 on 10 images (0% to 64%), 6 of 6 on 50 images (54% to 100%)
+    Among all 100,000, a goal needs more images.
     """
     if not found.planted:
         return "No kind of image is common enough to plant a test goal."
