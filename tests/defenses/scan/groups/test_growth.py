@@ -246,6 +246,54 @@ def test_likeness_is_that_of_a_loop_over_items() -> None:
     assert joining.likeness([]).of(text, image, pool.key, share).shape == (80, 0)
 
 
+def test_captions_join_by_the_other_captions_of_their_images() -> None:
+    """Against sums item by item. What the images look like does not count, and neither does conflict."""
+    rng = np.random.default_rng(4)
+    kinds = np.eye(8, dtype=np.float32)[:5]
+    kind, other = np.arange(480) // 4 % 5, np.arange(480) % 5
+    text, context = (
+        unit((kinds[one] + rng.normal(size=(480, 8)) / 20).astype(np.float32))
+        for one in (kind, other)
+    )
+    context[::7] = 0  # these are the only captions of their images
+    every, share = np.arange(480), (1 + rng.permutation(480)) / 480
+    goal = np.flatnonzero((kind == 0) & (other == 2))
+    known, rest = np.delete(goal, np.s_[::4]), goal[::4]
+    image = np.zeros_like(text)
+    pool = Pool(text, image, every // 2, share, np.ones(480), every, every, context)
+    beside = growth._Joining(pool).beside([known])
+    found = beside.of(text, context, pool.key, np.full(480, growth.CONFLICTING))[:, 0]
+
+    def has(row: int) -> float:
+        near = {
+            one: math.exp(
+                growth.CONTEXT_NEARNESS
+                * float(text[row] @ text[one] + context[row] @ context[one] - 2)
+            )
+            for one in range(480)
+            if row // 2 != one // 2
+        }
+        mine = sum(near[one] for one in known.tolist() if one in near and context[one].any())
+        return mine / sum(near.values())
+
+    compared = [row for row in range(480) if found[row] > 0]
+    np.testing.assert_allclose(found[compared], [has(row) / LIKE for row in compared], rtol=1e-4)
+    joins = np.flatnonzero(found >= 1)
+    assert np.isin(rest, joins).mean() >= 0.5
+    assert np.isin(joins, goal).all()
+    assert context[joins].any(axis=1).all()
+
+
+def test_images_whose_captions_agree_with_the_group_join_nothing() -> None:
+    """An attacker's own images have false captions only."""
+    data = made(5, images=3000, poison=60)
+    pool, group = pool_of(data, IMAGES), np.flatnonzero(data.bad)
+    agree = growth._Joining(replace(pool, context=pool.text)).beside([group])
+    assert not agree.of(pool.text, pool.text, pool.key, pool.share).any()
+    unknown = growth._Joining(replace(pool, context=None)).beside([group])
+    assert not unknown.of(pool.text, np.zeros_like(pool.text), pool.key, pool.share).any()
+
+
 def test_what_makes_two_kinds_no_goal() -> None:
     data = made(3, images=3000, poison=40)
     pool = pool_of(data, IMAGES)

@@ -57,6 +57,18 @@ def test_shards_give_what_one_shard_in_memory_gives(seed: int, captions: int) ->
     assert found.groups[0].images == len(np.unique(data.image_of[first]))
 
 
+def test_false_captions_on_images_that_look_like_nothing_complete_the_group() -> None:
+    """The honest captions of these images name the kind of the others."""
+    data, rng = made(2, captions=5, images=1200, poison=40), np.random.default_rng(2)
+    false = np.flatnonzero(data.bad)[:4]
+    image = data.image.copy()
+    image[data.image_of[false]] = rng.normal(size=(len(false), image.shape[1]))
+    (shard,) = replace(data, image=image).shards(1)
+    group = scan_memory(shard)[0][0].rows[0]
+    assert np.isin(false, group).mean() >= 0.75
+    assert data.bad[group].mean() > 0.95
+
+
 def test_one_shard_in_files_gives_the_same_bits_as_in_memory(three_captions: Made) -> None:
     (whole,) = three_captions.shards(1)
     # a source has one dimension: shorter vectors are filled up with zeros

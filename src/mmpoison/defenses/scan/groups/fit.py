@@ -312,6 +312,8 @@ def fit_model(sample: Sample, seed: int = 0) -> tuple[GroupModel, dict[str, Scor
     model = GroupModel(text, image, seed, crowd, fits, border, topics, kinds)
     kind = cells_of(reduced.image, kinds)
     return model, {
-        view: Scored(one.text, one.image, one.key, conflict[view], model.cells(one, kind))
+        view: Scored(
+            one.text, one.image, one.context, one.key, conflict[view], model.cells(one, kind)
+        )
         for view, one in items.items()
     }

@@ -36,6 +36,9 @@ CALM = 0.9
 NEARNESS = 5.0
 """Decay of the similarity weight of two items: exp(5 (cosine - 1)) of their captions times the same of their images."""
 
+CONTEXT_NEARNESS = 10.0
+"""As `NEARNESS`, for captions and the other captions of their images."""
+
 CAPTION_NEARNESS = 20.0
 """As `NEARNESS`, for captions with the same meaning."""
 
@@ -125,6 +128,7 @@ class Pool:
         weight: Number of items in the data that each represents, shape `(n,)`.
         seeds: Items from which cores are formed, shape `(m,)`.
         sampled: Items in a random sample of all items, shape `(s,)`.
+        context: As in `items.Items`; None if not known.
     """
 
     text: Vectors
@@ -134,6 +138,7 @@ class Pool:
     weight: Numbers
     seeds: Index
     sampled: Index
+    context: Vectors | None = None
 
     @classmethod
     def of(
@@ -169,7 +174,8 @@ class Likeness(Stored):
         every: Number of items that each represents in comparison with each group, shape `(m, g)`.
         middle: Caption and image centres of each group, unit vectors, shape `(g, k + l)`.
         floor: Minimum similarity of a group's captions and images to its centres, shape `(g, 2)`.
-        least: Minimum group fraction among a group's own items, shape `(g,)`.
+        least: Minimum group fraction of a member, shape `(g,)`.
+        nearness: Decay of the similarity weight, as `NEARNESS`.
     """
 
     both: Vectors
@@ -179,6 +185,7 @@ class Likeness(Stored):
     middle: Vectors
     floor: Vectors
     least: Numbers
+    nearness: float
 
     def of(self, text: Vectors, image: Vectors, key: Index, share: Numbers) -> Numbers:
         """Compute how strongly items belong to each group, shape `(n, g)`; from 1 on they are members.
@@ -195,15 +202,17 @@ class Likeness(Stored):
         rows = np.flatnonzero(around.any(axis=1) & (share <= CONFLICTING))
         for some in (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)):
             both = np.concatenate([text[some], image[some]], axis=1)
-            near = _near(both, key[some], self.both, self.key)
+            near = _near(both, key[some], self.both, self.key, self.nearness)
             part = _part(near @ self.mine, near @ self.every, share[some, None])
             found[some] = part / self.least
         return found * around
 
 
-def _near(both: Vectors, key: Index, others: Vectors, keys: Index) -> Vectors:
-    """Return similarity weights between items, from captions and images together; zero for items of the same image."""
-    near = np.exp(np.float32(NEARNESS) * (both @ others.T - 2))
+def _near(
+    both: Vectors, key: Index, others: Vectors, keys: Index, nearness: float = NEARNESS
+) -> Vectors:
+    """Return similarity weights between items, from both sides together; zero for items of the same image."""
+    near = np.exp(np.float32(nearness) * (both @ others.T - 2))
     near[key[:, None] == keys] = 0
     return np.asarray(near, dtype=np.float32)
 
@@ -343,6 +352,7 @@ class Grown:
         rows: Items of each group.
         places: Image centre of each group, shape `(g, l)`.
         likeness: Decides which items belong to the groups.
+        beside: Does the same by the other captions of their images, in place of the images.
     """
 
     strength: Numbers
@@ -351,6 +361,7 @@ class Grown:
     rows: tuple[Index, ...]
     places: Vectors
     likeness: Likeness
+    beside: Likeness
 
 
 @dataclass(frozen=True)
@@ -393,7 +404,8 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
         number for number in distinct_groups(strength, rows) if strength[number] >= LEAST_STRENGTH
     ]
     order = order[:MOST_GROUPS]
-    likeness = joining.likeness([rows[n] for n in order])
+    whole = [rows[n] for n in order]
+    likeness = joining.likeness(whole)
     chosen = [cells[n] for n in order]
     return Grown(
         np.array([strength[number] for number in order]),
@@ -403,9 +415,10 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
             np.array([cell.edge for cell in chosen], np.float32).reshape(len(order), 2),
             np.array([(cells[n].misplaced, weights[n]) for n in order]),
         ),
-        tuple(rows[number] for number in order),
+        tuple(whole),
         likeness.middle[:, pool.text.shape[1] :],
         likeness,
+        joining.beside(whole),
     )
 
 
@@ -430,21 +443,26 @@ class _Joining:
         both, key = self._both, self._pool.key
         return _near(both[rows], key[rows], both[others], key[others])
 
-    def _of(self, group: Index) -> tuple[Numbers, float, Index, Vectors]:
-        """Return each conflicting item's group fraction, the threshold, and the compared items and weights."""
+    def _members(self, group: Index) -> tuple[Index, Vectors]:
+        """Return the items of a group that others are compared with, and how many of its items each represents."""
         few = group[:: max(1, -(-len(group) // MOST_MEMBERS))]
-        mine = (self._pool.weight[few] * (len(group) / len(few))).astype(np.float32)
+        weight = self._pool.weight[few] * (len(group) / max(len(few), 1))
+        return few, weight.astype(np.float32)
+
+    def _of(self, group: Index) -> tuple[Numbers, float]:
+        """Return the group fraction of each conflicting item, and the threshold."""
+        few, mine = self._members(group)
         near = self._near(self._odd, few)
         every = self._rest + near @ (mine - self._usual[few])
         has = _part(near @ mine, every, self._pool.share[self._odd])
         least = LIKE * float(np.median(has[np.isin(self._odd, group)]))
-        return has, max(least, 1e-12), few, mine
+        return has, max(least, 1e-12)
 
     def whole(self, cell: Index) -> Index:
         """Return the conflicting items of a cell and those similar to them."""
         group = np.intersect1d(cell, self._odd)
         for _ in range(ROUNDS):
-            has, least, _, _ = self._of(group)
+            has, least = self._of(group)
             more = np.union1d(group, self._odd[has >= least])
             if len(more) == len(group):
                 break
@@ -453,31 +471,56 @@ class _Joining:
 
     def likeness(self, groups: Sequence[Index]) -> Likeness:
         """Return the rule that assigns items of any shard to groups."""
-        found, back = [self._of(group) for group in groups], self._background
-        items = np.concatenate([*(few for _, _, few, _ in found), back]).astype(np.intp)
+        least = np.array([self._of(group)[1] for group in groups])
+        return self._rule(groups, self._pool.image, least, NEARNESS)
+
+    def beside(self, groups: Sequence[Index]) -> Likeness:
+        """Return the rule that assigns items by the other captions of their images, whatever the images look like.
+
+        False captions next to the honest captions of another kind stand out, also on an image that is no typical one of
+        its kind. An attacker's own images have no honest captions, so they say nothing here: a group whose captions say
+        the same as the others of their images gets no items.
+        """
+        context = self._pool.context
+        if context is None:
+            context = np.zeros_like(self._pool.text)
+        groups = [group[context[group].any(axis=1)] for group in groups]
+        least = np.full(len(groups), LIKE / np.sqrt(CONFLICTING))
+        rule = self._rule(groups, context, least, CONTEXT_NEARNESS)
+        topic, said = np.split(rule.middle, [self._pool.text.shape[1]], axis=1)
+        rule.floor[(topic * said).sum(axis=1) >= SAME_TOPIC[1]] = np.inf
+        return rule
+
+    def _rule(
+        self, groups: Sequence[Index], second: Vectors, least: Numbers, nearness: float
+    ) -> Likeness:
+        back, sides = self._background, (self._pool.text, second)
+        few = [self._members(group) for group in groups]
+        items = np.concatenate([*(rows for rows, _ in few), back]).astype(np.intp)
         mine = np.zeros((len(items), len(groups)), dtype=np.float32)
         every = np.where(np.arange(len(items)) < len(items) - len(back), 0, self._usual[items])
         every = np.tile(every[:, None], len(groups))
         end = 0
-        for n, (_, _, few, weight) in enumerate(found):
-            start, end = end, end + len(few)
-            mine[start:end, n], every[start:end, n] = weight, weight - self._usual[few]
-        width = self._pool.text.shape[1]
-        middle = np.empty((len(groups), self._both.shape[1]), dtype=np.float32)
-        floor = np.empty((len(groups), 2), dtype=np.float32)
+        for n, (rows, weight) in enumerate(few):
+            start, end = end, end + len(rows)
+            mine[start:end, n], every[start:end, n] = weight, weight - self._usual[rows]
+        middle, floor = [], np.full((len(groups), 2), np.inf, dtype=np.float32)
         for n, group in enumerate(groups):
-            for at, side in enumerate((slice(None, width), slice(width, None))):
-                middle[n, side] = unit(self._both[group, side].mean(axis=0))
-                alike = self._both[group, side] @ middle[n, side]
-                floor[n, at] = alike.min() - 1e-5  # other sums differ in the last digits
+            centres = [unit(side[group].sum(axis=0)) for side in sides]
+            middle.append(np.concatenate(centres))
+            for at, (side, centre) in enumerate(zip(sides, centres, strict=True)):
+                # other sums differ in the last digits
+                floor[n, at] = (side[group] @ centre).min(initial=np.inf) - 1e-5
+        both = np.concatenate(sides, axis=1)
         return Likeness(
-            self._both[items],
+            both[items],
             self._pool.key[items],
             mine,
             every,
-            middle,
+            np.array(middle, np.float32).reshape(len(groups), both.shape[1]),
             floor,
-            np.array([least for _, least, _, _ in found]),
+            least,
+            nearness,
         )
 
 

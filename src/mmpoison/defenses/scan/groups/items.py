@@ -76,6 +76,11 @@ class Items:
     def __len__(self) -> int:
         return len(self.text)
 
+    @property
+    def context(self) -> Vectors:
+        """Mean of the other captions of its image, unit length or zero, shape `(m, k)`; zero in the view of images."""
+        return np.zeros_like(self.text) if self.others is None else unit(self.others)
+
 
 def reduce_shard(
     shard: VectorShard, text: Space, image: Space, seed: int, rows: Index | None = None
@@ -299,6 +304,7 @@ class Scored(Stored):
     Attributes:
         text: Caption vectors, unit length, shape `(m, k)`.
         image: Image vectors, shape `(m, k)`.
+        context: As in `Items`.
         key: Image number of each item, shape `(m,)`.
         conflict: Conflict of each item, shape `(m,)`.
         cell: Caption cell x cells + image cell, shape `(m,)`.
@@ -306,6 +312,7 @@ class Scored(Stored):
 
     text: Vectors
     image: Vectors
+    context: Vectors
     key: Index
     conflict: Values
     cell: Index

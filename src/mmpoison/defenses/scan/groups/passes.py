@@ -27,6 +27,7 @@ from mmpoison.defenses.scan.groups.fit import (
     fit_model,
 )
 from mmpoison.defenses.scan.groups.growth import (
+    CONFLICTING,
     COUNTED,
     LEAST_STRENGTH,
     MOST_GROUPS,
@@ -149,7 +150,7 @@ def _read(shard: VectorShard, rows: Rows, model: GroupModel, view: str, chosen: 
     items = view_items(view, model.reduce(shard, needed), model.crowd)
     # reuse the stored conflict: with other blocks of rows the last digit may differ
     conflict, cell = rows.conflict[items.row], rows.cell[items.row].astype(np.intp)
-    found = Scored(items.text, items.image, items.key, conflict, cell)
+    found = Scored(items.text, items.image, items.context, items.key, conflict, cell)
     return (
         found
         if view == IMAGES
@@ -192,6 +193,10 @@ class GrowPass:
             share = Counts.from_arrays(part_of(view, counts)).share_above(conflict[items.row])
             sides = items.text, items.image, items.key, share
             like = Likeness.from_arrays(part_of(f"{view}/likeness", grown)).of(*sides)
+            beside = Likeness.from_arrays(part_of(f"{view}/beside", grown))
+            # conflict does not count here
+            some = np.where(items.context.any(axis=1), CONFLICTING, 1.0)
+            like = np.maximum(like, beside.of(items.text, items.context, items.key, some))
             cells = Cells.from_arrays(part_of(f"{view}/cells", grown))
             of_row = reduced.image_at if view == IMAGES else slice(None)
             shares.append(share[of_row])
@@ -226,7 +231,8 @@ def pool_of(
     share = counts.share_above(every.conflict)
     start = 0 if (chance == 1).all() else first
     sides = every.text, every.image, every.key
-    return Pool(*sides, share, weight, np.arange(first), np.arange(start, len(weight)))
+    seeds, items = np.arange(first), np.arange(start, len(weight))
+    return Pool(*sides, share, weight, seeds, items, every.context)
 
 
 @dataclass(frozen=True)
@@ -339,7 +345,11 @@ def find_groups(read: ReadPairs) -> Found:
                 {
                     f"{view}/{name}": part.to_arrays()
                     for view, one in grown.items()
-                    for name, part in (("likeness", one.likeness), ("cells", one.cells))
+                    for name, part in (
+                        ("likeness", one.likeness),
+                        ("beside", one.beside),
+                        ("cells", one.cells),
+                    )
                 }
             ),
         ),
