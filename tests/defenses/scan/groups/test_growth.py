@@ -261,8 +261,8 @@ def test_captions_join_by_the_other_captions_of_their_images() -> None:
     known, rest = np.delete(goal, np.s_[::4]), goal[::4]
     image = np.zeros_like(text)
     pool = Pool(text, image, every // 2, share, np.ones(480), every, every, context)
-    beside = growth._Joining(pool).beside([known])
-    found = beside.of(text, context, pool.key, np.full(480, growth.CONFLICTING))[:, 0]
+    by_context = growth._Joining(pool).by_context([known])
+    found = by_context.of(text, context, pool.key, np.full(480, growth.CONFLICTING))[:, 0]
 
     def has(row: int) -> float:
         near = {
@@ -288,9 +288,9 @@ def test_images_whose_captions_agree_with_the_group_join_nothing() -> None:
     """An attacker's own images have false captions only."""
     data = made(5, images=3000, poison=60)
     pool, group = pool_of(data, IMAGES), np.flatnonzero(data.bad)
-    agree = growth._Joining(replace(pool, context=pool.text)).beside([group])
+    agree = growth._Joining(replace(pool, context=pool.text)).by_context([group])
     assert not agree.of(pool.text, pool.text, pool.key, pool.share).any()
-    unknown = growth._Joining(replace(pool, context=None)).beside([group])
+    unknown = growth._Joining(replace(pool, context=None)).by_context([group])
     assert not unknown.of(pool.text, np.zeros_like(pool.text), pool.key, pool.share).any()
 
 

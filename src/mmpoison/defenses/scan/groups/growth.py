@@ -352,7 +352,7 @@ class Grown:
         rows: Items of each group.
         places: Image centre of each group, shape `(g, l)`.
         likeness: Decides which items belong to the groups.
-        beside: Does the same by the other captions of their images, in place of the images.
+        by_context: Does the same by the other captions of their images, in place of the images.
     """
 
     strength: Numbers
@@ -361,7 +361,7 @@ class Grown:
     rows: tuple[Index, ...]
     places: Vectors
     likeness: Likeness
-    beside: Likeness
+    by_context: Likeness
 
 
 @dataclass(frozen=True)
@@ -418,7 +418,7 @@ def grow_groups(pool: Pool, cores: int = CORES) -> Grown:
         tuple(whole),
         likeness.middle[:, pool.text.shape[1] :],
         likeness,
-        joining.beside(whole),
+        joining.by_context(whole),
     )
 
 
@@ -474,7 +474,7 @@ class _Joining:
         least = np.array([self._of(group)[1] for group in groups])
         return self._rule(groups, self._pool.image, least, NEARNESS)
 
-    def beside(self, groups: Sequence[Index]) -> Likeness:
+    def by_context(self, groups: Sequence[Index]) -> Likeness:
         """Return the rule that assigns items by the other captions of their images, whatever the images look like.
 
         False captions next to the honest captions of another kind stand out, also on an image that is no typical one of

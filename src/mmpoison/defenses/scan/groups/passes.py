@@ -193,10 +193,10 @@ class GrowPass:
             share = Counts.from_arrays(part_of(view, counts)).share_above(conflict[items.row])
             sides = items.text, items.image, items.key, share
             like = Likeness.from_arrays(part_of(f"{view}/likeness", grown)).of(*sides)
-            beside = Likeness.from_arrays(part_of(f"{view}/beside", grown))
+            by_context = Likeness.from_arrays(part_of(f"{view}/by_context", grown))
             # conflict does not count here
             some = np.where(items.context.any(axis=1), CONFLICTING, 1.0)
-            like = np.maximum(like, beside.of(items.text, items.context, items.key, some))
+            like = np.maximum(like, by_context.of(items.text, items.context, items.key, some))
             cells = Cells.from_arrays(part_of(f"{view}/cells", grown))
             of_row = reduced.image_at if view == IMAGES else slice(None)
             shares.append(share[of_row])
@@ -347,7 +347,7 @@ def find_groups(read: ReadPairs) -> Found:
                     for view, one in grown.items()
                     for name, part in (
                         ("likeness", one.likeness),
-                        ("beside", one.beside),
+                        ("by_context", one.by_context),
                         ("cells", one.cells),
                     )
                 }
