@@ -32,6 +32,7 @@ MOST_LINES = 185
 LONGER = {
     "contracts.md",
     "results/paper/",
+    "results/matrix/flickr8k/",
     "results/matrix/openmoji/",
     "results/matrix/openmoji-both/",
 }
