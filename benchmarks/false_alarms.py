@@ -24,7 +24,7 @@ from clean_sets import SYNTHETIC, CleanSet, RealSets, synthetic_set
 from rows import Row, resumed
 
 from mmpoison.base.untrusted import read_json
-from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
+from mmpoison.defenses.scan.cut.score_filter import SuspiciousGroups
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES
 from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.statistics import clustered_share

@@ -29,12 +29,11 @@ from rich.progress import track
 from rows import Row, summary_table
 
 from mmpoison.attacks import SingleTargetLabel
-from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.settings import Carrier
+from mmpoison.attacks.settings import Carrier, Goal
 from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_json
-from mmpoison.cli.run_many import parse_seeds
+from mmpoison.cli.run import parse_seeds
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.defenses.checks.rank_gain import Kinds, association, check_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet

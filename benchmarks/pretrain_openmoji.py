@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mmpoison._version import __version__
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.settings import Goal
 from mmpoison.base.files import atomic_file
 from mmpoison.base.seeding import torch_seed
 from mmpoison.datasets import ImageTable, PairDataset, load_dataset

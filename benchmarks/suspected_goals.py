@@ -32,10 +32,10 @@ from mmpoison.attacks import VectorSurrogate
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
-from mmpoison.cli.run_many import parse_seeds
+from mmpoison.cli.run import parse_seeds
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.result import auroc
+from mmpoison.defenses.scan.cut.score_filter import SuspiciousGroups
 from mmpoison.defenses.scan.groups.levels import FEWEST_IMAGES, false_alarms_at
 from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.vector_shard import Space, VectorShard

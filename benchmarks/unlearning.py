@@ -21,13 +21,12 @@ from rows import Row, resumed
 from suspected_goals import LIKELY, Prepared, reaches
 
 from mmpoison.attacks import SingleTargetLabel
-from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.settings import Carrier
+from mmpoison.attacks.settings import Carrier, Goal
 from mmpoison.base.files import cache_folder
-from mmpoison.cli.run_many import parse_seeds
+from mmpoison.cli.run import parse_seeds
 from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.defenses.repairs.finetuning import Unlearn
-from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
+from mmpoison.defenses.repairs.repair import Unlearn
+from mmpoison.defenses.scan.cut.score_filter import SuspiciousGroups
 from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.evaluation.rows import utility_row

@@ -19,11 +19,11 @@ from mmpoison.api.inputs import training_settings
 from mmpoison.attacks.catalogue import ATTACKS
 from mmpoison.base.untrusted import parse_changes
 from mmpoison.cli.app import MOVED, VERBS, command_of
-from mmpoison.cli.run_many import split_changes_and_grid
+from mmpoison.cli.run import split_changes_and_grid
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.defenses.catalogue import DefenseKind, split_options
 from mmpoison.errors import InputError
-from mmpoison.models.catalogue import MODELS
+from mmpoison.models.architectures import MODELS
 from mmpoison.runs.recipe import load_recipe
 from mmpoison.runs.recipe_files import recipe_on
 from mmpoison_lab.matrix.part import MatrixRecipe

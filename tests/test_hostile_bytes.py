@@ -29,7 +29,7 @@ from tests.scan_results import write_scan_result
 
 from mmpoison import SingleTargetLabel, datasets
 from mmpoison.attacks import build_attack
-from mmpoison.attacks.injection import rebuild
+from mmpoison.attacks.target_labels import rebuild
 from mmpoison.base.untrusted import parse_changes, read_json
 from mmpoison.datasets import load_pairs, save_pairs
 from mmpoison.datasets.verify import load_to_verify, verify_pairs

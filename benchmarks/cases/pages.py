@@ -104,7 +104,7 @@ def serve_synthetic(models: list[str], count: int, ready: Any) -> None:
     from mmpoison.pages import serve
     from mmpoison.pages.search import Collection, Engine, Library, Source
     from mmpoison.pages.search.app import search_app
-    from mmpoison.pages.search.embedded import Searchable
+    from mmpoison.pages.search.library import Searchable
 
     rng = np.random.default_rng(0)
     labels = [THINGS[n % 10] for n in range(count)]

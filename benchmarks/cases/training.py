@@ -26,7 +26,7 @@ from mmpoison.models import DualEncoder, embed_images, embed_texts, load_encoder
 from mmpoison.models.inputs import PixelInputs, Rows
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
 from mmpoison.training import TrainingSettings, contrastive_loss, finetune
-from mmpoison.training.plan import FORMATS, Plan, autocast
+from mmpoison.training.settings import FORMATS, Plan, autocast
 
 VIT = "ViT-B-32-quickgelu:random"
 MATRIX = 4096

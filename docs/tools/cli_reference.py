@@ -20,7 +20,7 @@ from typer.core import TyperOption
 from typer.main import get_command
 
 from mmpoison.cli.app import GROUPS, VERBS, app, command_of
-from mmpoison.cli.help import simplified
+from mmpoison.cli.verb import simplified
 
 REFERENCE = ROOT / "docs/reference"
 MADE = "<!-- made from the help: python docs/tools/cli_reference.py --write -->"

@@ -39,7 +39,7 @@ from mmpoison.defenses.cut import CutOptions
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
 from mmpoison.defenses.scan.read.tables import NAMES
 from mmpoison.defenses.scan.write.tables import drop_schema, scores_schema
-from mmpoison.models.catalogue import MODELS
+from mmpoison.models.architectures import MODELS
 from mmpoison.pairs.folder import LINE_KEYS
 from mmpoison.pairs.manifest import AddedImage, PoisonedPair, PoisonManifest
 from mmpoison.records.data_scan import DataScan

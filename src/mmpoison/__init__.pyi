@@ -1,6 +1,6 @@
 from ._version import __version__ as __version__
-from .api.data_scan import scan as scan
 from .api.defenses import check as check
+from .api.defenses import scan as scan
 from .api.defenses import sterilize as sterilize
 from .api.evaluation import evaluate as evaluate
 from .api.inputs import load as load

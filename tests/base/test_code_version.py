@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpoison.base.code_version import code_version
+from mmpoison.base.content_cache import code_version
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_a_change_of_a_plug_ins_package_changes_the_version(plug_in: Path, name:
 
 def test_it_reads_all_sources_and_imports_no_torch() -> None:
     code = (
-        "import importlib, sys; c = importlib.import_module('mmpoison.base.code_version'); c.code_version(); "
+        "import importlib, sys; c = importlib.import_module('mmpoison.base.content_cache'); c.code_version(); "
         "names = c._contents('mmpoison'); "
         "print('torch' in sys.modules, sum(n.startswith('runs/run.py ') for n in names))"
     )

@@ -23,10 +23,10 @@ from mmpoison.attacks.catalogue import AttackKind, attack_problems
 from mmpoison.base import registry as registries
 from mmpoison.base.registry import Registry, plugin_fault
 from mmpoison.base.workers import TaskRunner
-from mmpoison.cli.data_shown import is_format
+from mmpoison.cli.data import is_format
 from mmpoison.cli.last_resort import explain
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
-from mmpoison.datasets.options import option_kinds
+from mmpoison.datasets.catalogue import option_kinds
 from mmpoison.datasets.verify import manifest_problems
 from mmpoison.defenses import DEFENSES
 from mmpoison.defenses.catalogue import DefenseKind

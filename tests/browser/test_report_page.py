@@ -20,7 +20,7 @@ from tests.reporting.conftest import (
 
 from mmpoison.records.data_scan import DataScan
 from mmpoison.reporting.html_report import write_html
-from mmpoison.reporting.scan_page import write_scan_page
+from mmpoison.reporting.scan_result import write_scan_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

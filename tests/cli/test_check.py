@@ -12,7 +12,7 @@ import pytest
 from tests.test_commands import printed_problems
 
 from mmpoison.datasets import load_pairs
-from mmpoison.defenses.check_result import CheckResult
+from mmpoison.defenses.catalogue import CheckResult
 from mmpoison.runs.check_model import CheckedModel
 
 Cli = Callable[..., Any]

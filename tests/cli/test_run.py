@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tests.conftest import squares_recipe
 
-from mmpoison.cli.run_many import shown
+from mmpoison.cli.run import shown
 from mmpoison.reporting.results import results_table
 
 Cli = Callable[..., Any]

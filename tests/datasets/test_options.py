@@ -9,8 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import pytest
 
 from mmpoison.datasets import DATASETS
-from mmpoison.datasets.catalogue import fitted_options
-from mmpoison.datasets.options import Count, fit_options, option_kinds
+from mmpoison.datasets.catalogue import Count, fit_options, fitted_options, option_kinds
 from mmpoison.errors import InputError
 
 

@@ -17,8 +17,13 @@ from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
-from mmpoison.defenses.catalogue import DefenseKind, build_defense, services_of, train_with
-from mmpoison.defenses.check_result import CheckResult
+from mmpoison.defenses.catalogue import (
+    CheckResult,
+    DefenseKind,
+    build_defense,
+    services_of,
+    train_with,
+)
 from mmpoison.defenses.scan.cut.judging import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestSet

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mmpoison.attacks import SingleTargetLabel
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.settings import Goal
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.evaluation import (
     GoalTarget,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.conftest import refusal, write_tar
 
-from mmpoison.base import untrusted_parquet
+from mmpoison.base import untrusted
 from mmpoison.errors import InputError
 from mmpoison.images import containers
 from mmpoison.images.containers import _Cache, split_container
@@ -180,7 +180,7 @@ def test_sizes_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in IDS.values():
         assert open_image(root, name.format(49)).read() == IMAGES[49]
         assert "51 bytes are over the limit of 50" in refused(root, name.format(50))
-    monkeypatch.setattr(untrusted_parquet, "MAX_GROUP_BYTES", 10)
+    monkeypatch.setattr(untrusted, "MAX_GROUP_BYTES", 10)
     containers._renew_caches()
     assert "too much to read at once" in refused(root, "a.parquet/0")
 

@@ -13,7 +13,7 @@ import torch
 from mmpoison.models import DualEncoder
 from mmpoison.models.compute_environment import encoder_identity, tokenizer_key
 from mmpoison.models.open_clip_build import build_tokenizer
-from mmpoison.models.towers import LITE0, TEXT_PACKAGE, towers_config
+from mmpoison.models.pretrained import LITE0, TEXT_PACKAGE, towers_config
 
 
 def renamed(encoder: DualEncoder, name: str = "other") -> DualEncoder:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpoison.attacks.surrogate import PixelSurrogate
+from mmpoison.attacks.catalogue import PixelSurrogate
 from mmpoison.datasets import PairDataset
 from mmpoison.models import DualEncoder
 from mmpoison.models.embedding import Embedder, embed_pixels

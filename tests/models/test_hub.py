@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, export_model, hub, load_encoder
-from mmpoison.models.catalogue import MODELS
+from mmpoison.models.architectures import MODELS
 from mmpoison.models.open_clip_build import resolve_text_model
 
 Embed = Callable[[DualEncoder], Tensor]

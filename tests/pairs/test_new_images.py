@@ -14,8 +14,8 @@ from PIL import Image
 from tests.conftest import refusal
 
 from mmpoison.attacks import rebuild
-from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.injection import poison_set
+from mmpoison.attacks.settings import Goal
+from mmpoison.attacks.target_labels import poison_set
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.verify import load_to_verify, verify_pairs
 from mmpoison.images import PixelStore, Preparation, read_image
@@ -31,9 +31,9 @@ from mmpoison.images.sources import (
     pixels_digest,
 )
 from mmpoison.images.triggers import PatchTrigger, Trigger, triggered_pixels
+from mmpoison.pairs.builder import new_image
 from mmpoison.pairs.folder import rename_images, restore_clean
 from mmpoison.pairs.manifest import AddedImage, PoisonedPair, PoisonManifest
-from mmpoison.pairs.poison_record import new_image
 
 PATCH = PatchTrigger(bytes(range(48)), 4, place="random")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpoison.reporting.formats import csv_text, latex
 from mmpoison.reporting.table import Cell, Column, Compared, Link, Table
+from mmpoison.reporting.terminal_tables import csv_text, latex
 from mmpoison.statistics import Summary
 
 MEAN = Summary(2, 1 / 3, 0.1, 0.0, 0.9)

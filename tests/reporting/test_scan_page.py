@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.records.data_scan import DataScan
-from mmpoison.reporting.scan_page import SHARDS_SHOWN, write_scan_page
+from mmpoison.reporting.scan_result import SHARDS_SHOWN, write_scan_page
 
 EVIL = '<script>alert("x")</script>\x1b[31m'
 

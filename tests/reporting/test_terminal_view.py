@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from mmpoison.base.text import safe_text
 from mmpoison.reporting.table import Column, Table
 from mmpoison.reporting.terminal_tables import terminal, terminal_table
-from mmpoison.reporting.text import safe_text
 
 
 def printed(metrics: dict[str, Any], width: int = 80) -> str:

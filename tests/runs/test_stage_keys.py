@@ -13,8 +13,7 @@ import pytest
 import torch
 from tests.conftest import squares_recipe
 
-from mmpoison.base.code_version import code_version
-from mmpoison.base.content_cache import ContentCache, digest_of
+from mmpoison.base.content_cache import ContentCache, code_version, digest_of
 from mmpoison.base.progress import SilentProgress
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.scan.read import embed as embed_source
@@ -27,7 +26,7 @@ from mmpoison.models import (
     prepare_pixels,
     save_checkpoint,
 )
-from mmpoison.pages.search import embedded as search
+from mmpoison.pages.search import library as search
 from mmpoison.runs.prepared_run import prepare_run
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run_cache import RunCache

@@ -14,7 +14,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 from mmpoison.models import PixelInputs, prepare_pixels
 from mmpoison.training import Step, chain_callbacks, finetune
-from mmpoison.training.plan import autocast, has_bf16
+from mmpoison.training.settings import autocast, has_bf16
 
 # -- what trains -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.errors import MmpoisonWarning
 from mmpoison.models import DualEncoder, PixelInputs
 from mmpoison.training import Step, contrastive_loss
-from mmpoison.training.plan import Plan
+from mmpoison.training.settings import Plan
 
 ONE_STEP = {"max_steps": 1, "batch_size": 48}
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tests.training.conftest import QUICK
 
 from mmpoison.training import TrainingSettings, contrastive_loss
-from mmpoison.training.plan import Plan, learning_rate
+from mmpoison.training.settings import Plan, learning_rate
 
 
 def by_hand(text: Any, image: Any, scale: float) -> float:

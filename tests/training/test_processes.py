@@ -20,8 +20,8 @@ from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models import load_checkpoint, prepare_pixels, save_checkpoint
 from mmpoison.training import TrainingSettings, finetune
-from mmpoison.training.plan import Plan
 from mmpoison.training.processes import Processes
+from mmpoison.training.settings import Plan
 
 HERE = Path(__file__).parent
 

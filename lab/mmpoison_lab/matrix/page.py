@@ -10,10 +10,10 @@ from statistics import mode
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.base import atomic_file, count_of
+from mmpoison.base import text as _text
 from mmpoison.datasets import DATASETS
 from mmpoison.errors import InputError
 from mmpoison.reporting import PageCell, PageTable, canvas, markdown, page_table, save, template
-from mmpoison.reporting import text as _text
 from mmpoison.statistics import Estimate
 from mmpoison_lab.matrix.published import (
     above,

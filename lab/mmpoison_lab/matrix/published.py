@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mmpoison.reporting import ABSENT
+from mmpoison.base import ABSENT
 from mmpoison.statistics import Estimate, clustered_share, probability_below_zero
 from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED
 from mmpoison_lab.matrix.summary import (

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmpoison.base import as_number
 from mmpoison.defenses import DEFENSES, DefenseKind
 from mmpoison.errors import InputError
-from mmpoison.reporting import DEFENDED_BY, MAIN, Results, Row, as_number
+from mmpoison.reporting import DEFENDED_BY, MAIN, Results, Row
 from mmpoison.runs import experiment_about
 
 if TYPE_CHECKING:

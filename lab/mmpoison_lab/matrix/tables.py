@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mmpoison.base import text as _text
 from mmpoison.reporting import Cell, Column, Link, Table
-from mmpoison.reporting import text as _text
 from mmpoison.statistics import Estimate
 from mmpoison_lab.matrix.published import compare_claims, interval, probability
 from mmpoison_lab.matrix.records import CLEAN_MODEL, UNDEFENDED

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.reporting import Compared, canvas, visible
+from mmpoison.base import visible
+from mmpoison.reporting import Compared, canvas
 from mmpoison.statistics import Summary
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base import as_number, count, percent
 from mmpoison.reporting import (
     DISTANCE,
     Cell,
@@ -16,11 +17,8 @@ from mmpoison.reporting import (
     Measured,
     Results,
     Row,
-    as_number,
     classes,
-    count,
     drawings,
-    percent,
     section,
 )
 from mmpoison.runs import read_recipe, shipped_recipes

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mmpoison.reporting import Cell, Column, Compared, Link, Measured, Row, Table, decimal
+from mmpoison.base import decimal
+from mmpoison.reporting import Cell, Column, Compared, Link, Measured, Row, Table
 from mmpoison.statistics import FEWEST_SEEDS, Summary
 
 Sense = Literal["up", "down"] | None

@@ -11,7 +11,7 @@ from textwrap import shorten
 from typing import Any
 from urllib.parse import quote
 
-from mmpoison.base import atomic_file, is_installed, unknown_name, write_json
+from mmpoison.base import atomic_file, decimal, is_installed, unknown_name, visible, write_json
 from mmpoison.errors import InputError
 from mmpoison.reporting import (
     Cell,
@@ -19,12 +19,10 @@ from mmpoison.reporting import (
     Link,
     Results,
     Table,
-    decimal,
     markdown,
     page_table,
     save,
     template,
-    visible,
 )
 from mmpoison_lab.paper.draw import dots
 from mmpoison_lab.paper.entries import PAPER

@@ -15,7 +15,7 @@ from tests.conftest import captions_by_image
 from mmpoison.attacks import ATTACKS
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.images.triggers import random_bytes, read_trigger, source_pixels
-from mmpoison.pairs.captions import caption_of
+from mmpoison.pairs.labels import caption_of
 from mmpoison_lab.attacks.backdoors import TEMPLATES, BlendBackdoor, PatchBackdoor
 
 GOAL = "sheep2aeroplane"

@@ -12,8 +12,7 @@ from scipy.optimize import linprog
 from tests.attacks.conftest import ToySurrogate, class_table, manifest_of
 
 from mmpoison.attacks import SingleTargetLabel, VectorSurrogate
-from mmpoison.attacks.goal import Goal, original_of_auto
-from mmpoison.attacks.settings import Settings
+from mmpoison.attacks.settings import Goal, Settings, original_of_auto
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError

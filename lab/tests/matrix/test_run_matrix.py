@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import CLASSES, refusal
 
 from mmpoison.attacks import SingleTargetLabel
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.settings import Goal
 from mmpoison.datasets import PairDataset
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.models import DualEncoder, load_encoder, prepare_features, prepare_pixels

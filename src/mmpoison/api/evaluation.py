@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.inputs import as_encoder, as_list, as_pairs
 from mmpoison.api.progress import shown
-from mmpoison.base.option_checks import checked
+from mmpoison.base.registry import checked
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Evaluation:
     embedding_map: EmbeddingMap | None = None
 
     def __repr__(self) -> str:
-        from mmpoison.reporting.text import decimal
+        from mmpoison.base.text import decimal
 
         parts = [
             f"{goal} {model}: Hit@10 {decimal(row.hit_10)}, MinRank {decimal(row.min_rank, 1)}"
@@ -257,7 +257,7 @@ def _goal_targets(
     target_image: str | None,
 ) -> list[GoalTarget]:
     """Choose the goals to measure: the given ones, else the manifest's, each with a target set."""
-    from mmpoison.attacks.goal import Goal
+    from mmpoison.attacks.settings import Goal
     from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
 
     listed = goal_targets_of(manifest, pairs) if manifest else ()

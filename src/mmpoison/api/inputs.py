@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
-from mmpoison.base.option_checks import checked
+from mmpoison.base.registry import checked
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.attacks.catalogue import Attack
-    from mmpoison.attacks.surrogate import Surrogate
+    from mmpoison.attacks.catalogue import Attack, Surrogate
     from mmpoison.base.progress import RunProgress
     from mmpoison.datasets.catalogue import NamedData
     from mmpoison.models.dual_encoder import DualEncoder

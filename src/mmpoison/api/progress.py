@@ -22,7 +22,7 @@ from rich.text import Text
 
 from mmpoison.base.processes import is_main_process
 from mmpoison.base.progress import RunProgress, SilentProgress
-from mmpoison.reporting.text import safe_text, visible
+from mmpoison.base.text import safe_text, visible
 
 if TYPE_CHECKING:
     from mmpoison.models.dual_encoder import DualEncoder

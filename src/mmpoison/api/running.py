@@ -11,9 +11,9 @@ from typing import Any
 from mmpoison.api.evaluation import Evaluation
 from mmpoison.api.progress import shown
 from mmpoison.base.files import plain_name
-from mmpoison.base.option_checks import checked
 from mmpoison.base.processes import find_device
 from mmpoison.base.progress import RunProgress
+from mmpoison.base.registry import checked
 from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder

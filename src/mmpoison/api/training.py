@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mmpoison.api.inputs import as_encoder, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_occupied
-from mmpoison.base.option_checks import checked
 from mmpoison.base.processes import is_main_process
+from mmpoison.base.registry import checked
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import Field
 
 from mmpoison.attacks.catalogue import ATTACKS, AttackJob, BaseAttack, RateAttack
-from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.settings import (
     GOAL,
     CarrierOption,
@@ -32,8 +31,9 @@ from mmpoison.attacks.target_labels import (
     choose_target_image,
     images_without_honest_captions,
     poison_labels,
+    poisoned_pairs,
 )
-from mmpoison.base.options import Listed, options
+from mmpoison.base.registry import Listed, options
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset

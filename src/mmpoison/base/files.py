@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmpoison._version import __version__
-from mmpoison.base.phrasing import one_line
+from mmpoison.base.text import one_line
 from mmpoison.errors import AlreadyDone, InputError, WorkStopped
 
 # -- Temporary files and folders, locked so that others can see whether their writer is alive.

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.text import count_of
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from mmpoison.base.phrasing import one_line
+from mmpoison.base.text import one_line
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 

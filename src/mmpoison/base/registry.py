@@ -11,6 +11,18 @@ class-swap = "my_package.class_swap"
 
 Importing the module registers the plug-in under the name of the entry point. An unusable plug-in is reported in one
 line and skipped; all others work. Errors raised by a plug-in's own code name the plug-in (`plugin_fault`).
+
+A plug-in's options are declared once, as the fields of a class that pydantic checks:
+
+```python
+@DEFENSES.register("local-density")
+@options
+class LocalDensity(ScoreFilter):
+    k: Annotated[int, Field(ge=1, description="neighbours that count")] = 16
+```
+
+The constructor, recipes, `--set`, `mmpoison defenses`, the help and the page of contracts use these fields. A plug-in
+of another package may also be a plain class with a constructor and a mapping `parameters`.
 """
 
 from __future__ import annotations
@@ -18,14 +30,22 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
+import re
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import wraps
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, dataclass_transform
 
+import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from mmpoison.base.seeding import check_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 
 T = TypeVar("T")
@@ -246,3 +266,148 @@ def unknown_name(
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     rest = f"`{listed_by}` shows all" if listed_by else f"known: {', '.join(names) or 'none'}"
     return f"unknown {kind} {name!r}: {hint}{rest}"
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_VALUES = {"int", "float", "bool", "Sequence", "Mapping", "Any"}
+"""Types of parameters that are not names, paths or objects of mmpoison."""
+
+
+def check_whole(
+    name: str, value: int, least: int, most: int, wanted: str = "a whole number"
+) -> int:
+    """Return a value if it is a whole number in a range; refuse it otherwise.
+
+    Args:
+        name: Name of the option.
+        value: Its value.
+        least: Smallest value.
+        most: Largest value.
+        wanted: Description of valid values, for the message.
+
+    Raises:
+        InputError: If the value is invalid.
+    """
+    if type(value) is not int or not least <= value <= most:
+        raise InputError(f"{name} {value!r:.40} is not {wanted} from {least} to {most:,}")
+    return value
+
+
+def check_name(name: str, value: object) -> None:
+    """Refuse an argument that cannot be a name, a path or an object of mmpoison.
+
+    Args:
+        name: Name of the parameter.
+        value: Its value.
+
+    Raises:
+        InputError: If it is an empty text, None, a number, bytes or any other plain value.
+    """
+    plain = type(value).__module__ == "builtins" and not isinstance(value, str)
+    if plain or (isinstance(value, str) and not value.strip()):
+        raise InputError(
+            f"{name} is {value!r:.40}: give a name, a path, or an object of the right type"
+        )
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function of the Python API to refuse invalid seeds, names and paths before loading anything."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            # annotations as text: most types are imported only for type checkers
+            kinds = set(re.findall(r"\w+", str(signature.parameters[name].annotation)))
+            if value is None and "None" in kinds:
+                continue
+            if name == "seed":
+                check_seed(value)
+            elif value == "" or not kinds & _VALUES:
+                check_name(name, value)
+        return function(*args, **kwargs)
+
+    return call
+
+
+MOST = 10**12
+"""Largest count that an option accepts; the data limit it further."""
+
+_CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else list(value) if type(value) is tuple else value
+
+
+def _plain(value: Any) -> Any:
+    """Convert a NumPy number to a Python number."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+Listed = Annotated[T, BeforeValidator(_listed)]
+"""A list; a single text is accepted as a list of one."""
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
+def options(cls: type[T]) -> type[T]:
+    """Turn a class with annotated fields into a pydantic dataclass with keyword-only fields.
+
+    An invalid value raises an `InputError`, one line that begins with the option. The attribute `parameters` describes
+    each field, after those of the base class, unless the class defines its own.
+    """
+    own = vars(cls).get("parameters")
+    inherited: Mapping[str, str] = getattr(cls, "parameters", {})
+    fields = [*vars(cls).get("__annotations__", ())]
+    made: Any = dataclass(cls, kw_only=True, config=_CONFIG)
+    plain: Callable[..., None] = made.__init__
+
+    @wraps(plain)
+    def checked(self: Any, *given: Any, **named: Any) -> None:
+        before = vars(self).copy()  # a subclass may set its own attributes first
+        try:
+            plain(self, *map(_plain, given), **{n: _plain(value) for n, value in named.items()})
+        except ValidationError as error:
+            raise first_problem(error) from None
+        vars(self).update({**before, **vars(self)})
+
+    made.__init__ = checked
+    if own is None:
+        described = {
+            one.alias or name: one.description or ""
+            for name, one in made.__pydantic_fields__.items()
+            if name in fields
+        }
+        made.parameters = {**inherited, **described}
+    return cast("type[T]", made)
+
+
+def first_problem(error: ValidationError) -> InputError:
+    """Describe the first invalid option in one line: its name, its value and what is needed."""
+    problem = error.errors(include_url=False)[0]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return cause
+    said = problem["msg"].replace("Input should be", "must be")
+    return InputError(f"{problem['loc'][0]} {problem['input']!r:.40}: {said}")
+
+
+def check_options(
+    given: Iterable[str], known: Collection[str], whose: str, where: str = ""
+) -> None:
+    """Refuse unknown option names. The message suggests the nearest known name.
+
+    Args:
+        given: Names.
+        known: The names that exist.
+        whose: The owner of the options, for the message.
+        where: Prefix for option names in the message.
+
+    Raises:
+        InputError: If a name is unknown.
+    """
+    for name in given:
+        if name not in known:
+            raise InputError(f"{where}{name}: {whose}: {unknown_name('option', name, [*known])}")

@@ -1,7 +1,8 @@
-"""Reads untrusted text and JSON, with bounds on size, nesting and numbers.
+"""Reads untrusted text, JSON and Parquet footers, with bounds on size, nesting and numbers.
 
 A small file can take gigabytes when parsed, crash the parser (nesting), or contain numbers that break later
-computations (400 digits, `1e999`, NaN). All such files are read in this module, so that each bound is in one place.
+computations (400 digits, `1e999`, NaN). All such files are read in this module, so that each bound is in one place. A
+40 kB Parquet file can repeat one list four million times; its footer says so before anything is decoded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Self
 
@@ -490,3 +492,78 @@ class LeftOut(str):
 def broken_file(line: str) -> LeftOut:
     """Return the line for a file that cannot be read to its end. The number of missing rows is unknown."""
     return LeftOut(line, 0, broken=True)
+
+
+MAX_GROUP_BYTES = 4 << 30
+"""Largest row group. Row groups are read whole, so they must fit into memory."""
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
+_PLACE = 4
+"""Bytes per text or byte string, which are read as an index into a dictionary (`text_leaves`)."""
+
+
+def refuse_packed(
+    metadata: Any,
+    size: int,
+    where: object,
+    *,
+    columns: Sequence[str] | None = None,
+    groups: Iterable[int] | None = None,
+) -> None:
+    """Before decoding, refuse row groups that need much more memory than the file has bytes on disk.
+
+    Args:
+        metadata: Footer of the file, a `pyarrow.parquet.FileMetaData`.
+        size: Bytes of the file.
+        where: Its name, for messages.
+        columns: Those that are read; all by default.
+        groups: The row groups that are in memory at the same time; all by default.
+
+    Raises:
+        InputError: If a row group exceeds `MAX_GROUP_BYTES`, or the data to read unpack to more than `most_unpacked` of
+            the file size.
+    """
+    read = [
+        (number, _WIDTHS.get(leaf.physical_type, max(_PLACE, leaf.length)))
+        for number, leaf in _leaves(metadata.schema, columns)
+    ]
+    total = 0
+    for group in range(metadata.num_row_groups) if groups is None else groups:
+        rows = metadata.row_group(group)
+        if rows.total_byte_size > MAX_GROUP_BYTES:
+            raise InputError(
+                f"{where}: row group {group} holds {rows.total_byte_size / 2**30:.1f} GiB, too much to read at once: "
+                "rewrite it with smaller row groups"
+            )
+        total += sum(rows.column(number).num_values * width for number, width in read)
+        if total > most_unpacked(size):
+            raise InputError(
+                f"{where}: {size:,} bytes unpack to {total / 2**30:.1f} GiB or more (a decompression bomb?): rewrite "
+                "it without the columns that repeat one value, or with smaller row groups"
+            )
+
+
+def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
+    """List the paths of the leaves of Parquet columns that hold bytes or text.
+
+    They are read as dictionaries, so a repeated value is in memory once. Expanded, a 5 kB file with one long value
+    repeated a thousand times could take 64 GB.
+
+    Args:
+        file: A `pyarrow.parquet.ParquetFile`.
+        columns: Names of columns.
+    """
+    leaves = _leaves(file.schema, columns)
+    return [leaf.path for _, leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+
+
+def _leaves(schema: Any, columns: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
+    """Yield index and description of each leaf, for all or some columns."""
+    wanted = None if columns is None else set(columns)
+    for number in range(len(schema)):
+        leaf = schema.column(number)
+        # a leaf's path begins with that of its column
+        if wanted is None or not wanted.isdisjoint(
+            accumulate(leaf.path.split("."), "{}.{}".format)
+        ):
+            yield number, leaf

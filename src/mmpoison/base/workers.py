@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 from mmpoison.base.extras import require
 from mmpoison.base.files import atomic_file, no_memory, refused_without_room
-from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import (
     begin_worker,
     cores,
@@ -29,6 +28,7 @@ from mmpoison.base.processes import (
 )
 from mmpoison.base.progress import Progress, RunProgress, StepProgress, silent
 from mmpoison.base.registry import plugin_fault
+from mmpoison.base.text import count_of
 from mmpoison.errors import InputError, ResultError, WorkStopped
 
 Report = Callable[[str], None]

@@ -16,7 +16,7 @@ from typer.main import get_command
 from mmpoison._version import __version__
 from mmpoison.base.processes import end_processes
 from mmpoison.cli.console import console, say, stderr
-from mmpoison.cli.help import START, PlainGroup, PlainTyper
+from mmpoison.cli.verb import START, PlainGroup, PlainTyper
 from mmpoison.errors import AlreadyDone, MmpoisonNotice, MmpoisonWarning
 
 GROUPS: Mapping[str, Mapping[str, str]] = {

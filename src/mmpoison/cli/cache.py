@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console, print_json, say
-from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import AsJson
+from mmpoison.cli.verb import PlainTyper
 from mmpoison.errors import InputError
 
 app = PlainTyper(

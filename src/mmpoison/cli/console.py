@@ -26,9 +26,8 @@ from mmpoison.base.files import (
     output_record,
     refuse_address,
 )
-from mmpoison.base.phrasing import count_of, printable_line
 from mmpoison.base.processes import is_main_process
-from mmpoison.reporting.text import visible
+from mmpoison.base.text import count_of, printable_line, visible
 
 if TYPE_CHECKING:
     from mmpoison.cli.options import Format
@@ -141,8 +140,7 @@ def print_tables(tables: Sequence[Table], form: Format, *, whole: bool = False) 
         form: Output format.
         whole: Also draw all columns and intervals, which the other formats always have.
     """
-    from mmpoison.reporting.formats import WRITERS
-    from mmpoison.reporting.terminal_tables import terminal
+    from mmpoison.reporting.terminal_tables import WRITERS, terminal
 
     if form == "table":
         console.print(terminal(tables, whole=whole))

@@ -217,7 +217,7 @@ def _save_trace(error: BaseException) -> str:
 
 def _say(line: str) -> None:
     """Print one line on standard error, without control characters."""
-    from mmpoison.base.phrasing import printable_line
+    from mmpoison.base.text import printable_line
 
     plain = printable_line(line)
     try:

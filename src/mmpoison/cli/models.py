@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from mmpoison.cli.console import console, hold_output, print_entries, print_json, say
-from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import AsJson
+from mmpoison.cli.verb import PlainTyper
 
 app = PlainTyper(help="List, describe, download and export models.", no_args_is_help=True)
 
@@ -130,7 +130,7 @@ def export(
 
 
 def _registered() -> list[dict[str, Any]]:
-    from mmpoison.models.catalogue import MODELS
+    from mmpoison.models.architectures import MODELS
 
     return [
         {

@@ -127,7 +127,7 @@ def gallery_notes(manifest: PoisonManifest) -> list[str]:
 def _again(
     file: Path, chosen: dict[str, Any], clean: NamedData, out: Path, images: Images
 ) -> PairDataset:
-    from mmpoison.attacks.injection import rebuild
+    from mmpoison.attacks.target_labels import rebuild
     from mmpoison.pairs.folder import save_pairs
     from mmpoison.pairs.manifest import PoisonManifest
 

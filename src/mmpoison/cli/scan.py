@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.api.data_scan import scan as scan_pairs
-from mmpoison.api.data_scan import work_folder
+from mmpoison.api.defenses import scan as scan_pairs
+from mmpoison.api.defenses import work_folder
 from mmpoison.base.processes import cores
 from mmpoison.cli.console import hold_output, print_json, say, stderr
 from mmpoison.cli.options import AsJson, Workers

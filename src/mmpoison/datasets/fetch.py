@@ -17,11 +17,10 @@ from typing import Any, BinaryIO
 from mmpoison._version import __version__
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
-from mmpoison.base.phrasing import file_size, one_line
 from mmpoison.base.progress import Progress
+from mmpoison.base.text import file_size, one_line
 from mmpoison.base.untrusted import parse_json
-from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.datasets.options import fit_options
+from mmpoison.datasets.catalogue import DATASETS, fit_options
 from mmpoison.errors import InputError
 from mmpoison.images.containers import TAR_ERRORS
 from mmpoison.pairs.builder import check_relative

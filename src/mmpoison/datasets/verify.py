@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.base.phrasing import count_of, count_phrase
 from mmpoison.base.progress import Progress
+from mmpoison.base.text import count_of, count_phrase
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.decode import BrokenImage, decode_images, picture
 from mmpoison.images.sources import changed_files, changed_line, file_states, pixels_digest, rgb
 from mmpoison.images.triggers import read_trigger
+from mmpoison.pairs.builder import inject, made_again
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean
 from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.poison_record import inject, made_again
 from mmpoison.pairs.table import SPLITS, TRAIN, PairDataset
 
 # -- The report of a data check, as rows for readers and as JSON, with the same content.

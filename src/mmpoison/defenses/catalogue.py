@@ -1,19 +1,18 @@
-"""Protocols of the four kinds of defences, their registry, and functions that build and apply a defence."""
+"""Protocols of the four kinds of defences, the result of a check, the registry, and functions that build and apply."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict
 
-from mmpoison.base.options import check_options
 from mmpoison.base.progress import ProgressFor
-from mmpoison.base.registry import Registry
+from mmpoison.base.registry import Registry, check_options
 from mmpoison.defenses.cut import CUT_OPTIONS
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.check_result import CheckResult
     from mmpoison.evaluation.test_set import TestSet
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs
@@ -22,6 +21,39 @@ if TYPE_CHECKING:
     from mmpoison.training.loop import OnStep, TrainingResult
     from mmpoison.training.settings import TrainingSettings
     from mmpoison.training.states import Checkpoints
+
+
+class Finding(Protocol):
+    """One sign of poison. Its text names the sign and how certain it is."""
+
+    @property
+    def p_value(self) -> float:
+        """Probability that a clean model shows anything this unusual, in [0, 1]."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a file and for a table, the names first."""
+        ...
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The result of a check.
+
+    Attributes:
+        findings: All findings, the most unusual first, including insignificant ones.
+        facts: Further content of the file, as plain values: what was compared with what.
+        notes: Notes on how to read the findings, one line each.
+    """
+
+    findings: tuple[Finding, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def flagged(self, false_alarms: float) -> tuple[Finding, ...]:
+        """Return the findings whose p-value is at most `false_alarms`."""
+        return tuple(found for found in self.findings if found.p_value <= false_alarms)
+
 
 DefenseKind = Literal["pre-training", "in-training", "post-training", "check"]
 

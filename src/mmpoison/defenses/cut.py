@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BeforeValidator, Field
 
-from mmpoison.base.options import options
+from mmpoison.base.registry import options
 from mmpoison.errors import InputError
 
 Rule = Literal["given", "loss", "labels", "false-alarms"]

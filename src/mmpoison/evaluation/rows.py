@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.settings import Goal
 from mmpoison.base.progress import ProgressFor
 from mmpoison.base.seeding import generator
 from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.settings import Goal
 from mmpoison.base.progress import Progress
 from mmpoison.errors import InputError
 from mmpoison.metrics import drift, embedding_ranks

@@ -2,10 +2,10 @@ from .decode import BrokenImage as BrokenImage
 from .decode import read_image as read_image
 from .decode import read_image_bytes as read_image_bytes
 from .decode import read_small_jpeg as read_small_jpeg
+from .decode import thumbnail as thumbnail
 from .preparation import Pixels as Pixels
 from .preparation import Preparation as Preparation
 from .store import PixelStore as PixelStore
-from .thumbnails import thumbnail as thumbnail
 from .triggers import CELL as CELL
 from .triggers import NOISES as NOISES
 from .triggers import VIEW as VIEW

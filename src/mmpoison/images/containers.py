@@ -23,9 +23,8 @@ from typing import IO, Any, Generic, TypeVar, cast
 
 import numpy as np
 
-from mmpoison.base.phrasing import count_of
-from mmpoison.base.untrusted import LeftOut, broken_file, open_bytes
-from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
+from mmpoison.base.text import count_of
+from mmpoison.base.untrusted import LeftOut, broken_file, open_bytes, refuse_packed, text_leaves
 from mmpoison.errors import InputError
 
 # -- Opens untrusted tar files, bounding what tarfile reads for one header.

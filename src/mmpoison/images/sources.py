@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmpoison.base.files import DiskFull, atomic_file, cache_folder, refuse_special
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.text import count_of
 from mmpoison.errors import InputError
 from mmpoison.images.containers import check_bytes, read_inside, split_container
 from mmpoison.images.preparation import Pixels

@@ -21,11 +21,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.code_version import code_version
-from mmpoison.base.content_cache import CacheEntry, CacheKey, ContentCache, touch
+from mmpoison.base.content_cache import CacheEntry, CacheKey, ContentCache, code_version, touch
 from mmpoison.base.files import DiskFull, no_room
-from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.progress import Progress
+from mmpoison.base.text import count_of, file_size
 from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage, decode_images

@@ -1,5 +1,5 @@
-from .catalogue import MODELS as MODELS
-from .catalogue import ModelSource as ModelSource
+from .architectures import MODELS as MODELS
+from .architectures import ModelSource as ModelSource
 from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import save_checkpoint as save_checkpoint
 from .dual_encoder import DualEncoder as DualEncoder

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmpoison.base.code_version import code_version
+from mmpoison.base.content_cache import code_version
 from mmpoison.models.dual_encoder import SCALES, DualEncoder, Side
 
 CPU_NAMES = ("model name", "CPU implementer", "CPU part")

@@ -158,7 +158,7 @@ DIFFERENTIATED = 16
 
 
 class Embedder:
-    """Adapts a dual encoder to the interface for attacks (`mmpoison.attacks.surrogate.PixelSurrogate`).
+    """Adapts a dual encoder to the interface for attacks (`mmpoison.attacks.catalogue.PixelSurrogate`).
 
     Args:
         encoder: The model.

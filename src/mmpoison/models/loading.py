@@ -6,12 +6,10 @@ import difflib
 import re
 from pathlib import Path
 
-from mmpoison.base.option_checks import check_name
-from mmpoison.base.registry import unknown_name
+from mmpoison.base.registry import check_name, unknown_name
 from mmpoison.errors import InputError
 from mmpoison.models import hugging_face, open_clip_models
-from mmpoison.models.architectures import architectures
-from mmpoison.models.catalogue import MODELS
+from mmpoison.models.architectures import MODELS, architectures
 from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.hub import hub_file, hub_folder

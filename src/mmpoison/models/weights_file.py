@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmpoison.base.phrasing import printable_line
+from mmpoison.base.text import printable_line
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 

@@ -21,11 +21,10 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
+from mmpoison.base.text import clean
 from mmpoison.errors import InputError
-from mmpoison.images.decode import BrokenImage
+from mmpoison.images.decode import BrokenImage, thumbnail
 from mmpoison.images.sources import image_stat
-from mmpoison.images.thumbnails import thumbnail
-from mmpoison.reporting.text import clean
 
 # -- Guards a local page: origin and size of requests, and what a browser may do with the response.
 

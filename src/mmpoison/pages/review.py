@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from mmpoison.base.progress import ProgressFor
+from mmpoison.base.text import spelled
 from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses.scan.cut.labels import (
     LabelFile,
@@ -37,7 +38,6 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pages.local_app import LOCAL, STATIC, create_app, image_response
 from mmpoison.records.data_scan import DataScan
-from mmpoison.reporting.text import spelled
 
 # -- Finds a scan's grouped pairs and its most suspicious other pairs, with all captions of their images.
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, front_matter, without_front_matter
-from mmpoison.base.option_checks import check_name
-from mmpoison.base.phrasing import one_line
+from mmpoison.base.registry import check_name
+from mmpoison.base.text import one_line
 from mmpoison.base.untrusted import (
     MAX_LINE_BYTES,
     LeftOut,

@@ -1,4 +1,4 @@
-"""Sets labels by keywords in captions, or from a CSV file."""
+"""Sets labels by keywords in captions, or from a CSV file, and makes captions from labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,37 @@ from pathlib import Path, PurePosixPath
 from mmpoison.base.untrusted import BoundedRows
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
+
+
+def caption_of(template: str, label: str) -> str:
+    """Generate a caption for an image of a class.
+
+    >>> caption_of("a photo of a {}.", "oil_tanker"), caption_of("a photo of a {}.", "unicorn")
+    ('a photo of an oil tanker.', 'a photo of a unicorn.')
+    """
+    name = " ".join(label.replace("_", " ").replace("-", " ").split()) or label
+    before, after = template.split("{}")
+    vowel = name[:1].lower() in "aeiou" and not name.lower().startswith(("uni", "use", "eu", "one"))
+    if vowel or name.lower().startswith(("hour", "honest")):
+        if before == "a " or before.endswith(" a "):
+            before = before[:-1] + "n "
+        elif before == "A ":
+            before = "An "
+    return before + name + after
+
+
+def plural(noun: str) -> str:
+    """Return the regular plural of a noun.
+
+    >>> plural("boat"), plural("city"), plural("bush")
+    ('boats', 'cities', 'bushes')
+    """
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return noun + "es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return noun[:-1] + "ies"
+    return noun + "s"
+
 
 Keywords = Mapping[str, Sequence[str]]
 """The keywords of each label."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.text import count_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import refuse_poisoned, relabel
 from mmpoison.pairs.table import PairDataset

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
+from mmpoison.base.text import count_of
 from mmpoison.errors import InputError
 from mmpoison.images.sources import States, changed_line, state_of
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns
 
 if TYPE_CHECKING:
-    from mmpoison.images.thumbnails import PictureRow
+    from mmpoison.images.decode import PictureRow
     from mmpoison.pairs.manifest import PoisonManifest
 
 
@@ -319,19 +319,19 @@ class PairDataset:
         Raises:
             InputError: If `count` is less than 1.
         """
-        from mmpoison.images.thumbnails import PictureRow
+        from mmpoison.images.decode import PictureRow
 
         if count < 1:
             raise InputError(f"show {count} pairs: give at least 1")
         return PictureRow(repr(self), self._pictures(count))
 
     def _repr_html_(self) -> str:
-        from mmpoison.images.thumbnails import SHOWN
+        from mmpoison.images.decode import SHOWN
 
         return self._pictures(SHOWN)
 
     def _pictures(self, count: int) -> str:
-        from mmpoison.images.thumbnails import picture_row
+        from mmpoison.images.decode import picture_row
 
         spread = (
             _spread(np.flatnonzero(mask), 2 * count) for mask in (self.poisoned, ~self.poisoned)

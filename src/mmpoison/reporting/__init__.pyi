@@ -1,4 +1,3 @@
-from . import text as text
 from .figure import canvas as canvas
 from .figure import save as save
 from .figure import template as template
@@ -26,10 +25,3 @@ from .table import Compared as Compared
 from .table import Link as Link
 from .table import Table as Table
 from .table import markdown as markdown
-from .text import ABSENT as ABSENT
-from .text import as_number as as_number
-from .text import count as count
-from .text import decimal as decimal
-from .text import percent as percent
-from .text import safe_text as safe_text
-from .text import visible as visible

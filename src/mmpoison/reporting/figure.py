@@ -14,9 +14,9 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
+from mmpoison.base import text as _text
 from mmpoison.base.extras import require
 from mmpoison.base.files import atomic_file
-from mmpoison.reporting import text as _text
 from mmpoison.reporting.summary import goal_title
 from mmpoison.reporting.table import Table, cell_texts
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
+from mmpoison.base import text as _text
 from mmpoison.base.files import atomic_file
+from mmpoison.base.text import visible
 from mmpoison.base.untrusted import MAX_YAML_BYTES, read_text
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import (
@@ -23,7 +25,6 @@ from mmpoison.records.run_files import (
     SuspiciousPair,
     Utility,
 )
-from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import Series, pictures_inside, series, template
 from mmpoison.reporting.results import curve_of, one_run, read_runs
 from mmpoison.reporting.seeds import NAMES, group_metrics, group_tables, metrics_tables
@@ -38,7 +39,6 @@ from mmpoison.reporting.summary import (
     shown_models,
 )
 from mmpoison.reporting.table import Cell, Column, Compared, Link, Table, cell_texts, stacked_texts
-from mmpoison.reporting.text import visible
 from mmpoison.statistics import Summary
 
 # -- Tables of a page, as text. A table wider than the page is split into several, stacked.

@@ -17,14 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmpoison.base.files import atomic_file
-from mmpoison.base.phrasing import one_line
 from mmpoison.base.record import Record
-from mmpoison.base.untrusted import file_digest, parse_json, read_json, read_yaml
-from mmpoison.base.untrusted_parquet import refuse_packed
+from mmpoison.base.text import as_number, clean, is_finite, one_line
+from mmpoison.base.untrusted import file_digest, parse_json, read_json, read_yaml, refuse_packed
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import GoalRow, Metrics, RankSpread, RepairCurve, RunFacts, Utility
 from mmpoison.reporting.summary import classes
-from mmpoison.reporting.text import as_number, clean, is_finite
 from mmpoison.statistics import UNBOUNDED, Comparison, Summary, compare, summarize
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mmpoison.base.text import as_number, clean
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import Metrics
 from mmpoison.reporting.results import (
@@ -28,7 +29,6 @@ from mmpoison.reporting.results import (
 )
 from mmpoison.reporting.summary import MODELS, Model, classes, named_models
 from mmpoison.reporting.table import Cell, Column, Table
-from mmpoison.reporting.text import as_number, clean
 from mmpoison.statistics import FEWEST_SEEDS, Summary, summarize
 
 # -- Groups runs that differ only in their seed.

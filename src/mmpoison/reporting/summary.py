@@ -6,9 +6,9 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mmpoison.base.text import count, is_finite
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import GoalRow, Metrics, RunFacts
-from mmpoison.reporting.text import count, is_finite
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmpoison.reporting.text import ABSENT, decimal, visible
+from mmpoison.base.text import ABSENT, decimal, visible
 from mmpoison.statistics import Summary
 
 

@@ -13,8 +13,13 @@ import numpy as np
 from mmpoison.base.files import write_json
 from mmpoison.base.progress import RunProgress, SilentProgress
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import ModelCheck, build_defense, require_clean
-from mmpoison.defenses.check_result import CheckResult, Finding
+from mmpoison.defenses.catalogue import (
+    CheckResult,
+    Finding,
+    ModelCheck,
+    build_defense,
+    require_clean,
+)
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mmpoison.attacks.catalogue import build_attack, run_attack
-from mmpoison.attacks.goal import Goal, original_of_auto
-from mmpoison.attacks.surrogate import Surrogate
+from mmpoison.attacks.catalogue import Surrogate, build_attack, run_attack
+from mmpoison.attacks.settings import Goal, original_of_auto
 from mmpoison.base.progress import RunProgress
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import build_defense, services_of
@@ -19,7 +18,7 @@ from mmpoison.defenses.scan.cut.labels import read_labels
 from mmpoison.defenses.scan.cut.score_filter import build_filter
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, TestSet, goal_targets_of
-from mmpoison.models.catalogue import MODELS
+from mmpoison.models.architectures import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embedder
 from mmpoison.pairs.table import BoolArray, PairDataset

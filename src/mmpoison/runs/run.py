@@ -28,11 +28,10 @@ from mmpoison.records.run_files import (
     ScanFacts,
 )
 from mmpoison.runs.check_model import CHECK_FILE, check_models
-from mmpoison.runs.finished import record_finished
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.run_folder import check_folder, held_folder
+from mmpoison.runs.run_folder import check_folder, held_folder, record_finished
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import REORDERED, RunStages
 

@@ -21,9 +21,8 @@ from mmpoison.base.progress import RunProgress
 from mmpoison.base.untrusted import parse_yaml, read_text
 from mmpoison.base.workers import OnChange, SweepState, place_workers, run_tasks
 from mmpoison.errors import InputError, ResultError, WorkStopped
-from mmpoison.runs.finished import finished_like
 from mmpoison.runs.recipe import Recipe
-from mmpoison.runs.run_folder import check_folder
+from mmpoison.runs.run_folder import check_folder, finished_like
 from mmpoison.runs.run_list import NamedRun, RunList
 
 EXPERIMENT_FILE, RUNS = "experiment.yaml", "runs"

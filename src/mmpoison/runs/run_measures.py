@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mmpoison._version import __version__
 from mmpoison.attacks.catalogue import build_attack
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.settings import Goal
 from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.progress import RunProgress
 from mmpoison.base.record import Record
@@ -46,10 +46,9 @@ from mmpoison.records.run_files import (
 )
 from mmpoison.runs.prepared_run import PreparedRun, load_transfer
 from mmpoison.runs.recipe import Recipe, TransferPart
-from mmpoison.runs.run_cache import RunCache, prepare_inputs
+from mmpoison.runs.run_cache import RunCache, TrainedModel, Verdicts, prepare_inputs
 from mmpoison.runs.run_folder import versions
 from mmpoison.runs.run_stages import SUSPECTS
-from mmpoison.runs.trained_models import TrainedModel, Verdicts
 
 SUSPICIOUS_SHOWN = 12
 

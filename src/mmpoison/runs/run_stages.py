@@ -34,8 +34,8 @@ from mmpoison.records.run_files import ProbeRecord, SterilizeFacts
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun, alignment_pairs, filled, repair_pairs
 from mmpoison.runs.recipe import CLEAN_FINETUNE, FilterPart
-from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.trained_models import (
+from mmpoison.runs.run_cache import (
+    RunCache,
     TrainedModel,
     Verdicts,
     link_log,
@@ -46,9 +46,8 @@ from mmpoison.runs.trained_models import (
 )
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, chain_callbacks, finetune
-from mmpoison.training.plan import Plan, autocast
 from mmpoison.training.probes import Probes
-from mmpoison.training.settings import TrainingSettings
+from mmpoison.training.settings import Plan, TrainingSettings, autocast
 from mmpoison.training.states import Checkpoints
 
 SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.files import refuse_occupied, write_json
-from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.base.progress import RunProgress, SilentProgress
+from mmpoison.base.text import count_of, decimal, one_line
 from mmpoison.defenses.catalogue import defense_parameters, require_clean
-from mmpoison.defenses.repairs.finetuning import Unlearn
 from mmpoison.defenses.repairs.repair import (
     PROBES_FILE,
     Branch,
+    Unlearn,
     choice,
     refusal,
     repair_branches,
@@ -36,7 +36,6 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.records.data_scan import read_scan
 from mmpoison.reporting.repair import no_loss_shown, write_repair_figures
-from mmpoison.reporting.text import decimal
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.check_model import CHECK_FILE, CheckedModel, check_model
 from mmpoison.training.log import LogOptions

@@ -12,9 +12,9 @@ from .objective import ImageView as ImageView
 from .objective import Objective as Objective
 from .objective import TextView as TextView
 from .objective import contrastive_loss as contrastive_loss
-from .plan import epochs_of as epochs_of
 from .settings import MOST_EPOCHS as MOST_EPOCHS
 from .settings import ROLES as ROLES
 from .settings import TrainingSettings as TrainingSettings
+from .settings import epochs_of as epochs_of
 from .states import Checkpoints as Checkpoints
 from .states import copy_logs as copy_logs

@@ -38,9 +38,8 @@ from mmpoison.training.objective import (
     normalises_batches,
     still_statistics,
 )
-from mmpoison.training.plan import Plan, autocast, learning_rate
 from mmpoison.training.processes import Processes, no_sync
-from mmpoison.training.settings import TrainingSettings
+from mmpoison.training.settings import Plan, TrainingSettings, autocast, learning_rate
 from mmpoison.training.states import (
     Checkpoints,
     StateFolder,

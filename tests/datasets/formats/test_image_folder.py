@@ -11,7 +11,7 @@ import pytest
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.datasets.formats.folders import TEMPLATES
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.captions import caption_of
+from mmpoison.pairs.labels import caption_of
 
 Make = Callable[..., Path]
 JPEG = b"\xff\xd8\xff\xe0rest"

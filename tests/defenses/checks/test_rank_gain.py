@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmpoison.defenses.check_result import CheckResult
+from mmpoison.defenses.catalogue import CheckResult
 from mmpoison.defenses.checks.rank_gain import GoalRankChange, Kinds, check_tables
 from mmpoison.errors import InputError
 

@@ -14,7 +14,7 @@ from tests.defenses.conftest import slow_contrast, slow_cross_entropy, unit
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import CleanFinetune
-from mmpoison.defenses.repairs.finetuning import UnlearnLoss
+from mmpoison.defenses.repairs.repair import UnlearnLoss
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.training import Embedded, TrainingSettings, finetune
 from mmpoison_lab.defenses.cleanclip import CleanClip, CleanClipLoss

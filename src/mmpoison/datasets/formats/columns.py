@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
-from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import unknown_name
+from mmpoison.base.text import one_line
 from mmpoison.base.untrusted import LeftOut, check_names
 from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.images.containers import IMAGE_NAMES, usual_column

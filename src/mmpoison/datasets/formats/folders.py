@@ -16,8 +16,8 @@ from mmpoison.datasets.own_rows import GoneRows, RowVerdicts, gone_places, table
 from mmpoison.errors import InputError
 from mmpoison.images.sources import EXTENSIONS, image_extension
 from mmpoison.pairs.builder import ImageEntry, PairRows
-from mmpoison.pairs.captions import caption_of
 from mmpoison.pairs.folder import CAPTIONS_FILE, line_text, numbered_lines, open_pairs_folder
+from mmpoison.pairs.labels import caption_of
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS
 from mmpoison.pairs.table import SPLITS
 

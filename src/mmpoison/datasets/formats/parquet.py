@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
-from mmpoison.base.untrusted import LeftOut, broken_file
-from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
+from mmpoison.base.untrusted import LeftOut, broken_file, refuse_packed, text_leaves
 from mmpoison.datasets.catalogue import register_format
 from mmpoison.datasets.formats.arrow_rows import (
     ROWS_MEASURED,

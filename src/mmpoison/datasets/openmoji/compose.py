@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmpoison.base.phrasing import capitalized
 from mmpoison.base.seeding import stream_key
+from mmpoison.base.text import capitalized
 from mmpoison.datasets.openmoji.backgrounds import Canvas, paint
 from mmpoison.datasets.openmoji.scene_data import (
     CLASS_FACTS,
@@ -25,7 +25,7 @@ from mmpoison.datasets.openmoji.scene_data import (
     load_sprites,
     sprites_of,
 )
-from mmpoison.pairs.captions import plural as regular_plural
+from mmpoison.pairs.labels import plural as regular_plural
 
 # -- Five English captions a scene, from the facts the composer knows.
 

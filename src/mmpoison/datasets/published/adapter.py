@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.text import count_of
 from mmpoison.base.untrusted import open_bytes, parse_json
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.formats.columns import split_name

@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal, Unpack
 import msgspec
 from pydantic import Field
 
-from mmpoison.base.phrasing import count_phrase, one_line
 from mmpoison.base.progress import Progress
-from mmpoison.datasets.catalogue import derived
+from mmpoison.base.text import count_phrase, one_line
+from mmpoison.datasets.catalogue import Count, derived, words
 from mmpoison.datasets.fetch import ARCHIVES, PublicFile, fetch_and_unpack, is_jpeg
-from mmpoison.datasets.options import Count, words
 from mmpoison.datasets.published.adapter import (
     Id,
     ImageOptions,

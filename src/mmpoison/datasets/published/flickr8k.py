@@ -13,10 +13,9 @@ from typing import Literal, Unpack
 
 import numpy as np
 
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.text import count_of
 from mmpoison.base.untrusted import read_text
-from mmpoison.datasets.catalogue import derived
-from mmpoison.datasets.options import Count
+from mmpoison.datasets.catalogue import Count, derived
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
     PublishedFolder,

@@ -20,8 +20,7 @@ from mmpoison.base.untrusted import (
     read_json,
     read_text,
 )
-from mmpoison.datasets.catalogue import derived
-from mmpoison.datasets.options import Count
+from mmpoison.datasets.catalogue import Count, derived
 from mmpoison.datasets.published.adapter import (
     ImageOptions,
     Missing,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Unpack
 
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.text import count_of
 from mmpoison.base.untrusted import read_text
 from mmpoison.datasets.published.adapter import (
     ImageOptions,

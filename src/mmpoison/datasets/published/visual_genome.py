@@ -15,9 +15,8 @@ import msgspec
 import numpy as np
 
 from mmpoison.base.progress import Progress
-from mmpoison.datasets.catalogue import derived
+from mmpoison.datasets.catalogue import Count, derived, words
 from mmpoison.datasets.fetch import ARCHIVES, fetch_and_unpack, is_jpeg
-from mmpoison.datasets.options import Count, words
 from mmpoison.datasets.published.adapter import (
     Id,
     ImageOptions,

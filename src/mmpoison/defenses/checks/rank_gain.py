@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from mmpoison.base.progress import ProgressFor
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, DefenseKind
-from mmpoison.defenses.check_result import CheckResult
+from mmpoison.defenses.catalogue import DEFENSES, CheckResult, DefenseKind
 from mmpoison.defenses.scan.groups.describe import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.settings import Goal
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.evaluation.rows import probed_test, utility_row

@@ -15,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison._version import __version__
-from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import one_blas_thread
 from mmpoison.base.progress import RunProgress
+from mmpoison.base.text import count_of
 from mmpoison.base.untrusted import parse_json
 from mmpoison.base.workers import Placement, make_workers
-from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.judging import Given, NothingLeft, false_alarms, judge_pairs
 from mmpoison.defenses.scan.cut.labels import labelled_places
-from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
+from mmpoison.defenses.scan.cut.score_filter import ScoreFilter, SuspiciousGroups
 from mmpoison.defenses.scan.cut.trace import Trace
 from mmpoison.defenses.scan.groups.items import Reduced, reduce_sample
 from mmpoison.defenses.scan.groups.levels import LIKELY, LOOK

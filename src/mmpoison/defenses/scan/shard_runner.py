@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from mmpoison.base.content_cache import read_all_arrays, read_arrays
 from mmpoison.base.files import atomic_file, plain_name, write_json
-from mmpoison.base.phrasing import one_line
 from mmpoison.base.processes import one_blas_thread
 from mmpoison.base.progress import Progress, RunProgress
 from mmpoison.base.record import Record
+from mmpoison.base.text import one_line
 from mmpoison.base.workers import Dispatch, Failure, SweepState, Worker
 from mmpoison.defenses.scan.read.files import DataFile, ShardError, each
 from mmpoison.defenses.scan.read.pass_runner import Earlier, PassRunner, State

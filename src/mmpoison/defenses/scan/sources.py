@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpoison.base.option_checks import check_name
-from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.processes import find_device
 from mmpoison.base.progress import RunProgress
+from mmpoison.base.registry import check_name
+from mmpoison.base.text import count_of, one_line
 from mmpoison.datasets.catalogue import DATASETS, NamedData
 from mmpoison.defenses.scan.cut.judging import needs_trusted
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter

@@ -2,14 +2,14 @@ from .collection import Caption as Caption
 from .collection import Collection as Collection
 from .collection import DistinctCaptions as DistinctCaptions
 from .collection import ShownGoal as ShownGoal
-from .embedded import DEPTH as DEPTH
-from .embedded import Ranking as Ranking
 from .engine import Answer as Answer
 from .engine import Engine as Engine
 from .engine import Hit as Hit
 from .engine import PairFacts as PairFacts
 from .engine import ResultColumn as ResultColumn
 from .engine import side_by_side as side_by_side
+from .library import DEPTH as DEPTH
 from .library import Job as Job
 from .library import Library as Library
+from .library import Ranking as Ranking
 from .library import Source as Source

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.settings import Goal
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError

@@ -16,8 +16,7 @@ from mmpoison.images.decode import BrokenImage, read_image, read_image_bytes
 from mmpoison.images.preparation import Preparation
 from mmpoison.metrics import target_ranks
 from mmpoison.pages.search.collection import Caption, Collection
-from mmpoison.pages.search.embedded import Ranking
-from mmpoison.pages.search.library import Job, Library, SearchedKind
+from mmpoison.pages.search.library import Job, Library, Ranking, SearchedKind
 from mmpoison.pairs.table import BoolArray
 
 if TYPE_CHECKING:

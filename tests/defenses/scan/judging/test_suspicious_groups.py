@@ -14,9 +14,9 @@ import pytest
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.judging import Given, filter_pairs, judge_pairs, result_of
 from mmpoison.defenses.scan.cut.result import FilterResult
+from mmpoison.defenses.scan.cut.score_filter import SuspiciousGroups
 from mmpoison.defenses.scan.groups import describe
 from mmpoison.defenses.scan.groups.describe import DescribedGroup, Vocabulary
 from mmpoison.defenses.scan.read.pass_runner import read_memory

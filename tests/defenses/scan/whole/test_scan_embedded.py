@@ -23,7 +23,7 @@ import mmpoison
 from mmpoison.base.progress import SilentProgress
 from mmpoison.defenses.scan import open_embedded
 from mmpoison.defenses.scan import scan as module
-from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
+from mmpoison.defenses.scan.cut.score_filter import SuspiciousGroups
 from mmpoison.defenses.scan.scan import ScanSettings, scan_embedded
 from mmpoison.defenses.scan.shard_runner import BLOCK
 from mmpoison.defenses.scan.sources import OpenedSource

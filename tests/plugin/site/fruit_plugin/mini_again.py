@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmpoison.models import MODELS, load_encoder
-from mmpoison.models.catalogue import ModelSource
+from mmpoison.models.architectures import ModelSource
 
 MODELS.register("mini-again")(
     ModelSource(

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from mmpoison.base.files import atomic_file
-from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.seeding import generator
+from mmpoison.base.text import count_of, one_line
 from mmpoison.base.untrusted import BoundedRows
 from mmpoison.defenses.scan.read.pieces import PairPieces
 from mmpoison.errors import InputError

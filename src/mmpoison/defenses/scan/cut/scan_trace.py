@@ -15,13 +15,12 @@ from pyarrow.csv import write_csv
 from pydantic import Field
 
 from mmpoison.base.files import atomic_file
-from mmpoison.base.options import options
-from mmpoison.base.phrasing import count_of
 from mmpoison.base.progress import ProgressFor, silent
+from mmpoison.base.registry import options
+from mmpoison.base.text import count_of
 from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, TrainingServices
-from mmpoison.defenses.scan.cut.group_filter import SuspiciousGroups
 from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs
-from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
+from mmpoison.defenses.scan.cut.score_filter import ScoreFilter, SuspiciousGroups
 from mmpoison.defenses.scan.cut.trace import Trace
 from mmpoison.defenses.scan.read.pass_runner import read_memory
 from mmpoison.defenses.scan.read.vector_shard import VectorShard

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.text import count_of, percent
 from mmpoison.defenses.scan.groups.levels import RAREST
 from mmpoison.defenses.scan.groups.passes import Group
 from mmpoison.defenses.scan.read.pass_runner import ReadPairs
 from mmpoison.defenses.scan.read.vector_shard import Index, Space
 from mmpoison.errors import InputError
-from mmpoison.reporting.text import percent
 
 EXAMPLES = 12
 BACKGROUND = 20_000

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 
-from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.base.text import count_of, one_line
 from mmpoison.base.untrusted import most_unpacked
 from mmpoison.defenses.scan.read.files import Array, DataFile, ShardError
 from mmpoison.defenses.scan.read.shards import Shard

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.base.text import count_of, one_line
 from mmpoison.defenses.scan.read.files import Array
 from mmpoison.defenses.scan.read.shards import Shard
 from mmpoison.defenses.scan.read.vector_shard import distances

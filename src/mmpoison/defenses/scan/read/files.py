@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.files import refuse_special
-from mmpoison.base.phrasing import one_line
+from mmpoison.base.text import one_line
 from mmpoison.base.untrusted import plain_file
 from mmpoison.errors import InputError
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.text import count_of
 from mmpoison.base.untrusted import LeftOut
 from mmpoison.datasets.catalogue import NamedData, PathData
 from mmpoison.errors import InputError

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import Registry
-from mmpoison.datasets.options import fit_options
+from mmpoison.base.text import one_line
+from mmpoison.datasets.catalogue import fit_options
 from mmpoison.defenses.scan.read.files import (
     Array,
     IdKind,

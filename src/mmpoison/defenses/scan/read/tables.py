@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpoison.base.phrasing import one_line
-from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
+from mmpoison.base.text import one_line
+from mmpoison.base.untrusted import refuse_packed, text_leaves
 from mmpoison.datasets.formats.arrow_rows import (
     TEXT_PER_BYTE,
     is_text_type,

@@ -9,7 +9,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.option_checks import check_whole
+from mmpoison.base.registry import check_whole
 from mmpoison.base.seeding import stream_key
 from mmpoison.errors import InputError
 

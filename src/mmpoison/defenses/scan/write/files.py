@@ -41,7 +41,7 @@ from mmpoison.defenses.scan.write.verdict import (
 )
 from mmpoison.pairs.folder import CAPTIONS_FILE, ImagePolicy
 from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
-from mmpoison.reporting.scan_page import write_scan_page
+from mmpoison.reporting.scan_result import write_scan_page
 
 HISTOGRAM_BINS = 200
 

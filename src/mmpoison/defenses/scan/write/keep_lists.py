@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.files import atomic_file, atomic_folder, owned_temporary
-from mmpoison.base.option_checks import check_name
-from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.base.registry import check_name
+from mmpoison.base.text import count_of, one_line
 from mmpoison.base.untrusted import open_bytes, parse_json, read_lines
 from mmpoison.defenses.scan.read.arrays import read_header
 from mmpoison.defenses.scan.read.files import IdKind

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.files import atomic_file, write_json
-from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.base.text import count_of, one_line
 from mmpoison.defenses.scan.cut.result import NO_GROUP, ShardVerdict
 from mmpoison.defenses.scan.read.files import DataFile, ShardError, each
 from mmpoison.defenses.scan.read.shards import EmbeddedSource, Shard

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from mmpoison.base.phrasing import count_of, count_phrase
+from mmpoison.base.text import count_of, count_phrase, percent
 from mmpoison.defenses.scan.groups.describe import DescribedGroup
 from mmpoison.defenses.scan.groups.levels import LIKELY, LOOK
 from mmpoison.defenses.scan.groups.planted import PlantedSize
 from mmpoison.records.data_scan import GroupGrade, ScanVerdict
-from mmpoison.reporting.text import percent
 
 FEWEST_PAIRS = 200
 """Minimum number of pairs for calling a group unusual: no smaller clean sets were measured."""
