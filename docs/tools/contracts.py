@@ -29,13 +29,13 @@ from mmpoison.cli.app import VERBS, command_of
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.defenses.catalogue import (
     DEFENSES,
+    CutOptions,
     Defense,
     ModelCheck,
     ModelRepair,
     RobustTraining,
     TrainingServices,
 )
-from mmpoison.defenses.cut import CutOptions
 from mmpoison.defenses.scan.cut.score_filter import ScoreFilter
 from mmpoison.defenses.scan.read.tables import NAMES
 from mmpoison.defenses.scan.write.tables import drop_schema, scores_schema

@@ -29,8 +29,7 @@ from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.catalogue import option_kinds
 from mmpoison.datasets.verify import manifest_problems
 from mmpoison.defenses import DEFENSES
-from mmpoison.defenses.catalogue import DefenseKind
-from mmpoison.defenses.cut import CUT_OPTIONS
+from mmpoison.defenses.catalogue import CUT_OPTIONS, DefenseKind
 from mmpoison.errors import InputError
 from mmpoison.models import MODELS, load_encoder
 from mmpoison.pairs.table import ImageTable

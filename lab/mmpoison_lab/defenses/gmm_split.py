@@ -35,7 +35,7 @@ class GmmSplit(ScoreFilter):
     means in root mean squares of the two deviations. Below 2 there are hardly two kinds of pairs.
 
     Args:
-        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); at a posterior of 0.9 unless given.
+        **cut: Where to cut (`mmpoison.defenses.catalogue.Cut`); at a posterior of 0.9 unless given.
 
     Raises:
         InputError: If a value is out of range, or scikit-learn is not installed.

@@ -17,7 +17,7 @@ class RandomDrop(ScoreFilter):
     filter's report.
 
     Args:
-        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); 2% of the pairs unless given.
+        **cut: Where to cut (`mmpoison.defenses.catalogue.Cut`); 2% of the pairs unless given.
     """
 
     name: ClassVar[str] = "random-drop"

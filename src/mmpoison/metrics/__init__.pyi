@@ -1,10 +1,10 @@
 from ._drift import cosine_distance as cosine_distance
 from ._drift import drift as drift
-from ._hits import hit_at_k as hit_at_k
-from ._hits import hit_table as hit_table
-from ._hits import min_rank as min_rank
-from ._hits import rank_quantiles as rank_quantiles
 from ._ranks import constant_rows as constant_rows
+from ._ranks import hit_at_k as hit_at_k
+from ._ranks import hit_table as hit_table
+from ._ranks import min_rank as min_rank
+from ._ranks import rank_quantiles as rank_quantiles
 from ._ranks import target_ranks as target_ranks
 from ._ranks import tie_count as tie_count
 from ._retrieval import embedding_ranks as embedding_ranks

@@ -237,7 +237,7 @@ class FilterPart(BaseModel):
     """A pre-training defence, with its options and its cut next to its name.
 
     The cut is one of `threshold`, `clean_loss` and `labels` (a CSV), or `false_alarms` for a method
-    that finds groups (`mmpoison.defenses.cut.Cut`). Without a cut, the method's default applies.
+    that finds groups (`mmpoison.defenses.catalogue.Cut`). Without a cut, the method's default applies.
 
     Attributes:
         method: A registered pre-training defence, for example `relevance-filter`.

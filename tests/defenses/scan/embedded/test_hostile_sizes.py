@@ -16,8 +16,8 @@ from mmpoison.base import untrusted
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.defenses.scan import ShardError, open_embedded
 from mmpoison.defenses.scan.read import tables as columns_module
-from mmpoison.defenses.scan.read.arrays import ArrayFile
 from mmpoison.defenses.scan.read.files import DataFile
+from mmpoison.defenses.scan.read.formats.npy import ArrayFile
 from mmpoison.defenses.scan.write.keep_lists import map_subset
 from mmpoison.errors import InputError
 

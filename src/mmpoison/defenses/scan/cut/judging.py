@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.progress import ProgressFor, silent
-from mmpoison.defenses.cut import Threshold
+from mmpoison.defenses.catalogue import Threshold
 from mmpoison.defenses.scan.cut.labels import labelled_places
 from mmpoison.defenses.scan.cut.result import NO_GROUP, FilterResult, ShardVerdict
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter, build_filter
@@ -398,8 +398,8 @@ def filter_pairs(
         inputs: Inputs of the set, preprocessed for the judge; by default they are preprocessed here.
         seed: Seed for the method's random choices.
         progress: Returns a progress callback for a named step.
-        **parameters: Parameters of the method and of the cut (`mmpoison.defenses.cut.CutOptions`), if `method` is a
-            name.
+        **parameters: Parameters of the method and of the cut (`mmpoison.defenses.catalogue.CutOptions`), if `method`
+            is a name.
 
     Raises:
         InputError: If the set or a label cannot be read, the method does not support the cut, no image of a needed

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.cut import Threshold
+from mmpoison.defenses.catalogue import Threshold
 from mmpoison.defenses.scan.groups.describe import DescribedGroup
 from mmpoison.defenses.scan.read.pieces import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset

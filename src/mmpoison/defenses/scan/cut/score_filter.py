@@ -18,13 +18,15 @@ from pydantic import Field
 
 from mmpoison.base.registry import options
 from mmpoison.base.text import count_of
-from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, build_defense
-from mmpoison.defenses.cut import (
+from mmpoison.defenses.catalogue import (
     CUT_OPTIONS,
+    DEFENSES,
     AlarmsOption,
     Cut,
+    DefenseKind,
     LossOption,
     ThresholdOption,
+    build_defense,
 )
 from mmpoison.defenses.scan.cut.thresholds import Values
 from mmpoison.defenses.scan.groups.fit import GroupModel
@@ -143,7 +145,7 @@ def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> Scor
 
     Args:
         name: Registered name.
-        options: Its parameters, and those of the cut (`mmpoison.defenses.cut.CutOptions`).
+        options: Its parameters, and those of the cut (`mmpoison.defenses.catalogue.CutOptions`).
         where: Prefix of an option's name in messages, for example `recipe key filter.`.
 
     Raises:
@@ -206,7 +208,7 @@ class SuspiciousGroups(ScoreFilter):
     of all pairs, including those of the groups; without poison it costs that share.
 
     Args:
-        **cut: Where to cut (`mmpoison.defenses.cut.Cut`).
+        **cut: Where to cut (`mmpoison.defenses.catalogue.Cut`).
     """
 
     name: ClassVar[str] = "suspicious-groups"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 
-from mmpoison.defenses.cut import Interval, Threshold
+from mmpoison.defenses.catalogue import Interval, Threshold
 from mmpoison.errors import InputError
 
 Values = npt.NDArray[np.floating[Any]]

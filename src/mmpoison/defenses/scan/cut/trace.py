@@ -8,8 +8,7 @@ from typing import ClassVar, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.catalogue import DefenseKind
-from mmpoison.defenses.cut import Cut, CutOptions
+from mmpoison.defenses.catalogue import Cut, CutOptions, DefenseKind
 from mmpoison.defenses.scan.cut.score_filter import PairScores, ScoreFilter
 from mmpoison.defenses.scan.groups.growth import (
     CONFLICTING,
@@ -62,7 +61,7 @@ class Trace(ScoreFilter):
 
     Args:
         shard: All pairs, embedded by the suspect, in the order in which they are judged.
-        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); by default, pairs of strong groups are dropped.
+        **cut: Where to cut (`mmpoison.defenses.catalogue.Cut`); by default, pairs of strong groups are dropped.
     """
 
     name: ClassVar[str] = "trace"

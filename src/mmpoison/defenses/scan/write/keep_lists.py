@@ -21,8 +21,8 @@ from mmpoison.base.files import atomic_file, atomic_folder, owned_temporary
 from mmpoison.base.registry import check_name
 from mmpoison.base.text import count_of, one_line
 from mmpoison.base.untrusted import open_bytes, parse_json, read_lines
-from mmpoison.defenses.scan.read.arrays import read_header
 from mmpoison.defenses.scan.read.files import IdKind
+from mmpoison.defenses.scan.read.formats.npy import read_header
 from mmpoison.errors import InputError
 
 # -- Uids of 32 hexadecimal digits, as two 64-bit numbers as in DataComp's subset files, and sorted files of uids.
