@@ -90,7 +90,7 @@ def test_no_text_gets_through_to_the_terminal(text: str) -> None:
 )
 def test_a_wide_table_is_drawn_in_parts(names: list[str], width: int) -> None:
     columns = (Column("Attack"), *(Column(f"{name}-{n}") for n, name in enumerate(names)))
-    numbers = [1000 + n for n in range(len(names))]
+    numbers = [1000 + n if n % 2 else str(1000 + n) for n in range(len(names))]
     table = Table("Success", columns, (("first", *numbers), ("second", *numbers)), note="Of all.")
     stream = io.StringIO()
     Console(file=stream, width=width, no_color=True).print(terminal([table]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from mmpoison.base import text as _text
@@ -60,7 +61,7 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
     if len(every):
         names = [c.name for c in summary.columns if mean(every, c.name) is not None]
         effects = _effect_table("All attacks that count", every, names)
-        tables.append(replace(effects, note="") if short else effects)
+        tables.append(_without_notes(effects) if short else effects)
     if short:
         return tables
     if claims := _claim_table(summary):
@@ -331,7 +332,14 @@ def _effect_table(what: str, cells: pd.DataFrame, names: Sequence[str]) -> Table
 
 def _notes(notes: Sequence[str]) -> str:
     more = f" (and {len(notes) - 1} others)" if len(notes) > 1 else ""
-    return f"{notes[0][:160]}{more}" if notes else ""
+    return shorten(notes[0], 200, placeholder=" ...") + more if notes else ""
+
+
+def _without_notes(effects: Table) -> Table:
+    """Say below the table, once, what its last column says of each defence."""
+    notes = dict.fromkeys(str(row[-1]) for row in effects.rows if row[-1])
+    rows = tuple(row[:-1] for row in effects.rows)
+    return replace(effects, columns=effects.columns[:-1], rows=rows, note="\n".join(notes))
 
 
 def _piece_table(row: RowSummary, summary: MatrixSummary) -> Table:

@@ -156,7 +156,8 @@ def test_attacks_compare_on_the_goals_and_seeds_that_all_have(cells: list[Row]) 
     mine = [{**one, "utility": 0.9} for one in mine]
     names = ["mine", "II"]
     summary = summary_of(facts("filter", rows=names), [*mine, *cells])
-    first, whole, *_ = matrix_tables(summary, short=True)
+    first, whole, effects = matrix_tables(summary, short=True)
+    assert [column.name for column in effects.columns][-2:] == ["utility lost", "pieces"]
     assert [row["Attack"] for row in whole.to_json()["rows"]] == names
     assert [row["n"] for row in whole.to_json()["rows"]] == [1, 6]
     assert "so their means are not comparable" in whole.note

@@ -165,7 +165,7 @@ WRITERS: Mapping[str, Callable[[Sequence[Table]], str]] = {
 ENDLESS = 10_000
 """A terminal width, in characters, that fits every table."""
 
-LONGEST_NAME = 22
+LONGEST_NAME = 24
 """Width of row names, in characters; longer names wrap."""
 
 LONGEST_JOINED_NAME = 32
@@ -294,6 +294,8 @@ def _has_prose(table: Table) -> bool:
 
 def _is_name(table: Table, number: int) -> bool:
     texts = [text for row in table.rows for text in cell_texts(row[number:][:1], [Column("")])]
+    if all(re.match(r"[<>]? ?-?\d", text) for text in texts if text != ABSENT):
+        return False  # numbers with their intervals, as text
     return table.is_text(number) and max(map(len, texts), default=0) <= LONGEST_WORDS
 
 
