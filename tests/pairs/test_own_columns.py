@@ -16,9 +16,10 @@ from tests.conftest import refusal
 
 from mmpoison.pairs.builder import ImageEntry, PairsBuilder
 from mmpoison.pairs.labels import label_by_keyword
-from mmpoison.pairs.own_columns import (
+from mmpoison.pairs.table import (
     MOST_CHARACTERS,
     RESERVED_NAMES,
+    PairDataset,
     add_kinds,
     check_own,
     column_value,
@@ -27,7 +28,6 @@ from mmpoison.pairs.own_columns import (
     own_names,
     own_values,
 )
-from mmpoison.pairs.table import PairDataset
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from mmpoison.cli.app import app
 from mmpoison.errors import InputError
 from mmpoison.reporting.table import Compared, Table, cell_texts
-from mmpoison.runs.run_list import view_of
+from mmpoison.runs.experiments import view_of
 from mmpoison.statistics import summarize
 from mmpoison_lab.paper import (
     PAPER,

@@ -32,8 +32,9 @@ from mmpoison.attacks.target_labels import (
     poison_set,
     require_clean_set,
 )
+from mmpoison.base.options import check_options, options
 from mmpoison.base.progress import Progress, ProgressFor
-from mmpoison.base.registry import Registry, check_options, options
+from mmpoison.base.registry import Registry
 from mmpoison.base.seeding import generator
 from mmpoison.base.text import one_line
 from mmpoison.errors import InputError, WorkStopped

@@ -33,7 +33,7 @@ from mmpoison.attacks.target_labels import (
     poison_labels,
     poisoned_pairs,
 )
-from mmpoison.base.registry import Listed, options
+from mmpoison.base.options import Listed, options
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from mmpoison.base.registry import MOST, Listed, options, unknown_name
+from mmpoison.base.options import MOST, Listed, options
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 

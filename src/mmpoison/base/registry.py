@@ -1,4 +1,4 @@
-"""The registry of plug-ins: attacks, defences, data sets and models.
+"""The registry of plug-ins (attacks, defences, data sets, models), and checks of the arguments of the Python API.
 
 A plug-in is one file in its package that decorates a class or function; nothing else needs editing. To look up a name,
 the registry imports only the module whose source registers it; listing all names imports every module. A plug-in may
@@ -11,18 +11,6 @@ class-swap = "my_package.class_swap"
 
 Importing the module registers the plug-in under the name of the entry point. An unusable plug-in is reported in one
 line and skipped; all others work. Errors raised by a plug-in's own code name the plug-in (`plugin_fault`).
-
-A plug-in's options are declared once, as the fields of a class that pydantic checks:
-
-```python
-@DEFENSES.register("local-density")
-@options
-class LocalDensity(ScoreFilter):
-    k: Annotated[int, Field(ge=1, description="neighbours that count")] = 16
-```
-
-The constructor, recipes, `--set`, `mmpoison defenses`, the help and the page of contracts use these fields. A plug-in
-of another package may also be a plain class with a constructor and a mapping `parameters`.
 """
 
 from __future__ import annotations
@@ -35,17 +23,13 @@ import pkgutil
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import wraps
 from importlib.metadata import EntryPoint, entry_points
+from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, dataclass_transform
+from typing import Generic, ParamSpec, TypeVar
 
-import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.dataclasses import dataclass
-
-from mmpoison.base.seeding import check_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 
 T = TypeVar("T")
@@ -268,11 +252,27 @@ def unknown_name(
     return f"unknown {kind} {name!r}: {hint}{rest}"
 
 
+# -- Checks of the arguments of the Python API.
+
 P = ParamSpec("P")
+
+
 R = TypeVar("R")
+
 
 _VALUES = {"int", "float", "bool", "Sequence", "Mapping", "Any"}
 """Types of parameters that are not names, paths or objects of mmpoison."""
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that is not a whole number from 0 (Python or NumPy) in 64 bits.
+
+    Raises:
+        InputError: If the value is invalid.
+    """
+    whole = int(seed) if isinstance(seed, Integral) else -1
+    if isinstance(seed, bool) or not 0 <= whole < 1 << 63:
+        raise InputError(f"seed {seed!r:.40} is not a whole number from 0 to {(1 << 63) - 1:,}")
 
 
 def check_whole(
@@ -330,84 +330,3 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
-
-
-MOST = 10**12
-"""Largest count that an option accepts; the data limit it further."""
-
-_CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else list(value) if type(value) is tuple else value
-
-
-def _plain(value: Any) -> Any:
-    """Convert a NumPy number to a Python number."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-Listed = Annotated[T, BeforeValidator(_listed)]
-"""A list; a single text is accepted as a list of one."""
-
-
-@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
-def options(cls: type[T]) -> type[T]:
-    """Turn a class with annotated fields into a pydantic dataclass with keyword-only fields.
-
-    An invalid value raises an `InputError`, one line that begins with the option. The attribute `parameters` describes
-    each field, after those of the base class, unless the class defines its own.
-    """
-    own = vars(cls).get("parameters")
-    inherited: Mapping[str, str] = getattr(cls, "parameters", {})
-    fields = [*vars(cls).get("__annotations__", ())]
-    made: Any = dataclass(cls, kw_only=True, config=_CONFIG)
-    plain: Callable[..., None] = made.__init__
-
-    @wraps(plain)
-    def checked(self: Any, *given: Any, **named: Any) -> None:
-        before = vars(self).copy()  # a subclass may set its own attributes first
-        try:
-            plain(self, *map(_plain, given), **{n: _plain(value) for n, value in named.items()})
-        except ValidationError as error:
-            raise first_problem(error) from None
-        vars(self).update({**before, **vars(self)})
-
-    made.__init__ = checked
-    if own is None:
-        described = {
-            one.alias or name: one.description or ""
-            for name, one in made.__pydantic_fields__.items()
-            if name in fields
-        }
-        made.parameters = {**inherited, **described}
-    return cast("type[T]", made)
-
-
-def first_problem(error: ValidationError) -> InputError:
-    """Describe the first invalid option in one line: its name, its value and what is needed."""
-    problem = error.errors(include_url=False)[0]
-    cause = problem.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return cause
-    said = problem["msg"].replace("Input should be", "must be")
-    return InputError(f"{problem['loc'][0]} {problem['input']!r:.40}: {said}")
-
-
-def check_options(
-    given: Iterable[str], known: Collection[str], whose: str, where: str = ""
-) -> None:
-    """Refuse unknown option names. The message suggests the nearest known name.
-
-    Args:
-        given: Names.
-        known: The names that exist.
-        whose: The owner of the options, for the message.
-        where: Prefix for option names in the message.
-
-    Raises:
-        InputError: If a name is unknown.
-    """
-    for name in given:
-        if name not in known:
-            raise InputError(f"{where}{name}: {whose}: {unknown_name('option', name, [*known])}")

@@ -6,22 +6,10 @@ Every use has its own named stream, so a new use does not change the numbers of 
 from __future__ import annotations
 
 import hashlib
-from numbers import Integral
 
 import numpy as np
 
-from mmpoison.errors import InputError
-
-
-def check_seed(seed: object) -> None:
-    """Refuse a seed that is not a whole number from 0 (Python or NumPy) in 64 bits.
-
-    Raises:
-        InputError: If the value is invalid.
-    """
-    whole = int(seed) if isinstance(seed, Integral) else -1
-    if isinstance(seed, bool) or not 0 <= whole < 1 << 63:
-        raise InputError(f"seed {seed!r:.40} is not a whole number from 0 to {(1 << 63) - 1:,}")
+from mmpoison.base.registry import check_seed
 
 
 def stream_key(stream: str) -> int:

@@ -24,7 +24,7 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.records.run_files import Metrics
-    from mmpoison.runs.run_list import Written
+    from mmpoison.runs.experiments import Written
 
 
 def report(
@@ -81,9 +81,9 @@ def report(
     from mmpoison.reporting.results import one_run, read_runs
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
+    from mmpoison.runs.experiments import EXPERIMENTS, view_of
     from mmpoison.runs.recipe import experiment_of
     from mmpoison.runs.run_all import experiment_about
-    from mmpoison.runs.run_list import EXPERIMENTS, view_of
 
     form: Format = "json" if as_json else shown
     if (section := experiment_of(experiment_about(runs[0]))) is not None:
@@ -159,7 +159,7 @@ def print_views(
     """
     from mmpoison.base.files import refuse_special
     from mmpoison.base.registry import of_laboratory, unknown_name
-    from mmpoison.runs.run_list import VIEWS
+    from mmpoison.runs.experiments import VIEWS
 
     refuse_special(out)
     known = {name: one for one in VIEWS.values() for name in one.names}

@@ -190,8 +190,8 @@ def run_experiment(
     """
     from mmpoison.base.workers import place_workers
     from mmpoison.reporting.results import write_results
+    from mmpoison.runs.experiments import view_of
     from mmpoison.runs.run_all import experiment_text, run_all
-    from mmpoison.runs.run_list import view_of
 
     placement = place_workers(**place)
     # with --json, standard output is reserved for the result
@@ -431,9 +431,10 @@ def list_of_runs(
         InputError: If the recipe, a goal or an option is wrong.
     """
     from mmpoison.base.untrusted import parse_changes
+    from mmpoison.runs.experiments import EXPERIMENTS, Asked
     from mmpoison.runs.recipe import experiment_of, load_recipe
     from mmpoison.runs.recipe_files import read_recipe
-    from mmpoison.runs.run_list import EXPERIMENTS, Asked, NamedRun, RunList
+    from mmpoison.runs.run_list import NamedRun, RunList
 
     given, grid = split_changes_and_grid(assignments)
     changed = parse_changes(given) | changed

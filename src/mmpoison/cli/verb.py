@@ -279,7 +279,7 @@ def _attacks() -> str:
 
 def _experiments() -> str:
     """Name and describe the options of the installed experiments."""
-    from mmpoison.runs.run_list import EXPERIMENTS
+    from mmpoison.runs.experiments import EXPERIMENTS
 
     return "; ".join(
         f"For a {name}: " + ", ".join(f"{key} ({what})" for key, what in one.options.items())

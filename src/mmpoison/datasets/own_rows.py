@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.pairs.own_columns import ColumnKind, add_kinds, column_value
-from mmpoison.pairs.table import BoolArray, SourceRows
+from mmpoison.pairs.table import BoolArray, ColumnKind, SourceRows, add_kinds, column_value
 
 if TYPE_CHECKING:
     import pyarrow as pa

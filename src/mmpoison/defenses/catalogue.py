@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 
 from pydantic import BeforeValidator, Field
 
+from mmpoison.base.options import check_options, options
 from mmpoison.base.progress import ProgressFor
-from mmpoison.base.registry import Registry, check_options, options
+from mmpoison.base.registry import Registry
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:

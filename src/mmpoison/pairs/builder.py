@@ -24,8 +24,18 @@ from mmpoison.images.preparation import Pixels
 from mmpoison.images.sources import add_image, added_digest, image_path, pixels_digest, rgb
 from mmpoison.images.triggers import Trigger, read_trigger, triggered_pixels
 from mmpoison.pairs.manifest import AddedImage, PoisonManifest
-from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns, check_own, common_columns
-from mmpoison.pairs.table import SPLITS, TRAIN, ImageTable, IntArray, PairDataset, SourceRows
+from mmpoison.pairs.table import (
+    CAPTION_COLUMNS,
+    SPLITS,
+    TRAIN,
+    ImageTable,
+    IntArray,
+    OwnColumns,
+    PairDataset,
+    SourceRows,
+    check_own,
+    common_columns,
+)
 
 GIVE_ROOT = "give the folder of all images with --data-root"
 

@@ -31,8 +31,7 @@ from mmpoison.images.containers import split_container
 from mmpoison.images.sources import NameClash, cached_image, file_name, image_bytes, image_path
 from mmpoison.pairs.builder import ImageEntry, PairRows
 from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.table import CAPTION_COLUMNS, PairDataset, is_own_captions, own_keys
 
 # -- Writes the card of a poisoned data set: a README.md in Hugging Face's format, with a warning first.
 

@@ -1,3 +1,7 @@
+from .experiments import EXPERIMENTS as EXPERIMENTS
+from .experiments import VIEWS as VIEWS
+from .experiments import Asked as Asked
+from .experiments import Written as Written
 from .prepared_run import halves_of as halves_of
 from .recipe import AttackPart as AttackPart
 from .recipe import CheckPart as CheckPart
@@ -13,9 +17,5 @@ from .run_all import experiment_about as experiment_about
 from .run_all import experiment_text as experiment_text
 from .run_cache import RunCache as RunCache
 from .run_cache import goal_classes_of as goal_classes_of
-from .run_list import EXPERIMENTS as EXPERIMENTS
-from .run_list import VIEWS as VIEWS
-from .run_list import Asked as Asked
 from .run_list import NamedRun as NamedRun
 from .run_list import RunList as RunList
-from .run_list import Written as Written

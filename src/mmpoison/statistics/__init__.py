@@ -23,6 +23,21 @@ from scipy import special
 
 from mmpoison.errors import InputError
 
+__all__ = [
+    "FEWEST_SEEDS",
+    "UNBOUNDED",
+    "Comparison",
+    "Estimate",
+    "Summary",
+    "clustered_mean",
+    "clustered_share",
+    "compare",
+    "probability_below_zero",
+    "summarize",
+    "true_pair_auroc",
+    "twice_below",
+]
+
 FloatVector = npt.NDArray[np.float64]
 
 

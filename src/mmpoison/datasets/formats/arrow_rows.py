@@ -25,7 +25,7 @@ from mmpoison.datasets.own_rows import GoneRows, RowVerdicts, gone_places
 from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.images.containers import arrow_errors, default_image_column, holds_bytes, short
 from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
-from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names
+from mmpoison.pairs.table import CAPTION_COLUMNS, own_names
 
 # -- Reads the files of a table one after another.
 

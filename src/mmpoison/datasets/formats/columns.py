@@ -16,8 +16,7 @@ from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.images.containers import IMAGE_NAMES, usual_column
 from mmpoison.images.sources import EXTENSIONS
 from mmpoison.pairs.builder import ImageEntry, check_relative
-from mmpoison.pairs.own_columns import own_values
-from mmpoison.pairs.table import SPLITS
+from mmpoison.pairs.table import SPLITS, own_values
 
 
 class ColumnNames(TypedDict, total=False):

@@ -28,7 +28,7 @@ from mmpoison.datasets.formats.columns import (
 from mmpoison.datasets.own_rows import GoneRows, RowVerdicts
 from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.pairs.builder import ImageEntry, PairRows, is_text
-from mmpoison.pairs.own_columns import own_names
+from mmpoison.pairs.table import own_names
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SEPARATORS = ("\t", ",", ";", "|")

@@ -18,8 +18,7 @@ from mmpoison.images.sources import EXTENSIONS, image_extension
 from mmpoison.pairs.builder import ImageEntry, PairRows
 from mmpoison.pairs.folder import CAPTIONS_FILE, line_text, numbered_lines, open_pairs_folder
 from mmpoison.pairs.labels import caption_of
-from mmpoison.pairs.own_columns import CAPTION_COLUMNS
-from mmpoison.pairs.table import SPLITS
+from mmpoison.pairs.table import CAPTION_COLUMNS, SPLITS
 
 # -- `pairs-folder`: mmpoison's own format, as one of the formats of a path.
 

@@ -27,7 +27,7 @@ from mmpoison.errors import InputError
 from mmpoison.images.containers import walk_tar
 from mmpoison.images.sources import EXTENSIONS
 from mmpoison.pairs.builder import ImageEntry, PairRows
-from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
+from mmpoison.pairs.table import CAPTION_COLUMNS, is_own_captions, own_keys
 
 MAX_TEXT_BYTES = 2**20
 """Largest caption or JSON member, in bytes; larger ones are skipped."""

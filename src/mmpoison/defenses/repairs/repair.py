@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from pydantic import Field, ValidationError
 from torch import Tensor
 
+from mmpoison.base.options import options
 from mmpoison.base.processes import process_count
 from mmpoison.base.progress import ProgressFor
-from mmpoison.base.registry import options
 from mmpoison.defenses.catalogue import (
     DEFENSES,
     DefenseKind,

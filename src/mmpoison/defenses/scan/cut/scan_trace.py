@@ -15,8 +15,8 @@ from pyarrow.csv import write_csv
 from pydantic import Field
 
 from mmpoison.base.files import atomic_file
+from mmpoison.base.options import options
 from mmpoison.base.progress import ProgressFor, silent
-from mmpoison.base.registry import options
 from mmpoison.base.text import count_of
 from mmpoison.defenses.catalogue import DEFENSES, DefenseKind, TrainingServices
 from mmpoison.defenses.scan.cut.judging import Given, Judgement, judge_pairs

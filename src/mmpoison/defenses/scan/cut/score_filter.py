@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from pydantic import Field
 
-from mmpoison.base.registry import options
+from mmpoison.base.options import options
 from mmpoison.base.text import count_of
 from mmpoison.defenses.catalogue import (
     CUT_OPTIONS,

@@ -25,8 +25,7 @@ from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels, present_files_digest
-from mmpoison.pairs.own_columns import ColumnKind, add_kinds, column_value
-from mmpoison.pairs.table import BoolArray, PairDataset
+from mmpoison.pairs.table import BoolArray, ColumnKind, PairDataset, add_kinds, column_value
 
 
 @dataclass(frozen=True)

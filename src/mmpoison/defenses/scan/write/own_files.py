@@ -15,8 +15,7 @@ from mmpoison.defenses.scan.read.pieces import PairPieces
 from mmpoison.defenses.scan.write.keep_lists import KEEP_FOLDER, KeepList, keep_list
 from mmpoison.defenses.scan.write.tables import drop_schema, write_drops
 from mmpoison.errors import InputError
-from mmpoison.pairs.own_columns import own_values
-from mmpoison.pairs.table import BoolArray
+from mmpoison.pairs.table import BoolArray, own_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
