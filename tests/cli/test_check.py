@@ -107,7 +107,7 @@ def test_the_training_pairs_are_traced(
         (
             None,
             "No unusual difference from the reference",
-            "mmpoison evaluate --model m --data d --reference r",
+            "mmpoison evaluate --model m --data d --reference r --goal sheep2boat",
         ),
     ],
 )
@@ -115,7 +115,10 @@ def test_what_the_pairs_show_comes_before_what_the_model_does_not(
     traced: str | None, first: str, step: str
 ) -> None:
     scan: Any = None if traced is None else SimpleNamespace(verdict=traced)
-    found = CheckedModel(CheckResult((), {}), {"reference": "start"}, 0.01, scan)
+    finding: Any = SimpleNamespace(
+        p_value=0.09, to_json=lambda: {"captions": "sheep", "images": "boat"}
+    )
+    found = CheckedModel(CheckResult((finding,), {}), {"reference": "start"}, 0.01, scan)
     assert found.verdict()[0].startswith(first)
     assert any("no finding with p <= 0.01" in line for line in found.verdict())
     assert step in found.next_steps("m", ["--data", "d"], "r")[0]

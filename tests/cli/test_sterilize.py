@@ -57,8 +57,10 @@ def test_what_is_saved_is_not_called_repaired(
         line = f"Model check {when}: No unusual difference from the reference (no finding with p <= 0.01)"
         assert line in checked.out
         assert f"- {line}" in card
-    assert "next: measure a suspected goal, with two class names for A and B (" in checked.out
-    assert f"--goal A2B --reference {checkpoint}" in checked.out
+    first = scans["before"]["ranking"][0]  # nothing is flagged: the strongest finding
+    goal = f"--goal {first['captions']}2{first['images']} --reference {checkpoint}"
+    assert "next: measure the goal that the findings suggest: mmpoison evaluate" in checked.out
+    assert goal in checked.out
     curve = json.loads((tmp_path / "checked" / "sterilize-curve.json").read_text())
     assert [branch["learning_rate"] for branch in curve["branches"]] == [1e-3, 1e-4, 1e-5]
     assert [branch["keeps_utility"] for branch in curve["branches"]] == [True, None, None]

@@ -85,7 +85,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, says: str, text: str | bytes) 
         ("training.min_learning_rate", 1, "min_learning_rate is above learning_rate"),
         ("attack.goal", None, "attack.goal: "),
         ("study", ["x" * 5000], "unknown study"),
-        ("training", ..., "training: Field required"),
+        ("training", ..., "training is missing: add it"),
         (
             "transfer",
             [{"dta": {"name": "coco"}, "data": {"name": "x"}}],

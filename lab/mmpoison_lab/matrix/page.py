@@ -71,9 +71,10 @@ def findings(summary: MatrixSummary) -> list[str]:
     if not (plain or triggers) or not chosen:
         return []
     every, one, other = map(summary.pooled, ([*plain, *triggers], plain, triggers))
+    run = {row.triggered for row in summary.rows if not row.clean and row.measured}
     said = [
-        _succeeds(len(plain), one, "without a trigger"),
-        _succeeds(len(triggers), other, "with a trigger"),
+        _succeeds(len(plain), one, "without a trigger") if False in run else "",
+        _succeeds(len(triggers), other, "with a trigger") if True in run else "",
         _stopped(one, chosen, "Without a trigger"),
         _not_shown(one, chosen, "Without a trigger"),
         _stopped(other, chosen, "With a trigger"),

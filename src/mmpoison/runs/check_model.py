@@ -109,9 +109,13 @@ class CheckedModel:
                 "DIR), and trace again"
             ]
         if not self.flagged:
+            strongest = self.result.findings[0].to_json() if self.result.findings else {}
+            names = (strongest.get("captions", ""), strongest.get("images", ""))
+            # without labels a kind is a list of words
+            goal = "A2B" if "/" in "".join(names) or not all(names) else "2".join(names)
+            which = "a suspected one in place of A2B" if goal == "A2B" else "the strongest finding"
             return [
-                f"this check misses weak goals; measure a suspected one in place of A2B: mmpoison evaluate {same} "
-                "--goal A2B"
+                f"this check misses goals; measure {which}: mmpoison evaluate {same} --goal {shlex.quote(goal)}"
             ]
         trace = ["mmpoison", "check", model, "--data", "PAIRS", "--reference", reference or "MODEL"]
         taught = f"if you have its training pairs (PAIRS), find the false ones: {shlex.join(trace)} --trace traced"

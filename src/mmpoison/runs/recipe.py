@@ -613,6 +613,10 @@ def _validate(model: type[M], value: Mapping[str, Any], where: str) -> M:
             near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
             hint = f": did you mean {near[0]!r}?" if near else f": known here: {', '.join(known)}"
             raise InputError(f"{where}: unknown key {key!r}{hint}") from None
+        if first["type"] == "missing":
+            raise InputError(
+                f"{where}: {key} is missing: add it, or begin with extends: openmoji"
+            ) from None
         raise InputError(
             f"{where}: {key or 'recipe'}: {first['msg'][:300]} (got {str(first['input'])[:80]!r})"
         ) from None

@@ -31,7 +31,7 @@ from mmpoison.runs.check_model import CHECK_FILE, check_models
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.run_folder import check_folder, held_folder, record_finished
+from mmpoison.runs.run_folder import check_folder, held_folder, record_finished, refuse_busy
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import REORDERED, RunStages
 
@@ -73,6 +73,7 @@ def run_recipe(
     seconds: dict[str, float] = {}
     begun = time.perf_counter()
     check_folder(out, recipe)
+    refuse_busy(out)
     with _timed(seconds, "data"):
         # refuse bad input before hours of training
         run = prepare_run(recipe, run_cache, progress, torch.device(device))

@@ -67,13 +67,30 @@ def held_folder(out: Path, recipe: Recipe) -> Iterator[None]:
             text = recipe.to_yaml()
             with atomic_file(written) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        handle = os.open(written, os.O_RDONLY)
+    with _locked(written):
+        remove_all_dead(out)
+        yield
+
+
+def refuse_busy(out: Path) -> None:
+    """Refuse a run folder that another process is writing.
+
+    Raises:
+        InputError: If another process uses it.
+    """
+    if (out / "recipe.yaml").is_file():
+        with _locked(out / "recipe.yaml"):
+            pass
+
+
+@contextmanager
+def _locked(written: Path) -> Iterator[None]:
+    handle = os.open(written, os.O_RDONLY)
     try:
         if lock(handle) == "alive":
             raise InputError(
-                f"{out}: another process is using it: wait for it, or choose another --out"
+                f"{written.parent}: another process is using it: wait for it, or choose another --out"
             )
-        remove_all_dead(out)
         yield
     finally:
         os.close(handle)

@@ -15,7 +15,7 @@ from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.processes import is_main_process
 from mmpoison.base.progress import RunProgress, SilentProgress
 from mmpoison.base.text import count_of, decimal, one_line
-from mmpoison.defenses.catalogue import defense_parameters, require_clean
+from mmpoison.defenses.catalogue import Finding, defense_parameters, require_clean
 from mmpoison.defenses.repairs.repair import (
     PROBES_FILE,
     Branch,
@@ -297,7 +297,7 @@ def _goals(
         return {"goals": tuple(dict.fromkeys(goals)), "known": True, "classes": classes}
     found: list[tuple[list[str], list[str]]] = [
         ([row["captions"]], [row["images"]])
-        for one in (checks["before"].flagged if checks else ())
+        for one in _flagged_or_strongest(checks.get("before"))
         if "captions" in (row := one.to_json())
     ]
     found += [
@@ -311,6 +311,10 @@ def _goals(
         if original and target and original != target:
             goals.append(f"{original}2{target}")
     return {"goals": tuple(dict.fromkeys(goals)), "classes": classes}
+
+
+def _flagged_or_strongest(before: CheckedModel | None) -> Sequence[Finding]:
+    return () if before is None else before.flagged or before.result.findings[:1]
 
 
 def _test_set(pairs: PairDataset, goal_targets: Sequence[GoalTarget]) -> TestSet | None:

@@ -364,10 +364,12 @@ def refusal(branches: Sequence[Branch], meter: RepairMeter, work: Path) -> Resul
         f"at {branch.label} " + (f"{branch.utility_loss:.3f}" if branch.probes else "it diverged")
         for branch in branches
     )
+    most, images = meter.rule.max_utility_loss, len(meter.held_out.gallery)
+    remedy = "lower the learning rate" if images * most >= 1 else "give more clean pairs"
+    one = "" if images * most >= 1 else f"; one image is {1 / images:.3f}"
     return ResultError(
-        f"no model is saved: all lost more than {meter.rule.max_utility_loss:g} of their Hit@{meter.k} on "
-        f"{len(meter.held_out.gallery)} held-out images ({lost}): lower the learning rate, or allow more with "
-        f"--max-utility-loss, which resumes from {work}"
+        f"no model is saved: all lost more than {most:g} of their Hit@{meter.k} on {images} held-out images "
+        f"({lost}{one}): {remedy}, or allow more with --max-utility-loss, which resumes from {work}"
     )
 
 

@@ -190,6 +190,8 @@ def write_scan(
         else:
             _, keep = judged.judgement.joined()
             listed, notes = write_own_files(opened.pieces, keep, gone, folder)
+            if kept is not None and opened.pieces.manifest is not None:
+                notes = []  # they say to use --kept
         output = ScanOutput(
             out,
             listed,
