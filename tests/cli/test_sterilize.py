@@ -64,7 +64,7 @@ def test_what_is_saved_is_not_called_repaired(
     curve = json.loads((tmp_path / "checked" / "sterilize-curve.json").read_text())
     assert [branch["learning_rate"] for branch in curve["branches"]] == [1e-3, 1e-4, 1e-5]
     assert [branch["keeps_utility"] for branch in curve["branches"]] == [True, None, None]
-    assert "learning rate 0.0001: not tried, because a higher learning rate keeps" in checked.out
+    assert "learning rate 0.0001: not needed, because a higher learning rate keeps" in checked.out
     assert "Chosen: learning rate 0.001, the highest" in " ".join(checked.out.split())
 
     alone = tmp_path / "alone"

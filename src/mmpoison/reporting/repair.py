@@ -139,7 +139,7 @@ def repair_table(curve: Mapping[str, Any]) -> Table:
     for branch in curve["branches"]:
         verdict = " (chosen)" if branch["chosen"] else ""
         if not branch["keeps_utility"]:
-            verdict = " (not tried)" if branch["keeps_utility"] is None else " (refused)"
+            verdict = " (not needed)" if branch["keeps_utility"] is None else " (refused)"
         rows.append(row(_name(branch) + verdict, branch["looks"]))
     return Table(
         f"Repair, judged on {curve['held_out']['images']} held-out images"

@@ -218,7 +218,7 @@ def test_rates_in_turn_end_with_the_first_that_keeps_the_utility(run_branches: R
     assert [branch.keeps_utility for branch in branches] == [False, True, None]
     assert [branch.chosen for branch in branches] == [False, True, False]
     assert result is branches[1].result
-    assert branches[2].ended == "not tried, because a higher learning rate keeps the utility"
+    assert branches[2].ended == "not needed, because a higher learning rate keeps the utility"
 
 
 def test_a_repair_that_calls_nobody_is_measured_when_it_is_done(

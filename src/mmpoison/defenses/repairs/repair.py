@@ -186,7 +186,7 @@ class Branch:
     settings: TrainingSettings | None
     result: TrainingResult | None = None
     probes: list[ProbeRecord] = field(default_factory=list)
-    ended: str = "not tried, because a higher learning rate keeps the utility"
+    ended: str = "not needed, because a higher learning rate keeps the utility"
     keeps_utility: bool | None = None
     chosen: bool = False
 
