@@ -206,9 +206,6 @@ class SuspiciousGroups(ScoreFilter):
     A cut by `false_alarms` (default 0.01) drops the pairs of groups that at most this share of clean data sets contain.
     Any other cut also drops the pairs with the largest scores, which catches less rare groups. `clean_loss` is a share
     of all pairs, including those of the groups; without poison it costs that share.
-
-    Args:
-        **cut: Where to cut (`mmpoison.defenses.catalogue.Cut`).
     """
 
     name: ClassVar[str] = "suspicious-groups"
